@@ -1,0 +1,38 @@
+# The two commands a newcomer needs: `make shards` and `make test`. Each makes .venv when it is missing.
+PYTHON ?= python3.11
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+.DEFAULT_GOAL := help
+.PHONY: help shards test lint format train bench constraints clean
+
+help: ## show this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' Makefile
+
+# uv resolves and installs in seconds what pip takes minutes for; it comes from pip itself.
+$(READY): pyproject.toml constraints.txt
+	@echo "setting up $(VENV) (about 7 GB with CUDA libraries; takes a minute or a few)"
+	@command -v $(PYTHON) >/dev/null || { echo "make: no $(PYTHON) found: install Python 3.11 or 3.12, or name one: make PYTHON=python3.12"; exit 2; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check uv -c constraints.txt
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python -c constraints.txt -e '.[dev]'
+	@mkdir -p $(VENV)/src && ln -sfn "$(CURDIR)" $(VENV)/src/epochal
+	@touch $@
+
+shards: $(READY) ## build the default pool from real text, carve 500k/1M/2M/5M subsets, verify them
+	@$(BIN)/python -m epochal.datapipe.demo
+
+test: $(READY) ## run every test
+	@$(BIN)/python -m pytest
+
+lint: $(READY) ## style and types
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@MYPYPATH=$(VENV)/src $(BIN)/mypy --explicit-package-bases -p epochal
+
+format: $(READY) ## rewrite the code in the project's style
+	@$(BIN)/ruff check --fix --quiet . ; $(BIN)/ruff format .
+
+clean: ## remove the environment and built artifacts
+	rm -rf $(VENV) artifacts runs

@@ -1,0 +1,87 @@
+"""The `epochal` command: a table of subcommands, each in the folder that does its work.
+
+A command is a function `(parser) -> run`: it adds its arguments and returns what runs them. Its module is imported
+only when the command is chosen, so `epochal --help` needs none of the heavy packages.
+"""
+
+import argparse
+import errno
+import importlib
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+COMMANDS: dict[str, tuple[str, str]] = {
+    "build": ("datapipe.commands", "text -> pool and validation pool"),
+    "carve": ("shards.commands", "pool -> subset with an exact number of unique tokens"),
+    "plan": ("shards.commands", "how a token budget repeats a subset: passes, steps, samples"),
+    "show": ("shards.commands", "what an artifact is: counts, fingerprint, parent"),
+    "verify": ("shards.commands", "recompute every hash and count of an artifact from its bytes"),
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line; return the exit status (0 done, 1 the work failed, 2 the request was wrong)."""
+    argv = list(sys.argv[1:] if argv is None else argv)
+    debug = "--debug" in argv
+    argv = [word for word in argv if word != "--debug"]
+    try:
+        return _run(argv)
+    except KeyboardInterrupt:
+        print("epochal: interrupted; nothing was lost: run the same command again to go on", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        sys.stderr.close()  # the reader of our output went away (`epochal show | head`)
+        return 1
+    except Exception as error:
+        if debug:
+            raise
+        message, status = _explain(error)
+        print(f"epochal: {message}", file=sys.stderr)
+        return status
+
+
+def _run(argv: list[str]) -> int:
+    name = next((word for word in argv if not word.startswith("-")), None)
+    parser = argparse.ArgumentParser(
+        prog="epochal",
+        description="Exact unique-token datasets, deterministic repetition, and training that compares on them.",
+        epilog="Each command has its own --help. --debug shows the traceback of a failure.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument(
+        "--version", action="version", version=f"epochal {importlib.import_module('epochal').__version__}"
+    )
+    commands = parser.add_subparsers(dest="command", metavar="command", required=True, title="commands")
+    run: Callable[[argparse.Namespace], int] | None = None
+    for command, (module, summary) in COMMANDS.items():
+        sub = commands.add_parser(command, help=summary, description=summary, allow_abbrev=False)
+        sub.add_argument("--debug", action="store_true", help="show the traceback of a failure")
+        if command == name:
+            run = getattr(importlib.import_module(f"epochal.{module}"), command)(sub)
+    args = parser.parse_args(argv)
+    assert run is not None, "argparse refuses unknown commands"
+    return run(args)
+
+
+def _explain(error: Exception) -> tuple[str, int]:
+    """Return one line for `error` and the exit status it stands for."""
+    from epochal.shards.errors import EpochalError
+
+    if isinstance(error, EpochalError):
+        return str(error), error.exit_status
+    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+        return f"no space left on the disk{_at(error)}: free some and run the same command again", 1
+    if isinstance(error, PermissionError):
+        return f"permission denied{_at(error)}", 1
+    text = " ".join(str(error).split()) or "no message"
+    return f"failed with {type(error).__name__}: {text[:300]} (run again with --debug for the traceback)", 1
+
+
+def _at(error: OSError) -> str:
+    return f" at {Path(str(error.filename))}" if error.filename else ""
+
+
+if __name__ == "__main__":
+    sys.exit(main())

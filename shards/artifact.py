@@ -1,0 +1,116 @@
+"""Opening an artifact: its manifest and index read, held against each other, its shards located."""
+
+import json
+import os
+from dataclasses import dataclass
+from typing import Any
+
+from . import storage
+from .errors import RequestError, WorkError
+from .manifest import MANIFEST_NAME, Manifest, parse_manifest
+from .mds import SHARD_NAME, shard_config
+
+INDEX_NAME = "index.json"
+
+
+@dataclass(frozen=True)
+class Shard:
+    """One entry of an artifact's index.
+
+    basename: as the index says it, relative to the artifact's folder. path: the file itself, path or URL.
+    samples: leading samples that belong to the artifact. bytes, xxh64: of the whole file.
+    """
+
+    basename: str
+    path: str
+    samples: int
+    bytes: int
+    xxh64: str
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """A pool or a subset at `root` (path or URL) with its shards in order."""
+
+    root: str
+    manifest: Manifest
+    shards: tuple[Shard, ...]
+
+
+def read_manifest(root: str) -> Manifest:
+    """Return the manifest of the artifact at `root`. Raises RequestError when there is none."""
+    where = storage.join(root, MANIFEST_NAME)
+    try:
+        data = storage.read_bytes(where)
+    except (FileNotFoundError, NotADirectoryError):
+        known = storage.exists(root)
+        what = "has no manifest.json: it is no artifact (or an unfinished one)" if known else "does not exist"
+        raise RequestError(f"{root} {what}") from None
+    try:
+        text = data.decode()
+    except UnicodeDecodeError:
+        raise WorkError(f"{where} is damaged: it is not text any more") from None
+    return parse_manifest(text, where)
+
+
+def open_artifact(root: str) -> Artifact:
+    """Return the artifact at `root`, manifest and index checked against each other; no shard is opened.
+
+    A shard's file must be named `shard.NNNNN.mds` and lie in the artifact's own folder or in that of its parent
+    pool, whose manifest must be there and have the fingerprint that the subset names. Raises RequestError or WorkError.
+    """
+    root = root if storage.is_url(root) else os.path.abspath(storage.local_path(root))
+    manifest = read_manifest(root)
+    entries = _read_index(root, manifest)
+    shards = tuple(_locate(root, manifest, entry) for entry in entries)
+    if not manifest.materialized:
+        _check_parent(root, manifest)
+    if len(shards) != manifest.shards or sum(s.samples for s in shards) != manifest.samples:
+        raise WorkError(
+            f"{root}: index.json and manifest.json disagree about shards or samples; restore or carve again"
+        )
+    return Artifact(root, manifest, shards)
+
+
+def _read_index(root: str, manifest: Manifest) -> list[dict[str, Any]]:
+    where = storage.join(root, INDEX_NAME)
+    expected = shard_config(manifest.seq_len, manifest.dtype)
+    try:
+        entries = json.loads(storage.read_bytes(where))["shards"]
+        if any({k: entry[k] for k in expected} != expected for entry in entries):
+            raise WorkError(f"{where} is damaged: its shards are not {manifest.seq_len} x {manifest.dtype} samples")
+    except FileNotFoundError:
+        raise WorkError(f"{where} is missing: restore it or build again") from None
+    except (ValueError, KeyError, TypeError):
+        raise WorkError(f"{where} is damaged: restore it or build again") from None
+    return entries
+
+
+def _locate(root: str, manifest: Manifest, entry: dict[str, Any]) -> Shard:
+    try:
+        raw = entry["raw_data"]
+        basename, size, file_hash = str(raw["basename"]), int(raw["bytes"]), str(raw["hashes"]["xxh64"])
+        samples = int(entry["samples"])
+    except (KeyError, TypeError, ValueError):
+        raise WorkError(f"{root}/index.json is damaged: restore it or build again") from None
+    folder, _, name = basename.rpartition("/")
+    known = {""} | ({manifest.parent.path} if manifest.parent and not manifest.materialized else set())
+    if not SHARD_NAME.fullmatch(name) or folder not in known or samples < 1:
+        raise RequestError(f"{root}/index.json names '{basename}', which is no shard of this artifact: refused")
+    return Shard(basename, storage.join(root, basename), samples, size, file_hash)
+
+
+def _check_parent(root: str, manifest: Manifest) -> None:
+    """Raise RequestError when the pool that a view's shards lie in is gone or is another one."""
+    parent = manifest.parent
+    assert parent is not None, "only views of a pool are not materialized"
+    pool = storage.join(root, parent.path)
+    try:
+        found = read_manifest(pool).fingerprint
+    except RequestError as error:
+        raise RequestError(f"the pool '{parent.name}' of {root} cannot be read: {error}") from None
+    if found != parent.fingerprint:
+        raise RequestError(
+            f"{pool} is not the pool that {root} was carved from (fingerprint {found}, not {parent.fingerprint}): "
+            "rebuild that pool or carve again"
+        )

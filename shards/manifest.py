@@ -1,0 +1,168 @@
+"""The manifest: what an artifact is, in one JSON file that vouches for every other file beside it.
+
+The fingerprint names the content: equal fingerprints, equal tokens in equal order. It is BLAKE2b-128 over the
+canonical JSON of the identity (see `pool_fingerprint` and `subset_fingerprint`), hashes of shard files included.
+`files` holds size and xxh64 of every other file in the folder, and `checksum` guards the manifest itself, so that
+`verify` notices any single changed byte.
+"""
+
+import hashlib
+import json
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from .errors import RequestError, WorkError
+
+FORMAT_VERSION = 1
+"""Raised when a reader of the old version would misread what the new one writes."""
+
+MANIFEST_NAME = "manifest.json"
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+class TokenizerInfo(_Model):
+    """Which tokenizer made the ids. `vocab_size` counts every id in use, appended PAD and MASK included."""
+
+    name: str
+    fingerprint: str
+    vocab_size: int = Field(gt=0)
+    eod: int = Field(ge=0)
+    pad: int = Field(ge=0)
+    mask: int = Field(ge=0)
+
+
+class Parent(_Model):
+    """The pool a subset is a window of. `path` is relative to the subset's folder, or a URL."""
+
+    name: str
+    fingerprint: str
+    path: str
+    replicate: int = Field(ge=0)
+    start_sample: int = Field(ge=0)
+
+
+class FileInfo(_Model):
+    """Size in bytes and xxh64 (16 hexadecimal digits) of one file."""
+
+    bytes: int = Field(ge=0)
+    xxh64: str
+
+
+class Content(_Model):
+    """`samples` leading samples of the shard whose file has this xxh64."""
+
+    xxh64: str
+    samples: int = Field(gt=0)
+
+
+class Manifest(_Model):
+    """What an artifact is.
+
+    tokens: unique tokens, EOD included, PAD never; samples = ceil(tokens / seq_len): only the last may hold PAD.
+    documents: documents with at least one token in the artifact.
+    content: the pool's shards, or the parts of them that a subset is made of, in order.
+    tail: xxh64 of the subset's own last, padded sample (null when tokens is a multiple of seq_len, and for pools).
+    """
+
+    format: Literal["epochal"] = "epochal"
+    format_version: int = FORMAT_VERSION
+    kind: Literal["pool", "subset"]
+    name: str
+    fingerprint: str
+    documents: int = Field(ge=0)
+    tokens: int = Field(gt=0)
+    samples: int = Field(gt=0)
+    shards: int = Field(gt=0)
+    seq_len: int = Field(gt=0)
+    dtype: Literal["uint16", "uint32"]
+    seed: int
+    tokenizer: TokenizerInfo
+    parent: Parent | None = None
+    content: list[Content]
+    tail: str | None = None
+    materialized: bool = True
+    config: dict[str, Any] = {}
+    statistics: dict[str, Any] = {}
+    versions: dict[str, str] = {}
+    files: dict[str, FileInfo] = {}
+
+
+def canonical_json(value: object) -> str:
+    """Return the one JSON text of `value`: sorted keys, no spaces, UTF-8 characters as they are."""
+    return json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+
+
+def digest(value: object) -> str:
+    """Return BLAKE2b-128 of the canonical JSON of `value`, 32 hexadecimal digits."""
+    return hashlib.blake2b(canonical_json(value).encode(), digest_size=16).hexdigest()
+
+
+def _identity(m: Manifest) -> dict[str, Any]:
+    special = m.tokenizer.model_dump(exclude={"name"})
+    return {
+        "format_version": m.format_version,
+        "kind": m.kind,
+        "seq_len": m.seq_len,
+        "dtype": m.dtype,
+        "tokenizer": special,
+        "tokens": m.tokens,
+        "content": [[c.xxh64, c.samples] for c in m.content],
+    }
+
+
+def fingerprint(m: Manifest) -> str:
+    """Return the fingerprint that `m`'s content demands (not the one it states).
+
+    A pool's identity is its tokens: (format version, kind, seq_len, dtype, tokenizer, tokens, content). A subset's
+    adds its parent's fingerprint, its window's first sample and its tail, so a copy and a view have the same one.
+    """
+    identity = _identity(m)
+    if m.parent is not None:
+        identity |= {"parent": m.parent.fingerprint, "start_sample": m.parent.start_sample, "tail": m.tail}
+    return digest(identity)
+
+
+def dump_manifest(m: Manifest) -> str:
+    """Return the text of manifest.json, its checksum included."""
+    body = m.model_dump(mode="json")
+    return _text(body | {"checksum": digest(body)})
+
+
+def _text(body: dict[str, Any]) -> str:
+    return json.dumps(body, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def parse_manifest(text: str, where: str) -> Manifest:
+    """Return the manifest written in `text`; `where` names the file in errors.
+
+    Raises RequestError for something that is no manifest of ours or a newer version, WorkError for a damaged one.
+    """
+    try:
+        body = json.loads(text)
+    except ValueError as error:
+        raise WorkError(f"{where} is damaged: it is not JSON any more ({error})") from None
+    if not isinstance(body, dict) or body.get("format") != "epochal":
+        raise RequestError(f"{where} is not a manifest of epochal")
+    version = body.get("format_version")
+    if isinstance(version, int) and version > FORMAT_VERSION:
+        raise RequestError(
+            f"{where} was written by a newer epochal (format {version}; this one reads up to {FORMAT_VERSION}): upgrade"
+        )
+    stated = body.pop("checksum", None)
+    if stated != digest(body) or _text(body | {"checksum": stated}) != text:
+        raise WorkError(f"{where} is damaged: its checksum does not match; restore it or build again")
+    try:
+        return Manifest.model_validate_json(json.dumps(body))
+    except ValidationError as error:
+        raise WorkError(f"{where} is damaged: {first_problem(error)}") from None
+
+
+def first_problem(error: ValidationError) -> str:
+    """Return the first problem pydantic found as `key: what is wrong`."""
+    problem = error.errors()[0]
+    key = ".".join(str(part) for part in problem["loc"]) or "document"
+    return f"{key}: {problem['msg']}"

@@ -1,0 +1,45 @@
+"""Token counts as people write them: 500M, 1.5B, 96B, 1_000_000."""
+
+import re
+from decimal import Decimal
+
+from .errors import RequestError
+
+_MULTIPLIERS = {"": 1, "K": 10**3, "M": 10**6, "B": 10**9, "T": 10**12}
+_COUNT = re.compile(r"([0-9][0-9_,]*(?:\.[0-9]+)?)\s*([KMBT]?)", re.IGNORECASE)
+
+
+def parse_count(text: str | int, what: str = "token count") -> int:
+    """Return the exact integer written as `500M`, `1.5B`, `2k`, `1_000_000` or a plain integer.
+
+    Raises RequestError when the text is no count, or not a whole number (`1.5`).
+    """
+    if isinstance(text, int) and not isinstance(text, bool):
+        if text < 0:
+            raise RequestError(f"{what} must not be negative, got {text}")
+        return text
+    match = _COUNT.fullmatch(str(text).strip())
+    if not match:
+        raise RequestError(f"{what} '{text}' is no number: write it as 500M, 1.5B or a plain integer")
+    number = Decimal(match[1].replace("_", "").replace(",", "")) * _MULTIPLIERS[match[2].upper()]
+    if number != int(number):
+        raise RequestError(f"{what} '{text}' is not a whole number")
+    return int(number)
+
+
+def format_count(n: int) -> str:
+    """Return a short exact form: 500M, 1.5B, 20.5M; a plain integer with commas when no short form is exact."""
+    for suffix in ("T", "B", "M", "k"):
+        unit = _MULTIPLIERS[suffix.upper()]
+        if n >= unit and n * 100 % unit == 0:
+            return f"{Decimal(n) / unit:f}{suffix}"
+    return f"{n:,}"
+
+
+def format_bytes(n: float) -> str:
+    """Return `n` bytes as `1.2 MB` (decimal units)."""
+    for unit in ("B", "kB", "MB", "GB", "TB"):
+        if abs(n) < 1000 or unit == "TB":
+            return f"{n:.0f} {unit}" if unit == "B" else f"{n:.1f} {unit}"
+        n /= 1000
+    raise AssertionError("unreachable")

@@ -1,0 +1,63 @@
+"""Fixtures shared by all tests: small pools written straight from arrays of tokens."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from epochal.shards import mds
+from epochal.shards.manifest import Content, FileInfo, Manifest, TokenizerInfo, dump_manifest, fingerprint
+
+EOD, PAD, MASK, VOCAB = 256, 257, 258, 259
+"""Special ids of the byte-level test vocabulary."""
+
+
+@pytest.fixture
+def make_pool(tmp_path: Path) -> Callable[..., Path]:
+    """Return `make(tokens, seq_len, samples_per_shard, name)`, which writes a pool and returns its folder."""
+
+    def make(
+        tokens: NDArray[np.uint16] | int, seq_len: int = 16, samples_per_shard: int = 8, name: str = "toy"
+    ) -> Path:
+        if isinstance(tokens, int):
+            tokens = np.random.default_rng(0).integers(0, 256, tokens).astype(np.uint16)
+        root = tmp_path / "artifacts" / "pools" / name
+        root.mkdir(parents=True)
+        n = -(-len(tokens) // seq_len)
+        samples = np.full(n * seq_len, PAD, np.uint16)
+        samples[: len(tokens)] = tokens
+        samples = samples.reshape(n, seq_len)
+        entries, content, files = [], [], {}
+        for i, start in enumerate(range(0, n, samples_per_shard)):
+            block = samples[start : start + samples_per_shard]
+            data = mds.encode_shard(block)
+            file_hash = mds.xxh64(data)
+            (root / mds.shard_name(i)).write_bytes(data)
+            entries.append(mds.index_entry(mds.shard_name(i), len(block), len(data), file_hash, seq_len, "uint16"))
+            content.append(Content(xxh64=file_hash, samples=len(block)))
+            files[mds.shard_name(i)] = FileInfo(bytes=len(data), xxh64=file_hash)
+        index = mds.dump_index(entries).encode()
+        (root / "index.json").write_bytes(index)
+        files["index.json"] = FileInfo(bytes=len(index), xxh64=mds.xxh64(index))
+        manifest = Manifest(
+            kind="pool",
+            name=name,
+            fingerprint="",
+            documents=int((tokens == EOD).sum()),
+            tokens=len(tokens),
+            samples=n,
+            shards=len(entries),
+            seq_len=seq_len,
+            dtype="uint16",
+            seed=0,
+            tokenizer=TokenizerInfo(name="bytes", fingerprint="0" * 32, vocab_size=VOCAB, eod=EOD, pad=PAD, mask=MASK),
+            content=content,
+            files=files,
+        )
+        manifest = manifest.model_copy(update={"fingerprint": fingerprint(manifest)})
+        (root / "manifest.json").write_text(dump_manifest(manifest))
+        return root
+
+    return make
