@@ -16,6 +16,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "carve": ("shards.commands", "pool -> subset with an exact number of unique tokens"),
     "plan": ("shards.commands", "how a token budget repeats a subset: passes, steps, samples"),
     "show": ("shards.commands", "what an artifact is: counts, fingerprint, parent"),
+    "train": ("train.commands", "train an autoregressive or masked-diffusion model on a subset, repeated as planned"),
     "verify": ("shards.commands", "recompute every hash and count of an artifact from its bytes"),
 }
 

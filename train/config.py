@@ -76,13 +76,15 @@ class MDMSection(Section):
 class TrainDataSection(Section):
     """The subset to train on, and how it is repeated.
 
-    path: subset or pool, folder or URL. local: cache folder for a remote one. seed: of the order; the run's seed
-    when not given. policy: how passes are shuffled.
+    path: subset or pool, folder or URL. cache: folder for the downloads of a remote one, cache_limit: its bytes.
+    verify: check shards against their hashes when first opened. seed: of the order; the run's seed when not given.
+    policy: how passes are shuffled.
     """
 
     path: str
-    local: str | None = None
-    cache_limit: str | int | None = None
+    cache: str | None = None
+    cache_limit: Positive | None = None
+    verify: bool = True
     policy: Literal["reshuffle", "fixed", "global", "sequential"] = "reshuffle"
     seed: int | None = None
 
@@ -151,7 +153,7 @@ class ClippingSection(Section):
     """Clip the gradient's norm, over all ranks."""
 
     clipping_type: Literal["norm"] = "norm"
-    clipping_threshold: float = Field(1.0, gt=0)
+    clipping_threshold: float = Field(default=1.0, gt=0)
 
 
 class AlgorithmsSection(Section):

@@ -4,6 +4,7 @@ import math
 import re
 
 from ..shards.errors import RequestError
+from ..shards.plan import tokens_for_epochs
 from ..shards.units import parse_count
 
 _SPAN = re.compile(r"(.+?)\s*(ep|ba|tok|dur)?")
@@ -32,7 +33,7 @@ def total_tokens(text: str | int, unique_tokens: int, what: str = "max_duration"
     number, unit = _split(text)
     if unit in ("ba", "dur"):
         raise RequestError(f"{what} '{text}' must be in tokens (96B) or passes over the data (480ep)")
-    tokens = round(_number(number, unit, what) * unique_tokens) if unit == "ep" else parse_count(number, what)
+    tokens = tokens_for_epochs(number, unique_tokens) if unit == "ep" else parse_count(number, what)
     if tokens < 1:
         raise RequestError(f"{what} '{text}' is no training at all: give at least one token")
     return tokens

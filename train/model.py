@@ -136,7 +136,7 @@ class Attention(nn.Module):
             k, v = (y.repeat_interleave(self.heads // self.kv_heads, dim=1) for y in (k, v))
         p = self.dropout if self.training else 0.0
         y = F.scaled_dot_product_attention(q, k, v, mask, dropout_p=p, is_causal=self.causal and mask is None)
-        return self.out(y.transpose(1, 2).reshape(batch, length, -1))
+        return self.out(y.transpose(1, 2).reshape(batch, length, self.heads * self.head_size))
 
 
 class SwiGLU(nn.Module):
