@@ -93,6 +93,14 @@ def dump_index(entries: list[dict[str, Any]]) -> str:
     return json.dumps({"version": 2, "shards": entries}, sort_keys=True)
 
 
+def decode_shard(data: bytes, seq_len: int, dtype: str) -> Samples:
+    """Return all samples in the bytes of a whole shard file, shape (n_samples, seq_len); a view, not a copy."""
+    n = int(np.frombuffer(data[:4], "<u4")[0])
+    start = header_bytes(n, seq_len, dtype)
+    flat: Samples = np.frombuffer(data, np.dtype(dtype).newbyteorder("<"), offset=start)
+    return flat.reshape(n, seq_len)
+
+
 def map_shard(path: str, seq_len: int, dtype: str) -> Samples:
     """Return a read-only memory map of all samples in the shard at `path`, shape (n_samples, seq_len).
 

@@ -1,0 +1,194 @@
+"""Configuration files: YAML with interpolation and `key=value` overrides, held against a typed model.
+
+Every command that takes a configuration reads it with `load_yaml` and then `validate`s it, so that a misspelt key is
+one line with the key that was probably meant, wherever it came from.
+"""
+
+import difflib
+import os
+from collections.abc import Iterable, Sequence
+from typing import Any, TypeVar, get_args
+
+import yaml
+from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from pydantic import BaseModel, ValidationError
+
+from .errors import RequestError
+
+M = TypeVar("M", bound=BaseModel)
+
+
+def load_yaml(path: str | os.PathLike[str], overrides: Sequence[str] = ()) -> dict[str, Any]:
+    """Return the mapping in the YAML file at `path` with `overrides` applied and interpolations resolved.
+
+    An override is `key=value`: keys are dotted, a number picks an entry of a list (`sources.0.path=x`), the value is
+    YAML and replaces what was there. `${other.key}` and `${oc.env:NAME}` are resolved after the overrides; a value
+    `???` must be overridden. Raises RequestError.
+    """
+    where = os.fspath(path)
+    config = _read(where)
+    for override in overrides:
+        _apply(config, override)
+    try:
+        resolved = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+    except OmegaConfBaseException as error:
+        key = str(getattr(error, "full_key", None) or "a value")
+        if "mandatory" in str(error):
+            raise RequestError(f"{where}: '{key}' must be given: add {key}=VALUE") from None
+        raise RequestError(f"{where}: '{key}' cannot be resolved: {_line(error)}") from None
+    assert isinstance(resolved, dict), "_read returns mappings only"
+    return {str(key): value for key, value in resolved.items()}
+
+
+def _read(where: str) -> DictConfig:
+    try:
+        config = OmegaConf.load(where)
+    except FileNotFoundError:
+        raise RequestError(f"{where} does not exist") from None
+    except IsADirectoryError:
+        raise RequestError(f"{where} is a folder, not a configuration file") from None
+    except (yaml.YAMLError, OmegaConfBaseException, UnicodeDecodeError, OSError) as error:
+        raise RequestError(f"{where} is no valid YAML: {_line(error)}") from None
+    if not isinstance(config, DictConfig):
+        raise RequestError(f"{where} must hold `key: value` pairs at its top level")
+    return config
+
+
+def _apply(config: DictConfig, override: str) -> None:
+    key, equals, text = override.partition("=")
+    key = key.strip()
+    if not equals or not all(key.split(".")):
+        raise RequestError(f"'{override}' is no override: write key=value, as in optimizer.lr=1e-3")
+    try:
+        # from_dotlist reads a value as the files are read: 1e-3 is a number, [1, 2] a list, ${a.b} a reference.
+        value = OmegaConf.to_container(OmegaConf.from_dotlist([f"v={text}"]), resolve=False)["v"]  # type: ignore[index,call-overload]
+        _check_index(config, key)
+        OmegaConf.update(config, key, value, merge=False, force_add=True)
+    except (yaml.YAMLError, OmegaConfBaseException, AttributeError, TypeError, ValueError) as error:
+        raise RequestError(f"override '{override}' cannot be applied: {_line(error)}") from None
+
+
+def _check_index(config: DictConfig, key: str) -> None:
+    """Raise RequestError when a part of `key` picks an entry that a list does not have."""
+    node: Any = config
+    for part in key.split("."):
+        if isinstance(node, ListConfig):
+            if not part.isdecimal() or int(part) >= len(node):
+                raise RequestError(
+                    f"'{key}': the list there has {len(node)} entries (the first is 0), none is '{part}'"
+                )
+            node = node._get_node(int(part))
+        elif isinstance(node, DictConfig) and not node._is_none():
+            node = node._get_node(part)
+        else:
+            return
+
+
+def validate(model: type[M], data: dict[str, Any], where: str) -> M:
+    """Return `data` as a `model`; its fields are typed and, by its own `extra="forbid"`, the only keys allowed.
+
+    where: the file (or section) that `data` came from, named first in the error. Raises RequestError of one line:
+    for an unknown key with the nearest known one, else with the first key that is wrong and why.
+    """
+    try:
+        return model.model_validate(data)
+    except ValidationError as error:
+        problems = error.errors(include_url=False)
+    unknown = [p for p in problems if p["type"] == "extra_forbidden"]
+    if unknown:
+        raise RequestError(f"{where}: {_unknown_key(model, unknown[0]['loc'])}")
+    problem = problems[0]
+    key = ".".join(_real_parts(model, problem["loc"])) or "the configuration"
+    if problem["type"] == "missing":
+        raise RequestError(f"{where}: '{key}' must be given")
+    message = problem["msg"].removeprefix("Value error, ")
+    given = problem["input"]
+    shown = f", got {given!r}" if isinstance(given, str | int | float | None) and problem["loc"] else ""
+    raise RequestError(f"{where}: {key}: {message}{shown}")
+
+
+def _unknown_key(model: type[BaseModel], loc: tuple[int | str, ...]) -> str:
+    *section, key = (str(part) for part in loc)
+    parents = _real_parts(model, loc[:-1])
+    known = sorted({name for cls in _classes_at(model, section) for name in _names(cls)})
+    shown = ".".join([*parents, key])
+    near = difflib.get_close_matches(key, known, n=1, cutoff=0.6)
+    if near:
+        return f"unknown key '{shown}': did you mean '{'.'.join([*parents, near[0]])}'?"
+    elsewhere = [path for path in _paths(model) if path.rpartition(".")[2] == key]
+    if elsewhere:
+        return f"unknown key '{shown}': did you mean '{elsewhere[0]}'?"
+    return f"unknown key '{shown}': known here are {', '.join(known)}"
+
+
+def _names(cls: type[BaseModel]) -> list[str]:
+    return [field.alias or name for name, field in cls.model_fields.items()]
+
+
+def _models_in(annotation: Any) -> list[type[BaseModel]]:
+    """Return the models an annotation mentions: itself, members of unions, elements of lists and mappings."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    return [model for part in get_args(annotation) for model in _models_in(part)]
+
+
+def _fields(classes: Iterable[type[BaseModel]], part: str) -> list[Any]:
+    pairs = [(field.alias or name, field.annotation) for cls in classes for name, field in cls.model_fields.items()]
+    return [annotation for name, annotation in pairs if name == part]
+
+
+def _classes_at(model: type[BaseModel], section: Sequence[str]) -> list[type[BaseModel]]:
+    """Return the models that a section's keys are checked against; parts that name no field (indices, the tags of
+    tagged unions) stay at the same place."""
+    classes: list[type[BaseModel]] = [model]
+    for part in section:
+        annotations = _fields(classes, part)
+        if annotations:
+            classes = [cls for annotation in annotations for cls in _models_in(annotation)]
+        else:
+            tagged = [cls for cls in classes if part in _tags(cls)]
+            classes = tagged or classes
+    return classes
+
+
+def _tags(cls: type[BaseModel]) -> set[str]:
+    """Return the values of `cls`'s Literal fields: one of them is the tag pydantic puts into an error's place."""
+    return {str(value) for field in cls.model_fields.values() for value in get_args(field.annotation)}
+
+
+def _real_parts(model: type[BaseModel], loc: Sequence[int | str]) -> list[str]:
+    """Return `loc` without the tags of tagged unions, which are in no file."""
+    parts: list[str] = []
+    classes: list[type[BaseModel]] = [model]
+    for part in loc:
+        annotations = _fields(classes, str(part))
+        if annotations:
+            classes = [cls for annotation in annotations for cls in _models_in(annotation)]
+        elif isinstance(part, str) and any(part in _tags(cls) for cls in classes):
+            continue
+        parts.append(str(part))
+    return parts
+
+
+def _paths(model: type[BaseModel], depth: int = 4) -> list[str]:
+    """Return the dotted paths of all fields of `model` and of the models in it, nearest first."""
+    paths, level = [], [("", model)]
+    for _ in range(depth):
+        paths += [prefix + name for prefix, cls in level for name in _names(cls)]
+        level = [
+            (f"{prefix}{field.alias or name}.", inner)
+            for prefix, cls in level
+            for name, field in cls.model_fields.items()
+            for inner in _models_in(field.annotation)
+        ]
+    return paths
+
+
+def _line(error: Exception) -> str:
+    """Return the first telling line of an error of several lines, with its place in the file."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    mark = getattr(error, "problem_mark", None)
+    if mark is not None:
+        return f"{getattr(error, 'problem', None) or lines[0]} (line {mark.line + 1})"
+    return lines[0] if lines else type(error).__name__

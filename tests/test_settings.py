@@ -1,0 +1,107 @@
+from pathlib import Path
+from typing import Literal
+
+import pytest
+from pydantic import BaseModel, ConfigDict, Field
+
+from epochal.shards.errors import RequestError
+from epochal.shards.settings import load_yaml, validate
+
+
+class Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+
+class Source(Strict):
+    path: str
+    weight: float = 1.0
+
+
+class Cosine(Strict):
+    name: Literal["cosine"]
+    alpha: float = 0.1
+
+
+class Constant(Strict):
+    name: Literal["constant"]
+    warmup: int = 0
+
+
+class Config(Strict):
+    sources: list[Source]
+    schedule: Cosine | Constant = Field(default_factory=lambda: Cosine(name="cosine"), discriminator="name")
+    out: str = "out"
+    tasks: int = 1
+
+
+TEXT = """
+sources:
+  - path: a.jsonl
+  - path: b.jsonl
+out: ${oc.env:EPOCHAL_TEST_OUT,here}/${tasks}
+tasks: 2
+"""
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    path = tmp_path / "config.yaml"
+    path.write_text(TEXT)
+    return path
+
+
+def test_overrides_reach_into_lists_and_before_interpolation(file: Path) -> None:
+    data = load_yaml(file, ["sources.1.path=c=d.jsonl", "tasks=7", "sources.0.weight=1e-3"])
+    config = validate(Config, data, str(file))
+    assert [s.path for s in config.sources] == ["a.jsonl", "c=d.jsonl"]
+    assert config.sources[0].weight == 1e-3
+    assert config.out == "here/7"
+
+
+def test_an_override_replaces_a_section_whole(file: Path) -> None:
+    data = load_yaml(file, ["schedule={name: constant, warmup: 3}", "sources=[{path: z}]"])
+    assert validate(Config, data, "x").schedule == Constant(name="constant", warmup=3)
+    assert len(data["sources"]) == 1
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["tsks=3"], "unknown key 'tsks': did you mean 'tasks'"),
+        (["sources.0.pth=3"], "unknown key 'sources.0.pth': did you mean 'sources.0.path'"),
+        (["weight=3"], "unknown key 'weight': did you mean 'sources.weight'"),
+        (["zzz=3"], "known here are out, schedule, sources, tasks"),
+        (["schedule.name=cosine", "schedule.alfa=3"], "'schedule.alfa': did you mean 'schedule.alpha'"),
+        (["schedule.name=cosin"], "schedule"),
+        (["tasks=many"], "tasks: Input should be a valid integer"),
+        (["sources=[{weight: 2}]"], "'sources.0.path' must be given"),
+        (["out=???"], "'out' must be given"),
+        (["out=${nothing.here}"], "'out' cannot be resolved"),
+        (["sources.2.path=x"], "the list there has 2 entries"),
+        (["sources.x.path=x"], "the list there has 2 entries"),
+        (["tasks"], "is no override"),
+        (["=3"], "is no override"),
+        (["out=[1"], "cannot be applied"),
+    ],
+)
+def test_wrong_requests_are_one_line(file: Path, overrides: list[str], message: str) -> None:
+    with pytest.raises(RequestError) as caught:
+        validate(Config, load_yaml(file, overrides), str(file))
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("text", ["- a\n- b\n", "a: [1\n", "a: 1\na: 2\n", "12", "\x00"])
+def test_a_file_that_is_no_mapping_is_refused(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "config.yaml"
+    path.write_text(text)
+    with pytest.raises(RequestError, match=r"config\.yaml") as caught:
+        load_yaml(path)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_missing_file_and_a_folder_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(RequestError, match="does not exist"):
+        load_yaml(tmp_path / "none.yaml")
+    with pytest.raises(RequestError, match="is a folder"):
+        load_yaml(tmp_path)
