@@ -71,6 +71,15 @@ def xxh64(data: bytes) -> str:
     return xxhash.xxh64_hexdigest(data)
 
 
+def xxh64_file(path: str) -> str:
+    """Return the xxh64 of the file at `path`, read in pieces. Raises FileNotFoundError."""
+    hasher = xxhash.xxh64()
+    with open(path, "rb", buffering=0) as f:
+        while piece := f.read(1 << 22):
+            hasher.update(piece)
+    return hasher.hexdigest()
+
+
 def index_entry(
     basename: str, n_samples: int, n_bytes: int, file_hash: str, seq_len: int, dtype: str
 ) -> dict[str, Any]:
@@ -82,6 +91,14 @@ def index_entry(
 def dump_index(entries: list[dict[str, Any]]) -> str:
     """Return the text of index.json."""
     return json.dumps({"version": 2, "shards": entries}, sort_keys=True)
+
+
+def decode_shard(data: bytes, seq_len: int, dtype: str) -> Samples:
+    """Return all samples in the bytes of a whole shard file, shape (n_samples, seq_len); a view, not a copy."""
+    n = int(np.frombuffer(data[:4], "<u4")[0])
+    start = header_bytes(n, seq_len, dtype)
+    flat: Samples = np.frombuffer(data, np.dtype(dtype).newbyteorder("<"), offset=start)
+    return flat.reshape(n, seq_len)
 
 
 def map_shard(path: str, seq_len: int, dtype: str) -> Samples:

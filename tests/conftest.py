@@ -4,14 +4,43 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from numpy.typing import NDArray
 
 from epochal.shards import mds
+from epochal.shards.documents import SCHEMA
 from epochal.shards.manifest import Content, FileInfo, Manifest, TokenizerInfo, dump_manifest, fingerprint
 
 EOD, PAD, MASK, VOCAB = 256, 257, 258, 259
 """Special ids of the byte-level test vocabulary."""
+
+
+def random_documents(n_tokens: int) -> NDArray[np.uint16]:
+    """Return a stream of `n_tokens` random bytes in documents of 1 to 60 tokens, each ended by EOD."""
+    rng = np.random.default_rng(0)
+    tokens = rng.integers(0, 256, n_tokens).astype(np.uint16)
+    ends = np.cumsum(rng.integers(1, 61, n_tokens)) - 1
+    tokens[ends[ends < n_tokens]] = EOD
+    tokens[-1] = EOD
+    return tokens
+
+
+def write_documents(root: Path, tokens: NDArray[np.uint16], files: dict[str, FileInfo]) -> None:
+    """Write the documents.parquet of a stream whose documents end with EOD."""
+    ends = np.flatnonzero(tokens == EOD) + 1
+    starts = np.concatenate([[0], ends[:-1]]).astype(np.int64)
+    columns = {
+        "key": [int(i).to_bytes(16, "big") for i in range(len(ends))],
+        "id": [f"doc{i}" for i in range(len(ends))],
+        "source": pa.array(["toy"] * len(ends)).dictionary_encode(),
+        "start": starts,
+        "tokens": ends - starts,
+    }
+    pq.write_table(pa.table(columns, schema=SCHEMA), root / "documents.parquet", row_group_size=7)
+    data = (root / "documents.parquet").read_bytes()
+    files["documents.parquet"] = FileInfo(bytes=len(data), xxh64=mds.xxh64(data))
 
 
 @pytest.fixture
@@ -22,7 +51,7 @@ def make_pool(tmp_path: Path) -> Callable[..., Path]:
         tokens: NDArray[np.uint16] | int, seq_len: int = 16, samples_per_shard: int = 8, name: str = "toy"
     ) -> Path:
         if isinstance(tokens, int):
-            tokens = np.random.default_rng(0).integers(0, 256, tokens).astype(np.uint16)
+            tokens = random_documents(tokens)
         root = tmp_path / "artifacts" / "pools" / name
         root.mkdir(parents=True)
         n = -(-len(tokens) // seq_len)
@@ -38,6 +67,7 @@ def make_pool(tmp_path: Path) -> Callable[..., Path]:
             entries.append(mds.index_entry(mds.shard_name(i), len(block), len(data), file_hash, seq_len, "uint16"))
             content.append(Content(xxh64=file_hash, samples=len(block)))
             files[mds.shard_name(i)] = FileInfo(bytes=len(data), xxh64=file_hash)
+        write_documents(root, tokens, files)
         index = mds.dump_index(entries).encode()
         (root / "index.json").write_bytes(index)
         files["index.json"] = FileInfo(bytes=len(index), xxh64=mds.xxh64(index))

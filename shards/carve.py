@@ -1,0 +1,239 @@
+"""Carving: a subset of exactly N unique tokens as a window of a pool's canonical order, without copying tokens.
+
+Replicate r's window begins at the shard nearest below r's place in van der Corput's sequence (0, 1/2, 1/4, 3/4, ...)
+of the pool: a start that does not depend on N, so for one replicate smaller subsets are prefixes of larger ones, and
+the first R replicates stay disjoint up to 1 / 2^ceil(log2 R) of the pool each, which is the most that nested windows
+can do. A window is made of whole shards of the pool, then a shard of which only the first samples count, then, when
+N is no multiple of seq_len, one sample of its own that PAD fills up.
+"""
+
+import os
+import posixpath
+from dataclasses import dataclass
+
+from . import mds, storage
+from .artifact import INDEX_NAME, Artifact, Shard, open_artifact, read_manifest
+from .documents import DocumentStarts
+from .errors import RequestError, WorkError
+from .manifest import (
+    MANIFEST_NAME,
+    Content,
+    FileInfo,
+    Manifest,
+    Parent,
+    dump_manifest,
+    fingerprint,
+)
+from .units import format_count
+
+
+@dataclass(frozen=True)
+class Window:
+    """`tokens` stream positions of a pool, from the first token of sample `start_sample`, which begins a shard."""
+
+    replicate: int
+    start_sample: int
+    tokens: int
+
+
+def carve(
+    pool: str, tokens: int, replicate: int = 0, out: str | None = None, materialize: bool = False
+) -> tuple[str, bool]:
+    """Carve a subset of exactly `tokens` unique tokens from the pool at `pool`.
+
+    Returns (folder of the subset, whether it is new): the same subset already at `out` is left as it is. `out`
+    defaults to `subsets/<pool>-<tokens>[-r<replicate>]` beside `pools/`. With `materialize` the shards are copied, so
+    that the folder stands alone. Raises RequestError when the pool has too few tokens or `out` holds something else.
+    """
+    source = open_artifact(pool)
+    window = locate_window(source, tokens, replicate)
+    out = os.path.abspath(storage.local_path(out or default_out(source, tokens, replicate, materialize)))
+    taken, tail = _take(source, window)
+    manifest = _manifest(source, window, out, taken, tail, materialize)
+    if os.path.exists(out):
+        _check_same(out, manifest)
+        return out, False
+    with storage.publishing(out) as folder:
+        entries = _copy(folder, taken, source.manifest) if materialize else _refer(taken, manifest)
+        if tail is not None:
+            entries.append(_write_shard(folder, mds.shard_name(len(taken) if materialize else 0), tail, 1, manifest))
+        _write_manifest(folder, manifest, entries)
+    return out, True
+
+
+def default_out(pool: Artifact, tokens: int, replicate: int = 0, materialize: bool = False) -> str:
+    """Return where a subset goes when nobody says: `<root>/subsets/...` for a pool at `<root>/pools/...`."""
+    if storage.is_url(pool.root):
+        raise RequestError(f"the pool is at {pool.root}: say with --out where the subset goes")
+    parent, _ = os.path.split(pool.root)
+    root = os.path.join(os.path.dirname(parent), "subsets") if os.path.basename(parent) == "pools" else parent
+    short = format_count(tokens).replace(",", "")
+    suffix = (f"-r{replicate}" if replicate else "") + ("-full" if materialize else "")
+    return os.path.join(root, f"{pool.manifest.name}-{short}{suffix}")
+
+
+def window_start(replicate: int, n_shards: int) -> int:
+    """Return the first shard of replicate `replicate`: floor(n_shards x van der Corput's radical inverse, base 2)."""
+    bits = replicate.bit_length()
+    mirrored = int(format(replicate, "b")[::-1], 2)
+    return n_shards * mirrored >> bits
+
+
+def locate_window(pool: Artifact, tokens: int, replicate: int) -> Window:
+    """Return the window of `tokens` tokens for `replicate`. Raises RequestError when there are not so many."""
+    m = pool.manifest
+    if m.kind != "pool":
+        raise RequestError(f"{pool.root} is a {m.kind}, not a pool: carve from its pool '{m.parent and m.parent.name}'")
+    if tokens < 1:
+        raise RequestError("a subset needs at least 1 token: ask for more with --unique-tokens")
+    if replicate < 0:
+        raise RequestError(f"replicates are numbered from 0, not {replicate}")
+    available = capacity(pool, replicate)
+    if tokens > available:
+        share = (
+            f", and replicates 0 to {replicate} of it are disjoint up to {available:,} tokens each" if replicate else ""
+        )
+        raise RequestError(
+            f"asked for {tokens:,} unique tokens, but pool '{m.name}' has {m.tokens:,}{share}: "
+            "ask for fewer or build a larger pool"
+        )
+    return Window(replicate, window_start(replicate, m.shards) * pool.shards[0].samples, tokens)
+
+
+def capacity(pool: Artifact, replicate: int) -> int:
+    """Return the most tokens that replicates 0 to `replicate` can have each while no two share a document.
+
+    0 when the pool has too few shards to tell that many replicates apart. Replicate 0 alone can have the whole pool.
+    """
+    m = pool.manifest
+    starts = sorted(window_start(r, m.shards) for r in range(replicate + 1))
+    if len(set(starts)) < len(starts):
+        return 0
+    width = pool.shards[0].samples * m.seq_len
+    positions = [shard * width for shard in starts]
+    if len(positions) == 1:
+        return m.tokens
+    documents = DocumentStarts(pool.root)
+    ends = [documents.at(p)[1] for p in positions[1:]] + [m.tokens]
+    return max(0, min(end - start for start, end in zip(positions, ends, strict=True)))
+
+
+Taken = list[tuple[Shard, int]]
+"""Shards of the pool in order, each with the number of its leading samples that belong to the subset."""
+
+
+def _take(pool: Artifact, window: Window) -> tuple[Taken, bytes | None]:
+    """Return the shards that a window is made of and, when a last sample is cut short, the shard file that holds it."""
+    seq_len, per_shard = pool.manifest.seq_len, pool.shards[0].samples
+    full, rest = divmod(window.tokens, seq_len)
+    first = window.start_sample // per_shard
+    taken = [(pool.shards[first + i], min(per_shard, full - i * per_shard)) for i in range(-(-full // per_shard))]
+    if not rest:
+        return taken, None
+    shard, row = pool.shards[first + full // per_shard], full % per_shard
+    sample = mds.decode_shard(_read_checked(shard), seq_len, pool.manifest.dtype)[row : row + 1].copy()
+    sample[0, rest:] = pool.manifest.tokenizer.pad
+    return taken, mds.encode_shard(sample)
+
+
+def _read_checked(shard: Shard) -> bytes:
+    """Return the bytes of a shard file. Raises WorkError when they are not what the index says."""
+    try:
+        data = storage.read_bytes(shard.path)
+    except FileNotFoundError:
+        raise WorkError(f"shard {shard.path} is missing: restore it or build the pool again") from None
+    if len(data) != shard.bytes or mds.xxh64(data) != shard.xxh64:
+        raise WorkError(f"shard {shard.path} is damaged (its hash differs): restore it or build the pool again")
+    return data
+
+
+Entries = list[dict[str, object]]
+
+
+def _refer(taken: Taken, subset: Manifest) -> Entries:
+    """Return index entries that name the pool's own shard files."""
+    assert subset.parent is not None
+    folder = subset.parent.path
+    return [_entry(f"{folder}/{os.path.basename(s.path)}", n, s.bytes, s.xxh64, subset) for s, n in taken]
+
+
+def _copy(folder: str, taken: Taken, m: Manifest) -> Entries:
+    """Copy the shards into `folder`, the last one cut to its samples, and return their index entries."""
+    entries = []
+    for i, (shard, n) in enumerate(taken):
+        data = _read_checked(shard)
+        samples = mds.decode_shard(data, m.seq_len, m.dtype)
+        if n < len(samples):
+            data = mds.encode_shard(samples[:n])
+        entries.append(_write_shard(folder, mds.shard_name(i), data, n, m))
+    return entries
+
+
+def _relative(pool_root: str, out: str) -> str:
+    return posixpath.join(*os.path.relpath(os.path.realpath(pool_root), os.path.realpath(out)).split(os.sep))
+
+
+def _entry(basename: str, samples: int, n_bytes: int, file_hash: str, m: Manifest) -> dict[str, object]:
+    return mds.index_entry(basename, samples, n_bytes, file_hash, m.seq_len, m.dtype)
+
+
+def _write_shard(folder: str, name: str, data: bytes, samples: int, m: Manifest) -> dict[str, object]:
+    with open(os.path.join(folder, name), "wb") as f:
+        f.write(data)
+    return _entry(name, samples, len(data), mds.xxh64(data), m)
+
+
+def _manifest(
+    pool: Artifact, window: Window, out: str, taken: Taken, tail: bytes | None, materialized: bool
+) -> Manifest:
+    m = pool.manifest
+    path = pool.root if storage.is_url(pool.root) else _relative(pool.root, out)
+    start = window.start_sample * m.seq_len
+    manifest = Manifest(
+        kind="subset",
+        name=os.path.basename(out),
+        fingerprint="",
+        documents=DocumentStarts(pool.root).count(start, start + window.tokens),
+        tokens=window.tokens,
+        samples=-(-window.tokens // m.seq_len),
+        shards=len(taken) + (tail is not None),
+        seq_len=m.seq_len,
+        dtype=m.dtype,
+        seed=m.seed,
+        tokenizer=m.tokenizer,
+        parent=Parent(
+            name=m.name,
+            fingerprint=m.fingerprint,
+            path=path,
+            replicate=window.replicate,
+            start_sample=window.start_sample,
+        ),
+        content=[Content(xxh64=s.xxh64, samples=n) for s, n in taken],
+        tail=mds.xxh64(tail) if tail is not None else None,
+        materialized=materialized,
+        versions={k: v for k, v in m.versions.items() if k == "epochal"},
+    )
+    return manifest.model_copy(update={"fingerprint": fingerprint(manifest)})
+
+
+def _write_manifest(folder: str, manifest: Manifest, entries: Entries) -> None:
+    """Write index.json and, last, the manifest that vouches for every file in `folder`."""
+    with open(os.path.join(folder, INDEX_NAME), "w", encoding="utf-8") as f:
+        f.write(mds.dump_index(entries))
+    files = {}
+    for name in sorted(os.listdir(folder)):
+        data = storage.read_bytes(os.path.join(folder, name))
+        files[name] = FileInfo(bytes=len(data), xxh64=mds.xxh64(data))
+    with open(os.path.join(folder, MANIFEST_NAME), "w", encoding="utf-8") as f:
+        f.write(dump_manifest(manifest.model_copy(update={"files": files})))
+
+
+def _check_same(out: str, manifest: Manifest) -> None:
+    """Raise RequestError unless `out` already holds this very subset."""
+    there = read_manifest(out) if storage.exists(os.path.join(out, MANIFEST_NAME)) else None
+    same = there is not None and (there.fingerprint, there.materialized) == (
+        manifest.fingerprint,
+        manifest.materialized,
+    )
+    if not same:
+        raise RequestError(f"{out} exists and holds something else: choose another --out or remove it")

@@ -1,0 +1,65 @@
+"""A pool's `documents.parquet`: which document lies where in the token stream.
+
+Columns, in stream order: key (BLAKE2b-128 of the normalised text, 16 bytes), id, source, start (position of the first
+token), tokens (EOD included). Row groups carry the range of `start`, so a look-up reads one of them.
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from . import storage
+
+DOCUMENTS_NAME = "documents.parquet"
+ROW_GROUP = 65_536
+SCHEMA = pa.schema(
+    [
+        ("key", pa.binary(16)),
+        ("id", pa.string()),
+        ("source", pa.dictionary(pa.int32(), pa.string())),
+        ("start", pa.int64()),
+        ("tokens", pa.int64()),
+    ]
+)
+
+
+def open_documents(root: str) -> pq.ParquetFile:
+    """Return the opened documents.parquet of the pool at `root` (path or URL)."""
+    path = storage.join(root, DOCUMENTS_NAME)
+    if storage.is_url(path):
+        return pq.ParquetFile(storage.filesystem(path.split("://", 1)[0]).open(path))
+    return pq.ParquetFile(path)
+
+
+class DocumentStarts:
+    """Answers which document holds a stream position, reading one row group per question."""
+
+    def __init__(self, root: str) -> None:
+        self._file = open_documents(root)
+        metadata = self._file.metadata
+        column = self._file.schema_arrow.get_field_index("start")
+        groups = [metadata.row_group(i) for i in range(metadata.num_row_groups)]
+        self._first = np.array([g.column(column).statistics.min for g in groups], np.int64)
+        self._rows = np.cumsum([0] + [g.num_rows for g in groups])
+
+    def at(self, position: int) -> tuple[int, int]:
+        """Return (number of the document that holds stream `position`, its start)."""
+        group = int(np.searchsorted(self._first, position, side="right")) - 1
+        starts = self._file.read_row_group(group, columns=["start"])["start"].to_numpy()
+        row = int(np.searchsorted(starts, position, side="right")) - 1
+        return int(self._rows[group]) + row, int(starts[row])
+
+    def count(self, start: int, stop: int) -> int:
+        """Return how many documents have a token in the stream range [start, stop), which must not be empty."""
+        return self.at(stop - 1)[0] - self.at(start)[0] + 1
+
+
+def iter_documents(root: str, columns: list[str]) -> Iterator[dict[str, Any]]:
+    """Yield the table's `columns` as numpy arrays, one row group at a time."""
+    with open_documents(root) as f:
+        for i in range(f.metadata.num_row_groups):
+            table = f.read_row_group(i, columns=columns)
+            yield {name: table[name].to_numpy() for name in columns}

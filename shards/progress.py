@@ -1,0 +1,78 @@
+"""Progress of a long step: one live line on a terminal, plain lines elsewhere, always on standard error."""
+
+import sys
+import time
+from types import TracebackType
+from typing import Self
+
+from .units import format_bytes
+
+
+class Progress:
+    """A step of `total` units (`bytes` or a noun) that reports `done` as it goes.
+
+    On a terminal one line is redrawn with share, rate and time left; elsewhere a line every `every` seconds and one
+    at the end; with `quiet` nothing. Use as a context manager.
+    """
+
+    def __init__(self, step: str, total: int, unit: str, quiet: bool = False, every: float = 15.0) -> None:
+        self.step, self.total, self.unit = step, total, unit
+        self._quiet = quiet
+        self._live = sys.stderr.isatty()
+        self._every = 0.1 if self._live else every
+        self._started = self._shown = time.monotonic()
+        self._done = 0
+
+    def update(self, done: int) -> None:
+        """Say that `done` units are done in all; draws only as often as an eye can follow."""
+        self._done = done
+        now = time.monotonic()
+        if now - self._shown >= self._every:
+            self._shown = now
+            self._draw(now, end=False)
+
+    def advance(self, n: int = 1) -> None:
+        """Say that `n` more units are done."""
+        self.update(self._done + n)
+
+    def _amount(self, n: float) -> str:
+        return format_bytes(n) if self.unit == "bytes" else f"{n:,.0f}"
+
+    def _draw(self, now: float, end: bool) -> None:
+        if self._quiet:
+            return
+        seconds = max(now - self._started, 1e-9)
+        rate = self._done / seconds
+        unit = "" if self.unit == "bytes" else f" {self.unit}"
+        text = f"{self.step:<12} {self._amount(self._done)}"
+        if not end:
+            left = (self.total - self._done) / rate if rate else 0
+            share = f"{100 * self._done / self.total:3.0f} %" if self.total else ""
+            text = f"{self.step:<12} {share}  {self._amount(self._done)} of {self._amount(self.total)}"
+            text += f"{unit}  {self._amount(rate)}{unit}/s  {_clock(left)} left"
+        else:
+            text += f"{unit} in {seconds:.1f} s"
+        if self._live:
+            sys.stderr.write(f"\r\033[K{text}" + ("\n" if end else ""))
+        else:
+            sys.stderr.write(f"{text}\n")
+        sys.stderr.flush()
+
+    def __enter__(self) -> Self:
+        if self._live:
+            self._draw(time.monotonic(), end=False)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if kind is None:
+            self._draw(time.monotonic(), end=True)
+        elif self._live and not self._quiet:
+            sys.stderr.write("\n")
+
+
+def _clock(seconds: float) -> str:
+    minutes, rest = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"

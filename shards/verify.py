@@ -1,0 +1,129 @@
+"""Verification: every hash and count of an artifact recomputed from its bytes."""
+
+from collections.abc import Iterator
+
+import numpy as np
+from numpy.typing import NDArray
+
+from . import mds, storage
+from .artifact import Artifact, open_artifact
+from .documents import DOCUMENTS_NAME, iter_documents
+from .errors import EpochalError
+from .manifest import Manifest, fingerprint
+from .progress import Progress
+
+
+def verify(root: str, progress: bool = False) -> list[str]:
+    """Return every problem found in the artifact at `root`, one line each; an empty list means it is whole.
+
+    Checked: the manifest's own checksum; size and xxh64 of every file it lists; for a view every shard of the pool it
+    refers to; the fingerprint; that the shards hold exactly the stated tokens, ids below the vocabulary, PAD only
+    after the last token; for a pool that each document ends with EOD where documents.parquet says.
+    """
+    try:
+        artifact = open_artifact(root)
+    except EpochalError as error:
+        return [str(error)]
+    problems = list(_check_files(artifact))
+    if fingerprint(artifact.manifest) != artifact.manifest.fingerprint:
+        problems.append("manifest.json: the fingerprint is not that of the content it lists")
+    problems += _check_content(artifact)
+    total = sum(shard.bytes for shard in artifact.shards)
+    with Progress("verify", total, "bytes", quiet=not progress) as shown:
+        shard_problems = _check_shards(artifact, shown)
+    problems += [p for p in shard_problems if p not in problems]
+    return problems
+
+
+def _check_files(artifact: Artifact) -> Iterator[str]:
+    """Yield a problem for each listed file that is missing or changed; shards are read later, once."""
+    shard_files = {shard.basename for shard in artifact.shards}
+    for name, info in artifact.manifest.files.items():
+        if name in shard_files:
+            continue
+        try:
+            data = storage.read_bytes(storage.join(artifact.root, name))
+        except FileNotFoundError:
+            yield f"{name} is missing"
+            continue
+        if (len(data), mds.xxh64(data)) != (info.bytes, info.xxh64):
+            yield f"{name} is damaged: its hash is not the manifest's"
+
+
+def _check_content(artifact: Artifact) -> Iterator[str]:
+    """Yield a problem where index.json is not the content that the fingerprint covers."""
+    m = artifact.manifest
+    expected = [(c.xxh64, c.samples) for c in m.content] + ([(m.tail, 1)] if m.tail else [])
+    indexed = [(s.xxh64, s.samples) for s in artifact.shards]
+    if m.kind == "subset" and m.materialized and len(expected) == len(indexed):
+        # The last copied shard is cut to its samples, so its file hash differs from the pool's.
+        expected = [(s.xxh64, n) for s, (_, n) in zip(artifact.shards, expected, strict=True)]
+    if expected != indexed:
+        yield "index.json: its shards are not the content that the manifest lists"
+    own = {s.basename: (s.bytes, s.xxh64) for s in artifact.shards if "/" not in s.basename}
+    listed = {n: (f.bytes, f.xxh64) for n, f in m.files.items() if n in own or mds.SHARD_NAME.fullmatch(n)}
+    if own != listed:
+        yield "index.json: its shards are not the files that the manifest lists"
+
+
+def _check_shards(artifact: Artifact, shown: Progress) -> list[str]:
+    """Return problems of the shard files themselves and of the token stream they hold."""
+    m = artifact.manifest
+    ends = _EndsOfDocuments(artifact) if m.kind == "pool" and DOCUMENTS_NAME in m.files else None
+    problems: list[str] = []
+    position = 0
+    for shard in artifact.shards:
+        try:
+            data = storage.read_bytes(shard.path)
+        except FileNotFoundError:
+            problems.append(f"{shard.basename} is missing")
+            position += shard.samples * m.seq_len
+            continue
+        if len(data) != shard.bytes or mds.xxh64(data) != shard.xxh64:
+            problems.append(f"{shard.basename} is damaged: its hash is not the index's")
+        else:
+            samples = mds.decode_shard(data, m.seq_len, m.dtype)[: shard.samples]
+            problems += _check_tokens(samples.reshape(-1), position, m, shard.basename)
+            if ends is not None:
+                ends.see(samples.reshape(-1), position)
+        position += shard.samples * m.seq_len
+        shown.advance(len(data))
+    if ends is not None and not problems:
+        problems += ends.problems()
+    return problems
+
+
+def _check_tokens(tokens: NDArray[np.unsignedinteger], position: int, m: Manifest, name: str) -> Iterator[str]:
+    real = tokens[: max(0, m.tokens - position)]
+    if len(real) and (int(real.max()) >= m.tokenizer.vocab_size or bool((real == m.tokenizer.pad).any())):
+        yield f"{name}: holds ids outside the vocabulary, or PAD before the last token"
+    if not bool((tokens[len(real) :] == m.tokenizer.pad).all()):
+        yield f"{name}: holds tokens after the {m.tokens:,} that the manifest states"
+
+
+class _EndsOfDocuments:
+    """Compares where EOD stands in the stream with where documents.parquet says that documents end."""
+
+    def __init__(self, artifact: Artifact) -> None:
+        self._root, self._manifest = artifact.root, artifact.manifest
+        self._seen: list[NDArray[np.int64]] = []
+
+    def see(self, tokens: NDArray[np.unsignedinteger], position: int) -> None:
+        self._seen.append(np.flatnonzero(tokens == self._manifest.tokenizer.eod) + position)
+
+    def problems(self) -> Iterator[str]:
+        seen = np.concatenate(self._seen) if self._seen else np.zeros(0, np.int64)
+        row, next_start = 0, 0
+        try:
+            for group in iter_documents(self._root, ["start", "tokens"]):
+                starts, ends = group["start"], group["start"] + group["tokens"]
+                expected = np.concatenate([[next_start], ends[:-1]])
+                same = np.array_equal(starts, expected) and np.array_equal(seen[row : row + len(ends)], ends - 1)
+                if not same:
+                    yield f"{DOCUMENTS_NAME}: documents do not end where the shards have EOD"
+                    return
+                row, next_start = row + len(ends), int(ends[-1])
+        except (OSError, ValueError):
+            return  # the damaged file has been reported by its hash
+        if (row, next_start) != (self._manifest.documents, self._manifest.tokens) or row != len(seen):
+            yield f"{DOCUMENTS_NAME}: its documents and tokens are not those that the manifest states"

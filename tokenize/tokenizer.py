@@ -1,0 +1,141 @@
+"""A tokenizer as the rest of epochal sees it: ids, special ids, a fingerprint, and an engine that encodes batches."""
+
+import hashlib
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ..shards.errors import RequestError
+from ..shards.manifest import TokenizerInfo, canonical_json
+from . import gpt2
+from .engines import Engine, Ids, fast_engine, first_difference, reference_engine
+
+KNOWN_EOD = ("<|endoftext|>", "<|end_of_text|>", "</s>", "<eos>", "<|eot_id|>", "[SEP]")
+KNOWN_PAD = ("<|pad|>", "<pad>", "[PAD]", "<|finetune_right_pad_id|>")
+KNOWN_MASK = ("<|mask|>", "<mask>", "[MASK]", "<|mdm_mask|>")
+
+
+@dataclass(frozen=True)
+class Tokenizer:
+    """A loaded tokenizer. `info` goes into manifests; `spec` is the parsed tokenizer.json; `engine_name` says which
+    engine `encode` uses: `tiktoken` (checked against the reference) or `tokenizers` (the reference itself)."""
+
+    info: TokenizerInfo
+    spec: dict[str, Any]
+    engine_name: str
+    _engine: Engine
+
+    def encode(self, texts: Sequence[str]) -> list[Ids]:
+        """Return one uint32 array of ids per text, without EOD; text never becomes a special id."""
+        return self._engine(texts)
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """Return the text of `ids`; EOD, PAD and MASK have none."""
+        from tokenizers import Tokenizer as HuggingFace
+
+        special = {self.info.eod, self.info.pad, self.info.mask}
+        text = HuggingFace.from_str(json.dumps(self.spec)).decode([i for i in ids if i not in special])
+        return str(text)
+
+    def reference(self) -> Engine:
+        """Return the reference engine, which defines the ids."""
+        return reference_engine(self.spec)
+
+    def on_reference(self) -> "Tokenizer":
+        """Return the same tokenizer on the reference engine."""
+        return Tokenizer(self.info, self.spec, "tokenizers", reference_engine(self.spec))
+
+    def differs_on(self, texts: Sequence[str]) -> int | None:
+        """Return the index of the first of `texts` that the engine encodes differently from the reference, or None."""
+        return None if self.engine_name == "tokenizers" else first_difference(self._engine, self.reference(), texts)
+
+
+def load_tokenizer(
+    name: str, eod: str | None = None, pad: str | None = None, mask: str | None = None, fast: bool = True
+) -> Tokenizer:
+    """Return the tokenizer `name`: `gpt2` (offline), the path of a tokenizer.json, or a name on the hub.
+
+    eod, pad, mask: the special tokens' texts where they are not the usual ones. MASK and PAD get the next ids after
+    the vocabulary, in that order, when it has none. Raises RequestError when it cannot be loaded or has no EOD.
+    """
+    spec = _load_spec(name)
+    vocab = _vocabulary(spec, name)
+    next_id = max(vocab.values()) + 1
+    eod_id = _special(vocab, eod, KNOWN_EOD, "eod", name)
+    if eod_id is None:
+        raise RequestError(f"tokenizer '{name}' has no end-of-document token: name one of its tokens as tokenizer.eod")
+    mask_id = _special(vocab, mask, KNOWN_MASK, "mask", name)
+    if mask_id is None:
+        mask_id, next_id = next_id, next_id + 1
+    pad_id = _special(vocab, pad, KNOWN_PAD, "pad", name)
+    if pad_id is None:
+        pad_id, next_id = next_id, next_id + 1
+    if len({eod_id, pad_id, mask_id}) < 3:
+        raise RequestError(f"tokenizer '{name}': eod, pad and mask must be three different tokens")
+    info = TokenizerInfo(
+        name=os.path.basename(name.rstrip("/")) if os.path.exists(name) else name,
+        fingerprint=_fingerprint(spec),
+        vocab_size=next_id,
+        eod=eod_id,
+        pad=pad_id,
+        mask=mask_id,
+    )
+    engine = fast_engine(spec) if fast else None
+    if engine is None:
+        return Tokenizer(info, spec, "tokenizers", reference_engine(spec))
+    return Tokenizer(info, spec, "tiktoken", engine)
+
+
+def _load_spec(name: str) -> dict[str, Any]:
+    if name == "gpt2":
+        return gpt2.tokenizer_json()
+    path = os.path.join(name, "tokenizer.json") if os.path.isdir(name) else name
+    if os.path.exists(path):
+        try:
+            with open(path, encoding="utf-8") as f:
+                spec = json.load(f)
+        except (ValueError, OSError) as error:
+            raise RequestError(f"{path} is no tokenizer.json: {error}") from None
+    elif name.endswith(".json") or name.startswith((".", "/", "~")):
+        raise RequestError(f"tokenizer file {name} does not exist")
+    else:
+        spec = _from_hub(name)
+    if not isinstance(spec, dict) or "model" not in spec:
+        raise RequestError(f"{path} is no tokenizer.json: it has no 'model'")
+    return spec
+
+
+def _from_hub(name: str) -> dict[str, Any]:
+    from tokenizers import Tokenizer as HuggingFace
+
+    try:
+        return json.loads(HuggingFace.from_pretrained(name).to_str())
+    except Exception as error:  # the library raises plain Exception for everything
+        reason = " ".join(str(error).split())[:160]
+        raise RequestError(
+            f"tokenizer '{name}' is neither a file nor reachable on the hub: use gpt2 or a tokenizer.json ({reason})"
+        ) from None
+
+
+def _vocabulary(spec: dict[str, Any], name: str) -> dict[str, int]:
+    from tokenizers import Tokenizer as HuggingFace
+
+    try:
+        return dict(HuggingFace.from_str(json.dumps(spec)).get_vocab(with_added_tokens=True))
+    except Exception as error:  # the library raises plain Exception for everything
+        raise RequestError(f"tokenizer '{name}' cannot be read: {' '.join(str(error).split())[:160]}") from None
+
+
+def _special(vocab: dict[str, int], token: str | None, known: tuple[str, ...], role: str, name: str) -> int | None:
+    if token is not None and token not in vocab:
+        raise RequestError(f"tokenizer '{name}' has no token '{token}' to be tokenizer.{role}")
+    candidates = (token,) if token is not None else known
+    return next((vocab[text] for text in candidates if text in vocab), None)
+
+
+def _fingerprint(spec: dict[str, Any]) -> str:
+    """Return BLAKE2b-128 over what decides ids: model, normaliser, pre-tokenizer, added tokens."""
+    parts = {key: spec.get(key) for key in ("model", "normalizer", "pre_tokenizer", "added_tokens")}
+    return hashlib.blake2b(canonical_json(parts).encode(), digest_size=16).hexdigest()
