@@ -3,13 +3,14 @@
 Noise is drawn while samples are collated, in loader workers; cutting a batch into micro-batches is then only slicing.
 """
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import torch
 from composer.core import DataSpec
 from numpy.typing import NDArray
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from ..shards.artifact import Artifact
 from ..shards.mds import map_shard
@@ -100,7 +101,7 @@ def data_spec(loader: DataLoader, draws: int = 1) -> DataSpec:
     )
 
 
-class ValidationSet(Dataset):
+class ValidationSet(IterableDataset):
     """The first samples of a pool in batches, shared out over ranks: rank r of R holds samples r, r + R, ...
 
     All ranks have the same number of batches, some perhaps empty, because Composer ends an evaluation when the first
@@ -123,8 +124,13 @@ class ValidationSet(Dataset):
     def __len__(self) -> int:
         return -(-self.samples // (self.batch * self.ranks))
 
-    def __getitem__(self, i: int) -> dict[str, NDArray[Any]]:
-        """Return this rank's `i`-th batch as `Collate` takes it."""
+    def __iter__(self) -> Iterator[dict[str, NDArray[Any]]]:
+        """Iterate this rank's batches (a worker's share of them) as `Collate` takes them."""
+        worker = get_worker_info()
+        first, step = (worker.id, worker.num_workers) if worker else (0, 1)
+        return (self._read(i) for i in range(first, len(self), step))
+
+    def _read(self, i: int) -> dict[str, NDArray[Any]]:
         ids = np.arange(i * self.batch, (i + 1) * self.batch) * self.ranks + self.rank
         ids = ids[ids < self.samples]
         shard = np.searchsorted(self.ends, ids, side="right")

@@ -12,7 +12,7 @@ from .objectives import loss_of
 
 
 class LanguageModel(ComposerModel):
-    """A `Transformer` with its loss. kind: `nll` or `nelbo`, the name of every loss it reports.
+    """A `Transformer` with its loss. kind: the name of the training loss; validation measures `nll` or `nelbo`.
 
     Batches are what `data.split_batch` makes of a loader's batch: dictionaries with the tensors of
     `objectives.Packed` (absent where None), and `shape`: rows that hold a sample, and tokens of a row.
@@ -49,8 +49,9 @@ class LanguageModel(ComposerModel):
         """Return no metrics for training (they would cost a second forward pass), the loss for validation."""
         if is_train:
             return {}
-        names: dict[str, Metric] = {self.kind: MeanLoss()}
-        return names | ({f"{self.kind}_se": MeanLoss(error=True)} if self.kind == "nelbo" else {})
+        if self.transformer.config.causal:
+            return {"nll": MeanLoss()}
+        return {"nelbo": MeanLoss(), "nelbo_se": MeanLoss(error=True)}
 
     def update_metric(self, batch: dict[str, Any], outputs: Tensor, metric: Metric) -> None:
         """Add a micro-batch to a validation metric."""

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import math
 import os
 import re
 import shutil
@@ -13,7 +14,7 @@ from typing import Any
 
 import torch
 from composer import Callback, Evaluator, Trainer
-from composer.utils import dist
+from composer.utils import dist, get_device
 from packaging.version import Version
 from torch import Tensor
 from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
@@ -29,7 +30,6 @@ from ..shards.plan import Plan
 from . import durations, extras, schedules
 from .callbacks import (
     METRICS_NAME,
-    RECEIPT_NAME,
     ClipGradient,
     JsonlLogger,
     ReceiptCallback,
@@ -48,6 +48,7 @@ from .objectives import Autoregressive, MaskedDiffusion, Objective, SpecialIds
 from .optimizer import build_optimizer
 
 RUN_NAME = "run.json"
+RESULT_NAME = "result.json"
 CHECKPOINT = "ba{batch}-rank{rank}.pt"
 LATEST = "latest-rank{rank}.pt"
 
@@ -238,34 +239,42 @@ class Exports(Callback):
         self.run = run
         self.folder = folder
         self.best = float("inf")
-        self.last: dict[str, float] = {}
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the best loss so far."""
-        return {"best": self.best, "last": self.last}
+        """Return the lowest loss so far."""
+        return {"best": self.best}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue from a checkpoint."""
-        self.best, self.last = state["best"], state["last"]
+        self.best = state["best"]
 
     def eval_end(self, state: Any, logger: Any) -> None:
-        """Keep the model when its validation loss is the lowest so far."""
-        self.last = {k: float(v.compute()) for k, v in state.eval_metrics["validation"].items()}
-        loss = self.last[validation_kind(self.run)]
+        """Keep the model when its validation loss is the lowest so far, and the last one (measured after fit_end)."""
+        measured = validation_losses(state)
+        loss = measured[validation_kind(self.run)]
         if loss < self.best:
             self.best = loss
-            self._save(state, "best")
+            self._save(state, "best", measured)
+        if int(state.timestamp.batch) >= self.run.steps:
+            self._save(state, "final", measured)
 
     def fit_end(self, state: Any, logger: Any) -> None:
-        """Keep the last model."""
-        self._save(state, "final")
+        """Keep the last model where nothing is measured."""
+        if self.run.validation is None:
+            self._save(state, "final", {})
 
-    def _save(self, state: Any, name: str) -> None:
+    def _save(self, state: Any, name: str, measured: dict[str, float]) -> None:
         options = StateDictOptions(full_state_dict=True, cpu_offload=True)
         weights = get_model_state_dict(state.model, options=options)
         if dist.get_global_rank() == 0:
             kept = {k.rpartition("transformer.")[2]: v for k, v in weights.items() if isinstance(v, Tensor)}
-            save_model(os.path.join(self.folder, name), kept, model_card(self.run, state, self.last))
+            save_model(os.path.join(self.folder, name), kept, model_card(self.run, state, measured))
+
+
+def validation_losses(state: Any) -> dict[str, float]:
+    """Return the validation losses as last measured, by kind; NaN (an error that cannot be known) is left out."""
+    values = {k: float(v.compute()) for k, v in state.eval_metrics.get("validation", {}).items()}
+    return {k: v for k, v in values.items() if not math.isnan(v)}
 
 
 def validation_kind(run: Run) -> str:
@@ -296,6 +305,8 @@ def model_card(run: Run, state: Any, validation: dict[str, float]) -> ModelCard:
 def build_trainer(run: Run) -> Trainer:
     """Return Composer's trainer for `run`, a checkpoint loaded where there is one. Raises RequestError, WorkError."""
     config = run.config
+    if dist.get_world_size() > 1:
+        dist.initialize_dist(get_device(run.device), config.dist_timeout)
     _agree(run)
     folder = config.save_folder
     if folder:
@@ -457,21 +468,38 @@ def train(config: TrainConfig) -> dict[str, Any]:
     """
     warnings.filterwarnings("ignore", message=".*No `EventCheckpoint`.*")
     run = prepare(config)
+    finished = _finished(run)
+    if finished is not None:
+        return finished
     with _plain_errors():
         trainer = build_trainer(run)
         try:
             if int(trainer.state.timestamp.batch) < run.steps:
                 trainer.fit()
-            return result(run, trainer)
+            else:
+                trainer.eval()  # killed between its last checkpoint and its end
+            outcome = result(run, trainer)
         finally:
             trainer.close()
+    if config.save_folder and dist.get_global_rank() == 0:
+        text = json.dumps({"identity": run.identity, "result": outcome}, indent=2) + "\n"
+        storage.write_atomic(os.path.join(config.save_folder, RESULT_NAME), text.encode())
+    return outcome
+
+
+def _finished(run: Run) -> dict[str, Any] | None:
+    """Return the result that the same run left in its folder, or None."""
+    path = Path(run.config.save_folder or "", RESULT_NAME)
+    if not run.config.save_folder or not run.config.autoresume or not path.is_file():
+        return None
+    saved = json.loads(path.read_text())
+    return saved["result"] if not difference(saved["identity"], run.identity) else None
 
 
 def result(run: Run, trainer: Trainer) -> dict[str, Any]:
-    """Return what a run came to."""
+    """Return what a run came to; see `train`."""
     state = trainer.state
     receipt = next(c for c in state.callbacks if isinstance(c, ReceiptCallback)).receipt
-    validation = {k: float(v.compute()) for k, v in state.eval_metrics.get("validation", {}).items()}
     folder = run.config.save_folder
     return {
         "name": run_name(run.config),
@@ -482,10 +510,9 @@ def result(run: Run, trainer: Trainer) -> dict[str, Any]:
         "unique_tokens": run.plan.unique_tokens,
         "parameters": count_parameters(trainer._original_model),
         "train": {k.rpartition("/")[2]: v for k, v in (state.total_loss_dict or {}).items() if not k.endswith("total")},
-        "validation": validation,
+        "validation": validation_losses(state),
         "receipt": {"valid": receipt.check() is None, "digest": receipt.digest, "samples": receipt.count},
         "folder": folder,
-        "receipt_path": os.path.join(folder, RECEIPT_NAME) if folder else None,
     }
 
 
