@@ -35,6 +35,10 @@ class Progress:
         """Say that `n` more units are done."""
         self.update(self._done + n)
 
+    def finish(self, total: int) -> None:
+        """Say that all of `total` units are done, without drawing; the end line follows when the context closes."""
+        self._done = total
+
     def _amount(self, n: float) -> str:
         return format_bytes(n) if self.unit == "bytes" else f"{n:,.0f}"
 
