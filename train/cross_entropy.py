@@ -13,9 +13,12 @@ from torch import Tensor
 CHUNK_ELEMENTS = 2**28
 """Logits held at a time: 1 GiB in float32."""
 
+CPU_CHUNK_ELEMENTS = 2**22
+"""The same for likelihoods on a CPU, where 16 MiB were read and written twice as fast as 1 GiB."""
 
-def _chunk_rows(vocab: int) -> int:
-    return max(1, CHUNK_ELEMENTS // vocab)
+
+def _chunk_rows(vocab: int, elements: int = CHUNK_ELEMENTS) -> int:
+    return max(1, elements // vocab)
 
 
 def _compute_dtype(x: Tensor) -> torch.dtype:
@@ -40,7 +43,7 @@ def token_nll(x: Tensor, weight: Tensor, labels: Tensor, vocab_size: int) -> Ten
     """
     dtype = _compute_dtype(x)
     weight = weight.to(dtype)
-    rows = _chunk_rows(len(weight))
+    rows = _chunk_rows(len(weight), CPU_CHUNK_ELEMENTS if x.device.type == "cpu" else CHUNK_ELEMENTS)
     parts = [
         F.cross_entropy(_logits(h.to(dtype), weight, vocab_size), y, reduction="none")
         for h, y in zip(x.split(rows), labels.split(rows), strict=True)

@@ -10,7 +10,7 @@ the two types: an autoregressive model attends to the left, a masked-diffusion m
 
 import math
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -107,6 +107,14 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     return torch.cat((a * cos - b * sin, b * cos + a * sin), dim=-1).to(x.dtype)
 
 
+class Past(Protocol):
+    """Keys and values of one layer's earlier tokens, for generation and for scoring with a shared prefix."""
+
+    def extend(self, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        """Return earlier and new keys and values, each (batch, kv_heads, earlier + new, head_size)."""
+        ...
+
+
 class ResidualLinear(nn.Linear):
     """A projection back into the residual stream: its initial weights shrink with depth."""
 
@@ -125,17 +133,26 @@ class Attention(nn.Module):
         self.q_norm: nn.Module = RMSNorm(c.head_size, c.norm_eps) if c.qk_norm else nn.Identity()
         self.k_norm: nn.Module = RMSNorm(c.head_size, c.norm_eps) if c.qk_norm else nn.Identity()
 
-    def forward(self, x: Tensor, cos: Tensor, sin: Tensor, mask: Tensor | None) -> Tensor:
-        """Return (batch, length, hidden). mask: bool, broadcastable to (batch, heads, length, length), or None."""
+    def forward(
+        self, x: Tensor, cos: Tensor, sin: Tensor, mask: Tensor | None, past: "Past | None" = None
+    ) -> Tensor:
+        """Return (batch, length, hidden). mask: bool, broadcastable to (batch, heads, length, length), or None.
+
+        past: keys and values of earlier tokens, which come first in `mask`'s last dimension; with one and no mask
+        every token attends to all.
+        """
         batch, length, _ = x.shape
         sizes = (self.heads, self.kv_heads, self.kv_heads)
         qkv = self.qkv(x).view(batch, length, sum(sizes), self.head_size).transpose(1, 2)
         q, k, v = qkv.split(sizes, dim=1)
         q, k = rotate(self.q_norm(q), cos, sin), rotate(self.k_norm(k), cos, sin)
+        if past is not None:
+            k, v = past.extend(k, v)
         if self.kv_heads != self.heads:
             k, v = (y.repeat_interleave(self.heads // self.kv_heads, dim=1) for y in (k, v))
         p = self.dropout if self.training else 0.0
-        y = F.scaled_dot_product_attention(q, k, v, mask, dropout_p=p, is_causal=self.causal and mask is None)
+        causal = self.causal and mask is None and past is None
+        y = F.scaled_dot_product_attention(q, k, v, mask, dropout_p=p, is_causal=causal)
         return self.out(y.transpose(1, 2).reshape(batch, length, self.heads * self.head_size))
 
 
@@ -164,9 +181,11 @@ class Block(nn.Module):
         self.mlp = SwiGLU(c)
         self.dropout = nn.Dropout(c.dropout)
 
-    def forward(self, x: Tensor, cos: Tensor, sin: Tensor, mask: Tensor | None) -> Tensor:
+    def forward(
+        self, x: Tensor, cos: Tensor, sin: Tensor, mask: Tensor | None, past: "Past | None" = None
+    ) -> Tensor:
         """Return the residual stream after this layer, shape of `x`."""
-        x = x + self.dropout(self.attention(self.attention_norm(x), cos, sin, mask))
+        x = x + self.dropout(self.attention(self.attention_norm(x), cos, sin, mask, past))
         return x + self.dropout(self.mlp(self.mlp_norm(x)))
 
 

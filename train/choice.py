@@ -1,0 +1,393 @@
+"""Multiple choice: how likely a model finds each answer given its question.
+
+An autoregressive model's conditional log-likelihood is exact. What answers share is read once: a question and all its
+answers are one row in which no answer sees another, and a prefix that all rows of a batch share (few-shot examples) is
+read once and kept as keys and values. A masked-diffusion model's is bounded: noise is on the answer only, the question
+always visible, mask counts stratified (`bound`); a one-token answer needs one sample and is exact.
+
+Both read EOD first, which is how documents begin in training.
+"""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ..tokenize.tokenizer import Tokenizer
+from .benchmarks import Item
+from .bound import MaskSet, estimate, masks_for
+from .incremental import KVCache, logits_of, nll_of, read
+from .model import Transformer
+
+Ids = NDArray[np.int64]
+
+TIGHTEST = 0.85
+"""The shortest row of a batch over its longest, at least: so padding is never more than 15 % of what is read."""
+
+SHARED_PREFIX = 32
+"""Tokens that the rows of a batch must share before it is worth reading them apart."""
+
+
+class Group(NamedTuple):
+    """A context and the answers that follow it.
+
+    key: noise position of the first answer; the others' follow. family: groups of one family begin alike (they have
+    the same examples) and are read in batches of their own.
+    """
+
+    context: Ids
+    answers: tuple[Ids, ...]
+    key: int = 0
+    family: str = ""
+
+
+class Score(NamedTuple):
+    """Nats of one answer given its context: the NLL, or the bound with the standard error that noise leaves.
+
+    greedy: whether the model would write this answer itself; None where it was not asked for.
+    """
+
+    nats: float
+    se: float
+    greedy: bool | None
+
+
+@dataclass
+class Work:
+    """What scoring cost. sequences: rows of model input; real, padded: tokens of them without and with padding."""
+
+    sequences: int = 0
+    real: int = 0
+    padded: int = 0
+    seconds: float = 0.0
+    truncated: int = 0
+
+    @property
+    def padding_waste(self) -> float:
+        """Return the share of tokens read that are padding."""
+        return 1 - self.real / self.padded if self.padded else 0.0
+
+
+@dataclass
+class Scorer:
+    """Scores answers with one model. eod, mask: ids. limit: longest text in tokens, the length trained on.
+
+    draws, seed: noise samples and seed of a masked-diffusion model. batch_tokens: tokens read at a time, padding
+    included. greedy: also find out whether each answer is what the model would write.
+    """
+
+    model: Transformer
+    eod: int
+    mask: int
+    limit: int
+    draws: int = 128
+    seed: int = 0
+    batch_tokens: int = 16384
+    greedy: bool = False
+    work: Work = field(default_factory=Work)
+    _prefix: Ids | None = None
+    _cache: KVCache | None = None
+
+    @torch.no_grad()
+    def score(self, groups: Sequence[Group]) -> list[list[Score]]:
+        """Return a score for each answer of each group. Contexts too long lose tokens after their first (EOD)."""
+        started = time.monotonic()
+        groups = [self._fit(group) for group in groups]
+        scores = self._autoregressive(groups) if self.model.config.causal else self._masked(groups)
+        self.work.seconds += time.monotonic() - started
+        return scores
+
+    def _fit(self, group: Group) -> Group:
+        room = max(1, self.limit - max(len(a) for a in group.answers))
+        if len(group.context) <= room:
+            return group
+        self.work.truncated += 1
+        tail = group.context[len(group.context) - (room - 1) :]
+        return group._replace(context=np.concatenate([group.context[:1], tail]))
+
+    def _count(self, rows: int, real: int, padded: int) -> None:
+        self.work.sequences += rows
+        self.work.real += real
+        self.work.padded += padded
+
+    # Autoregressive: one row per group, batches of similar length.
+
+    def _autoregressive(self, groups: Sequence[Group]) -> list[list[Score]]:
+        lengths = [len(g.context) + sum(len(a) - 1 for a in g.answers) for g in groups]
+        families = [g.family for g in groups]
+        scores: list[list[Score]] = [[] for _ in groups]
+        for batch in _batches(families, lengths, self.batch_tokens):
+            for i, row in zip(batch, self._score_trees([groups[i] for i in batch]), strict=True):
+                scores[i] = row
+        return scores
+
+    def _score_trees(self, groups: Sequence[Group]) -> list[list[Score]]:
+        device = self.model.embedding.weight.device
+        shared = _common_prefix([g.context for g in groups])
+        shared = 0 if shared < SHARED_PREFIX or len(groups) == 1 else shared
+        cache = self._prefix_cache(groups[0].context[:shared]) if shared else None
+        trees = [_tree(g, shared) for g in groups]
+        length = max(len(t.tokens) for t in trees)
+        self._count(len(groups), sum(len(t.tokens) for t in trees), len(groups) * length)
+        tokens, positions, branch = (
+            torch.from_numpy(np.stack([np.pad(x, (0, length - len(x)), constant_values=fill) for x in columns]))
+            for columns, fill in (
+                ([t.tokens for t in trees], 0),
+                ([t.positions for t in trees], 0),
+                ([t.branch for t in trees], -1),
+            )
+        )
+        mask = _tree_mask(branch, shared)
+        hidden = read(self.model, tokens.to(device), positions.to(device), mask.to(device), cache).flatten(0, 1)
+        places = np.concatenate([row * length + t.places for row, t in enumerate(trees)])
+        labels = np.concatenate([a for g in groups for a in g.answers])
+        hidden = hidden.index_select(0, torch.from_numpy(places).to(device))
+        nats = nll_of(self.model, hidden, torch.from_numpy(labels).to(device)).double().cpu().numpy()
+        hits = self._hits(hidden, labels) if self.greedy else None
+        return _cut([len(g.answers) for g in groups], [len(a) for g in groups for a in g.answers], nats, hits)
+
+    def _hits(self, hidden: Tensor, labels: Ids) -> NDArray[np.bool_]:
+        best = torch.cat([logits_of(self.model, h).argmax(-1) for h in hidden.split(1024)])
+        return best.cpu().numpy() == labels
+
+    def _prefix_cache(self, prefix: Ids) -> KVCache:
+        """Return the keys and values of `prefix`; those of the last one are remembered."""
+        if self._cache is None or self._prefix is None or not np.array_equal(prefix, self._prefix):
+            cache = KVCache(self.model.config.layers)
+            read(self.model, torch.from_numpy(prefix[None]).to(self.model.embedding.weight.device), cache=cache)
+            cache.set_keep(False)
+            self._count(1, len(prefix), len(prefix))
+            self._prefix, self._cache = prefix, cache
+        return self._cache
+
+    # Masked diffusion: one row per noise sample, batches of similar length over all answers.
+
+    def _masked(self, groups: Sequence[Group]) -> list[list[Score]]:
+        jobs = [
+            _Job(i, g.context, answer, masks_for(len(answer), self.draws, self.seed, g.key + j))
+            for i, g in enumerate(groups)
+            for j, answer in enumerate(g.answers)
+        ]
+        nats = [np.zeros(len(job.masks.masks)) for job in jobs]
+        for part in _row_batches(jobs, self.batch_tokens):
+            values = self._masked_batch([(jobs[j], rows) for j, rows in part])
+            for (j, rows), value in zip(part, values, strict=True):
+                nats[j][rows] = value
+        scores: list[list[Score]] = [[] for _ in groups]
+        for job, value in zip(jobs, nats, strict=True):
+            greedy = self._would_unmask(job.context, job.answer) if self.greedy else None
+            scores[job.group].append(Score(*estimate(value, job.masks), greedy))
+        return scores
+
+    def _masked_batch(self, part: Sequence[tuple["_Job", slice]]) -> list[NDArray[np.float64]]:
+        device = self.model.embedding.weight.device
+        sizes = [len(range(*rows.indices(len(job.masks.masks)))) for job, rows in part]
+        length = max(job.length for job, _ in part)
+        inputs = np.zeros((sum(sizes), length), np.int64)
+        targets = np.zeros(inputs.shape, np.bool_)
+        labels = np.zeros_like(inputs)
+        real = np.zeros(inputs.shape, np.bool_)
+        start = 0
+        for (job, rows), size in zip(part, sizes, strict=True):
+            block, at = slice(start, start + size), len(job.context)
+            masks = job.masks.masks[rows]
+            inputs[block, :at] = job.context
+            inputs[block, at : job.length] = np.where(masks, self.mask, job.answer)
+            targets[block, at : job.length] = masks
+            labels[block, at : job.length] = job.answer
+            real[block, : job.length] = True
+            start += size
+        self._count(len(inputs), int(real.sum()), inputs.size)
+        nats = self.model(
+            torch.from_numpy(inputs).to(device),
+            None if real.all() else torch.from_numpy(real).to(device),
+            torch.from_numpy(np.flatnonzero(targets)).to(device),
+            torch.from_numpy(labels[targets]).to(device),
+        )
+        sums = np.bincount(np.nonzero(targets)[0], nats.double().cpu().numpy(), minlength=len(inputs))
+        return np.split(sums, np.cumsum(sizes)[:-1])
+
+    def _would_unmask(self, context: Ids, answer: Ids) -> bool:
+        """Return whether unmasking the surest token first, one a step, writes `answer`."""
+        device = self.model.embedding.weight.device
+        tokens = torch.from_numpy(np.concatenate([context, np.full(len(answer), self.mask)]))[None].to(device)
+        hidden_at = torch.arange(len(context), tokens.shape[1], device=device)
+        left = torch.ones(len(answer), dtype=torch.bool, device=device)
+        for _ in range(len(answer)):
+            logits = logits_of(self.model, read(self.model, tokens)[0, hidden_at])
+            logits[:, self.mask] = -torch.inf
+            chance, best = logits.softmax(-1).max(-1)
+            i = int(torch.where(left, chance, -1.0).argmax())
+            if int(best[i]) != answer[i]:
+                return False
+            tokens[0, len(context) + i], left[i] = best[i], False
+        return True
+
+
+class _Job(NamedTuple):
+    """An answer of a masked-diffusion model with its noise."""
+
+    group: int
+    context: Ids
+    answer: Ids
+    masks: MaskSet
+
+    @property
+    def length(self) -> int:
+        return len(self.context) + len(self.answer)
+
+
+class _Tree(NamedTuple):
+    """A context and its answers as one row. branch: 0 for the context, 1 + i for answer i. places: of the token that
+    predicts each answer token, in order of the answers."""
+
+    tokens: Ids
+    positions: Ids
+    branch: Ids
+    places: Ids
+
+
+def _tree(group: Group, skip: int) -> _Tree:
+    """Return the row of `group` without its first `skip` tokens, which a cache holds."""
+    context = group.context[skip:]
+    tokens, positions, branch, places = [context], [np.arange(skip, len(group.context))], [np.zeros_like(context)], []
+    at = len(context)
+    for i, answer in enumerate(group.answers, 1):
+        inner = len(answer) - 1  # the last token predicts nothing
+        tokens.append(answer[:-1])
+        positions.append(len(group.context) + np.arange(inner))
+        branch.append(np.full(inner, i))
+        places.append(np.concatenate([[len(context) - 1], at + np.arange(inner)]))
+        at += inner
+    return _Tree(*(np.concatenate(x).astype(np.int64) for x in (tokens, positions, branch, places)))
+
+
+def _tree_mask(branch: Tensor, shared: int) -> Tensor:
+    """Return bool (rows, 1, length, shared + length): a token sees the shared prefix, earlier tokens of the context
+    and earlier ones of its own answer. Padding (branch -1) sees itself, so that no row is empty."""
+    length = branch.shape[1]
+    own = (branch[:, None, :] == branch[:, :, None]) | (branch[:, None, :] == 0)
+    own &= torch.ones(length, length, dtype=torch.bool).tril()
+    seen = torch.ones(len(branch), length, shared, dtype=torch.bool)
+    return torch.cat((seen, own), 2)[:, None]
+
+
+def _common_prefix(contexts: Sequence[Ids]) -> int:
+    """Return how many first tokens all contexts share, at least one token of each left over."""
+    length = min(len(c) for c in contexts) - 1
+    first = contexts[0][:length]
+    for context in contexts[1:]:
+        differs = np.flatnonzero(context[: len(first)] != first)
+        first = first[: differs[0]] if len(differs) else first
+    return len(first)
+
+
+def _cut(
+    answers: Sequence[int], lengths: Sequence[int], nats: NDArray[np.float64], hits: NDArray[np.bool_] | None
+) -> list[list[Score]]:
+    """Return the scores of each group from the nats of all their answers' tokens in a row."""
+    ends = np.cumsum(lengths)
+    scores = [
+        Score(float(nats[end - n : end].sum()), 0.0, None if hits is None else bool(hits[end - n : end].all()))
+        for n, end in zip(lengths, ends, strict=True)
+    ]
+    stops = np.cumsum(answers)
+    return [scores[stop - n : stop] for n, stop in zip(answers, stops, strict=True)]
+
+
+def _batches(families: Sequence[str], lengths: Sequence[int], batch_tokens: int) -> list[list[int]]:
+    """Return indices in batches of one family each, shortest first, rows times the longest within `batch_tokens`
+    and padding within what `TIGHTEST` allows."""
+    batches: list[list[int]] = []
+    for i in sorted(range(len(lengths)), key=lambda i: (families[i], lengths[i], i)):
+        full = not batches or (len(batches[-1]) + 1) * lengths[i] > batch_tokens
+        if full or families[batches[-1][0]] != families[i] or lengths[batches[-1][0]] < TIGHTEST * lengths[i]:
+            batches.append([])
+        batches[-1].append(i)
+    return batches
+
+
+def _row_batches(jobs: Sequence[_Job], batch_tokens: int) -> list[list[tuple[int, slice]]]:
+    """Return all rows of all jobs, shortest first, cut as `_batches` cuts; a job may be cut too."""
+    batches: list[list[tuple[int, slice]]] = [[]]
+    held = 0
+    for j in sorted(range(len(jobs)), key=lambda j: (jobs[j].length, j)):
+        rows, start = len(jobs[j].masks.masks), 0
+        while start < rows:
+            room = batch_tokens // jobs[j].length - held
+            loose = held and jobs[batches[-1][0][0]].length < TIGHTEST * jobs[j].length
+            if held and (room < 1 or loose):
+                batches.append([])
+                held = 0
+                continue
+            stop = min(rows, start + max(1, room))
+            batches[-1].append((j, slice(start, stop)))
+            held, start = held + stop - start, stop
+    return [batch for batch in batches if batch]
+
+
+# From questions to groups and from scores to records.
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """An item as groups: one when all choices share their context, else one per choice."""
+
+    item: Item
+    groups: tuple[Group, ...]
+
+    @property
+    def tokens(self) -> tuple[int, ...]:
+        """Return the tokens of each answer."""
+        return tuple(len(a) for g in self.groups for a in g.answers)
+
+
+def encode(items: Sequence[Item], tokenizer: Tokenizer, shots: int = 0) -> list[Encoded]:
+    """Return `items` as ids, EOD first. shots: examples in their prompts, the same for all items of a subject.
+
+    An answer's ids are those of context + answer after the first len(ids of context), so that text is tokenized as
+    a whole, as lm-evaluation-harness does.
+    """
+    pairs = [(item, context, answer) for item in items for context, answer in zip(item.contexts, item.answers)]  # noqa: B905
+    groups = iter(encode_pairs([(c, a) for _, c, a in pairs], tokenizer))
+    encoded = []
+    for item in items:
+        own = [next(groups) for _ in item.answers]
+        family = item.subject if shots else ""
+        keyed = [Group(c, (a,), item.id * 64 + i, family) for i, (c, a) in enumerate(own)]
+        if len(set(item.contexts)) == 1:
+            keyed = [Group(keyed[0].context, tuple(a for _, a in own), item.id * 64, family)]
+        encoded.append(Encoded(item, tuple(keyed)))
+    return encoded
+
+
+def encode_pairs(pairs: Sequence[tuple[str, str]], tokenizer: Tokenizer) -> list[tuple[Ids, Ids]]:
+    """Return (EOD + ids of the context, ids of the answer) of each (context, answer); white space at a context's end
+    belongs to the answer."""
+    moved = [(c.rstrip(), c[len(c.rstrip()) :] + a) for c, a in pairs]
+    contexts = list(dict.fromkeys(c for c, _ in moved))
+    known = dict(zip(contexts, tokenizer.encode(contexts), strict=True))
+    whole = tokenizer.encode([c + a for c, a in moved])
+    return [_part(known[c], ids, tokenizer.info.eod) for (c, _), ids in zip(moved, whole, strict=True)]
+
+
+def _part(context: NDArray[np.uint32], whole: NDArray[np.uint32], eod: int) -> tuple[Ids, Ids]:
+    cut = min(len(context), len(whole) - 1)  # an answer has a token even where it melts into the context's last
+    return np.concatenate([[eod], context[:cut]]).astype(np.int64), whole[cut:].astype(np.int64)
+
+
+def record(encoded: Encoded, scores: Sequence[Sequence[Score]]) -> dict[str, Any]:
+    """Return what is kept of one item: everything a table needs, nothing of the text."""
+    flat = [s for group in scores for s in group]
+    item = encoded.item
+    body: dict[str, Any] = {"id": item.id, "subject": item.subject, "gold": item.gold}
+    body |= {"nats": [s.nats for s in flat], "se": [None if np.isnan(s.se) else s.se for s in flat]}
+    body |= {"tokens": list(encoded.tokens), "characters": list(item.characters)}
+    if flat[0].greedy is not None:
+        body["greedy"] = [s.greedy for s in flat]
+    return body

@@ -1,0 +1,225 @@
+"""Likelihoods of a model on an artifact: every figure a record that says what kind it is and how it was made.
+
+An autoregressive model's negative log-likelihood (NLL) is exact. A masked-diffusion model's is only bounded from above
+(NELBO); set beside an NLL it may overstate the model's loss, never understate it. Nothing here puts the two side by
+side without saying which is which.
+"""
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from ..shards.artifact import Artifact
+from ..shards.errors import RequestError
+from ..shards.mds import map_shard
+from .bound import estimate, masks_for
+from .checkpoint import ModelCard
+from .model import Transformer
+
+Kind = Literal["nll", "nelbo"]
+Tick = Callable[[int], None]
+KIND_NAMES = {"nll": "NLL (exact)", "nelbo": "NELBO (upper bound)"}
+
+
+@dataclass(frozen=True)
+class Likelihood:
+    """One measured likelihood.
+
+    nats: of all tokens together. nats_se: standard error that noise leaves (NLL: 0; one noise sample: NaN); the choice
+    of texts is no part of it. noise_samples: inputs per sample (0 for NLL), drawn with `seed`. tokens: PAD excluded,
+    EOD included. bytes: UTF-8 bytes of the text, None where the tokenizer's bytes are not known. samples: rows read.
+    data, model: fingerprints. name: of the model, for people.
+    """
+
+    kind: Kind
+    nats: float
+    nats_se: float
+    noise_samples: int
+    seed: int | None
+    tokens: int
+    bytes: int | None
+    samples: int
+    seq_len: int
+    data: str
+    model: str
+    name: str
+
+    @property
+    def per_token(self) -> float:
+        """Return nats per token."""
+        return self.nats / self.tokens
+
+    @property
+    def per_token_se(self) -> float:
+        """Return the standard error of `per_token`."""
+        return self.nats_se / self.tokens
+
+    @property
+    def bits_per_byte(self) -> float | None:
+        """Return bits per UTF-8 byte, None where bytes are not known."""
+        return self.nats / math.log(2) / self.bytes if self.bytes else None
+
+    @property
+    def bits_per_byte_se(self) -> float | None:
+        """Return the standard error of `bits_per_byte`."""
+        return self.nats_se / math.log(2) / self.bytes if self.bytes else None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return all fields and derived figures; what is not a number is None."""
+        derived = ("per_token", "per_token_se", "bits_per_byte", "bits_per_byte_se")
+        body = asdict(self) | {key: getattr(self, key) for key in derived}
+        return {k: None if isinstance(v, float) and math.isnan(v) else v for k, v in body.items()}
+
+
+COLUMNS = ("name", "kind", "per_token", "per_token_se", "bits_per_byte", "noise_samples", "seed", "tokens", "data")
+
+
+def table(records: Sequence[Likelihood], columns: Sequence[str] = COLUMNS) -> list[dict[str, Any]]:
+    """Return one row per record with the fields and derived figures named in `columns`.
+
+    Raises RequestError when records of different kinds would stand side by side without `kind`, or of different data
+    without `data`.
+    """
+    for key, what in (("kind", "an NLL and a NELBO"), ("data", "likelihoods of different texts")):
+        if key not in columns and len({getattr(r, key) for r in records}) > 1:
+            raise RequestError(f"{what} are no figures of one column: add the column '{key}'")
+    known = set(records[0].to_dict()) if records else set(columns)
+    unknown = [c for c in columns if c not in known]
+    if unknown:
+        raise RequestError(f"a likelihood has no '{unknown[0]}': known are {', '.join(sorted(known))}")
+    return [{column: record.to_dict()[column] for column in columns} for record in records]
+
+
+def difference(a: Likelihood, b: Likelihood, bound: bool = False) -> tuple[float, float]:
+    """Return a - b in nats per token and its standard error.
+
+    bound: allow a NELBO minus an NLL, which is an upper bound of the difference in likelihood (what `a` gains by it is
+    certain, what it lacks is not). Raises RequestError for other mixtures of kinds, and for different texts.
+    """
+    if a.data != b.data or a.tokens != b.tokens:
+        raise RequestError(f"{a.name} and {b.name} were measured on different texts: their difference means nothing")
+    if a.kind != b.kind and not (bound and (a.kind, b.kind) == ("nelbo", "nll")):
+        raise RequestError(
+            f"{a.name} has a {a.kind.upper()} and {b.name} a {b.kind.upper()}: "
+            "only NELBO minus NLL has a meaning, as a bound (bound=True)"
+        )
+    return a.per_token - b.per_token, math.hypot(a.per_token_se, b.per_token_se)
+
+
+class Rows:
+    """The first samples of an artifact as int64 rows with their numbers of real tokens."""
+
+    def __init__(self, artifact: Artifact, samples: int | None = None) -> None:
+        m = artifact.manifest
+        self.manifest = m
+        self.samples = min(samples or m.samples, m.samples)
+        self.tokens = min(m.tokens, self.samples * m.seq_len)
+        self._artifact = artifact
+
+    def __iter__(self) -> Iterator[NDArray[np.int64]]:
+        """Iterate rows without their PAD, int64 (real tokens,)."""
+        m, left = self.manifest, self.tokens
+        for shard in self._artifact.shards:
+            for row in map_shard(shard.path, m.seq_len, m.dtype)[: shard.samples]:
+                if left <= 0:
+                    return
+                yield np.asarray(row[: min(left, m.seq_len)]).astype(np.int64)
+                left -= m.seq_len
+
+
+@torch.no_grad()
+def measure(
+    model: Transformer,
+    card: ModelCard,
+    artifact: Artifact,
+    *,
+    samples: int | None = None,
+    noise_samples: int = 8,
+    seed: int = 0,
+    byte_lengths: NDArray[np.int64] | None = None,
+    batch_tokens: int = 16384,
+    name: str = "model",
+    model_fingerprint: str = "",
+    tick: Tick = lambda n: None,
+) -> Likelihood:
+    """Return the model's likelihood of the first `samples` samples of `artifact` (all when None).
+
+    byte_lengths: int64 (vocab_size,), UTF-8 bytes of each id. batch_tokens: read at a time. tick: called with the
+    number of samples just finished. Raises RequestError when the artifact was not tokenized as the model's data was.
+    """
+    check_tokenizer(card, artifact)
+    rows = Rows(artifact, samples)
+    score = _nll if model.config.causal else _nelbo
+    nats, variance, n_bytes = 0.0, 0.0, 0
+    for i, row in enumerate(rows):
+        value, error = score(model, card, row, i, noise_samples, seed, batch_tokens)
+        nats, variance = nats + value, variance + error**2
+        n_bytes += int(byte_lengths[row].sum()) if byte_lengths is not None else 0
+        tick(1)
+    causal = model.config.causal
+    return Likelihood(
+        kind="nll" if causal else "nelbo",
+        nats=nats,
+        nats_se=math.sqrt(variance),
+        noise_samples=0 if causal else noise_samples,
+        seed=None if causal else seed,
+        tokens=rows.tokens,
+        bytes=n_bytes or None,
+        samples=rows.samples,
+        seq_len=rows.manifest.seq_len,
+        data=rows.manifest.fingerprint,
+        model=model_fingerprint,
+        name=name,
+    )
+
+
+def check_tokenizer(card: ModelCard, artifact: Artifact) -> None:
+    """Raise RequestError unless the artifact's ids mean to the model what its training data's did."""
+    found, wanted = artifact.manifest.tokenizer.model_dump(), card.tokenizer
+    if any(found[k] != wanted.get(k) for k in ("fingerprint", "vocab_size", "eod", "pad", "mask")):
+        raise RequestError(
+            f"{artifact.root} was tokenized with {found['name']} ({found['vocab_size']} ids), "
+            f"the model's data with {wanted.get('name')} ({wanted.get('vocab_size')}): measure on its own pool"
+        )
+
+
+def _nll(
+    model: Transformer, card: ModelCard, row: NDArray[np.int64], i: int, draws: int, seed: int, batch_tokens: int
+) -> tuple[float, float]:
+    inputs = np.concatenate([[card.tokenizer["eod"]], row[:-1]])
+    device = model.embedding.weight.device
+    tokens, labels = (torch.from_numpy(x).to(device) for x in (inputs[None], row))
+    return float(model(tokens, labels=labels).double().sum()), 0.0
+
+
+def _nelbo(
+    model: Transformer, card: ModelCard, row: NDArray[np.int64], i: int, draws: int, seed: int, batch_tokens: int
+) -> tuple[float, float]:
+    masks = masks_for(len(row), draws, seed, i)
+    step = max(1, batch_tokens // len(row))
+    parts = [
+        masked_nats(model, card.tokenizer["mask"], row, masks.masks[start : start + step])
+        for start in range(0, len(masks.masks), step)
+    ]
+    return estimate(np.concatenate(parts), masks)
+
+
+@torch.no_grad()
+def masked_nats(
+    model: Transformer, mask_id: int, row: NDArray[np.int64], masks: NDArray[np.bool_]
+) -> NDArray[np.float64]:
+    """Return, for each mask of one text, the nats of its masked tokens together, float64 (rows,).
+
+    row: int64 (n,). masks: bool (rows, n).
+    """
+    device = model.embedding.weight.device
+    inputs = torch.from_numpy(np.where(masks, mask_id, row[None, :])).to(device)
+    labels = torch.from_numpy(np.broadcast_to(row, masks.shape)[masks]).to(device)
+    places = torch.from_numpy(np.flatnonzero(masks)).to(device)
+    nats = model(inputs, places=places, labels=labels).double().cpu().numpy()
+    return np.bincount(np.nonzero(masks)[0], nats, minlength=len(masks))
