@@ -24,6 +24,8 @@ def _chunk_rows(vocab: int, elements: int = CHUNK_ELEMENTS) -> int:
 def _compute_dtype(x: Tensor) -> torch.dtype:
     """Return the dtype matrix products run in: autocast's where it is on, else that of `x`."""
     kind = x.device.type
+    if not torch.amp.is_autocast_available(kind):  # the meta device, where only operations are counted
+        return x.dtype
     return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else x.dtype
 
 

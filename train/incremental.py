@@ -64,12 +64,13 @@ def read(
     """
     config, past = model.config, cache.length if cache else 0
     length = tokens.shape[1]
+    reach = past + length if positions is None else int(positions.max()) + 1
     if positions is None:
         positions = torch.arange(past, past + length, device=tokens.device)
     if mask is None and config.causal and cache is not None and length > 1:
         mask = torch.ones(length, past + length, dtype=torch.bool, device=tokens.device).tril(past)
     assert config.head_size is not None, "filled in by ModelConfig"
-    tables = rotary_tables(int(positions.max()) + 1, config.head_size, config.rope_base, tokens.device)
+    tables = rotary_tables(reach, config.head_size, config.rope_base, tokens.device)
     cos, sin = (table[positions] for table in tables)
     if positions.dim() == 2:
         cos, sin = cos[:, None], sin[:, None]  # one for all heads

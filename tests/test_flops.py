@@ -1,0 +1,62 @@
+"""FLOPs: the paper's ratios, and the formulas against what torch executes."""
+
+import pytest
+
+from epochal.train.config import ModelSection, model_section
+from epochal.train.flops_measure import measure
+from epochal.train.inference_flops import (
+    LENGTHS,
+    autoregressive,
+    masked_diffusion,
+    masked_diffusion_cached,
+    matrix_parameters,
+    ratio,
+    report,
+    training,
+)
+from epochal.train.model import ModelConfig
+
+GPT2 = 50259
+
+
+def preset(name: str, causal: bool = True) -> ModelConfig:
+    return ModelSection.model_validate(model_section({"preset": name}, "test")).shape(causal, GPT2)
+
+
+def test_the_papers_ratios() -> None:
+    paper = dict(zip(LENGTHS, (16.0, 64.2, 259, 1067, 2213, 4708), strict=True))
+    config = preset("paper-1b")
+    for n, expected in paper.items():
+        assert ratio(config, n) == pytest.approx(expected, rel=0.01)
+        assert report(config, 2048)["inference_ratio"][str(n)] == ratio(config, n)
+
+
+def test_formulas_on_a_shape_computed_by_hand() -> None:
+    config = ModelConfig(64, 2, 8, 2, 16, causal=True)
+    assert matrix_parameters(config) == 2 * (4 * 64 + 3 * 8 * 16) + 64 * 8 == 1792
+    assert autoregressive(config, 2) == 2 * 2 * 1792 + 4 * 2 * 8 * (1 + 2)
+    assert masked_diffusion(config, 2) == 2 * 2 * (2 * 1792 + 4 * 2 * 8 * 2)
+    assert masked_diffusion(config, 4, steps=1) == 4 * (2 * 1792 + 4 * 2 * 8 * 4)
+    # two blocks of two tokens, two steps each; the first is read once more to be cached
+    cached = 3 * 2 * (2 * 1792 + 64 * 2) + 2 * 2 * (2 * 1792 + 64 * 4)
+    assert masked_diffusion_cached(config, 4, block=2, steps=4) == cached
+    assert masked_diffusion_cached(config, 4, block=4, steps=3) == masked_diffusion(config, 4, steps=3)
+    figures = training(config, 16)
+    assert figures["six_nd"] == 6 * 1792
+    assert figures["with_attention_full"] - figures["six_nd"] == 12 * 2 * 8 * 16
+    assert figures["with_attention_causal"] - figures["six_nd"] == 6 * 2 * 8 * 16
+    assert figures["model"] == figures["with_attention_causal"]
+
+
+@pytest.mark.parametrize("name", ["tiny", "125m", "paper-1b", "8b"])
+def test_formulas_agree_with_what_torch_executes(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("epochal.train.flops_measure.MAX_TIMED_PARAMETERS", {"cpu": 0})  # count only
+    counts = measure(preset(name), seq_len=512)
+    for step in ("training_ar", "training_mdm", "decode_ar", "denoise_mdm"):
+        assert counts[step]["counted_over_formula"] == pytest.approx(1.0, abs=0.03), step
+
+
+def test_small_models_are_timed() -> None:
+    counts = measure(ModelConfig(64, 1, 8, 2, 16, causal=True), seq_len=8, repeats=1)
+    assert counts["timed"]
+    assert counts["decode_ar"]["flops_per_s"] > 0

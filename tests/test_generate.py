@@ -1,0 +1,108 @@
+"""Generation: the cache changes nothing, every mask is filled in, randomness is the seed's."""
+
+import io
+
+import pytest
+import torch
+
+from epochal.shards.errors import RequestError
+from epochal.train.generate import Sampling, generate
+from epochal.train.model import ModelConfig, Transformer
+from epochal.train.terminal import HOLE, LiveText, spell
+
+torch.set_num_threads(1)
+
+VOCAB, EOD, MASK = 20, 17, 19
+
+
+def model(causal: bool) -> Transformer:
+    torch.manual_seed(0)
+    shape = ModelConfig(VOCAB, 2, 16, 2, 24, causal, kv_heads=1, init_std=0.5, tied_embeddings=False)
+    return Transformer(shape).eval()
+
+
+def test_ar_with_a_cache_writes_what_it_writes_without() -> None:
+    m, text = model(causal=True), [EOD, 3, 1]
+    new = generate(m, text, MASK, Sampling(max_new_tokens=12))
+    for _ in range(12):
+        with torch.no_grad():
+            logits = m(torch.tensor([text]))[-1]
+        logits[MASK] = -torch.inf
+        text = [*text, int(logits.argmax())]
+    assert new == text[3:]
+
+
+@pytest.mark.parametrize("order", ["confidence", "random"])
+@pytest.mark.parametrize(("steps", "block"), [(None, None), (5, None), (6, 4), (1, None)])
+def test_mdm_fills_in_every_mask_in_its_steps(order: str, steps: int | None, block: int | None) -> None:
+    m, frames = model(causal=False), []
+    sampling = Sampling(max_new_tokens=12, steps=steps, block=block, order=order)  # type: ignore[arg-type]
+    new = generate(m, [EOD, 3], MASK, sampling, frames.append)
+    assert len(frames) == (steps or 12)
+    assert MASK not in new
+    assert len(new) == 12
+    for before, after in zip(frames, frames[1:], strict=False):
+        assert all(a == b for a, b in zip(after, before, strict=True) if b != MASK)  # settled places stay
+        if block:
+            first = after.index(MASK) // block if MASK in after else 3
+            assert all(token == MASK for token in after[(first + 1) * block :])  # later blocks wait
+
+
+def test_the_surest_place_is_settled_first() -> None:
+    m, frames = model(causal=False), []
+    generate(m, [EOD], MASK, Sampling(max_new_tokens=6), frames.append)
+    with torch.no_grad():
+        logits = m(torch.tensor([[EOD] + [MASK] * 6]))[1:]
+    logits[:, MASK] = -torch.inf
+    chance, best = logits.softmax(-1).max(-1)
+    i = int(chance.argmax())
+    assert frames[0] == [int(best[j]) if j == i else MASK for j in range(6)]
+
+
+@pytest.mark.parametrize("causal", [True, False])
+def test_sampling_is_the_seeds(causal: bool) -> None:
+    m = model(causal)
+    one, again, other = (
+        generate(m, [EOD], MASK, Sampling(max_new_tokens=16, temperature=1.5, top_p=0.9, seed=seed))
+        for seed in (1, 1, 2)
+    )
+    assert one == again != other
+    greedy = generate(m, [EOD], MASK, Sampling(max_new_tokens=8))
+    assert generate(m, [EOD], MASK, Sampling(max_new_tokens=8, temperature=1.0, top_p=1e-9)) == greedy
+
+
+@pytest.mark.parametrize("causal", [True, False])
+def test_a_stop_token_ends_the_text(causal: bool) -> None:
+    m = model(causal)
+    whole = generate(m, [EOD], MASK, Sampling(max_new_tokens=8))
+    stop = whole[3]
+    cut = generate(m, [EOD], MASK, Sampling(max_new_tokens=8, stop=(stop,)))
+    assert cut == whole[: whole.index(stop)]
+
+
+def test_impossible_sampling_is_one_line() -> None:
+    for wrong in ({"max_new_tokens": 0}, {"temperature": -1}, {"top_p": 0}, {"steps": 2, "block": 32}):
+        with pytest.raises(RequestError):
+            Sampling(**wrong)  # type: ignore[arg-type]
+
+
+class Screen(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_masks_are_seen_filling_in_on_a_terminal_only() -> None:
+    letters = "abcdefghijklmnopqrst"
+    decode = lambda ids: "".join(letters[i] for i in ids)  # noqa: E731
+    screen = Screen()
+    live = LiveText(decode, MASK, screen)
+    for frame in ([MASK, MASK, MASK], [MASK, 1, MASK], [0, 1, 2]):
+        live.show(frame)
+    live.clear()
+    drawn = screen.getvalue()
+    assert drawn.index(HOLE * 3) < drawn.index(f"{HOLE}b{HOLE}") < drawn.index("abc")
+    assert drawn.endswith("\x1b[1F\x1b[J")
+    plain = io.StringIO()
+    LiveText(decode, MASK, plain).show([0])
+    assert plain.getvalue() == ""
+    assert spell([0, MASK, 1], MASK, decode) == f"a{HOLE}b"

@@ -1,0 +1,159 @@
+"""Text from both model types.
+
+Autoregressive: one token after another, keys and values of earlier ones kept. Masked diffusion: a block of MASK is
+filled in over a number of steps, each of which reads everything and settles some places: the surest ones, or random
+ones (LLaDA; Nie et al. 2025). Blocks are written from left to right.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..shards.errors import RequestError
+from .incremental import KVCache, logits_of, read
+from .model import Transformer
+
+Order = Literal["confidence", "random"]
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How to generate.
+
+    max_new_tokens: at most so many. temperature: 0 takes the likeliest token. top_p: only the likeliest tokens that
+    together have this probability. seed: of all randomness. stop: ids that end the text and are no part of it.
+    Masked diffusion only: steps, reads per whole text (max_new_tokens when None, the best quality); order: which places
+    are settled first; block: tokens that are filled in together (all when None).
+    """
+
+    max_new_tokens: int = 128
+    temperature: float = 0.0
+    top_p: float = 1.0
+    seed: int = 0
+    stop: tuple[int, ...] = ()
+    steps: int | None = None
+    order: Order = "confidence"
+    block: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.max_new_tokens < 1:
+            raise RequestError(f"max_new_tokens must be at least 1, got {self.max_new_tokens}")
+        if self.temperature < 0 or not 0 < self.top_p <= 1:
+            raise RequestError("temperature must not be negative, top_p must be in (0, 1]")
+        if self.block is not None and not 1 <= self.block:
+            raise RequestError(f"block must be at least 1, got {self.block}")
+        if self.steps is not None and self.steps < self.blocks:
+            raise RequestError(f"{self.steps} steps are too few for {self.blocks} blocks: each needs one")
+
+    @property
+    def blocks(self) -> int:
+        """Return how many blocks the text has."""
+        return -(-self.max_new_tokens // (self.block or self.max_new_tokens))
+
+
+Frame = Callable[[list[int]], None]
+
+
+def generate(
+    model: Transformer, prompt: Sequence[int], mask: int, sampling: Sampling, show: Frame | None = None
+) -> list[int]:
+    """Return new ids after `prompt`, without the stop id that ended them.
+
+    prompt: ids, EOD first. mask: the MASK id, never written. show: called with the new ids so far whenever they change;
+    places that are not filled in yet hold MASK.
+    """
+    if not prompt:
+        raise RequestError("a prompt has at least one token: begin with EOD")
+    frames = _autoregressive if model.config.causal else _unmasking
+    new: list[int] = []
+    for new in frames(model, list(prompt), mask, sampling):
+        if show is not None:
+            show(new)
+    return new
+
+
+@torch.no_grad()
+def _autoregressive(model: Transformer, prompt: list[int], mask: int, s: Sampling) -> Iterator[list[int]]:
+    device = model.embedding.weight.device
+    random = torch.Generator("cpu").manual_seed(s.seed)
+    cache, tokens, new = KVCache(model.config.layers), torch.tensor([prompt], device=device), []
+    for _ in range(s.max_new_tokens):
+        logits = logits_of(model, read(model, tokens, cache=cache)[0, -1:])
+        logits[:, mask] = -torch.inf
+        token = int(_choose(logits, s, random)[0][0])
+        if token in s.stop:
+            break
+        new.append(token)
+        yield list(new)
+        tokens = torch.tensor([[token]], device=device)
+    yield new
+
+
+@torch.no_grad()
+def _unmasking(model: Transformer, prompt: list[int], mask: int, s: Sampling) -> Iterator[list[int]]:
+    device = model.embedding.weight.device
+    random = torch.Generator("cpu").manual_seed(s.seed)
+    text = torch.full((1, len(prompt) + s.max_new_tokens), mask, device=device)
+    text[0, : len(prompt)] = torch.tensor(prompt, device=device)
+    for start, stop, quotas in _schedule(s):
+        places = torch.arange(len(prompt) + start, len(prompt) + stop, device=device)
+        for quota in quotas:
+            _fill_in(model, text, places[text[0, places] == mask], quota, mask, s, random)
+            yield text[0, len(prompt) :].tolist()
+        written = text[0, len(prompt) : len(prompt) + stop].tolist()
+        end = next((i for i, token in enumerate(written) if token in s.stop), None)
+        if end is not None:
+            yield written[:end]
+            return
+
+
+def _schedule(s: Sampling) -> Iterator[tuple[int, int, list[int]]]:
+    """Iterate blocks as (start, stop, tokens to settle at each step); steps are shared out evenly over blocks."""
+    n, size = s.max_new_tokens, s.block or s.max_new_tokens
+    steps = min(s.steps or n, n)
+    for b in range(s.blocks):
+        start, stop = b * size, min((b + 1) * size, n)
+        own = (b + 1) * steps // s.blocks - b * steps // s.blocks
+        own = max(1, min(own, stop - start))
+        parts = np.diff(np.linspace(0, stop - start, own + 1).round().astype(int))
+        yield start, stop, parts.tolist()
+
+
+def _fill_in(
+    model: Transformer, text: Tensor, places: Tensor, quota: int, mask: int, s: Sampling, random: torch.Generator
+) -> None:
+    """Write `quota` of the masked `places` of `text` (1, length), in place."""
+    logits = logits_of(model, read(model, text)[0, places])
+    logits[:, mask] = -torch.inf
+    tokens, chance = _choose(logits, s, random)
+    if s.order == "random":
+        chance = torch.rand(len(places), generator=random).to(chance)
+    chosen = chance.topk(quota).indices
+    text[0, places[chosen]] = tokens[chosen]
+
+
+def _choose(logits: Tensor, s: Sampling, random: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Return a token for each row of `logits` (n, vocabulary), int64 (n,), and its probability, float32 (n,).
+
+    The probability is that at temperature 1, so that confidence means the same at every temperature.
+    """
+    p = logits.softmax(-1)
+    if s.temperature == 0:
+        tokens = logits.argmax(-1)
+    else:
+        drawn = _top_p((logits / s.temperature).softmax(-1), s.top_p)
+        tokens = torch.multinomial(drawn.cpu(), 1, generator=random)[:, 0].to(logits.device)
+    return tokens, p.gather(1, tokens[:, None])[:, 0]
+
+
+def _top_p(p: Tensor, share: float) -> Tensor:
+    """Return probabilities with the least likely tokens beyond `share` set to 0."""
+    if share >= 1:
+        return p
+    ranked, order = p.sort(-1, descending=True)
+    beyond = ranked.cumsum(-1) - ranked >= share
+    return torch.zeros_like(p).scatter(-1, order, ranked.masked_fill(beyond, 0.0))

@@ -1,0 +1,67 @@
+"""Text that changes while it is generated, drawn on a terminal."""
+
+import shutil
+import sys
+from collections.abc import Callable, Sequence
+from typing import TextIO
+
+HOLE = "░"
+"""Stands for a token that is not filled in yet."""
+
+
+class LiveText:
+    """Redraws a text in place each time it changes; where there is no terminal nothing is drawn.
+
+    decode: from ids to text. mask: the id of places not filled in yet.
+    """
+
+    def __init__(self, decode: Callable[[Sequence[int]], str], mask: int, stream: TextIO | None = None) -> None:
+        self._decode, self._mask = decode, mask
+        self._stream = stream or sys.stdout
+        self._lines = 0
+        self.live = self._stream.isatty()
+
+    def show(self, ids: Sequence[int]) -> None:
+        """Draw `ids` over what was drawn before."""
+        if self.live:
+            self._draw(spell(ids, self._mask, self._decode, for_terminal=True))
+
+    def clear(self) -> None:
+        """Remove what was drawn, so that the finished text can be printed plainly."""
+        if self.live and self._lines:
+            self._stream.write(_up(self._lines) + "\x1b[J")
+            self._stream.flush()
+            self._lines = 0
+
+    def _draw(self, text: str) -> None:
+        columns, rows = shutil.get_terminal_size()
+        lines = [line for part in text.split("\n") for line in _wrap(part, columns)]
+        lines = lines[-max(1, rows - 1) :]  # what has scrolled away cannot be drawn over
+        self._stream.write((_up(self._lines) if self._lines else "") + "\x1b[J" + "\n".join(lines) + "\n")
+        self._stream.flush()
+        self._lines = len(lines)
+
+
+def _up(lines: int) -> str:
+    return f"\x1b[{lines}F"
+
+
+def _wrap(line: str, columns: int) -> list[str]:
+    return [line[i : i + columns] for i in range(0, len(line), columns)] or [""]
+
+
+def spell(ids: Sequence[int], mask: int, decode: Callable[[Sequence[int]], str], for_terminal: bool = False) -> str:
+    """Return the text of `ids` with `HOLE` for each MASK; for_terminal: control characters but line ends left out."""
+    parts: list[str] = []
+    run: list[int] = []
+    for token in [*ids, None]:
+        if token is not None and token != mask:
+            run.append(token)
+            continue
+        if run:
+            parts.append(decode(run))
+            run = []
+        if token is not None:
+            parts.append(HOLE)
+    text = "".join(parts)
+    return "".join(c for c in text if c == "\n" or c.isprintable()) if for_terminal else text
