@@ -66,14 +66,19 @@ def generate(
     prompt: ids, EOD first. mask: the MASK id, never written. show: called with the new ids so far whenever they change;
     places that are not filled in yet hold MASK.
     """
-    if not prompt:
-        raise RequestError("a prompt has at least one token: begin with EOD")
-    frames = _autoregressive if model.config.causal else _unmasking
     new: list[int] = []
-    for new in frames(model, list(prompt), mask, sampling):
+    for new in frames(model, prompt, mask, sampling):
         if show is not None:
             show(new)
     return new
+
+
+def frames(model: Transformer, prompt: Sequence[int], mask: int, sampling: Sampling) -> Iterator[list[int]]:
+    """Iterate the new ids as they change, for callers that may stop early; see `generate`."""
+    if not prompt:
+        raise RequestError("a prompt has at least one token: begin with EOD")
+    kind = _autoregressive if model.config.causal else _unmasking
+    return kind(model, list(prompt), mask, sampling)
 
 
 @torch.no_grad()

@@ -1,0 +1,108 @@
+"""An autoregressive checkpoint as other programs read it: a Llama (or, with QK-norm, a Qwen3) of transformers.
+
+The mapping is exact: same blocks, same rotary convention, no biases. What differs is layout only: one product for
+query, key and value, one for gate and up; rows of the vocabulary that pad it to a multiple are left out.
+"""
+
+import json
+import os
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from ..shards.errors import RequestError
+from ..tokenize.tokenizer import Tokenizer
+from .checkpoint import ModelCard
+from .model import ModelConfig, Transformer
+
+
+def save_huggingface(model: Transformer, card: ModelCard, tokenizer: Tokenizer, folder: str) -> None:
+    """Write config.json, model.safetensors and tokenizer files for `AutoModelForCausalLM` to `folder`.
+
+    The tokenizer puts EOD first, as in training. Raises RequestError for a masked-diffusion model, which transformers
+    would run as a causal one.
+    """
+    if not model.config.causal:
+        raise RequestError("only an autoregressive model can be written for transformers: it has no masked-diffusion one")
+    os.makedirs(folder, exist_ok=True)
+    info = tokenizer.info
+    save_file(weights(model), os.path.join(folder, "model.safetensors"), metadata={"format": "pt"})
+    _write(folder, "config.json", config(model.config, card.seq_len, info.eod, info.pad))
+    eod = next(t for t in tokenizer.spec["added_tokens"] if t["id"] == info.eod)["content"]
+    first = {"SpecialToken": {"id": eod, "type_id": 0}}
+    spec = tokenizer.spec | {"post_processor": _begin_with(eod, info.eod, first)}
+    _write(folder, "tokenizer.json", spec)
+    settings = {"tokenizer_class": "PreTrainedTokenizerFast", "bos_token": eod, "eos_token": eod, "pad_token": eod}
+    _write(folder, "tokenizer_config.json", settings | {"model_max_length": card.seq_len})
+
+
+def _begin_with(token: str, token_id: int, first: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "type": "TemplateProcessing",
+        "single": [first, {"Sequence": {"id": "A", "type_id": 0}}],
+        "pair": [first, {"Sequence": {"id": "A", "type_id": 0}}, {"Sequence": {"id": "B", "type_id": 1}}],
+        "special_tokens": {token: {"id": token, "ids": [token_id], "tokens": [token]}},
+    }
+
+
+def _write(folder: str, name: str, body: dict[str, Any]) -> None:
+    with open(os.path.join(folder, name), "w", encoding="utf-8") as f:
+        json.dump(body, f, ensure_ascii=False, indent=2)
+
+
+def config(c: ModelConfig, seq_len: int, eod: int, pad: int) -> dict[str, Any]:
+    """Return config.json of transformers for shape `c`."""
+    name = "Qwen3" if c.qk_norm else "Llama"
+    return {
+        "architectures": [f"{name}ForCausalLM"],
+        "model_type": name.lower(),
+        "vocab_size": c.vocab_size,
+        "hidden_size": c.hidden,
+        "intermediate_size": c.ffn,
+        "num_hidden_layers": c.layers,
+        "num_attention_heads": c.heads,
+        "num_key_value_heads": c.kv_heads,
+        "head_dim": c.head_size,
+        "hidden_act": "silu",
+        "rms_norm_eps": c.norm_eps,
+        "rope_theta": c.rope_base,
+        "max_position_embeddings": seq_len,
+        "tie_word_embeddings": c.tied_embeddings,
+        "attention_bias": False,
+        "mlp_bias": False,
+        "attention_dropout": 0.0,
+        "use_sliding_window": False,
+        "bos_token_id": eod,
+        "eos_token_id": eod,
+        "pad_token_id": pad,
+        "torch_dtype": "float32",
+    }
+
+
+def weights(model: Transformer) -> dict[str, Tensor]:
+    """Return the weights by transformers' names."""
+    c, state = model.config, model.state_dict()
+    assert c.head_size is not None, "filled in by ModelConfig"
+    assert c.kv_heads is not None, "filled in by ModelConfig"
+    result = {
+        "model.embed_tokens.weight": state["embedding.weight"][: c.vocab_size],
+        "model.norm.weight": state["norm.weight"],
+    }
+    if not c.tied_embeddings:
+        result["lm_head.weight"] = state["head.weight"][: c.vocab_size]
+    for i in range(c.layers):
+        own, theirs = f"blocks.{i}.", f"model.layers.{i}."
+        sizes = [c.heads * c.head_size, c.kv_heads * c.head_size, c.kv_heads * c.head_size]
+        qkv = state[own + "attention.qkv.weight"].split(sizes)
+        gate, up = state[own + "mlp.gate_up.weight"].chunk(2)
+        names = {"q_proj": qkv[0], "k_proj": qkv[1], "v_proj": qkv[2], "o_proj": state[own + "attention.out.weight"]}
+        result |= {f"{theirs}self_attn.{name}.weight": w for name, w in names.items()}
+        if c.qk_norm:
+            result |= {f"{theirs}self_attn.{n}_norm.weight": state[own + f"attention.{n}_norm.weight"] for n in "qk"}
+        result |= {f"{theirs}mlp.gate_proj.weight": gate, f"{theirs}mlp.up_proj.weight": up}
+        result[f"{theirs}mlp.down_proj.weight"] = state[own + "mlp.down.weight"]
+        result[f"{theirs}input_layernorm.weight"] = state[own + "attention_norm.weight"]
+        result[f"{theirs}post_attention_layernorm.weight"] = state[own + "mlp_norm.weight"]
+    return {k: v.detach().to(torch.float32).cpu().clone().contiguous() for k, v in result.items()}

@@ -1,0 +1,163 @@
+"""Both model types as a model of lm-evaluation-harness, so that any of its tasks runs (extra `eval`).
+
+Importing this module registers `epochal`. A masked-diffusion model answers with minus the bound where the harness asks
+for a log-likelihood: its figures are bounds, which the harness does not know; `epochal evaluate` writes the kind beside
+them.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from lm_eval.api.instance import Instance
+from lm_eval.api.model import LM
+from lm_eval.api.registry import register_model
+from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
+
+from ..shards.errors import RequestError
+from ..tokenize.tokenizer import Tokenizer
+from .choice import Group, Ids, Scorer, encode_pairs
+from .evaluate import Checkpoint, open_checkpoint, tokenizer_for
+from .generate import Sampling, frames
+
+
+@register_model("epochal")
+class EpochalLM(LM):  # type: ignore[misc]  # the harness has no types
+    """A checkpoint for the harness: `EpochalLM("runs/x/final")` or model_args `checkpoint=runs/x/final`.
+
+    checkpoint: folder or an open one. noise_samples, seed: of masked diffusion. batch_tokens: tokens read at a time.
+    max_gen_toks: of generation where a task does not say. batch_size and the like are accepted and not used.
+    """
+
+    def __init__(
+        self,
+        checkpoint: str | Checkpoint,
+        noise_samples: int = 128,
+        seed: int = 0,
+        batch_tokens: int = 16384,
+        device: str = "cpu",
+        tokenizer: str | Tokenizer | None = None,
+        max_gen_toks: int = 256,
+        **unused: Any,
+    ) -> None:
+        super().__init__()
+        opened = open_checkpoint(checkpoint, device) if isinstance(checkpoint, str) else checkpoint
+        found = tokenizer if isinstance(tokenizer, Tokenizer) else tokenizer_for(opened.card, tokenizer)
+        self.checkpoint, self.epochal_tokenizer, self.max_gen_toks = opened, found, int(max_gen_toks)
+        info = found.info
+        self.scorer = Scorer(
+            opened.model, info.eod, info.mask, opened.card.seq_len, int(noise_samples), int(seed), int(batch_tokens)
+        )
+        self.scorer.greedy = True
+
+    def loglikelihood(self, requests: list[Instance]) -> list[tuple[float, bool]]:
+        """Return (log-likelihood or minus the bound in nats, whether greedy decoding would write it)."""
+        pairs = encode_pairs([request.args for request in requests], self.epochal_tokenizer)
+        by_context: dict[bytes, list[int]] = {}
+        for i, (context, _) in enumerate(pairs):
+            by_context.setdefault(context.tobytes(), []).append(i)
+        groups = [
+            Group(pairs[own[0]][0], tuple(pairs[i][1] for i in own), key=own[0]) for own in by_context.values()
+        ]
+        answers: list[tuple[float, bool]] = [(0.0, False)] * len(pairs)
+        for own, scores in zip(by_context.values(), self.scorer.score(groups), strict=True):
+            for i, score in zip(own, scores, strict=True):
+                answers[i] = (-score.nats, bool(score.greedy))
+        return answers
+
+    def loglikelihood_rolling(self, requests: list[Instance]) -> list[float]:
+        """Return the log-likelihood (or minus the bound) of whole texts, read in windows of the length trained on."""
+        texts = [ids.astype(np.int64) for ids in self.epochal_tokenizer.encode([r.args[0] for r in requests])]
+        totals = []
+        self.scorer.greedy = False
+        for number, ids in enumerate(texts):
+            groups = [Group(c, (a,), number * 2**20 + w) for w, (c, a) in enumerate(self._windows(ids))]
+            totals.append(-sum(row[0].nats for row in self.scorer.score(groups)))
+        self.scorer.greedy = True
+        return totals
+
+    def _windows(self, ids: Ids) -> list[tuple[Ids, Ids]]:
+        """Return (context, tokens) pairs in which every token is predicted once."""
+        if not len(ids):
+            return []
+        windows = get_rolling_token_windows(
+            ids.tolist(), self.epochal_tokenizer.info.eod, max_seq_len=self.checkpoint.card.seq_len - 1, context_len=1
+        )
+        parts = (make_disjoint_window(window) for window in windows)
+        return [(np.array(context, np.int64), np.array(tokens, np.int64)) for context, tokens in parts]
+
+    def generate_until(self, requests: list[Instance]) -> list[str]:
+        """Return the text after each context up to the first of its `until` strings."""
+        return [self._generate(*request.args) for request in requests]
+
+    def _generate(self, context: str, options: dict[str, Any]) -> str:
+        until = options.get("until") or []
+        until = [until] if isinstance(until, str) else list(until)
+        tokens = int(options.get("max_gen_toks", self.max_gen_toks))
+        temperature = float(options.get("temperature", 0.0)) if options.get("do_sample") else 0.0
+        tokenizer, card = self.epochal_tokenizer, self.checkpoint.card
+        room = card.seq_len - tokens - 1
+        if room < 1:
+            raise RequestError(f"the task generates {tokens} tokens, the model was trained on {card.seq_len}")
+        prompt = [tokenizer.info.eod, *tokenizer.encode([context])[0].tolist()[-room:]]
+        sampling = Sampling(tokens, temperature, seed=self.scorer.seed, stop=(tokenizer.info.eod,))
+        text = ""
+        for new in frames(self.checkpoint.model, prompt, tokenizer.info.mask, sampling):
+            text = tokenizer.decode([i for i in new if i != tokenizer.info.mask])
+            if tokenizer.info.mask not in new and any(stop in text for stop in until):
+                break
+        return _before(text, until)
+
+
+def _before(text: str, until: Sequence[str]) -> str:
+    ends = [text.find(stop) for stop in until if stop and stop in text]
+    return text[: min(ends)] if ends else text
+
+
+def _manager(tasks: Sequence[str], include: str | None) -> Any:
+    """Return the harness' index of tasks; the user's own alone where they suffice, since all take seconds to read."""
+    from lm_eval.tasks import TaskManager
+
+    own = [TaskManager(include_path=include, include_defaults=False)] if include else []
+    if own and all(task in own[0].all_tasks for task in tasks):
+        return own[0]
+    manager = TaskManager(include_path=include)
+    unknown = [task for task in tasks if task not in manager.all_tasks]
+    if unknown:
+        raise RequestError(f"lm-evaluation-harness knows no task '{unknown[0]}' (list them with `lm-eval ls tasks`)")
+    return manager
+
+
+def run_tasks(
+    checkpoint: Checkpoint,
+    tasks: Sequence[str],
+    tokenizer: Tokenizer,
+    noise_samples: int,
+    seed: int,
+    batch_tokens: int,
+    limit: int | None = None,
+    shots: int | None = None,
+    include: str | None = None,
+) -> list[dict[str, Any]]:
+    """Return one row per task and metric: model, task, kind, metric, value, stderr, noise samples.
+
+    include: folder with the user's own task files. Raises RequestError for a task the harness does not know.
+    """
+    from lm_eval import simple_evaluate
+
+    manager = _manager(tasks, include)
+    model = EpochalLM(checkpoint, noise_samples, seed, batch_tokens, tokenizer=tokenizer)
+    result = simple_evaluate(
+        model, tasks=list(tasks), num_fewshot=shots, limit=limit, task_manager=manager, bootstrap_iters=1000
+    )
+    causal = checkpoint.model.config.causal
+    rows = []
+    for task, values in (result or {"results": {}})["results"].items():
+        for name, value in values.items():
+            metric, _, filters = name.partition(",")
+            if isinstance(value, int | float) and filters and not metric.endswith("_stderr"):
+                error = values.get(f"{metric}_stderr,{filters}")
+                row = {"model": checkpoint.name, "task": task, "kind": "nll" if causal else "nelbo", "metric": metric}
+                row |= {"value": float(value), "stderr": float(error) if isinstance(error, int | float) else None}
+                rows.append(row | {"noise_samples": None if causal else noise_samples})
+    return rows
