@@ -15,7 +15,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "build": ("datapipe.commands", "text -> pool and validation pool"),
     "carve": ("shards.commands", "pool -> subset with an exact number of unique tokens"),
     "evaluate": ("train.evaluate_commands", "likelihoods and benchmarks of checkpoints, either type, kinds declared"),
-    "flops": ("train.evaluate_commands", "FLOPs of a model: training, and generating with either type"),
+    "flops": ("train.flops_commands", "FLOPs of a model: training, and generating with either type"),
     "generate": ("train.evaluate_commands", "text from a checkpoint of either type"),
     "plan": ("shards.commands", "how a token budget repeats a subset: passes, steps, samples"),
     "show": ("shards.commands", "what an artifact is: counts, fingerprint, parent"),

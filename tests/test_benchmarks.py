@@ -30,7 +30,10 @@ HUB_HELLASWAG = {
 ROWS = {
     "hellaswag": (
         [{"query": "Roof: A man sits. he", "choices": ["naps.", "works."], "gold": 1}, HUB_HELLASWAG],
-        [("Roof: A man sits. he", " works."), ("Roof shingle removal: A man is sitting on a roof. He", " starts pulling up roofing.")],
+        [
+            ("Roof: A man sits. he", " works."),
+            ("Roof shingle removal: A man is sitting on a roof. He", " starts pulling up roofing."),
+        ],
     ),
     "mmlu": (
         [{"subject": "world_religions", "question": " Who? ", "choices": ["A", "B", "C", "D"], "answer": 2}],

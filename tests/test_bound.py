@@ -87,9 +87,7 @@ def test_mdm_scores_equal_the_mean_over_orders() -> None:
 
 def test_orders_make_a_distribution() -> None:
     m = model(causal=False)
-    total = sum(
-        np.mean(np.exp(-np.array(over_orders(m, [EOD], [a, b])))) for a in range(VOCAB) for b in range(VOCAB)
-    )
+    total = sum(np.mean(np.exp(-np.array(over_orders(m, [EOD], [a, b])))) for a in range(VOCAB) for b in range(VOCAB))
     assert total == pytest.approx(1.0, abs=1e-9)
 
 

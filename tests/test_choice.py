@@ -39,9 +39,7 @@ def groups(n: int, seed: int = 0) -> list[Group]:
 @pytest.mark.parametrize("causal", [True, False])
 def test_scores_do_not_depend_on_batches(causal: bool) -> None:
     questions = groups(24)
-    one, small, large = (
-        scorer(causal, batch_tokens=size).score(questions) for size in (1, 200, 100_000)
-    )
+    one, small, large = (scorer(causal, batch_tokens=size).score(questions) for size in (1, 200, 100_000))
     for other in (small, large):
         for a, b in zip(one, other, strict=True):
             assert [s.nats for s in a] == pytest.approx([s.nats for s in b], abs=1e-9)
@@ -55,7 +53,9 @@ def test_padding_is_under_15_percent(causal: bool, batch_tokens: int) -> None:
     s = scorer(causal, batch_tokens=batch_tokens, draws=2)
     s.score(groups(60))
     assert 0 <= s.work.padding_waste < 0.15
-    assert s.work.sequences == (s.work.sequences if causal else sum(min(2, 2 ** len(a) - 1) for g in groups(60) for a in g.answers))
+    assert s.work.sequences == (
+        s.work.sequences if causal else sum(min(2, 2 ** len(a) - 1) for g in groups(60) for a in g.answers)
+    )
     assert s.work.seconds > 0
 
 

@@ -1,6 +1,7 @@
 """Generation: the cache changes nothing, every mask is filled in, randomness is the seed's."""
 
 import io
+import itertools
 
 import pytest
 import torch
@@ -41,7 +42,7 @@ def test_mdm_fills_in_every_mask_in_its_steps(order: str, steps: int | None, blo
     assert len(frames) == (steps or 12)
     assert MASK not in new
     assert len(new) == 12
-    for before, after in zip(frames, frames[1:], strict=False):
+    for before, after in itertools.pairwise(frames):
         assert all(a == b for a, b in zip(after, before, strict=True) if b != MASK)  # settled places stay
         if block:
             first = after.index(MASK) // block if MASK in after else 3

@@ -64,9 +64,7 @@ def test_ar_scores_equal_the_harness_own_path(tmp_path: Path, gpt2: Tokenizer, s
     folder = checkpoint(tmp_path / "ours", gpt2, causal=True, **shape)
     model, card = load_model(folder)
     save_huggingface(model, card, gpt2, str(tmp_path / "theirs"))
-    theirs = HFLM(
-        pretrained=str(tmp_path / "theirs"), device="cpu", dtype="float32", batch_size=2, add_bos_token=True
-    )
+    theirs = HFLM(pretrained=str(tmp_path / "theirs"), device="cpu", dtype="float32", batch_size=2, add_bos_token=True)
     ours = EpochalLM(folder)
     pairs = PAIRS[:-1]  # a text that is too long is cut elsewhere: we keep EOD, they keep the tail only
     expected = theirs.loglikelihood(instances("loglikelihood", pairs), disable_tqdm=True)

@@ -318,7 +318,12 @@ def write_results(body: dict[str, list[dict[str, Any]]], out: str) -> None:
         for row in body["tasks"]
         for name, values in row.get("subjects", {}).items()
     ]
-    for name, rows in (("results", flat), ("subjects", subjects), ("likelihoods", body["likelihoods"]), ("lm_eval", body.get("lm_eval", []))):
+    for name, rows in (
+        ("results", flat),
+        ("subjects", subjects),
+        ("likelihoods", body["likelihoods"]),
+        ("lm_eval", body.get("lm_eval", [])),
+    ):
         if rows:
             pl.DataFrame(rows, infer_schema_length=None).write_parquet(os.path.join(out, f"{name}.parquet"))
 

@@ -44,7 +44,7 @@ class Sampling:
             raise RequestError(f"max_new_tokens must be at least 1, got {self.max_new_tokens}")
         if self.temperature < 0 or not 0 < self.top_p <= 1:
             raise RequestError("temperature must not be negative, top_p must be in (0, 1]")
-        if self.block is not None and not 1 <= self.block:
+        if self.block is not None and self.block < 1:
             raise RequestError(f"block must be at least 1, got {self.block}")
         if self.steps is not None and self.steps < self.blocks:
             raise RequestError(f"{self.steps} steps are too few for {self.blocks} blocks: each needs one")

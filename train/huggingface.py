@@ -25,7 +25,9 @@ def save_huggingface(model: Transformer, card: ModelCard, tokenizer: Tokenizer, 
     would run as a causal one.
     """
     if not model.config.causal:
-        raise RequestError("only an autoregressive model can be written for transformers: it has no masked-diffusion one")
+        raise RequestError(
+            "only an autoregressive model can be written for transformers: it has no masked-diffusion one"
+        )
     os.makedirs(folder, exist_ok=True)
     info = tokenizer.info
     save_file(weights(model), os.path.join(folder, "model.safetensors"), metadata={"format": "pt"})

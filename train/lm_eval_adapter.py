@@ -22,7 +22,7 @@ from .generate import Sampling, frames
 
 
 @register_model("epochal")
-class EpochalLM(LM):  # type: ignore[misc]  # the harness has no types
+class EpochalLM(LM):
     """A checkpoint for the harness: `EpochalLM("runs/x/final")` or model_args `checkpoint=runs/x/final`.
 
     checkpoint: folder or an open one. noise_samples, seed: of masked diffusion. batch_tokens: tokens read at a time.
@@ -56,9 +56,7 @@ class EpochalLM(LM):  # type: ignore[misc]  # the harness has no types
         by_context: dict[bytes, list[int]] = {}
         for i, (context, _) in enumerate(pairs):
             by_context.setdefault(context.tobytes(), []).append(i)
-        groups = [
-            Group(pairs[own[0]][0], tuple(pairs[i][1] for i in own), key=own[0]) for own in by_context.values()
-        ]
+        groups = [Group(pairs[own[0]][0], tuple(pairs[i][1] for i in own), key=own[0]) for own in by_context.values()]
         answers: list[tuple[float, bool]] = [(0.0, False)] * len(pairs)
         for own, scores in zip(by_context.values(), self.scorer.score(groups), strict=True):
             for i, score in zip(own, scores, strict=True):

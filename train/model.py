@@ -133,9 +133,7 @@ class Attention(nn.Module):
         self.q_norm: nn.Module = RMSNorm(c.head_size, c.norm_eps) if c.qk_norm else nn.Identity()
         self.k_norm: nn.Module = RMSNorm(c.head_size, c.norm_eps) if c.qk_norm else nn.Identity()
 
-    def forward(
-        self, x: Tensor, cos: Tensor, sin: Tensor, mask: Tensor | None, past: "Past | None" = None
-    ) -> Tensor:
+    def forward(self, x: Tensor, cos: Tensor, sin: Tensor, mask: Tensor | None, past: "Past | None" = None) -> Tensor:
         """Return (batch, length, hidden). mask: bool, broadcastable to (batch, heads, length, length), or None.
 
         past: keys and values of earlier tokens, which come first in `mask`'s last dimension; with one and no mask
@@ -181,9 +179,7 @@ class Block(nn.Module):
         self.mlp = SwiGLU(c)
         self.dropout = nn.Dropout(c.dropout)
 
-    def forward(
-        self, x: Tensor, cos: Tensor, sin: Tensor, mask: Tensor | None, past: "Past | None" = None
-    ) -> Tensor:
+    def forward(self, x: Tensor, cos: Tensor, sin: Tensor, mask: Tensor | None, past: "Past | None" = None) -> Tensor:
         """Return the residual stream after this layer, shape of `x`."""
         x = x + self.dropout(self.attention(self.attention_norm(x), cos, sin, mask, past))
         return x + self.dropout(self.mlp(self.mlp_norm(x)))

@@ -1,0 +1,278 @@
+"""Evaluations from the command line: records, resumption, kinds that may not be mixed, bad requests."""
+
+import json
+import math
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+import torch
+
+from epochal.__main__ import main
+from epochal.shards.artifact import open_artifact
+from epochal.shards.errors import RequestError
+from epochal.tokenize.tokenizer import load_tokenizer
+from epochal.train import evaluate
+from epochal.train.checkpoint import CONFIG_NAME, ModelCard, save_model
+from epochal.train.evaluate import Settings, byte_lengths, run
+from epochal.train.likelihood import difference, measure, table
+from epochal.train.model import ModelConfig, Transformer
+
+torch.set_num_threads(1)
+
+BYTES = {"name": "bytes", "fingerprint": "0" * 32, "vocab_size": 259, "eod": 256, "pad": 257, "mask": 258}
+ITEMS = [
+    {"query": f"The number after {i} is", "choices": [str(i + 1), f"not {i}", "a very long answer", "x"], "gold": i % 4}
+    for i in range(24)
+]
+
+
+def save(folder: Path, causal: bool, tokenizer: dict, seq_len: int = 64, training: dict | None = None) -> str:
+    torch.manual_seed(int(causal))
+    shape = ModelConfig(tokenizer["vocab_size"], 1, 16, 2, 24, causal)
+    card = ModelCard(shape, {}, "nll" if causal else "nelbo", tokenizer, seq_len, training or {})
+    save_model(str(folder), Transformer(shape).state_dict(), card)
+    return str(folder)
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """Return an AR and an MDM checkpoint for GPT-2's ids."""
+    root, info = tmp_path_factory.mktemp("models"), load_tokenizer("gpt2").info.model_dump()
+    return [save(root / name, causal, info) for name, causal in (("ar", True), ("mdm", False))]
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    folder = tmp_path / "bench"
+    folder.mkdir()
+    (folder / "hellaswag.jsonl").write_text("".join(json.dumps(row) + "\n" for row in ITEMS))
+    lines = [{"context": f"I count to {i}", "continuation": "now"} for i in range(5)]
+    (folder / "lambada_openai.jsonl").write_text("".join(json.dumps(row) + "\n" for row in lines))
+    return folder
+
+
+def test_both_types_from_the_command_line(
+    models: list[str], data: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    out = tmp_path / "out"
+    command = ["evaluate", *models, "--tasks", "hellaswag,lambada_openai", "--data", str(data), "--out", str(out)]
+    assert main([*command, "--noise-samples", "4", "--json"]) == 0
+    printed = capsys.readouterr()
+    body = json.loads(printed.out)
+    assert [(r["model"], r["task"], r["kind"], r["noise_samples"]) for r in body["tasks"]] == [
+        ("ar", "hellaswag", "nll", None),
+        ("ar", "lambada_openai", "nll", None),
+        ("mdm", "hellaswag", "nelbo", 4),
+        ("mdm", "lambada_openai", "nelbo", 4),
+    ]
+    first = body["tasks"][0]
+    assert first["items"] == 24
+    assert first["padding_waste"] < 0.15
+    assert first["items_per_s"] > 0 < first["sequences_per_s"]
+    assert not first["clean"]
+    assert json.loads((out / "results.json").read_text())["tasks"] == body["tasks"]
+    assert pl.read_parquet(out / "results.parquet")["accuracy"].to_list() == [r["accuracy"] for r in body["tasks"]]
+    # once more: nothing is left to score, the table has the same figures
+    assert main([*command, "--noise-samples", "4"]) == 0
+    shown = capsys.readouterr().out
+    assert "NLL, exact" in shown
+    assert "NELBO, upper bound, K=4" in shown
+    assert "not known to be clean" in shown
+    assert f"{100 * first['accuracy']:.2f} ±" in shown
+    assert "items/s" not in shown
+
+
+def test_an_interrupted_evaluation_goes_on(
+    models: list[str], data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = Settings(tasks=("hellaswag",), data=str(data), noise_samples=2, quiet=True, out=str(tmp_path / "whole"))
+    whole = run(models[1:], settings)["tasks"][0]
+    monkeypatch.setattr(evaluate, "CHUNK_ITEMS", 5)
+    scored: list[int] = []
+    add = evaluate.ItemStore.add
+
+    def stop_after_two(store: evaluate.ItemStore, records: list) -> None:
+        if len(scored) == 10:
+            raise KeyboardInterrupt
+        scored.extend(r["id"] for r in records)
+        add(store, records)
+
+    monkeypatch.setattr(evaluate.ItemStore, "add", stop_after_two)
+    settings = replace(settings, out=str(tmp_path / "parts"))
+    with pytest.raises(KeyboardInterrupt):
+        run(models[1:], settings)
+    monkeypatch.setattr(evaluate.ItemStore, "add", add)
+    (file,) = (tmp_path / "parts" / "items").iterdir()
+    with file.open("a") as f:
+        f.write('{"id": 3, "cut')  # the write that the interruption cut off
+    again = run(models[1:], settings)["tasks"][0]
+    assert again["scored_now"] == 14
+    timing = {"scored_now", "sequences", "seconds", "padding_waste", "items_per_s", "sequences_per_s"}
+    for key in set(whole) - timing:
+        assert again[key] == (pytest.approx(whole[key]) if isinstance(whole[key], float) else whole[key]), key
+
+
+def test_other_noise_is_another_score(models: list[str], data: Path, tmp_path: Path) -> None:
+    settings = Settings(tasks=("hellaswag",), data=str(data), noise_samples=2, quiet=True, out=str(tmp_path))
+    a, b = (run(models[1:], replace(settings, seed=seed))["tasks"][0] for seed in (0, 1))
+    assert a["nll_right"] != b["nll_right"]
+    assert b["scored_now"] == 24
+
+
+def test_nll_and_nelbo_of_a_pool(make_pool: Callable[..., Path], tmp_path: Path) -> None:
+    pool = make_pool(1000, 64)
+    paths = [save(tmp_path / name, causal, BYTES) for name, causal in (("ar", True), ("mdm", False))]
+    ar, mdm = run(paths, Settings((), loss=(str(pool),), quiet=True, out=str(tmp_path / "out")))["likelihoods"]
+    assert (ar["kind"], ar["per_token_se"], ar["seed"], ar["tokens"]) == ("nll", 0, None, 1000)
+    assert (mdm["kind"], mdm["noise_samples"], mdm["seed"], mdm["tokens"]) == ("nelbo", 8, 0, 1000)
+    assert ar["data"] == mdm["data"] == open_artifact(str(pool)).manifest.fingerprint
+    for row in (ar, mdm):
+        assert row["per_token"] == pytest.approx(math.log(259), abs=0.1)  # these models know nothing
+        assert row["bits_per_byte"] is None
+    assert mdm["per_token_se"] > 0
+
+
+def likelihoods(make_pool: Callable[..., Path], tmp_path: Path) -> list:
+    pool = open_artifact(str(make_pool(200, 16)))
+    lengths = np.array([1] * 256 + [0] * 3)
+    found = []
+    for name, causal in (("ar", True), ("mdm", False)):
+        opened = evaluate.open_checkpoint(save(tmp_path / name, causal, BYTES, 16), "cpu")
+        keys: dict[str, Any] = {"byte_lengths": lengths, "name": name, "noise_samples": 16}
+        found.append(measure(opened.model, opened.card, pool, **keys))
+        # more noise samples: the same bound within its error, which is smaller
+        if not causal:
+            many = measure(opened.model, opened.card, pool, **keys | {"noise_samples": 256, "seed": 1})
+            assert abs(many.per_token - found[1].per_token) < 4 * found[1].per_token_se
+            assert many.per_token_se < found[1].per_token_se / 3
+    return found
+
+
+def test_kinds_are_never_mixed_unlabelled(make_pool: Callable[..., Path], tmp_path: Path) -> None:
+    ar, mdm = likelihoods(make_pool, tmp_path)
+    assert [r["kind"] for r in table([ar, mdm])] == ["nll", "nelbo"]
+    with pytest.raises(RequestError, match="an NLL and a NELBO are no figures of one column: add the column 'kind'"):
+        table([ar, mdm], ("name", "per_token", "data"))
+    assert table([ar, ar], ("per_token",))[0] == {"per_token": ar.per_token}
+    elsewhere = replace(ar, data="other")
+    with pytest.raises(RequestError, match="different texts"):
+        table([ar, elsewhere], ("per_token", "kind"))
+    with pytest.raises(RequestError, match="a likelihood has no 'loss'"):
+        table([ar], ("loss",))
+    for a, b in ((ar, mdm), (mdm, ar), (ar, elsewhere)):
+        with pytest.raises(RequestError):
+            difference(a, b)
+    with pytest.raises(RequestError, match="only NELBO minus NLL"):
+        difference(ar, mdm, bound=True)
+    value, error = difference(mdm, ar, bound=True)
+    assert value == pytest.approx(mdm.per_token - ar.per_token)
+    assert error == mdm.per_token_se > 0
+    assert ar.bits_per_byte == pytest.approx(ar.nats / math.log(2) / ar.bytes)
+    assert ar.bytes < ar.tokens == 200  # EOD has no bytes
+
+
+def test_nll_of_a_pool_is_the_chain_rule(make_pool: Callable[..., Path], tmp_path: Path) -> None:
+    pool = open_artifact(str(make_pool(20, 16)))
+    opened = evaluate.open_checkpoint(save(tmp_path / "ar", True, BYTES, 16), "cpu")
+    record = measure(opened.model, opened.card, pool)
+    total = 0.0
+    from epochal.train.likelihood import Rows
+
+    for row in Rows(pool):
+        text = [256, *row.tolist()]
+        for i in range(1, len(text)):
+            with torch.no_grad():
+                total -= float(opened.model(torch.tensor([text[:i]]))[-1].log_softmax(-1)[text[i]])
+    assert record.nats == pytest.approx(total, abs=1e-3)
+    assert (record.tokens, record.samples) == (20, 2)
+
+
+def test_bytes_of_ids_are_those_of_their_text() -> None:
+    tokenizer = load_tokenizer("gpt2")
+    lengths = byte_lengths(tokenizer)
+    assert lengths is not None
+    for text in ("Hello world", "naïve café 🎉\n\tx = 1", "日本語"):
+        assert lengths[tokenizer.encode([text])[0]].sum() == len(text.encode())
+    assert lengths[tokenizer.info.eod] == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        (["--tasks", "hellaswog"], "unknown task 'hellaswog'"),
+        (["--tasks", "arc_easy"], "holds no arc_easy.jsonl"),
+        (["--noise-samples", "0"], "--noise-samples must be at least 1"),
+        (["--file", "piqa"], "write TASK=PATH"),
+        (["--loss", "nowhere"], "nowhere does not exist"),
+        (["--device", "cuda:99"], "--device cuda:99"),
+        (["--tokenizer", "./none.json"], "does not exist"),
+    ],
+)
+def test_bad_requests_are_one_line(
+    models: list[str], data: Path, tmp_path: Path, capsys: pytest.CaptureFixture, arguments: list[str], line: str
+) -> None:
+    tasks = [] if "--tasks" in arguments else ["--tasks", "hellaswag"]
+    common = ["--data", str(data), "--out", str(tmp_path / "out")]
+    assert main(["evaluate", models[0], *common, *tasks, *arguments]) == 2
+    error = capsys.readouterr().err.strip()
+    assert line in error
+    assert error.count("\n") == 0
+
+
+def test_a_checkpoint_of_another_format_is_one_line(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    folder = Path(save(tmp_path / "ar", True, BYTES))
+    card = json.loads((folder / CONFIG_NAME).read_text()) | {"format_version": 99}
+    (folder / CONFIG_NAME).write_text(json.dumps(card))
+    assert main(["evaluate", str(folder), "--data", str(data), "--tasks", "hellaswag"]) == 2
+    assert "is of format 99, this epochal reads 1" in capsys.readouterr().err
+    assert main(["generate", str(tmp_path / "nothing")]) == 2
+    assert "holds no model" in capsys.readouterr().err
+
+
+def test_the_leak_check_wants_the_models_own_data(make_pool: Callable[..., Path], data: Path, tmp_path: Path) -> None:
+    info = load_tokenizer("gpt2").info.model_dump()
+    pool = make_pool(100, 16)
+    model = save(tmp_path / "ar", True, info, training={"plan": {"subset": "another"}})
+    settings = Settings(("hellaswag",), data=str(data), quiet=True, out=str(tmp_path / "out"))
+    with pytest.raises(RequestError, match="is not what this model was trained on"):
+        run([model], replace(settings, trained_on=str(pool)))
+    fingerprint = open_artifact(str(pool)).manifest.fingerprint
+    model = save(tmp_path / "ar", True, info, training={"plan": {"subset": fingerprint}})
+    (row,) = run([model], replace(settings, trained_on=str(pool)))["tasks"]
+    assert not row["clean"]
+    assert "pool toy was not decontaminated against these items" in row["leak_check"]
+
+
+def test_generate_from_the_command_line(models: list[str], capsys: pytest.CaptureFixture) -> None:
+    for model in models:
+        assert main(["generate", model, "Once upon", "--max-new-tokens", "5", "--json"]) == 0
+        body = json.loads(capsys.readouterr().out)
+        assert body["prompt"] == "Once upon"
+        assert body["tokens"] == len(body["ids"]) <= 5
+        assert main(["generate", model, "Once upon", "--max-new-tokens", "5"]) == 0
+        assert capsys.readouterr().out == f"Once upon{body['text']}\n"
+    assert main(["generate", models[0], "--max-new-tokens", "500"]) == 2
+    assert "the model was trained on 64" in capsys.readouterr().err
+
+
+def test_flops_from_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    assert main(["flops", "paper-1b", "--json"]) == 0
+    body = json.loads(capsys.readouterr().out)
+    assert body["inference_ratio"]["4096"] == pytest.approx(4708, rel=0.01)
+    assert body["training"]["six_nd"] == pytest.approx(6 * 1.086e9, rel=0.001)
+    file = tmp_path / "model.yaml"
+    file.write_text("model:\n  layers: 1\n  hidden: 8\n  heads: 2\n  ffn: 16\n  vocab_size: 64\n")
+    assert main(["flops", str(file), "model.layers=2", "--measure", "--seq-len", "8", "--tokens", "1M"]) == 0
+    assert "on cpu" in capsys.readouterr().out
+    assert main(["flops", "tiny-mdm", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["causal"] is False
+    file.write_text("model:\n  layers: 1\n  hiden: 8\n  heads: 2\n  ffn: 16\n")
+    assert main(["flops", str(file)]) == 2
+    assert "did you mean 'hidden'" in capsys.readouterr().err
+    assert main(["flops", "nothing"]) == 2
+    assert "is neither a file, a shipped run nor a preset" in capsys.readouterr().err
