@@ -26,6 +26,9 @@ shards: $(READY) ## build the default pool from real text, carve 500k/1M/2M/5M s
 test: $(READY) ## run every test
 	@$(BIN)/python -m pytest
 
+train: $(READY) ## train a tiny AR and a tiny MDM model on real text, repeated; receipts, table, plot
+	@$(BIN)/python -W ignore -m epochal.train.demo
+
 lint: $(READY) ## style and types
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .

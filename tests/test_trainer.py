@@ -153,12 +153,13 @@ def test_interrupted_and_resumed_equals_uninterrupted_bit_for_bit(run_config, tm
 def test_a_checkpoint_of_another_run_is_refused_and_kept(run_config, tmp_path: Path) -> None:
     folder = str(tmp_path / "run")
     interrupt(run_config("ar", save_folder=folder, autoresume=True), 12)
-    for changes, message in [
+    changed: list[tuple[dict[str, Any], str]] = [
         ({"train_loader": {"dataset": {**run_config().train_loader.dataset.model_dump(), "seed": 9}}}, "plan"),
         ({"objective": {"name": "mdm"}}, "model.causal is True there and False here"),
         ({"global_train_batch_size": 16}, "global_train_batch_size is 8 there and 16 here"),
         ({"model": {"layers": 1, "hidden": 32, "heads": 2, "ffn": 48}}, "model.layers is 2 there and 1 here"),
-    ]:
+    ]
+    for changes, message in changed:
         with pytest.raises(RequestError, match="holds another run") as caught:
             train(run_config(**({"objective": "ar"} | changes), save_folder=folder, autoresume=True))
         assert message in str(caught.value)
@@ -303,7 +304,7 @@ def test_both_types_overfit_a_small_subset(run_config, make_pool, tmp_path: Path
         assert np.mean(losses(tmp_path / str(passes))[-30:]) < validation - 0.1
 
 
-def in_ranks(world: int, function: Function[[], Any], *args: Any) -> None:
+def in_ranks(world: int, function: Function[..., Any], *args: Any) -> None:
     """Call `function(*args)` in `world` forked ranks (gloo on loopback); fail when one of them fails."""
     with socket.socket() as s:
         s.bind(("127.0.0.1", 0))
