@@ -51,7 +51,9 @@ def test_inverse_undoes_forward(largest: int) -> None:
         there = keyed_permutation(n, "test", 5, 0).forward(x)
         assert there.max() < n
         assert np.array_equal(keyed_permutation(n, "test", 5, 0).inverse(there), x), n
-        assert np.array_equal(keyed_permutation(n, "test", 5, 0).forward(keyed_permutation(n, "test", 5, 0).inverse(x)), x)
+        assert np.array_equal(
+            keyed_permutation(n, "test", 5, 0).forward(keyed_permutation(n, "test", 5, 0).inverse(x)), x
+        )
 
 
 def test_blocks_and_windows_do_not_show(monkeypatch: pytest.MonkeyPatch) -> None:
