@@ -2,8 +2,8 @@
 
 Stock streams join the index's file names to the cache folder unchecked, so `../../pools/toy/shard.00000.mds` of a view
 would leave it, and they keep a download that fails its hash, to be served the next time. Here a shard in the cache is
-`<cache>/<fingerprint of the pool or subset that holds it>/shard.NNNNN.mds` (names that `open_artifact` has checked), and
-gets this name only after its hash was found right. Subsets of one pool therefore share what they have downloaded.
+`<cache>/<fingerprint of the pool or subset that holds it>/shard.NNNNN.mds` (names that `open_artifact` has checked),
+and gets this name only after its hash was found right. Subsets of one pool therefore share what they have downloaded.
 """
 
 import contextlib

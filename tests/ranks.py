@@ -11,7 +11,7 @@ from typing import Any
 
 
 def run_ranks(n_ranks: int, work: Callable[..., Any], folder: Path, *args: Any, timeout: float = 90) -> list[Any]:
-    """Return what `work(rank, *args)` returns on each rank. Raises RuntimeError with the traceback of one that failed."""
+    """Return what `work(rank, *args)` returns on each rank. Raises RuntimeError when one fails."""
     context = multiprocessing.get_context("fork")
     results = context.Queue()
     meeting = folder / f"meeting-{uuid.uuid4().hex[:8]}"
@@ -20,13 +20,15 @@ def run_ranks(n_ranks: int, work: Callable[..., Any], folder: Path, *args: Any, 
     ]
     for process in ranks:
         process.start()
+    found: dict[int, Any] = {}
     try:
-        found = dict(results.get(timeout=timeout) for _ in ranks)
+        while len(found) < n_ranks and not any(isinstance(value, Failure) for value in found.values()):
+            found |= [results.get(timeout=timeout)]
     except queue.Empty:
         raise RuntimeError(f"{n_ranks} ranks did not end within {timeout} s") from None
     finally:
         for process in ranks:
-            process.join(10)
+            process.join(1 if len(found) < n_ranks else 10)
             process.kill()
     for value in found.values():
         if isinstance(value, Failure):
@@ -55,4 +57,6 @@ def _rank(rank: int, n_ranks: int, meeting: Path, results: Any, work: Callable[.
             dist.destroy_process_group()
     except BaseException:
         results.put((rank, Failure(traceback.format_exc())))
+        results.close()
+        results.join_thread()
         os._exit(1)  # no barrier: the others may be waiting in one
