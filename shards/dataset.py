@@ -79,7 +79,7 @@ class RepeatedDataset(StreamingDataset):
         cache_limit: int | None = None,
         verify: bool = True,
         replication: int | None = None,
-        download_attempts: int = 3,
+        download_attempts: int = 5,
     ) -> None:
         destroy = maybe_init_dist()
         try:

@@ -51,7 +51,7 @@ class ArtifactStream(Stream):
     attempts: how often a download is tried before it is an error.
     """
 
-    def __init__(self, artifact: Artifact, cache: str | None, attempts: int = 3) -> None:
+    def __init__(self, artifact: Artifact, cache: str | None, attempts: int = 5) -> None:
         self.artifact = artifact
         self.in_place = cache is None
         self.attempts = attempts

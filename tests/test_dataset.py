@@ -7,6 +7,7 @@ import random
 import re
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -147,7 +148,8 @@ def test_states_of_other_runs_are_refused_and_the_difference_named(subset: str, 
     ):
         with pytest.raises(RequestError, match=text):
             dataset.load_state_dict(state | {"plan": other.to_dict()})
-    for wrong in (None, {}, {"epoch": 0, "sample_in_epoch": 3}, state | {"position": -1}, state | {"position": 10**9}):
+    wrongs: list[Any] = [None, {}, {"epoch": 0, "sample_in_epoch": 3}]
+    for wrong in [*wrongs, state | {"position": -1}, state | {"position": 10**9}]:
         with pytest.raises(RequestError):
             dataset.load_state_dict(wrong)
     assert dataset.start_position == 0
@@ -336,7 +338,7 @@ def test_reader_finds_samples_of_uneven_shards(make_pool) -> None:
 # -- several ranks ---------------------------------------------------------------------------------------------------
 
 
-def rank_run(rank: int, root: str, plan: Plan, workers: tuple[int, ...], batched: bool) -> list[list[tuple]]:
+def rank_run(rank: int, root: str, plan: Plan, workers: tuple[int, ...], batched: bool) -> list[list[list[tuple]]]:
     """Return, for each number of workers, the (position, id) of each of this rank's batches."""
     dataset = RepeatedDataset(root, plan, global_batch=8, batched=batched)
     runs = []
@@ -392,11 +394,11 @@ def test_a_rank_that_disagrees_stops_all_ranks(subset: str, tmp_path: Path) -> N
 
 
 def rank_segment(
-    rank: int, root: str, state: dict | None, batch: int, steps: int, workers: int, receipt: list
+    rank: int, root: str, state: dict, batch: int, steps: int, workers: int, receipt, options: dict
 ) -> tuple:
     """Train, so to say, for some steps from `state`; return the batches, the new state, and this rank's receipt."""
     plan = Plan.from_dict(state["plan"])
-    dataset = RepeatedDataset(root, plan, global_batch=batch, batched=True)
+    dataset = RepeatedDataset(root, plan, global_batch=batch, batched=True, **options)
     dataset.load_state_dict(state)
     mine = Receipt(plan, receipt if rank == 0 else None)
     seen, shares = 0, []
@@ -407,32 +409,37 @@ def rank_segment(
     return shares, dataset.state_dict(state["position"] + seen, True), mine.state
 
 
-def interrupted(root: str, plan: Plan, folder: Path, times: int, choose: random.Random, work=rank_segment, **options):
-    """Interrupt a run up to `times` times; return all samples in the batches' order, its receipt, the segments."""
-    state = {"state_version": 1, "position": 0, "plan": plan.to_dict()}
+def interrupted(root: str, plan: Plan, folder: Path, ranks: list[int], options: dict) -> tuple[list[dict], Receipt]:
+    """Interrupt a run 50 times, each part on as many ranks as is drawn from `ranks`, with some batch size and workers.
+
+    Return all samples in the order of the batches, and the receipt.
+    """
+    state: dict[str, Any] = {"state_version": 1, "position": 0, "plan": plan.to_dict()}
     samples: list[dict] = []
-    receipt, segments = np.zeros(3, np.int64), 0
-    while state["position"] < plan.positions:
-        n_ranks = choose.choice([1, 2, 3, 4])
-        batch = n_ranks * choose.randint(1, 4)
-        last = segments == times
-        steps = 10**6 if last else choose.randint(1, max(1, 2 * plan.positions // (times + 1) // batch))
-        args = (root, state, batch, steps, choose.choice([0] * 6 + [1, 2]), receipt)
-        ranks = run_ranks(n_ranks, work, folder, *args, **options)
-        for shares in zip(*(r[0] for r in ranks), strict=True):
+    choose, receipt = random.Random(5), np.zeros(3, np.int64)
+    for left in range(50, -1, -1):
+        remaining = plan.positions - state["position"]
+        n_ranks = choose.choice(ranks)
+        batch = n_ranks * choose.randint(1, max(1, min(4, remaining // (left + 1) // n_ranks)))
+        longest = min(2 * remaining // (left + 1), remaining - left * max(ranks)) // batch
+        steps = choose.randint(1, max(1, longest)) if left else -(-remaining // batch)
+        workers = choose.choice([0] * 6 + [1, 2])
+        args = (root, state, batch, steps, workers, receipt, options)
+        alone = n_ranks == 1 and not workers  # no process to be started: this one will do
+        parts = [rank_segment(0, *args)] if alone else run_ranks(n_ranks, rank_segment, folder, *args)
+        for shares in zip(*(part[0] for part in parts), strict=True):
             samples += itertools.chain(*shares)
-        state = ranks[0][1]
-        receipt = np.sum([r[2] for r in ranks], axis=0)
-        segments += 1
-    return samples, Receipt(plan, receipt), segments
+        state = parts[0][1]
+        assert (state["position"] == plan.positions) == (left == 0), "there are exactly 50 interruptions"
+        receipt = np.sum([part[2] for part in parts], axis=0)
+    return samples, Receipt(plan, receipt)
 
 
 @pytest.mark.processes
 def test_fifty_interruptions_on_any_ranks_change_nothing(make_pool, tmp_path: Path) -> None:
     root = carve(str(make_pool(9000)), 3001)[0]
     plan = plan_for(root)
-    samples, receipt, segments = interrupted(root, plan, tmp_path, 50, random.Random(5))
-    assert segments > 25
+    samples, receipt = interrupted(root, plan, tmp_path, [1, 2, 3, 4], {})
     check_run(samples, plan, tokens_of(root))
     assert receipt.check() is None
     assert receipt.digest == plan.digest(0, plan.positions)

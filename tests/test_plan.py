@@ -1,4 +1,5 @@
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -133,7 +134,7 @@ def test_fingerprint_names_every_field() -> None:
         replace(base, seed=1),
         replace(base, replicate=1),
         replace(base, start_sample=8),
-        *(replace(base, policy=policy) for policy in POLICIES[1:]),
+        *(make_plan(policy=policy) for policy in POLICIES[1:]),
     ]
     assert len({p.fingerprint for p in [base, *others]}) == len(others) + 1
     assert base.difference(replace(base, seed=4)) == "seed is 4, not 0"
@@ -177,15 +178,14 @@ def test_contradictions_are_refused(change: dict, text: str) -> None:
 
 def test_positions_and_ids_outside_are_refused() -> None:
     plan = make_plan(policy="global")
-    for bad in (
+    wrong: list[Callable] = [
         lambda: plan.ids([63 * 4]),
         lambda: plan.ids([-1]),
         lambda: plan.ids([0.5]),
         lambda: plan.ids(range(0, 9, 2)),
-    ):
-        with pytest.raises(RequestError):
-            bad()
-    for bad in (lambda: plan.position_of([63], 0), lambda: plan.position_of([0], 4), lambda: plan.exposures(-1)):
+    ]
+    wrong += [lambda: plan.position_of([63], 0), lambda: plan.position_of([0], 4), lambda: plan.exposures(-1)]
+    for bad in wrong:
         with pytest.raises(RequestError):
             bad()
     with pytest.raises(RequestError):

@@ -52,7 +52,7 @@ def test_tensors_and_matrices_can_be_added() -> None:
     ],
 )
 def test_check_says_what_is_wrong(positions, text: str) -> None:
-    assert text in receipt_of(np.array(list(positions), np.int64)).check()
+    assert text in (receipt_of(np.array(list(positions), np.int64)).check() or "")
 
 
 def test_receipts_of_two_plans_do_not_mix() -> None:
