@@ -28,7 +28,6 @@ from .manifest import (
 )
 from .units import format_count
 
-
 Layout = Literal["mds", "wds"]
 
 

@@ -21,5 +21,5 @@ def test_overrides_reach_into_lists():
 
 
 def test_a_configuration_that_does_not_exist_is_one_line():
-    with pytest.raises(RequestError, match="nowhere.yaml does not exist"):
+    with pytest.raises(RequestError, match=r"nowhere\.yaml does not exist"):
         shipped.load("nowhere.yaml")
