@@ -26,6 +26,7 @@ from epochal.train.checkpoint import load_model
 from epochal.train.config import TrainConfig
 from epochal.train.data import Collate, Split, ValidationSet
 from epochal.train.language_model import LanguageModel
+from epochal.train.model import ModelConfig, Transformer
 from epochal.train.trainer import build_trainer, prepare, read_metrics, train, validation_objective
 
 torch.set_num_threads(1)  # these models are too small to share out
@@ -379,3 +380,41 @@ def test_composers_launcher_trains_on_two_ranks(run_config, tmp_path: Path) -> N
     result = json.loads((tmp_path / "run" / "result.json").read_text())["result"]
     assert result["name"] == "launched"
     assert result["receipt"]["valid"]
+
+
+def _sharded_loss(folder: Path) -> None:
+    """Write the loss and a gradient norm of one step with every block sharded over all ranks."""
+    import torch.distributed as dist
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.fsdp import fully_shard
+
+    if "RANK" in os.environ:
+        dist.init_process_group("gloo")
+    model = _small_model()
+    if dist.is_initialized():
+        mesh = init_device_mesh("cpu", (dist.get_world_size(),))
+        for module in reversed(list(model.modules())):
+            if model.fsdp_wrap_fn(module):
+                fully_shard(module, mesh=mesh)
+        fully_shard(model, mesh=mesh)
+    tokens = torch.arange(32).view(2, 16) % 50
+    loss = model(tokens, None, torch.arange(0, 32, 2), torch.arange(16) % 50, torch.ones(16))
+    loss.backward()
+    norm = torch.nn.utils.get_total_norm([p.grad for p in model.parameters() if p.grad is not None])
+    if hasattr(norm, "full_tensor"):
+        norm = norm.full_tensor() / dist.get_world_size()  # torch's gloo sums gradients, NCCL averages them
+    (folder / f"{os.environ.get('RANK', 'whole')}.json").write_text(json.dumps([float(loss), float(norm)]))
+
+
+def _small_model() -> Transformer:
+    torch.manual_seed(0)
+    return Transformer(ModelConfig(vocab_size=50, layers=2, hidden=32, heads=2, ffn=48, causal=True, init_std=0.2))
+
+
+@pytest.mark.processes
+def test_a_model_sharded_over_two_ranks_has_the_loss_and_gradient_of_a_whole_one(tmp_path: Path) -> None:
+    _sharded_loss(tmp_path)
+    in_ranks(2, _sharded_loss, tmp_path)
+    whole, zero, one = (json.loads((tmp_path / f"{name}.json").read_text()) for name in ("whole", "0", "1"))
+    assert zero == pytest.approx(whole, rel=1e-5)
+    assert one == pytest.approx(whole, rel=1e-5)
