@@ -71,21 +71,22 @@ def run(objective: str, subset: Path, validation: Path, out: Path) -> dict[str, 
         "max_duration": f"{PASSES}ep",
         "global_train_batch_size": 8,
         "optimizer.lr": 3e-3,
+        "eval_loader.noise_samples": 4,
         "save_folder": out / objective,
         "progress_bar": "false",
     }
     return train(load_config(f"tiny-{objective}", [f"{k}={v}" for k, v in settings.items()]))
 
 
-def curve(folder: Path, kind: str) -> list[tuple[float, float]]:
-    """Return (passes, validation loss in nats per token) of a run, in order."""
+def curve(folder: Path, metric: str) -> list[tuple[float, float]]:
+    """Return (passes, value) of a validation metric of a run, in order."""
     from .callbacks import read_metrics
 
     points, passes = [], 0.0
     for row in read_metrics(str(folder)):
         passes = row.get("run/passes", passes)
-        if f"metrics/validation/{kind}" in row:
-            points.append((passes, row[f"metrics/validation/{kind}"]))
+        if f"metrics/validation/{metric}" in row:
+            points.append((passes, row[f"metrics/validation/{metric}"]))
     return points
 
 
@@ -123,14 +124,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     title = f"{UNIQUE_TOKENS:,} unique tokens, repeated: validation loss"
     plot = args.out / "loss.svg"
     storage.write_atomic(str(plot), line_plot(names, title, "passes over the data", "nats per token").encode())
-    print(f"\nplot: {plot}\n" + _verdict(curves))
+    error = max((se for _, se in curve(args.out / "mdm", "nelbo_se")), default=0.0)
+    print(f"\nplot: {plot}\n" + "\n".join(_verdict(name, points, error) for name, points in curves.items()))
     return 0 if all(r["receipt"]["valid"] for r in results.values()) else 1
 
 
-def _verdict(curves: dict[str, list[tuple[float, float]]]) -> str:
-    rises = {name: points[-1][1] - min(y for _, y in points) for name, points in curves.items()}
-    turned = " and ".join(f"{name.upper()}'s by {rise:.3f}" for name, rise in rises.items() if rise > 0.01)
-    return f"since its best, validation loss has risen again: {turned or 'neither'}"
+def _verdict(name: str, points: list[tuple[float, float]], error: float) -> str:
+    """Say whether a curve has turned: two standard errors of the bound, or more, above its lowest point."""
+    rise = points[-1][1] - min(y for _, y in points)
+    turned = rise > max(0.02, 2 * error)
+    state = "has turned up" if turned else "has not turned up"
+    return (
+        f"{name.upper()}: validation loss {state} ({rise:.3f} above its best; standard error of the bound {error:.3f})"
+    )
 
 
 if __name__ == "__main__":
