@@ -102,7 +102,7 @@ def plain_rate(config: TrainConfig) -> float:
     run = ours.prepare(config)
     device = torch.device("cuda" if run.device == "gpu" else "cpu")
     model: Any = build(run.shape, run.objective.kind, config.seed).to(device)
-    optimizer = build_optimizer(model, config.optimizer)
+    optimizer = build_optimizer(model, config.optimizer, fused=run.device == "gpu")
     step = torch.compile(model, **config.compile_config) if config.compile_config is not None else model
     split, size = Split(), int(config.device_train_microbatch_size)
     precision = torch.autocast("cuda", torch.bfloat16) if device.type == "cuda" else contextlib.nullcontext()

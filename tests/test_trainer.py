@@ -139,7 +139,7 @@ def test_interrupted_and_resumed_equals_uninterrupted_bit_for_bit(run_config, tm
     whole = run_config(objective, model=shape, save_folder=str(tmp_path / "whole"), autoresume=True)
     expected = train(whole)
     parts = whole.model_copy(update={"save_folder": str(tmp_path / "parts")})
-    for steps in (3, 14, 23):  # before the first checkpoint, after it, after the second
+    for steps in (3, 14, 23, 27):  # before the first checkpoint, after it, after the second, after the last
         interrupt(parts, steps)
     resumed = train(parts)
     assert resumed["receipt"] == expected["receipt"]
