@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from ..shards import storage
+from ..shards.manifest import MANIFEST_NAME
 from .plot import line_plot
 
 IDS = 1024
@@ -47,17 +48,20 @@ def _epochal(*words: str) -> None:
 
 def make_data(artifacts: Path) -> tuple[Path, Path]:
     """Build the pool and carve the subset where they are missing; return subset and validation pool."""
-    tokenizer = artifacts / f"{POOL}-tokenizer.json"
-    artifacts.mkdir(parents=True, exist_ok=True)
-    storage.write_atomic(str(tokenizer), json.dumps(small_tokenizer(IDS)).encode())
-    settings = {"name": POOL, "out": artifacts, "tokenizer.name": tokenizer, "seq_len": 256}
-    settings |= {"sources.0.fraction": 0.03, "validation_tokens": "200k"}
-    _epochal("build", "python", *(f"{k}={v}" for k, v in settings.items()), "--quiet")
+    pool = artifacts / "pools" / POOL
+    validation = artifacts / "pools" / f"{POOL}-val"
+    # The text is what Python packages are installed: a pool that is there stays in use when that changes.
+    if not all((folder / MANIFEST_NAME).exists() for folder in (pool, validation)):
+        tokenizer = artifacts / f"{POOL}-tokenizer.json"
+        artifacts.mkdir(parents=True, exist_ok=True)
+        storage.write_atomic(str(tokenizer), json.dumps(small_tokenizer(IDS)).encode())
+        settings = {"name": POOL, "out": artifacts, "tokenizer.name": tokenizer, "seq_len": 256}
+        settings |= {"sources.0.fraction": 0.03, "validation_tokens": "200k"}
+        _epochal("build", "python", *(f"{k}={v}" for k, v in settings.items()), "--quiet")
     subset = artifacts / "subsets" / f"{POOL}-{UNIQUE_TOKENS // 1000}k"
     if not subset.exists():
-        pool = str(artifacts / "pools" / POOL)
-        _epochal("carve", pool, "--unique-tokens", str(UNIQUE_TOKENS), "--out", str(subset))
-    return subset, artifacts / "pools" / f"{POOL}-val"
+        _epochal("carve", str(pool), "--unique-tokens", str(UNIQUE_TOKENS), "--out", str(subset))
+    return subset, validation
 
 
 def run(objective: str, subset: Path, validation: Path, out: Path) -> dict[str, Any]:
