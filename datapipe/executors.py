@@ -1,11 +1,11 @@
 """Running a stage: datatrove's executors, kept quiet on the terminal (their logs lie in the build's work folder)."""
 
 import contextlib
-import multiprocessing
 import os
 import signal
 from typing import Any
 
+import multiprocess
 from datatrove.executor.local import LocalPipelineExecutor
 from datatrove.utils.logging import logger
 
@@ -14,7 +14,7 @@ class _Executor(LocalPipelineExecutor):
     """The local executor, silent on standard error: datatrove's lines are in its log files."""
 
     def _run_for_rank(self, rank: int, local_rank: int = 0, node_rank: int = -1) -> Any:
-        if multiprocessing.parent_process() is not None or os.getpid() != self.main_process:
+        if multiprocess.parent_process() is not None:
             signal.signal(signal.SIGINT, signal.SIG_IGN)  # an interrupt is the main process's to handle
         with open(os.devnull, "w") as nowhere, contextlib.redirect_stderr(nowhere):
             try:
@@ -33,7 +33,8 @@ def run_stage(work: str, stage: str, pipeline: list[Any], tasks: int, workers: i
     os.environ.setdefault("RAYON_NUM_THREADS", "1")
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    # Tasks fork from a server that has imported what they need, once for all stages.
+    multiprocess.set_forkserver_preload(["epochal.datapipe.ingest", "epochal.datapipe.pack"])
     folder = os.path.join(work, "logs", stage)
     executor = _Executor(pipeline, tasks=tasks, workers=min(workers, tasks), logging_dir=folder)
-    executor.main_process = os.getpid()
     executor.run()

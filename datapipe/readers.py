@@ -3,6 +3,7 @@ silent skip, and what a reader yields does not depend on how many tasks there ar
 """
 
 import hashlib
+import io
 import os
 import sysconfig
 from collections.abc import Iterator
@@ -186,7 +187,8 @@ class JsonlReader(_Reader):
         kind = infer_compression(file.path)
         with self.data_folder.open(file.path, "rb") as raw:
             try:
-                for row, line in enumerate(compr[kind](raw, mode="rb") if kind else raw):
+                lines = io.BufferedReader(compr[kind](raw, mode="rb")) if kind else raw
+                for row, line in enumerate(lines):
                     self.intake.bytes_read = before + raw.tell()
                     if not line.isspace():
                         yield row, _parse(line)

@@ -12,7 +12,7 @@ import fcntl
 import os
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -79,7 +79,7 @@ class RepeatedDataset(StreamingDataset):
         cache_limit: int | None = None,
         verify: bool = True,
         replication: int | None = None,
-        download_attempts: int = 3,
+        download_attempts: int = 5,
     ) -> None:
         destroy = maybe_init_dist()
         try:
@@ -126,7 +126,7 @@ class RepeatedDataset(StreamingDataset):
             shard.samples = file.samples
         self.num_samples = self.epoch_size = self.plan.samples
         self.samples_per_stream[:] = self.plan.samples
-        self.spanner = _Spans(self._reader)
+        self.spanner: Any = _Spans(self._reader)
 
     def _forget_names(self) -> None:
         """Take the names off the shared memory, which all ranks have mapped by now: nothing can be left behind.
@@ -233,7 +233,7 @@ class RepeatedDataset(StreamingDataset):
                 for tokens, position, sample_id, n_tokens in zip(*columns, strict=True):
                     yield {"tokens": tokens, "position": position, "sample_id": sample_id, "n_tokens": n_tokens}
 
-    def _batches(self) -> Iterator[Sample]:
+    def _batches(self) -> Generator[Sample, None, None]:
         with self._downloads() as download:
             for positions, ids, sizes in self._blocks():
                 if download:

@@ -38,7 +38,9 @@ def _run_plan(args: argparse.Namespace) -> int:
         print(json.dumps(numbers))
         return 0
     partial = f" + {numbers['partial']:.4f} of a pass" if numbers["partial"] else ""
-    print(f"subset         {manifest.name}: {format_count(manifest.tokens)} unique tokens, {manifest.samples:,} samples")
+    print(
+        f"subset         {manifest.name}: {format_count(manifest.tokens)} unique tokens, {manifest.samples:,} samples"
+    )
     print(f"passes         {numbers['passes']}{partial} ({args.policy}, seed {args.seed})")
     print(f"tokens         {the_plan.tokens:,} in {the_plan.positions:,} samples of {manifest.seq_len}")
     print(f"steps          {numbers['steps']:,} of {numbers['batch_samples']} samples ({batch_tokens:,} tokens)")
@@ -98,7 +100,9 @@ def _run_order(args: argparse.Namespace) -> int:
         raise RequestError(f"--count is at most {MOST_SHOWN:,}: for more, compute them (docs/repetition.md)")
     asked = args.total_tokens is not None or args.epochs is not None
     if args.policy == "global" and not asked:
-        raise RequestError("the policy global shuffles all passes together: say how many with --epochs or --total-tokens")
+        raise RequestError(
+            "the policy global shuffles all passes together: say how many with --epochs or --total-tokens"
+        )
     budget = _budget(args, manifest) if asked else (-(-(start + count) // manifest.samples) or 1) * manifest.tokens
     the_plan = Plan.for_artifact(manifest, budget, args.seed, args.policy)
     if asked and start + count > the_plan.positions:
@@ -145,7 +149,9 @@ def _add_budget(parser: argparse.ArgumentParser, required: bool) -> None:
 
 def _add_order(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", type=int, default=0, help="seed of the order (default 0)")
-    parser.add_argument("--policy", choices=POLICIES, default="reshuffle", help="how data is repeated (default reshuffle)")
+    parser.add_argument(
+        "--policy", choices=POLICIES, default="reshuffle", help="how data is repeated (default reshuffle)"
+    )
     parser.add_argument("--json", action="store_true", help="print one JSON object")
 
 

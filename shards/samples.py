@@ -104,17 +104,19 @@ class SampleReader:
         if not self._verify or self._sound[shard]:
             return
         info = self.shards[shard]
-        if self._damaged(info) and self._fetch is not None:
+        sound = self._matches(info)
+        if not sound and self._fetch is not None:
             os.unlink(info.path)  # a copy in the cache: get it again
             self._fetch(shard)
-        if self._damaged(info):
+            sound = self._matches(info)
+        if not sound:
             raise WorkError(
                 f"shard {info.path} is damaged: its xxh64 is not {info.xxh64}; restore it, or build or carve again"
             )
         self._sound[shard] = 1
 
-    def _damaged(self, info: ShardFile) -> bool:
-        return os.path.getsize(info.path) != info.bytes or mds.xxh64_file(info.path) != info.xxh64
+    def _matches(self, info: ShardFile) -> bool:
+        return os.path.getsize(info.path) == info.bytes and mds.xxh64_file(info.path) == info.xxh64
 
 
 def shared_array(n: int, dtype: type) -> NDArray:

@@ -2,8 +2,8 @@
 
 Stock streams join the index's file names to the cache folder unchecked, so `../../pools/toy/shard.00000.mds` of a view
 would leave it, and they keep a download that fails its hash, to be served the next time. Here a shard in the cache is
-`<cache>/<fingerprint of the pool or subset it lies in>/shard.NNNNN.mds` (names that `open_artifact` has checked), and it
-gets its name only after its hash was found right. Subsets of one pool therefore share what they have downloaded.
+`<cache>/<fingerprint of the pool or subset that holds it>/shard.NNNNN.mds` (names that `open_artifact` has checked),
+and gets this name only after its hash was found right. Subsets of one pool therefore share what they have downloaded.
 """
 
 import contextlib
@@ -36,6 +36,9 @@ log = logging.getLogger(__name__)
 CACHE_VARIABLE = "EPOCHAL_CACHE"
 _STALE_SECONDS = 6 * 3600
 
+FIRST_PAUSE = 0.5
+"""Seconds, on average, before a failed download is tried again; doubles with each attempt."""
+
 
 def default_cache() -> str:
     """Return the cache folder: $EPOCHAL_CACHE, or ~/.cache/epochal."""
@@ -48,7 +51,7 @@ class ArtifactStream(Stream):
     attempts: how often a download is tried before it is an error.
     """
 
-    def __init__(self, artifact: Artifact, cache: str | None, attempts: int = 3) -> None:
+    def __init__(self, artifact: Artifact, cache: str | None, attempts: int = 5) -> None:
         self.artifact = artifact
         self.in_place = cache is None
         self.attempts = attempts
@@ -125,7 +128,7 @@ def patiently(action: Callable[[], T], what: str, attempts: int) -> T:
             problem = " ".join(str(error).split())[:200] or type(error).__name__
         log.warning("cannot %s (attempt %d of %d): %s", what, attempt, attempts, problem)
         if attempt < attempts:
-            time.sleep(0.25 * 2**attempt * (0.5 + random.random()))
+            time.sleep(FIRST_PAUSE * 2 ** (attempt - 1) * (0.5 + random.random()))
     raise WorkError(f"cannot {what} after {attempts} attempts: {problem}")
 
 

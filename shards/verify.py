@@ -5,8 +5,8 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from . import mds, storage
-from .artifact import Artifact, open_artifact
+from . import mds, storage, wds
+from .artifact import Artifact, open_artifact, read_manifest
 from .documents import DOCUMENTS_NAME, iter_documents
 from .errors import EpochalError
 from .manifest import Manifest, fingerprint
@@ -21,10 +21,13 @@ def verify(root: str, progress: bool = False) -> list[str]:
     after the last token; for a pool that each document ends with EOD where documents.parquet says.
     """
     try:
+        if (m := read_manifest(root)).layout == "wds":
+            return _verify_wds(root, m)
         artifact = open_artifact(root)
     except EpochalError as error:
         return [str(error)]
-    problems = list(_check_files(artifact))
+    shard_files = {shard.basename for shard in artifact.shards}
+    problems = list(_check_files(root, artifact.manifest, shard_files))  # shards are read later, once
     if fingerprint(artifact.manifest) != artifact.manifest.fingerprint:
         problems.append("manifest.json: the fingerprint is not that of the content it lists")
     problems += _check_content(artifact)
@@ -36,14 +39,23 @@ def verify(root: str, progress: bool = False) -> list[str]:
     return problems
 
 
-def _check_files(artifact: Artifact) -> Iterator[str]:
-    """Yield a problem for each listed file that is missing or changed; shards are read later, once."""
-    shard_files = {shard.basename for shard in artifact.shards}
-    for name, info in artifact.manifest.files.items():
-        if name in shard_files:
+def _verify_wds(root: str, m: Manifest) -> list[str]:
+    """Return the problems of a subset in WebDataset files: their hashes, the fingerprint, the tokens they hold."""
+    problems = list(_check_files(root, m, set()))
+    if fingerprint(m) != m.fingerprint:
+        problems.append("manifest.json: the fingerprint is not that of the content it lists")
+    if not problems and (n := wds.count_tokens(root, list(m.files), m.tokenizer.pad)) != m.tokens:
+        problems.append(f"its files hold {n:,} tokens, not the {m.tokens:,} that the manifest states")
+    return problems
+
+
+def _check_files(root: str, m: Manifest, but: set[str]) -> Iterator[str]:
+    """Yield a problem for each listed file that is missing or changed, `but` those."""
+    for name, info in m.files.items():
+        if name in but:
             continue
         try:
-            data = storage.read_bytes(storage.join(artifact.root, name))
+            data = storage.read_bytes(storage.join(root, name))
         except FileNotFoundError:
             yield f"{name} is missing"
             continue

@@ -26,6 +26,7 @@ from epochal.train.checkpoint import load_model
 from epochal.train.config import TrainConfig
 from epochal.train.data import Collate, Split, ValidationSet
 from epochal.train.language_model import LanguageModel
+from epochal.train.model import ModelConfig, Transformer
 from epochal.train.trainer import build_trainer, prepare, read_metrics, train, validation_objective
 
 torch.set_num_threads(1)  # these models are too small to share out
@@ -138,7 +139,7 @@ def test_interrupted_and_resumed_equals_uninterrupted_bit_for_bit(run_config, tm
     whole = run_config(objective, model=shape, save_folder=str(tmp_path / "whole"), autoresume=True)
     expected = train(whole)
     parts = whole.model_copy(update={"save_folder": str(tmp_path / "parts")})
-    for steps in (3, 14, 23):  # before the first checkpoint, after it, after the second
+    for steps in (3, 14, 23, 27):  # before the first checkpoint, after it, after the second, after the last
         interrupt(parts, steps)
     resumed = train(parts)
     assert resumed["receipt"] == expected["receipt"]
@@ -153,12 +154,13 @@ def test_interrupted_and_resumed_equals_uninterrupted_bit_for_bit(run_config, tm
 def test_a_checkpoint_of_another_run_is_refused_and_kept(run_config, tmp_path: Path) -> None:
     folder = str(tmp_path / "run")
     interrupt(run_config("ar", save_folder=folder, autoresume=True), 12)
-    for changes, message in [
+    changed: list[tuple[dict[str, Any], str]] = [
         ({"train_loader": {"dataset": {**run_config().train_loader.dataset.model_dump(), "seed": 9}}}, "plan"),
         ({"objective": {"name": "mdm"}}, "model.causal is True there and False here"),
         ({"global_train_batch_size": 16}, "global_train_batch_size is 8 there and 16 here"),
         ({"model": {"layers": 1, "hidden": 32, "heads": 2, "ffn": 48}}, "model.layers is 2 there and 1 here"),
-    ]:
+    ]
+    for changes, message in changed:
         with pytest.raises(RequestError, match="holds another run") as caught:
             train(run_config(**({"objective": "ar"} | changes), save_folder=folder, autoresume=True))
         assert message in str(caught.value)
@@ -303,7 +305,7 @@ def test_both_types_overfit_a_small_subset(run_config, make_pool, tmp_path: Path
         assert np.mean(losses(tmp_path / str(passes))[-30:]) < validation - 0.1
 
 
-def in_ranks(world: int, function: Function[[], Any], *args: Any) -> None:
+def in_ranks(world: int, function: Function[..., Any], *args: Any) -> None:
     """Call `function(*args)` in `world` forked ranks (gloo on loopback); fail when one of them fails."""
     with socket.socket() as s:
         s.bind(("127.0.0.1", 0))
@@ -378,3 +380,41 @@ def test_composers_launcher_trains_on_two_ranks(run_config, tmp_path: Path) -> N
     result = json.loads((tmp_path / "run" / "result.json").read_text())["result"]
     assert result["name"] == "launched"
     assert result["receipt"]["valid"]
+
+
+def _sharded_loss(folder: Path) -> None:
+    """Write the loss and a gradient norm of one step with every block sharded over all ranks."""
+    import torch.distributed as dist
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.fsdp import fully_shard
+
+    if "RANK" in os.environ:
+        dist.init_process_group("gloo")
+    model = _small_model()
+    if dist.is_initialized():
+        mesh = init_device_mesh("cpu", (dist.get_world_size(),))
+        for module in reversed(list(model.modules())):
+            if model.fsdp_wrap_fn(module):
+                fully_shard(module, mesh=mesh)
+        fully_shard(model, mesh=mesh)
+    tokens = torch.arange(32).view(2, 16) % 50
+    loss = model(tokens, None, torch.arange(0, 32, 2), torch.arange(16) % 50, torch.ones(16))
+    loss.backward()
+    norm = torch.nn.utils.get_total_norm([p.grad for p in model.parameters() if p.grad is not None])
+    if hasattr(norm, "full_tensor"):
+        norm = norm.full_tensor() / dist.get_world_size()  # torch's gloo sums gradients, NCCL averages them
+    (folder / f"{os.environ.get('RANK', 'whole')}.json").write_text(json.dumps([float(loss), float(norm)]))
+
+
+def _small_model() -> Transformer:
+    torch.manual_seed(0)
+    return Transformer(ModelConfig(vocab_size=50, layers=2, hidden=32, heads=2, ffn=48, causal=True, init_std=0.2))
+
+
+@pytest.mark.processes
+def test_a_model_sharded_over_two_ranks_has_the_loss_and_gradient_of_a_whole_one(tmp_path: Path) -> None:
+    _sharded_loss(tmp_path)
+    in_ranks(2, _sharded_loss, tmp_path)
+    whole, zero, one = (json.loads((tmp_path / f"{name}.json").read_text()) for name in ("whole", "0", "1"))
+    assert zero == pytest.approx(whole, rel=1e-5)
+    assert one == pytest.approx(whole, rel=1e-5)

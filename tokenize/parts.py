@@ -176,11 +176,12 @@ class Part:
 
     def signatures(self, rows: NDArray[np.int64]) -> NDArray[np.uint32]:
         """Return the signatures of `rows`, shape (len(rows), buckets * hashes)."""
-        out = np.zeros((len(rows), self._info["buckets"] * self._info["hashes"]), np.uint32)
+        size = self._info["buckets"] * self._info["hashes"]
+        out = np.zeros((len(rows), size), np.uint32)
         for run in self.runs:
             mine = (rows >= run.first) & (rows < run.first + run.documents)
             block = self._signatures(run)[:, rows[mine] - run.first]
-            out[mine] = block.transpose(1, 0, 2).reshape(int(mine.sum()), -1)
+            out[mine] = block.transpose(1, 0, 2).reshape(-1, size)
         return out
 
     def _signatures(self, run: Run) -> NDArray[np.uint32]:

@@ -88,9 +88,10 @@ def _subjects(records: Sequence[Record], right: NDArray[np.float64]) -> dict[str
     names = np.array([r["subject"] for r in records])
     if not any(names):
         return {}
-    subjects = {str(s): _named("accuracy", right[names == s]) | {"items": int((names == s).sum())} for s in set(names)}
-    macro = float(np.mean([s["accuracy"] for s in subjects.values()]))
-    return {"macro_accuracy": macro, "subjects": dict(sorted(subjects.items()))}
+    own = {str(subject): right[names == subject] for subject in sorted(set(names))}
+    subjects = {subject: _named("accuracy", values) | {"items": len(values)} for subject, values in own.items()}
+    macro = float(np.mean([values.mean() for values in own.values()]))
+    return {"macro_accuracy": macro, "subjects": subjects}
 
 
 def _noise_se(records: Sequence[Record]) -> float | None:

@@ -113,7 +113,8 @@ def _hellaswag(row_id: int, row: Row) -> Item:
 
 def _query(row_id: int, row: Row) -> Item:
     choices = _choices(row["choices"], "choices")
-    return _same_context(row_id, *_texts(row, "query"), choices, _index(row["gold"], len(choices), "gold"))
+    (query,) = _texts(row, "query")
+    return _same_context(row_id, query, choices, _index(row["gold"], len(choices), "gold"))
 
 
 def _question_and_answer(question: str) -> str:

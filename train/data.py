@@ -30,7 +30,7 @@ class Collate:
         self.objective = objective
         self.draws = draws
 
-    def __call__(self, batch: dict[str, NDArray[Any]]) -> Batch:
+    def __call__(self, batch: Any) -> Batch:
         """Return tensors: position, sample_id, n_tokens (samples,), and those of `Corrupted` (samples * draws, ...).
 
         batch: tokens (samples, seq_len), position, sample_id, n_tokens (samples,), integers. A share without samples

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
+
 def describe(body: dict[str, list[dict[str, Any]]], out: str) -> str:
     """Return the tables of an evaluation."""
     parts = []

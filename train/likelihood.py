@@ -222,4 +222,4 @@ def masked_nats(
     labels = torch.from_numpy(np.broadcast_to(row, masks.shape)[masks]).to(device)
     places = torch.from_numpy(np.flatnonzero(masks)).to(device)
     nats = model(inputs, places=places, labels=labels).double().cpu().numpy()
-    return np.bincount(np.nonzero(masks)[0], nats, minlength=len(masks))
+    return np.bincount(np.nonzero(masks)[0], nats, minlength=len(masks)).astype(np.float64)

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from composer import Callback, Evaluator, Trainer
+from composer import Callback, Evaluator, Event, Trainer
 from composer.utils import dist, get_device
 from packaging.version import Version
 from torch import Tensor
@@ -312,7 +312,7 @@ def build_trainer(run: Run) -> Trainer:
     if folder:
         _open_folder(run, folder)
     model = build(run.shape, run.objective.kind, config.seed, config.model.init_device)
-    optimizer = build_optimizer(model, config.optimizer)
+    optimizer = build_optimizer(model, config.optimizer, fused=run.device == "gpu")
     restore = RestoreRandomness()
     trainer = Trainer(
         model=model,
@@ -477,7 +477,7 @@ def train(config: TrainConfig) -> dict[str, Any]:
             if int(trainer.state.timestamp.batch) < run.steps:
                 trainer.fit()
             else:
-                trainer.eval()  # killed between its last checkpoint and its end
+                _finish(run, trainer)
             outcome = result(run, trainer)
         finally:
             trainer.close()
@@ -485,6 +485,13 @@ def train(config: TrainConfig) -> dict[str, Any]:
         text = json.dumps({"identity": run.identity, "result": outcome}, indent=2) + "\n"
         storage.write_atomic(os.path.join(config.save_folder, RESULT_NAME), text.encode())
     return outcome
+
+
+def _finish(run: Run, trainer: Trainer) -> None:
+    """Do what is left of a run that was killed after its last step."""
+    if run.validation is not None:
+        trainer.eval()
+    trainer.engine.run_event(Event.FIT_END)
 
 
 def _finished(run: Run) -> dict[str, Any] | None:
