@@ -52,7 +52,7 @@ def _explain_accuracies(norm: str) -> str:
 
 
 def _leaks(rows: Sequence[dict[str, Any]]) -> str:
-    lines = dict.fromkeys(f"{r['model']} {r['task']}:{r['shots']}: {r['leak_check']}" for r in rows)
+    lines = dict.fromkeys(f"{r['task']}:{r['shots']}: {r['leak_check']}" for r in rows)
     return "\n".join(["leak check:", *(f"  {line}" for line in lines)])
 
 

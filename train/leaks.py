@@ -22,7 +22,7 @@ class LeakStatus:
 def leak_status(digest: str | None, manifest: Manifest | None) -> LeakStatus:
     """Return what is known about items with `digest` in the pool of `manifest` (None: no pool was named)."""
     if manifest is None:
-        return LeakStatus(False, "not known to be clean: no training pool was named (--pool)")
+        return LeakStatus(False, "not known to be clean: no training data was named (--trained-on)")
     if digest is None:
         return LeakStatus(False, "not known to be clean: items from the hub have no digest to look up")
     evaluation: dict[str, Any] = manifest.statistics.get("evaluation") or {}
