@@ -276,3 +276,34 @@ def test_flops_from_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert "did you mean 'hidden'" in capsys.readouterr().err
     assert main(["flops", "nothing"]) == 2
     assert "is neither a file, a shipped run nor a preset" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("objective", ["ar", "mdm"])
+def test_a_runs_own_validation_loss_is_found_again(
+    make_pool: Callable[..., Path], tmp_path: Path, objective: str
+) -> None:
+    from epochal.train.config import TrainConfig
+    from epochal.train.trainer import train
+
+    pool, held_out = make_pool(600, 16), make_pool(300, 16, name="toy-val")
+    config = {
+        "model": {"layers": 1, "hidden": 16, "heads": 2, "ffn": 24},
+        "objective": {"name": objective},
+        "train_loader": {"dataset": {"path": str(pool)}},
+        "eval_loader": {"dataset": {"path": str(held_out)}, "noise_samples": 16},
+        "optimizer": {"lr": 3e-3},
+        "scheduler": {"name": "wsd", "t_warmup": "2ba"},
+        "max_duration": "1ep",
+        "global_train_batch_size": 8,
+        "device_train_microbatch_size": 8,
+        "device": "cpu",
+        "progress_bar": False,
+        "save_folder": str(tmp_path / "run"),
+    }
+    stated = train(TrainConfig.model_validate(config))["validation"]
+    settings = Settings((), loss=(str(held_out),), loss_noise_samples=64, quiet=True, out=str(tmp_path / "out"))
+    (row,) = run([str(tmp_path / "run")], settings)["likelihoods"]
+    kind = "nll" if objective == "ar" else "nelbo"
+    assert row["kind"] == kind
+    allowed = 1e-5 if kind == "nll" else 4 * math.hypot(row["per_token_se"], stated["nelbo_se"])
+    assert row["per_token"] == pytest.approx(stated[kind], abs=allowed)
