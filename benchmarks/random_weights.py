@@ -3,7 +3,7 @@
     python -m epochal.benchmarks.random_weights --data FOLDER [--tasks hellaswag,mmlu] [--limit 500] [--out DIR]
 
 Accuracy must be within two standard errors of that of a model that knows only how many tokens and characters answers
-have. On two CPU cores all of HellaSwag and MMLU take about half an hour for both types; the run can be stopped and goes on.
+have. On two CPU cores, all of HellaSwag and MMLU take about half an hour for both types; a stopped run goes on.
 """
 
 import argparse
