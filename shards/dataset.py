@@ -37,7 +37,7 @@ STATE_VERSION = 1
 Sample = dict[str, Any]
 
 _IDS_AHEAD = 4096
-"""Positions of a worker whose ids are computed in one go: enough to make the cost a sample small."""
+"""Positions of a worker whose ids are computed in one go, after a quick start: enough to make them cheap."""
 
 _DOWNLOADS_AHEAD = 4
 """Downloads that a worker runs beside the reading."""
@@ -250,9 +250,10 @@ class RepeatedDataset(StreamingDataset):
         start = self.start_position
         steps = -(-(self.plan.positions - start) // self.global_batch)
         mine = range(world.worker_of_rank, steps, world.workers_per_rank)
-        at_once = max(1, _IDS_AHEAD // self._rank_batch)
-        for first in range(0, len(mine), at_once):
+        first, at_once = 0, 1
+        while first < len(mine):
             shares = [self._share(start, step) for step in mine[first : first + at_once]]
+            first, at_once = first + at_once, max(1, min(2 * at_once, _IDS_AHEAD // self._rank_batch))
             positions = np.concatenate([np.arange(begin, end) for begin, end in shares])
             yield positions, self.plan.ids(positions).astype(np.int64), [end - begin for begin, end in shares]
 
