@@ -10,6 +10,7 @@ import importlib
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import NoReturn
 
 COMMANDS: dict[str, tuple[str, str]] = {
     "build": ("datapipe.commands", "text -> pool and validation pool"),
@@ -41,9 +42,18 @@ def main(argv: Sequence[str] | None = None) -> int:
         return status
 
 
+class _Parser(argparse.ArgumentParser):
+    """Reports a wrong command line in one line, as every other wrong request."""
+
+    def error(self, message: str) -> NoReturn:
+        from epochal.shards.errors import RequestError
+
+        raise RequestError(f"{message} (see {self.prog} --help)")
+
+
 def _run(argv: list[str]) -> int:
     name = next((word for word in argv if not word.startswith("-")), None)
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="epochal",
         description="Exact unique-token datasets, deterministic repetition, and training that compares on them.",
         epilog="Each command has its own --help. --debug shows the traceback of a failure.",
