@@ -360,5 +360,5 @@ def test_subsets_of_a_built_pool_never_hold_validation_documents(built):
 def test_a_filter_whose_package_is_missing_is_refused_before_the_build(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "spacy", None)
     glob = write_jsonl(tmp_path / "in", [b'{"text": "x"}'], ["a.jsonl"])
-    with pytest.raises(RequestError, match="GopherQualityFilter needs a package that is missing.*extra 'filters'"):
+    with pytest.raises(RequestError, match=r"GopherQualityFilter needs a package that is missing .*extra 'filters'"):
         build(settings(tmp_path, glob, filters=[{"name": "GopherQualityFilter"}]), quiet=True)
