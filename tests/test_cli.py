@@ -89,6 +89,12 @@ def test_show_prints_the_promised_keys(make_pool, capsys):
     assert (shown["kind"], shown["tokens"], shown["parent"]) == ("pool", 700, None)
 
 
+def test_options_may_stand_between_arguments(make_pool, capsys):
+    assert main(["verify", "--json", str(make_pool(700))]) == 0
+    assert main(["build", "python", "--quiet", "sead=3"]) == 2
+    assert "did you mean 'seed'" in capsys.readouterr().err
+
+
 def test_debug_shows_the_traceback():
     assert "Traceback" not in run("show", "/nowhere").stderr
     assert "Traceback" in run("show", "/nowhere", "--debug").stderr
