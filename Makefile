@@ -20,8 +20,16 @@ $(READY): pyproject.toml constraints.txt
 	@mkdir -p $(VENV)/src && ln -sfn "$(CURDIR)" $(VENV)/src/epochal
 	@touch $@
 
-shards: $(READY) ## build the default pool from real text, carve 500k/1M/2M/5M subsets, verify them
-	@$(BIN)/python -m epochal.datapipe.demo
+POOL := artifacts/pools/python
+SIZES := 500k 1M 2M 5M
+
+# Built once: later the environment, which is the corpus, may have changed.
+$(POOL)/manifest.json: | $(READY)
+	$(BIN)/epochal build python
+
+shards: $(READY) $(POOL)/manifest.json ## build the default pool from real text, carve 500k/1M/2M/5M, verify them all
+	@for size in $(SIZES); do $(BIN)/epochal carve $(POOL) --unique-tokens $$size || exit; done
+	$(BIN)/epochal verify $(POOL) $(POOL)-val $(SIZES:%=artifacts/subsets/python-%)
 
 test: $(READY) ## run every test
 	@$(BIN)/python -m pytest

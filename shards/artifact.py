@@ -61,6 +61,8 @@ def open_artifact(root: str) -> Artifact:
     """
     root = root if storage.is_url(root) else os.path.abspath(storage.local_path(root))
     manifest = read_manifest(root)
+    if manifest.layout != "mds":
+        raise RequestError(f"{root} holds WebDataset files, not MDS shards: carve it again without --format wds")
     entries = _read_index(root, manifest)
     shards = tuple(_locate(root, manifest, entry) for entry in entries)
     if not manifest.materialized:

@@ -9,9 +9,11 @@ N is no multiple of seq_len, one sample of its own that PAD fills up.
 
 import os
 import posixpath
+from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Literal
 
-from . import mds, storage
+from . import mds, storage, wds
 from .artifact import INDEX_NAME, Artifact, Shard, open_artifact, read_manifest
 from .documents import DocumentStarts
 from .errors import RequestError, WorkError
@@ -26,6 +28,8 @@ from .manifest import (
 )
 from .units import format_count
 
+Layout = Literal["mds", "wds"]
+
 
 @dataclass(frozen=True)
 class Window:
@@ -37,38 +41,46 @@ class Window:
 
 
 def carve(
-    pool: str, tokens: int, replicate: int = 0, out: str | None = None, materialize: bool = False
+    pool: str,
+    tokens: int,
+    replicate: int = 0,
+    out: str | None = None,
+    materialize: bool = False,
+    layout: Layout = "mds",
 ) -> tuple[str, bool]:
     """Carve a subset of exactly `tokens` unique tokens from the pool at `pool`.
 
     Returns (folder of the subset, whether it is new): the same subset already at `out` is left as it is. `out`
     defaults to `subsets/<pool>-<tokens>[-r<replicate>]` beside `pools/`. With `materialize` the shards are copied, so
-    that the folder stands alone. Raises RequestError when the pool has too few tokens or `out` holds something else.
+    that the folder stands alone; layout `wds` writes WebDataset tar files instead, which stand alone too. Raises
+    RequestError when the pool has too few tokens or `out` holds something else.
     """
     source = open_artifact(pool)
     window = locate_window(source, tokens, replicate)
-    out = os.path.abspath(storage.local_path(out or default_out(source, tokens, replicate, materialize)))
+    form = "-wds" if layout == "wds" else "-full" if materialize else ""
+    out = os.path.abspath(storage.local_path(out or default_out(source, tokens, replicate, form)))
     taken, tail = _take(source, window)
-    manifest = _manifest(source, window, out, taken, tail, materialize)
+    manifest = _manifest(source, window, out, taken, tail, materialize or layout == "wds", layout)
     if os.path.exists(out):
         _check_same(out, manifest)
         return out, False
     with storage.publishing(out) as folder:
-        entries = _copy(folder, taken, source.manifest) if materialize else _refer(taken, manifest)
-        if tail is not None:
-            entries.append(_write_shard(folder, mds.shard_name(len(taken) if materialize else 0), tail, 1, manifest))
-        _write_manifest(folder, manifest, entries)
+        if layout == "wds":
+            wds.write(folder, _blocks(taken, tail, manifest))
+        else:
+            _write_mds(folder, taken, tail, manifest)
+        _write_manifest(folder, manifest)
     return out, True
 
 
-def default_out(pool: Artifact, tokens: int, replicate: int = 0, materialize: bool = False) -> str:
+def default_out(pool: Artifact, tokens: int, replicate: int = 0, form: str = "") -> str:
     """Return where a subset goes when nobody says: `<root>/subsets/...` for a pool at `<root>/pools/...`."""
     if storage.is_url(pool.root):
         raise RequestError(f"the pool is at {pool.root}: say with --out where the subset goes")
     parent, _ = os.path.split(pool.root)
     root = os.path.join(os.path.dirname(parent), "subsets") if os.path.basename(parent) == "pools" else parent
     short = format_count(tokens).replace(",", "")
-    suffix = (f"-r{replicate}" if replicate else "") + ("-full" if materialize else "")
+    suffix = (f"-r{replicate}" if replicate else "") + form
     return os.path.join(root, f"{pool.manifest.name}-{short}{suffix}")
 
 
@@ -150,6 +162,23 @@ def _read_checked(shard: Shard) -> bytes:
 Entries = list[dict[str, object]]
 
 
+def _write_mds(folder: str, taken: Taken, tail: bytes | None, m: Manifest) -> None:
+    """Write index.json and the shards that are the subset's own: all of them, or just the tail."""
+    entries = _copy(folder, taken, m) if m.materialized else _refer(taken, m)
+    if tail is not None:
+        entries.append(_write_shard(folder, mds.shard_name(len(taken) if m.materialized else 0), tail, 1, m))
+    with open(os.path.join(folder, INDEX_NAME), "w", encoding="utf-8") as f:
+        f.write(mds.dump_index(entries))
+
+
+def _blocks(taken: Taken, tail: bytes | None, m: Manifest) -> Iterator[mds.Samples]:
+    """Yield the subset's samples, a shard's worth at a time."""
+    for shard, n in taken:
+        yield mds.decode_shard(_read_checked(shard), m.seq_len, m.dtype)[:n]
+    if tail is not None:
+        yield mds.decode_shard(tail, m.seq_len, m.dtype)
+
+
 def _refer(taken: Taken, subset: Manifest) -> Entries:
     """Return index entries that name the pool's own shard files."""
     assert subset.parent is not None
@@ -184,7 +213,13 @@ def _write_shard(folder: str, name: str, data: bytes, samples: int, m: Manifest)
 
 
 def _manifest(
-    pool: Artifact, window: Window, out: str, taken: Taken, tail: bytes | None, materialized: bool
+    pool: Artifact,
+    window: Window,
+    out: str,
+    taken: Taken,
+    tail: bytes | None,
+    materialized: bool,
+    layout: Literal["mds", "wds"],
 ) -> Manifest:
     m = pool.manifest
     path = pool.root if storage.is_url(pool.root) else _relative(pool.root, out)
@@ -196,7 +231,7 @@ def _manifest(
         documents=DocumentStarts(pool.root).count(start, start + window.tokens),
         tokens=window.tokens,
         samples=-(-window.tokens // m.seq_len),
-        shards=len(taken) + (tail is not None),
+        shards=wds.n_files(-(-window.tokens // m.seq_len)) if layout == "wds" else len(taken) + (tail is not None),
         seq_len=m.seq_len,
         dtype=m.dtype,
         seed=m.seed,
@@ -211,15 +246,14 @@ def _manifest(
         content=[Content(xxh64=s.xxh64, samples=n) for s, n in taken],
         tail=mds.xxh64(tail) if tail is not None else None,
         materialized=materialized,
+        layout=layout,
         versions={k: v for k, v in m.versions.items() if k == "epochal"},
     )
     return manifest.model_copy(update={"fingerprint": fingerprint(manifest)})
 
 
-def _write_manifest(folder: str, manifest: Manifest, entries: Entries) -> None:
-    """Write index.json and, last, the manifest that vouches for every file in `folder`."""
-    with open(os.path.join(folder, INDEX_NAME), "w", encoding="utf-8") as f:
-        f.write(mds.dump_index(entries))
+def _write_manifest(folder: str, manifest: Manifest) -> None:
+    """Write, last, the manifest that vouches for every file in `folder`."""
     files = {}
     for name in sorted(os.listdir(folder)):
         data = storage.read_bytes(os.path.join(folder, name))
@@ -231,9 +265,6 @@ def _write_manifest(folder: str, manifest: Manifest, entries: Entries) -> None:
 def _check_same(out: str, manifest: Manifest) -> None:
     """Raise RequestError unless `out` already holds this very subset."""
     there = read_manifest(out) if storage.exists(os.path.join(out, MANIFEST_NAME)) else None
-    same = there is not None and (there.fingerprint, there.materialized) == (
-        manifest.fingerprint,
-        manifest.materialized,
-    )
-    if not same:
+    same = ("fingerprint", "materialized", "layout")
+    if there is None or any(getattr(there, key) != getattr(manifest, key) for key in same):
         raise RequestError(f"{out} exists and holds something else: choose another --out or remove it")

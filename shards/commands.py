@@ -16,6 +16,7 @@ def carve(parser: argparse.ArgumentParser) -> Run:
     parser.add_argument("--replicate", type=int, default=0, metavar="R", help="a disjoint draw for each (default 0)")
     parser.add_argument("--out", metavar="DIR", help="where it goes (default: subsets/<pool>-<N> beside pools/)")
     parser.add_argument("--materialize", action="store_true", help="copy the shards, so that the folder stands alone")
+    parser.add_argument("--format", choices=["mds", "wds"], default="mds", help="MDS (default) or WebDataset tar files")
     parser.add_argument("--json", action="store_true", help="print what `epochal show --json` prints")
 
     def run(args: argparse.Namespace) -> int:
@@ -23,7 +24,7 @@ def carve(parser: argparse.ArgumentParser) -> Run:
         from .units import parse_count
 
         tokens = parse_count(args.unique_tokens, "--unique-tokens")
-        out, new = carve(args.pool, tokens, args.replicate, args.out, args.materialize)
+        out, new = carve(args.pool, tokens, args.replicate, args.out, args.materialize, args.format)
         if args.json:
             print(json.dumps(describe(out)))
         else:
@@ -75,9 +76,9 @@ def verify(parser: argparse.ArgumentParser) -> Run:
 
 def describe(path: str) -> dict[str, Any]:
     """Return what `epochal show` prints of the artifact at `path`; `--json` promises these keys."""
-    from .artifact import open_artifact
+    from .artifact import read_manifest
 
-    m = open_artifact(path).manifest
+    m = read_manifest(path)
     tokenizer = f"{m.tokenizer.name} (vocabulary {m.tokenizer.vocab_size:,}; eod {m.tokenizer.eod}"
     return {
         "kind": m.kind,
@@ -91,6 +92,7 @@ def describe(path: str) -> dict[str, Any]:
         "dtype": m.dtype,
         "seed": m.seed,
         "tokenizer": f"{tokenizer}, pad {m.tokenizer.pad}, mask {m.tokenizer.mask})",
+        "format": m.layout,
         "materialized": m.materialized,
         "parent": m.parent.model_dump() if m.parent else None,
     }

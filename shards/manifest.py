@@ -66,6 +66,7 @@ class Manifest(_Model):
     documents: documents with at least one token in the artifact.
     content: the pool's shards, or the parts of them that a subset is made of, in order.
     tail: xxh64 of the subset's own last, padded sample (null when tokens is a multiple of seq_len, and for pools).
+    layout: what the files are: MDS shards with an index.json, or WebDataset tar files (see wds.py).
     """
 
     format: Literal["epochal"] = "epochal"
@@ -85,6 +86,7 @@ class Manifest(_Model):
     content: list[Content]
     tail: str | None = None
     materialized: bool = True
+    layout: Literal["mds", "wds"] = "mds"
     config: dict[str, Any] = {}
     statistics: dict[str, Any] = {}
     versions: dict[str, str] = {}

@@ -35,6 +35,10 @@ class Progress:
         """Say that `n` more units are done."""
         self.update(self._done + n)
 
+    def finish(self, total: int) -> None:
+        """Say that all of `total` units are done, without drawing; the end line follows when the context closes."""
+        self._done = total
+
     def _amount(self, n: float) -> str:
         return format_bytes(n) if self.unit == "bytes" else f"{n:,.0f}"
 
@@ -46,10 +50,10 @@ class Progress:
         unit = "" if self.unit == "bytes" else f" {self.unit}"
         text = f"{self.step:<12} {self._amount(self._done)}"
         if not end:
-            left = (self.total - self._done) / rate if rate else 0
+            left = _clock((self.total - self._done) / rate) if self._done else "--:--"
             share = f"{100 * self._done / self.total:3.0f} %" if self.total else ""
             text = f"{self.step:<12} {share}  {self._amount(self._done)} of {self._amount(self.total)}"
-            text += f"{unit}  {self._amount(rate)}{unit}/s  {_clock(left)} left"
+            text += f"{unit}  {self._amount(rate)}{unit}/s  {left} left"
         else:
             text += f"{unit} in {seconds:.1f} s"
         if self._live:

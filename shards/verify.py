@@ -5,44 +5,61 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from . import mds, storage
-from .artifact import Artifact, open_artifact
+from . import mds, storage, wds
+from .artifact import Artifact, open_artifact, read_manifest
 from .documents import DOCUMENTS_NAME, iter_documents
 from .errors import EpochalError
-from .manifest import Manifest, fingerprint
+from .manifest import MANIFEST_NAME, Manifest, fingerprint
 from .progress import Progress
 
 
 def verify(root: str, progress: bool = False) -> list[str]:
     """Return every problem found in the artifact at `root`, one line each; an empty list means it is whole.
 
+    Raises RequestError when there is no artifact.
+
     Checked: the manifest's own checksum; size and xxh64 of every file it lists; for a view every shard of the pool it
     refers to; the fingerprint; that the shards hold exactly the stated tokens, ids below the vocabulary, PAD only
     after the last token; for a pool that each document ends with EOD where documents.parquet says.
     """
+    if not storage.exists(storage.join(root, MANIFEST_NAME)):
+        read_manifest(root)  # raises: there is nothing to verify
     try:
+        if (m := read_manifest(root)).layout == "wds":
+            return _verify_wds(root, m)
         artifact = open_artifact(root)
     except EpochalError as error:
         return [str(error)]
-    problems = list(_check_files(artifact))
+    shard_files = {shard.basename for shard in artifact.shards}
+    problems = list(_check_files(root, artifact.manifest, shard_files))  # shards are read later, once
     if fingerprint(artifact.manifest) != artifact.manifest.fingerprint:
         problems.append("manifest.json: the fingerprint is not that of the content it lists")
     problems += _check_content(artifact)
     total = sum(shard.bytes for shard in artifact.shards)
     with Progress("verify", total, "bytes", quiet=not progress) as shown:
-        shard_problems = _check_shards(artifact, shown)
+        known = DOCUMENTS_NAME in artifact.manifest.files and not any(p.startswith(DOCUMENTS_NAME) for p in problems)
+        shard_problems = _check_shards(artifact, _EndsOfDocuments(artifact) if known else None, shown)
     problems += [p for p in shard_problems if p not in problems]
     return problems
 
 
-def _check_files(artifact: Artifact) -> Iterator[str]:
-    """Yield a problem for each listed file that is missing or changed; shards are read later, once."""
-    shard_files = {shard.basename for shard in artifact.shards}
-    for name, info in artifact.manifest.files.items():
-        if name in shard_files:
+def _verify_wds(root: str, m: Manifest) -> list[str]:
+    """Return the problems of a subset in WebDataset files: their hashes, the fingerprint, the tokens they hold."""
+    problems = list(_check_files(root, m, set()))
+    if fingerprint(m) != m.fingerprint:
+        problems.append("manifest.json: the fingerprint is not that of the content it lists")
+    if not problems and (n := wds.count_tokens(root, list(m.files), m.tokenizer.pad)) != m.tokens:
+        problems.append(f"its files hold {n:,} tokens, not the {m.tokens:,} that the manifest states")
+    return problems
+
+
+def _check_files(root: str, m: Manifest, but: set[str]) -> Iterator[str]:
+    """Yield a problem for each listed file that is missing or changed, `but` those."""
+    for name, info in m.files.items():
+        if name in but:
             continue
         try:
-            data = storage.read_bytes(storage.join(artifact.root, name))
+            data = storage.read_bytes(storage.join(root, name))
         except FileNotFoundError:
             yield f"{name} is missing"
             continue
@@ -66,10 +83,9 @@ def _check_content(artifact: Artifact) -> Iterator[str]:
         yield "index.json: its shards are not the files that the manifest lists"
 
 
-def _check_shards(artifact: Artifact, shown: Progress) -> list[str]:
+def _check_shards(artifact: Artifact, ends: "_EndsOfDocuments | None", shown: Progress) -> list[str]:
     """Return problems of the shard files themselves and of the token stream they hold."""
     m = artifact.manifest
-    ends = _EndsOfDocuments(artifact) if m.kind == "pool" and DOCUMENTS_NAME in m.files else None
     problems: list[str] = []
     position = 0
     for shard in artifact.shards:
@@ -114,16 +130,12 @@ class _EndsOfDocuments:
     def problems(self) -> Iterator[str]:
         seen = np.concatenate(self._seen) if self._seen else np.zeros(0, np.int64)
         row, next_start = 0, 0
-        try:
-            for group in iter_documents(self._root, ["start", "tokens"]):
-                starts, ends = group["start"], group["start"] + group["tokens"]
-                expected = np.concatenate([[next_start], ends[:-1]])
-                same = np.array_equal(starts, expected) and np.array_equal(seen[row : row + len(ends)], ends - 1)
-                if not same:
-                    yield f"{DOCUMENTS_NAME}: documents do not end where the shards have EOD"
-                    return
-                row, next_start = row + len(ends), int(ends[-1])
-        except (OSError, ValueError):
-            return  # the damaged file has been reported by its hash
+        for group in iter_documents(self._root, ["start", "tokens"]):
+            starts, ends = group["start"], group["start"] + group["tokens"]
+            expected = np.concatenate([[next_start], ends[:-1]])
+            if not (np.array_equal(starts, expected) and np.array_equal(seen[row : row + len(ends)], ends - 1)):
+                yield f"{DOCUMENTS_NAME}: documents do not end where the shards have EOD"
+                return
+            row, next_start = row + len(ends), int(ends[-1])
         if (row, next_start) != (self._manifest.documents, self._manifest.tokens) or row != len(seen):
             yield f"{DOCUMENTS_NAME}: its documents and tokens are not those that the manifest states"

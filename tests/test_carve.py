@@ -146,3 +146,30 @@ def test_window_starts_are_distinct_and_far_apart(log2_shards, log2_replicates):
     gaps = np.diff([*starts, n_shards])
     assert starts[0] == 0
     assert gaps.min() >= n_shards // 2**log2_replicates
+
+
+@pytest.mark.parametrize("n", [15, 1024, 2001])
+def test_webdataset_files_hold_exactly_the_subset_for_webdatasets_own_reader(make_pool, monkeypatch, n):
+    import webdataset
+
+    monkeypatch.setattr("epochal.shards.wds.SAMPLES_PER_FILE", 50)
+    pool = make_pool(3001)
+    view, _ = carve(str(pool), n)
+    out, _ = carve(str(pool), n, layout="wds")
+    urls = sorted(str(path) for path in Path(out).glob("*.tar"))
+    samples = [s["tokens.npy"] for s in webdataset.WebDataset(urls, shardshuffle=False, empty_check=False).decode()]
+    np.testing.assert_array_equal(np.stack(samples), stock_tokens(Path(view)))
+    assert read_manifest(out).fingerprint == read_manifest(view).fingerprint
+    assert read_manifest(out).shards == len(urls)
+    assert verify(out) == []
+    with pytest.raises(RequestError, match="WebDataset"):
+        open_artifact(out)
+    data = Path(urls[-1]).read_bytes()
+    Path(urls[-1]).write_bytes(data[:-1] + b"x")
+    assert verify(out)
+
+
+def test_webdataset_files_are_the_same_bytes_every_time(make_pool, tmp_path):
+    pool = make_pool(3001)
+    a, b = (Path(carve(str(pool), 700, layout="wds", out=str(tmp_path / name))[0]) for name in "ab")
+    assert [p.read_bytes() for p in sorted(a.glob("*.tar"))] == [p.read_bytes() for p in sorted(b.glob("*.tar"))]

@@ -5,6 +5,7 @@ import json
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from ..shards.errors import RequestError
@@ -33,11 +34,14 @@ class Tokenizer:
 
     def decode(self, ids: Sequence[int]) -> str:
         """Return the text of `ids`; EOD, PAD and MASK have none."""
+        special = {self.info.eod, self.info.pad, self.info.mask}
+        return str(self._decoder.decode([i for i in ids if i not in special]))
+
+    @cached_property
+    def _decoder(self) -> Any:
         from tokenizers import Tokenizer as HuggingFace
 
-        special = {self.info.eod, self.info.pad, self.info.mask}
-        text = HuggingFace.from_str(json.dumps(self.spec)).decode([i for i in ids if i not in special])
-        return str(text)
+        return HuggingFace.from_str(json.dumps(self.spec))
 
     def reference(self) -> Engine:
         """Return the reference engine, which defines the ids."""

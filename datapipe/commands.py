@@ -1,0 +1,34 @@
+"""The command that builds pools."""
+
+import argparse
+from collections.abc import Callable
+
+Run = Callable[[argparse.Namespace], int]
+
+
+def build(parser: argparse.ArgumentParser) -> Run:
+    """Add the arguments of `epochal build`; return what runs it."""
+    parser.add_argument("config", help="YAML of the build, or the name of a shipped one (python, jsonl, c4-1B, ...)")
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="sources.0.path=data/ out=DIR tasks=8 ...")
+    parser.add_argument("--quiet", action="store_true", help="no progress")
+    parser.add_argument("--json", action="store_true", help="print what `epochal show --json` prints, of the pool")
+
+    def run(args: argparse.Namespace) -> int:
+        import json
+
+        from ..shards.commands import describe
+        from .build import build
+        from .shipped import load
+
+        built = build(load(args.config, args.overrides), quiet=args.quiet or args.json)
+        if args.json:
+            print(json.dumps(describe(built.pool)))
+            return 0
+        for path in filter(None, (built.pool, built.validation)):
+            m = describe(path)
+            state = "built" if built.new else "already there:"
+            print(f"{state} {path}  ({m['tokens']:,} tokens, {m['documents']:,} documents, {m['shards']:,} shards)")
+        print(f"report: {built.pool}/report.html")
+        return 0
+
+    return run

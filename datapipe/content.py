@@ -1,0 +1,44 @@
+"""What a document is, apart from where it came from: its normalised text, its key, its place in canonical order.
+
+    text  -> NFC, line ends as \\n, no white space at either end
+    key   =  BLAKE2b-128(UTF-8 of the normalised text)
+    place =  BLAKE2b-128(key; keyed with the pool's seed, 8 bytes little-endian, personalised "epochal-place")
+
+Documents with equal keys are exact duplicates. The pool holds its documents in ascending order of place.
+"""
+
+import hashlib
+import unicodedata
+
+
+def normalise(text: str) -> str:
+    """Return `text` in NFC, with `\\n` line ends, stripped of white space at both ends."""
+    if "\r" in text:
+        text = text.replace("\r\n", "\n").replace("\r", "\n")
+    if not text.isascii():
+        text = unicodedata.normalize("NFC", text)
+    return text.strip()
+
+
+def content_key(normalised: str) -> bytes:
+    """Return the 16-byte key of a normalised text."""
+    return hashlib.blake2b(normalised.encode(), digest_size=16).digest()
+
+
+def raw_digest(text: str) -> int:
+    """Return 64 bits of BLAKE2b over the text as it came: decides between texts of one key that differ in form."""
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big")
+
+
+def place(key: bytes, seed: int) -> bytes:
+    """Return the 16 bytes that the pool's documents are sorted by."""
+    return _keyed(key, seed, b"epochal-place")
+
+
+def validation_order(key: bytes, seed: int) -> int:
+    """Return the 64 bits by which clusters, named by their survivor's key, are drawn for validation: lowest first."""
+    return int.from_bytes(_keyed(key, seed, b"epochal-valid")[:8], "big")
+
+
+def _keyed(key: bytes, seed: int, purpose: bytes) -> bytes:
+    return hashlib.blake2b(key, digest_size=16, key=seed.to_bytes(8, "little"), person=purpose).digest()

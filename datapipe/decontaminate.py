@@ -1,0 +1,174 @@
+"""Decontamination: which documents share n words in a row with an evaluation item.
+
+An item is a row of a JSONL file. Its texts are every string in the row; each string followed by each element of a list
+of strings (a question and each of its choices); and neighbouring strings joined (a context and its continuation). An
+item none of whose texts has n words cannot be recognised; how many there are is reported.
+"""
+
+import gzip
+import hashlib
+import io
+import itertools
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import fsspec
+import numpy as np
+import orjson
+from numpy.typing import NDArray
+
+from ..shards.errors import RequestError
+from .words import U64, Words, split_words, word_ngrams, words_as_text
+
+_BITMAP_BITS = 27
+"""A table of 2^27 bits answers most look-ups; 16 MiB stay in cache better than the sorted n-grams."""
+
+
+@dataclass(frozen=True)
+class Hit:
+    """Document `document` (its place in the batch) shares `ngram` with row `row` (from 0) of file `file`."""
+
+    document: int
+    file: str
+    row: int
+    ngram: str
+
+
+@dataclass(frozen=True)
+class EvaluationIndex:
+    """All n-grams of the evaluation items.
+
+    ngrams: uint64, sorted. items: int32, for each the number of an item that has it (pairs are distinct). files,
+    rows, raw: each item's file name, row and JSON. too_short: items that have fewer than n words.
+    """
+
+    n: int
+    ngrams: U64
+    items: NDArray[np.int32]
+    files: list[str]
+    rows: list[int]
+    raw: list[bytes]
+    too_short: int
+
+    def file_summary(self) -> list[dict[str, object]]:
+        """Return for each file its name, its number of items and a digest of them: BLAKE2b-128 over the rows, stripped
+        of white space at both ends and joined by line ends. Evaluations look it up to tell clean from unknown."""
+        lines: dict[str, list[bytes]] = {}
+        for name, line in zip(self.files, self.raw, strict=True):
+            lines.setdefault(name, []).append(line.strip())
+        digests = {n: hashlib.blake2b(b"\n".join(rows), digest_size=16).hexdigest() for n, rows in lines.items()}
+        return [{"name": n, "items": len(rows), "digest": digests[n]} for n, rows in sorted(lines.items())]
+
+    def bitmap(self) -> NDArray[np.uint8]:
+        """Return 2^27 bits: set where an n-gram's top 27 bits fall."""
+        bits = np.zeros(1 << _BITMAP_BITS, np.bool_)
+        bits[(self.ngrams >> np.uint64(64 - _BITMAP_BITS)).astype(np.int64)] = True
+        return np.packbits(bits, bitorder="little")
+
+
+def build_index(files: Sequence[str], n: int) -> EvaluationIndex:
+    """Return the index of all items in the JSONL `files` (paths, globs, URLs; plain, gz, zst).
+
+    Raises RequestError for a file that does not exist or a row that is no JSON object.
+    """
+    names, rows, raw = [], [], []
+    for path in _expand(files):
+        for row, line in _rows(path):
+            names.append(path.rstrip("/").rpartition("/")[2])
+            rows.append(row)
+            raw.append(line)
+    texts = [_item_texts(orjson.loads(line)) for line in raw]
+    owner = np.repeat(np.arange(len(texts), dtype=np.int32), [len(t) for t in texts])
+    hashes, starts = word_ngrams(split_words([text for item_texts in texts for text in item_texts]), n)
+    items = np.repeat(owner, np.diff(starts))
+    order = np.lexsort((items, hashes))
+    hashes, items = hashes[order], items[order]
+    new = np.ones(len(hashes), np.bool_)
+    new[1:] = (hashes[1:] != hashes[:-1]) | (items[1:] != items[:-1])
+    return EvaluationIndex(n, hashes[new], items[new], names, rows, raw, len(raw) - len(np.unique(items)))
+
+
+class Decontaminator:
+    """Finds the documents of a batch that share n words in a row with an item of the index."""
+
+    def __init__(self, index: EvaluationIndex) -> None:
+        self._index = index
+        self._bitmap = index.bitmap()
+
+    def find(self, texts: Sequence[str], words: Words) -> list[Hit]:
+        """Return a Hit for each (document, item) pair, the first shared n-gram in each, in order of document and item.
+
+        words: those of `texts`. Equal hashes are confirmed by comparing the words themselves.
+        """
+        hashes, starts = word_ngrams(words, self._index.n)
+        slot = (hashes >> np.uint64(64 - _BITMAP_BITS)).astype(np.int64)
+        maybe = np.flatnonzero((self._bitmap[slot >> 3] >> (slot & 7).astype(np.uint8)) & 1)
+        if not len(maybe):
+            return []
+        left = np.searchsorted(self._index.ngrams, hashes[maybe], side="left")
+        right = np.searchsorted(self._index.ngrams, hashes[maybe], side="right")
+        found = right > left
+        documents = np.searchsorted(starts, maybe, side="right") - 1
+        hits: dict[tuple[int, int], Hit] = {}
+        spelled: dict[int, list[str]] = {}
+        for at, doc, lo, hi in zip(maybe[found], documents[found], left[found], right[found], strict=True):
+            tokens = spelled.setdefault(int(doc), words_as_text(texts[doc]))
+            first = int(at - starts[doc])
+            ngram = tokens[first : first + self._index.n]
+            for item in self._index.items[lo:hi].tolist():
+                if (int(doc), item) not in hits and self._confirmed(ngram, item):
+                    hits[int(doc), item] = Hit(
+                        int(doc), self._index.files[item], self._index.rows[item], " ".join(ngram)
+                    )
+        return [hits[pair] for pair in sorted(hits)]
+
+    def _confirmed(self, ngram: list[str], item: int) -> bool:
+        n = len(ngram)
+        for text in _item_texts(orjson.loads(self._index.raw[item])):
+            words = words_as_text(text)
+            if any(words[i : i + n] == ngram for i in range(len(words) - n + 1)):
+                return True
+        return False
+
+
+def _expand(files: Sequence[str]) -> Iterator[str]:
+    for pattern in files:
+        fs, path = fsspec.core.url_to_fs(pattern)
+        found = sorted(fs.glob(path)) if any(c in path for c in "*?[") else [path] * fs.exists(path)
+        if not found:
+            raise RequestError(f"decontaminate.files: {pattern} does not exist")
+        yield from (fs.unstrip_protocol(f) if "://" in pattern else f for f in found)
+
+
+def _rows(path: str) -> Iterator[tuple[int, bytes]]:
+    row = 0
+    with fsspec.open(path, "rb", compression="infer") as f:
+        try:
+            for row, line in enumerate(f):
+                if line.strip():
+                    orjson.loads(line)
+                    yield row, line
+        except (orjson.JSONDecodeError, gzip.BadGzipFile, EOFError, io.UnsupportedOperation) as error:
+            raise RequestError(f"decontaminate.files: {path} row {row + 1} is no JSON ({error})") from None
+
+
+def _item_texts(item: object) -> list[str]:
+    """Return the texts of one row, as the module's head defines them."""
+    strings: list[str] = []
+    lists: list[list[str]] = []
+    _collect(item, strings, lists)
+    texts = list(strings)
+    texts += [f"{a} {b}" for a, b in itertools.pairwise(strings)]
+    texts += [f"{s} {choice}" for s in strings for choices in lists for choice in choices]
+    texts += [choice for choices in lists for choice in choices]
+    return texts
+
+
+def _collect(value: object, strings: list[str], lists: list[list[str]]) -> None:
+    if isinstance(value, str):
+        strings.append(value)
+    elif isinstance(value, list) and value and all(isinstance(v, str) for v in value):
+        lists.append(value)
+    elif isinstance(value, dict | list):
+        for inner in value.values() if isinstance(value, dict) else value:
+            _collect(inner, strings, lists)

@@ -1,0 +1,238 @@
+"""Finishing: from packed shards and the tasks' counts to a whole pool: index, tables, statistics, report, manifest."""
+
+import importlib.metadata
+import os
+import platform
+import shutil
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from ..shards import mds
+from ..shards.artifact import INDEX_NAME, Artifact, Shard
+from ..shards.documents import DOCUMENTS_NAME
+from ..shards.errors import WorkError
+from ..shards.manifest import MANIFEST_NAME, Content, FileInfo, Manifest, dump_manifest, fingerprint
+from ..tokenize.parts import Part
+from ..tokenize.tokenizer import Tokenizer
+from .cluster import REMOVED, TRAIN, VALIDATION, Clusters, Corpus, DuplicateCounts
+from .config import Build
+from .ingest import CONTAMINATED, REJECTED
+from .pack import PoolLayout, join_rows, read_written
+from .report import write_report
+
+
+@dataclass
+class IngestTotals:
+    """The counts of all ingest tasks together. rows, accepted: by source; rejected: by reason; filters: as
+    `filters.removed_by` returns them, summed."""
+
+    rows: dict[str, int] = field(default_factory=dict)
+    accepted: dict[str, int] = field(default_factory=dict)
+    rejected: dict[str, int] = field(default_factory=dict)
+    filters: list[dict[str, Any]] = field(default_factory=list)
+    empty: int = 0
+    contaminated: int = 0
+    text_bytes: int = 0
+
+
+def ingest_totals(parts: Iterable[Part]) -> IngestTotals:
+    """Sum the counts of the parts."""
+    totals = IngestTotals()
+    for part in parts:
+        counts = part.counts
+        for name in ("rows", "accepted", "rejected"):
+            _add_to(getattr(totals, name), counts[name])
+        totals.empty += counts["empty"]
+        totals.contaminated += counts["contaminated"]
+        totals.text_bytes += counts["text_bytes"]
+        if not totals.filters:
+            totals.filters = [{**row, "reasons": dict(row["reasons"])} for row in counts["filters"]]
+            continue
+        for row, more in zip(totals.filters, counts["filters"], strict=True):
+            row["seen"] += more["seen"]
+            row["removed"] += more["removed"]
+            _add_to(row["reasons"], more["reasons"])
+    return totals
+
+
+def _add_to(counts: dict[str, int], more: dict[str, int]) -> None:
+    for key, n in more.items():
+        counts[key] = counts.get(key, 0) + n
+
+
+def collect_statistics(
+    corpus: Corpus,
+    fates: NDArray[np.uint8],
+    clusters: Clusters,
+    removed: DuplicateCounts,
+    evaluation: dict[str, Any] | None,
+) -> dict[str, Any]:
+    """Return what the manifest and the report say of the way from rows to pools; the same for any number of tasks."""
+    totals = ingest_totals(corpus.parts)
+    tokens = corpus.column("tokens").astype(np.int64)
+    ends = {
+        "validation": (int((fates == VALIDATION).sum()), int(tokens[fates == VALIDATION].sum())),
+        "pool": (int((fates == TRAIN).sum()), int(tokens[fates == TRAIN].sum())),
+    }
+    return {
+        "waterfall": _waterfall(totals, removed, ends, int(tokens.sum()), evaluation is not None),
+        "sources": _by_source(corpus, fates, tokens, totals),
+        "rejected": dict(sorted(totals.rejected.items())),
+        "filters": totals.filters,
+        "text_bytes": totals.text_bytes,
+        "document_lengths": _histogram(tokens[fates != REMOVED]),
+        "cluster_sizes": _histogram(clusters.sizes),
+        "evaluation": evaluation,
+    }
+
+
+def _waterfall(
+    totals: IngestTotals, removed: DuplicateCounts, ends: dict[str, tuple[int, int]], tokens: int, decontaminated: bool
+) -> list[dict[str, Any]]:
+    """Return steps in order: {"step", "documents", "tokens"}, the first what was read, the next what each took away,
+    the last what is in the pool. Tokens are known (not null) from encoding on."""
+    steps: list[tuple[str, int, int | None]] = [
+        ("rows read", sum(totals.rows.values()), None),
+        ("unusable rows", -sum(totals.rejected.values()), None),
+    ]
+    steps += [(f"filter {row['name']}", -row["removed"], None) for row in totals.filters]
+    steps.append(("empty", -totals.empty, None))
+    if decontaminated:
+        steps.append(("contaminated", -totals.contaminated, None))
+    steps += [
+        ("encoded", sum(totals.accepted.values()), tokens),
+        ("exact duplicates", -removed.exact_documents, -removed.exact_tokens),
+        ("near-duplicates", -removed.near_documents, -removed.near_tokens),
+    ]
+    if ends["validation"][0]:
+        steps.append(("validation pool", -ends["validation"][0], -ends["validation"][1]))
+    steps.append(("pool", *ends["pool"]))
+    return [{"step": step, "documents": n, "tokens": t} for step, n, t in steps]
+
+
+def _by_source(
+    corpus: Corpus, fates: NDArray[np.uint8], tokens: NDArray[np.int64], totals: IngestTotals
+) -> dict[str, dict[str, int]]:
+    source = corpus.column("source")
+    table = {}
+    for i, name in enumerate(corpus.sources):
+        kept = (source == i) & (fates != REMOVED)
+        row = {"rows": totals.rows.get(name, 0), "encoded": totals.accepted.get(name, 0)}
+        table[name] = row | {"documents": int(kept.sum()), "tokens": int(tokens[kept].sum())}
+    return table
+
+
+def _histogram(values: NDArray[np.int64]) -> list[list[int]]:
+    """Return [[lower edge, count], ...] over powers of two, from the first to the last that is not empty."""
+    if not len(values):
+        return []
+    exponent = np.floor(np.log2(values)).astype(int)
+    counts = np.bincount(exponent)
+    return [[1 << e, int(counts[e])] for e in range(int(exponent.min()), len(counts))]
+
+
+def versions(config: Build, tokenizer: Tokenizer) -> dict[str, str]:
+    """Return the versions of what decides the bytes; for a `python` source those of all distributions it reads."""
+    names = ["epochal", "datatrove", "numpy", "rensa", tokenizer.engine_name]
+    found = {name: importlib.metadata.version(name) for name in names}
+    if any(source.format == "python" for source in config.sources):
+        found |= {d.metadata["Name"].lower(): d.version for d in importlib.metadata.distributions()}
+    return dict(sorted(found.items())) | {"python": platform.python_version()}
+
+
+def finish_pool(
+    work: str, layout: PoolLayout, name: str, config: Build, tokenizer: Tokenizer, statistics: dict[str, Any]
+) -> None:
+    """Complete the pool in `layout.folder`: everything but its shards, which are there, and the manifest last."""
+    folder = layout.folder
+    written = read_written(folder)
+    if [shard.number for shard in written] != list(range(layout.n_shards)):
+        raise WorkError(f"{folder} lacks shards that its tasks reported: remove {work} and build again")
+    n_documents = join_rows(folder, os.path.join(folder, DOCUMENTS_NAME), [s.name for s in config.sources])
+    entries = [
+        mds.index_entry(mds.shard_name(s.number), s.samples, s.bytes, s.xxh64, layout.seq_len, layout.dtype)
+        for s in written
+    ]
+    _write(os.path.join(folder, INDEX_NAME), mds.dump_index(entries))
+    manifest = Manifest(
+        kind="pool",
+        name=name,
+        fingerprint="",
+        documents=n_documents,
+        tokens=layout.n_tokens,
+        samples=layout.n_samples,
+        shards=len(written),
+        seq_len=layout.seq_len,
+        dtype=layout.dtype,  # type: ignore[arg-type]
+        seed=config.seed,
+        tokenizer=tokenizer.info,
+        content=[Content(xxh64=s.xxh64, samples=s.samples) for s in written],
+        config=config.identity(),
+        statistics=statistics,
+        versions=versions(config, tokenizer),
+    )
+    manifest = manifest.model_copy(update={"fingerprint": fingerprint(manifest)})
+    if layout.code == TRAIN:
+        _account_tables(work, folder)
+        shards = tuple(
+            Shard(mds.shard_name(s.number), os.path.join(folder, mds.shard_name(s.number)), s.samples, s.bytes, s.xxh64)
+            for s in written
+        )
+        write_report(Artifact(folder, manifest, shards), os.path.join(folder, "report.html"))
+    shutil.rmtree(os.path.join(folder, "rows"))
+    files = {mds.shard_name(s.number): FileInfo(bytes=s.bytes, xxh64=s.xxh64) for s in written}
+    files |= _hash_files(folder, set(files) | {MANIFEST_NAME})
+    _write(os.path.join(folder, MANIFEST_NAME), dump_manifest(manifest.model_copy(update={"files": files})))
+    _flush_to_disk(folder)
+
+
+def _account_tables(work: str, folder: str) -> None:
+    """Put the tables of what was left out beside the pool: duplicates, rejects, contaminated."""
+    shutil.copyfile(os.path.join(work, "duplicates.parquet"), os.path.join(folder, "duplicates.parquet"))
+    _join_tables(work, "rejects", REJECTED, folder)
+    _join_tables(work, "contaminated", CONTAMINATED, folder)
+
+
+def _join_tables(work: str, name: str, schema: pa.Schema, folder: str) -> None:
+    """Join the tasks' tables into one, sorted by all columns."""
+    parts = os.path.join(work, "parts")
+    paths = sorted(os.path.join(parts, n) for n in os.listdir(parts) if n.endswith(f"-{name}.parquet"))
+    table = pa.concat_tables([pq.read_table(path) for path in paths])
+    # Arrow sorts no fixed-size binary, which keys are.
+    sortable = pa.schema([f.with_type(pa.binary()) if pa.types.is_fixed_size_binary(f.type) else f for f in schema])
+    table = table.cast(sortable).sort_by([(column, "ascending") for column in schema.names]).cast(schema)
+    pq.write_table(table.combine_chunks(), os.path.join(folder, f"{name}.parquet"))
+
+
+def _hash_files(folder: str, known: set[str]) -> dict[str, FileInfo]:
+    found = {}
+    for name in sorted(set(os.listdir(folder)) - known):
+        path = os.path.join(folder, name)
+        if name.endswith(".partial"):
+            os.unlink(path)  # a killed task's unfinished shard
+            continue
+        with open(path, "rb") as f:
+            data = f.read()
+        found[name] = FileInfo(bytes=len(data), xxh64=mds.xxh64(data))
+    return found
+
+
+def _write(path: str, text: str) -> None:
+    with open(path, "w", encoding="utf-8") as f:
+        f.write(text)
+
+
+def _flush_to_disk(folder: str) -> None:
+    """Have the disk hold every file before the folder is renamed into place."""
+    for name in os.listdir(folder):
+        descriptor = os.open(os.path.join(folder, name), os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)

@@ -1,0 +1,84 @@
+"""Match: which documents agree with which. Each task takes one bucket of the signatures (or the keys, for exact
+duplicates), sorts its values and links neighbours that are equal: time n log n whatever collides, memory one bucket.
+
+Documents are numbered across parts in order of part and row; the numbers mean nothing outside a build.
+"""
+
+import os
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+from datatrove.pipeline.base import PipelineStep
+from numpy.typing import NDArray
+
+from ..tokenize.parts import Part
+from .words import mix
+
+Edges = NDArray[np.int64]
+"""Shape (n, 2): numbers of two documents that are duplicates of each other."""
+
+
+def open_parts(work: str) -> list[Part]:
+    """Return the parts of a build in order of rank."""
+    folder = os.path.join(work, "parts")
+    names = sorted(n for n in os.listdir(folder) if n.startswith("part-") and "." not in n)
+    return [Part(os.path.join(folder, n)) for n in names if os.path.isdir(os.path.join(folder, n))]
+
+
+def exact_edges(parts: list[Part]) -> Edges:
+    """Link documents whose keys are equal."""
+    hi = np.concatenate([np.asarray(p.documents["key_hi"]) for p in parts])
+    lo = np.concatenate([np.asarray(p.documents["key_lo"]) for p in parts])
+    order = np.lexsort((lo, hi))
+    same = (hi[order[1:]] == hi[order[:-1]]) & (lo[order[1:]] == lo[order[:-1]])
+    return _linked(order, same)
+
+
+def bucket_edges(parts: list[Part], bucket: int) -> Edges:
+    """Link documents whose signatures agree in all hashes of `bucket`."""
+    values, numbers = [], []
+    first = 0
+    for part in parts:
+        signed = np.flatnonzero(part.documents["signed"])
+        values.append(_fold(part.bucket(bucket)[signed]))
+        numbers.append(signed + first)
+        first += part.n_documents
+    value, number = np.concatenate(values), np.concatenate(numbers)
+    order = np.argsort(value, kind="stable")
+    return _linked(number[order], value[order[1:]] == value[order[:-1]])
+
+
+def _linked(numbers: NDArray[np.int64], same: NDArray[np.bool_]) -> Edges:
+    return np.stack([numbers[:-1][same], numbers[1:][same]], axis=1).astype(np.int64)
+
+
+def _fold(hashes: NDArray[np.uint32]) -> NDArray[np.uint64]:
+    """Return one 64-bit value per row; rows that differ collide with probability 2^-64."""
+    folded = np.zeros(len(hashes), np.uint64)
+    for column in hashes.T:
+        folded = mix(folded * np.uint64(0x9E3779B97F4A7C15) + column + np.uint64(1))
+    return folded
+
+
+class Match(PipelineStep):
+    """Task 0 links exact duplicates, task 1 + b links those that agree in bucket b."""
+
+    name = "Match"
+    type = "epochal"
+
+    def __init__(self, work: str) -> None:
+        super().__init__()
+        self.work = work
+
+    def run(self, data: Any = None, rank: int = 0, world_size: int = 1) -> Iterator[Any]:
+        """Write `edges/<rank>.npy`. Yields nothing."""
+        parts = open_parts(self.work)
+        edges = exact_edges(parts) if rank == 0 else bucket_edges(parts, rank - 1)
+        folder = os.path.join(self.work, "edges")
+        os.makedirs(folder, exist_ok=True)
+        partial = os.path.join(folder, f"{rank:05d}.{os.getpid()}.partial")
+        with open(partial, "wb") as f:
+            np.save(f, edges)
+        os.replace(partial, os.path.join(folder, f"{rank:05d}.npy"))
+        yield from ()

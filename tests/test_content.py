@@ -1,0 +1,21 @@
+import pytest
+
+from epochal.datapipe.content import content_key, normalise, place, validation_order
+
+
+@pytest.mark.parametrize(
+    ("text", "normalised"),
+    [("  a\r\nb\rc \n", "a\nb\nc"), ("e\u0301", "é"), ("\u3000x\u00a0", "x"), (" \n\t", ""), ("1  2", "1  2")],
+)
+def test_normalised_text(text, normalised):
+    assert normalise(text) == normalised
+    assert normalise(normalised) == normalised
+
+
+def test_golden_vectors():
+    """Others must be able to reimplement these; a change here is a change of format."""
+    key = content_key("Hello world")
+    assert key.hex() == "ff734a0b6c5d9e0f3900c2422d8cc5e1"
+    assert place(key, 0).hex() == "f818cc6930da2baf596a3f524045cbf4"
+    assert place(key, 1).hex() == "17044104845fe9b065d2f5b343263520"
+    assert validation_order(key, 0) == 0xB499E0DD6AC87B2

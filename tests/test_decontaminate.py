@@ -1,0 +1,66 @@
+import gzip
+import json
+
+import pytest
+
+from epochal.datapipe.decontaminate import Decontaminator, build_index
+from epochal.datapipe.words import split_words
+from epochal.shards.errors import RequestError
+
+ITEM = {
+    "query": "Cooking: A man stands at a stove and cracks three brown eggs",
+    "choices": ["into a hot pan while he keeps smiling", "onto the floor"],
+    "gold": 0,
+}
+
+
+@pytest.fixture
+def find(tmp_path):
+    def find(documents, items=(ITEM,), n=13):
+        path = tmp_path / "items.jsonl.gz"
+        path.write_bytes(gzip.compress("\n".join(json.dumps(item) for item in items).encode()))
+        return Decontaminator(build_index([str(path)], n)).find(documents, split_words(documents))
+
+    return find
+
+
+def test_a_document_with_the_question_and_its_answer_is_found_whatever_its_case_and_punctuation(find):
+    document = "Intro. cooking -- a MAN stands at a stove, and cracks three brown eggs into a hot pan! The end."
+    (hit,) = find(["something else", document])
+    assert (hit.document, hit.file, hit.row) == (1, "items.jsonl.gz", 0)
+    assert len(hit.ngram.split()) == 13
+
+
+def test_an_ngram_across_question_and_answer_is_found(find):
+    assert find(["x stove and cracks three brown eggs into a hot pan while he keeps smiling y"])
+
+
+def test_twelve_shared_words_are_not_thirteen(find):
+    words = ["cooking", "a", "man", "stands", "at", "a", "stove", "and", "cracks", "three", "brown", "eggs"]
+    assert find([" ".join(words)], n=12)
+    assert not find([" ".join(words[:12])], n=13)
+
+
+def test_each_item_of_a_document_is_reported_once_in_order(find):
+    items = [ITEM, {"context": "one two three four five six seven", "continuation": "eight nine ten eleven twelve 13"}]
+    text = (
+        "one two three four five six seven eight nine ten eleven twelve 13 " + ITEM["query"] + " " + ITEM["choices"][0]
+    )
+    assert [(h.document, h.row) for h in find([text, text], items)] == [(0, 0), (0, 1), (1, 0), (1, 1)]
+
+
+def test_items_shorter_than_an_ngram_are_counted(tmp_path):
+    path = tmp_path / "a.jsonl"
+    path.write_text(json.dumps({"q": "too short"}) + "\n" + json.dumps(ITEM) + "\n")
+    index = build_index([str(path)], 13)
+    assert index.too_short == 1
+    assert index.file_summary()[0]["items"] == 2
+
+
+@pytest.mark.parametrize(("content", "message"), [(None, "does not exist"), ("{bad\n", "row 1 is no JSON")])
+def test_bad_evaluation_files_are_refused(tmp_path, content, message):
+    path = tmp_path / "items.jsonl"
+    if content is not None:
+        path.write_text(content)
+    with pytest.raises(RequestError, match=message):
+        build_index([str(path)], 13)
