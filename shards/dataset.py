@@ -17,6 +17,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
+import torch
 import torch.distributed as dist
 from filelock import FileLock
 from numpy.typing import NDArray
@@ -214,8 +215,10 @@ class RepeatedDataset(StreamingDataset):
 
     def loader(self, num_workers: int = 0, **options: Any) -> DataLoader:
         """Return a DataLoader of this dataset; `options` are DataLoader's. Batches are dicts of int64 tensors."""
-        size = None if self.batched else self.batch_size
-        return DataLoader(self, batch_size=size, num_workers=num_workers, **options)
+        if self.batched:
+            return DataLoader(self, batch_size=None, num_workers=num_workers, **options)
+        options = {"collate_fn": collate} | options
+        return DataLoader(self, batch_size=self.batch_size, num_workers=num_workers, **options)
 
     def get_item(self, sample_id: int, retry: int = 7) -> Sample:
         """Return one sample by its id: tokens, sample_id and n_tokens."""
@@ -315,6 +318,15 @@ class RepeatedDataset(StreamingDataset):
         for shard in shards[np.argsort(first)].tolist():
             if states[shard] == _ShardState.REMOTE:
                 threads.submit(self.prepare_shard, shard, False)
+
+
+def collate(samples: list[Sample]) -> dict[str, torch.Tensor]:
+    """Return a batch of samples: int64 tensors, tokens (k, seq_len), the others (k,).
+
+    What torch's own function returns, without its threads, which wait for each other where cores are shared.
+    """
+    batch = {k: torch.tensor([s[k] for s in samples]) for k in ("position", "sample_id", "n_tokens")}
+    return {"tokens": torch.from_numpy(np.stack([s["tokens"] for s in samples]))} | batch
 
 
 class _Spans:
