@@ -15,7 +15,9 @@ from typing import NoReturn
 COMMANDS: dict[str, tuple[str, str]] = {
     "build": ("datapipe.commands", "text -> pool and validation pool"),
     "carve": ("shards.commands", "pool -> subset with an exact number of unique tokens"),
-    "plan": ("shards.commands", "how a token budget repeats a subset: passes, steps, samples"),
+    "plan": ("shards.repetition_commands", "how a token budget repeats a subset: passes, steps, samples"),
+    "order": ("shards.repetition_commands", "which samples a run reads at which positions"),
+    "audit": ("shards.repetition_commands", "whether a run trained on exactly the samples of its plan"),
     "show": ("shards.commands", "what an artifact is: counts, fingerprint, parent"),
     "verify": ("shards.commands", "recompute every hash and count of an artifact from its bytes"),
 }

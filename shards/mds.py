@@ -71,6 +71,15 @@ def xxh64(data: bytes) -> str:
     return xxhash.xxh64_hexdigest(data)
 
 
+def xxh64_file(path: str) -> str:
+    """Return the xxh64 of the file at `path`, read in pieces. Raises FileNotFoundError."""
+    hasher = xxhash.xxh64()
+    with open(path, "rb", buffering=0) as f:
+        while piece := f.read(1 << 22):
+            hasher.update(piece)
+    return hasher.hexdigest()
+
+
 def index_entry(
     basename: str, n_samples: int, n_bytes: int, file_hash: str, seq_len: int, dtype: str
 ) -> dict[str, Any]:

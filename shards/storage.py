@@ -6,7 +6,6 @@ import posixpath
 import shutil
 import uuid
 from collections.abc import Iterator
-from functools import cache
 from typing import Any
 
 from .errors import RequestError
@@ -22,9 +21,11 @@ def local_path(path: str) -> str:
     return path.removeprefix("file://")
 
 
-@cache
 def filesystem(protocol: str) -> Any:
-    """Return the fsspec file system of `protocol`; credentials come from the environment as fsspec documents."""
+    """Return the fsspec file system of `protocol`; credentials come from the environment as fsspec documents.
+
+    fsspec keeps the instances itself, one set a process: one that was inherited through fork would refuse to work.
+    """
     import fsspec
 
     try:
@@ -54,6 +55,14 @@ def read_bytes(path: str) -> bytes:
         return bytes(filesystem(path.split("://", 1)[0]).cat_file(path))
     with open(local_path(path), "rb") as f:
         return f.read()
+
+
+def copy_file(source: str, target: str) -> None:
+    """Copy the file at `source` (local or URL) to the local path `target`. Raises FileNotFoundError."""
+    if is_url(source):
+        filesystem(source.split("://", 1)[0]).get_file(source, target)
+    else:
+        shutil.copyfile(local_path(source), target)
 
 
 def write_atomic(path: str, data: bytes) -> None:

@@ -1,0 +1,406 @@
+"""The dataset of a run: StreamingDataset's downloads and cache under the order of a Plan.
+
+A run is one epoch. Global batch b holds the positions [b * G, (b + 1) * G) whatever the ranks and workers: rank r of R
+reads the r-th contiguous share of G / R of them, and of its batches worker w of W reads every W-th, which is the order
+in which a DataLoader asks its workers. The last batch may be short: of its L positions, rank r reads those from
+floor(L * r / R) to floor(L * (r + 1) / R). Nothing is padded, dropped or read twice.
+"""
+
+import atexit
+import contextlib
+import fcntl
+import os
+import tempfile
+import time
+from collections.abc import Generator, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+import torch.distributed as dist
+from filelock import FileLock
+from numpy.typing import NDArray
+from streaming.base.dataset import StreamingDataset, _ShardState
+from streaming.base.distributed import all_gather_object, get_world_size, maybe_init_dist
+from streaming.base.shared import SharedMemory
+from torch.utils.data import DataLoader
+
+from . import storage
+from .artifact import open_artifact
+from .errors import EpochalError, RequestError, WorkError
+from .plan import Plan
+from .samples import SampleReader, shared_array
+from .stream import ArtifactStream, default_cache, patiently
+
+STATE_VERSION = 1
+
+Sample = dict[str, Any]
+
+_IDS_AHEAD = 4096
+"""Positions of a worker whose ids are computed in one go, after a quick start: enough to make them cheap."""
+
+_DOWNLOADS_AHEAD = 4
+"""Downloads that a worker runs beside the reading."""
+
+
+class RepeatedDataset(StreamingDataset):
+    """Iterates a rank's share of `plan` over the artifact at `root`.
+
+    It yields samples, dicts of
+
+        tokens     int64 array (seq_len,); PAD ids only at the end of the subset's last sample
+        position   int, place in the whole run
+        sample_id  int, place in the subset
+        n_tokens   int, real tokens, seq_len or less for the subset's last sample
+
+    or, if `batched`, a rank's share of a whole batch at a time: the same keys, int64 arrays (k, seq_len) and (k,).
+    Use `loader()` for a DataLoader with the batch size that belongs to either.
+
+    root: path or URL (s3://, gs://, hf://, file://) of a pool or subset. plan: its `subset` must be that artifact.
+    global_batch: samples of a step over all ranks. cache: folder for downloads; needed for nothing local, which is
+    read in place unless `cache` is given; URLs use $EPOCHAL_CACHE or ~/.cache/epochal without it. cache_limit: bytes;
+    at least four times the largest shard; coldest shards are evicted. As the order is shuffled over the whole subset,
+    a limit below its size makes most samples a download. verify: compare each shard with its hash when it is first
+    opened, which reads it once from end to end. replication: so many consecutive ranks get the same samples (for
+    tensor parallelism). download_attempts: see ArtifactStream.
+
+    Raises RequestError when the artifact, the plan, the batch and the ranks do not fit together; on every rank when
+    it happens on one of them. Iterating raises WorkError when a shard is gone, damaged or cannot be downloaded.
+    """
+
+    def __init__(
+        self,
+        root: str,
+        plan: Plan,
+        *,
+        global_batch: int,
+        batched: bool = False,
+        cache: str | None = None,
+        cache_limit: int | None = None,
+        verify: bool = True,
+        replication: int | None = None,
+        download_attempts: int = 5,
+    ) -> None:
+        destroy = maybe_init_dist()
+        try:
+            stream, problem = None, None
+            try:
+                device_batch = _device_batch(plan, global_batch, batched, replication)
+                stream = _open_stream(root, plan, cache, cache_limit, download_attempts)
+            except Exception as error:  # whatever it is, the other ranks must hear of it instead of waiting
+                problem = error
+            settings = {"global batch": global_batch, "batched": batched, "replication": replication}
+            with _one_at_a_time():
+                _agree(plan, settings, problem)
+                assert stream is not None, "a rank without a stream has raised"
+                super().__init__(
+                    streams=[stream],
+                    batch_size=device_batch,
+                    cache_limit=cache_limit,
+                    replication=replication,
+                    predownload=device_batch,
+                )
+                self._forget_names()
+        finally:
+            if destroy:
+                dist.destroy_process_group()
+        self.plan = plan
+        self.global_batch = global_batch
+        self.batched = batched
+        self.artifact = stream.artifact
+        self._start = shared_array(1, np.int64)
+        self._reader = SampleReader(
+            stream.files, plan.seq_len, self.artifact.manifest.dtype, verify, None if stream.in_place else self._fetch
+        )
+        self._in_place = stream.in_place
+        self._count_samples()
+        if not self._in_place:
+            os.makedirs(stream.local, exist_ok=True)
+            self._cache_filelock_path = os.path.join(stream.local, ".lock")
+
+    def _count_samples(self) -> None:
+        """Set what StreamingDataset knows of samples, of which it was told one a shard."""
+        self.samples_per_shard = np.array([f.samples for f in self._reader.shards], np.int64)
+        self.sample_offset_per_shard = self.samples_per_shard.cumsum() - self.samples_per_shard
+        for shard, file in zip(self.shards, self._reader.shards, strict=True):
+            shard.samples = file.samples
+        self.num_samples = self.epoch_size = self.plan.samples
+        self.samples_per_stream[:] = self.plan.samples
+        self.spanner: Any = _Spans(self._reader)
+
+    def _forget_names(self) -> None:
+        """Take the names off the shared memory, which all ranks have mapped by now: nothing can be left behind.
+
+        Forked workers inherit the mapping; what is pickled (spawn) goes without it, see `__getstate__`.
+        """
+        arrays = (self._next_epoch.arr, self._cache_usage.arr, self._shared_barrier._arr)
+        shared: list[SharedMemory] = [self._locals_shm, self._shard_states.shm, self._shard_access_times.shm]
+        for memory in shared + [array.shm for array in arrays]:
+            atexit.unregister(memory.cleanup)
+            for block in memory.created_shms:
+                with contextlib.suppress(FileNotFoundError):
+                    block.unlink()
+
+    def __getstate__(self) -> dict[str, Any]:
+        if not self._in_place:
+            raise RequestError("a dataset with a cache cannot be sent to a spawned process: use fork, or read in place")
+        shared = ("_locals_shm", "_next_epoch", "_cache_usage", "_shared_barrier", "_shard_states")
+        return {k: v for k, v in self.__dict__.items() if k not in (*shared, "_shard_access_times")}
+
+    # -- sizes --------------------------------------------------------------------------------------------------
+
+    def __len__(self) -> int:
+        """Return what this rank yields over a whole run from position 0: samples, or batches if `batched`."""
+        steps = self.plan.steps(self.global_batch)
+        if self.batched:
+            return steps
+        begin, end = self._share(0, steps - 1)
+        return (steps - 1) * self._rank_batch + end - begin
+
+    @property
+    def steps(self) -> int:
+        """Global batches of the whole run."""
+        return self.plan.steps(self.global_batch)
+
+    @property
+    def max_seq_len(self) -> int:
+        """Tokens of a sample, PAD included (the name that Composer looks for)."""
+        return self.plan.seq_len
+
+    @property
+    def _rank_batch(self) -> int:
+        return self.global_batch // self._parallel_rank_world.num_ranks
+
+    def _share(self, start: int, batch: int) -> tuple[int, int]:
+        """Return the positions [begin, end) of this rank in batch number `batch` after position `start`."""
+        world = self._parallel_rank_world
+        first = start + batch * self.global_batch
+        size = min(self.global_batch, self.plan.positions - first)
+        return first + size * world.rank // world.num_ranks, first + size * (world.rank + 1) // world.num_ranks
+
+    # -- state --------------------------------------------------------------------------------------------------
+
+    def state_dict(self, num_samples: int, from_beginning: bool) -> dict[str, Any]:
+        """Return the state after `num_samples` samples over all ranks, counted from the run's beginning or, if not
+        `from_beginning`, from where this process began: the position and the plan. The arguments are Composer's.
+        """
+        position = num_samples if from_beginning else self.start_position + num_samples
+        self._check_start(position)
+        return {"state_version": STATE_VERSION, "position": position, "plan": self.plan.to_dict()}
+
+    def load_state_dict(self, obj: dict[str, Any]) -> None:
+        """Continue at the position of a state, with any number of ranks and workers and any batch size.
+
+        Raises RequestError when the state is none of ours, or of another plan or subset; it says what differs.
+        """
+        if not isinstance(obj, dict) or obj.get("state_version") != STATE_VERSION:
+            raise RequestError("the checkpoint holds no state of an epochal dataset (or one of another version)")
+        theirs = Plan.from_dict(obj["plan"])
+        if theirs != self.plan:
+            raise RequestError(f"the checkpoint is of another run: {self.plan.difference(theirs)} (this run)")
+        self._check_start(obj["position"])
+        self._start[0] = obj["position"]
+
+    def _check_start(self, position: int) -> None:
+        if not isinstance(position, int) or not 0 <= position <= self.plan.positions:
+            raise RequestError(f"the state's position {position} is not within the run's {self.plan.positions}")
+
+    @property
+    def start_position(self) -> int:
+        """Where iterating begins: 0, or the position that was loaded. Workers that live on see a new one."""
+        return int(self._start[0])
+
+    # -- reading ------------------------------------------------------------------------------------------------
+
+    def loader(self, num_workers: int = 0, **options: Any) -> DataLoader:
+        """Return a DataLoader of this dataset; `options` are DataLoader's. Batches are dicts of int64 tensors."""
+        size = None if self.batched else self.batch_size
+        return DataLoader(self, batch_size=size, num_workers=num_workers, **options)
+
+    def get_item(self, sample_id: int, retry: int = 7) -> Sample:
+        """Return one sample by its id: tokens, sample_id and n_tokens."""
+        tokens = self._reader.read([sample_id])[0]
+        return {"tokens": tokens, "sample_id": sample_id, "n_tokens": int(self.plan.n_tokens([sample_id])[0])}
+
+    def __iter__(self) -> Iterator[Sample]:
+        """Iterate this rank's, or this worker's, share of the run from `start_position`."""
+        with contextlib.closing(self._batches()) as batches:
+            for batch in batches:
+                if self.batched:
+                    yield batch
+                    continue
+                columns = (batch["tokens"], *(batch[k].tolist() for k in ("position", "sample_id", "n_tokens")))
+                for tokens, position, sample_id, n_tokens in zip(*columns, strict=True):
+                    yield {"tokens": tokens, "position": position, "sample_id": sample_id, "n_tokens": n_tokens}
+
+    def _batches(self) -> Generator[Sample, None, None]:
+        with self._downloads() as download:
+            for positions, ids, sizes in self._blocks():
+                if download:
+                    self._download_ahead(download, ids)
+                begin = 0
+                for size in sizes:
+                    part = slice(begin, begin + size)
+                    begin += size
+                    yield self._batch(positions[part], ids[part])
+
+    def _blocks(self) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64], list[int]]]:
+        """Yield positions and ids of several of this worker's batches at a time, and the batches' sizes."""
+        world = self._parallel_rank_world.detect_workers()
+        start = self.start_position
+        steps = -(-(self.plan.positions - start) // self.global_batch)
+        mine = range(world.worker_of_rank, steps, world.workers_per_rank)
+        first, at_once = 0, 1
+        while first < len(mine):
+            shares = [self._share(start, step) for step in mine[first : first + at_once]]
+            first, at_once = first + at_once, max(1, min(2 * at_once, _IDS_AHEAD // self._rank_batch))
+            positions = np.concatenate([np.arange(begin, end) for begin, end in shares])
+            yield positions, self.plan.ids(positions).astype(np.int64), [end - begin for begin, end in shares]
+
+    def _batch(self, positions: NDArray[np.int64], ids: NDArray[np.int64]) -> Sample:
+        if self.cache_limit:
+            self._touch(ids)
+        tokens = self._reader.read(ids)
+        return {"tokens": tokens, "position": positions, "sample_id": ids, "n_tokens": self.plan.n_tokens(ids)}
+
+    # -- downloads ----------------------------------------------------------------------------------------------
+
+    def _fetch(self, shard_id: int) -> None:
+        """Make sure that a shard's file is in the cache (called when it was not found)."""
+        with FileLock(self._cache_filelock_path):
+            file = self._reader.shards[shard_id]
+            if self._shard_states[shard_id] == _ShardState.LOCAL and not os.path.exists(file.path):
+                self._shard_states[shard_id] = _ShardState.REMOTE
+                self.cache_usage -= file.bytes
+        self.prepare_shard(shard_id)
+        if self.cache_limit:
+            states = self._shard_states.numpy()
+            self._reader.keep_only(lambda i: states[i] == _ShardState.LOCAL)
+
+    def prepare_shard(self, shard_id: int, blocking: bool = True) -> None:
+        """Download a shard if it is not there; wait for whoever is at it, if `blocking`.
+
+        Stock leaves a shard whose download failed in the state "being downloaded", and every other worker waiting.
+        """
+        try:
+            super().prepare_shard(shard_id, blocking)
+        except BaseException:
+            self._shard_states[shard_id] = _ShardState.REMOTE
+            raise
+
+    def _touch(self, ids: NDArray[np.int64]) -> None:
+        """Note that the shards of `ids` are in use, and drop maps of those that were evicted meanwhile."""
+        shards = np.unique(self._reader.locate(ids)[0])
+        states, times = self._shard_states.numpy(), self._shard_access_times.numpy()
+        here = shards[states[shards] == _ShardState.LOCAL]
+        times[here] = time.time_ns()
+        self._reader.keep_only(lambda i: states[i] == _ShardState.LOCAL)
+
+    @contextlib.contextmanager
+    def _downloads(self) -> Iterator[ThreadPoolExecutor | None]:
+        """Yield threads that download ahead; None where that is no use: in place, or with a cache that is too small."""
+        if self._in_place or self.cache_limit:
+            yield None
+            return
+        threads = ThreadPoolExecutor(_DOWNLOADS_AHEAD, thread_name_prefix="epochal-download")
+        try:
+            yield threads
+        finally:
+            threads.shutdown(wait=True, cancel_futures=True)
+
+    def _download_ahead(self, threads: ThreadPoolExecutor, ids: NDArray[np.int64]) -> None:
+        """Begin to download the shards of `ids` in the order of their first use."""
+        shards, first = np.unique(self._reader.locate(ids)[0], return_index=True)
+        states = self._shard_states.numpy()
+        for shard in shards[np.argsort(first)].tolist():
+            if states[shard] == _ShardState.REMOTE:
+                threads.submit(self.prepare_shard, shard, False)
+
+
+class _Spans:
+    """StreamingDataset's map from sample to (shard, row), without its table of all samples."""
+
+    def __init__(self, reader: SampleReader) -> None:
+        self._reader = reader
+
+    def __getitem__(self, index: int) -> tuple[int, int]:
+        if not 0 <= index < self._reader.ends[-1]:
+            raise IndexError(f"there is no sample {index}")
+        shards, rows = self._reader.locate([index])
+        return int(shards[0]), int(rows[0])
+
+
+def _open_stream(root: str, plan: Plan, cache: str | None, cache_limit: int | None, attempts: int) -> ArtifactStream:
+    artifact = patiently(lambda: open_artifact(root), f"read {root}", attempts)
+    expected = Plan.for_artifact(artifact.manifest, plan.total_tokens, plan.seed, plan.policy)
+    if expected != plan:
+        raise RequestError(f"the plan is not for {root}: {expected.difference(plan)} (this artifact)")
+    if cache is None and storage.is_url(artifact.root):
+        cache = default_cache()
+    if cache_limit is not None:
+        largest = max(shard.bytes for shard in artifact.shards)
+        if cache is None:
+            raise RequestError("cache_limit is for a cache: name its folder, or read in place without a limit")
+        if cache_limit < 4 * largest:
+            raise RequestError(f"cache_limit must be at least {4 * largest} bytes, four of the largest shard")
+    return ArtifactStream(artifact, cache, attempts)
+
+
+def _device_batch(plan: Plan, global_batch: int, batched: bool, replication: int | None) -> int:
+    ranks = get_world_size() // (replication or 1)
+    plan.batch_samples(global_batch * plan.seq_len)
+    if global_batch % ranks:
+        raise RequestError(f"a global batch of {global_batch} samples does not divide by {ranks} ranks")
+    last = plan.positions % global_batch
+    if not batched and 0 < last < ranks:
+        raise RequestError(
+            f"the last batch has {last} samples for {ranks} ranks, so some would have no batch: use batched=True, "
+            "where they get an empty one, or another budget or batch"
+        )
+    return global_batch // ranks
+
+
+def _agree(plan: Plan, settings: dict[str, Any], problem: Exception | None) -> None:
+    """Raise on every rank when one has a problem, or another plan or setting than rank 0."""
+    if get_world_size() == 1:
+        if problem:
+            raise problem
+        return
+    everyone = all_gather_object((plan.to_dict(), settings, problem and (_status(problem), str(problem))))
+    for rank, (_, _, failure) in enumerate(everyone):
+        if failure:
+            raise (RequestError if failure[0] == 2 else WorkError)(f"rank {rank}: {failure[1]}")
+    first = Plan.from_dict(everyone[0][0])
+    for rank, (theirs, others, _) in enumerate(everyone):
+        differences = [first.difference(Plan.from_dict(theirs))]
+        differences += [f"{k} is {others[k]}, not {v}" for k, v in everyone[0][1].items() if others[k] != v]
+        if any(differences):
+            raise RequestError(f"rank {rank} has another run than rank 0: {', '.join(filter(None, differences))}")
+
+
+def _status(problem: Exception) -> int:
+    return problem.exit_status if isinstance(problem, EpochalError) else 1
+
+
+@contextlib.contextmanager
+def _one_at_a_time() -> Iterator[None]:
+    """Let one job at a time on this machine look for free shared-memory names: streaming's search is a race.
+
+    The lock is on the folder for temporary files itself: it leaves no file, and ends with the process. The local
+    leader holds it; the others wait for it in `_agree`. After a minute we go on without.
+    """
+    if int(os.environ.get("LOCAL_RANK", 0)):
+        yield
+        return
+    folder = os.open(tempfile.gettempdir(), os.O_RDONLY)
+    try:
+        deadline = time.monotonic() + 60
+        while time.monotonic() < deadline:
+            try:
+                fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except OSError:
+                time.sleep(0.01)
+        yield
+    finally:
+        os.close(folder)

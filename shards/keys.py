@@ -1,0 +1,33 @@
+"""Keys for everything that is random in a run: hashed from (seed, number, purpose), never added together.
+
+Sums of seeds and counters collide (`seed + epoch` makes the runs (1, 2) and (2, 1) the same one); hashes do not.
+"""
+
+import hashlib
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .errors import RequestError
+
+MAX_SEED = 2**63 - 1
+
+
+def check_seed(seed: int) -> int:
+    """Return `seed` if it is an integer from 0 to 2**63 - 1. Raises RequestError otherwise."""
+    if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed <= MAX_SEED:
+        raise RequestError(f"seed must be an integer from 0 to 2**63 - 1, got {seed!r}")
+    return seed
+
+
+def derive_key(purpose: str, seed: int, number: int, n_bytes: int) -> bytes:
+    """Return `n_bytes` of key for `purpose`: SHAKE-256 of the ASCII text `epochal/<purpose>/<seed>/<number>`.
+
+    `number` tells the keys of one purpose apart, such as the pass.
+    """
+    return hashlib.shake_256(f"epochal/{purpose}/{seed}/{number}".encode("ascii")).digest(n_bytes)
+
+
+def derive_words(purpose: str, seed: int, number: int, n_words: int) -> NDArray[np.uint64]:
+    """Return a key of `derive_key` as `n_words` little-endian 64-bit words, shape (n_words,)."""
+    return np.frombuffer(derive_key(purpose, seed, number, 8 * n_words), "<u8").astype(np.uint64)

@@ -1,0 +1,384 @@
+"""The plan of a run: which sample is read at which position, as arithmetic on a few numbers.
+
+A position p counts the samples of the whole run from 0. Let n be the samples of the subset:
+
+    sequential  id = p mod n
+    fixed       id = permutation with the key of pass 0 (p mod n), in every pass
+    reshuffle   id = permutation with the key of pass p div n (p mod n)
+    global      id = permutation of all n * copies slots (p) mod n, with copies = ceil(total tokens / unique tokens)
+
+docs/repetition.md is the definition for others, with test vectors.
+"""
+
+import json
+from dataclasses import asdict, dataclass
+from decimal import Decimal, InvalidOperation
+from functools import cached_property
+from typing import Any, Literal, get_args
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from .errors import RequestError, WorkError
+from .keys import check_seed, derive_words
+from .manifest import Manifest
+from .manifest import digest as json_digest
+from .permutation import MAX_SIZE, Permutation, keyed_permutation
+
+PLAN_VERSION = 1
+"""Raised whenever the same numbers would give another order, or another digest."""
+
+Policy = Literal["reshuffle", "fixed", "global", "sequential"]
+POLICIES: tuple[str, ...] = get_args(Policy)
+
+Ids = NDArray[np.uint64]
+Lanes = tuple[int, int]
+
+_CHUNK = 1 << 20
+"""Positions whose ids are held at once by what folds over a long range."""
+
+_BLOCK = 1 << 15
+"""Pairs that are mixed at once, so that the temporary arrays stay in the cache."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The order of one run. Equal plans have equal fingerprints and give the same samples in the same order.
+
+    subset: fingerprint of the artifact. samples: its samples n. unique_tokens: its tokens N, PAD never counted.
+    seq_len: tokens of a sample. start_sample: where its window of the pool begins (0 for a pool), replicate: which
+    replicate of that size it is. total_tokens: T, the budget in real tokens. seed: 0 to 2**63 - 1.
+    Raises RequestError when the numbers contradict each other or the budget is zero.
+    """
+
+    subset: str
+    samples: int
+    unique_tokens: int
+    seq_len: int
+    total_tokens: int
+    seed: int = 0
+    policy: Policy = "reshuffle"
+    replicate: int = 0
+    start_sample: int = 0
+
+    def __post_init__(self) -> None:
+        check_seed(self.seed)
+        for name in ("samples", "unique_tokens", "seq_len", "total_tokens", "replicate", "start_sample"):
+            value = getattr(self, name)
+            least = 0 if name in ("replicate", "start_sample") else 1
+            if isinstance(value, bool) or not isinstance(value, int) or value < least:
+                raise RequestError(f"{name} must be an integer of at least {least}, got {value!r}")
+        if self.policy not in POLICIES:
+            raise RequestError(f"policy must be one of {', '.join(POLICIES)}, got {self.policy!r}")
+        if self.samples != -(-self.unique_tokens // self.seq_len):
+            raise RequestError(
+                f"{self.unique_tokens} tokens make {-(-self.unique_tokens // self.seq_len)} samples of "
+                f"{self.seq_len}, not {self.samples}"
+            )
+        if self.samples * (self.copies if self.policy == "global" else 1) > MAX_SIZE:
+            raise RequestError("more than 2**48 samples cannot be shuffled together: use the policy reshuffle")
+        if not self.positions:
+            raise RequestError(
+                f"a budget of {self.total_tokens} tokens does not pay for one sample of {self.seq_len}: raise it"
+            )
+
+    # -- how long the run is ------------------------------------------------------------------------------------
+
+    @property
+    def copies(self) -> int:
+        """Passes that are begun: ceil(T / N). The policy `global` shuffles so many copies together."""
+        return -(-self.total_tokens // self.unique_tokens)
+
+    @property
+    def padding(self) -> int:
+        """PAD ids in the last sample, 0 to seq_len - 1."""
+        return self.samples * self.seq_len - self.unique_tokens
+
+    @cached_property
+    def positions(self) -> int:
+        """P: as many samples as the budget pays for. Short of T by less than one sample; exactly T for whole passes."""
+        low, high = 0, self.copies * self.samples
+        while low < high:
+            middle = (low + high + 1) // 2
+            if self.tokens_before(middle) <= self.total_tokens:
+                low = middle
+            else:
+                high = middle - 1
+        return low
+
+    @property
+    def tokens(self) -> int:
+        """Real tokens of the whole run: T, or less than one sample short of it."""
+        return self.tokens_before(self.positions)
+
+    def tokens_before(self, position: int) -> int:
+        """Return the real tokens in positions [0, position): only the last sample of the subset holds PAD."""
+        return position * self.seq_len - self.padding * self._tails_before(position)
+
+    def _tails_before(self, position: int) -> int:
+        """Return how often the subset's last sample comes in positions [0, position)."""
+        if not self.padding:
+            return 0
+        if self.policy == "global":
+            return int(np.searchsorted(self._tail_positions, position))
+        passes, place = divmod(position, self.samples)
+        return passes + bool(place and self._places([self.samples - 1], passes)[0] < place)
+
+    @cached_property
+    def _tail_positions(self) -> Ids:
+        slots = np.arange(self.copies, dtype=np.uint64) * np.uint64(self.samples) + np.uint64(self.samples - 1)
+        return np.sort(self._permutation(0).inverse(slots))
+
+    def n_tokens(self, ids: ArrayLike) -> NDArray[np.int64]:
+        """Return the real tokens of each sample in `ids`, int64 of the same shape: seq_len, less for the last one."""
+        last = np.asarray(ids) == self.samples - 1
+        return np.where(last, self.seq_len - self.padding, self.seq_len).astype(np.int64)
+
+    # -- the order ----------------------------------------------------------------------------------------------
+
+    def _permutation(self, number: int) -> Permutation:
+        if self.policy == "global":
+            return keyed_permutation(self.samples * self.copies, "order/global", self.seed, 0)
+        return keyed_permutation(self.samples, "order/pass", self.seed, 0 if self.policy == "fixed" else number)
+
+    def ids(self, positions: range | ArrayLike) -> Ids:
+        """Return the sample at each position, uint64 of shape (k,).
+
+        positions: a range (step 1), or integers of shape (k,) in any order. Every policy but `global` is defined for
+        all positions from 0; `global` ends after samples * copies. Raises RequestError outside of that.
+        """
+        if isinstance(positions, range) and self.policy != "global":
+            return self._range_ids(positions)
+        wanted = _as_positions(positions)
+        if not len(wanted):
+            return wanted
+        if self.policy == "global":
+            if int(wanted.max()) >= self.samples * self.copies:
+                raise RequestError(f"the order has {self.samples * self.copies} positions, {wanted.max()} is none")
+            return self._permutation(0).forward(wanted) % np.uint64(self.samples)
+        passes, places = np.divmod(wanted, np.uint64(self.samples))
+        if self.policy == "sequential":
+            return places
+        if self.policy == "fixed":
+            return self._permutation(0).forward(places)
+        out = np.empty(len(wanted), np.uint64)
+        for number in np.unique(passes):
+            where = np.flatnonzero(passes == number)
+            out[where] = self._permutation(int(number)).forward(places[where])
+        return out
+
+    def _range_ids(self, positions: range) -> Ids:
+        """Return `ids` of a range pass by pass, which saves the division of each position."""
+        _check_range(positions)
+        parts, begin = [], positions.start
+        while begin < positions.stop:
+            pass_, place = divmod(begin, self.samples)
+            stop = min(self.samples, place + positions.stop - begin)
+            places = np.arange(place, stop, dtype=np.uint64)
+            parts.append(places if self.policy == "sequential" else self._permutation(pass_).forward(places))
+            begin += stop - place
+        return np.concatenate(parts) if parts else np.empty(0, np.uint64)
+
+    def position_of(self, ids: ArrayLike, pass_: int) -> Ids:
+        """Return where each sample comes in pass `pass_` (for `global`: where its copy `pass_` lies), uint64 (k,).
+
+        A result of at least `positions` means that the run ends before. Raises RequestError for an unknown sample.
+        """
+        wanted = self._as_ids(ids)
+        if pass_ < 0 or (self.policy == "global" and pass_ >= self.copies):
+            raise RequestError(f"there is no pass {pass_} in this order")
+        offset = np.uint64(pass_ * self.samples)
+        if self.policy == "global":
+            return self._permutation(0).inverse(wanted + offset)
+        return self._places(wanted, pass_) + offset
+
+    def _places(self, ids: ArrayLike, pass_: int) -> Ids:
+        wanted = np.asarray(ids, np.uint64)
+        return wanted if self.policy == "sequential" else self._permutation(pass_).inverse(wanted)
+
+    def _as_ids(self, ids: ArrayLike) -> Ids:
+        wanted = np.atleast_1d(np.asarray(ids))
+        if wanted.dtype.kind not in "iu" or (len(wanted) and not 0 <= wanted.min() <= wanted.max() < self.samples):
+            raise RequestError(f"sample ids are integers from 0 to {self.samples - 1}")
+        return wanted.astype(np.uint64)
+
+    # -- what was seen ------------------------------------------------------------------------------------------
+
+    def exposures(self, position: int, ids: ArrayLike | None = None) -> NDArray[np.int64]:
+        """Return how often each sample comes in positions [0, position), int64 (k,), for `ids` or for all samples.
+
+        Computed from the inverse permutation, without walking the run: O(1) a sample (`global`: O(copies)).
+        """
+        wanted = np.arange(self.samples, dtype=np.uint64) if ids is None else self._as_ids(ids)
+        self._check_position(position)
+        if self.policy == "global":
+            seen = np.zeros(len(wanted), np.int64)
+            for copy in range(self.copies):
+                seen += self.position_of(wanted, copy) < position
+            return seen
+        passes, place = divmod(position, self.samples)
+        return passes + (self._places(wanted, passes) < place).astype(np.int64)
+
+    def histogram(self, position: int) -> dict[int, int]:
+        """Return {exposures: number of samples that have been seen so often} for positions [0, position).
+
+        Closed form; only `global` has to look at every sample.
+        """
+        self._check_position(position)
+        if self.policy == "global":
+            times, counts = np.unique(self.exposures(position), return_counts=True)
+            return dict(zip(times.tolist(), counts.tolist(), strict=True))
+        passes, place = divmod(position, self.samples)
+        return {k: v for k, v in ((passes, self.samples - place), (passes + 1, place)) if v}
+
+    def _check_position(self, position: int) -> None:
+        if not 0 <= position <= self.copies * self.samples:
+            raise RequestError(f"position must lie in 0 to {self.copies * self.samples}, got {position}")
+
+    # -- the digest ---------------------------------------------------------------------------------------------
+
+    def digest(self, start: int, stop: int) -> str:
+        """Return the order-free digest of positions [start, stop): 32 hexadecimal digits. See `fold`."""
+        if not 0 <= start <= stop <= self.positions:
+            raise RequestError(f"positions {start} to {stop} are not within the run's 0 to {self.positions}")
+        first = second = 0
+        for begin in range(start, stop, _CHUNK):
+            span = range(begin, min(begin + _CHUNK, stop))
+            lanes = self.fold(_as_positions(span), self.ids(span))
+            first, second = first + lanes[0], second + lanes[1]
+        return digest_text((first, second))
+
+    def fold(self, positions: ArrayLike, ids: ArrayLike) -> Lanes:
+        """Return two sums mod 2**64 over the pairs (position, id), each mixed with keys of the plan's fingerprint.
+
+        positions, ids: integers of the same shape (k,).
+
+        The sums of parts add up to the sum of the whole, in any order; a missing, doubled or exchanged sample changes
+        them (unseen by chance: 2**-128). They guard against accidents, not against someone who wants to forge them.
+        """
+        k = self._digest_keys
+        p, y = np.asarray(positions, np.uint64), np.asarray(ids, np.uint64)
+        first = second = 0
+        for begin in range(0, len(p), _BLOCK):
+            x, id_ = mix64(p[begin : begin + _BLOCK] + k[0]), y[begin : begin + _BLOCK]
+            first += int(mix64(x + (id_ ^ k[1]) * np.uint64(0x9E3779B97F4A7C15)).sum(dtype=np.uint64))
+            second += int(mix64(x ^ ((id_ + k[2]) * np.uint64(0xD1B54A32D192ED03))).sum(dtype=np.uint64))
+        return first % 2**64, second % 2**64
+
+    @cached_property
+    def _digest_keys(self) -> NDArray[np.uint64]:
+        return derive_words(f"digest/{self.fingerprint}", self.seed, 0, 3)
+
+    # -- JSON ---------------------------------------------------------------------------------------------------
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """32 hexadecimal digits: BLAKE2b-128 of the canonical JSON of the fields and PLAN_VERSION."""
+        return json_digest({"plan_version": PLAN_VERSION} | asdict(self))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the plan as JSON data; `positions` and `fingerprint` are there to be read and checked."""
+        derived = {"positions": self.positions, "fingerprint": self.fingerprint}
+        return {"plan_version": PLAN_VERSION} | asdict(self) | derived
+
+    def to_json(self) -> str:
+        """Return the plan as JSON text."""
+        return json.dumps(self.to_dict(), indent=2)
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> "Plan":
+        """Return the plan that `to_dict` wrote. Raises RequestError when it is none, WorkError when it was changed."""
+        if not isinstance(data, dict) or "plan_version" not in data:
+            raise RequestError("this is no plan of epochal")
+        if data["plan_version"] != PLAN_VERSION:
+            raise RequestError(f"the plan is of version {data['plan_version']}, this epochal reads {PLAN_VERSION}")
+        try:
+            plan = cls(**{k: v for k, v in data.items() if k not in ("plan_version", "positions", "fingerprint")})
+        except TypeError as error:
+            raise RequestError(f"this is no plan of epochal: {error}") from None
+        if data.get("fingerprint") != plan.fingerprint or data.get("positions") != plan.positions:
+            raise WorkError("the plan's numbers and its fingerprint disagree: it was changed after it was written")
+        return plan
+
+    @classmethod
+    def from_json(cls, text: str) -> "Plan":
+        """Return the plan that `to_json` wrote; raises like `from_dict`."""
+        try:
+            data = json.loads(text)
+        except ValueError as error:
+            raise RequestError(f"this is no plan of epochal: not JSON ({error})") from None
+        return cls.from_dict(data)
+
+    @classmethod
+    def for_artifact(cls, manifest: Manifest, total_tokens: int, seed: int = 0, policy: Policy = "reshuffle") -> "Plan":
+        """Return the plan that trains on the artifact of `manifest` for `total_tokens` real tokens."""
+        parent = manifest.parent
+        return cls(
+            subset=manifest.fingerprint,
+            samples=manifest.samples,
+            unique_tokens=manifest.tokens,
+            seq_len=manifest.seq_len,
+            total_tokens=total_tokens,
+            seed=seed,
+            policy=policy,
+            replicate=parent.replicate if parent else 0,
+            start_sample=parent.start_sample if parent else 0,
+        )
+
+    def difference(self, other: "Plan") -> str:
+        """Return what tells `other` from this plan, such as `seed is 2, not 1`; empty when they are equal."""
+        mine, theirs = asdict(self), asdict(other)
+        return ", ".join(f"{name} is {theirs[name]}, not {mine[name]}" for name in mine if mine[name] != theirs[name])
+
+    # -- batches ------------------------------------------------------------------------------------------------
+
+    def batch_samples(self, batch_tokens: int) -> int:
+        """Return the samples of a global batch of `batch_tokens`. Raises RequestError when it is no whole number."""
+        samples, rest = divmod(batch_tokens, self.seq_len)
+        if rest or not samples:
+            raise RequestError(f"a batch of {batch_tokens} tokens is no whole number of samples of {self.seq_len}")
+        if samples > self.positions:
+            raise RequestError(f"a batch of {samples} samples is larger than the whole run of {self.positions}")
+        return samples
+
+    def steps(self, batch_samples: int) -> int:
+        """Return the number of global batches, the last, perhaps short, one included."""
+        return -(-self.positions // batch_samples)
+
+
+def tokens_for_epochs(epochs: str | int, unique_tokens: int) -> int:
+    """Return the token budget of `epochs` passes over `unique_tokens`: exact for whole ones, rounded down otherwise."""
+    try:
+        number = Decimal(str(epochs))
+    except InvalidOperation:
+        raise RequestError(f"epochs '{epochs}' is no number: write it as 96 or 3.5") from None
+    if not number.is_finite() or number <= 0:
+        raise RequestError(f"epochs must be more than zero, got {epochs}")
+    return int(number * unique_tokens)
+
+
+def mix64(x: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    """Return a bijective 64-bit mix of each element (the finalizer of SplitMix64)."""
+    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return x ^ (x >> np.uint64(31))
+
+
+def digest_text(lanes: Lanes) -> str:
+    """Return the two sums of `Plan.fold` as 32 hexadecimal digits."""
+    return f"{lanes[0] % 2**64:016x}{lanes[1] % 2**64:016x}"
+
+
+def _check_range(positions: range) -> None:
+    if positions.step != 1 or (len(positions) and positions.start < 0):
+        raise RequestError("positions start at 0 and rise in steps of 1")
+
+
+def _as_positions(positions: range | ArrayLike) -> Ids:
+    if isinstance(positions, range):
+        _check_range(positions)
+        return np.arange(positions.start, positions.start + len(positions), dtype=np.uint64)
+    wanted = np.atleast_1d(np.asarray(positions))
+    if wanted.size and (wanted.dtype.kind not in "iu" or wanted.min() < 0):
+        raise RequestError("positions are integers from 0")
+    return wanted.astype(np.uint64)

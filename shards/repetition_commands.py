@@ -1,0 +1,161 @@
+"""`epochal plan`, `epochal order`, `epochal audit`: what a run will read, and whether it did."""
+
+import argparse
+import json
+from collections.abc import Callable
+from typing import Any
+
+from . import storage
+from .artifact import open_artifact
+from .errors import RequestError
+from .manifest import Manifest
+from .plan import POLICIES, Plan, tokens_for_epochs
+from .receipt import Receipt
+from .units import format_count, parse_count
+
+MOST_SHOWN = 10_000_000
+"""Positions that `order` prints at most: beyond that a program should compute them (docs/repetition.md)."""
+
+Run = Callable[[argparse.Namespace], int]
+
+
+def plan(parser: argparse.ArgumentParser) -> Run:
+    """How a token budget repeats a subset."""
+    parser.add_argument("subset", help="folder or URL of a subset or pool")
+    _add_budget(parser, required=True)
+    parser.add_argument("--batch-tokens", required=True, help="tokens of a global batch: 524288")
+    parser.add_argument("--params", help="parameters of the model, for its training FLOPs (6ND): 1B")
+    _add_order(parser)
+    return _run_plan
+
+
+def _run_plan(args: argparse.Namespace) -> int:
+    manifest = open_artifact(args.subset).manifest
+    the_plan = Plan.for_artifact(manifest, _budget(args, manifest), args.seed, args.policy)
+    batch_tokens = parse_count(args.batch_tokens, "--batch-tokens")
+    numbers = plan_numbers(the_plan, batch_tokens, parse_count(args.params, "--params") if args.params else None)
+    if args.json:
+        print(json.dumps(numbers))
+        return 0
+    partial = f" + {numbers['partial']:.4f} of a pass" if numbers["partial"] else ""
+    print(
+        f"subset         {manifest.name}: {format_count(manifest.tokens)} unique tokens, {manifest.samples:,} samples"
+    )
+    print(f"passes         {numbers['passes']}{partial} ({args.policy}, seed {args.seed})")
+    print(f"tokens         {the_plan.tokens:,} in {the_plan.positions:,} samples of {manifest.seq_len}")
+    print(f"steps          {numbers['steps']:,} of {numbers['batch_samples']} samples ({batch_tokens:,} tokens)")
+    if numbers["last_batch_samples"] != numbers["batch_samples"]:
+        print(f"last step      {numbers['last_batch_samples']} samples")
+    if "training_flops" in numbers:
+        print(f"training FLOPs {numbers['training_flops']:.4g} (6 x parameters x tokens)")
+    print(f"plan           {the_plan.fingerprint}")
+    return 0
+
+
+def plan_numbers(the_plan: Plan, batch_tokens: int, params: int | None = None) -> dict[str, Any]:
+    """Return what `epochal plan --json` prints.
+
+    passes: whole passes; partial: the fraction of a pass after them; steps: global batches, a short last one
+    included; tokens: real tokens; samples: positions; training_flops: 6 x params x tokens.
+    """
+    batch_samples = the_plan.batch_samples(batch_tokens)
+    passes, place = divmod(the_plan.positions, the_plan.samples)
+    numbers: dict[str, Any] = {
+        "passes": passes,
+        "partial": place / the_plan.samples,
+        "partial_samples": place,
+        "steps": the_plan.steps(batch_samples),
+        "tokens": the_plan.tokens,
+        "samples": the_plan.positions,
+        "batch_samples": batch_samples,
+        "last_batch_samples": (the_plan.positions - 1) % batch_samples + 1,
+        "unique_tokens": the_plan.unique_tokens,
+        "unique_samples": the_plan.samples,
+        "exposures": {str(k): v for k, v in _histogram(the_plan).items()},
+        "fingerprint": the_plan.fingerprint,
+        "plan": the_plan.to_dict(),
+    }
+    return numbers | ({"params": params, "training_flops": 6 * params * the_plan.tokens} if params else {})
+
+
+def _histogram(the_plan: Plan) -> dict[int, int]:
+    """Return how many samples are seen how often, where that costs no look at every sample."""
+    return {} if the_plan.policy == "global" else the_plan.histogram(the_plan.positions)
+
+
+def order(parser: argparse.ArgumentParser) -> Run:
+    """Which samples come at which positions."""
+    parser.add_argument("subset", help="folder or URL of a subset or pool")
+    parser.add_argument("--start", default="0", help="first position (samples from the run's beginning; default 0)")
+    parser.add_argument("--count", required=True, help="number of positions")
+    _add_budget(parser, required=False)
+    _add_order(parser)
+    return _run_order
+
+
+def _run_order(args: argparse.Namespace) -> int:
+    manifest = open_artifact(args.subset).manifest
+    start, count = parse_count(args.start, "--start"), parse_count(args.count, "--count")
+    if count > MOST_SHOWN:
+        raise RequestError(f"--count is at most {MOST_SHOWN:,}: for more, compute them (docs/repetition.md)")
+    asked = args.total_tokens is not None or args.epochs is not None
+    if args.policy == "global" and not asked:
+        raise RequestError(
+            "the policy global shuffles all passes together: say how many with --epochs or --total-tokens"
+        )
+    budget = _budget(args, manifest) if asked else (-(-(start + count) // manifest.samples) or 1) * manifest.tokens
+    the_plan = Plan.for_artifact(manifest, budget, args.seed, args.policy)
+    if asked and start + count > the_plan.positions:
+        raise RequestError(f"the run ends at position {the_plan.positions}: ask for less, or a larger budget")
+    ids = the_plan.ids(range(start, start + count)).tolist()
+    if args.json:
+        print(json.dumps({"ids": ids, "positions": list(range(start, start + count))}))
+        return 0
+    for position, sample_id in enumerate(ids, start):
+        print(position, sample_id)
+    return 0
+
+
+def audit(parser: argparse.ArgumentParser) -> Run:
+    """Whether a run trained on exactly the samples of its plan, each position once."""
+    parser.add_argument("receipt", help="the receipt that a run wrote, path or URL")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    return _run_audit
+
+
+def _run_audit(args: argparse.Namespace) -> int:
+    try:
+        text = storage.read_bytes(args.receipt).decode()
+    except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
+        raise RequestError(f"{args.receipt} is no file: name the receipt that a run wrote") from None
+    except UnicodeDecodeError:
+        raise RequestError(f"{args.receipt} is no receipt of epochal: it is not text") from None
+    receipt = Receipt.from_json(text)
+    problem = receipt.check()
+    if args.json:
+        print(json.dumps({"ok": problem is None, "problem": problem} | receipt.to_dict()))
+    elif problem is None:
+        print(f"ok: {receipt.count:,} samples, every position of plan {receipt.plan.fingerprint} exactly once")
+    else:
+        print(f"not ok: {problem}")
+    return 0 if problem is None else 1
+
+
+def _add_budget(parser: argparse.ArgumentParser, required: bool) -> None:
+    budget = parser.add_mutually_exclusive_group(required=required)
+    budget.add_argument("--total-tokens", help="tokens to train on: 96B")
+    budget.add_argument("--epochs", help="passes to train for: 96, 3.5")
+
+
+def _add_order(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--seed", type=int, default=0, help="seed of the order (default 0)")
+    parser.add_argument(
+        "--policy", choices=POLICIES, default="reshuffle", help="how data is repeated (default reshuffle)"
+    )
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+
+
+def _budget(args: argparse.Namespace, manifest: Manifest) -> int:
+    if args.epochs is not None:
+        return tokens_for_epochs(args.epochs, manifest.tokens)
+    return parse_count(args.total_tokens, "--total-tokens")

@@ -1,0 +1,129 @@
+"""Reading samples by id: shards as memory maps, opened once, checked against their hash when they are."""
+
+import mmap
+import os
+import resource
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from . import mds
+from .errors import WorkError
+
+
+@dataclass(frozen=True)
+class ShardFile:
+    """A shard as it lies, or will lie, on this machine. samples: leading samples that belong to the artifact.
+
+    source: where it comes from, path or URL (for messages). path: the local file. bytes, xxh64: of the whole file.
+    """
+
+    source: str
+    path: str
+    samples: int
+    bytes: int
+    xxh64: str
+
+
+class SampleReader:
+    """Random access to the samples of some shards, each `seq_len` tokens of `dtype` (`uint16` or `uint32`).
+
+    verify: compare each shard with its hash at its first opening: once for all processes forked from this one.
+    fetch: called with a shard's number when its file is not there; without it a missing file is an error.
+    """
+
+    def __init__(
+        self,
+        shards: Sequence[ShardFile],
+        seq_len: int,
+        dtype: str,
+        verify: bool = True,
+        fetch: Callable[[int], None] | None = None,
+    ) -> None:
+        self.shards = shards
+        self.seq_len = seq_len
+        self.dtype = dtype
+        self.ends = np.cumsum([s.samples for s in shards], dtype=np.int64)
+        self._starts = self.ends - np.array([s.samples for s in shards], np.int64)
+        self._verify = verify
+        self._fetch = fetch
+        self._sound = shared_array(len(shards), np.uint8)
+        self._maps: dict[int, mds.Samples] = {}
+
+    def __getstate__(self) -> dict[str, object]:
+        return self.__dict__ | {"_maps": {}, "_sound": self._sound.copy()}
+
+    def locate(self, ids: ArrayLike) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Return the shard and the row in it of each sample in `ids` (shape (k,)), two int64 arrays (k,)."""
+        wanted = np.asarray(ids, np.int64)
+        shards = np.searchsorted(self.ends, wanted, side="right")
+        return shards, wanted - self._starts[shards]
+
+    def read(self, ids: ArrayLike) -> NDArray[np.int64]:
+        """Return the tokens of each sample in `ids` (shape (k,)), int64 of shape (k, seq_len).
+
+        Raises WorkError when a shard is gone, damaged, or cannot be fetched.
+        """
+        shards, rows = self.locate(ids)
+        out = np.empty((len(shards), self.seq_len), np.int64)
+        for i, (shard, row) in enumerate(zip(shards.tolist(), rows.tolist(), strict=True)):
+            mapped = self._maps.get(shard)
+            out[i] = (self._open(shard) if mapped is None else mapped)[row]
+        return out
+
+    def keep_only(self, resident: Callable[[int], bool]) -> None:
+        """Let go of maps of shards that are not resident any more, so that the disk gets their space back."""
+        for shard in [s for s in self._maps if not resident(s)]:
+            del self._maps[shard]
+
+    def _open(self, shard: int) -> mds.Samples:
+        info = self.shards[shard]
+        for _ in range(100 if self._fetch else 1):
+            try:
+                self._check(shard)
+                mapped = mds.map_shard(info.path, self.seq_len, self.dtype)
+            except FileNotFoundError:
+                if self._fetch is None:
+                    break
+                self._fetch(shard)  # another process may evict it before we map it: hence the loop
+                continue
+            if len(mapped) < info.samples:
+                raise WorkError(f"shard {info.path} has {len(mapped)} samples, the index says {info.samples}")
+            while len(self._maps) >= _max_maps():
+                del self._maps[next(iter(self._maps))]
+            self._maps[shard] = mapped
+            return mapped
+        if self._fetch is None:
+            raise WorkError(f"shard {info.path} is gone: restore it, or build or carve again")
+        raise WorkError(f"shard {info.source} is evicted again and again before it is read: raise cache_limit")
+
+    def _check(self, shard: int) -> None:
+        """Compare a shard with its hash, unless that was done before."""
+        if not self._verify or self._sound[shard]:
+            return
+        info = self.shards[shard]
+        sound = self._matches(info)
+        if not sound and self._fetch is not None:
+            os.unlink(info.path)  # a copy in the cache: get it again
+            self._fetch(shard)
+            sound = self._matches(info)
+        if not sound:
+            raise WorkError(
+                f"shard {info.path} is damaged: its xxh64 is not {info.xxh64}; restore it, or build or carve again"
+            )
+        self._sound[shard] = 1
+
+    def _matches(self, info: ShardFile) -> bool:
+        return os.path.getsize(info.path) == info.bytes and mds.xxh64_file(info.path) == info.xxh64
+
+
+def shared_array(n: int, dtype: type) -> NDArray:
+    """Return zeros of shape (n,) that forked processes share. The memory has no name, so nothing can be left over."""
+    return np.frombuffer(mmap.mmap(-1, max(1, n) * np.dtype(dtype).itemsize), dtype)[:n]
+
+
+def _max_maps() -> int:
+    """Return how many shards stay mapped: a map holds a file descriptor, and half of those allowed are ours."""
+    return max(16, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 2)

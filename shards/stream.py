@@ -1,0 +1,149 @@
+"""An artifact as one of StreamingDataset's streams: where its shards come from and where they lie locally.
+
+Stock streams join the index's file names to the cache folder unchecked, so `../../pools/toy/shard.00000.mds` of a view
+would leave it, and they keep a download that fails its hash, to be served the next time. Here a shard in the cache is
+`<cache>/<fingerprint of the pool or subset that holds it>/shard.NNNNN.mds` (names that `open_artifact` has checked),
+and gets this name only after its hash was found right. Subsets of one pool therefore share what they have downloaded.
+"""
+
+import contextlib
+import errno
+import glob
+import logging
+import os
+import random
+import time
+import uuid
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+from streaming.base.format.base.reader import Reader
+from streaming.base.format.mds.reader import MDSReader
+from streaming.base.stream import Stream
+from streaming.base.world import World
+
+from . import mds, storage
+from .artifact import Artifact
+from .errors import EpochalError, RequestError, WorkError
+from .samples import ShardFile
+
+T = TypeVar("T")
+
+log = logging.getLogger(__name__)
+
+CACHE_VARIABLE = "EPOCHAL_CACHE"
+_STALE_SECONDS = 6 * 3600
+
+FIRST_PAUSE = 0.5
+"""Seconds, on average, before a failed download is tried again; doubles with each attempt."""
+
+
+def default_cache() -> str:
+    """Return the cache folder: $EPOCHAL_CACHE, or ~/.cache/epochal."""
+    return os.environ.get(CACHE_VARIABLE) or os.path.join(os.path.expanduser("~"), ".cache", "epochal")
+
+
+class ArtifactStream(Stream):
+    """The shards of `artifact`, read in place (`cache` is None) or through a cache folder.
+
+    attempts: how often a download is tried before it is an error.
+    """
+
+    def __init__(self, artifact: Artifact, cache: str | None, attempts: int = 5) -> None:
+        self.artifact = artifact
+        self.in_place = cache is None
+        self.attempts = attempts
+        super().__init__(local=artifact.root if cache is None else os.path.abspath(cache), keep_zip=False)
+        self.files = tuple(self._file(i) for i in range(len(artifact.shards)))
+        self._by_name = {os.path.relpath(f.path, self.local): f for f in self.files}
+
+    def _file(self, i: int) -> ShardFile:
+        shard, manifest = self.artifact.shards[i], self.artifact.manifest
+        path = shard.path
+        if not self.in_place:
+            folder, _, name = shard.basename.rpartition("/")
+            owner = manifest.parent.fingerprint if folder and manifest.parent else manifest.fingerprint
+            path = os.path.join(self.local, owner, name)
+        return ShardFile(shard.path, path, shard.samples, shard.bytes, shard.xxh64)
+
+    def get_shards(self, world: World, allow_unsafe_types: bool) -> list[Reader]:
+        """Return a reader for each shard. No file is touched.
+
+        Each counts as one sample here: StreamingDataset then manages shards, and builds no table of all samples.
+        """
+        config = mds.shard_config(self.artifact.manifest.seq_len, self.artifact.manifest.dtype)
+        return [MDSReader.from_json(self.local, None, config | _entry(name, f)) for name, f in self._by_name.items()]
+
+    def set_up_local(self, shards: list[Reader], cache_usage_per_shard: NDArray[np.int64]) -> None:
+        """Note which shards the cache has; remove files of a wrong size and what killed downloads left."""
+        if self.in_place:
+            return
+        for i, file in enumerate(self.files):
+            with contextlib.suppress(FileNotFoundError):
+                if os.path.getsize(file.path) == file.bytes:
+                    cache_usage_per_shard[i] = file.bytes
+                else:
+                    os.unlink(file.path)
+        for leftover in glob.glob(os.path.join(glob.escape(self.local), "*", "*.partial")):
+            with contextlib.suppress(FileNotFoundError):
+                if time.time() - os.path.getmtime(leftover) > _STALE_SECONDS:
+                    os.unlink(leftover)
+
+    def get_index_size(self) -> int:
+        """Return 0: the index is not kept in the cache."""
+        return 0
+
+    def _download_file(self, from_basename: str, to_basename: str | None = None) -> str:
+        """Bring a shard into the cache, whole and with the right hash or not at all; return its local path.
+
+        Raises WorkError after `attempts` failures, or at once when the shard is not there any more.
+        """
+        file = self._by_name[from_basename]
+        os.makedirs(os.path.dirname(file.path), exist_ok=True)
+        try:
+            patiently(lambda: _fetch(file), f"download {file.source}", self.attempts)
+        except FileNotFoundError:
+            raise WorkError(f"shard {file.source} is gone from where the artifact lies: restore it") from None
+        return file.path
+
+
+def patiently(action: Callable[[], T], what: str, attempts: int) -> T:
+    """Return what `action` returns, tried up to `attempts` times with growing, random pauses.
+
+    Errors of this package, a missing file and local failures (a full disk, a forbidden folder) are raised at once:
+    trying again does not mend them. Raises WorkError `cannot <what> after ...` when no attempt worked.
+    """
+    if attempts < 1:
+        raise RequestError(f"download_attempts must be at least 1, got {attempts}")
+    for attempt in range(1, attempts + 1):
+        try:
+            return action()
+        except (EpochalError, FileNotFoundError):
+            raise
+        except Exception as error:  # every store has exceptions of its own
+            if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EACCES, errno.EDQUOT, errno.EROFS):
+                raise
+            problem = " ".join(str(error).split())[:200] or type(error).__name__
+        log.warning("cannot %s (attempt %d of %d): %s", what, attempt, attempts, problem)
+        if attempt < attempts:
+            time.sleep(FIRST_PAUSE * 2 ** (attempt - 1) * (0.5 + random.random()))
+    raise WorkError(f"cannot {what} after {attempts} attempts: {problem}")
+
+
+def _entry(name: str, file: ShardFile) -> dict[str, Any]:
+    raw = {"basename": name, "bytes": file.bytes, "hashes": {"xxh64": file.xxh64}}
+    return {"raw_data": raw, "zip_data": None, "samples": 1}
+
+
+def _fetch(file: ShardFile) -> None:
+    temporary = f"{file.path}.{uuid.uuid4().hex[:8]}.partial"
+    try:
+        storage.copy_file(file.source, temporary)
+        if os.path.getsize(temporary) != file.bytes or mds.xxh64_file(temporary) != file.xxh64:
+            raise ValueError(f"what arrived does not have the xxh64 {file.xxh64}")
+        os.replace(temporary, file.path)
+    finally:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(temporary)
