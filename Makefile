@@ -34,6 +34,9 @@ shards: $(READY) $(POOL)/manifest.json ## build the default pool from real text,
 test: $(READY) ## run every test
 	@$(BIN)/python -m pytest
 
+train: $(READY) ## train a tiny AR and a tiny MDM model on real text, repeated; receipts, table, plot
+	@$(BIN)/python -W ignore -m epochal.train.demo
+
 lint: $(READY) ## style and types
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .

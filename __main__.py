@@ -19,6 +19,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "order": ("shards.repetition_commands", "which samples a run reads at which positions"),
     "audit": ("shards.repetition_commands", "whether a run trained on exactly the samples of its plan"),
     "show": ("shards.commands", "what an artifact is: counts, fingerprint, parent"),
+    "train": ("train.commands", "train an autoregressive or masked-diffusion model on a subset, repeated as planned"),
     "verify": ("shards.commands", "recompute every hash and count of an artifact from its bytes"),
 }
 

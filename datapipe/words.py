@@ -160,8 +160,11 @@ def _spans(classes: NDArray[np.uint8]) -> tuple[NDArray[np.int64], NDArray[np.in
 @cache
 def _classes() -> NDArray[np.uint8]:
     """Return the class of every code point: 0 no word character, 1 part of a word, 2 a word by itself."""
-    chars = map(chr, range(0x110000))
-    table = np.fromiter((c.isalnum() or c == "_" or unicodedata.category(c)[0] == "M" for c in chars), np.uint8)
+    table = np.zeros(0x110000, np.uint8)
+    for first, last in ((0, 0x3FFFF), (0xE0000, 0xE0FFF)):  # elsewhere no character is assigned, or privately
+        chars = map(chr, range(first, last + 1))
+        classed = (c.isalnum() or c == "_" or unicodedata.category(c)[0] == "M" for c in chars)
+        table[first : last + 1] = np.fromiter(classed, np.uint8)
     for first, last in _SPACELESS:
         part = table[first : last + 1]
         part[part == 1] = 2

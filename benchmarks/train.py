@@ -1,0 +1,210 @@
+"""Training speed: Composer with all our callbacks against a plain PyTorch loop: `python -m epochal.benchmarks.train`.
+
+Both train the same model on the same batches in one process, the plain loop with the same optimizer, clipping,
+precision and micro-batches. On a GPU: 125M and paper-1b, both types, sequence 2048, bf16; tokens/s, MFU, peak memory.
+On a CPU: the tiny model. Writes benchmarks/results/train.json; `ratio` is Composer's tokens/s over the plain loop's,
+the lowest of all rows, and `mdm_over_ar` MDM's tokens/s over AR's, the lowest of all models.
+"""
+
+import argparse
+import contextlib
+import json
+import os
+import platform
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from composer import Callback
+
+from epochal.shards import mds
+from epochal.shards.manifest import Content, Manifest, TokenizerInfo, dump_manifest, fingerprint
+from epochal.train import trainer as ours
+from epochal.train.config import TrainConfig, model_section
+from epochal.train.data import Split
+from epochal.train.flops import peak_flops, training_flops_per_token
+from epochal.train.language_model import build
+from epochal.train.optimizer import build_optimizer
+
+WARM_UP = 5
+"""Steps that are not timed: compilation, memory pools, the first reads of every shard."""
+
+
+def make_pool(folder: Path, n_samples: int, seq_len: int, vocab: int) -> str:
+    """Write a pool of random tokens as one shard; return its folder."""
+    samples = np.random.default_rng(0).integers(0, vocab - 3, (n_samples, seq_len), dtype=np.uint16)
+    data = mds.encode_shard(samples)
+    (folder / mds.shard_name(0)).write_bytes(data)
+    entry = mds.index_entry(mds.shard_name(0), n_samples, len(data), mds.xxh64(data), seq_len, "uint16")
+    (folder / "index.json").write_text(mds.dump_index([entry]))
+    special = {"eod": vocab - 3, "mask": vocab - 2, "pad": vocab - 1}
+    manifest = Manifest(
+        kind="pool",
+        name="benchmark",
+        fingerprint="",
+        documents=1,
+        tokens=samples.size,
+        samples=n_samples,
+        shards=1,
+        seq_len=seq_len,
+        dtype="uint16",
+        seed=0,
+        tokenizer=TokenizerInfo(name="random", fingerprint="0" * 32, vocab_size=vocab, **special),
+        content=[Content(xxh64=mds.xxh64(data), samples=n_samples)],
+    )
+    manifest = manifest.model_copy(update={"fingerprint": fingerprint(manifest)})
+    (folder / "manifest.json").write_text(dump_manifest(manifest))
+    return str(folder)
+
+
+class Timer(Callback):
+    """Notes when each step ended."""
+
+    def __init__(self) -> None:
+        self.ends: list[float] = []
+
+    def batch_end(self, state: Any, logger: Any) -> None:
+        _wait()
+        self.ends.append(time.perf_counter())
+
+
+def _wait() -> None:
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+
+
+def _rate(ends: list[float], batch_tokens: int) -> float:
+    """Return tokens/s from the median step after the warm-up."""
+    seconds = statistics.median(b - a for a, b in zip(ends[WARM_UP:-1], ends[WARM_UP + 1 :], strict=True))
+    return batch_tokens / seconds
+
+
+def composer_rate(config: TrainConfig) -> float:
+    """Return Composer's tokens/s."""
+    run = ours.prepare(config)
+    built = ours.build_trainer(run)
+    timer = Timer()
+    built.state.callbacks.append(timer)
+    with contextlib.redirect_stdout(sys.stderr):
+        built.fit()
+    built.close()
+    return _rate(timer.ends, run.batch_tokens)
+
+
+def plain_rate(config: TrainConfig) -> float:
+    """Return the tokens/s of a loop with nothing in it but the training."""
+    run = ours.prepare(config)
+    device = torch.device("cuda" if run.device == "gpu" else "cpu")
+    model: Any = build(run.shape, run.objective.kind, config.seed).to(device)
+    optimizer = build_optimizer(model, config.optimizer, fused=run.device == "gpu")
+    step = torch.compile(model, **config.compile_config) if config.compile_config is not None else model
+    split, size = Split(), int(config.device_train_microbatch_size)
+    precision = torch.autocast("cuda", torch.bfloat16) if device.type == "cuda" else contextlib.nullcontext()
+    ends = []
+    for batch in ours.train_loader(run):
+        for part in split(batch, size):
+            moved = {k: v.to(device, non_blocking=True) if isinstance(v, torch.Tensor) else v for k, v in part.items()}
+            with precision:
+                loss = model.loss(step(moved), moved)[run.objective.kind]
+            (loss * part["samples"] / config.global_train_batch_size).backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        _wait()
+        ends.append(time.perf_counter())
+    return _rate(ends, run.batch_tokens)
+
+
+def cases(gpu: bool) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield a name and the settings that tell it from the others."""
+    models = {"125m": (2048, 50269, 64, 16), "paper-1b": (2048, 50269, 32, 8)} if gpu else {"tiny": (256, 1027, 16, 8)}
+    for name, (seq_len, vocab, batch, micro) in models.items():
+        for objective in ("ar", "mdm"):
+            yield (
+                f"{name} {objective}",
+                {
+                    "model": model_section({"preset": name}, "benchmark"),
+                    "objective": {"name": objective},
+                    "global_train_batch_size": batch,
+                    "device_train_microbatch_size": micro,
+                    "shape": (seq_len, vocab),
+                    "compile_config": {} if gpu else None,
+                },
+            )
+
+
+def measure(settings: dict[str, Any], steps: int, rounds: int, folder: Path, gpu: bool) -> dict[str, float]:
+    """Return the row of one case. Both ways run `rounds` times, one after the other; the best of each counts."""
+    seq_len, vocab = settings.pop("shape")
+    batch = settings["global_train_batch_size"]
+    folder.mkdir(parents=True)
+    config = TrainConfig.model_validate(
+        settings
+        | {
+            "train_loader": {"dataset": {"path": make_pool(folder, 8 * batch, seq_len, vocab)}},
+            "optimizer": {"lr": 1e-4},
+            "scheduler": {"name": "constant_with_warmup"},
+            "max_duration": steps * batch * seq_len,
+            "progress_bar": False,
+            "precision": "amp_bf16" if gpu else "fp32",
+        }
+    )
+    composer, plain = [], []
+    if gpu:
+        torch.cuda.reset_peak_memory_stats()
+    for _ in range(rounds):
+        plain.append(plain_rate(config))
+        composer.append(composer_rate(config))
+    row = {"composer_tokens_per_sec": max(composer), "plain_tokens_per_sec": max(plain)}
+    row["ratio"] = row["composer_tokens_per_sec"] / row["plain_tokens_per_sec"]
+    run = ours.prepare(config)
+    share = 1.0 if run.objective.causal else 0.5
+    row["flops_per_token"] = training_flops_per_token(run.shape, seq_len, share)
+    peak = peak_flops(torch.device("cuda")) if gpu else None
+    if gpu:
+        row["peak_memory_gib"] = torch.cuda.max_memory_allocated() / 2**30
+    if peak:
+        row["mfu"] = row["composer_tokens_per_sec"] * row["flops_per_token"] / peak
+    return row
+
+
+def main() -> int:
+    """Measure all cases, print a table, write the JSON."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--steps", type=int, default=25, help="steps a round, the first few not timed")
+    parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--only", default="", help="cases whose name holds this text")
+    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "train.json")
+    args = parser.parse_args()
+    gpu = torch.cuda.is_available()
+    rows: dict[str, dict[str, float]] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        for name, settings in cases(gpu):
+            if args.only in name:
+                rows[name] = measure(settings, args.steps, args.rounds, Path(folder, name), gpu)
+                shown = "  ".join(f"{k} {v:.4g}" for k, v in rows[name].items())
+                print(f"{name:>14}  {shown}", flush=True)
+    names = {name.split()[0] for name in rows}
+    both = [m for m in names if f"{m} ar" in rows and f"{m} mdm" in rows]
+    rate = "composer_tokens_per_sec"
+    result = {
+        "machine": torch.cuda.get_device_name() if gpu else f"{platform.machine()}, {os.cpu_count()} cores",
+        "torch": torch.__version__,
+        "rows": rows,
+        "ratio": min(row["ratio"] for row in rows.values()),
+        "mdm_over_ar": min((rows[f"{m} mdm"][rate] / rows[f"{m} ar"][rate] for m in both), default=None),
+    }
+    args.out.parent.mkdir(parents=True, exist_ok=True)
+    args.out.write_text(json.dumps(result, indent=2) + "\n")
+    print(f"Composer against a plain loop: {result['ratio']:.3f}; written to {args.out}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,136 @@
+import itertools
+from pathlib import Path
+
+import pytest
+import yaml
+
+from epochal.shards.errors import RequestError
+from epochal.train import durations, schedules
+from epochal.train.config import load_config, presets, shipped
+from epochal.train.model import Transformer, count_parameters
+
+DATA = ["train_loader.dataset.path=x", "eval_loader.dataset.path=y"]
+RUNS = ["tiny-ar", "tiny-mdm", "125m-ar", "125m-mdm", "paper-1b-ar", "paper-1b-mdm"]
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_shipped_runs_are_valid_and_complete_but_for_their_data(name: str) -> None:
+    config = load_config(name, DATA)
+    assert config.objective.name == name.rpartition("-")[2]
+    assert config.run_name == name
+
+
+@pytest.mark.parametrize("name", [name for name in RUNS if name.endswith("-ar")])
+def test_both_types_of_a_preset_differ_in_the_objective_alone(name: str) -> None:
+    ar, mdm = (load_config(n, [*DATA, "run_name=x"]) for n in (name, name.removesuffix("ar") + "mdm"))
+    assert ar.model_copy(update={"objective": None}) == mdm.model_copy(update={"objective": None})
+
+
+def test_the_paper_run_has_the_paper_settings() -> None:
+    config = load_config("paper-1b-mdm", DATA)
+    shape = config.model.shape(causal=False, vocab_size=50269)
+    assert (shape.layers, shape.hidden, shape.heads, shape.head_size, shape.ffn) == (26, 1792, 14, 128, 4736)
+    assert (shape.qk_norm, shape.tied_embeddings, shape.padded_vocab) == (True, True, 50304)
+    assert config.global_train_batch_size * 2048 == 524_288
+    steps = -(-durations.total_tokens(config.max_duration, 10**9) // 524_288)
+    rate = [config.optimizer.lr * schedules.warmup_stable_decay(s, steps, 1000, steps // 10, 0.1) for s in range(steps)]
+    assert steps == 183_106  # 183,105 whole steps and a short one
+    assert rate[1000] == rate[steps // 2] == 2e-4
+    assert rate[-1] == pytest.approx(2e-5)
+
+
+@pytest.mark.parametrize(("name", "millions"), [("30m", 30), ("125m", 124), ("paper-1b", 1086), ("1.7b", 1630)])
+def test_presets_have_the_size_of_their_name(name: str, millions: float) -> None:
+    import torch
+
+    section = load_config("125m-ar", [*DATA, f"model={{preset: {name}}}"]).model
+    with torch.device("meta"):
+        model = Transformer(section.shape(causal=True, vocab_size=50259))
+    assert count_parameters(model) / 1e6 == pytest.approx(millions, rel=0.02)
+
+
+def test_all_model_presets_are_known_by_name() -> None:
+    assert presets() == sorted(["tiny", "30m", "125m", "paper-1b", "1.7b", "8b"])
+    assert shipped("model-8b") is not None
+    assert shipped("../config") is None
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("optimizer.lrr=1", "did you mean 'optimizer.lr'"),
+        ("lr=1", "did you mean 'optimizer.lr'"),
+        ("objective.wieghting=exact_count", "did you mean 'objective.weighting'"),
+        ("train_loader.dataset.sed=1", "did you mean 'train_loader.dataset.seed'"),
+        ("model.preset=huge", "there are 1.7b, 125m, 30m, 8b, paper-1b, tiny"),
+        ("model.kv_heads=5", "heads (12) must be a multiple of kv_heads (5)"),
+        ("precision=fp16", "precision"),
+        ("device_train_microbatch_size=0", "device_train_microbatch_size"),
+        ("objective.name=gan", "objective"),
+        ("save_folder=null", "autoresume needs a save_folder"),
+        ("objective.eps=0", "objective.eps"),
+    ],
+)
+def test_wrong_configurations_are_refused_in_one_line(override: str, message: str) -> None:
+    with pytest.raises(RequestError) as caught:
+        load_config("125m-mdm", [*DATA, override])
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_run_without_its_data_says_what_to_add() -> None:
+    with pytest.raises(RequestError, match=r"add train_loader\.dataset\.path=VALUE"):
+        load_config("125m-mdm")
+
+
+def test_a_file_of_ones_own_may_use_a_preset_and_change_it(tmp_path: Path) -> None:
+    data = yaml.safe_load(str(shipped("tiny-ar").read_text()))  # type: ignore[union-attr]
+    data["model"] = {"preset": "30M", "layers": 3}
+    (tmp_path / "mine.yaml").write_text(yaml.safe_dump(data))
+    section = load_config(str(tmp_path / "mine.yaml"), ["variables.artifacts=elsewhere"]).model
+    assert (section.layers, section.hidden) == (3, 384)
+
+
+@pytest.mark.parametrize(
+    ("text", "tokens"),
+    [("96B", 96 * 10**9), (1000, 1000), ("1000tok", 1000), ("3.37ep", 3_370), ("2ep", 2_000), ("1.5M tok", 1_500_000)],
+)
+def test_total_tokens(text: str | int, tokens: int) -> None:
+    assert durations.total_tokens(text, unique_tokens=1000) == tokens
+
+
+@pytest.mark.parametrize("text", ["0", "-1", "0ep", "10ba", "0.5dur", "lots", "1.5", "nanep", "", "1e3ep ep"])
+def test_total_tokens_refuses_what_is_no_budget(text: str) -> None:
+    with pytest.raises(RequestError):
+        durations.total_tokens(text, unique_tokens=1000)
+
+
+@pytest.mark.parametrize(("text", "steps"), [("7ba", 7), ("0.25dur", 50), ("2ep", 20), ("300", 3), ("1tok", 1)])
+def test_steps(text: str, steps: int) -> None:
+    assert durations.steps(text, total_steps=200, batch_tokens=100, unique_tokens=1000, what="x") == steps
+
+
+def test_wsd_is_flat_between_warm_up_and_an_exponential_tail() -> None:
+    rate = [schedules.warmup_stable_decay(s, 100, 10, 20, 0.1) for s in range(100)]
+    assert rate[:3] == pytest.approx([0.1, 0.2, 0.3])
+    assert set(rate[9:80]) == {1.0}
+    tail = [b / a for a, b in itertools.pairwise(rate[80:])]
+    assert tail == pytest.approx([tail[0]] * 19)
+    assert rate[-1] == pytest.approx(0.1)
+
+
+def test_cosine_ends_at_its_final_rate() -> None:
+    rate = [schedules.cosine(s, 50, 5, 0.2) for s in range(50)]
+    assert rate[5] == 1.0
+    assert rate[-1] == pytest.approx(0.2)
+    assert all(a >= b for a, b in itertools.pairwise(rate[5:]))
+
+
+@pytest.mark.parametrize(("total", "warm", "decay"), [(1, 1, 1), (2, 5, 1), (3, 0, 3), (1, 0, 0)])
+def test_schedules_of_very_short_runs_stay_within_bounds(total: int, warm: int, decay: int) -> None:
+    for step in range(total):
+        for rate in (
+            schedules.warmup_stable_decay(step, total, warm, decay, 0.1),
+            schedules.cosine(step, total, warm, 0.1),
+        ):
+            assert 0 < rate <= 1

@@ -1,0 +1,112 @@
+"""Models on disk without Composer: `model.safetensors` and `config.json` in one folder.
+
+config.json holds the shape, the objective, the tokenizer's ids and what the model was trained on; nothing else is
+needed to evaluate it.
+"""
+
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from ..shards import storage
+from ..shards.errors import RequestError, WorkError
+from .model import ModelConfig, Transformer, config_dict
+
+FORMAT_VERSION = 1
+"""Raised when a reader of the old version would misread what the new one writes."""
+
+WEIGHTS_NAME = "model.safetensors"
+CONFIG_NAME = "config.json"
+
+
+@dataclass(frozen=True)
+class ModelCard:
+    """What config.json says.
+
+    shape: of the transformer. objective: name and settings. kind: `nll` or `nelbo`, what the model's loss is.
+    tokenizer: the manifest's record (name, fingerprint, vocab_size, eod, pad, mask). seq_len: it was trained on.
+    training: plan, seed, steps, tokens and validation loss with its kind at the time of saving.
+    """
+
+    shape: ModelConfig
+    objective: dict[str, Any]
+    kind: str
+    tokenizer: dict[str, Any]
+    seq_len: int
+    training: dict[str, Any]
+
+    def to_json(self) -> str:
+        """Return the text of config.json."""
+        body = {
+            "format": "epochal-model",
+            "format_version": FORMAT_VERSION,
+            "model": config_dict(self.shape),
+            "objective": self.objective,
+            "kind": self.kind,
+            "tokenizer": self.tokenizer,
+            "seq_len": self.seq_len,
+            "training": self.training,
+        }
+        return json.dumps(body, indent=2) + "\n"
+
+
+def save_model(folder: str, weights: dict[str, Tensor], card: ModelCard) -> None:
+    """Write a model to `folder`, replacing one that is there; each file appears whole or not at all.
+
+    weights: state dict of a `Transformer`. Raises WorkError when the disk is full.
+    """
+    os.makedirs(folder, exist_ok=True)
+    target, partial = os.path.join(folder, WEIGHTS_NAME), os.path.join(folder, f".{WEIGHTS_NAME}.partial")
+    try:
+        save_file({k: v.detach().cpu().contiguous() for k, v in weights.items()}, partial)
+        os.replace(partial, target)
+        storage.write_atomic(os.path.join(folder, CONFIG_NAME), card.to_json().encode())
+    except (OSError, SafetensorError) as error:
+        raise WorkError(f"cannot write the model to {folder}: {error}") from None
+    finally:
+        Path(partial).unlink(missing_ok=True)
+
+
+def load_card(folder: str) -> ModelCard:
+    """Return what config.json in `folder` says. Raises RequestError when it is no model of ours."""
+    path = os.path.join(folder, CONFIG_NAME)
+    try:
+        body = json.loads(Path(path).read_text())
+    except (FileNotFoundError, NotADirectoryError):
+        raise RequestError(f"{folder} holds no model: there is no {CONFIG_NAME}") from None
+    except ValueError as error:
+        raise WorkError(f"{path} is damaged: {error}") from None
+    if not isinstance(body, dict) or body.get("format") != "epochal-model":
+        raise RequestError(f"{path} is not a model of epochal")
+    if body.get("format_version") != FORMAT_VERSION:
+        raise RequestError(f"{path} is of format {body.get('format_version')}, this epochal reads {FORMAT_VERSION}")
+    try:
+        keys = ("objective", "kind", "tokenizer", "seq_len", "training")
+        return ModelCard(shape=ModelConfig(**body["model"]), **{k: body[k] for k in keys})
+    except (KeyError, TypeError, ValueError) as error:
+        raise WorkError(f"{path} is damaged: {error}") from None
+
+
+def load_model(
+    folder: str, device: str | torch.device = "cpu", dtype: torch.dtype = torch.float32
+) -> tuple[Transformer, ModelCard]:
+    """Return the model in `folder` in evaluation mode, and its card. Raises RequestError or WorkError."""
+    card = load_card(folder)
+    path = os.path.join(folder, WEIGHTS_NAME)
+    with torch.device("meta"):
+        model = Transformer(card.shape)
+    try:
+        model.load_state_dict(load_file(path, device=str(device)), assign=True)
+    except FileNotFoundError:
+        raise RequestError(f"{folder} holds no model: there is no {WEIGHTS_NAME}") from None
+    except (SafetensorError, RuntimeError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise WorkError(f"{path} is damaged or does not fit {CONFIG_NAME}: {reason}") from None
+    return model.to(dtype=dtype).eval(), card

@@ -1,0 +1,260 @@
+"""The configuration of a training run: typed, in llm-foundry's YAML shape, unknown keys refused."""
+
+from importlib.resources import files
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from ..shards.errors import RequestError
+from ..shards.settings import load_yaml, validate
+from .model import ModelConfig
+
+Share = Annotated[float, Field(ge=0.0, le=1.0)]
+Positive = Annotated[int, Field(gt=0)]
+Span = str | int
+
+
+class Section(BaseModel):
+    """Base of all sections: frozen, and no key is accepted that is not a field."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class ModelSection(Section):
+    """Shape of the model; see `ModelConfig`. preset: a shipped shape that the other keys change.
+
+    vocab_size: taken from the data when not given, and refused when it is not the data's.
+    init_device: `meta` builds large FSDP models without holding them whole in memory first.
+    """
+
+    preset: str | None = None
+    vocab_size: Positive | None = None
+    layers: Positive
+    hidden: Positive
+    heads: Positive
+    ffn: Positive
+    kv_heads: Positive | None = None
+    head_size: Positive | None = None
+    qk_norm: bool = False
+    tied_embeddings: bool = True
+    rope_base: float = Field(10000.0, gt=0)
+    norm_eps: float = Field(1e-6, gt=0)
+    init_std: float = Field(0.02, gt=0)
+    dropout: float = Field(0.0, ge=0.0, lt=1.0)
+    init_device: Literal["cpu", "meta"] = "cpu"
+
+    @model_validator(mode="after")
+    def _shape_is_possible(self) -> "ModelSection":
+        self.shape(causal=True, vocab_size=1)
+        return self
+
+    def shape(self, causal: bool, vocab_size: int) -> ModelConfig:
+        """Return the model's shape for one of the two types."""
+        keys = self.model_dump(exclude={"preset", "init_device", "vocab_size"})
+        return ModelConfig(causal=causal, vocab_size=vocab_size, **keys)
+
+
+class ARSection(Section):
+    """Next-token prediction. input_masking: share of input tokens replaced by MASK (the paper's ablation)."""
+
+    name: Literal["ar"]
+    input_masking: float = Field(0.0, ge=0.0, le=0.9)
+
+
+class MDMSection(Section):
+    """Masked diffusion; see `MaskedDiffusion` for what the keys mean."""
+
+    name: Literal["mdm"]
+    weighting: Literal["inverse_t", "exact_count"] = "inverse_t"
+    eps: float = Field(1e-3, gt=0.0, lt=1.0)
+    sampling: Literal["uniform", "stratified"] = "stratified"
+    random_length: Share = 0.0
+
+
+class TrainDataSection(Section):
+    """The subset to train on, and how it is repeated.
+
+    path: subset or pool, folder or URL. cache: folder for the downloads of a remote one, cache_limit: its bytes.
+    verify: check shards against their hashes when first opened. seed: of the order; the run's seed when not given.
+    policy: how passes are shuffled.
+    """
+
+    path: str
+    cache: str | None = None
+    cache_limit: Positive | None = None
+    verify: bool = True
+    policy: Literal["reshuffle", "fixed", "global", "sequential"] = "reshuffle"
+    seed: int | None = None
+
+
+class TrainLoaderSection(Section):
+    """The training data and its loader. num_workers: loader processes per rank."""
+
+    dataset: TrainDataSection
+    num_workers: int = Field(0, ge=0)
+    prefetch_factor: Positive | None = None
+    pin_memory: bool | None = None
+
+
+class EvalDataSection(Section):
+    """The pool to validate on. samples: how many of its first samples to use, all when not given."""
+
+    path: str
+    samples: Positive | None = None
+
+
+class EvalLoaderSection(Section):
+    """Validation. noise_samples, noise_seed: of the masked-diffusion bound, the same noise at every evaluation."""
+
+    dataset: EvalDataSection
+    num_workers: int = Field(0, ge=0)
+    noise_samples: Positive = 4
+    noise_seed: int = 0
+
+
+class OptimizerSection(Section):
+    """AdamW; norms and embeddings are not decayed."""
+
+    name: Literal["adamw"] = "adamw"
+    lr: float = Field(gt=0)
+    betas: tuple[Share, Share] = (0.9, 0.95)
+    eps: float = Field(1e-8, gt=0)
+    weight_decay: float = Field(0.1, ge=0)
+
+
+class WSDSection(Section):
+    """Warm-up, stable, decay. t_decay: span of the tail; alpha_f: last rate over peak rate."""
+
+    name: Literal["wsd"]
+    t_warmup: Span = "0.01dur"
+    t_decay: Span = "0.1dur"
+    alpha_f: float = Field(0.1, gt=0.0, le=1.0)
+    decay: Literal["exponential", "linear"] = "exponential"
+
+
+class CosineSection(Section):
+    """Warm-up, then half a cosine down to alpha_f times the peak rate."""
+
+    name: Literal["cosine_with_warmup"]
+    t_warmup: Span = "0.01dur"
+    alpha_f: Share = 0.1
+
+
+class ConstantSection(Section):
+    """Warm-up, then constant."""
+
+    name: Literal["constant_with_warmup"]
+    t_warmup: Span = "0.01dur"
+
+
+class ClippingSection(Section):
+    """Clip the gradient's norm, over all ranks."""
+
+    clipping_type: Literal["norm"] = "norm"
+    clipping_threshold: float = Field(default=1.0, gt=0)
+
+
+class AlgorithmsSection(Section):
+    """What is done to the gradient."""
+
+    gradient_clipping: ClippingSection | None = ClippingSection()
+
+
+class ParallelismSection(Section):
+    """Composer's parallelism_config; without it a run of several ranks uses DDP."""
+
+    fsdp: dict[str, Any] | None = None
+    tp: dict[str, Any] | None = None
+
+
+class TrainConfig(Section):
+    """A whole run. Spans (`Span`) are written 96B (tokens), 480ep (passes over the data), 1000ba (steps), 0.1dur.
+
+    global_train_batch_size: samples per step over all ranks. device_train_microbatch_size: samples whose activations
+    are held at once on a rank; `auto` finds the largest that fits (GPU only). max_duration: tokens or passes.
+    variables: free values for interpolation. save_interval, eval_interval: spans between checkpoints, evaluations.
+    """
+
+    run_name: str | None = None
+    seed: int = Field(17, ge=0)
+    variables: dict[str, Any] = {}
+    max_seq_len: Positive | None = None
+    model: ModelSection
+    objective: Annotated[ARSection | MDMSection, Field(discriminator="name")]
+    train_loader: TrainLoaderSection
+    eval_loader: EvalLoaderSection | None = None
+    optimizer: OptimizerSection
+    scheduler: Annotated[WSDSection | CosineSection | ConstantSection, Field(discriminator="name")]
+    algorithms: AlgorithmsSection = AlgorithmsSection()
+    max_duration: Span
+    global_train_batch_size: Positive
+    device_train_microbatch_size: Positive | Literal["auto"] = "auto"
+    device_eval_batch_size: Positive = 8
+    eval_interval: Span = "0.1dur"
+    precision: Literal["fp32", "amp_bf16"] | None = None
+    device: Literal["cpu", "gpu"] | None = None
+    parallelism_config: ParallelismSection | None = None
+    compile_config: dict[str, Any] | None = None
+    callbacks: dict[str, dict[str, Any] | None] = {}
+    loggers: dict[str, dict[str, Any] | None] = {}
+    save_folder: str | None = None
+    save_interval: Span = "0.1dur"
+    save_num_checkpoints_to_keep: int = Field(2, ge=-1)
+    autoresume: bool = False
+    load_path: str | None = None
+    deterministic: bool = False
+    progress_bar: bool = True
+    log_to_console: bool = False
+    console_log_interval: str = "10ba"
+    python_log_level: str | None = None
+    dist_timeout: float = Field(600.0, gt=0)
+
+    @field_validator("save_num_checkpoints_to_keep")
+    @classmethod
+    def _keeps_one(cls, value: int) -> int:
+        if value == 0:
+            raise ValueError("keep at least one checkpoint (-1 keeps all)")
+        return value
+
+    @model_validator(mode="after")
+    def _can_resume(self) -> "TrainConfig":
+        if self.autoresume and not self.save_folder:
+            raise ValueError("autoresume needs a save_folder to resume from")
+        return self
+
+
+def shipped(name: str) -> Path | None:
+    """Return the shipped configuration `name` (with or without `.yaml`), or None."""
+    path = Path(str(files("epochal.train.yamls").joinpath(name.removesuffix(".yaml") + ".yaml")))
+    return path if path.parent.name == "yamls" and path.is_file() else None
+
+
+def presets() -> list[str]:
+    """Return the names that `model.preset` knows."""
+    names = (Path(str(f)).name for f in files("epochal.train.yamls").iterdir())
+    return sorted(n.removeprefix("model-").removesuffix(".yaml") for n in names if n.startswith("model-"))
+
+
+def model_section(data: dict[str, Any], where: str) -> dict[str, Any]:
+    """Return the model section `data` with its preset, if any, filled in beneath. Raises RequestError."""
+    name = data.get("preset")
+    if name is None:
+        return data
+    path = shipped(f"model-{str(name).lower()}")
+    if path is None:
+        raise RequestError(f"{where}: model.preset: no '{name}', there are {', '.join(presets())}")
+    return yaml.safe_load(path.read_text())["model"] | data
+
+
+def load_config(path: str, overrides: list[str] | tuple[str, ...] = ()) -> TrainConfig:
+    """Return the run that the file at `path` (or a shipped one of that name) describes, `overrides` applied.
+
+    Raises RequestError of one line for anything wrong.
+    """
+    found = path if Path(path).exists() else shipped(path)
+    data = load_yaml(found or path, overrides)
+    if isinstance(data.get("model"), dict):
+        data["model"] = model_section(data["model"], path)
+    return validate(TrainConfig, data, path)

@@ -1,0 +1,89 @@
+"""Cross-entropy from hidden states without ever holding all logits.
+
+Logits are made a chunk of tokens at a time. For training, the gradients of a chunk are computed as soon as its logits
+exist, so nothing of size (tokens, vocabulary) outlives its chunk and no logits are computed twice.
+"""
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+CHUNK_ELEMENTS = 2**28
+"""Logits held at a time: 1 GiB in float32."""
+
+
+def _chunk_rows(vocab: int) -> int:
+    return max(1, CHUNK_ELEMENTS // vocab)
+
+
+def _compute_dtype(x: Tensor) -> torch.dtype:
+    """Return the dtype matrix products run in: autocast's where it is on, else that of `x`."""
+    kind = x.device.type
+    return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else x.dtype
+
+
+def _logits(x: Tensor, weight: Tensor, vocab_size: int) -> Tensor:
+    """Return logits in float32 or wider, -inf for padding ids."""
+    logits = F.linear(x, weight)
+    logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+    logits[:, vocab_size:] = -torch.inf
+    return logits
+
+
+@torch.compiler.disable
+def token_nll(x: Tensor, weight: Tensor, labels: Tensor, vocab_size: int) -> Tensor:
+    """Return the negative log-likelihood in nats of each label, float32 or wider (n,); for use without gradients.
+
+    x: hidden states (n, hidden). weight: output head (padded vocabulary, hidden). labels: int64 (n,).
+    """
+    dtype = _compute_dtype(x)
+    weight = weight.to(dtype)
+    rows = _chunk_rows(len(weight))
+    parts = [
+        F.cross_entropy(_logits(h.to(dtype), weight, vocab_size), y, reduction="none")
+        for h, y in zip(x.split(rows), labels.split(rows), strict=True)
+    ]
+    return torch.cat(parts)
+
+
+@torch.compiler.disable
+def weighted_nll_sum(x: Tensor, weight: Tensor, labels: Tensor, weights: Tensor, vocab_size: int) -> Tensor:
+    """Return sum_i weights[i] * nll_i as a scalar, float32 or wider, differentiable in `x` and `weight`.
+
+    x: hidden states (n, hidden). weight: output head (padded vocabulary, hidden). labels: int64 (n,). weights: (n,),
+    constants. n may be 0.
+    """
+    return _WeightedNLL.apply(x, weight, labels, weights, vocab_size)
+
+
+class _WeightedNLL(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, labels: Tensor, weights: Tensor, vocab_size: int) -> Tensor:
+        dtype = _compute_dtype(x)
+        w = weight.detach().to(dtype)
+        wide = torch.promote_types(dtype, torch.float32)
+        total = torch.zeros((), dtype=wide, device=x.device)
+        grad_x, grad_w = torch.empty_like(x), torch.zeros_like(weight, dtype=wide)
+        rows = _chunk_rows(len(weight))
+        for start in range(0, len(x), rows):
+            part = slice(start, start + rows)
+            h, y, scale = x[part].detach().to(dtype), labels[part, None], weights[part, None].to(wide)
+            logits = _logits(h, w, vocab_size)
+            log_norm = logits.logsumexp(1, keepdim=True)
+            total += ((log_norm - logits.gather(1, y)) * scale).sum()
+            # d nll / d logits = softmax - one-hot, made in place of the logits
+            grad = logits.sub_(log_norm).exp_().mul_(scale)
+            grad.scatter_add_(1, y, -scale)
+            grad = grad.to(dtype)
+            grad_x[part] = grad @ w
+            grad_w += grad.T @ h
+        ctx.save_for_backward(grad_x, grad_w.to(weight.dtype))
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        (scale,) = grads
+        grad_x, grad_w = ctx.saved_tensors
+        return grad_x * scale.to(grad_x.dtype), grad_w * scale.to(grad_w.dtype), None, None, None

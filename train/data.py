@@ -1,0 +1,139 @@
+"""From the samples of a dataset to the batches that a model is given.
+
+Noise is drawn while samples are collated, in loader workers; cutting a batch into micro-batches is then only slicing.
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from composer.core import DataSpec
+from numpy.typing import NDArray
+from torch.utils.data import DataLoader, IterableDataset, get_worker_info
+
+from ..shards.artifact import Artifact
+from ..shards.mds import map_shard
+from ..shards.plan import Plan
+from .objectives import Corrupted, Objective, pack
+
+Batch = dict[str, Any]
+
+
+class Collate:
+    """Draws an objective's noise for a rank's share of a batch.
+
+    draws: noise samples per sample (validation only); the noise position of draw k is position * draws + k.
+    """
+
+    def __init__(self, objective: Objective, draws: int = 1) -> None:
+        self.objective = objective
+        self.draws = draws
+
+    def __call__(self, batch: Any) -> Batch:
+        """Return tensors: position, sample_id, n_tokens (samples,), and those of `Corrupted` (samples * draws, ...).
+
+        batch: tokens (samples, seq_len), position, sample_id, n_tokens (samples,), integers. A share without samples
+        becomes one filler with position -1, which weighs nothing: every rank takes part in every step.
+        """
+        if not len(batch["position"]):
+            batch = _filler(batch["tokens"].shape[1])
+        names = ("position", "sample_id", "n_tokens")
+        position, sample_id, n_tokens = (np.asarray(batch[name]).astype(np.int64) for name in names)
+        tokens = np.repeat(np.asarray(batch["tokens"]).astype(np.int64), self.draws, 0)
+        noise_position = (np.maximum(position, 0)[:, None] * self.draws + np.arange(self.draws)).ravel()
+        rows = self.objective.corrupt(tokens, np.repeat(n_tokens, self.draws), noise_position)
+        columns = {"position": position, "sample_id": sample_id, "n_tokens": n_tokens} | rows._asdict()
+        return {name: torch.from_numpy(np.ascontiguousarray(column)) for name, column in columns.items()}
+
+
+def _filler(seq_len: int) -> dict[str, NDArray[Any]]:
+    nowhere = np.array([-1])
+    return {
+        "tokens": np.zeros((1, seq_len), np.int64),
+        "position": nowhere,
+        "sample_id": nowhere,
+        "n_tokens": nowhere + 1,
+    }
+
+
+class Split:
+    """Cuts a collated batch into micro-batches for `LanguageModel`; a plain class, so that it can be pickled."""
+
+    def __init__(self, draws: int = 1) -> None:
+        self.draws = draws
+
+    def __call__(self, batch: Batch, size: int | float) -> list[Batch]:
+        """Return micro-batches of `size` samples, the last perhaps smaller."""
+        step = int(size)
+        return [self._part(batch, slice(i, i + step)) for i in range(0, len(batch["position"]), step)]
+
+    def _part(self, batch: Batch, samples: slice) -> Batch:
+        rows = slice(samples.start * self.draws, samples.stop * self.draws)
+        corrupted = Corrupted(*(batch[name][rows].numpy() for name in Corrupted._fields))
+        packed = {k: v for k, v in pack(corrupted)._asdict().items() if v is not None}
+        n_tokens = batch["n_tokens"][samples]
+        real_samples = int((batch["position"][samples] >= 0).sum())
+        row_of_target = np.repeat(np.arange(len(corrupted.targets)), corrupted.targets.sum(1))
+        return packed | {
+            "rows": torch.from_numpy(row_of_target),
+            "n_tokens": n_tokens,
+            "shape": (max(1, real_samples), corrupted.inputs.shape[1]),
+            "samples": real_samples,
+            "draws": self.draws,
+        }
+
+
+def samples_in(batch: Batch) -> int:
+    """Return the samples of a batch or micro-batch, fillers not counted."""
+    return batch["samples"] if "samples" in batch else int((batch["position"] >= 0).sum())
+
+
+def tokens_in(batch: Batch) -> int:
+    """Return the real tokens of a batch or micro-batch."""
+    return int(batch["n_tokens"].sum())
+
+
+def data_spec(loader: DataLoader, draws: int = 1) -> DataSpec:
+    """Return what Composer needs to know of a loader of collated batches."""
+    return DataSpec(
+        loader, split_batch=Split(draws), get_num_samples_in_batch=samples_in, get_num_tokens_in_batch=tokens_in
+    )
+
+
+class ValidationSet(IterableDataset):
+    """The first samples of a pool in batches, shared out over ranks: rank r of R holds samples r, r + R, ...
+
+    All ranks have the same number of batches, some perhaps empty, because Composer ends an evaluation when the first
+    rank has no more.
+    """
+
+    def __init__(self, artifact: Artifact, samples: int | None, batch: int, rank: int, ranks: int) -> None:
+        m = artifact.manifest
+        self.plan = Plan.for_artifact(m, m.tokens, policy="sequential")
+        self.samples = min(samples or m.samples, m.samples)
+        self.batch, self.rank, self.ranks = batch, rank, ranks
+        self.shards = [map_shard(s.path, m.seq_len, m.dtype)[: s.samples] for s in artifact.shards]
+        self.ends = np.cumsum([len(shard) for shard in self.shards])
+
+    @property
+    def tokens(self) -> int:
+        """Return the real tokens of all ranks together."""
+        return self.plan.tokens_before(self.samples)
+
+    def __len__(self) -> int:
+        return -(-self.samples // (self.batch * self.ranks))
+
+    def __iter__(self) -> Iterator[dict[str, NDArray[Any]]]:
+        """Iterate this rank's batches (a worker's share of them) as `Collate` takes them."""
+        worker = get_worker_info()
+        first, step = (worker.id, worker.num_workers) if worker else (0, 1)
+        return (self._read(i) for i in range(first, len(self), step))
+
+    def _read(self, i: int) -> dict[str, NDArray[Any]]:
+        ids = np.arange(i * self.batch, (i + 1) * self.batch) * self.ranks + self.rank
+        ids = ids[ids < self.samples]
+        shard = np.searchsorted(self.ends, ids, side="right")
+        rows = [self.shards[s][j - self.ends[s]] for s, j in zip(shard, ids, strict=True)]  # counted from the end
+        tokens = np.stack(rows) if rows else np.zeros((0, self.plan.seq_len), np.int64)
+        return {"tokens": tokens, "position": ids, "sample_id": ids, "n_tokens": self.plan.n_tokens(ids)}

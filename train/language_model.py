@@ -1,0 +1,97 @@
+"""The transformer as Composer trains and evaluates it."""
+
+from typing import Any
+
+import torch
+from composer.models import ComposerModel
+from torch import Tensor
+from torchmetrics import Metric
+
+from .model import ModelConfig, Transformer
+from .objectives import loss_of
+
+
+class LanguageModel(ComposerModel):
+    """A `Transformer` with its loss. kind: the name of the training loss; validation measures `nll` or `nelbo`.
+
+    Batches are what `data.split_batch` makes of a loader's batch: dictionaries with the tensors of
+    `objectives.Packed` (absent where None), and `shape`: rows that hold a sample, and tokens of a row.
+    """
+
+    def __init__(self, transformer: Transformer, kind: str) -> None:
+        super().__init__()
+        self.transformer = transformer
+        self.kind = kind
+
+    def forward(self, batch: dict[str, Any]) -> Tensor:
+        """Return the weighted sum of negative log-likelihoods over the micro-batch, a scalar in nats."""
+        return self.transformer(
+            batch["tokens"], batch.get("real"), batch.get("places"), batch["labels"], batch["weights"]
+        )
+
+    def loss(self, outputs: Tensor, batch: dict[str, Any], *args: Any, **kwargs: Any) -> dict[str, Tensor]:  # type: ignore[override]
+        """Return {kind: nats per token}, the sum divided by rows * tokens of a row, targets or not.
+
+        Composer weighs micro-batches and ranks by their samples, which makes the whole batch's loss the same however
+        it is cut.
+        """
+        return {self.kind: loss_of(outputs, batch["shape"])}
+
+    def eval_forward(self, batch: dict[str, Any], outputs: Any = None) -> Tensor:
+        """Return the nats of each sample under each noise sample, float64 (samples, noise samples)."""
+        nll = self.transformer(batch["tokens"], batch.get("real"), batch.get("places"), batch["labels"])
+        rows = batch["tokens"].shape[0]
+        sums = torch.zeros(rows, dtype=torch.float64, device=nll.device)
+        sums.index_add_(0, batch["rows"], nll.double() * batch["weights"].double())
+        return sums.view(-1, batch["draws"])
+
+    def get_metrics(self, is_train: bool) -> dict[str, Metric]:
+        """Return no metrics for training (they would cost a second forward pass), the loss for validation."""
+        if is_train:
+            return {}
+        if self.transformer.config.causal:
+            return {"nll": MeanLoss()}
+        return {"nelbo": MeanLoss(), "nelbo_se": MeanLoss(error=True)}
+
+    def update_metric(self, batch: dict[str, Any], outputs: Tensor, metric: Metric) -> None:
+        """Add a micro-batch to a validation metric."""
+        metric.update(outputs, batch["n_tokens"])
+
+
+class MeanLoss(Metric):
+    """Nats per real token over a validation set: the mean over noise samples, summed over samples, over tokens.
+
+    error: report the standard error that the noise leaves instead: sqrt(sum of s_i^2 / K) / tokens, s_i^2 being the
+    variance of sample i's K estimates. The estimates of one sample are stratified, so it errs on the large side; with
+    K = 1 it cannot be known and is NaN.
+    """
+
+    full_state_update = False
+    total: Tensor
+    variance: Tensor
+    tokens: Tensor
+
+    def __init__(self, error: bool = False) -> None:
+        super().__init__()
+        self.error = error
+        for name in ("total", "variance", "tokens"):
+            self.add_state(name, torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
+
+    def update(self, nats: Tensor, n_tokens: Tensor) -> None:
+        """Add samples. nats: float64 (samples, noise samples). n_tokens: (samples,), real tokens."""
+        draws = nats.shape[1]
+        self.total += nats.mean(1).sum()
+        self.tokens += n_tokens.sum()
+        spread = nats.var(1) if draws > 1 else torch.full_like(nats[:, 0], torch.nan)
+        self.variance += (spread / draws).sum()
+
+    def compute(self) -> Tensor:
+        """Return nats per token."""
+        return (self.variance.sqrt() if self.error else self.total) / self.tokens.clamp(min=1)
+
+
+def build(shape: ModelConfig, kind: str, seed: int, device: str = "cpu") -> LanguageModel:
+    """Return a model with the initial weights of `seed`; on the meta device the weights are drawn later, by FSDP."""
+    torch.manual_seed(seed)
+    with torch.device(device):
+        return LanguageModel(Transformer(shape), kind)

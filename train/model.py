@@ -1,0 +1,251 @@
+"""The transformer of both model types, in plain PyTorch.
+
+Pre-norm blocks of rotary self-attention and SwiGLU, RMSNorm, no biases. `causal` is the only difference between
+the two types: an autoregressive model attends to the left, a masked-diffusion model to both sides.
+
+    x = embedding(tokens)
+    for each layer:  x = x + attention(norm(x));  x = x + mlp(norm(x))
+    logits = head(norm(x))
+"""
+
+import math
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .cross_entropy import token_nll, weighted_nll_sum
+
+VOCAB_MULTIPLE = 64
+"""Rows of the embedding are padded to a multiple of this, so that matrix products use the tensor cores fully."""
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """Shape of a transformer.
+
+    vocab_size: ids in use, special ids included. hidden, ffn: widths. kv_heads: key and value heads (grouped-query
+    attention when fewer than `heads`). head_size: hidden / heads when not given. dropout: of attention weights and
+    of what each block adds to the residual stream. init_std: of all weights; projections back into the residual
+    stream use init_std / sqrt(2 * layers).
+    """
+
+    vocab_size: int
+    layers: int
+    hidden: int
+    heads: int
+    ffn: int
+    causal: bool
+    kv_heads: int | None = None
+    head_size: int | None = None
+    qk_norm: bool = False
+    tied_embeddings: bool = True
+    rope_base: float = 10000.0
+    norm_eps: float = 1e-6
+    init_std: float = 0.02
+    dropout: float = 0.0
+    padded_vocab: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        kv_heads = self.kv_heads or self.heads
+        head_size = self.head_size or self.hidden // self.heads
+        if self.heads % kv_heads:
+            raise ValueError(f"heads ({self.heads}) must be a multiple of kv_heads ({kv_heads})")
+        if self.head_size is None and self.hidden % self.heads:
+            raise ValueError(f"hidden ({self.hidden}) must be a multiple of heads ({self.heads}), or give head_size")
+        if head_size % 2:
+            raise ValueError(f"head_size ({head_size}) must be even: rotary positions turn pairs of channels")
+        object.__setattr__(self, "kv_heads", kv_heads)
+        object.__setattr__(self, "head_size", head_size)
+        object.__setattr__(self, "padded_vocab", -(-self.vocab_size // VOCAB_MULTIPLE) * VOCAB_MULTIPLE)
+
+    @property
+    def attention_width(self) -> int:
+        """Return heads * head_size, the width of all query heads together."""
+        return self.heads * (self.head_size or 0)
+
+    @property
+    def block_parameters(self) -> int:
+        """Return the weights of all blocks that take part in matrix products (norms left out)."""
+        kv_width = (self.kv_heads or 0) * (self.head_size or 0)
+        attention = self.hidden * (2 * self.attention_width + 2 * kv_width)
+        return self.layers * (attention + 3 * self.hidden * self.ffn)
+
+    @property
+    def head_parameters(self) -> int:
+        """Return the weights of the output head, counted over ids in use."""
+        return self.vocab_size * self.hidden
+
+
+class RMSNorm(nn.Module):
+    """Root-mean-square norm over the last dimension (Zhang & Sennrich 2019), computed in float32 or wider."""
+
+    def __init__(self, size: int, eps: float) -> None:
+        super().__init__()
+        self.eps = eps
+        self.weight = nn.Parameter(torch.ones(size))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the normed `x`, same shape and dtype."""
+        wide = x.to(torch.promote_types(x.dtype, torch.float32))
+        scale = torch.rsqrt(wide.square().mean(-1, keepdim=True) + self.eps)
+        return (wide * scale * self.weight).to(x.dtype)
+
+
+def rotary_tables(length: int, head_size: int, base: float, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Return cos and sin of rotary positions (Su et al. 2021), each float32 (length, head_size / 2)."""
+    frequency = base ** -(torch.arange(0, head_size, 2, device=device, dtype=torch.float64) / head_size)
+    angle = torch.arange(length, device=device, dtype=torch.float64)[:, None] * frequency
+    return angle.cos().float(), angle.sin().float()
+
+
+def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Return `x` (..., length, head_size) with channel pairs (i, i + head_size / 2) turned by their position."""
+    a, b = x.chunk(2, dim=-1)
+    return torch.cat((a * cos - b * sin, b * cos + a * sin), dim=-1).to(x.dtype)
+
+
+class ResidualLinear(nn.Linear):
+    """A projection back into the residual stream: its initial weights shrink with depth."""
+
+
+class Attention(nn.Module):
+    """Self-attention with rotary positions, optional QK-norm and grouped keys and values."""
+
+    def __init__(self, c: ModelConfig) -> None:
+        super().__init__()
+        assert c.kv_heads is not None, "filled in by ModelConfig"
+        assert c.head_size is not None, "filled in by ModelConfig"
+        self.heads, self.kv_heads, self.head_size = c.heads, c.kv_heads, c.head_size
+        self.causal, self.dropout = c.causal, c.dropout
+        self.qkv = nn.Linear(c.hidden, (c.heads + 2 * c.kv_heads) * c.head_size, bias=False)
+        self.out = ResidualLinear(c.attention_width, c.hidden, bias=False)
+        self.q_norm: nn.Module = RMSNorm(c.head_size, c.norm_eps) if c.qk_norm else nn.Identity()
+        self.k_norm: nn.Module = RMSNorm(c.head_size, c.norm_eps) if c.qk_norm else nn.Identity()
+
+    def forward(self, x: Tensor, cos: Tensor, sin: Tensor, mask: Tensor | None) -> Tensor:
+        """Return (batch, length, hidden). mask: bool, broadcastable to (batch, heads, length, length), or None."""
+        batch, length, _ = x.shape
+        sizes = (self.heads, self.kv_heads, self.kv_heads)
+        qkv = self.qkv(x).view(batch, length, sum(sizes), self.head_size).transpose(1, 2)
+        q, k, v = qkv.split(sizes, dim=1)
+        q, k = rotate(self.q_norm(q), cos, sin), rotate(self.k_norm(k), cos, sin)
+        if self.kv_heads != self.heads:
+            k, v = (y.repeat_interleave(self.heads // self.kv_heads, dim=1) for y in (k, v))
+        p = self.dropout if self.training else 0.0
+        y = F.scaled_dot_product_attention(q, k, v, mask, dropout_p=p, is_causal=self.causal and mask is None)
+        return self.out(y.transpose(1, 2).reshape(batch, length, self.heads * self.head_size))
+
+
+class SwiGLU(nn.Module):
+    """down(silu(gate(x)) * up(x)) (Shazeer 2020); gate and up are one product."""
+
+    def __init__(self, c: ModelConfig) -> None:
+        super().__init__()
+        self.gate_up = nn.Linear(c.hidden, 2 * c.ffn, bias=False)
+        self.down = ResidualLinear(c.ffn, c.hidden, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return (batch, length, hidden)."""
+        gate, up = self.gate_up(x).chunk(2, dim=-1)
+        return self.down(F.silu(gate) * up)
+
+
+class Block(nn.Module):
+    """One layer: attention and SwiGLU, each normed before and added to the residual stream."""
+
+    def __init__(self, c: ModelConfig) -> None:
+        super().__init__()
+        self.attention_norm = RMSNorm(c.hidden, c.norm_eps)
+        self.attention = Attention(c)
+        self.mlp_norm = RMSNorm(c.hidden, c.norm_eps)
+        self.mlp = SwiGLU(c)
+        self.dropout = nn.Dropout(c.dropout)
+
+    def forward(self, x: Tensor, cos: Tensor, sin: Tensor, mask: Tensor | None) -> Tensor:
+        """Return the residual stream after this layer, shape of `x`."""
+        x = x + self.dropout(self.attention(self.attention_norm(x), cos, sin, mask))
+        return x + self.dropout(self.mlp(self.mlp_norm(x)))
+
+
+class Transformer(nn.Module):
+    """The model. `forward` returns logits or, given labels, losses: everything that uses weights happens inside it,
+    because under FSDP the weights are whole only there."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.embedding = nn.Embedding(config.padded_vocab, config.hidden)
+        self.blocks = nn.ModuleList(Block(config) for _ in range(config.layers))
+        self.norm = RMSNorm(config.hidden, config.norm_eps)
+        self.head = None if config.tied_embeddings else nn.Linear(config.hidden, config.padded_vocab, bias=False)
+        self.apply(self.param_init_fn)
+
+    def param_init_fn(self, module: nn.Module) -> None:
+        """Draw the weights that `module` itself holds (also what FSDP calls for modules built on the meta device)."""
+        std = self.config.init_std
+        if isinstance(module, ResidualLinear):
+            nn.init.normal_(module.weight, std=std / math.sqrt(2 * self.config.layers))
+        elif isinstance(module, nn.Linear | nn.Embedding):
+            nn.init.normal_(module.weight, std=std)
+        elif isinstance(module, RMSNorm):
+            nn.init.ones_(module.weight)
+
+    def fsdp_wrap_fn(self, module: nn.Module) -> bool:
+        """Return whether FSDP shards `module` as a unit: each block is one."""
+        return isinstance(module, Block)
+
+    def activation_checkpointing_fn(self, module: nn.Module) -> bool:
+        """Return whether activation checkpointing recomputes `module` as a unit: each block is one."""
+        return isinstance(module, Block)
+
+    def hidden_states(self, tokens: Tensor, real: Tensor | None = None) -> Tensor:
+        """Return the normed last hidden states, (batch, length, hidden).
+
+        tokens: int64 (batch, length). real: bool (batch, length), False where nothing may attend to (PAD); None when
+        every token is real. A causal model needs no `real`: PAD only ever comes last.
+        """
+        mask = None if real is None or self.config.causal else real[:, None, None, :]
+        head_size = self.config.head_size
+        assert head_size is not None, "filled in by ModelConfig"
+        x = self.embedding(tokens)
+        cos, sin = rotary_tables(tokens.shape[1], head_size, self.config.rope_base, tokens.device)
+        for block in self.blocks:
+            x = block(x, cos, sin, mask)
+        return self.norm(x)
+
+    def forward(
+        self,
+        tokens: Tensor,
+        real: Tensor | None = None,
+        places: Tensor | None = None,
+        labels: Tensor | None = None,
+        weights: Tensor | None = None,
+    ) -> Tensor:
+        """Return logits, or losses when `labels` are given.
+
+        tokens, real: as for `hidden_states`. places: int64 (n,), indices into the flattened (batch * length)
+        that logits are computed for, in order; None for all. labels: int64 (n,). weights: (n,).
+        Returns logits (n, vocab_size), or with labels the negative log-likelihood of each label in nats, float32
+        (n,), or with weights too the scalar sum of weight * nll. Ids from vocab_size on have probability 0.
+        """
+        x = self.hidden_states(tokens, real).flatten(0, 1)
+        x = x if places is None else x.index_select(0, places)
+        weight = self.embedding.weight if self.head is None else self.head.weight
+        if labels is None:
+            return F.linear(x, weight)[:, : self.config.vocab_size]
+        if weights is None:
+            return token_nll(x, weight, labels, self.config.vocab_size)
+        return weighted_nll_sum(x, weight, labels, weights, self.config.vocab_size)
+
+
+def count_parameters(module: nn.Module) -> int:
+    """Return the number of weights of `module`, padding rows of the vocabulary included."""
+    return sum(p.numel() for p in module.parameters())
+
+
+def config_dict(config: ModelConfig) -> dict[str, Any]:
+    """Return `config` as the keywords that make it again."""
+    return {k: v for k, v in vars(config).items() if k != "padded_vocab"}

@@ -1,0 +1,526 @@
+"""A run, from its configuration to its result: everything that Composer is given is made here."""
+
+import contextlib
+import json
+import math
+import os
+import re
+import shutil
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from composer import Callback, Evaluator, Event, Trainer
+from composer.utils import dist, get_device
+from packaging.version import Version
+from torch import Tensor
+from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
+from torch.optim.lr_scheduler import LambdaLR
+from torch.utils.data import DataLoader
+
+from ..shards import storage
+from ..shards.artifact import Artifact, open_artifact
+from ..shards.dataset import RepeatedDataset
+from ..shards.errors import EpochalError, RequestError, WorkError
+from ..shards.manifest import digest
+from ..shards.plan import Plan
+from . import durations, extras, schedules
+from .callbacks import (
+    METRICS_NAME,
+    ClipGradient,
+    JsonlLogger,
+    ReceiptCallback,
+    RestoreRandomness,
+    RunMetrics,
+    difference,
+    read_metrics,
+)
+from .checkpoint import ModelCard, save_model
+from .config import ARSection, ConstantSection, CosineSection, MDMSection, TrainConfig, WSDSection
+from .data import Collate, ValidationSet, data_spec
+from .flops import peak_flops, training_flops_per_token
+from .language_model import LanguageModel, build
+from .model import ModelConfig, config_dict, count_parameters
+from .objectives import Autoregressive, MaskedDiffusion, Objective, SpecialIds
+from .optimizer import build_optimizer
+
+RUN_NAME = "run.json"
+RESULT_NAME = "result.json"
+CHECKPOINT = "ba{batch}-rank{rank}.pt"
+LATEST = "latest-rank{rank}.pt"
+
+
+@dataclass(frozen=True)
+class Run:
+    """A checked configuration with all that follows from it and its data. steps: optimizer steps of the whole run."""
+
+    config: TrainConfig
+    artifact: Artifact
+    validation: Artifact | None
+    plan: Plan
+    shape: ModelConfig
+    objective: Objective
+    device: str
+    steps: int
+
+    @property
+    def batch_tokens(self) -> int:
+        """Return the tokens of a whole global batch."""
+        return self.config.global_train_batch_size * self.plan.seq_len
+
+    def span(self, text: str | int, what: str) -> int:
+        """Return a span of the configuration in steps."""
+        return durations.steps(text, self.steps, self.batch_tokens, self.plan.unique_tokens, what)
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """Return what makes two runs the same: order, model, objective, batch. JSON values only."""
+        return {
+            "plan": self.plan.to_dict(),
+            "model": config_dict(self.shape),
+            "objective": self.config.objective.model_dump(),
+            "seed": self.config.seed,
+            "global_train_batch_size": self.config.global_train_batch_size,
+        }
+
+
+def prepare(config: TrainConfig) -> Run:
+    """Check `config` against its data and this machine. Raises RequestError naming the first thing that is wrong."""
+    artifact = open_artifact(config.train_loader.dataset.path)
+    manifest = artifact.manifest
+    validation = open_artifact(config.eval_loader.dataset.path) if config.eval_loader else None
+    _check_data(config, artifact, validation)
+    data = config.train_loader.dataset
+    total = durations.total_tokens(config.max_duration, manifest.tokens)
+    plan = Plan.for_artifact(manifest, total, config.seed if data.seed is None else data.seed, data.policy)
+    batch = plan.batch_samples(config.global_train_batch_size * manifest.seq_len)
+    ranks = dist.get_world_size()
+    if batch % ranks:
+        raise RequestError(f"global_train_batch_size {batch} cannot be shared out evenly over {ranks} ranks")
+    ids = SpecialIds(manifest.tokenizer.eod, manifest.tokenizer.pad, manifest.tokenizer.mask)
+    objective = build_objective(config, ids)
+    return Run(
+        config=config,
+        artifact=artifact,
+        validation=validation,
+        plan=plan,
+        shape=config.model.shape(objective.causal, manifest.tokenizer.vocab_size),
+        objective=objective,
+        device=_device(config),
+        steps=plan.steps(batch),
+    )
+
+
+def build_objective(config: TrainConfig, ids: SpecialIds) -> Objective:
+    """Return the objective of `config`, its noise keyed by the run's seed."""
+    section = config.objective
+    if isinstance(section, ARSection):
+        return Autoregressive(ids, config.seed, section.input_masking)
+    keys = section.model_dump(exclude={"name"})
+    return MaskedDiffusion(ids, config.seed, group=config.global_train_batch_size, **keys)
+
+
+def validation_objective(run: Run, noise_samples: int, noise_seed: int) -> Objective:
+    """Return what validation measures: the exact likelihood, or the exact-count bound whatever was trained with.
+
+    The exact-count form needs no eps and has the lower variance; its noise is fixed by `noise_seed`, stratified over
+    the noise samples of each sample.
+    """
+    ids = run.objective.ids  # type: ignore[attr-defined]
+    if isinstance(run.config.objective, MDMSection):
+        return MaskedDiffusion(ids, noise_seed, "exact_count", sampling="stratified", group=noise_samples)
+    return Autoregressive(ids)
+
+
+def _check_data(config: TrainConfig, artifact: Artifact, validation: Artifact | None) -> None:
+    manifest, path = artifact.manifest, config.train_loader.dataset.path
+    stated = config.model.vocab_size
+    if stated is not None and stated != manifest.tokenizer.vocab_size:
+        raise RequestError(
+            f"model.vocab_size is {stated}, but {path} was tokenized with {manifest.tokenizer.vocab_size} ids "
+            f"({manifest.tokenizer.name}): remove model.vocab_size or use other data"
+        )
+    if config.max_seq_len is not None and config.max_seq_len != manifest.seq_len:
+        raise RequestError(f"max_seq_len is {config.max_seq_len}, but the samples of {path} have {manifest.seq_len}")
+    if validation is None:
+        return
+    other = validation.manifest
+    if other.tokenizer.fingerprint != manifest.tokenizer.fingerprint:
+        raise RequestError(
+            f"{validation.root} was tokenized with {other.tokenizer.name}, {path} with another tokenizer "
+            f"({manifest.tokenizer.name}): losses would not compare"
+        )
+    if storage.is_url(validation.root):
+        raise RequestError(f"the validation pool must be in a local folder, not {validation.root}: copy it first")
+
+
+def _device(config: TrainConfig) -> str:
+    device = config.device or ("gpu" if torch.cuda.is_available() else "cpu")
+    if device == "gpu" and not torch.cuda.is_available():
+        raise RequestError("device is gpu, but torch sees no GPU here: use device=cpu precision=fp32")
+    if device == "cpu" and config.precision == "amp_bf16":
+        raise RequestError("precision amp_bf16 needs a GPU: use precision=fp32 on a CPU")
+    if device == "cpu" and config.parallelism_config is not None:
+        raise RequestError("parallelism_config (FSDP) needs GPUs: use parallelism_config=null on a CPU")
+    _check_auto(config, device)
+    return device
+
+
+def _check_auto(config: TrainConfig, device: str) -> None:
+    if config.device_train_microbatch_size != "auto" or device == "cpu" or config.parallelism_config is None:
+        return
+    if Version(torch.__version__) >= Version("2.7.1"):  # Composer 0.32.1 patches torch for older versions only
+        raise RequestError(
+            f"device_train_microbatch_size auto does not work with parallelism_config on torch {torch.__version__}: "
+            "give an integer"
+        )
+
+
+def schedule(run: Run) -> schedules.Schedule:
+    """Return the learning rate's multiplier as a function of the step."""
+    s = run.config.scheduler
+    warm = run.span(s.t_warmup, "scheduler.t_warmup")
+    if isinstance(s, WSDSection):
+        tail = run.span(s.t_decay, "scheduler.t_decay")
+        return lambda step: schedules.warmup_stable_decay(step, run.steps, warm, tail, s.alpha_f, s.decay)
+    if isinstance(s, CosineSection):
+        return lambda step: schedules.cosine(step, run.steps, warm, s.alpha_f)
+    assert isinstance(s, ConstantSection), "the configuration knows three schedules"
+    return lambda step: schedules.warmup(step, warm)
+
+
+def train_loader(run: Run) -> DataLoader:
+    """Return this rank's loader: one batch per step, from the first position to the last."""
+    section = run.config.train_loader
+    data = section.dataset
+    dataset = RepeatedDataset(
+        data.path,
+        run.plan,
+        global_batch=run.config.global_train_batch_size,
+        batched=True,  # a rank that has no sample in the last batch still takes part in its step
+        cache=data.cache,
+        cache_limit=data.cache_limit,
+        verify=data.verify,
+    )
+    return dataset.loader(
+        num_workers=section.num_workers,
+        collate_fn=Collate(run.objective),
+        prefetch_factor=section.prefetch_factor if section.num_workers else None,
+        pin_memory=run.device == "gpu" if section.pin_memory is None else section.pin_memory,
+    )
+
+
+def evaluator(run: Run) -> Evaluator | None:
+    """Return Composer's evaluator of the validation pool, or None."""
+    section = run.config.eval_loader
+    if section is None or run.validation is None:
+        return None
+    draws = section.noise_samples if run.config.objective.name == "mdm" else 1
+    size = max(1, run.config.device_eval_batch_size // draws)
+    ranks = dist.get_global_rank(), dist.get_world_size()
+    dataset = ValidationSet(run.validation, section.dataset.samples, size, *ranks)
+    collate = Collate(validation_objective(run, draws, section.noise_seed), draws)
+    loader = DataLoader(dataset, batch_size=None, collate_fn=collate, num_workers=section.num_workers)
+    return Evaluator(
+        label="validation",
+        dataloader=data_spec(loader, draws),
+        eval_interval=f"{run.span(run.config.eval_interval, 'eval_interval')}ba",
+        device_eval_microbatch_size=size,
+    )
+
+
+class Exports(Callback):
+    """Writes the model without Composer: `best/` at the lowest validation loss so far, `final/` at the end."""
+
+    def __init__(self, run: Run, folder: str) -> None:
+        self.run = run
+        self.folder = folder
+        self.best = float("inf")
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the lowest loss so far."""
+        return {"best": self.best}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue from a checkpoint."""
+        self.best = state["best"]
+
+    def eval_end(self, state: Any, logger: Any) -> None:
+        """Keep the model when its validation loss is the lowest so far, and the last one (measured after fit_end)."""
+        measured = validation_losses(state)
+        loss = measured[validation_kind(self.run)]
+        if loss < self.best:
+            self.best = loss
+            self._save(state, "best", measured)
+        if int(state.timestamp.batch) >= self.run.steps:
+            self._save(state, "final", measured)
+
+    def fit_end(self, state: Any, logger: Any) -> None:
+        """Keep the last model where nothing is measured."""
+        if self.run.validation is None:
+            self._save(state, "final", {})
+
+    def _save(self, state: Any, name: str, measured: dict[str, float]) -> None:
+        options = StateDictOptions(full_state_dict=True, cpu_offload=True)
+        weights = get_model_state_dict(state.model, options=options)
+        if dist.get_global_rank() == 0:
+            kept = {k.rpartition("transformer.")[2]: v for k, v in weights.items() if isinstance(v, Tensor)}
+            save_model(os.path.join(self.folder, name), kept, model_card(self.run, state, measured))
+
+
+def validation_losses(state: Any) -> dict[str, float]:
+    """Return the validation losses as last measured, by kind; NaN (an error that cannot be known) is left out."""
+    values = {k: float(v.compute()) for k, v in state.eval_metrics.get("validation", {}).items()}
+    return {k: v for k, v in values.items() if not math.isnan(v)}
+
+
+def validation_kind(run: Run) -> str:
+    """Return the kind of the validation loss: `nll` or `nelbo`."""
+    return "nelbo" if run.config.objective.name == "mdm" else "nll"
+
+
+def model_card(run: Run, state: Any, validation: dict[str, float]) -> ModelCard:
+    """Return what is to be known about the model as it is now."""
+    manifest = run.artifact.manifest
+    return ModelCard(
+        shape=run.shape,
+        objective=run.config.objective.model_dump(),
+        kind=validation_kind(run),
+        tokenizer=manifest.tokenizer.model_dump(),
+        seq_len=manifest.seq_len,
+        training={
+            "plan": run.plan.to_dict(),
+            "seed": run.config.seed,
+            "steps": int(state.timestamp.batch),
+            "tokens": int(state.timestamp.token),
+            "validation": validation,
+            "validation_data": run.validation.manifest.fingerprint if run.validation else None,
+        },
+    )
+
+
+def build_trainer(run: Run) -> Trainer:
+    """Return Composer's trainer for `run`, a checkpoint loaded where there is one. Raises RequestError, WorkError."""
+    config = run.config
+    if dist.get_world_size() > 1:
+        dist.initialize_dist(get_device(run.device), config.dist_timeout)
+    _agree(run)
+    folder = config.save_folder
+    if folder:
+        _open_folder(run, folder)
+    model = build(run.shape, run.objective.kind, config.seed, config.model.init_device)
+    optimizer = build_optimizer(model, config.optimizer, fused=run.device == "gpu")
+    restore = RestoreRandomness()
+    trainer = Trainer(
+        model=model,
+        train_dataloader=data_spec(train_loader(run)),
+        eval_dataloader=evaluator(run),
+        spin_dataloaders=False,
+        max_duration=f"{run.steps}ba",
+        optimizers=optimizer,
+        schedulers=LambdaLR(optimizer, schedule(run)),
+        step_schedulers_every_batch=True,
+        algorithms=[_clipping(run)],
+        callbacks=[*_callbacks(run, model, folder), restore, *extras.build(config.callbacks, "callbacks")],
+        loggers=[
+            *([JsonlLogger(os.path.join(folder, METRICS_NAME))] if folder else []),
+            *extras.build(config.loggers, "loggers"),
+        ],
+        run_name=run_name(config),
+        progress_bar=config.progress_bar,
+        log_to_console=config.log_to_console,
+        console_log_interval=config.console_log_interval,
+        python_log_level=config.python_log_level,
+        save_folder=folder,
+        save_filename=CHECKPOINT,
+        save_latest_filename=LATEST,
+        save_interval=f"{run.span(config.save_interval, 'save_interval')}ba",
+        save_num_checkpoints_to_keep=config.save_num_checkpoints_to_keep,
+        autoresume=config.autoresume,
+        load_path=config.load_path,
+        load_progress_bar=False,
+        parallelism_config=config.parallelism_config.model_dump(exclude_none=True)
+        if config.parallelism_config
+        else None,
+        compile_config=config.compile_config,
+        device=run.device,
+        precision=config.precision or ("amp_bf16" if run.device == "gpu" else "fp32"),
+        device_train_microbatch_size=_microbatch(run),
+        seed=config.seed,
+        deterministic_mode=config.deterministic,
+        dist_timeout=config.dist_timeout,
+    )
+    restore.saved = trainer._rng_state
+    return trainer
+
+
+def run_name(config: TrainConfig) -> str:
+    """Return the run's name: its own, or its folder's."""
+    return config.run_name or (Path(config.save_folder).name if config.save_folder else "run")
+
+
+def _callbacks(run: Run, model: LanguageModel, folder: str | None) -> list[Callback]:
+    share = 1.0 if run.objective.causal else 0.5
+    per_token = training_flops_per_token(run.shape, run.plan.seq_len, share)
+    peak = peak_flops(torch.device("cuda")) if run.device == "gpu" else None
+    callbacks: list[Callback] = [ReceiptCallback(run.plan, run.identity, folder), RunMetrics(run.plan, per_token, peak)]
+    return callbacks + ([Exports(run, folder)] if folder else [])
+
+
+def _clipping(run: Run) -> ClipGradient:
+    section = run.config.algorithms.gradient_clipping
+    threshold = section.clipping_threshold if section else None
+    return ClipGradient(threshold, run.config.global_train_batch_size, run.plan.positions)
+
+
+def _microbatch(run: Run) -> int | str:
+    size = run.config.device_train_microbatch_size
+    per_rank = run.config.global_train_batch_size // dist.get_world_size()
+    if size == "auto":
+        return size if run.device == "gpu" else per_rank
+    return min(int(size), per_rank)
+
+
+def _agree(run: Run) -> None:
+    """Raise WorkError when ranks were given different runs: they would wait for each other for ever."""
+    mine = digest(run.identity)
+    if len(set(dist.all_gather_object(mine))) > 1:
+        raise WorkError(f"rank {dist.get_global_rank()} disagrees about the run: all ranks need the same configuration")
+
+
+def _open_folder(run: Run, folder: str) -> None:
+    """Check that `folder` is new, or this run's and to be resumed; clear what a crash left half written."""
+    problem = None
+    if dist.get_global_rank() == 0:
+        try:
+            _claim(run, folder)
+        except EpochalError as error:
+            problem = error
+    (problem,) = dist.all_gather_object(problem)[:1]
+    if problem:
+        raise problem
+
+
+def _claim(run: Run, folder: str) -> None:
+    if storage.is_url(folder):
+        return  # object stores: Composer uploads; its own check of conflicting names holds
+    path = Path(folder) / RUN_NAME
+    if path.exists():
+        changed = difference(json.loads(path.read_text()), run.identity)
+        if changed:
+            raise RequestError(f"{folder} holds another run: {changed}; choose another save_folder")
+    checkpoints = list(Path(folder).glob("ba*-rank*.pt"))
+    if checkpoints and not run.config.autoresume:
+        raise RequestError(f"{folder} holds checkpoints: add autoresume=true to go on, or choose another save_folder")
+    Path(folder).mkdir(parents=True, exist_ok=True)
+    storage.write_atomic(str(path), (json.dumps(run.identity, indent=2) + "\n").encode())
+    _clear_partial(Path(folder), checkpoints)
+
+
+def _clear_partial(folder: Path, checkpoints: list[Path]) -> None:
+    """Remove checkpoints later than the latest whole one: a crash interrupted their writing."""
+    latest = folder / LATEST.format(rank=0)
+    last = _batch_of(latest.resolve()) if latest.exists() else -1
+    for path in checkpoints:
+        if _batch_of(path) > last:
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+def _batch_of(path: Path) -> int:
+    match = re.match(r"ba(\d+)-rank", path.name)
+    return int(match[1]) if match else -1
+
+
+@contextlib.contextmanager
+def _plain_errors() -> Iterator[None]:
+    """Turn what Composer and torch raise for a user's mistakes or a full disk into our own one-line errors."""
+    try:
+        yield
+    except EpochalError:
+        raise
+    except OSError as error:
+        raise WorkError(f"{error.strerror or error}: the last whole checkpoint is good, run again to go on") from error
+    except RuntimeError as error:
+        cause = next((e for e in _chain(error) if isinstance(e, EpochalError)), None)
+        if cause is not None:
+            raise cause from None
+        if "PytorchStreamWriter failed" in str(error) or "unexpected pos" in str(error):
+            raise WorkError(
+                "a checkpoint could not be written (is the disk full?): the last whole one is good, run again to go on"
+            ) from error
+        raise
+
+
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
+
+
+def train(config: TrainConfig) -> dict[str, Any]:
+    """Train a run to its end (from its last checkpoint, where autoresume finds one) and return its result.
+
+    The result has JSON values: name, steps, tokens, passes, parameters, train and validation loss with their kinds,
+    receipt (`valid`, digest), folder. Raises RequestError or WorkError.
+    """
+    warnings.filterwarnings("ignore", message=".*No `EventCheckpoint`.*")
+    run = prepare(config)
+    finished = _finished(run)
+    if finished is not None:
+        return finished
+    with _plain_errors():
+        trainer = build_trainer(run)
+        try:
+            if int(trainer.state.timestamp.batch) < run.steps:
+                trainer.fit()
+            else:
+                _finish(run, trainer)
+            outcome = result(run, trainer)
+        finally:
+            trainer.close()
+    if config.save_folder and dist.get_global_rank() == 0:
+        text = json.dumps({"identity": run.identity, "result": outcome}, indent=2) + "\n"
+        storage.write_atomic(os.path.join(config.save_folder, RESULT_NAME), text.encode())
+    return outcome
+
+
+def _finish(run: Run, trainer: Trainer) -> None:
+    """Do what is left of a run that was killed after its last step."""
+    if run.validation is not None:
+        trainer.eval()
+    trainer.engine.run_event(Event.FIT_END)
+
+
+def _finished(run: Run) -> dict[str, Any] | None:
+    """Return the result that the same run left in its folder, or None."""
+    path = Path(run.config.save_folder or "", RESULT_NAME)
+    if not run.config.save_folder or not run.config.autoresume or not path.is_file():
+        return None
+    saved = json.loads(path.read_text())
+    return saved["result"] if not difference(saved["identity"], run.identity) else None
+
+
+def result(run: Run, trainer: Trainer) -> dict[str, Any]:
+    """Return what a run came to; see `train`."""
+    state = trainer.state
+    receipt = next(c for c in state.callbacks if isinstance(c, ReceiptCallback)).receipt
+    folder = run.config.save_folder
+    return {
+        "name": run_name(run.config),
+        "objective": run.config.objective.name,
+        "steps": int(state.timestamp.batch),
+        "tokens": int(state.timestamp.token),
+        "passes": int(state.timestamp.token) / run.plan.unique_tokens,
+        "unique_tokens": run.plan.unique_tokens,
+        "parameters": count_parameters(trainer._original_model),
+        "train": {k.rpartition("/")[2]: v for k, v in (state.total_loss_dict or {}).items() if not k.endswith("total")},
+        "validation": validation_losses(state),
+        "receipt": {"valid": receipt.check() is None, "digest": receipt.digest, "samples": receipt.count},
+        "folder": folder,
+    }
+
+
+__all__ = ["Run", "build_trainer", "prepare", "read_metrics", "train"]
