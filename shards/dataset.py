@@ -141,6 +141,8 @@ class RepeatedDataset(StreamingDataset):
             for block in memory.created_shms:
                 with contextlib.suppress(FileNotFoundError):
                     block.unlink()
+        if dist.is_available() and dist.is_initialized():
+            dist.barrier()  # only then may another job look for free names: its ranks must all see the same ones
 
     def __getstate__(self) -> dict[str, Any]:
         if not self._in_place:
