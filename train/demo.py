@@ -75,7 +75,6 @@ def run(objective: str, subset: Path, validation: Path, out: Path) -> dict[str, 
         "max_duration": f"{PASSES}ep",
         "global_train_batch_size": 8,
         "optimizer.lr": 3e-3,
-        "eval_loader.noise_samples": 4,
         "save_folder": out / objective,
         "progress_bar": "false",
     }
