@@ -120,3 +120,16 @@ def test_the_difference_of_two_runs_is_named_by_its_path() -> None:
     assert callbacks.difference({"a": {"b": 1}}, {"a": {"b": 1}}) == ""
     assert callbacks.difference({"a": {"b": 1}}, {"a": {"b": 2}}) == "a.b is 1 there and 2 here"
     assert callbacks.difference({"a": {}}, {"a": {"c": 3}}) == "a.c is None there and 3 here"
+
+
+def test_the_demonstration_reports_both_types(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
+    result = {"train": {"loss": 1.0}, "receipt": {"valid": True}}
+    curves = {"nll": [(1, 4.0), (2, 5.0)], "nelbo": [(1, 4.5), (2, 4.4)], "nelbo_se": [(1, 0.03), (2, 0.04)]}
+    monkeypatch.setattr(demo, "make_data", lambda artifacts: (tmp_path, tmp_path))
+    monkeypatch.setattr(demo, "run", lambda *args: result)
+    monkeypatch.setattr(demo, "curve", lambda folder, metric: curves[metric])
+    assert demo.main(["--out", str(tmp_path)]) == 0
+    printed = capsys.readouterr().out
+    assert "AR: validation loss has turned up (1.000 above its best" in printed
+    assert "MDM: validation loss has not turned up" in printed
+    assert (tmp_path / "loss.svg").exists()
