@@ -10,6 +10,7 @@ import importlib
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import NoReturn
 
 COMMANDS: dict[str, tuple[str, str]] = {
     "build": ("datapipe.commands", "text -> pool and validation pool"),
@@ -47,28 +48,41 @@ def main(argv: Sequence[str] | None = None) -> int:
         return status
 
 
+class _Parser(argparse.ArgumentParser):
+    """Reports a wrong command line in one line, as every other wrong request."""
+
+    def error(self, message: str) -> NoReturn:
+        from epochal.shards.errors import RequestError
+
+        raise RequestError(f"{message} (see {self.prog} --help)")
+
+
 def _run(argv: list[str]) -> int:
-    name = next((word for word in argv if not word.startswith("-")), None)
-    parser = argparse.ArgumentParser(
+    if not argv or argv[0] not in COMMANDS:
+        return _overview(argv)
+    command, (module, summary) = argv[0], COMMANDS[argv[0]]
+    parser = _Parser(prog=f"epochal {command}", description=summary, allow_abbrev=False)
+    parser.add_argument("--debug", action="store_true", help="show the traceback of a failure")
+    run: Callable[[argparse.Namespace], int] = getattr(importlib.import_module(f"epochal.{module}"), command)(parser)
+    return run(parser.parse_intermixed_args(argv[1:]))
+
+
+def _overview(argv: list[str]) -> int:
+    """Answer --help and --version, and refuse what is no command; imports nothing that a command needs."""
+    parser = _Parser(
         prog="epochal",
         description="Exact unique-token datasets, deterministic repetition, and training that compares on them.",
         epilog="Each command has its own --help. --debug shows the traceback of a failure.",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
     parser.add_argument(
         "--version", action="version", version=f"epochal {importlib.import_module('epochal').__version__}"
     )
-    commands = parser.add_subparsers(dest="command", metavar="command", required=True, title="commands")
-    run: Callable[[argparse.Namespace], int] | None = None
-    for command, (module, summary) in COMMANDS.items():
-        sub = commands.add_parser(command, help=summary, description=summary, allow_abbrev=False)
-        sub.add_argument("--debug", action="store_true", help="show the traceback of a failure")
-        if command == name:
-            run = getattr(importlib.import_module(f"epochal.{module}"), command)(sub)
-    args = parser.parse_args(argv)
-    assert run is not None, "argparse refuses unknown commands"
-    return run(args)
+    commands = parser.add_subparsers(metavar="command", required=True, title="commands")
+    for command, (_, summary) in COMMANDS.items():
+        commands.add_parser(command, help=summary)
+    parser.parse_args(argv)
+    raise AssertionError("parse_args answers or refuses everything but a command")
 
 
 def _explain(error: Exception) -> tuple[str, int]:

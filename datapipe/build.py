@@ -32,7 +32,7 @@ from .cluster import TRAIN, VALIDATION, Corpus, decide, find_clusters, load_edge
 from .config import Build
 from .decontaminate import build_index
 from .executors import run_stage
-from .filters import make_filters
+from .filters import make_filters, try_filters
 from .ingest import EngineDiffersError, Ingest, IngestSettings
 from .match import Match, open_parts
 from .pack import Pack, PoolLayout, auto_samples_per_shard
@@ -61,7 +61,7 @@ def build(config: Build, quiet: bool = False, say: Any = print) -> Built:
     targets = [os.path.abspath(os.path.join(storage.local_path(config.out), "pools", name)) for name in names]
     choice = config.tokenizer
     tokenizer = load_tokenizer(choice.name, choice.eod, choice.pad, choice.mask)
-    make_filters(config.filters)  # refused now rather than in a task
+    try_filters(make_filters(config.filters))  # refused now rather than in a task
     listings = [listing for i, source in enumerate(config.sources) for listing in list_source(i, source)]
     request = _request_digest(config, listings, tokenizer)
     os.makedirs(os.path.dirname(targets[0]), exist_ok=True)

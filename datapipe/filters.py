@@ -46,6 +46,25 @@ def _make(i: int, chosen: Filter) -> Any:
         raise RequestError(f"{where}: {chosen.name}: {_line(error)}") from None
 
 
+def try_filters(filters: Sequence[Any]) -> None:
+    """Run each filter on a trial document, so that a package it lacks shows before the build and not in a task.
+
+    Raises RequestError. What else a filter may want of a document (a URL in its metadata) is not judged here.
+    """
+    from datatrove.data import Document
+
+    for i, step in enumerate(filters):
+        try:
+            step.filter(Document(text="A trial document. It has two sentences.", id="trial"))
+        except ImportError as error:
+            raise RequestError(
+                f"filters.{i}: {type(step).__name__} needs a package that is missing ({_line(error)}): "
+                "install epochal's extra 'filters'"
+            ) from None
+        except Exception:
+            continue
+
+
 def removed_by(filters: Sequence[Any]) -> list[dict[str, Any]]:
     """Return for each filter step what it saw and removed: {"name", "seen", "removed", "reasons": {reason: count}}."""
     rows = []

@@ -204,11 +204,10 @@ def _join_tables(work: str, name: str, schema: pa.Schema, folder: str) -> None:
     parts = os.path.join(work, "parts")
     paths = sorted(os.path.join(parts, n) for n in os.listdir(parts) if n.endswith(f"-{name}.parquet"))
     table = pa.concat_tables([pq.read_table(path) for path in paths])
-    # Python sorts what Arrow's sort does not take: fixed-size binary keys.
-    columns = [table[column].to_pylist() for column in schema.names]
-    rows = sorted(zip(*columns, strict=True))
-    arrays = [pa.array([row[i] for row in rows], schema.field(i).type) for i in range(len(schema))]
-    pq.write_table(pa.Table.from_arrays(arrays, schema=schema), os.path.join(folder, f"{name}.parquet"))
+    # Arrow sorts no fixed-size binary, which keys are.
+    sortable = pa.schema([f.with_type(pa.binary()) if pa.types.is_fixed_size_binary(f.type) else f for f in schema])
+    table = table.cast(sortable).sort_by([(column, "ascending") for column in schema.names]).cast(schema)
+    pq.write_table(table.combine_chunks(), os.path.join(folder, f"{name}.parquet"))
 
 
 def _hash_files(folder: str, known: set[str]) -> dict[str, FileInfo]:

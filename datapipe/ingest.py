@@ -6,7 +6,7 @@ is a part (see tokenize/parts.py) and the tables of rejected and contaminated do
 
 import os
 import pickle
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -93,16 +93,20 @@ class _Task:
         buckets, hashes = (s.near.buckets, s.near.hashes) if s.near else (0, 0)
         self.writer = PartWriter(self.folder, s.dtype, s.partitions, buckets, hashes, s.run_bytes)
         self.decontaminator = _load_decontaminator(s.index_path)
-        self.counts = {"empty": 0, "contaminated": 0, "text_bytes": 0, "contaminated_bytes": 0}
+        self.counts = {"empty": 0, "contaminated": 0, "text_bytes": 0}
         self.by_source: dict[int, int] = {}
-        self.contaminated: list[tuple[object, ...]] = []
+        self.contaminated = TableWriter(f"{self.folder}-contaminated.parquet", CONTAMINATED)
+        self.rejected = TableWriter(f"{self.folder}-rejects.parquet", REJECTED)
         self.progress = StageProgress(s.work, "ingest", rank)
 
     def consume(self, documents: Any, filters: list[Any]) -> None:
         for batch in _batches(documents):
             self._ingest(batch)
+            self._write_rejects()
             self.progress.report(self.intake.bytes_read)
-        self._write_tables()
+        self._write_rejects()
+        self.rejected.close()
+        self.contaminated.close()
         self.writer.close(
             self.counts
             | {
@@ -162,10 +166,9 @@ class _Task:
         for hit in hits:
             document, key = batch[hit.document], keys[hit.document]
             source = self.settings.sources[document.metadata["_source"]]
-            self.contaminated.append((key, document.id or key.hex(), source, hit.file, hit.row, hit.ngram))
+            self.contaminated.add((key, document.id or key.hex(), source, hit.file, hit.row, hit.ngram))
         dropped = {hit.document for hit in hits}
         self.counts["contaminated"] += len(dropped)
-        self.counts["contaminated_bytes"] += sum(len(texts[i].encode()) for i in dropped)
         return [i for i in range(len(texts)) if i not in dropped]
 
     def _encode(self, texts: list[str], keys: list[bytes]) -> list[NDArray[np.uint32]]:
@@ -175,20 +178,40 @@ class _Task:
             raise EngineDiffersError(f"engine {self.tokenizer.engine_name} differs from the reference on a document")
         return self.tokenizer.encode(texts)
 
-    def _write_tables(self) -> None:
-        names = self.settings.sources
-        rejects = [(names[s], file, row, reason) for s, file, row, reason in self.intake.rejects]
-        write_rows(f"{self.folder}-rejects.parquet", sorted(rejects), REJECTED)
-        write_rows(f"{self.folder}-contaminated.parquet", sorted(self.contaminated), CONTAMINATED)
+    def _write_rejects(self) -> None:
+        for source, file, row, reason in self.intake.rejects:
+            self.rejected.add((self.settings.sources[source], file, row, reason))
+        self.intake.rejects.clear()
 
 
-def write_rows(path: str, rows: Sequence[tuple[object, ...]], schema: pa.Schema) -> None:
-    """Write `rows` as the Parquet file `path`, whole or not at all."""
-    columns = list(zip(*rows, strict=True)) or [()] * len(schema)
-    arrays = [pa.array(column, field.type) for column, field in zip(columns, schema, strict=True)]
-    partial = f"{path}.{os.getpid()}.partial"
-    pq.write_table(pa.Table.from_arrays(arrays, schema=schema), partial)
-    os.replace(partial, path)
+class TableWriter:
+    """Writes rows to a Parquet file in groups, published when closed: memory does not grow with the rows."""
+
+    GROUP = 20_000
+
+    def __init__(self, path: str, schema: pa.Schema) -> None:
+        self._path, self._partial, self._schema = path, f"{path}.{os.getpid()}.partial", schema
+        self._rows: list[tuple[object, ...]] = []
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        self._writer = pq.ParquetWriter(self._partial, schema)
+
+    def add(self, row: tuple[object, ...]) -> None:
+        """Add a row, its values in the order of the schema."""
+        self._rows.append(row)
+        if len(self._rows) >= self.GROUP:
+            self._flush()
+
+    def _flush(self) -> None:
+        columns = list(zip(*self._rows, strict=True)) or [()] * len(self._schema)
+        arrays = [pa.array(column, field.type) for column, field in zip(columns, self._schema, strict=True)]
+        self._writer.write_table(pa.Table.from_arrays(arrays, schema=self._schema))
+        self._rows = []
+
+    def close(self) -> None:
+        """Write what is left and publish the file."""
+        self._flush()
+        self._writer.close()
+        os.replace(self._partial, self._path)
 
 
 def _batches(documents: Any) -> Iterator[list[Document]]:

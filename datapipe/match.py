@@ -12,8 +12,8 @@ import numpy as np
 from datatrove.pipeline.base import PipelineStep
 from numpy.typing import NDArray
 
+from ..shards.keys import mix64
 from ..tokenize.parts import Part
-from .words import mix
 
 Edges = NDArray[np.int64]
 """Shape (n, 2): numbers of two documents that are duplicates of each other."""
@@ -57,7 +57,7 @@ def _fold(hashes: NDArray[np.uint32]) -> NDArray[np.uint64]:
     """Return one 64-bit value per row; rows that differ collide with probability 2^-64."""
     folded = np.zeros(len(hashes), np.uint64)
     for column in hashes.T:
-        folded = mix(folded * np.uint64(0x9E3779B97F4A7C15) + column + np.uint64(1))
+        folded = mix64(folded * np.uint64(0x9E3779B97F4A7C15) + column + np.uint64(1))
     return folded
 
 

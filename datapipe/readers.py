@@ -20,9 +20,6 @@ from fsspec.utils import infer_compression
 from ..shards.errors import RequestError
 from .config import Source
 
-MAX_REJECTS_KEPT = 100_000
-"""Rejects remembered per task; beyond that they are only counted."""
-
 
 @dataclass(frozen=True)
 class InputFile:
@@ -44,7 +41,8 @@ class Listing:
 
 @dataclass
 class Intake:
-    """What a task has read: rows and bytes by source, rejects with source, file, row (from 0) and reason."""
+    """What a task has read: rows by source, bytes, rejects by reason, and those not yet written to its table, each
+    (source, file, row from 0, reason)."""
 
     rows: dict[int, int] = field(default_factory=dict)
     rejected: dict[str, int] = field(default_factory=dict)
@@ -53,8 +51,7 @@ class Intake:
 
     def reject(self, source: int, file: str, row: int, reason: str) -> None:
         self.rejected[reason] = self.rejected.get(reason, 0) + 1
-        if len(self.rejects) < MAX_REJECTS_KEPT:
-            self.rejects.append((source, file, row, reason))
+        self.rejects.append((source, file, row, reason))
 
 
 def list_source(number: int, source: Source) -> list[Listing]:

@@ -1,8 +1,534 @@
-"""The report of a pool: one self-contained HTML page."""
+"""The report of a pool: one self-contained HTML page of what became of every row that was read.
+
+A section is a function from the pool to HTML, listed in SECTIONS. Whatever comes from data passes through `_text`: a
+cell is escaped unless it is `Html`. Equal pools give equal bytes: no time, no path of this machine, every order is
+explicit.
+"""
+
+import heapq
+import html
+import itertools
+import os
+import shlex
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow.parquet as pq
 
 from ..shards.artifact import Artifact
+from ..shards.carve import capacity
+from ..shards.units import format_bytes, format_count, parse_count
+
+FIRST_ROWS = 20
+"""Rejects and contaminated documents that are shown."""
+
+LARGEST_CLUSTERS = 5
+IDS_PER_CLUSTER = 3
+LONGEST_TEXT = 160
+REPLICATES = (1, 2, 4, 8)
+SMALLEST_SUBSET = 500_000
+
+
+class Html(str):
+    """Text that is HTML already."""
+
+
+class Number(Html):
+    """HTML that is set as numbers are: to the right."""
+
+
+@dataclass(frozen=True)
+class Bar:
+    """A cell with a number and a bar from `start` to `start + length`, both as shares of the track."""
+
+    text: str
+    start: float
+    length: float
+    title: str
+    kind: str = "stays"
+
+
+Cell = str | int | Bar
+"""Html as it is, other text escaped, integers with separators."""
 
 
 def write_report(pool: Artifact, path: str) -> None:
-    with open(path, "w", encoding="utf-8") as f:
-        f.write("<!doctype html>\n")
+    """Write the page for `pool`, whose tables lie in its folder, to the file `path`."""
+    with open(path, "w", encoding="utf-8", newline="\n") as f:
+        f.write(render(pool))
+
+
+def render(pool: Artifact) -> Html:
+    """Return the page for `pool`, whose tables lie in its folder."""
+    name, m = _text(pool.manifest.name), pool.manifest
+    rows = _steps(pool)["rows read"]["documents"]
+    nav = "".join(f'<li><a href="#{key}">{title}</a></li>' for key, title, _ in SECTIONS)
+    body = "\n".join(
+        f'<section id="{key}" aria-labelledby="{key}-h">\n<h2 id="{key}-h">{title}</h2>\n{section(pool)}</section>'
+        for key, title, section in SECTIONS
+    )
+    return Html(f"""<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta name="color-scheme" content="light dark">
+<title>Pool {name}: {m.tokens:,} unique tokens</title>
+<style>{STYLE}</style>
+</head>
+<body>
+<header>
+<p class="kind">epochal pool</p>
+<h1>{name}</h1>
+<p class="lead">{m.tokens:,} unique tokens in {_count(m.documents, "document")}, made from {_count(rows, "row")}.
+This page says what became of every row, and which subsets can be carved.</p>
+<nav aria-label="Sections"><ul>{nav}</ul></nav>
+</header>
+<main>
+{body}
+</main>
+</body>
+</html>
+""")
+
+
+def _overview(pool: Artifact) -> str:
+    m, t = pool.manifest, pool.manifest.tokenizer
+    pairs: list[tuple[str, Cell]] = [
+        ("Unique tokens", m.tokens),
+        ("Documents", m.documents),
+        ("Samples", m.samples),
+        ("Shards", m.shards),
+        ("Tokens per sample", Html(f"{m.seq_len:,} <small>seq_len, {_text(m.dtype)}</small>")),
+        ("Seed", str(m.seed)),
+        ("Tokenizer", Html(f"{_text(t.name)} <small>{t.vocab_size:,} ids</small>")),
+        ("Special ids", f"EOD {t.eod}, PAD {t.pad}, MASK {t.mask}"),
+        ("Fingerprint", _code(m.fingerprint)),
+        ("Tokenizer’s fingerprint", _code(t.fingerprint)),
+    ]
+    return "<dl>\n" + "".join(f"<div><dt>{k}</dt><dd>{_content(v)}</dd></div>\n" for k, v in pairs) + "</dl>\n"
+
+
+def _waterfall(pool: Artifact) -> str:
+    steps = pool.manifest.statistics["waterfall"]
+    documents = _falling([s["documents"] for s in steps], "documents")
+    tokens = _falling([s["tokens"] for s in steps], "tokens")
+    rows = zip((s["step"] for s in steps), documents, tokens, strict=True)
+    size = format_bytes(pool.manifest.statistics["text_bytes"])
+    return (
+        _p(f"From what was read to what is packed. Tokens are known once text is encoded: {size} of it were.")
+        + _p("Full bars are what there is at a step, short ones what the step took away.", "note")
+        + _table(["Step", "Documents", "Tokens"], rows, "wide")
+    )
+
+
+def _falling(values: Sequence[int | None], unit: str) -> Iterator[Cell]:
+    """Yield a bar for each step: what there is (positive values), or what was taken off its end (the others)."""
+    whole = max((v for v in values if v is not None), default=0) or 1
+    left = 0
+    for value in values:
+        if value is None:
+            yield Bar("unknown", 0, 0, "not encoded yet", "unknown")
+            continue
+        before, left = left, value if value > 0 else left + value
+        title = f"{_signed(value)} {unit}, {_percent(abs(value) / whole)} of {whole:,}"
+        if value > 0:
+            yield Bar(_signed(value), 0, value / whole, title)
+        else:
+            yield Bar(_signed(value), left / whole, (before - left) / whole, title, "goes")
+
+
+def _sources(pool: Artifact) -> str:
+    sources = pool.manifest.statistics["sources"]
+    whole = sum(s["tokens"] for s in sources.values()) or 1
+    ranked = sorted(sources.items(), key=lambda item: (-item[1]["tokens"], item[0]))
+    rows = [
+        (name, s["rows"], s["encoded"], s["documents"], _share_bar(s["tokens"], whole, whole, name, "tokens"))
+        for name, s in ranked
+    ]
+    return _p("Documents and tokens that were kept, those of the validation pool included.") + _table(
+        ["Source", "Rows read", "Encoded", "Kept", "Tokens"], rows, "stack"
+    )
+
+
+def _lengths(pool: Artifact) -> str:
+    sources = pool.manifest.statistics["sources"].values()
+    documents, tokens = sum(s["documents"] for s in sources), sum(s["tokens"] for s in sources)
+    mean = f"{tokens / max(documents, 1):,.0f}"
+    return _p(
+        f"Tokens per kept document, its end-of-document token and the validation pool included; {mean} on average."
+    ) + _histogram(pool.manifest.statistics["document_lengths"], "Tokens", "Documents")
+
+
+def _filters(pool: Artifact) -> str:
+    filters = pool.manifest.statistics["filters"]
+    if not filters:
+        return _p("No filter was used.")
+    rows: list[list[Cell]] = []
+    for f in filters:
+        seen = f["seen"] or 1
+        rows.append([f["name"], f["seen"], _share_bar(f["removed"], seen, seen, f["name"], "documents", "goes")])
+        rows += [
+            [Html(f'<span class="inner quiet">{_text(reason)}</span>'), "", n] for reason, n in _ranked(f["reasons"])
+        ]
+    return _p("In order: each filter sees what the one before it left.") + _table(["Filter", "Saw", "Removed"], rows)
+
+
+def _rejects(pool: Artifact) -> str:
+    rejected = pool.manifest.statistics["rejected"]
+    total = sum(rejected.values())
+    if not total:
+        return _p("Every row could be used.")
+    most = max(rejected.values())
+    reasons = [(reason, _share_bar(n, most, total, reason, "rows", "goes")) for reason, n in _ranked(rejected)]
+    first = [
+        (r["source"], _code(r["file"]), r["row"], r["reason"])
+        for r in _first_rows(_open_table(pool, "rejects"), FIRST_ROWS)
+    ]
+    return (
+        _p(f"{_count(total, 'row')} could not be used. rejects.parquet lists them.")
+        + _table(["Reason", "Rows"], reasons)
+        + f"<h3>Which rows</h3>\n{_shown(len(first), total)}"
+        + _table(["Source", "File", "Row, from 0", "Reason"], first, "stack")
+    )
+
+
+def _duplicates(pool: Artifact) -> str:
+    steps = _steps(pool)
+    encoded = steps["encoded"]
+    rows: list[list[Cell]] = [
+        [kind, *(_share_bar(-step[unit], encoded[unit], encoded[unit], kind, unit, "goes") for unit in _UNITS)]
+        for kind, step in (("Exact", steps["exact duplicates"]), ("Near", steps["near-duplicates"]))
+    ]
+    parts: list[str] = [
+        _p("Removed because a copy, or a document much like it, was kept. duplicates.parquet lists them."),
+        _table(["Duplicates", "Documents", "Tokens"], rows, "wide"),
+    ]
+    sizes = pool.manifest.statistics["cluster_sizes"]
+    if sizes:
+        clusters = _largest_clusters(_open_table(pool, "duplicates"))
+        parts += [
+            "<h3>Cluster sizes</h3>\n",
+            _p("Documents per cluster, the one that was kept included."),
+            _histogram(sizes, "Documents", "Clusters"),
+            "<h3>The largest clusters</h3>\n",
+            _p("Some documents of each, first the kept one with their number. Similarity to it is estimated.", "note"),
+            _table(["Document", "Cluster", "Similarity"], clusters),
+        ]
+    return "".join(parts)
+
+
+_UNITS = ("documents", "tokens")
+
+
+def _largest_clusters(table: pq.ParquetFile) -> Iterator[tuple[Cell, ...]]:
+    """Yield rows (id, documents, similarity) for the kept and some removed documents of the largest clusters."""
+    for start, n_removed in heapq.nlargest(LARGEST_CLUSTERS, _cluster_runs(table), key=lambda run: run[1]):
+        members = _rows_at(table, start, min(n_removed, IDS_PER_CLUSTER))
+        yield _code(members[0]["survivor_id"]), n_removed + 1, Number("kept")
+        for row in members:
+            yield Html(f'<span class="inner">{_code(row["id"])}</span>'), "", Number(f"{row['similarity']:.2f}")
+
+
+def _cluster_runs(table: pq.ParquetFile) -> Iterator[tuple[int, int]]:
+    """Yield (first row, rows) of each cluster; its rows lie together. One small batch is in memory at a time."""
+    batches = table.iter_batches(columns=["cluster"])
+    start = 0
+    for _, run in itertools.groupby(itertools.chain.from_iterable(b["cluster"].to_pylist() for b in batches)):
+        n = sum(1 for _ in run)
+        yield start, n
+        start += n
+
+
+def _decontamination(pool: Artifact) -> str:
+    evaluation = pool.manifest.statistics["evaluation"]
+    if evaluation is None:
+        return _p("No evaluation files were given: nothing was looked for.")
+    table = _open_table(pool, "contaminated")
+    hits: dict[str, int] = {}
+    for batch in table.iter_batches(columns=["evaluation_file"]):
+        for name in batch["evaluation_file"].to_pylist():
+            hits[name] = hits.get(name, 0) + 1
+    documents = -_steps(pool)["contaminated"]["documents"]
+    short = _count(evaluation["too_short"], "item")
+    files = [(_code(f["name"]), f["items"], hits.get(f["name"], 0)) for f in evaluation["files"]]
+    first = [
+        (_code(r["id"]), _code(r["evaluation_file"]), r["item"], r["ngram"]) for r in _first_rows(table, FIRST_ROWS)
+    ]
+    found = f"<h3>Hits</h3>\n{_shown(len(first), sum(hits.values()))}" + _table(
+        ["Document", "File", "Item, from 0", "Words"], first, "stack"
+    )
+    return (
+        _p(f"{_count(documents, 'document')} removed that shared {evaluation['ngram']} words in a row with an item.")
+        + _p(f"{short} with fewer words than that could not be looked for. contaminated.parquet lists the hits.")
+        + _table(["Evaluation file", "Items", "Hits"], files)
+        + (found if first else "")
+    )
+
+
+def _subsets(pool: Artifact) -> str:
+    m = pool.manifest
+    most = {n: capacity(pool, n - 1) for n in REPLICATES}
+    fits = [(n, _share_bar(most[n], m.tokens, m.tokens, f"{n} replicates", "tokens")) for n in REPLICATES]
+    command = f"epochal carve pools/{shlex.quote(m.name)} --unique-tokens"
+    lines = [
+        (
+            Number(size),
+            max(n for n in REPLICATES if most[n] >= parse_count(size)),
+            _code(f"{command} {size}", uncut=True),
+        )
+        for size in map(format_count, _round_sizes(most[1]))
+    ]
+    return (
+        _p("The most unique tokens that disjoint replicates can have each: no two share a document.")
+        + _table(["Replicates", "Tokens each"], fits)
+        + "<h3>To carve</h3>\n"
+        + "<p>In the folder that holds <code>pools/</code>. A smaller subset is a prefix of a larger one. For another "
+        "draw of the same size add <code>--replicate 1</code>, and so on.</p>\n"
+        + _table(["Unique tokens", "Replicates that fit", "Command"], lines, "stack")
+    )
+
+
+def _round_sizes(most: int) -> list[int]:
+    """Return 500k, 1M, 2M, 5M, 10M ... up to `most`; for smaller pools the three largest such numbers."""
+    fitting = [d * 10**e for e in range(len(str(most))) for d in (1, 2, 5) if d * 10**e <= most]
+    return [n for n in fitting if n >= SMALLEST_SUBSET] or fitting[-3:]
+
+
+def _versions(pool: Artifact) -> str:
+    items = "".join(f"<li>{_text(k)} <span>{_text(v)}</span></li>\n" for k, v in sorted(pool.manifest.versions.items()))
+    return f'{_p("What made these bytes.")}<ul class="versions">\n{items}</ul>\n'
+
+
+SECTIONS: tuple[tuple[str, str, Callable[[Artifact], str]], ...] = (
+    ("pool", "Pool", _overview),
+    ("waterfall", "Waterfall", _waterfall),
+    ("sources", "Sources", _sources),
+    ("lengths", "Document lengths", _lengths),
+    ("rejects", "Unusable rows", _rejects),
+    ("filters", "Filters", _filters),
+    ("decontamination", "Decontamination", _decontamination),
+    ("duplicates", "Duplicates", _duplicates),
+    ("subsets", "Subsets", _subsets),
+    ("versions", "Versions", _versions),
+)
+"""(anchor, title, what returns its HTML)"""
+
+
+def _steps(pool: Artifact) -> dict[str, Any]:
+    return {step["step"]: step for step in pool.manifest.statistics["waterfall"]}
+
+
+def _open_table(pool: Artifact, name: str) -> pq.ParquetFile:
+    return pq.ParquetFile(os.path.join(pool.root, f"{name}.parquet"))
+
+
+def _first_rows(table: pq.ParquetFile, n: int) -> list[dict[str, Any]]:
+    return next((batch.to_pylist() for batch in table.iter_batches(n)), [])
+
+
+def _rows_at(table: pq.ParquetFile, start: int, n: int) -> list[dict[str, Any]]:
+    """Return up to `n` rows from row `start` on, none beyond its row group."""
+    group = 0
+    while start >= table.metadata.row_group(group).num_rows:
+        start -= table.metadata.row_group(group).num_rows
+        group += 1
+    found: list[dict[str, Any]] = []
+    for batch in table.iter_batches(4096, row_groups=[group]):
+        found += batch.slice(start, n - len(found)).to_pylist() if start < len(batch) else []
+        if len(found) == n:
+            break
+        start = max(0, start - len(batch))
+    return found
+
+
+def _ranked(counts: dict[str, int]) -> list[tuple[str, int]]:
+    """Return the counts, largest first, equal ones by name."""
+    return sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+
+
+def _histogram(bins: Sequence[Sequence[int]], value: str, unit: str) -> Html:
+    """Return bins [lower edge, count] over powers of two as a table with bars."""
+    most, total = max(n for _, n in bins), sum(n for _, n in bins)
+    labels = [f"{edge:,}" if edge == 1 else f"{edge:,} – {2 * edge - 1:,}" for edge, _ in bins]
+    rows = [
+        (Number(_text(label)), _share_bar(n, most, total, f"{label} {value.lower()}", unit.lower()))
+        for label, (_, n) in zip(labels, bins, strict=True)
+    ]
+    return _table([value, unit], rows)
+
+
+def _share_bar(n: int, longest: int, whole: int, name: str, unit: str, kind: str = "stays") -> Bar:
+    """Return a bar for `n` on a track as long as `longest`, with its share of `whole` on hovering."""
+    title = f"{name}: {n:,} {unit}, {_percent(n / max(whole, 1))} of {whole:,}"
+    return Bar(f"{n:,}", 0, n / max(longest, 1), title, kind)
+
+
+def _table(heads: Sequence[str], rows: Iterable[Sequence[Cell]], kind: str = "") -> Html:
+    """Return a table whose first column heads its rows. kind: a class of it; `stack` has a line per cell on phones."""
+    rows = list(rows)
+    numeric = [_is_numeric(cell) for cell in rows[0]] if rows else [False] * len(heads)
+    head = "".join(
+        f'<th scope="col"{_class("n" if right else "")}>{_text(h)}</th>'
+        for h, right in zip(heads, numeric, strict=True)
+    )
+    body = "".join(f"<tr>{_row(row, heads if kind == 'stack' else None)}</tr>\n" for row in rows)
+    return Html(f"<table{_class(kind)}>\n<thead><tr>{head}</tr></thead>\n<tbody>\n{body}</tbody>\n</table>\n")
+
+
+def _row(row: Sequence[Cell], heads: Sequence[str] | None) -> str:
+    """Return the cells of a row; with `heads` each one names its column, for when it stands alone."""
+    html_cells = []
+    for i, cell in enumerate(row):
+        kinds = " ".join(k for k, on in (("n", _is_numeric(cell)), ("b", isinstance(cell, Bar))) if on)
+        label = f' data-head="{_text(heads[i])}"' if heads and i else ""
+        opening, closing = ("td", "td") if i else ('th scope="row"', "th")
+        html_cells.append(f"<{opening}{_class(kinds)}{label}>{_content(cell)}</{closing}>")
+    return "".join(html_cells)
+
+
+def _is_numeric(cell: Cell) -> bool:
+    return isinstance(cell, int | Bar | Number)
+
+
+def _content(cell: Cell) -> str:
+    if isinstance(cell, Html):
+        return cell
+    if isinstance(cell, Bar):
+        return _bar(cell)
+    return f"{cell:,}" if isinstance(cell, int) else _text(cell)
+
+
+def _bar(bar: Bar) -> str:
+    # The style sheet gives every bar at least two pixels: one at the very end must stay on its track.
+    place = f"left:min({bar.start:.2%},100% - 2px);width:{bar.length:.2%}"
+    fill = f'<i style="{place}"></i>' if bar.length else ""
+    track = f'<span class="track" aria-hidden="true">{fill}</span>'
+    return f'<div class="bar {bar.kind}" title="{_text(bar.title)}">{track}<span>{_text(bar.text)}</span></div>'
+
+
+def _class(kind: str) -> str:
+    return f' class="{kind}"' if kind else ""
+
+
+def _code(text: str, uncut: bool = False) -> Html:
+    return Html(f"<code>{_text(text, len(text) if uncut else LONGEST_TEXT)}</code>")
+
+
+def _p(text: str, kind: str = "") -> Html:
+    return Html(f"<p{_class(kind)}>{_text(text, len(text))}</p>\n")
+
+
+def _text(text: str, longest: int = LONGEST_TEXT) -> Html:
+    """Return text as HTML, cut to `longest` characters; what would not show, or would reorder what stands beside it
+    (control and direction characters), is spelled out."""
+    cut = text if len(text) <= longest else text[: longest - 1] + "…"
+    return Html(html.escape("".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in cut)))
+
+
+def _shown(shown: int, total: int) -> Html:
+    return _p(f"The first {shown:,} of {total:,}.", "note") if shown < total else Html("")
+
+
+def _signed(n: int) -> str:
+    return f"{n:,}".replace("-", "−")
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.1f} %"
+
+
+def _count(n: int, noun: str) -> str:
+    return f"{n:,} {noun}{'' if n == 1 else 's'}"
+
+
+STYLE = """
+:root {
+  --paper: #fcfcfa; --ink: #1f2328; --quiet: #5c636b; --line: #dcdcd6; --track: #efefea;
+  --stays: #3f6d9e; --goes: #c07a4b; --link: #2b5c91;
+}
+@media (prefers-color-scheme: dark) {
+  :root {
+    --paper: #17191c; --ink: #e3e4e5; --quiet: #9ba2aa; --line: #33373c; --track: #23262a;
+    --stays: #6f9fd2; --goes: #d1925f; --link: #8db8e6;
+  }
+}
+* { box-sizing: border-box; }
+html { color-scheme: light dark; background: var(--paper); color: var(--ink); -webkit-text-size-adjust: 100%; }
+body {
+  margin: 0 auto; padding: 2.5rem 1.25rem 4rem; max-width: 58rem;
+  font: 1rem/1.55 system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", Arial, sans-serif;
+}
+h1, h2, h3, p, ul, dl { margin: 0; }
+h1 { font-size: 2.1rem; line-height: 1.2; font-weight: 650; overflow-wrap: anywhere; }
+h2 { font-size: 1.3rem; font-weight: 650; margin: 3rem 0 .6rem; padding-top: .9rem; border-top: 1px solid var(--line); }
+h3 { font-size: 1rem; font-weight: 650; margin: 1.6rem 0 .3rem; }
+p { max-width: 42rem; margin-bottom: .4rem; }
+.kind, .note, .quiet, small, dt, thead th, .unknown { color: var(--quiet); }
+.kind, .note, small, thead th { font-size: .85rem; }
+.lead { margin-top: .5rem; font-size: 1.1rem; }
+a { color: var(--link); text-underline-offset: .15em; }
+:focus-visible { outline: 2px solid var(--link); outline-offset: 2px; }
+nav ul { display: flex; flex-wrap: wrap; gap: .2rem 1.1rem; padding: 0; margin-top: 1rem; list-style: none; }
+nav a { display: inline-block; padding: .2rem 0; }
+code { font: .88em/1.4 ui-monospace, SFMono-Regular, Menlo, Consolas, "DejaVu Sans Mono", monospace; }
+code, td, dd, tbody th { overflow-wrap: anywhere; }
+tbody th:not(.n) { min-width: 8rem; }
+dl { display: grid; grid-template-columns: repeat(auto-fill, minmax(12rem, 1fr)); gap: .8rem 1.5rem; }
+dl > div:has(code) { grid-column: span 2; }
+dt { font-size: .85rem; }
+dd { margin: 0; font-variant-numeric: tabular-nums; }
+table { width: 100%; margin: .6rem 0; border-collapse: collapse; font-variant-numeric: tabular-nums; }
+th, td { padding: .3rem .9rem .3rem 0; text-align: left; vertical-align: top; border-bottom: 1px solid var(--line); }
+th:last-child, td:last-child { padding-right: 0; }
+tbody th { font-weight: 400; }
+thead th { font-weight: 400; vertical-align: bottom; }
+.n { text-align: right; }
+td.n, th.n { white-space: nowrap; width: 1%; }
+td.b { width: 55%; }
+.wide td.b { width: 38%; }
+.bar { display: flex; align-items: center; gap: .8rem; justify-content: flex-end; }
+.bar > span:last-child { min-width: 6.2rem; }
+.track { position: relative; flex: 1; height: .6rem; background: var(--track); border-radius: 2px; overflow: hidden; }
+.track i { position: absolute; top: 0; bottom: 0; min-width: 2px; border-radius: 2px; }
+.stays i { background: var(--stays); }
+.goes i { background: var(--goes); }
+.track, .track i { print-color-adjust: exact; -webkit-print-color-adjust: exact; forced-color-adjust: none; }
+.inner { display: block; padding-left: 1.2rem; }
+.versions { columns: 15rem; column-gap: 2rem; padding: 0; list-style: none; font-size: .85rem; }
+.versions li { display: flex; justify-content: space-between; gap: 1rem; break-inside: avoid; }
+.versions span { color: var(--quiet); font-variant-numeric: tabular-nums; }
+@media (max-width: 40rem) {
+  body { padding-top: 1.5rem; }
+  .bar { flex-direction: column-reverse; align-items: stretch; gap: .25rem; }
+  .bar > span:last-child { min-width: 0; }
+  .track { flex: none; height: .4rem; }
+  table { font-size: .9rem; }
+  th, td { padding-right: .7rem; }
+  dl { grid-template-columns: 1fr 1fr; }
+  .stack thead { display: none; }
+  .stack tr { display: block; padding: .4rem 0; border-bottom: 1px solid var(--line); }
+  .stack th, .stack td { display: block; width: auto; padding: .1rem 0; border: 0; text-align: left; }
+  .stack th { font-weight: 650; }
+  .stack td {
+    display: grid; grid-template-columns: 6.5rem 1fr; gap: .7rem; align-items: baseline; white-space: normal;
+  }
+  .stack td::before { content: attr(data-head); color: var(--quiet); }
+}
+@media (max-width: 23rem) {
+  tbody th:not(.n) { min-width: 6.8rem; }
+}
+@media (min-width: 40rem) {
+  .stack td:has(> code) { min-width: 13rem; }
+}
+@media print {
+  @page { margin: 16mm; }
+  :root { --paper: #fff; --ink: #000; --quiet: #444; --line: #bbb; --track: #eee; --stays: #3f6d9e; --goes: #c07a4b; }
+  body { max-width: none; padding: 0; font-size: 10pt; }
+  nav { display: none; }
+  h2, h3, p, thead { break-after: avoid; }
+  tr, dl > div { break-inside: avoid; }
+}
+"""

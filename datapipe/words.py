@@ -14,6 +14,8 @@ from functools import cache
 import numpy as np
 from numpy.typing import NDArray
 
+from ..shards.keys import mix64
+
 U64 = NDArray[np.uint64]
 
 _BASE = np.uint64(0x9E3779B97F4A7C15)  # odd, so that its powers have inverses modulo 2^64
@@ -74,7 +76,7 @@ def word_ngrams(words: Words, n: int) -> tuple[U64, NDArray[np.int64]]:
     has = counts > 0
     np.add.at(inside, words.starts[:-1][has], 1)
     np.add.at(inside, (words.starts[:-1] + counts)[has], -1)
-    return mix(rolled[np.cumsum(inside[:size]) > 0]), starts
+    return mix64(rolled[np.cumsum(inside[:size]) > 0]), starts
 
 
 def words_as_text(text: str) -> list[str]:
@@ -83,13 +85,6 @@ def words_as_text(text: str) -> list[str]:
     starts, ends = _spans(_classes()[points])
     lowered = text.lower()
     return [lowered[s:e] for s, e in zip(starts.tolist(), ends.tolist(), strict=True)]
-
-
-def mix(h: U64) -> U64:
-    """Return the finaliser of SplitMix64 applied to each element: every input bit reaches every output bit."""
-    h = (h ^ (h >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    h = (h ^ (h >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return h ^ (h >> np.uint64(31))
 
 
 def _pieces(texts: Sequence[str]) -> list[tuple[int, list[str]]]:
@@ -134,7 +129,7 @@ def _words_of(texts: list[str]) -> tuple[U64, NDArray[np.int64]]:
     starts, ends = _spans(_classes()[points])
     values = (points.astype(np.uint64) + np.uint64(1)) * _CHAR * _powers(len(points))
     prefix = np.concatenate([np.zeros(1, np.uint64), np.cumsum(values, dtype=np.uint64)])
-    hashes = mix((prefix[ends] - prefix[starts]) * _powers(len(points), inverse=True)[starts])
+    hashes = mix64((prefix[ends] - prefix[starts]) * _powers(len(points), inverse=True)[starts])
     limits = np.cumsum([len(t.lower()) + 1 for t in texts])
     counts = np.diff(np.searchsorted(starts, limits), prepend=0)
     return hashes, counts.astype(np.int64)
@@ -160,8 +155,11 @@ def _spans(classes: NDArray[np.uint8]) -> tuple[NDArray[np.int64], NDArray[np.in
 @cache
 def _classes() -> NDArray[np.uint8]:
     """Return the class of every code point: 0 no word character, 1 part of a word, 2 a word by itself."""
-    chars = map(chr, range(0x110000))
-    table = np.fromiter((c.isalnum() or c == "_" or unicodedata.category(c)[0] == "M" for c in chars), np.uint8)
+    table = np.zeros(0x110000, np.uint8)
+    for first, last in ((0, 0x3FFFF), (0xE0000, 0xE0FFF)):  # elsewhere no character is assigned, or privately
+        chars = map(chr, range(first, last + 1))
+        classed = (c.isalnum() or c == "_" or unicodedata.category(c)[0] == "M" for c in chars)
+        table[first : last + 1] = np.fromiter(classed, np.uint8)
     for first, last in _SPACELESS:
         part = table[first : last + 1]
         part[part == 1] = 2

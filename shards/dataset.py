@@ -17,6 +17,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
+import torch
 import torch.distributed as dist
 from filelock import FileLock
 from numpy.typing import NDArray
@@ -37,7 +38,7 @@ STATE_VERSION = 1
 Sample = dict[str, Any]
 
 _IDS_AHEAD = 4096
-"""Positions of a worker whose ids are computed in one go: enough to make the cost a sample small."""
+"""Positions of a worker whose ids are computed in one go, after a quick start: enough to make them cheap."""
 
 _DOWNLOADS_AHEAD = 4
 """Downloads that a worker runs beside the reading."""
@@ -140,6 +141,8 @@ class RepeatedDataset(StreamingDataset):
             for block in memory.created_shms:
                 with contextlib.suppress(FileNotFoundError):
                     block.unlink()
+        if dist.is_available() and dist.is_initialized():
+            dist.barrier()  # only then may another job look for free names: its ranks must all see the same ones
 
     def __getstate__(self) -> dict[str, Any]:
         if not self._in_place:
@@ -214,8 +217,10 @@ class RepeatedDataset(StreamingDataset):
 
     def loader(self, num_workers: int = 0, **options: Any) -> DataLoader:
         """Return a DataLoader of this dataset; `options` are DataLoader's. Batches are dicts of int64 tensors."""
-        size = None if self.batched else self.batch_size
-        return DataLoader(self, batch_size=size, num_workers=num_workers, **options)
+        if self.batched:
+            return DataLoader(self, batch_size=None, num_workers=num_workers, **options)
+        options = {"collate_fn": collate} | options
+        return DataLoader(self, batch_size=self.batch_size, num_workers=num_workers, **options)
 
     def get_item(self, sample_id: int, retry: int = 7) -> Sample:
         """Return one sample by its id: tokens, sample_id and n_tokens."""
@@ -250,9 +255,10 @@ class RepeatedDataset(StreamingDataset):
         start = self.start_position
         steps = -(-(self.plan.positions - start) // self.global_batch)
         mine = range(world.worker_of_rank, steps, world.workers_per_rank)
-        at_once = max(1, _IDS_AHEAD // self._rank_batch)
-        for first in range(0, len(mine), at_once):
+        first, at_once = 0, 1
+        while first < len(mine):
             shares = [self._share(start, step) for step in mine[first : first + at_once]]
+            first, at_once = first + at_once, max(1, min(2 * at_once, _IDS_AHEAD // self._rank_batch))
             positions = np.concatenate([np.arange(begin, end) for begin, end in shares])
             yield positions, self.plan.ids(positions).astype(np.int64), [end - begin for begin, end in shares]
 
@@ -314,6 +320,15 @@ class RepeatedDataset(StreamingDataset):
         for shard in shards[np.argsort(first)].tolist():
             if states[shard] == _ShardState.REMOTE:
                 threads.submit(self.prepare_shard, shard, False)
+
+
+def collate(samples: list[Sample]) -> dict[str, torch.Tensor]:
+    """Return a batch of samples: int64 tensors, tokens (k, seq_len), the others (k,).
+
+    What torch's own function returns, without its threads, which wait for each other where cores are shared.
+    """
+    batch = {k: torch.tensor([s[k] for s in samples]) for k in ("position", "sample_id", "n_tokens")}
+    return {"tokens": torch.from_numpy(np.stack([s["tokens"] for s in samples]))} | batch
 
 
 class _Spans:

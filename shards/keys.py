@@ -31,3 +31,10 @@ def derive_key(purpose: str, seed: int, number: int, n_bytes: int) -> bytes:
 def derive_words(purpose: str, seed: int, number: int, n_words: int) -> NDArray[np.uint64]:
     """Return a key of `derive_key` as `n_words` little-endian 64-bit words, shape (n_words,)."""
     return np.frombuffer(derive_key(purpose, seed, number, 8 * n_words), "<u8").astype(np.uint64)
+
+
+def mix64(z: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    """Return SplitMix64's output function (Steele, Lea & Flood 2014) of each element: a bijection of 64-bit words."""
+    z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return z ^ (z >> np.uint64(31))

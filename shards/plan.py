@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from .errors import RequestError, WorkError
-from .keys import check_seed, derive_words
+from .keys import check_seed, derive_words, mix64
 from .manifest import Manifest
 from .manifest import digest as json_digest
 from .permutation import MAX_SIZE, Permutation, keyed_permutation
@@ -355,13 +355,6 @@ def tokens_for_epochs(epochs: str | int, unique_tokens: int) -> int:
     if not number.is_finite() or number <= 0:
         raise RequestError(f"epochs must be more than zero, got {epochs}")
     return int(number * unique_tokens)
-
-
-def mix64(x: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    """Return a bijective 64-bit mix of each element (the finalizer of SplitMix64)."""
-    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return x ^ (x >> np.uint64(31))
 
 
 def digest_text(lanes: Lanes) -> str:

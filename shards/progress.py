@@ -50,10 +50,10 @@ class Progress:
         unit = "" if self.unit == "bytes" else f" {self.unit}"
         text = f"{self.step:<12} {self._amount(self._done)}"
         if not end:
-            left = (self.total - self._done) / rate if rate else 0
+            left = _clock((self.total - self._done) / rate) if self._done else "--:--"
             share = f"{100 * self._done / self.total:3.0f} %" if self.total else ""
             text = f"{self.step:<12} {share}  {self._amount(self._done)} of {self._amount(self.total)}"
-            text += f"{unit}  {self._amount(rate)}{unit}/s  {_clock(left)} left"
+            text += f"{unit}  {self._amount(rate)}{unit}/s  {left} left"
         else:
             text += f"{unit} in {seconds:.1f} s"
         if self._live:

@@ -6,6 +6,7 @@ one line with the key that was probably meant, wherever it came from.
 
 import difflib
 import os
+import re
 from collections.abc import Iterable, Sequence
 from typing import Any, TypeVar, get_args
 
@@ -33,7 +34,7 @@ def load_yaml(path: str | os.PathLike[str], overrides: Sequence[str] = ()) -> di
     try:
         resolved = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
     except OmegaConfBaseException as error:
-        key = str(getattr(error, "full_key", None) or "a value")
+        key = re.sub(r"\[(\d+)\]", r".\1", str(getattr(error, "full_key", None) or "a value"))
         if "mandatory" in str(error):
             raise RequestError(f"{where}: '{key}' must be given: add {key}=VALUE") from None
         raise RequestError(f"{where}: '{key}' cannot be resolved: {_line(error)}") from None

@@ -9,17 +9,21 @@ from . import mds, storage, wds
 from .artifact import Artifact, open_artifact, read_manifest
 from .documents import DOCUMENTS_NAME, iter_documents
 from .errors import EpochalError
-from .manifest import Manifest, fingerprint
+from .manifest import MANIFEST_NAME, Manifest, fingerprint
 from .progress import Progress
 
 
 def verify(root: str, progress: bool = False) -> list[str]:
     """Return every problem found in the artifact at `root`, one line each; an empty list means it is whole.
 
+    Raises RequestError when there is no artifact.
+
     Checked: the manifest's own checksum; size and xxh64 of every file it lists; for a view every shard of the pool it
     refers to; the fingerprint; that the shards hold exactly the stated tokens, ids below the vocabulary, PAD only
     after the last token; for a pool that each document ends with EOD where documents.parquet says.
     """
+    if not storage.exists(storage.join(root, MANIFEST_NAME)):
+        read_manifest(root)  # raises: there is nothing to verify
     try:
         if (m := read_manifest(root)).layout == "wds":
             return _verify_wds(root, m)

@@ -355,3 +355,10 @@ def test_subsets_of_a_built_pool_never_hold_validation_documents(built):
     held = pl.read_parquet(f"{built[0].pool}/documents.parquet")[: m.documents]
     assert not keys & set(held["key"])
     np.testing.assert_array_equal(stream(subset), stream(built[0].pool)[:30_001])
+
+
+def test_a_filter_whose_package_is_missing_is_refused_before_the_build(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "spacy", None)
+    glob = write_jsonl(tmp_path / "in", [b'{"text": "x"}'], ["a.jsonl"])
+    with pytest.raises(RequestError, match=r"GopherQualityFilter needs a package that is missing .*extra 'filters'"):
+        build(settings(tmp_path, glob, filters=[{"name": "GopherQualityFilter"}]), quiet=True)

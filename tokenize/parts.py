@@ -94,14 +94,15 @@ class PartWriter:
         edges = np.arange(self._partitions, dtype=np.uint64) << np.uint64(64 - self._partitions.bit_length() + 1)
         cuts = np.searchsorted(records["place_hi"], edges) if self._partitions > 1 else np.zeros(1, np.int64)
         self._runs.append({"documents": len(run), "cuts": [*cuts.tolist(), len(run)]})
-        records.tofile(self._files["documents"])
+        # `write`, not `tofile`: a full disk must show as what it is.
+        self._files["documents"].write(records.data)
         self._files["ids"].write(b"".join(d.id for d in run))
-        np.concatenate([d.ids for d in run]).astype(self._dtype).tofile(self._files["tokens"])
+        self._files["tokens"].write(np.concatenate([d.ids for d in run]).astype(self._dtype).data)
         if self._buckets:
             blank = np.zeros(self._buckets * self._hashes, np.uint32)
             rows = np.stack([blank if d.signature is None else d.signature for d in run])
             by_bucket = rows.reshape(len(run), self._buckets, self._hashes).transpose(1, 0, 2)
-            np.ascontiguousarray(by_bucket).tofile(self._files["signatures"])
+            self._files["signatures"].write(np.ascontiguousarray(by_bucket).data)
 
     def close(self, counts: dict[str, Any]) -> None:
         """Write what is left and publish the part together with `counts`."""

@@ -43,17 +43,20 @@ class Tokenizer:
 
         return HuggingFace.from_str(json.dumps(self.spec))
 
+    @cached_property
     def reference(self) -> Engine:
-        """Return the reference engine, which defines the ids."""
+        """The reference engine, which defines the ids."""
         return reference_engine(self.spec)
 
     def on_reference(self) -> "Tokenizer":
         """Return the same tokenizer on the reference engine."""
-        return Tokenizer(self.info, self.spec, "tokenizers", reference_engine(self.spec))
+        return Tokenizer(self.info, self.spec, "tokenizers", self.reference)
 
     def differs_on(self, texts: Sequence[str]) -> int | None:
         """Return the index of the first of `texts` that the engine encodes differently from the reference, or None."""
-        return None if self.engine_name == "tokenizers" else first_difference(self._engine, self.reference(), texts)
+        if self.engine_name == "tokenizers" or not texts:
+            return None
+        return first_difference(self._engine, self.reference, texts)
 
 
 def load_tokenizer(
@@ -124,12 +127,14 @@ def _from_hub(name: str) -> dict[str, Any]:
 
 
 def _vocabulary(spec: dict[str, Any], name: str) -> dict[str, int]:
-    from tokenizers import Tokenizer as HuggingFace
-
+    """Return text -> id of the model's tokens and the added ones."""
+    vocab = spec["model"].get("vocab")
     try:
-        return dict(HuggingFace.from_str(json.dumps(spec)).get_vocab(with_added_tokens=True))
-    except Exception as error:  # the library raises plain Exception for everything
-        raise RequestError(f"tokenizer '{name}' cannot be read: {' '.join(str(error).split())[:160]}") from None
+        tokens = dict(vocab) if isinstance(vocab, dict) else {entry[0]: i for i, entry in enumerate(vocab)}
+        tokens |= {added["content"]: added["id"] for added in spec.get("added_tokens") or []}
+    except (TypeError, KeyError, IndexError):
+        raise RequestError(f"tokenizer '{name}' cannot be read: its vocabulary has no known form") from None
+    return tokens
 
 
 def _special(vocab: dict[str, int], token: str | None, known: tuple[str, ...], role: str, name: str) -> int | None:

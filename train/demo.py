@@ -1,4 +1,4 @@
-"""`make train`: a tiny AR and a tiny MDM model on the same real text, repeated 25 times, on a CPU in minutes.
+"""`make train`: a tiny AR and a tiny MDM model on the same real text, repeated 20 times, on a CPU in minutes.
 
 GPT-2's 50,257 ids would put nine tenths of a tiny model's work into its output layer, so the demonstration tokenizes
 the text of `make shards` with GPT-2's first 1,024 ids. Everything else is as in a large run: a pool, a subset with an
@@ -19,8 +19,8 @@ from ..shards.manifest import MANIFEST_NAME
 from .plot import line_plot
 
 IDS = 1024
-UNIQUE_TOKENS = 20_000
-PASSES = 25
+UNIQUE_TOKENS = 50_000
+PASSES = 20
 POOL = "python-1k"
 
 

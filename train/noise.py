@@ -17,20 +17,13 @@ import hashlib
 import numpy as np
 from numpy.typing import NDArray
 
+from ..shards.keys import mix64
+
 _GAMMA = np.uint64(0x9E3779B97F4A7C15)
-_MIX_1 = np.uint64(0xBF58476D1CE4E5B9)
-_MIX_2 = np.uint64(0x94D049BB133111EB)
 
 Bits = NDArray[np.uint64]
 Uniform = NDArray[np.float64]
 Positions = NDArray[np.int64]
-
-
-def mix(z: Bits) -> Bits:
-    """Return SplitMix64's output function of `z`, elementwise; a bijection of 64-bit words."""
-    z = (z ^ (z >> np.uint64(30))) * _MIX_1
-    z = (z ^ (z >> np.uint64(27))) * _MIX_2
-    return z ^ (z >> np.uint64(31))
 
 
 def key(seed: int, purpose: str) -> np.uint64:
@@ -41,13 +34,13 @@ def key(seed: int, purpose: str) -> np.uint64:
 
 def row_bits(seed: int, purpose: str, positions: Positions) -> Bits:
     """Return one 64-bit word per position, shape of `positions`."""
-    return mix(key(seed, purpose) + (positions.astype(np.uint64) + np.uint64(1)) * _GAMMA)
+    return mix64(key(seed, purpose) + (positions.astype(np.uint64) + np.uint64(1)) * _GAMMA)
 
 
 def token_bits(seed: int, purpose: str, positions: Positions, length: int) -> Bits:
     """Return one 64-bit word per token, shape (len(positions), length)."""
     place = (np.arange(1, length + 1, dtype=np.uint64) * _GAMMA)[None, :]
-    return mix(row_bits(seed, purpose, positions)[:, None] + place)
+    return mix64(row_bits(seed, purpose, positions)[:, None] + place)
 
 
 def to_uniform(bits: Bits) -> Uniform:

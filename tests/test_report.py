@@ -1,0 +1,222 @@
+import dataclasses
+import html
+import re
+import shutil
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from epochal.datapipe import report
+from epochal.datapipe.cluster import DUPLICATES
+from epochal.datapipe.ingest import CONTAMINATED, REJECTED
+from epochal.shards.artifact import Artifact, open_artifact
+from epochal.shards.carve import capacity, locate_window
+from epochal.shards.units import parse_count
+
+HOSTILE = "<script>alert('1')</script>\"&amp;\x1b\u202e\x00end"
+SHOWN = "<script>alert('1')</script>\"&amp;\\x1b\\u202e\\x00end"
+
+STATISTICS: dict[str, Any] = {
+    "waterfall": [
+        {"step": "rows read", "documents": 12_345, "tokens": None},
+        {"step": "unusable rows", "documents": -45, "tokens": None},
+        {"step": f"filter {HOSTILE}", "documents": -300, "tokens": None},
+        {"step": "empty", "documents": 0, "tokens": None},
+        {"step": "contaminated", "documents": -2, "tokens": None},
+        {"step": "encoded", "documents": 11_998, "tokens": 7_654_321},
+        {"step": "exact duplicates", "documents": -1_111, "tokens": -22_222},
+        {"step": "near-duplicates", "documents": -3, "tokens": -444},
+        {"step": "validation pool", "documents": -555, "tokens": -66_666},
+        {"step": "pool", "documents": 10_329, "tokens": 7_564_989},
+    ],
+    "sources": {
+        "small": {"rows": 345, "encoded": 344, "documents": 343, "tokens": 1_002},
+        HOSTILE: {"rows": 12_000, "encoded": 11_654, "documents": 10_541, "tokens": 7_630_653},
+    },
+    "rejected": {"bad JSON": 5, HOSTILE: 40},
+    "filters": [{"name": HOSTILE, "seen": 12_300, "removed": 300, "reasons": {"too_short": 100, HOSTILE: 200}}],
+    "text_bytes": 30_000_000,
+    "document_lengths": [[1, 7], [2, 0], [4, 10_877]],
+    "cluster_sizes": [[2, 2], [4, 0], [8, 1]],
+    "evaluation": {
+        "ngram": 13,
+        "too_short": 77,
+        "files": [
+            {"name": HOSTILE, "items": 1_234, "digest": "0" * 32},
+            {"name": "clean.jsonl", "items": 99, "digest": "1" * 32},
+        ],
+    },
+}
+
+
+class Page(HTMLParser):
+    """Reads a page strictly: every element must be closed, in order. Collects tags, attributes and text by section."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.tags: set[str] = set()
+        self.attributes: list[tuple[str, str]] = []
+        self.text: dict[str, str] = {}
+        self.section = ""
+        self.feed(text)
+        self.close()
+        assert self.open == []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.add(tag)
+        self.attributes += [(name, value or "") for name, value in attrs]
+        if tag == "section":
+            self.section = dict(attrs)["id"] or ""
+        if tag not in ("meta", "br"):
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        self.text[self.section] = self.text.get(self.section, "") + data + " "
+
+
+def write_tables(root: Path) -> None:
+    """Write the tables of a build: 45 rejects, three clusters (2, 2 and 9 documents), three hits in two documents."""
+    rejects = [("s", HOSTILE if i == 3 else f"file{i}", 1_000_000 + i, "bad JSON") for i in range(45)]
+    removed = [("a", 1), ("big", 8), ("z", 1)]
+    duplicates = [
+        (bytes(16), f"{c}-{HOSTILE if i == 1 else i}", "s", bytes(16), f"kept-{c}", "s", "near", c, 0.25 + i / 8)
+        for c, n in removed
+        for i in range(n)
+    ]
+    hits = [(bytes(16), HOSTILE, "s", HOSTILE, 7, f"some words {i} {HOSTILE}") for i in range(3)]
+    for name, rows, schema in (
+        ("rejects", rejects, REJECTED),
+        ("duplicates", duplicates, DUPLICATES),
+        ("contaminated", hits, CONTAMINATED),
+    ):
+        arrays = [pa.array(c, f.type) for c, f in zip(zip(*rows, strict=True), schema, strict=True)]
+        pq.write_table(pa.Table.from_arrays(arrays, schema=schema), root / f"{name}.parquet", row_group_size=4)
+
+
+@pytest.fixture
+def pool(make_pool) -> Artifact:
+    """A pool of 5,000 tokens whose statistics, unlike its tokens, are made up and hostile."""
+    root = make_pool(5000)
+    write_tables(root)
+    return with_statistics(open_artifact(str(root)), **STATISTICS)
+
+
+def with_statistics(pool: Artifact, **changed: Any) -> Artifact:
+    update = {"statistics": pool.manifest.statistics | changed, "versions": {"numpy": "2.1.3", HOSTILE: "1"}}
+    return dataclasses.replace(pool, manifest=pool.manifest.model_copy(update=update))
+
+
+@pytest.mark.parametrize(
+    ("section", "shown"),
+    [
+        ("", ["toy", "5,000 unique tokens", "12,345 rows"]),
+        ("pool", ["5,000", "313", "40", "16", "uint16", "bytes", "259 ids", "EOD 256, PAD 257, MASK 258"]),
+        (
+            "waterfall",
+            ["12,345", "unknown", "−300", "11,998", "7,654,321", "−1,111", "−22,222", "7,564,989", "30.0 MB"],
+        ),
+        ("sources", ["345", "344", "343", "1,002", "12,000", "11,654", "10,541", "7,630,653"]),
+        ("lengths", ["1", "7", "2 – 3", "0", "4 – 7", "10,877", "701 on average"]),
+        ("rejects", ["45 rows", "bad JSON", "The first 20 of 45", "1,000,000", "1,000,019"]),
+        ("filters", ["12,300", "300", "too_short", "100", "200"]),
+        ("decontamination", ["2 documents", "13 words", "77 items", "1,234", "99", "clean.jsonl", "some words 2"]),
+        ("duplicates", ["1,111", "22,222", "444", "2 – 3", "8 – 15", "kept-big", "9", "big-2", "0.25", "0.50"]),
+        ("subsets", ["5,000", "epochal carve pools/toy --unique-tokens 5k"]),
+        ("versions", ["numpy", "2.1.3"]),
+    ],
+)
+def test_section_holds_its_counts(pool, section, shown):
+    text = Page(report.render(pool)).text[section]
+    for value in shown:
+        assert re.search(rf"(?<![\w,]){re.escape(value)}(?![\w,])", text), value
+
+
+def test_every_section_is_linked(pool):
+    page = Page(report.render(pool))
+    linked = [value[1:] for name, value in page.attributes if name == "href"]
+    assert linked == [key for key, _, _ in report.SECTIONS] == [key for key in page.text if key]
+
+
+def test_hostile_values_are_text_and_nothing_else(pool):
+    page = report.render(pool)
+    assert not {"script", "img"} & Page(page).tags
+    assert not set(page) & {"\x1b", "\x00", "\u202e"}
+    for section in ("waterfall", "sources", "rejects", "filters", "decontamination", "duplicates", "versions"):
+        assert SHOWN in Page(page).text[section], section
+
+
+def test_long_values_are_cut(pool):
+    page = report.render(with_statistics(pool, rejected={"x" * 100_000: 3}))
+    assert "x" * 159 + "…" in page
+    assert len(page) < 100_000
+
+
+def test_page_needs_nothing_from_outside(pool):
+    page = report.render(pool)
+    parsed = Page(page)
+    assert {"script", "link", "img", "iframe"}.isdisjoint(parsed.tags)
+    assert all(value.startswith("#") for name, value in parsed.attributes if name in ("href", "src"))
+    assert not re.search(r"https?:|url\(|@import", page)
+
+
+def test_equal_pools_give_equal_bytes(pool, tmp_path):
+    moved = shutil.copytree(pool.root, tmp_path / "elsewhere")
+    reordered = {
+        name: dict(reversed(value.items())) if isinstance(value, dict) else value for name, value in STATISTICS.items()
+    }
+    other = with_statistics(dataclasses.replace(pool, root=str(moved)), **reordered)
+    report.write_report(pool, str(tmp_path / "a.html"))
+    report.write_report(other, str(tmp_path / "b.html"))
+    written = (tmp_path / "a.html").read_bytes()
+    assert written == (tmp_path / "b.html").read_bytes()
+    assert str(tmp_path).encode() not in written
+
+
+def test_largest_clusters_come_first_with_their_own_rows(pool):
+    table = pq.ParquetFile(Path(pool.root) / "duplicates.parquet")
+    assert list(report._cluster_runs(table)) == [(0, 1), (1, 8), (9, 1)]
+    assert [r["id"] for r in report._rows_at(table, 9, 3)] == ["z-0"]
+    text = Page(report.render(pool)).text["duplicates"]
+    assert text.index("kept-big") < text.index("kept-a") < text.index("kept-z")
+
+
+def test_every_command_shown_can_be_run(pool):
+    page = html.unescape(report.render(pool))
+    rows = re.findall(r'data-head="Replicates that fit">(\d)</td>.*?--unique-tokens ([0-9.kMB]+)<', page)
+    assert [size for _, size in rows] == ["1k", "2k", "5k"]
+    for replicates, size in rows:
+        for replicate in range(int(replicates)):
+            locate_window(pool, parse_count(size), replicate)
+    for n in report.REPLICATES:
+        assert f"{capacity(pool, n - 1):,} tokens" in page
+
+
+@pytest.mark.parametrize(
+    ("most", "sizes"),
+    [
+        (1, [1]),
+        (9, [1, 2, 5]),
+        (499_999, [50_000, 100_000, 200_000]),
+        (500_000, [500_000]),
+        (25_205_925, [500_000, 1_000_000, 2_000_000, 5_000_000, 10_000_000, 20_000_000]),
+    ],
+)
+def test_round_sizes(most, sizes):
+    assert report._round_sizes(most) == sizes
+
+
+def test_a_build_without_losses_says_so(pool):
+    plain = with_statistics(pool, rejected={}, filters=[], evaluation=None, cluster_sizes=[])
+    text = Page(report.render(plain)).text
+    assert "Every row could be used." in text["rejects"]
+    assert "No filter was used." in text["filters"]
+    assert "No evaluation files were given" in text["decontamination"]
+    assert "Cluster sizes" not in text["duplicates"]
