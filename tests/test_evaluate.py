@@ -14,7 +14,7 @@ import torch
 
 from epochal.__main__ import main
 from epochal.shards.artifact import open_artifact
-from epochal.shards.errors import RequestError
+from epochal.shards.errors import RequestError, WorkError
 from epochal.tokenize.tokenizer import load_tokenizer
 from epochal.train import evaluate
 from epochal.train.checkpoint import CONFIG_NAME, ModelCard, save_model
@@ -232,6 +232,16 @@ def test_a_checkpoint_of_another_format_is_one_line(data: Path, tmp_path: Path, 
     assert "is of format 99, this epochal reads 1" in capsys.readouterr().err
     assert main(["generate", str(tmp_path / "nothing")]) == 2
     assert "holds no model" in capsys.readouterr().err
+
+
+def test_weights_that_are_not_finite_are_one_line(
+    models: list[str], data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened = evaluate.open_checkpoint(models[0], "cpu")
+    torch.nn.init.constant_(opened.model.norm.weight, math.nan)
+    monkeypatch.setattr(evaluate, "open_checkpoint", lambda *args: opened)
+    with pytest.raises(WorkError, match="gives item .* no finite likelihood"):
+        run(models[:1], Settings(("hellaswag",), data=str(data), quiet=True, out=str(tmp_path / "out")))
 
 
 def test_the_leak_check_wants_the_models_own_data(make_pool: Callable[..., Path], data: Path, tmp_path: Path) -> None:

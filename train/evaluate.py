@@ -17,7 +17,7 @@ import torch
 import xxhash
 
 from ..shards.artifact import open_artifact, read_manifest
-from ..shards.errors import RequestError
+from ..shards.errors import RequestError, WorkError
 from ..shards.manifest import Manifest, digest
 from ..shards.progress import Progress
 from ..shards.storage import join, write_atomic
@@ -240,7 +240,11 @@ def _score(
     for chunk in _chunks(encoded, CHUNK_BATCHES * settings.batch_tokens // draws):
         scorer.greedy = len(chunk[0].item.answers) == 1
         scores = iter(scorer.score([g for e in chunk for g in e.groups]))
-        store.add([record(e, [next(scores) for _ in e.groups]) for e in chunk])
+        records = [record(e, [next(scores) for _ in e.groups]) for e in chunk]
+        bad = next((r["id"] for r in records if not all(map(math.isfinite, r["nats"]))), None)
+        if bad is not None:
+            raise WorkError(f"{checkpoint.name} gives item {bad} no finite likelihood: its weights are damaged")
+        store.add(records)
         progress.advance(len(chunk))
     return scorer.work
 
