@@ -190,6 +190,7 @@ class _Run:
         except EngineDiffersError as error:
             self.say(f"{error}; encoding with the reference, Hugging Face tokenizers, instead (slower)")
             storage.write_atomic(os.path.join(self.work, "reference-engine"), b"")
+            shutil.rmtree(os.path.join(self.work, "parts"))
             self._ingest(evaluation)
             return
         self._check_rejects()

@@ -112,8 +112,12 @@ class PartWriter:
         info = {"dtype": self._dtype.name, "buckets": self._buckets, "hashes": self._hashes, "runs": self._runs}
         with open(os.path.join(self._building, "part.json"), "w") as f:
             json.dump(info | {"partitions": self._partitions, "counts": counts}, f)
-        shutil.rmtree(self._folder, ignore_errors=True)
-        os.rename(self._building, self._folder)
+        try:
+            os.rename(self._building, self._folder)
+        except OSError:
+            if not os.path.isdir(self._folder):
+                raise
+            shutil.rmtree(self._building)  # a task that outlived a killed build was first: its part is the same
 
 
 def _starts(lengths: NDArray[np.unsignedinteger]) -> NDArray[np.uint64]:
