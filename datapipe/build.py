@@ -25,7 +25,7 @@ import numpy as np
 from ..shards import storage
 from ..shards.artifact import read_manifest
 from ..shards.errors import RequestError, WorkError
-from ..shards.manifest import MANIFEST_NAME, canonical_json
+from ..shards.manifest import MANIFEST_NAME, digest
 from ..tokenize.tokenizer import Tokenizer, load_tokenizer
 from . import finish
 from .cluster import TRAIN, VALIDATION, Corpus, decide, find_clusters, load_edges, write_duplicates
@@ -79,7 +79,7 @@ def _request_digest(config: Build, listings: list[Listing], tokenizer: Tokenizer
     """Return a digest of everything that decides the pool: settings, input files by name and size, tokenizer."""
     files = [[item.root, [[f.name, f.size] for f in item.files]] for item in listings]
     asked = [config.identity(), files, tokenizer.info.fingerprint, finish.versions(config, tokenizer)]
-    return hashlib.blake2b(canonical_json(asked).encode(), digest_size=16).hexdigest()
+    return digest(asked)
 
 
 @contextlib.contextmanager

@@ -6,7 +6,6 @@ item none of whose texts has n words cannot be recognised; how many there are is
 """
 
 import gzip
-import hashlib
 import io
 import itertools
 from collections.abc import Iterator, Sequence
@@ -18,6 +17,7 @@ import orjson
 from numpy.typing import NDArray
 
 from ..shards.errors import RequestError
+from ..shards.manifest import items_digest
 from .words import U64, Words, split_words, word_ngrams, words_as_text
 
 _BITMAP_BITS = 27
@@ -51,13 +51,12 @@ class EvaluationIndex:
     too_short: int
 
     def file_summary(self) -> list[dict[str, object]]:
-        """Return for each file its name, its number of items and a digest of them: BLAKE2b-128 over the rows, stripped
-        of white space at both ends and joined by line ends. Evaluations look it up to tell clean from unknown."""
+        """Return for each file its name, its number of items and their `items_digest`, by which evaluations tell
+        clean from unknown."""
         lines: dict[str, list[bytes]] = {}
         for name, line in zip(self.files, self.raw, strict=True):
-            lines.setdefault(name, []).append(line.strip())
-        digests = {n: hashlib.blake2b(b"\n".join(rows), digest_size=16).hexdigest() for n, rows in lines.items()}
-        return [{"name": n, "items": len(rows), "digest": digests[n]} for n, rows in sorted(lines.items())]
+            lines.setdefault(name, []).append(line)
+        return [{"name": n, "items": len(rows), "digest": items_digest(rows)} for n, rows in sorted(lines.items())]
 
     def bitmap(self) -> NDArray[np.uint8]:
         """Return 2^27 bits: set where an n-gram's top 27 bits fall."""

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from ..shards.errors import WorkError
 from ..tokenize.parts import PartWriter, PendingDocument
-from ..tokenize.tokenizer import Tokenizer, load_tokenizer
+from ..tokenize.tokenizer import load_tokenizer
 from . import content
 from .config import NearDuplicates, TokenizerChoice
 from .decontaminate import Decontaminator
@@ -244,9 +244,3 @@ def _load_decontaminator(path: str | None) -> Decontaminator | None:
         return None
     with open(path, "rb") as f:
         return Decontaminator(pickle.load(f))
-
-
-def tokenizer_of(settings: IngestSettings) -> Tokenizer:
-    """Return the tokenizer that the tasks use."""
-    choice = settings.tokenizer
-    return load_tokenizer(choice.name, choice.eod, choice.pad, choice.mask, fast=settings.fast_engine)

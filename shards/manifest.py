@@ -8,6 +8,7 @@ canonical JSON of the identity (see `pool_fingerprint` and `subset_fingerprint`)
 
 import hashlib
 import json
+from collections.abc import Iterable
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -101,6 +102,13 @@ def canonical_json(value: object) -> str:
 def digest(value: object) -> str:
     """Return BLAKE2b-128 of the canonical JSON of `value`, 32 hexadecimal digits."""
     return hashlib.blake2b(canonical_json(value).encode(), digest_size=16).hexdigest()
+
+
+def items_digest(rows: Iterable[bytes]) -> str:
+    """Return the digest of an evaluation file: BLAKE2b-128 over its rows that are not empty, each stripped of white
+    space, joined by line ends. A pool's manifest names what it was cleaned against by it, evaluations look it up."""
+    lines = [row.strip() for row in rows]
+    return hashlib.blake2b(b"\n".join(line for line in lines if line), digest_size=16).hexdigest()
 
 
 def _identity(m: Manifest) -> dict[str, Any]:

@@ -20,8 +20,6 @@ HELLASWAG = {
 }
 """Item 0 of HellaSwag's validation set (MIT)."""
 
-MODULES = ("argparse", "ast", "calendar", "cgi", "csv", "difflib", "dis", "ftplib", "inspect", "locale", "pdb", "uuid")
-
 
 def real_documents(n: int, chars: int = 2500) -> list[str]:
     """Return `n` distinct pieces of the standard library's source, each of about `chars` characters."""

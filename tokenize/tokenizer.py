@@ -1,6 +1,5 @@
 """A tokenizer as the rest of epochal sees it: ids, special ids, a fingerprint, and an engine that encodes batches."""
 
-import hashlib
 import json
 import os
 from collections.abc import Sequence
@@ -9,7 +8,7 @@ from functools import cached_property
 from typing import Any
 
 from ..shards.errors import RequestError
-from ..shards.manifest import TokenizerInfo, canonical_json
+from ..shards.manifest import TokenizerInfo, digest
 from . import gpt2
 from .engines import Engine, Ids, fast_engine, first_difference, reference_engine
 
@@ -147,4 +146,4 @@ def _special(vocab: dict[str, int], token: str | None, known: tuple[str, ...], r
 def _fingerprint(spec: dict[str, Any]) -> str:
     """Return BLAKE2b-128 over what decides ids: model, normaliser, pre-tokenizer, added tokens."""
     parts = {key: spec.get(key) for key in ("model", "normalizer", "pre_tokenizer", "added_tokens")}
-    return hashlib.blake2b(canonical_json(parts).encode(), digest_size=16).hexdigest()
+    return digest(parts)

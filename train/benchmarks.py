@@ -7,7 +7,6 @@ lm-evaluation-harness uses (hellaswag, mmlu_continuation, arc, piqa, winogrande,
 """
 
 import gzip
-import hashlib
 import io
 import json
 import os
@@ -19,6 +18,7 @@ from typing import Any
 import fsspec
 
 from ..shards.errors import RequestError
+from ..shards.manifest import items_digest
 
 Row = Mapping[str, Any]
 
@@ -303,7 +303,7 @@ def read_rows(path: str) -> tuple[list[Row], str]:
         raise RequestError(f"{path} does not exist") from None
     except (ValueError, EOFError, gzip.BadGzipFile, io.UnsupportedOperation) as error:
         raise RequestError(f"{path} row {number} is no JSON ({error})") from None
-    return rows, hashlib.blake2b(b"\n".join(lines), digest_size=16).hexdigest()
+    return rows, items_digest(lines)
 
 
 def hub_rows(dataset: str, config: str | None, split: str) -> list[Row]:
