@@ -7,7 +7,7 @@ from typing import Any
 
 from . import storage
 from .errors import RequestError, WorkError
-from .manifest import MANIFEST_NAME, Manifest, parse_manifest
+from .manifest import MANIFEST_NAME, ExportManifest, Manifest, parse_manifest
 from .mds import SHARD_NAME, shard_config
 
 INDEX_NAME = "index.json"
@@ -38,7 +38,26 @@ class Artifact:
 
 
 def read_manifest(root: str) -> Manifest:
-    """Return the manifest of the artifact at `root`. Raises RequestError when there is none."""
+    """Return the manifest of the pool or subset at `root`. Raises RequestError when there is none."""
+    manifest = read_any_manifest(root)
+    if isinstance(manifest, ExportManifest):
+        raise RequestError(
+            f"{root} is an export ({manifest.layout}), not a pool or subset: name what it was made from, "
+            f"{manifest.parent.name}, or read it as a source of a build"
+        )
+    return manifest
+
+
+def read_export(root: str) -> ExportManifest:
+    """Return the manifest of the export at `root`. Raises RequestError when there is none."""
+    manifest = read_any_manifest(root)
+    if not isinstance(manifest, ExportManifest):
+        raise RequestError(f"{root} is a {manifest.kind}, not an export")
+    return manifest
+
+
+def read_any_manifest(root: str) -> Manifest | ExportManifest:
+    """Return the manifest at `root`, whatever it is of. Raises RequestError when there is none."""
     where = storage.join(root, MANIFEST_NAME)
     try:
         data = storage.read_bytes(where)

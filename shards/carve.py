@@ -7,16 +7,21 @@ can do. A window is made of whole shards of the pool, then a shard of which only
 N is no multiple of seq_len, one sample of its own that PAD fills up.
 """
 
+import contextlib
 import os
 import posixpath
+import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
+import numpy as np
+from numpy.typing import NDArray
+
 from . import mds, storage, wds
 from .artifact import INDEX_NAME, Artifact, Shard, open_artifact, read_manifest
 from .documents import DocumentStarts
-from .errors import RequestError, WorkError
+from .errors import RequestError
 from .manifest import (
     MANIFEST_NAME,
     Content,
@@ -26,6 +31,8 @@ from .manifest import (
     dump_manifest,
     fingerprint,
 )
+from .rows import read_checked
+from .sink import Sink, publishing
 from .units import format_count
 
 Layout = Literal["mds", "wds"]
@@ -58,19 +65,37 @@ def carve(
     source = open_artifact(pool)
     window = locate_window(source, tokens, replicate)
     form = "-wds" if layout == "wds" else "-full" if materialize else ""
-    out = os.path.abspath(storage.local_path(out or default_out(source, tokens, replicate, form)))
+    out = out or default_out(source, tokens, replicate, form)
+    out = out.rstrip("/") if storage.is_url(out) else os.path.abspath(storage.local_path(out))
+    if storage.is_url(out) and not form and not storage.is_url(source.root):
+        raise RequestError(
+            f"a subset at {out} cannot refer to a pool on this machine: add --materialize, or move the pool"
+        )
     taken, tail = _take(source, window)
     manifest = _manifest(source, window, out, taken, tail, materialize or layout == "wds", layout)
-    if os.path.exists(out):
+    if storage.exists(storage.join(out, MANIFEST_NAME)) or (not storage.is_url(out) and os.path.exists(out)):
         _check_same(out, manifest)
         return out, False
-    with storage.publishing(out) as folder:
+    with _publishing(out, manifest.fingerprint) as folder:
         if layout == "wds":
-            wds.write(folder, _blocks(taken, tail, manifest))
+            wds.write(Sink(folder).create, _samples(taken, tail, manifest))
         else:
             _write_mds(folder, taken, tail, manifest)
         _write_manifest(folder, manifest)
     return out, True
+
+
+@contextlib.contextmanager
+def _publishing(out: str, request: str) -> Iterator[str]:
+    """Yield a local folder whose files appear at `out` (local or URL) together when the body succeeds."""
+    if not storage.is_url(out):
+        with storage.publishing(out) as folder:
+            yield folder
+        return
+    with tempfile.TemporaryDirectory(prefix="epochal-") as folder:
+        yield folder
+        with publishing(out, request) as sink:
+            storage.copy_folder(folder, sink.root, MANIFEST_NAME)
 
 
 def default_out(pool: Artifact, tokens: int, replicate: int = 0, form: str = "") -> str:
@@ -143,20 +168,9 @@ def _take(pool: Artifact, window: Window) -> tuple[Taken, bytes | None]:
     if not rest:
         return taken, None
     shard, row = pool.shards[first + full // per_shard], full % per_shard
-    sample = mds.decode_shard(_read_checked(shard), seq_len, pool.manifest.dtype)[row : row + 1].copy()
+    sample = mds.decode_shard(read_checked(shard), seq_len, pool.manifest.dtype)[row : row + 1].copy()
     sample[0, rest:] = pool.manifest.tokenizer.pad
     return taken, mds.encode_shard(sample)
-
-
-def _read_checked(shard: Shard) -> bytes:
-    """Return the bytes of a shard file. Raises WorkError when they are not what the index says."""
-    try:
-        data = storage.read_bytes(shard.path)
-    except FileNotFoundError:
-        raise WorkError(f"shard {shard.path} is missing: restore it or build the pool again") from None
-    if len(data) != shard.bytes or mds.xxh64(data) != shard.xxh64:
-        raise WorkError(f"shard {shard.path} is damaged (its hash differs): restore it or build the pool again")
-    return data
 
 
 Entries = list[dict[str, object]]
@@ -171,12 +185,12 @@ def _write_mds(folder: str, taken: Taken, tail: bytes | None, m: Manifest) -> No
         f.write(mds.dump_index(entries))
 
 
-def _blocks(taken: Taken, tail: bytes | None, m: Manifest) -> Iterator[mds.Samples]:
-    """Yield the subset's samples, a shard's worth at a time."""
+def _samples(taken: Taken, tail: bytes | None, m: Manifest) -> Iterator[NDArray[np.unsignedinteger]]:
+    """Yield the subset's samples one by one."""
     for shard, n in taken:
-        yield mds.decode_shard(_read_checked(shard), m.seq_len, m.dtype)[:n]
+        yield from mds.decode_shard(read_checked(shard), m.seq_len, m.dtype)[:n]
     if tail is not None:
-        yield mds.decode_shard(tail, m.seq_len, m.dtype)
+        yield from mds.decode_shard(tail, m.seq_len, m.dtype)
 
 
 def _refer(taken: Taken, subset: Manifest) -> Entries:
@@ -190,7 +204,7 @@ def _copy(folder: str, taken: Taken, m: Manifest) -> Entries:
     """Copy the shards into `folder`, the last one cut to its samples, and return their index entries."""
     entries = []
     for i, (shard, n) in enumerate(taken):
-        data = _read_checked(shard)
+        data = read_checked(shard)
         samples = mds.decode_shard(data, m.seq_len, m.dtype)
         if n < len(samples):
             data = mds.encode_shard(samples[:n])
@@ -198,7 +212,7 @@ def _copy(folder: str, taken: Taken, m: Manifest) -> Entries:
     return entries
 
 
-def _relative(pool_root: str, out: str) -> str:
+def relative_path(pool_root: str, out: str) -> str:
     return posixpath.join(*os.path.relpath(os.path.realpath(pool_root), os.path.realpath(out)).split(os.sep))
 
 
@@ -222,7 +236,7 @@ def _manifest(
     layout: Literal["mds", "wds"],
 ) -> Manifest:
     m = pool.manifest
-    path = pool.root if storage.is_url(pool.root) else _relative(pool.root, out)
+    path = _parent_path(pool.root, out)
     start = window.start_sample * m.seq_len
     manifest = Manifest(
         kind="subset",
@@ -252,6 +266,16 @@ def _manifest(
     return manifest.model_copy(update={"fingerprint": fingerprint(manifest)})
 
 
+def _parent_path(pool: str, out: str) -> str:
+    """Return where the pool is as seen from `out`: a relative path within one file system, else its URL."""
+    if not storage.is_url(pool):
+        return "" if storage.is_url(out) else relative_path(pool, out)
+    protocol = pool.split("://")[0] + "://"
+    if not out.startswith(protocol):
+        return pool
+    return posixpath.relpath(pool.removeprefix(protocol), out.removeprefix(protocol))
+
+
 def _write_manifest(folder: str, manifest: Manifest) -> None:
     """Write, last, the manifest that vouches for every file in `folder`."""
     files = {}
@@ -264,7 +288,7 @@ def _write_manifest(folder: str, manifest: Manifest) -> None:
 
 def _check_same(out: str, manifest: Manifest) -> None:
     """Raise RequestError unless `out` already holds this very subset."""
-    there = read_manifest(out) if storage.exists(os.path.join(out, MANIFEST_NAME)) else None
+    there = read_manifest(out) if storage.exists(storage.join(out, MANIFEST_NAME)) else None
     same = ("fingerprint", "materialized", "layout")
     if there is None or any(getattr(there, key) != getattr(manifest, key) for key in same):
         raise RequestError(f"{out} exists and holds something else: choose another --out or remove it")

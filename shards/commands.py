@@ -1,4 +1,4 @@
-"""The commands that make, describe and check artifacts: carve, show, verify."""
+"""The commands that make, describe and check artifacts: carve, export, show, verify."""
 
 import argparse
 import json
@@ -34,9 +34,45 @@ def carve(parser: argparse.ArgumentParser) -> Run:
     return run
 
 
+def export(parser: argparse.ArgumentParser) -> Run:
+    """Add the arguments of `epochal export`; return what runs it."""
+    from .plan import POLICIES
+
+    parser.add_argument("subset", help="folder or URL of a subset or pool")
+    parser.add_argument(
+        "--format", required=True, choices=["wds", "parquet", "megatron", "bin", "hf"], help="see docs/formats.md"
+    )
+    parser.add_argument("--out", required=True, metavar="DIR", help="where it goes: a new folder, or an fsspec URL")
+    parser.add_argument("--order", action="store_true", help="write the repeated order out, for sequential loaders")
+    parser.add_argument("--passes", type=int, metavar="K", help="with --order: whole passes (default 1)")
+    parser.add_argument("--seed", type=int, metavar="S", help="with --order: seed of the order (default 0)")
+    parser.add_argument("--policy", choices=POLICIES, help="with --order: how data is repeated (default reshuffle)")
+    parser.add_argument("--json", action="store_true", help="print what `epochal show --json` prints")
+
+    def run(args: argparse.Namespace) -> int:
+        from .errors import RequestError
+        from .export import export
+
+        given = {name: value for name in ("passes", "seed", "policy") if (value := getattr(args, name)) is not None}
+        if given and not args.order:
+            raise RequestError(f"--{next(iter(given))} is for --order: add it, or leave --{next(iter(given))} away")
+        order = {"passes": 1} | given if args.order else {}
+        out, new = export(args.subset, args.format, args.out, **order, quiet=args.json)
+        described = describe(out)
+        if args.json:
+            print(json.dumps(described))
+            return 0
+        print(f"{'exported' if new else 'already there:'} {out}  ({described['tokens']:,} tokens)")
+        if args.format == "bin" and described["dtype"] == "uint32":
+            print("note: the vocabulary has more than 65,536 ids, so these are uint32: nanoGPT's loaders expect uint16")
+        return 0
+
+    return run
+
+
 def show(parser: argparse.ArgumentParser) -> Run:
     """Add the arguments of `epochal show`; return what runs it."""
-    parser.add_argument("path", help="folder or URL of a pool or subset")
+    parser.add_argument("path", help="folder or URL of a pool, subset or export")
     parser.add_argument("--json", action="store_true", help="one JSON object on standard output")
 
     def run(args: argparse.Namespace) -> int:
@@ -53,7 +89,7 @@ def show(parser: argparse.ArgumentParser) -> Run:
 
 def verify(parser: argparse.ArgumentParser) -> Run:
     """Add the arguments of `epochal verify`; return what runs it."""
-    parser.add_argument("paths", nargs="+", metavar="path", help="folders or URLs of pools and subsets")
+    parser.add_argument("paths", nargs="+", metavar="path", help="folders or URLs of pools, subsets and exports")
     parser.add_argument("--json", action="store_true", help="one JSON object on standard output")
 
     def run(args: argparse.Namespace) -> int:
@@ -68,41 +104,61 @@ def verify(parser: argparse.ArgumentParser) -> Run:
                 more = f" (and {len(problems) - 1} more: --json lists them)" if len(problems) > 1 else ""
                 print(f"epochal: {path}: {problems[0]}{more}", file=sys.stderr)
             elif not args.json:
-                print(f"whole: {path}")
+                print(f"whole: {path}{_remark(path)}")
         return 1 if any(found.values()) else 0
 
     return run
 
 
+def _remark(path: str) -> str:
+    """Return what an export that is whole was held against."""
+    from .artifact import read_any_manifest
+    from .export import find_subset
+    from .manifest import ExportManifest
+
+    m = read_any_manifest(path)
+    if not isinstance(m, ExportManifest):
+        return ""
+    at_hand = find_subset(path, m) is not None
+    return f"  (equal to {m.parent.name})" if at_hand else "  (as it was written: its subset is not at hand)"
+
+
 def describe(path: str) -> dict[str, Any]:
     """Return what `epochal show` prints of the artifact at `path`; `--json` promises these keys."""
-    from .artifact import read_manifest
+    from .artifact import read_any_manifest
+    from .manifest import ExportManifest
 
-    m = read_manifest(path)
-    tokenizer = f"{m.tokenizer.name} (vocabulary {m.tokenizer.vocab_size:,}; eod {m.tokenizer.eod}"
-    return {
+    m = read_any_manifest(path)
+    ids = m.tokenizer
+    said = {
         "kind": m.kind,
         "name": m.name,
         "fingerprint": m.fingerprint,
         "documents": m.documents,
         "tokens": m.tokens,
         "samples": m.samples,
-        "shards": m.shards,
+        "shards": len(m.files) if isinstance(m, ExportManifest) else m.shards,
         "seq_len": m.seq_len,
         "dtype": m.dtype,
-        "seed": m.seed,
-        "tokenizer": f"{tokenizer}, pad {m.tokenizer.pad}, mask {m.tokenizer.mask})",
+        **({} if isinstance(m, ExportManifest) else {"seed": m.seed}),
+        "tokenizer": f"{ids.name} (vocabulary {ids.vocab_size:,}; eod {ids.eod}, pad {ids.pad}, mask {ids.mask})",
         "format": m.layout,
-        "materialized": m.materialized,
-        "parent": m.parent.model_dump() if m.parent else None,
+    }
+    parent = m.parent.model_dump() if m.parent else None
+    if not isinstance(m, ExportManifest):
+        return said | {"materialized": m.materialized, "parent": parent}
+    return said | {
+        "token_digest": m.token_digest,
+        "order": f"{m.plan['policy']}, seed {m.plan['seed']}, plan {m.plan['fingerprint']}" if m.plan else None,
+        "passes": m.tokens // m.unique_tokens,
+        "parent": parent,
     }
 
 
 def _plain(value: object) -> str:
     if isinstance(value, dict):
-        return (
-            f"{value['name']} {value['fingerprint']} (replicate {value['replicate']}, sample {value['start_sample']})"
-        )
+        window = f" (replicate {value['replicate']}, sample {value['start_sample']})" if "replicate" in value else ""
+        return f"{value['name']} {value['fingerprint']}{window}"
     if isinstance(value, bool) or value is None:
         return {True: "yes", False: "no", None: "-"}[value]
     return f"{value:,}" if isinstance(value, int) else str(value)

@@ -12,7 +12,7 @@ import fcntl
 import os
 import tempfile
 import time
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -27,11 +27,13 @@ from streaming.base.shared import SharedMemory
 from torch.utils.data import DataLoader
 
 from . import storage
-from .artifact import open_artifact
+from .artifact import Artifact, open_artifact
 from .errors import EpochalError, RequestError, WorkError
+from .mixture import Mixture, order_from_dict
+from .order import Order
 from .plan import Plan
 from .samples import SampleReader, shared_array
-from .stream import ArtifactStream, default_cache, patiently
+from .stream import ArtifactStream, default_cache
 
 STATE_VERSION = 1
 
@@ -45,19 +47,20 @@ _DOWNLOADS_AHEAD = 4
 
 
 class RepeatedDataset(StreamingDataset):
-    """Iterates a rank's share of `plan` over the artifact at `root`.
+    """Iterates a rank's share of `plan` over the artifact at `root`, or of a mixture over several.
 
     It yields samples, dicts of
 
         tokens     int64 array (seq_len,); PAD ids only at the end of the subset's last sample
         position   int, place in the whole run
-        sample_id  int, place in the subset
+        sample_id  int, place in the subset (in a mixture: plus the samples of the sources before it)
         n_tokens   int, real tokens, seq_len or less for the subset's last sample
 
     or, if `batched`, a rank's share of a whole batch at a time: the same keys, int64 arrays (k, seq_len) and (k,).
     Use `loader()` for a DataLoader with the batch size that belongs to either.
 
-    root: path or URL (s3://, gs://, hf://, file://) of a pool or subset. plan: its `subset` must be that artifact.
+    root: path or URL (s3://, gs://, hf://, file://) of a pool or subset. plan: its `subset` must be that artifact. For
+    a Mixture: the paths or URLs of its sources' artifacts, in their order.
     global_batch: samples of a step over all ranks. cache: folder for downloads; needed for nothing local, which is
     read in place unless `cache` is given; URLs use $EPOCHAL_CACHE or ~/.cache/epochal without it. cache_limit: bytes;
     at least four times the largest shard; coldest shards are evicted. As the order is shuffled over the whole subset,
@@ -71,8 +74,8 @@ class RepeatedDataset(StreamingDataset):
 
     def __init__(
         self,
-        root: str,
-        plan: Plan,
+        root: str | Sequence[str],
+        plan: Plan | Mixture,
         *,
         global_batch: int,
         batched: bool = False,
@@ -84,18 +87,18 @@ class RepeatedDataset(StreamingDataset):
     ) -> None:
         destroy = maybe_init_dist()
         try:
-            stream, problem = None, None
+            streams, problem = [], None
             try:
                 device_batch = _device_batch(plan, global_batch, batched, replication)
-                stream = _open_stream(root, plan, cache, cache_limit, download_attempts)
+                streams = _open_streams(root, plan, cache, cache_limit, download_attempts)
             except Exception as error:  # whatever it is, the other ranks must hear of it instead of waiting
                 problem = error
             settings = {"global batch": global_batch, "batched": batched, "replication": replication}
             with _one_at_a_time():
                 _agree(plan, settings, problem)
-                assert stream is not None, "a rank without a stream has raised"
+                assert streams, "a rank without streams has raised"
                 super().__init__(
-                    streams=[stream],
+                    streams=streams,
                     batch_size=device_batch,
                     cache_limit=cache_limit,
                     replication=replication,
@@ -108,16 +111,18 @@ class RepeatedDataset(StreamingDataset):
         self.plan = plan
         self.global_batch = global_batch
         self.batched = batched
-        self.artifact = stream.artifact
+        self.artifacts = [stream.artifact for stream in streams]
         self._start = shared_array(1, np.int64)
-        self._reader = SampleReader(
-            stream.files, plan.seq_len, self.artifact.manifest.dtype, verify, None if stream.in_place else self._fetch
-        )
-        self._in_place = stream.in_place
+        cached = next((stream.cache for stream in streams if stream.cache is not None), None)
+        self._in_place = cached is None
+        files = [file for stream in streams for file in stream.files]
+        dtype = self.artifacts[0].manifest.dtype
+        self._reader = SampleReader(files, plan.seq_len, dtype, verify, None if self._in_place else self._fetch)
         self._count_samples()
-        if not self._in_place:
-            os.makedirs(stream.local, exist_ok=True)
-            self._cache_filelock_path = os.path.join(stream.local, ".lock")
+        if cached is not None:
+            for stream in streams:
+                os.makedirs(stream.local, exist_ok=True)  # paths to a pool's shards lead through it
+            self._cache_filelock_path = os.path.join(cached, ".lock")
 
     def _count_samples(self) -> None:
         """Set what StreamingDataset knows of samples, of which it was told one a shard."""
@@ -126,7 +131,7 @@ class RepeatedDataset(StreamingDataset):
         for shard, file in zip(self.shards, self._reader.shards, strict=True):
             shard.samples = file.samples
         self.num_samples = self.epoch_size = self.plan.samples
-        self.samples_per_stream[:] = self.plan.samples
+        self.samples_per_stream[:] = [artifact.manifest.samples for artifact in self.artifacts]
         self.spanner: Any = _Spans(self._reader)
 
     def _forget_names(self) -> None:
@@ -198,7 +203,7 @@ class RepeatedDataset(StreamingDataset):
         """
         if not isinstance(obj, dict) or obj.get("state_version") != STATE_VERSION:
             raise RequestError("the checkpoint holds no state of an epochal dataset (or one of another version)")
-        theirs = Plan.from_dict(obj["plan"])
+        theirs = order_from_dict(obj["plan"])
         if theirs != self.plan:
             raise RequestError(f"the checkpoint is of another run: {self.plan.difference(theirs)} (this run)")
         self._check_start(obj["position"])
@@ -344,23 +349,37 @@ class _Spans:
         return int(shards[0]), int(rows[0])
 
 
-def _open_stream(root: str, plan: Plan, cache: str | None, cache_limit: int | None, attempts: int) -> ArtifactStream:
-    artifact = patiently(lambda: open_artifact(root), f"read {root}", attempts)
-    expected = Plan.for_artifact(artifact.manifest, plan.total_tokens, plan.seed, plan.policy)
-    if expected != plan:
-        raise RequestError(f"the plan is not for {root}: {expected.difference(plan)} (this artifact)")
-    if cache is None and storage.is_url(artifact.root):
+def _open_streams(
+    root: str | Sequence[str], order: Plan | Mixture, cache: str | None, cache_limit: int | None, attempts: int
+) -> list[ArtifactStream]:
+    """Return a stream for each artifact that `order` reads, each held against its plan."""
+    roots = [root] if isinstance(root, str) else list(root)
+    plans = [order] if isinstance(order, Plan) else [source.plan for source in order.sources]
+    if len(roots) != len(plans):
+        raise RequestError(f"the order reads {len(plans)} artifacts, {len(roots)} were named")
+    artifacts = [_open_for(path, plan, attempts) for path, plan in zip(roots, plans, strict=True)]
+    if len({artifact.manifest.dtype for artifact in artifacts}) > 1:
+        raise RequestError("the sources of a mixture must have ids of one type: they have different tokenizers")
+    if cache is None and any(storage.is_url(artifact.root) for artifact in artifacts):
         cache = default_cache()
     if cache_limit is not None:
-        largest = max(shard.bytes for shard in artifact.shards)
+        largest = max(shard.bytes for artifact in artifacts for shard in artifact.shards)
         if cache is None:
             raise RequestError("cache_limit is for a cache: name its folder, or read in place without a limit")
         if cache_limit < 4 * largest:
             raise RequestError(f"cache_limit must be at least {4 * largest} bytes, four of the largest shard")
-    return ArtifactStream(artifact, cache, attempts)
+    return [ArtifactStream(artifact, cache, attempts) for artifact in artifacts]
 
 
-def _device_batch(plan: Plan, global_batch: int, batched: bool, replication: int | None) -> int:
+def _open_for(root: str, plan: Plan, attempts: int) -> Artifact:
+    artifact = storage.patiently(lambda: open_artifact(root), f"read {root}", attempts)
+    expected = Plan.for_artifact(artifact.manifest, plan.total_tokens, plan.seed, plan.policy)
+    if expected != plan:
+        raise RequestError(f"the plan is not for {root}: {expected.difference(plan)} (this artifact)")
+    return artifact
+
+
+def _device_batch(plan: Order, global_batch: int, batched: bool, replication: int | None) -> int:
     ranks = get_world_size() // (replication or 1)
     plan.batch_samples(global_batch * plan.seq_len)
     if global_batch % ranks:
@@ -374,7 +393,7 @@ def _device_batch(plan: Plan, global_batch: int, batched: bool, replication: int
     return global_batch // ranks
 
 
-def _agree(plan: Plan, settings: dict[str, Any], problem: Exception | None) -> None:
+def _agree(plan: Order, settings: dict[str, Any], problem: Exception | None) -> None:
     """Raise on every rank when one has a problem, or another plan or setting than rank 0."""
     if get_world_size() == 1:
         if problem:
@@ -384,9 +403,9 @@ def _agree(plan: Plan, settings: dict[str, Any], problem: Exception | None) -> N
     for rank, (_, _, failure) in enumerate(everyone):
         if failure:
             raise (RequestError if failure[0] == 2 else WorkError)(f"rank {rank}: {failure[1]}")
-    first = Plan.from_dict(everyone[0][0])
+    first = order_from_dict(everyone[0][0])
     for rank, (theirs, others, _) in enumerate(everyone):
-        differences = [first.difference(Plan.from_dict(theirs))]
+        differences = [first.difference(order_from_dict(theirs))]
         differences += [f"{k} is {others[k]}, not {v}" for k, v in everyone[0][1].items() if others[k] != v]
         if any(differences):
             raise RequestError(f"rank {rank} has another run than rank 0: {', '.join(filter(None, differences))}")

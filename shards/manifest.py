@@ -94,6 +94,47 @@ class Manifest(_Model):
     files: dict[str, FileInfo] = {}
 
 
+ExportLayout = Literal["wds", "parquet", "megatron", "bin", "hf"]
+"""The formats of exports; see formats.py."""
+
+
+class ExportParent(_Model):
+    """The pool or subset that an export holds. `path` is relative to the export's folder, or a URL."""
+
+    name: str
+    fingerprint: str
+    path: str
+
+
+class ExportManifest(_Model):
+    """What an export is: the tokens of a subset in another format.
+
+    layout: the format (see formats.py). tokens: those in the files, `unique_tokens` times the passes of `plan`, PAD
+    never among them. samples: rows, each of seq_len tokens, shorter where the subset's last sample is. documents: of
+    the subset. plan: the order of the rows, null for the canonical one. token_digest: see `rows.TokenDigest`; its
+    words are of `dtype`.
+    """
+
+    format: Literal["epochal"] = "epochal"
+    format_version: int = FORMAT_VERSION
+    kind: Literal["export"] = "export"
+    name: str
+    fingerprint: str
+    layout: ExportLayout
+    documents: int = Field(ge=0)
+    tokens: int = Field(gt=0)
+    unique_tokens: int = Field(gt=0)
+    samples: int = Field(gt=0)
+    seq_len: int = Field(gt=0)
+    dtype: Literal["uint16", "uint32"]
+    tokenizer: TokenizerInfo
+    parent: ExportParent
+    plan: dict[str, Any] | None = None
+    token_digest: str
+    versions: dict[str, str] = {}
+    files: dict[str, FileInfo] = {}
+
+
 def canonical_json(value: object) -> str:
     """Return the one JSON text of `value`: sorted keys, no spaces, UTF-8 characters as they are."""
     return json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
@@ -136,7 +177,14 @@ def fingerprint(m: Manifest) -> str:
     return digest(identity)
 
 
-def dump_manifest(m: Manifest) -> str:
+def export_fingerprint(m: ExportManifest) -> str:
+    """Return the fingerprint that an export's content demands: of what is in it, of whom, in which order and format."""
+    plan = m.plan["fingerprint"] if m.plan else None
+    names = ("format_version", "kind", "layout", "tokens", "token_digest", "dtype")
+    return digest({name: getattr(m, name) for name in names} | {"parent": m.parent.fingerprint, "plan": plan})
+
+
+def dump_manifest(m: Manifest | ExportManifest) -> str:
     """Return the text of manifest.json, its checksum included."""
     body = m.model_dump(mode="json")
     return _text(body | {"checksum": digest(body)})
@@ -146,7 +194,7 @@ def _text(body: dict[str, Any]) -> str:
     return json.dumps(body, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n"
 
 
-def parse_manifest(text: str, where: str) -> Manifest:
+def parse_manifest(text: str, where: str) -> Manifest | ExportManifest:
     """Return the manifest written in `text`; `where` names the file in errors.
 
     Raises RequestError for something that is no manifest of ours or a newer version, WorkError for a damaged one.
@@ -165,8 +213,9 @@ def parse_manifest(text: str, where: str) -> Manifest:
     stated = body.pop("checksum", None)
     if stated != digest(body) or _text(body | {"checksum": stated}) != text:
         raise WorkError(f"{where} is damaged: its checksum does not match; restore it or build again")
+    model = ExportManifest if body.get("kind") == "export" else Manifest
     try:
-        return Manifest.model_validate_json(json.dumps(body))
+        return model.model_validate_json(json.dumps(body))
     except ValidationError as error:
         raise WorkError(f"{where} is damaged: {first_problem(error)}") from None
 

@@ -20,9 +20,10 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from .errors import RequestError, WorkError
-from .keys import check_seed, derive_words, mix64
+from .keys import check_seed
 from .manifest import Manifest
 from .manifest import digest as json_digest
+from .order import Ids, Order, as_positions, check_range
 from .permutation import MAX_SIZE, Permutation, keyed_permutation
 
 PLAN_VERSION = 1
@@ -31,18 +32,9 @@ PLAN_VERSION = 1
 Policy = Literal["reshuffle", "fixed", "global", "sequential"]
 POLICIES: tuple[str, ...] = get_args(Policy)
 
-Ids = NDArray[np.uint64]
-Lanes = tuple[int, int]
-
-_CHUNK = 1 << 20
-"""Positions whose ids are held at once by what folds over a long range."""
-
-_BLOCK = 1 << 15
-"""Pairs that are mixed at once, so that the temporary arrays stay in the cache."""
-
 
 @dataclass(frozen=True)
-class Plan:
+class Plan(Order):
     """The order of one run. Equal plans have equal fingerprints and give the same samples in the same order.
 
     subset: fingerprint of the artifact. samples: its samples n. unique_tokens: its tokens N, PAD never counted.
@@ -97,7 +89,7 @@ class Plan:
     @cached_property
     def positions(self) -> int:
         """P: as many samples as the budget pays for. Short of T by less than one sample; exactly T for whole passes."""
-        low, high = 0, self.copies * self.samples
+        low, high = self._around_the_end()
         while low < high:
             middle = (low + high + 1) // 2
             if self.tokens_before(middle) <= self.total_tokens:
@@ -105,6 +97,17 @@ class Plan:
             else:
                 high = middle - 1
         return low
+
+    def _around_the_end(self) -> tuple[int, int]:
+        """Return two positions that `positions` lies between: PAD comes once a pass (`global`: `copies` times)."""
+        if self.policy == "global":
+            first, most = 0, self.padding * self.copies
+        else:
+            first, most = self.total_tokens // self.unique_tokens, self.padding
+        left = self.total_tokens - first * self.unique_tokens
+        low, high = (first * self.samples + tokens // self.seq_len for tokens in (left, left + most))
+        end = self.copies * self.samples
+        return min(low, end), min(high, end)
 
     @property
     def tokens(self) -> int:
@@ -149,7 +152,7 @@ class Plan:
         """
         if isinstance(positions, range) and self.policy != "global":
             return self._range_ids(positions)
-        wanted = _as_positions(positions)
+        wanted = as_positions(positions)
         if not len(wanted):
             return wanted
         if self.policy == "global":
@@ -169,7 +172,7 @@ class Plan:
 
     def _range_ids(self, positions: range) -> Ids:
         """Return `ids` of a range pass by pass, which saves the division of each position."""
-        _check_range(positions)
+        check_range(positions)
         parts, begin = [], positions.start
         while begin < positions.stop:
             pass_, place = divmod(begin, self.samples)
@@ -191,6 +194,16 @@ class Plan:
         if self.policy == "global":
             return self._permutation(0).inverse(wanted + offset)
         return self._places(wanted, pass_) + offset
+
+    def positions_of(self, id_: int) -> Ids:
+        """Return where sample `id_` comes in each of the `copies` passes that are begun, ascending, uint64 (copies,).
+
+        Those of at least `positions` come after the run's end. Raises RequestError for an unknown sample.
+        """
+        if self.policy != "global":
+            return np.concatenate([self.position_of([id_], pass_) for pass_ in range(self.copies)])
+        slots = np.arange(self.copies, dtype=np.uint64) * np.uint64(self.samples) + self._as_ids(id_)
+        return np.sort(self._permutation(0).inverse(slots))
 
     def _places(self, ids: ArrayLike, pass_: int) -> Ids:
         wanted = np.asarray(ids, np.uint64)
@@ -235,40 +248,6 @@ class Plan:
         if not 0 <= position <= self.copies * self.samples:
             raise RequestError(f"position must lie in 0 to {self.copies * self.samples}, got {position}")
 
-    # -- the digest ---------------------------------------------------------------------------------------------
-
-    def digest(self, start: int, stop: int) -> str:
-        """Return the order-free digest of positions [start, stop): 32 hexadecimal digits. See `fold`."""
-        if not 0 <= start <= stop <= self.positions:
-            raise RequestError(f"positions {start} to {stop} are not within the run's 0 to {self.positions}")
-        first = second = 0
-        for begin in range(start, stop, _CHUNK):
-            span = range(begin, min(begin + _CHUNK, stop))
-            lanes = self.fold(_as_positions(span), self.ids(span))
-            first, second = first + lanes[0], second + lanes[1]
-        return digest_text((first, second))
-
-    def fold(self, positions: ArrayLike, ids: ArrayLike) -> Lanes:
-        """Return two sums mod 2**64 over the pairs (position, id), each mixed with keys of the plan's fingerprint.
-
-        positions, ids: integers of the same shape (k,).
-
-        The sums of parts add up to the sum of the whole, in any order; a missing, doubled or exchanged sample changes
-        them (unseen by chance: 2**-128). They guard against accidents, not against someone who wants to forge them.
-        """
-        k = self._digest_keys
-        p, y = np.asarray(positions, np.uint64), np.asarray(ids, np.uint64)
-        first = second = 0
-        for begin in range(0, len(p), _BLOCK):
-            x, id_ = mix64(p[begin : begin + _BLOCK] + k[0]), y[begin : begin + _BLOCK]
-            first += int(mix64(x + (id_ ^ k[1]) * np.uint64(0x9E3779B97F4A7C15)).sum(dtype=np.uint64))
-            second += int(mix64(x ^ ((id_ + k[2]) * np.uint64(0xD1B54A32D192ED03))).sum(dtype=np.uint64))
-        return first % 2**64, second % 2**64
-
-    @cached_property
-    def _digest_keys(self) -> NDArray[np.uint64]:
-        return derive_words(f"digest/{self.fingerprint}", self.seed, 0, 3)
-
     # -- JSON ---------------------------------------------------------------------------------------------------
 
     @cached_property
@@ -280,10 +259,6 @@ class Plan:
         """Return the plan as JSON data; `positions` and `fingerprint` are there to be read and checked."""
         derived = {"positions": self.positions, "fingerprint": self.fingerprint}
         return {"plan_version": PLAN_VERSION} | asdict(self) | derived
-
-    def to_json(self) -> str:
-        """Return the plan as JSON text."""
-        return json.dumps(self.to_dict(), indent=2)
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> "Plan":
@@ -325,25 +300,12 @@ class Plan:
             start_sample=parent.start_sample if parent else 0,
         )
 
-    def difference(self, other: "Plan") -> str:
+    def difference(self, other: Order) -> str:
         """Return what tells `other` from this plan, such as `seed is 2, not 1`; empty when they are equal."""
+        if not isinstance(other, Plan):
+            return "one is a plan of one subset, the other a mixture"
         mine, theirs = asdict(self), asdict(other)
         return ", ".join(f"{name} is {theirs[name]}, not {mine[name]}" for name in mine if mine[name] != theirs[name])
-
-    # -- batches ------------------------------------------------------------------------------------------------
-
-    def batch_samples(self, batch_tokens: int) -> int:
-        """Return the samples of a global batch of `batch_tokens`. Raises RequestError when it is no whole number."""
-        samples, rest = divmod(batch_tokens, self.seq_len)
-        if rest or not samples:
-            raise RequestError(f"a batch of {batch_tokens} tokens is no whole number of samples of {self.seq_len}")
-        if samples > self.positions:
-            raise RequestError(f"a batch of {samples} samples is larger than the whole run of {self.positions}")
-        return samples
-
-    def steps(self, batch_samples: int) -> int:
-        """Return the number of global batches, the last, perhaps short, one included."""
-        return -(-self.positions // batch_samples)
 
 
 def tokens_for_epochs(epochs: str | int, unique_tokens: int) -> int:
@@ -355,23 +317,3 @@ def tokens_for_epochs(epochs: str | int, unique_tokens: int) -> int:
     if not number.is_finite() or number <= 0:
         raise RequestError(f"epochs must be more than zero, got {epochs}")
     return int(number * unique_tokens)
-
-
-def digest_text(lanes: Lanes) -> str:
-    """Return the two sums of `Plan.fold` as 32 hexadecimal digits."""
-    return f"{lanes[0] % 2**64:016x}{lanes[1] % 2**64:016x}"
-
-
-def _check_range(positions: range) -> None:
-    if positions.step != 1 or (len(positions) and positions.start < 0):
-        raise RequestError("positions start at 0 and rise in steps of 1")
-
-
-def _as_positions(positions: range | ArrayLike) -> Ids:
-    if isinstance(positions, range):
-        _check_range(positions)
-        return np.arange(positions.start, positions.start + len(positions), dtype=np.uint64)
-    wanted = np.atleast_1d(np.asarray(positions))
-    if wanted.size and (wanted.dtype.kind not in "iu" or wanted.min() < 0):
-        raise RequestError("positions are integers from 0")
-    return wanted.astype(np.uint64)

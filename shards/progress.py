@@ -50,7 +50,7 @@ class Progress:
         unit = "" if self.unit == "bytes" else f" {self.unit}"
         text = f"{self.step:<12} {self._amount(self._done)}"
         if not end:
-            left = _clock((self.total - self._done) / rate) if self._done else "--:--"
+            left = clock((self.total - self._done) / rate) if self._done else "--:--"
             share = f"{100 * self._done / self.total:3.0f} %" if self.total else ""
             text = f"{self.step:<12} {share}  {self._amount(self._done)} of {self._amount(self.total)}"
             text += f"{unit}  {self._amount(rate)}{unit}/s  {left} left"
@@ -76,7 +76,8 @@ class Progress:
             sys.stderr.write("\n")
 
 
-def _clock(seconds: float) -> str:
+def clock(seconds: float) -> str:
+    """Return a duration as `1:02:03` or `2:03`."""
     minutes, rest = divmod(int(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"

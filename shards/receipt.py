@@ -11,19 +11,20 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from .errors import RequestError, WorkError
-from .plan import Plan, digest_text
+from .mixture import order_from_dict
+from .order import Order, digest_text
 
 RECEIPT_VERSION = 1
 
 
 class Receipt:
-    """Folds (position, id) pairs of `plan`.
+    """Folds (position, id) pairs of `plan`, a Plan or a Mixture.
 
     Its whole state is `state`, an int64 array of shape (3,): how many pairs, and two sums mod 2**64. The state of
     several ranks is their element-wise sum with wrap-around, which is what all_reduce(SUM) on an int64 tensor does.
     """
 
-    def __init__(self, plan: Plan, state: ArrayLike | None = None) -> None:
+    def __init__(self, plan: Order, state: ArrayLike | None = None) -> None:
         self.plan = plan
         self.state = np.zeros(3, np.int64) if state is None else np.array(state, np.int64)
         if self.state.shape != (3,):
@@ -92,7 +93,7 @@ class Receipt:
             if not isinstance(count, int) or len(digest) != 32:
                 raise ValueError
             sums = [int(digest[:16], 16), int(digest[16:], 16)]
-            plan = Plan.from_dict(data["plan"])
+            plan = order_from_dict(data["plan"])
         except (KeyError, TypeError, ValueError):
             raise WorkError("the receipt is damaged: count, digest or plan cannot be read") from None
         return cls(plan, np.array([count, *sums], np.uint64).view(np.int64))

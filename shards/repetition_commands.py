@@ -8,9 +8,11 @@ from typing import Any
 from . import storage
 from .artifact import open_artifact
 from .errors import RequestError
-from .manifest import Manifest
+from .mixture import Mixture
+from .mixture_settings import MixtureSettings, describe_stages, mixture_file, open_mixture
 from .plan import POLICIES, Plan, tokens_for_epochs
 from .receipt import Receipt
+from .settings import load_yaml, validate
 from .units import format_count, parse_count
 
 MOST_SHOWN = 10_000_000
@@ -21,8 +23,8 @@ Run = Callable[[argparse.Namespace], int]
 
 def plan(parser: argparse.ArgumentParser) -> Run:
     """How a token budget repeats a subset."""
-    parser.add_argument("subset", help="folder or URL of a subset or pool")
-    _add_budget(parser, required=True)
+    parser.add_argument("subset", help="folder or URL of a subset or pool, or the YAML file of a mixture")
+    _add_budget(parser)
     parser.add_argument("--batch-tokens", required=True, help="tokens of a global batch: 524288")
     parser.add_argument("--params", help="parameters of the model, for its training FLOPs (6ND): 1B")
     _add_order(parser)
@@ -30,8 +32,12 @@ def plan(parser: argparse.ArgumentParser) -> Run:
 
 
 def _run_plan(args: argparse.Namespace) -> int:
+    if mixture_file(args.subset):
+        return _plan_mixture(args)
+    if not _asked(args):
+        raise RequestError("say how long the run is: --total-tokens 96B or --epochs 96")
     manifest = open_artifact(args.subset).manifest
-    the_plan = Plan.for_artifact(manifest, _budget(args, manifest), args.seed, args.policy)
+    the_plan = Plan.for_artifact(manifest, _budget(args, manifest.tokens), args.seed, args.policy or "reshuffle")
     batch_tokens = parse_count(args.batch_tokens, "--batch-tokens")
     numbers = plan_numbers(the_plan, batch_tokens, parse_count(args.params, "--params") if args.params else None)
     if args.json:
@@ -41,7 +47,7 @@ def _run_plan(args: argparse.Namespace) -> int:
     print(
         f"subset         {manifest.name}: {format_count(manifest.tokens)} unique tokens, {manifest.samples:,} samples"
     )
-    print(f"passes         {numbers['passes']}{partial} ({args.policy}, seed {args.seed})")
+    print(f"passes         {numbers['passes']}{partial} ({the_plan.policy}, seed {args.seed})")
     print(f"tokens         {the_plan.tokens:,} in {the_plan.positions:,} samples of {manifest.seq_len}")
     print(f"steps          {numbers['steps']:,} of {numbers['batch_samples']} samples ({batch_tokens:,} tokens)")
     if numbers["last_batch_samples"] != numbers["batch_samples"]:
@@ -50,6 +56,69 @@ def _run_plan(args: argparse.Namespace) -> int:
         print(f"training FLOPs {numbers['training_flops']:.4g} (6 x parameters x tokens)")
     print(f"plan           {the_plan.fingerprint}")
     return 0
+
+
+def _plan_mixture(args: argparse.Namespace) -> int:
+    mixture = _mixture(args)
+    batch_tokens = parse_count(args.batch_tokens, "--batch-tokens")
+    batch_samples = mixture.batch_samples(batch_tokens)
+    params = parse_count(args.params, "--params") if args.params else None
+    numbers: dict[str, Any] = {
+        "steps": mixture.steps(batch_samples),
+        "tokens": mixture.tokens,
+        "samples": mixture.positions,
+        "batch_samples": batch_samples,
+        "last_batch_samples": (mixture.positions - 1) % batch_samples + 1,
+        "unique_tokens": mixture.unique_tokens,
+        "unique_samples": mixture.samples,
+        "sources": {source.name: _of_source(source.plan) for source in mixture.sources},
+        "window": mixture.window,
+        "stages": describe_stages(mixture),
+        "fingerprint": mixture.fingerprint,
+        "plan": mixture.to_dict(),
+    }
+    numbers |= {"params": params, "training_flops": 6 * params * mixture.tokens} if params else {}
+    if args.json:
+        print(json.dumps(numbers))
+        return 0
+    for source in mixture.sources:
+        the_plan = source.plan
+        passes = f"{the_plan.positions / the_plan.samples:.4f}".rstrip("0").rstrip(".")
+        print(
+            f"source         {source.name}: {format_count(the_plan.unique_tokens)} unique tokens, {passes} passes "
+            f"({the_plan.policy}, seed {the_plan.seed}), {the_plan.positions:,} samples"
+        )
+    for i, stage in enumerate(numbers["stages"]):
+        shares = ", ".join(f"{name} {n:.2f}".removesuffix(".00") for name, n in stage["per_window"].items() if n)
+        print(f"stage {i:<8} {stage['positions']:,} samples; in every {stage['window']:,} of them: {shares}")
+    print(f"tokens         {mixture.tokens:,} in {mixture.positions:,} samples of {mixture.seq_len}")
+    print(f"steps          {numbers['steps']:,} of {batch_samples} samples ({batch_tokens:,} tokens)")
+    if params:
+        print(f"training FLOPs {numbers['training_flops']:.4g} (6 x parameters x tokens)")
+    print(f"mixture        {mixture.fingerprint}")
+    return 0
+
+
+def _of_source(the_plan: Plan) -> dict[str, Any]:
+    passes, place = divmod(the_plan.positions, the_plan.samples)
+    return {
+        "passes": passes,
+        "partial": place / the_plan.samples,
+        "tokens": the_plan.tokens,
+        "samples": the_plan.positions,
+        "unique_tokens": the_plan.unique_tokens,
+        "exposures": {str(k): v for k, v in _histogram(the_plan).items()},
+        "fingerprint": the_plan.fingerprint,
+    }
+
+
+def _mixture(args: argparse.Namespace) -> Mixture:
+    """Return the mixture that a YAML file describes."""
+    if args.policy is not None:
+        raise RequestError("--policy is for one subset: a mixture's file gives each source its own")
+    settings = validate(MixtureSettings, load_yaml(args.subset), args.subset)
+    budget = (lambda unique: _budget(args, unique)) if _asked(args) else None
+    return open_mixture(settings, args.seed, budget, "--total-tokens").mixture
 
 
 def plan_numbers(the_plan: Plan, batch_tokens: int, params: int | None = None) -> dict[str, Any]:
@@ -85,35 +154,46 @@ def _histogram(the_plan: Plan) -> dict[int, int]:
 
 def order(parser: argparse.ArgumentParser) -> Run:
     """Which samples come at which positions."""
-    parser.add_argument("subset", help="folder or URL of a subset or pool")
+    parser.add_argument("subset", help="folder or URL of a subset or pool, or the YAML file of a mixture")
     parser.add_argument("--start", default="0", help="first position (samples from the run's beginning; default 0)")
     parser.add_argument("--count", required=True, help="number of positions")
-    _add_budget(parser, required=False)
+    _add_budget(parser)
     _add_order(parser)
     return _run_order
 
 
 def _run_order(args: argparse.Namespace) -> int:
-    manifest = open_artifact(args.subset).manifest
     start, count = parse_count(args.start, "--start"), parse_count(args.count, "--count")
     if count > MOST_SHOWN:
         raise RequestError(f"--count is at most {MOST_SHOWN:,}: for more, compute them (docs/repetition.md)")
-    asked = args.total_tokens is not None or args.epochs is not None
+    the_order = _mixture(args) if mixture_file(args.subset) else _plan_to_show(args, start, count)
+    if (isinstance(the_order, Mixture) or _asked(args)) and start + count > the_order.positions:
+        raise RequestError(f"the run ends at position {the_order.positions}: ask for less, or a larger budget")
+    positions, ids = range(start, start + count), the_order.ids(range(start, start + count))
+    columns = {"ids": ids.tolist(), "positions": list(positions)}
+    if isinstance(the_order, Mixture):
+        sources, inner = the_order.locate(ids)
+        columns |= {"sources": [the_order.sources[s].name for s in sources], "source_ids": inner.tolist()}
+    if args.json:
+        print(json.dumps(columns))
+        return 0
+    shown = ("positions", "sources", "source_ids") if isinstance(the_order, Mixture) else ("positions", "ids")
+    for row in zip(*(columns[name] for name in shown), strict=True):
+        print(*row)
+    return 0
+
+
+def _plan_to_show(args: argparse.Namespace, start: int, count: int) -> Plan:
+    """Return the plan whose positions `start` to `start + count` are asked for, as long as it needs to be."""
+    manifest = open_artifact(args.subset).manifest
+    asked = _asked(args)
     if args.policy == "global" and not asked:
         raise RequestError(
             "the policy global shuffles all passes together: say how many with --epochs or --total-tokens"
         )
-    budget = _budget(args, manifest) if asked else (-(-(start + count) // manifest.samples) or 1) * manifest.tokens
-    the_plan = Plan.for_artifact(manifest, budget, args.seed, args.policy)
-    if asked and start + count > the_plan.positions:
-        raise RequestError(f"the run ends at position {the_plan.positions}: ask for less, or a larger budget")
-    ids = the_plan.ids(range(start, start + count)).tolist()
-    if args.json:
-        print(json.dumps({"ids": ids, "positions": list(range(start, start + count))}))
-        return 0
-    for position, sample_id in enumerate(ids, start):
-        print(position, sample_id)
-    return 0
+    passes = -(-(start + count) // manifest.samples) or 1
+    budget = _budget(args, manifest.tokens) if asked else passes * manifest.tokens
+    return Plan.for_artifact(manifest, budget, args.seed, args.policy or "reshuffle")
 
 
 def audit(parser: argparse.ArgumentParser) -> Run:
@@ -141,21 +221,23 @@ def _run_audit(args: argparse.Namespace) -> int:
     return 0 if problem is None else 1
 
 
-def _add_budget(parser: argparse.ArgumentParser, required: bool) -> None:
-    budget = parser.add_mutually_exclusive_group(required=required)
+def _add_budget(parser: argparse.ArgumentParser) -> None:
+    budget = parser.add_mutually_exclusive_group()
     budget.add_argument("--total-tokens", help="tokens to train on: 96B")
     budget.add_argument("--epochs", help="passes to train for: 96, 3.5")
 
 
 def _add_order(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", type=int, default=0, help="seed of the order (default 0)")
-    parser.add_argument(
-        "--policy", choices=POLICIES, default="reshuffle", help="how data is repeated (default reshuffle)"
-    )
+    parser.add_argument("--policy", choices=POLICIES, help="how data is repeated (default reshuffle)")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
 
 
-def _budget(args: argparse.Namespace, manifest: Manifest) -> int:
+def _asked(args: argparse.Namespace) -> bool:
+    return args.total_tokens is not None or args.epochs is not None
+
+
+def _budget(args: argparse.Namespace, unique_tokens: int) -> int:
     if args.epochs is not None:
-        return tokens_for_epochs(args.epochs, manifest.tokens)
+        return tokens_for_epochs(args.epochs, unique_tokens)
     return parse_count(args.total_tokens, "--total-tokens")

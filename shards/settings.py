@@ -8,16 +8,28 @@ import difflib
 import os
 import re
 from collections.abc import Iterable, Sequence
-from typing import Any, TypeVar, get_args
+from typing import Annotated, Any, TypeVar, get_args
 
 import yaml
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, BeforeValidator, ValidationError
 
 from .errors import RequestError
+from .units import parse_count
 
 M = TypeVar("M", bound=BaseModel)
+
+
+def _count(value: object) -> object:
+    try:
+        return parse_count(value) if isinstance(value, str) else value
+    except RequestError as error:
+        raise ValueError(str(error)) from None
+
+
+Count = Annotated[int, BeforeValidator(_count)]
+"""An integer, also written as 500k, 1M, 1.5B."""
 
 
 def load_yaml(path: str | os.PathLike[str], overrides: Sequence[str] = ()) -> dict[str, Any]:

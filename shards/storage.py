@@ -1,14 +1,25 @@
 """Where artifacts lie: local folders and fsspec URLs, read alike; published whole or not at all."""
 
 import contextlib
+import errno
+import logging
 import os
 import posixpath
+import random
 import shutil
+import tempfile
+import time
 import uuid
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, TypeVar
 
-from .errors import RequestError
+import xxhash
+
+from .errors import EpochalError, RequestError, WorkError
+
+T = TypeVar("T")
+
+log = logging.getLogger(__name__)
 
 
 def is_url(path: str) -> bool:
@@ -35,7 +46,9 @@ def filesystem(protocol: str) -> Any:
 
 
 def join(root: str, name: str) -> str:
-    """Return `root/name` with `..` resolved, for local paths and URLs."""
+    """Return `root/name` with `..` resolved, for local paths and URLs; `name` itself where that is a URL."""
+    if is_url(name):
+        return name
     if is_url(root):
         protocol, rest = root.split("://", 1)
         return f"{protocol}://{posixpath.normpath(posixpath.join(rest, name))}"
@@ -57,6 +70,97 @@ def read_bytes(path: str) -> bytes:
         return f.read()
 
 
+FIRST_PAUSE = 0.5
+"""Seconds, on average, before a failed download is tried again; doubles with each attempt."""
+
+
+def patiently(action: Callable[[], T], what: str, attempts: int) -> T:
+    """Return what `action` returns, tried up to `attempts` times with growing, random pauses.
+
+    Errors of this package, a missing file and local failures (a full disk, a forbidden folder) are raised at once:
+    trying again does not mend them. Raises WorkError `cannot <what> after ...` when no attempt worked.
+    """
+    if attempts < 1:
+        raise RequestError(f"download_attempts must be at least 1, got {attempts}")
+    for attempt in range(1, attempts + 1):
+        try:
+            return action()
+        except (EpochalError, FileNotFoundError):
+            raise
+        except Exception as error:  # every store has exceptions of its own
+            if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EACCES, errno.EDQUOT, errno.EROFS):
+                raise
+            problem = " ".join(str(error).split())[:200] or type(error).__name__
+        log.warning("cannot %s (attempt %d of %d): %s", what, attempt, attempts, problem)
+        if attempt < attempts:
+            time.sleep(FIRST_PAUSE * 2 ** (attempt - 1) * (0.5 + random.random()))
+    raise WorkError(f"cannot {what} after {attempts} attempts: {problem}")
+
+
+def open_read(path: str) -> Any:
+    """Return the file at `path` (local or URL) opened to read bytes anywhere in it. Raises FileNotFoundError."""
+    if is_url(path):
+        return filesystem(path.split("://", 1)[0]).open(path, "rb")
+    return open(local_path(path), "rb")
+
+
+def open_write(path: str) -> Any:
+    """Return a new file at `path` (local or URL) opened to write bytes from front to back."""
+    if is_url(path):
+        return filesystem(path.split("://", 1)[0]).open(path, "wb")
+    return open(local_path(path), "wb")
+
+
+def file_digest(path: str) -> tuple[int, str]:
+    """Return size in bytes and xxh64 of the file at `path` (local or URL), read in pieces. Raises FileNotFoundError."""
+    hasher, size = xxhash.xxh64(), 0
+    with open_read(path) as f:
+        while piece := f.read(1 << 22):
+            hasher.update(piece)
+            size += len(piece)
+    return size, hasher.hexdigest()
+
+
+def remove(path: str) -> None:
+    """Remove the file or folder at `path` (local or URL), if it is there."""
+    if is_url(path):
+        with contextlib.suppress(FileNotFoundError):
+            filesystem(path.split("://", 1)[0]).rm(path, recursive=True)
+    elif os.path.isdir(local_path(path)):
+        shutil.rmtree(local_path(path))
+    else:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(local_path(path))
+
+
+def names(folder: str) -> list[str]:
+    """Return the names of what lies in a folder (local or URL), sorted; none when there is no such folder."""
+    try:
+        if is_url(folder):
+            # Another process may have written there since this one looked.
+            found = filesystem(folder.split("://", 1)[0]).ls(folder, detail=False, refresh=True)
+            return sorted(name for name in (posixpath.basename(path.rstrip("/")) for path in found) if name)
+        return sorted(os.listdir(local_path(folder)))
+    except FileNotFoundError:
+        return []
+
+
+def read_ranges(spans: Sequence[tuple[str, int, int]]) -> list[bytes]:
+    """Return bytes `start` to `stop` of the file at each URL, (URL, start, stop), fetched side by side."""
+    found: list[bytes] = [b""] * len(spans)
+    wanted = [i for i, (_, start, stop) in enumerate(spans) if stop > start]
+    if wanted:
+        paths, starts, stops = zip(*(spans[i] for i in wanted), strict=True)
+        store = filesystem(paths[0].split("://", 1)[0])
+        for i, data in zip(
+            wanted, store.cat_ranges(list(paths), list(starts), list(stops), on_error="raise"), strict=True
+        ):
+            if len(data) != spans[i][2] - spans[i][1]:
+                raise OSError(f"{spans[i][0]} ends early: {len(data)} bytes from {spans[i][1]} on")
+            found[i] = data
+    return found
+
+
 def copy_file(source: str, target: str) -> None:
     """Copy the file at `source` (local or URL) to the local path `target`. Raises FileNotFoundError."""
     if is_url(source):
@@ -65,18 +169,55 @@ def copy_file(source: str, target: str) -> None:
         shutil.copyfile(local_path(source), target)
 
 
-def write_atomic(path: str, data: bytes) -> None:
-    """Write a local file so that readers see the old one or the new one, never a part."""
+@contextlib.contextmanager
+def publishing_file(path: str, flush: bool = False) -> Iterator[str]:
+    """Yield the path of a new local file; when the body succeeds it is published as `path` (local or URL), so that
+    readers see the old file or the new one, never a part. flush: have the disk hold it first."""
+    if is_url(path):
+        with tempfile.TemporaryDirectory(prefix="epochal-") as folder:
+            temporary = os.path.join(folder, posixpath.basename(path))
+            yield temporary
+            filesystem(path.split("://", 1)[0]).put_file(temporary, path)
+        return
+    path = local_path(path)
+    os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
     temporary = f"{path}.{uuid.uuid4().hex[:8]}.partial"
     try:
-        with open(temporary, "wb") as f:
-            f.write(data)
-            f.flush()
-            os.fsync(f.fileno())
+        yield temporary
+        if flush:
+            with open(temporary, "rb") as f:
+                os.fsync(f.fileno())
         os.replace(temporary, path)
     finally:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(temporary)
+
+
+def write_atomic(path: str, data: bytes, flush: bool = True) -> None:
+    """Write a file (local or URL) so that readers see the old one or the new one, never a part."""
+    if is_url(path):
+        filesystem(path.split("://", 1)[0]).pipe_file(path, data)
+        return
+    with publishing_file(path, flush) as temporary, open(temporary, "wb") as f:
+        f.write(data)
+
+
+def copy_folder(source: str, target: str, last: str) -> None:
+    """Copy the files of a folder (no folder in it) into another, each local or a URL: within a store by the store
+    itself, and file `last`, which makes the folder valid, after all others."""
+    files = [name for name in names(source) if name != last]
+    store = filesystem(target.split("://", 1)[0]) if is_url(target) else None
+    for some in (files, [last]):
+        pairs = [(f"{source}/{name}", f"{target}/{name}") for name in some]
+        if store is not None and source.split("://")[0] == target.split("://")[0]:
+            store.copy([a for a, _ in pairs], [b for _, b in pairs], on_error="raise")
+            continue
+        for a, b in pairs:
+            if store is not None and not is_url(source):
+                store.put_file(a, b)
+                continue
+            with publishing_file(b) as temporary:
+                copy_file(a, temporary)
 
 
 @contextlib.contextmanager

@@ -7,15 +7,11 @@ and gets this name only after its hash was found right. Subsets of one pool ther
 """
 
 import contextlib
-import errno
 import glob
-import logging
 import os
-import random
 import time
 import uuid
-from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,18 +22,11 @@ from streaming.base.world import World
 
 from . import mds, storage
 from .artifact import Artifact
-from .errors import EpochalError, RequestError, WorkError
+from .errors import WorkError
 from .samples import ShardFile
-
-T = TypeVar("T")
-
-log = logging.getLogger(__name__)
 
 CACHE_VARIABLE = "EPOCHAL_CACHE"
 _STALE_SECONDS = 6 * 3600
-
-FIRST_PAUSE = 0.5
-"""Seconds, on average, before a failed download is tried again; doubles with each attempt."""
 
 
 def default_cache() -> str:
@@ -53,19 +42,21 @@ class ArtifactStream(Stream):
 
     def __init__(self, artifact: Artifact, cache: str | None, attempts: int = 5) -> None:
         self.artifact = artifact
-        self.in_place = cache is None
         self.attempts = attempts
-        super().__init__(local=artifact.root if cache is None else os.path.abspath(cache), keep_zip=False)
+        self.cache = None if cache is None else os.path.abspath(cache)
+        # A folder of its own: stock code refuses two streams with the same one.
+        own = artifact.root if self.cache is None else os.path.join(self.cache, artifact.manifest.fingerprint)
+        super().__init__(local=own, keep_zip=False)
         self.files = tuple(self._file(i) for i in range(len(artifact.shards)))
         self._by_name = {os.path.relpath(f.path, self.local): f for f in self.files}
 
     def _file(self, i: int) -> ShardFile:
         shard, manifest = self.artifact.shards[i], self.artifact.manifest
         path = shard.path
-        if not self.in_place:
+        if self.cache is not None:
             folder, _, name = shard.basename.rpartition("/")
             owner = manifest.parent.fingerprint if folder and manifest.parent else manifest.fingerprint
-            path = os.path.join(self.local, owner, name)
+            path = os.path.join(self.cache, owner, name)
         return ShardFile(shard.path, path, shard.samples, shard.bytes, shard.xxh64)
 
     def get_shards(self, world: World, allow_unsafe_types: bool) -> list[Reader]:
@@ -78,7 +69,7 @@ class ArtifactStream(Stream):
 
     def set_up_local(self, shards: list[Reader], cache_usage_per_shard: NDArray[np.int64]) -> None:
         """Note which shards the cache has; remove files of a wrong size and what killed downloads left."""
-        if self.in_place:
+        if self.cache is None:
             return
         for i, file in enumerate(self.files):
             with contextlib.suppress(FileNotFoundError):
@@ -86,7 +77,7 @@ class ArtifactStream(Stream):
                     cache_usage_per_shard[i] = file.bytes
                 else:
                     os.unlink(file.path)
-        for leftover in glob.glob(os.path.join(glob.escape(self.local), "*", "*.partial")):
+        for leftover in glob.glob(os.path.join(glob.escape(self.cache), "*", "*.partial")):
             with contextlib.suppress(FileNotFoundError):
                 if time.time() - os.path.getmtime(leftover) > _STALE_SECONDS:
                     os.unlink(leftover)
@@ -94,6 +85,10 @@ class ArtifactStream(Stream):
     def get_index_size(self) -> int:
         """Return 0: the index is not kept in the cache."""
         return 0
+
+    def fetch(self, shard: int) -> None:
+        """Bring shard number `shard` into the cache; raises like `_download_file`."""
+        self._download_file(os.path.relpath(self.files[shard].path, self.local))
 
     def _download_file(self, from_basename: str, to_basename: str | None = None) -> str:
         """Bring a shard into the cache, whole and with the right hash or not at all; return its local path.
@@ -103,33 +98,10 @@ class ArtifactStream(Stream):
         file = self._by_name[from_basename]
         os.makedirs(os.path.dirname(file.path), exist_ok=True)
         try:
-            patiently(lambda: _fetch(file), f"download {file.source}", self.attempts)
+            storage.patiently(lambda: _fetch(file), f"download {file.source}", self.attempts)
         except FileNotFoundError:
             raise WorkError(f"shard {file.source} is gone from where the artifact lies: restore it") from None
         return file.path
-
-
-def patiently(action: Callable[[], T], what: str, attempts: int) -> T:
-    """Return what `action` returns, tried up to `attempts` times with growing, random pauses.
-
-    Errors of this package, a missing file and local failures (a full disk, a forbidden folder) are raised at once:
-    trying again does not mend them. Raises WorkError `cannot <what> after ...` when no attempt worked.
-    """
-    if attempts < 1:
-        raise RequestError(f"download_attempts must be at least 1, got {attempts}")
-    for attempt in range(1, attempts + 1):
-        try:
-            return action()
-        except (EpochalError, FileNotFoundError):
-            raise
-        except Exception as error:  # every store has exceptions of its own
-            if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EACCES, errno.EDQUOT, errno.EROFS):
-                raise
-            problem = " ".join(str(error).split())[:200] or type(error).__name__
-        log.warning("cannot %s (attempt %d of %d): %s", what, attempt, attempts, problem)
-        if attempt < attempts:
-            time.sleep(FIRST_PAUSE * 2 ** (attempt - 1) * (0.5 + random.random()))
-    raise WorkError(f"cannot {what} after {attempts} attempts: {problem}")
 
 
 def _entry(name: str, file: ShardFile) -> dict[str, Any]:

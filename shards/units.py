@@ -36,6 +36,14 @@ def format_count(n: int) -> str:
     return f"{n:,}"
 
 
+def round_count(n: float) -> str:
+    """Return a short rounded form: 1.23M, 45.6k, 789k, 12."""
+    for suffix, unit in (("T", 1e12), ("B", 1e9), ("M", 1e6), ("k", 1e3)):
+        if n >= unit:
+            return f"{n / unit:.{0 if n >= 100 * unit else 1 if n >= 10 * unit else 2}f}{suffix}"
+    return f"{n:.0f}"
+
+
 def format_bytes(n: float) -> str:
     """Return `n` bytes as `1.2 MB` (decimal units)."""
     for unit in ("B", "kB", "MB", "GB", "TB"):

@@ -6,10 +6,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import mds, storage, wds
-from .artifact import Artifact, open_artifact, read_manifest
+from .artifact import Artifact, open_artifact, read_any_manifest, read_manifest
 from .documents import DOCUMENTS_NAME, iter_documents
 from .errors import EpochalError
-from .manifest import MANIFEST_NAME, Manifest, fingerprint
+from .manifest import MANIFEST_NAME, ExportManifest, Manifest, fingerprint
 from .progress import Progress
 
 
@@ -20,11 +20,16 @@ def verify(root: str, progress: bool = False) -> list[str]:
 
     Checked: the manifest's own checksum; size and xxh64 of every file it lists; for a view every shard of the pool it
     refers to; the fingerprint; that the shards hold exactly the stated tokens, ids below the vocabulary, PAD only
-    after the last token; for a pool that each document ends with EOD where documents.parquet says.
+    after the last token; for a pool that each document ends with EOD where documents.parquet says. For an export see
+    `export.verify_export`.
     """
     if not storage.exists(storage.join(root, MANIFEST_NAME)):
         read_manifest(root)  # raises: there is nothing to verify
     try:
+        if isinstance(read_any_manifest(root), ExportManifest):
+            from .export import verify_export
+
+            return verify_export(root, quiet=not progress)
         if (m := read_manifest(root)).layout == "wds":
             return _verify_wds(root, m)
         artifact = open_artifact(root)

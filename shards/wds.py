@@ -1,18 +1,23 @@
-"""WebDataset files: a subset's samples in tar files, for loaders that stream them.
+"""WebDataset files: samples in tar files, for loaders that stream them.
 
-File `shard-NNNNNN.tar` holds samples as `<number>.tokens.npy`, each an array (seq_len,) of the subset's dtype; only the
-last sample may hold PAD. The bytes are the same whenever and by whomever they are written.
+File `shard-NNNNNN.tar` holds samples as `<number>.tokens.npy`, each an array of ids of shape (seq_len,). The last
+sample of a subset (`epochal carve --format wds`) may hold PAD; in an export it is shorter instead. The bytes are the
+same whenever and by whomever they are written.
 """
 
 import io
-import os
+import itertools
+import math
 import tarfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager
+from functools import lru_cache
+from typing import Any
 
 import numpy as np
 
 from . import storage
-from .mds import Samples
+from .rows import Tokens
 
 SAMPLES_PER_FILE = 4096
 
@@ -22,35 +27,62 @@ def n_files(n_samples: int) -> int:
     return -(-n_samples // SAMPLES_PER_FILE)
 
 
-def write(folder: str, blocks: Iterable[Samples]) -> None:
-    """Write the samples in `blocks` to `folder`."""
+def write(create: Callable[[str], AbstractContextManager[Any]], samples: Iterable[Tokens]) -> None:
+    """Write `samples`, arrays of ids, to files that `create` opens by name."""
     import webdataset
 
-    for number, group in enumerate(_groups(blocks)):
-        path = os.path.join(folder, f"shard-{number:06d}.tar")
-        with webdataset.TarWriter(path, user="", group="", mtime=0) as writer:
-            for i, sample in enumerate(group):
-                writer.write({"__key__": f"{number * SAMPLES_PER_FILE + i:012d}", "tokens.npy": sample})
+    left = enumerate(samples)
+    for number in itertools.count():
+        group = list(itertools.islice(left, 1))
+        if not group:
+            return
+        with (
+            create(f"shard-{number:06d}.tar") as file,
+            webdataset.TarWriter(file, user="", group="", mtime=0) as writer,
+        ):
+            for i, sample in itertools.chain(group, itertools.islice(left, SAMPLES_PER_FILE - 1)):
+                writer.write({"__key__": f"{i:012d}", "tokens.npy": sample})
 
 
-def _groups(blocks: Iterable[Samples]) -> Iterator[Samples]:
-    waiting: Samples | None = None
-    for block in blocks:
-        waiting = block if waiting is None else np.concatenate([waiting, block])
-        while len(waiting) >= SAMPLES_PER_FILE:
-            yield waiting[:SAMPLES_PER_FILE]
-            waiting = waiting[SAMPLES_PER_FILE:]
-    if waiting is not None and len(waiting):
-        yield waiting
+def read(file: Any, column: str = "tokens.npy") -> Iterator[Tokens]:
+    """Yield the samples in an opened tar file. Raises ValueError when one is no array of ids."""
+    with tarfile.open(fileobj=file, mode="r|") as tar:
+        for member in tar:
+            if member.name.partition(".")[2] != column:
+                continue
+            data = tar.extractfile(member)
+            assert data is not None, "a member with an extension is a file"
+            sample = _parse(data.read())
+            if sample.ndim != 1 or sample.dtype.kind not in "iu":
+                raise ValueError(f"{member.name} is no array of token ids")
+            yield sample
+
+
+def _parse(data: bytes) -> Tokens:
+    """Return the array in the bytes of an .npy file. Raises ValueError when there is none.
+
+    Many arrays have the same header, whose parsing takes longer than all the rest.
+    """
+    stop = 10 + int.from_bytes(data[8:10], "little")
+    shape, dtype = _header(data[:stop])
+    if len(data) - stop != dtype.itemsize * math.prod(shape):
+        raise ValueError("an array is cut short")
+    return np.frombuffer(data, dtype, offset=stop).reshape(shape)
+
+
+@lru_cache(maxsize=64)
+def _header(data: bytes) -> tuple[tuple[int, ...], np.dtype[Any]]:
+    file = io.BytesIO(data)
+    if np.lib.format.read_magic(file) != (1, 0):
+        raise ValueError("an array is in a newer version of NumPy's format than 1.0")
+    shape, _, dtype = np.lib.format.read_array_header_1_0(file)
+    return shape, dtype
 
 
 def count_tokens(root: str, names: Sequence[str], pad: int) -> int:
     """Return how many tokens that are not PAD the tar files `names` below `root` hold."""
     total = 0
     for name in names:
-        with tarfile.open(fileobj=io.BytesIO(storage.read_bytes(storage.join(root, name)))) as tar:
-            for member in tar:
-                data = tar.extractfile(member)
-                assert data is not None, "the files hold nothing but samples"
-                total += int((np.load(io.BytesIO(data.read())) != pad).sum())
+        with storage.open_read(storage.join(root, name)) as file:
+            total += sum(int((sample != pad).sum()) for sample in read(file))
     return total

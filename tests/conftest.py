@@ -2,11 +2,13 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import yaml
 from numpy.typing import NDArray
 
 from epochal.shards import mds
@@ -45,17 +47,21 @@ def write_documents(root: Path, tokens: NDArray[np.uint16], files: dict[str, Fil
 
 @pytest.fixture
 def make_pool(tmp_path: Path) -> Callable[..., Path]:
-    """Return `make(tokens, seq_len, samples_per_shard, name)`, which writes a pool and returns its folder."""
+    """Return `make(tokens, seq_len, samples_per_shard, name, dtype)`, which writes a pool and returns its folder."""
 
     def make(
-        tokens: NDArray[np.uint16] | int, seq_len: int = 16, samples_per_shard: int = 8, name: str = "toy"
+        tokens: NDArray[np.uint16] | int,
+        seq_len: int = 16,
+        samples_per_shard: int = 8,
+        name: str = "toy",
+        dtype: str = "uint16",
     ) -> Path:
         if isinstance(tokens, int):
             tokens = random_documents(tokens)
         root = tmp_path / "artifacts" / "pools" / name
         root.mkdir(parents=True)
         n = -(-len(tokens) // seq_len)
-        samples = np.full(n * seq_len, PAD, np.uint16)
+        samples = np.full(n * seq_len, PAD, dtype)
         samples[: len(tokens)] = tokens
         samples = samples.reshape(n, seq_len)
         entries, content, files = [], [], {}
@@ -64,7 +70,7 @@ def make_pool(tmp_path: Path) -> Callable[..., Path]:
             data = mds.encode_shard(block)
             file_hash = mds.xxh64(data)
             (root / mds.shard_name(i)).write_bytes(data)
-            entries.append(mds.index_entry(mds.shard_name(i), len(block), len(data), file_hash, seq_len, "uint16"))
+            entries.append(mds.index_entry(mds.shard_name(i), len(block), len(data), file_hash, seq_len, dtype))
             content.append(Content(xxh64=file_hash, samples=len(block)))
             files[mds.shard_name(i)] = FileInfo(bytes=len(data), xxh64=file_hash)
         write_documents(root, tokens, files)
@@ -80,7 +86,7 @@ def make_pool(tmp_path: Path) -> Callable[..., Path]:
             samples=n,
             shards=len(entries),
             seq_len=seq_len,
-            dtype="uint16",
+            dtype=dtype,
             seed=0,
             tokenizer=TokenizerInfo(name="bytes", fingerprint="0" * 32, vocab_size=VOCAB, eod=EOD, pad=PAD, mask=MASK),
             content=content,
@@ -89,5 +95,53 @@ def make_pool(tmp_path: Path) -> Callable[..., Path]:
         manifest = manifest.model_copy(update={"fingerprint": fingerprint(manifest)})
         (root / "manifest.json").write_text(dump_manifest(manifest))
         return root
+
+    return make
+
+
+TINY_RUN = {
+    "model": {"layers": 1, "hidden": 16, "heads": 2, "ffn": 24},
+    "objective": {"name": "ar"},
+    "train_loader": {"dataset": {"path": "???"}},
+    "eval_loader": {"dataset": {"path": "???", "samples": 8}, "noise_samples": 2},
+    "optimizer": {"lr": 3e-3},
+    "scheduler": {"name": "constant_with_warmup", "t_warmup": "2ba"},
+    "max_duration": "1ep",
+    "global_train_batch_size": 8,
+    "device_train_microbatch_size": 8,
+    "eval_interval": "5ba",
+    "save_interval": "5ba",
+    "device": "cpu",
+}
+
+
+def letters(seed: int, n: int) -> np.ndarray:
+    """Return documents of 50 tokens over eight letters, ended by EOD (256)."""
+    tokens = np.random.default_rng(seed).integers(0, 8, n).astype(np.uint16)
+    tokens[49::50] = tokens[-1] = 256
+    return tokens
+
+
+@pytest.fixture
+def make_plan(make_pool: Callable[..., Path], tmp_path: Path) -> Callable[..., Any]:
+    """Return `make(**changes)`: a crossover grid of two budgets on a toy pool, planned."""
+    from epochal.train.crossover.grid import load_grid, plan
+
+    pool = make_pool(letters(1, 4003), 32, name="toy")
+    make_pool(letters(2, 999), 32, name="toy-val")
+    (tmp_path / "base.yaml").write_text(yaml.safe_dump(TINY_RUN))
+
+    def make(**changes: Any) -> Any:
+        body = {
+            "name": "toy",
+            "out": str(tmp_path / "out"),
+            "base": str(tmp_path / "base.yaml"),
+            "pool": str(pool),
+            "unique_tokens": [300, 1003],
+            "total_tokens": 6018,
+            "objectives": ["ar", "mdm"],
+        }
+        (tmp_path / "grid.yaml").write_text(yaml.safe_dump(body | changes))
+        return plan(load_grid(str(tmp_path / "grid.yaml")))
 
     return make

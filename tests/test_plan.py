@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from epochal.__main__ import main
 from epochal.shards.artifact import open_artifact
 from epochal.shards.errors import RequestError, WorkError
-from epochal.shards.plan import POLICIES, Plan, digest_text, tokens_for_epochs
+from epochal.shards.order import digest_text
+from epochal.shards.plan import POLICIES, Plan, tokens_for_epochs
 
 VECTORS = json.loads((Path(__file__).parent / "order_vectors.json").read_text())
 
@@ -252,3 +253,16 @@ def test_wrong_requests_are_one_line_and_status_2(make_pool, capsys, words: list
     captured = capsys.readouterr()
     assert captured.out == ""
     assert len(captured.err.splitlines()) == 1
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+def test_ten_trillion_tokens_are_known_at_any_position_without_a_table(policy: str) -> None:
+    tokens = 10**13 // 4 // 2048 * 2048
+    plan = Plan("0" * 32, tokens // 2048, tokens, 2048, 10**13, 1, policy)
+    assert plan.positions == 10**13 // 2048
+    for start in (0, plan.positions // 2, plan.positions - 256):
+        ids = plan.ids(range(start, start + 256))
+        found = {int(p) for pass_ in range(plan.copies) for p in plan.position_of(ids, pass_)}
+        assert found >= set(range(start, start + 256))
+        assert (np.abs(plan.exposures(start + 256, ids) - plan.exposures(start, ids)) >= 1).all()
+    assert not [name for name, value in vars(plan).items() if getattr(value, "nbytes", 0) > 1000]

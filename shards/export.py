@@ -1,0 +1,188 @@
+"""Exports: a subset's tokens, all of them and none else, in the formats that other trainers and loaders read."""
+
+import importlib.metadata
+import os
+from collections.abc import Iterable, Iterator
+
+from . import storage
+from .artifact import Artifact, open_artifact, read_any_manifest, read_export
+from .carve import relative_path
+from .errors import EpochalError, RequestError, WorkError
+from .formats import FORMATS
+from .manifest import (
+    MANIFEST_NAME,
+    ExportLayout,
+    ExportManifest,
+    ExportParent,
+    Manifest,
+    digest,
+    dump_manifest,
+    export_fingerprint,
+)
+from .plan import Plan, Policy
+from .progress import Progress
+from .rows import Rows, TokenDigest, read_rows
+from .sink import publishing
+
+
+def export(
+    subset: str,
+    layout: ExportLayout,
+    out: str,
+    passes: int | None = None,
+    seed: int = 0,
+    policy: Policy = "reshuffle",
+    quiet: bool = True,
+) -> tuple[str, bool]:
+    """Write the tokens of the pool or subset at `subset` to `out` (folder or URL) in the format `layout`.
+
+    Without `passes` in canonical order, exactly its N tokens; with it, all samples in the order of the plan of
+    `passes` whole passes, exactly passes * N tokens. PAD is never written. Returns (where it is, whether it is new):
+    the same export already there is left as it is. Memory is bounded by a shard, whatever the size.
+
+    Raises RequestError when `out` holds something else, WorkError when a shard is damaged.
+    """
+    artifact = open_artifact(subset)
+    plan = _plan(artifact.manifest, passes, seed, policy)
+    out = out if storage.is_url(out) else os.path.abspath(storage.local_path(out))
+    manifest = _manifest(artifact, layout, out, plan)
+    if storage.exists(storage.join(out, MANIFEST_NAME)):
+        _check_same(out, manifest)
+        return out, False
+    total = len(range(plan.positions)) if plan else artifact.manifest.samples
+    stream = TokenDigest(manifest.dtype)
+    with (
+        publishing(out, _request(manifest)) as sink,
+        Progress("export", manifest.tokens, "tokens", quiet) as shown,
+    ):
+        rows = _watched(read_rows(artifact, plan), stream, shown)
+        FORMATS[layout].write(sink, rows, artifact.manifest, total, plan is not None)
+        if stream.tokens != manifest.tokens:
+            raise WorkError(f"{subset} gave {stream.tokens:,} tokens, not its {manifest.tokens:,}: verify it")
+        whole = manifest.model_copy(update={"token_digest": stream.hexdigest(), "files": dict(sink.files)})
+        whole = whole.model_copy(update={"fingerprint": export_fingerprint(whole)})
+        sink.write(MANIFEST_NAME, dump_manifest(whole).encode())
+    return out, True
+
+
+def _plan(subset: Manifest, passes: int | None, seed: int, policy: Policy) -> Plan | None:
+    if passes is None:
+        return None
+    if passes < 1:
+        raise RequestError(f"--passes must be at least 1, got {passes}")
+    return Plan.for_artifact(subset, passes * subset.tokens, seed, policy)
+
+
+def _watched(rows: Iterable[Rows], stream: TokenDigest, shown: Progress) -> Iterator[Rows]:
+    for block in rows:
+        stream.add(block.flat())
+        yield block
+        shown.update(stream.tokens)
+
+
+def _manifest(artifact: Artifact, layout: ExportLayout, out: str, plan: Plan | None) -> ExportManifest:
+    """Return the manifest as far as it is known before a token is read."""
+    m = artifact.manifest
+    remote = storage.is_url(artifact.root) or storage.is_url(out)
+    path = artifact.root if remote else relative_path(artifact.root, out)
+    return ExportManifest(
+        name=m.name,
+        fingerprint="",
+        layout=layout,
+        documents=m.documents,
+        tokens=plan.tokens if plan else m.tokens,
+        unique_tokens=m.tokens,
+        samples=plan.positions if plan else m.samples,
+        seq_len=m.seq_len,
+        dtype=m.dtype,
+        tokenizer=m.tokenizer,
+        parent=ExportParent(name=m.name, fingerprint=m.fingerprint, path=path),
+        plan=plan.to_dict() if plan else None,
+        token_digest="",
+        versions={"epochal": importlib.metadata.version("epochal")},
+    )
+
+
+def _request(m: ExportManifest) -> str:
+    return digest([m.layout, m.parent.fingerprint, m.plan["fingerprint"] if m.plan else None])
+
+
+def _check_same(out: str, manifest: ExportManifest) -> None:
+    there = read_any_manifest(out)
+    if not isinstance(there, ExportManifest) or _request(there) != _request(manifest):
+        raise RequestError(f"{out} exists and holds something else: choose another --out or remove it")
+
+
+def verify_export(root: str, quiet: bool = True) -> list[str]:
+    """Return every problem of the export at `root`, one line each; an empty list means it is whole.
+
+    Checked: the manifest's checksum, size and hash of every file, the fingerprint; that the bytes, read back in their
+    format, are exactly the stated tokens with the stated digest; and, where the subset is still where it was, that its
+    own tokens, read from its shards in the same order, are the same.
+    """
+    try:
+        m = read_export(root)
+    except EpochalError as error:
+        return [str(error)]
+    subset = find_subset(root, m)
+    problems = []
+    if export_fingerprint(m) != m.fingerprint:
+        problems.append("manifest.json: the fingerprint is not that of the content it lists")
+    problems += _check_files(root, m)
+    with Progress("verify", m.tokens * (2 if subset else 1), "tokens", quiet) as shown:
+        if not problems:
+            problems += _check_tokens(root, m, shown)
+        if subset is not None:
+            problems += _check_against(subset, m, shown)
+    return problems
+
+
+def _check_files(root: str, m: ExportManifest) -> Iterator[str]:
+    for name, info in m.files.items():
+        try:
+            found = storage.file_digest(storage.join(root, name))
+        except FileNotFoundError:
+            yield f"{name} is missing"
+            continue
+        if found != (info.bytes, info.xxh64):
+            yield f"{name} is damaged: its hash is not the manifest's"
+
+
+def _check_tokens(root: str, m: ExportManifest, shown: Progress) -> list[str]:
+    stream = TokenDigest(m.dtype)
+    try:
+        for tokens in FORMATS[m.layout].read(root, m):
+            if len(tokens) and not 0 <= int(tokens.min()) <= int(tokens.max()) < m.tokenizer.vocab_size:
+                return [f"{m.layout}: it holds ids outside the vocabulary"]
+            stream.add(tokens)
+            shown.update(stream.tokens)
+    except (FileNotFoundError, ValueError, OSError, EOFError) as error:
+        return [f"{m.layout}: it cannot be read: {' '.join(str(error).split())}"]
+    if stream.tokens != m.tokens:
+        return [f"its files hold {stream.tokens:,} tokens, not the {m.tokens:,} that the manifest states"]
+    return [] if stream.hexdigest() == m.token_digest else ["its tokens are not those that the manifest states"]
+
+
+def find_subset(root: str, m: ExportManifest) -> Artifact | None:
+    """Return the subset that the export was made from, if it is there."""
+    path = m.parent.path
+    if not storage.is_url(path) and not os.path.isabs(path):
+        path = storage.join(root, path)
+    try:
+        artifact = open_artifact(path)
+    except EpochalError:
+        return None
+    return artifact if artifact.manifest.fingerprint == m.parent.fingerprint else None
+
+
+def _check_against(subset: Artifact, m: ExportManifest, shown: Progress) -> list[str]:
+    stream = TokenDigest(m.dtype)
+    try:
+        plan = Plan.from_dict(m.plan) if m.plan else None
+        for rows in read_rows(subset, plan):
+            stream.add(rows.flat())
+            shown.update(m.tokens + stream.tokens)
+    except EpochalError as error:
+        return [f"the subset cannot be read: {error}"]
+    same = (stream.tokens, stream.hexdigest()) == (m.tokens, m.token_digest)
+    return [] if same else [f"its tokens are not those of {subset.root}"]

@@ -1,0 +1,132 @@
+"""What every order of a run has in common, whether it repeats one subset or mixes several: batches and the digest."""
+
+import json
+from abc import ABC, abstractmethod
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from .errors import RequestError
+from .keys import derive_words, mix64
+
+Ids = NDArray[np.uint64]
+Lanes = tuple[int, int]
+
+_CHUNK = 1 << 20
+"""Positions whose ids are held at once by what folds over a long range."""
+
+_BLOCK = 1 << 15
+"""Pairs that are mixed at once, so that the temporary arrays stay in the cache."""
+
+
+class Order(ABC):
+    """Which sample is read at which position of a run: a pure function, known by its `fingerprint`.
+
+    seed: 0 to 2**63 - 1. seq_len: tokens of a sample.
+    """
+
+    seed: int
+    seq_len: int
+
+    @property
+    @abstractmethod
+    def fingerprint(self) -> str:
+        """32 hexadecimal digits that name the order."""
+
+    @property
+    @abstractmethod
+    def positions(self) -> int:
+        """P: how many samples the run reads."""
+
+    @abstractmethod
+    def ids(self, positions: range | ArrayLike) -> Ids:
+        """Return the sample at each position, uint64 of shape (k,)."""
+
+    @abstractmethod
+    def tokens_before(self, position: int) -> int:
+        """Return how many tokens the samples before `position` hold."""
+
+    @abstractmethod
+    def to_dict(self) -> dict[str, Any]:
+        """Return the order as JSON data."""
+
+    @abstractmethod
+    def difference(self, other: Any) -> str:
+        """Return what tells `other` from this order; empty when they are equal."""
+
+    def to_json(self) -> str:
+        """Return the order as JSON text."""
+        return json.dumps(self.to_dict(), indent=2)
+
+    # -- batches ------------------------------------------------------------------------------------------------
+
+    def batch_samples(self, batch_tokens: int) -> int:
+        """Return the samples of a global batch of `batch_tokens`. Raises RequestError when it is no whole number."""
+        samples, rest = divmod(batch_tokens, self.seq_len)
+        if rest or not samples:
+            raise RequestError(f"a batch of {batch_tokens} tokens is no whole number of samples of {self.seq_len}")
+        if samples > self.positions:
+            raise RequestError(f"a batch of {samples} samples is larger than the whole run of {self.positions}")
+        return samples
+
+    def steps(self, batch_samples: int) -> int:
+        """Return the number of global batches, the last, perhaps short, one included."""
+        return -(-self.positions // batch_samples)
+
+    # -- the digest ---------------------------------------------------------------------------------------------
+
+    def digest(self, start: int, stop: int) -> str:
+        """Return the order-free digest of positions [start, stop): 32 hexadecimal digits. See `fold`."""
+        if not 0 <= start <= stop <= self.positions:
+            raise RequestError(f"positions {start} to {stop} are not within the run's 0 to {self.positions}")
+        first = second = 0
+        for begin in range(start, stop, _CHUNK):
+            span = range(begin, min(begin + _CHUNK, stop))
+            lanes = self.fold(as_positions(span), self.ids(span))
+            first, second = first + lanes[0], second + lanes[1]
+        return digest_text((first, second))
+
+    def fold(self, positions: ArrayLike, ids: ArrayLike) -> Lanes:
+        """Return two sums mod 2**64 over the pairs (position, id), each mixed with keys of the order's fingerprint.
+
+        positions, ids: integers of the same shape (k,).
+
+        The sums of parts add up to the sum of the whole, in any order; a missing, doubled or exchanged sample changes
+        them (unseen by chance: 2**-128). They guard against accidents, not against someone who wants to forge them.
+        """
+        k = self._digest_keys
+        p, y = np.asarray(positions, np.uint64), np.asarray(ids, np.uint64)
+        first = second = 0
+        for begin in range(0, len(p), _BLOCK):
+            x, id_ = mix64(p[begin : begin + _BLOCK] + k[0]), y[begin : begin + _BLOCK]
+            first += int(mix64(x + (id_ ^ k[1]) * np.uint64(0x9E3779B97F4A7C15)).sum(dtype=np.uint64))
+            second += int(mix64(x ^ ((id_ + k[2]) * np.uint64(0xD1B54A32D192ED03))).sum(dtype=np.uint64))
+        return first % 2**64, second % 2**64
+
+    @cached_property
+    def _digest_keys(self) -> NDArray[np.uint64]:
+        return derive_words(f"digest/{self.fingerprint}", self.seed, 0, 3)
+
+
+def digest_text(lanes: Lanes) -> str:
+    """Return the two sums of `Order.fold` as 32 hexadecimal digits."""
+    return f"{lanes[0] % 2**64:016x}{lanes[1] % 2**64:016x}"
+
+
+def check_range(positions: range) -> None:
+    """Raise RequestError unless a range counts positions upwards one by one."""
+    if positions.step != 1 or (len(positions) and positions.start < 0):
+        raise RequestError("positions start at 0 and rise in steps of 1")
+
+
+def as_positions(positions: range | ArrayLike) -> Ids:
+    """Return positions as uint64 of shape (k,). Raises RequestError for what is none."""
+    if isinstance(positions, range):
+        check_range(positions)
+        return np.arange(positions.start, positions.start + len(positions), dtype=np.uint64)
+    wanted = np.atleast_1d(np.asarray(positions))
+    if wanted.size and (wanted.dtype.kind not in "iu" or wanted.min() < 0):
+        raise RequestError("positions are integers from 0")
+    return wanted.astype(np.uint64)

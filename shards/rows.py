@@ -1,0 +1,151 @@
+"""The token stream of a subset as rows, in canonical or in plan order: what exports are written and checked from."""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import xxhash
+from numpy.typing import NDArray
+
+from . import mds, storage
+from .artifact import Artifact, Shard
+from .errors import WorkError
+from .plan import Plan
+from .samples import SampleReader, ShardFile
+
+Tokens = NDArray[Any]
+"""Token ids of shape (n,), any unsigned or signed integer type."""
+
+_ROWS_AT_ONCE = 1024
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Some samples: `tokens` (k, seq_len), of which each row's first `lengths` (k,) are tokens and the rest PAD."""
+
+    tokens: mds.Samples
+    lengths: NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    def flat(self) -> Tokens:
+        """Return the tokens of all rows in order, shape (sum of lengths,)."""
+        width = self.tokens.shape[1]
+        if (self.lengths == width).all():
+            return self.tokens.reshape(-1)
+        return self.tokens[np.arange(width) < self.lengths[:, None]]
+
+    def part(self, start: int, stop: int) -> "Rows":
+        """Return rows `start` to `stop`, not copied."""
+        return Rows(self.tokens[start:stop], self.lengths[start:stop])
+
+    def arrays(self) -> Iterator[Tokens]:
+        """Yield the tokens of each row."""
+        for row, length in zip(self.tokens, self.lengths.tolist(), strict=True):
+            yield row[:length]
+
+
+class TokenDigest:
+    """XXH3-128 over a token stream, each id as a little-endian word of `dtype` (`uint16`, `uint32`).
+
+    It does not depend on the format that the ids lie in, nor on how they are cut into rows, documents or files. It
+    guards against accidents, not against someone who wants to forge it.
+    """
+
+    def __init__(self, dtype: str) -> None:
+        self._dtype = np.dtype(dtype).newbyteorder("<")
+        self._hash = xxhash.xxh3_128()
+        self.tokens = 0
+
+    def add(self, tokens: Tokens) -> None:
+        """Add the next ids; they must fit `dtype`."""
+        self._hash.update(np.ascontiguousarray(tokens, self._dtype).data)
+        self.tokens += len(tokens)
+
+    def hexdigest(self) -> str:
+        """Return the digest so far, 32 hexadecimal digits."""
+        return self._hash.hexdigest()
+
+
+def read_checked(shard: Shard) -> bytes:
+    """Return the bytes of a shard file. Raises WorkError when they are not what the index says."""
+    damage = f"shard {shard.path} is damaged (its hash differs): restore it or build the pool again"
+
+    def read() -> bytes:
+        data = storage.read_bytes(shard.path)
+        if len(data) != shard.bytes or mds.xxh64(data) != shard.xxh64:
+            # A store may have sent it badly this once; what a disk holds stays as it is.
+            raise OSError(damage) if storage.is_url(shard.path) else WorkError(damage)
+        return data
+
+    try:
+        return storage.patiently(read, f"read {shard.path}", 5)
+    except FileNotFoundError:
+        raise WorkError(f"shard {shard.path} is missing: restore it or build the pool again") from None
+
+
+def read_rows(artifact: Artifact, plan: Plan | None = None) -> Iterator[Rows]:
+    """Yield the samples of `artifact` in canonical order or, with a plan for it, of all positions of the plan.
+
+    Every shard is compared with its hash. Memory: one shard, or the maps of those that a plan reads from. Raises
+    WorkError when one is damaged.
+    """
+    return _canonical(artifact) if plan is None else _planned(artifact, plan)
+
+
+def _canonical(artifact: Artifact) -> Iterator[Rows]:
+    m = artifact.manifest
+    done = 0
+    for shard in artifact.shards:
+        samples = mds.decode_shard(read_checked(shard), m.seq_len, m.dtype)[: shard.samples]
+        lengths = np.full(len(samples), m.seq_len, np.int64)
+        done += len(samples)
+        lengths[-1] -= max(0, done * m.seq_len - m.tokens)
+        yield Rows(samples, lengths)
+
+
+def _planned(artifact: Artifact, plan: Plan) -> Iterator[Rows]:
+    m = artifact.manifest
+    reader = _reader(artifact)
+    for start in range(0, plan.positions, _ROWS_AT_ONCE):
+        ids = plan.ids(range(start, min(start + _ROWS_AT_ONCE, plan.positions)))
+        yield Rows(reader.read(ids.astype(np.int64)).astype(m.dtype), plan.n_tokens(ids))
+
+
+def _reader(artifact: Artifact) -> SampleReader:
+    """Return random access to the samples of an artifact, a remote one's shards kept in the cache folder."""
+    m = artifact.manifest
+    if not storage.is_url(artifact.root):
+        files = [ShardFile(s.path, s.path, s.samples, s.bytes, s.xxh64) for s in artifact.shards]
+        return SampleReader(files, m.seq_len, m.dtype)
+    from .stream import ArtifactStream, default_cache
+
+    stream = ArtifactStream(artifact, default_cache())
+    return SampleReader(stream.files, m.seq_len, m.dtype, fetch=stream.fetch)
+
+
+def regroup(rows: Iterable[Rows], n: int) -> Iterator[Rows]:
+    """Yield the same rows `n` at a time, the last time perhaps fewer."""
+    waiting: list[Rows] = []
+    n_waiting = 0
+    for block in rows:
+        waiting.append(block)
+        n_waiting += len(block)
+        if n_waiting < n:
+            continue
+        joined = _join(waiting)
+        whole = n_waiting - n_waiting % n
+        for start in range(0, whole, n):
+            yield joined.part(start, start + n)
+        waiting = [joined.part(whole, n_waiting)] if n_waiting > whole else []
+        n_waiting -= whole
+    if n_waiting:
+        yield _join(waiting)
+
+
+def _join(blocks: list[Rows]) -> Rows:
+    if len(blocks) == 1:
+        return blocks[0]
+    return Rows(np.concatenate([b.tokens for b in blocks]), np.concatenate([b.lengths for b in blocks]))
