@@ -28,13 +28,15 @@ from epochal.shards.plan import Plan
 SEQ_LEN, BATCH, EPOCHS = 2048, 32, 480
 
 
-def make_pool(folder: Path, n_samples: int, per_shard: int) -> str:
-    """Write a pool of random uint16 samples; return its folder."""
+def make_pool(folder: Path, n_samples: int, per_shard: int, document_tokens: int = 50_257) -> str:
+    """Write a pool of random uint16 samples, its documents of `document_tokens` on average; return its folder."""
     rng = np.random.default_rng(0)
     entries, content = [], []
     for i, start in enumerate(range(0, n_samples, per_shard)):
         n = min(per_shard, n_samples - start)
-        data = mds.encode_shard(rng.integers(0, 50257, (n, SEQ_LEN), dtype=np.uint16))
+        samples = rng.integers(0, 50256, (n, SEQ_LEN), dtype=np.uint16)
+        samples[rng.random((n, SEQ_LEN)) < 1 / document_tokens] = 50256
+        data = mds.encode_shard(samples)
         (folder / mds.shard_name(i)).write_bytes(data)
         entries.append(mds.index_entry(mds.shard_name(i), n, len(data), mds.xxh64(data), SEQ_LEN, "uint16"))
         content.append(Content(xxh64=mds.xxh64(data), samples=n))

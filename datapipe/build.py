@@ -5,16 +5,18 @@
     cluster  (here)         choose survivors, draw validation                          -> fates
     pack     (tasks)        canonical order, samples, shards                           -> shards, rows
 
-Everything happens in a work folder beside the target, named by a digest of the request, and the finished pools are
-renamed into place. Killed at any moment, the same command goes on with the tasks that are not done.
+Everything happens in a work folder, beside the target or where `work` says, local or at a URL, named by a digest of the
+request; the finished pools are renamed into place, or copied there with the manifest last. Killed at any moment, the
+same command goes on with the tasks that are not done.
 """
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
 import pickle
-import shutil
+import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -26,6 +28,7 @@ from ..shards import storage
 from ..shards.artifact import read_manifest
 from ..shards.errors import RequestError, WorkError
 from ..shards.manifest import MANIFEST_NAME, digest
+from ..shards.sink import UNFINISHED_NAME, publishing
 from ..tokenize.tokenizer import Tokenizer, load_tokenizer
 from . import finish
 from .cluster import TRAIN, VALIDATION, Corpus, decide, find_clusters, load_edges, write_duplicates
@@ -35,9 +38,10 @@ from .executors import run_stage
 from .filters import make_filters, try_filters
 from .ingest import EngineDiffersError, Ingest, IngestSettings
 from .match import Match, open_parts
-from .pack import Pack, PoolLayout, auto_samples_per_shard
+from .pack import ROWS_NAME, Pack, PoolLayout, auto_samples_per_shard, write_fates
 from .progress import watch
 from .readers import Intake, Listing, list_source, make_reader
+from .tokenized import check_tokenizers
 
 PARTITION_BYTES = 32 << 20
 RUN_BYTES = 192 << 20
@@ -58,20 +62,21 @@ def build(config: Build, quiet: bool = False, say: Any = print) -> Built:
     quiet: no progress on standard error. say: what prints announcements. Raises RequestError or WorkError.
     """
     names = [config.name] + ([f"{config.name}-val"] if config.validation_tokens else [])
-    targets = [os.path.abspath(os.path.join(storage.local_path(config.out), "pools", name)) for name in names]
+    out = config.out if storage.is_url(config.out) else os.path.abspath(storage.local_path(config.out))
+    targets = [storage.join(out, f"pools/{name}") for name in names]
     choice = config.tokenizer
     tokenizer = load_tokenizer(choice.name, choice.eod, choice.pad, choice.mask)
+    check_tokenizers(config.sources, tokenizer, choice.name)
     try_filters(make_filters(config.filters))  # refused now rather than in a task
     listings = [listing for i, source in enumerate(config.sources) for listing in list_source(i, source)]
     request = _request_digest(config, listings, tokenizer)
-    os.makedirs(os.path.dirname(targets[0]), exist_ok=True)
     with _lock(targets[0]):
         new = not _built_already(targets, request, config)
         work = _work_folder(targets[0], request, config)
         if new:
-            _Run(config, work, listings, tokenizer, quiet, say).to_files(targets)
+            _Run(config, work, listings, tokenizer, quiet, say).to_files(targets, request)
             storage.write_atomic(_record_path(targets[0]), json.dumps({"request": request}).encode())
-        shutil.rmtree(work)
+        storage.remove(work)
     return Built(targets[0], targets[1] if names[1:] else None, new)
 
 
@@ -84,8 +89,10 @@ def _request_digest(config: Build, listings: list[Listing], tokenizer: Tokenizer
 
 @contextlib.contextmanager
 def _lock(target: str) -> Iterator[None]:
-    """Hold the target against a second build of it; the lock goes with the process, however it ends."""
-    folder, name = os.path.split(target)
+    """Hold the target against a second build of it from this machine (for a local target: from any that sees the
+    folder); the lock goes with the process, however it ends."""
+    folder, name = (tempfile.gettempdir(), f"epochal-{digest(target)}") if storage.is_url(target) else _split(target)
+    os.makedirs(folder, exist_ok=True)
     lock = filelock.FileLock(os.path.join(folder, f".{name}.lock"))
     try:
         lock.acquire(timeout=0)
@@ -97,21 +104,28 @@ def _lock(target: str) -> Iterator[None]:
         lock.release()
 
 
+def _split(target: str) -> tuple[str, str]:
+    folder, _, name = target.rpartition("/")
+    return folder, name
+
+
 def _record_path(target: str) -> str:
-    folder, name = os.path.split(target)
-    return os.path.join(folder, f".{name}.request.json")
+    folder, name = _split(target)
+    return f"{folder}/.{name}.request.json"
 
 
 def _built_already(targets: list[str], request: str, config: Build) -> bool:
     """Return whether all targets are the finished work of this very request. Raises RequestError when one is not."""
     try:
-        with open(_record_path(targets[0])) as f:
-            asked = json.load(f).get("request")
+        asked = json.loads(storage.read_bytes(_record_path(targets[0]))).get("request")
     except (FileNotFoundError, ValueError):
         asked = None
-    there = [target for target in targets if os.path.exists(target)]
-    for target in there:
-        if not os.path.exists(os.path.join(target, MANIFEST_NAME)):
+    there = [target for target in targets if storage.exists(target)]
+    for target in list(there):
+        if not storage.exists(storage.join(target, MANIFEST_NAME)):
+            if storage.is_url(target) and storage.exists(storage.join(target, UNFINISHED_NAME)):
+                there.remove(target)  # being copied when the build was stopped
+                continue
             raise RequestError(f"{target} exists and is no artifact: choose another out= or name=, or remove it")
         if asked not in (None, request) or read_manifest(target).config != config.identity():
             raise RequestError(
@@ -123,23 +137,38 @@ def _built_already(targets: list[str], request: str, config: Build) -> bool:
 
 def _work_folder(target: str, request: str, config: Build) -> str:
     """Return the folder that this request is worked on in; those of other requests for the same target are removed."""
-    folder, name = os.path.split(target)
+    folder, name = _split(target)
+    if config.work is not None:  # where builds of other targets may lie too
+        folder = config.work if storage.is_url(config.work) else os.path.abspath(storage.local_path(config.work))
+        name += f"-{digest(target)[:8]}"
     key = hashlib.blake2b(f"{request} {config.tasks}".encode(), digest_size=6).hexdigest()
-    work = os.path.join(folder, f".{name}.building-{key}")
-    for other in os.listdir(folder):
-        if other.startswith(f".{name}.building-") and os.path.join(folder, other) != work:
-            shutil.rmtree(os.path.join(folder, other), ignore_errors=True)
-    os.makedirs(work, exist_ok=True)
-    return work
+    work = f".{name}.building-{key}"
+    for other in storage.names(folder):
+        if other.startswith(f".{name}.building-") and other != work:
+            storage.remove(storage.join(folder, other))
+    if not storage.is_url(folder):
+        os.makedirs(os.path.join(folder, work), exist_ok=True)
+    return storage.join(folder, work)
 
 
-def _publish(staged: str, target: str) -> None:
-    """Rename a finished pool into place; one that is there already must be the same."""
-    if os.path.exists(target):
+def _publish(staged: str, target: str, request: str) -> None:
+    """Move a finished pool into place: renamed on one disk, else copied, its manifest last. One that is there already
+    must be the same."""
+    storage.remove(storage.join(staged, ROWS_NAME))
+    if storage.exists(storage.join(target, MANIFEST_NAME)):
         if read_manifest(target).fingerprint != read_manifest(staged).fingerprint:
             raise RequestError(f"{target} exists and holds another pool: choose another out= or name=, or remove it")
         return
-    os.rename(staged, target)
+    if not storage.is_url(staged) and not storage.is_url(target):
+        os.makedirs(os.path.dirname(target), exist_ok=True)
+        try:
+            os.rename(staged, target)
+            return
+        except OSError as error:
+            if error.errno != errno.EXDEV:
+                raise
+    with publishing(target, request) as sink:
+        storage.copy_folder(staged, sink.root, MANIFEST_NAME)
 
 
 class _Run:
@@ -154,43 +183,50 @@ class _Run:
         self.dtype = "uint16" if tokenizer.info.vocab_size <= 1 << 16 else "uint32"
         self.input_bytes = sum(f.size for item in listings for f in item.files)
 
-    def to_files(self, targets: list[str]) -> None:
-        """Run what is not done yet, up to the finished pools in the work folder."""
+    def to_files(self, targets: list[str], request: str) -> None:
+        """Run what is not done yet, up to the published pools."""
         evaluation = self._index_evaluations()
         self._ingest(evaluation)
         near = self.config.deduplicate.near
         n_match = 1 + (near.buckets if near else 0)
         with watch(self.work, "match", n_match, "buckets", self.quiet):
-            run_stage(self.work, "match", [Match(self.work)], n_match, self.config.workers)
+            tasks = min(n_match, self.config.tasks)
+            self._stage("match", [Match(self.work, n_match)], tasks)
         layouts, statistics = self._cluster(evaluation)
         with watch(self.work, "pack", sum(x.n_tokens for x in layouts), "tokens", self.quiet):
-            pack = Pack(self.work, layouts, self.sources)
-            run_stage(self.work, "pack", [pack], self.config.tasks, self.config.workers)
+            self._stage("pack", [Pack(self.work, layouts, self.sources)], self.config.tasks)
         for layout, target in zip(layouts, targets, strict=True):
-            if os.path.exists(layout.folder):  # else it was published before an interruption
-                finish.finish_pool(self.work, layout, os.path.basename(target), self.config, self.tokenizer, statistics)
-                _publish(layout.folder, target)
+            if not storage.exists(layout.folder):
+                continue  # published before an interruption
+            if not storage.exists(storage.join(layout.folder, MANIFEST_NAME)):
+                name = target.rpartition("/")[2]
+                finish.finish_pool(self.work, layout, name, self.config, self.tokenizer, statistics)
+            _publish(layout.folder, target, request)
+
+    def _stage(self, name: str, pipeline: list[Any], tasks: int) -> None:
+        config = self.config
+        run_stage(self.work, name, pipeline, tasks, config.workers, config.executor, [EngineDiffersError])
 
     def _index_evaluations(self) -> dict[str, Any] | None:
         """Index the evaluation files once for all tasks; return what the manifest says of them."""
         chosen = self.config.decontaminate
         if chosen is None:
             return None
-        path = os.path.join(self.work, "evaluation.pickle")
+        path = storage.join(self.work, "evaluation.pickle")
         index = build_index(chosen.files, chosen.ngram)
         storage.write_atomic(path, pickle.dumps(index))
         return {"ngram": chosen.ngram, "too_short": index.too_short, "files": index.file_summary()}
 
     def _ingest(self, evaluation: dict[str, Any] | None) -> None:
         stage = "ingest"
-        if os.path.exists(os.path.join(self.work, "reference-engine")):
+        if storage.exists(storage.join(self.work, "reference-engine")):
             self.tokenizer, stage = self.tokenizer.on_reference(), "ingest-reference"
         try:
             self._run_ingest(stage, evaluation is not None)
         except EngineDiffersError as error:
             self.say(f"{error}; encoding with the reference, Hugging Face tokenizers, instead (slower)")
-            storage.write_atomic(os.path.join(self.work, "reference-engine"), b"")
-            shutil.rmtree(os.path.join(self.work, "parts"))
+            storage.write_atomic(storage.join(self.work, "reference-engine"), b"")
+            storage.remove(storage.join(self.work, "parts"))
             self._ingest(evaluation)
             return
         self._check_rejects()
@@ -202,19 +238,21 @@ class _Run:
             work=self.work,
             sources=tuple(self.sources),
             seed=config.seed,
-            tokenizer=config.tokenizer,
-            fast_engine=stage == "ingest",
+            tokenizer=self.tokenizer,
             dtype=self.dtype,
             near=config.deduplicate.near,
-            index_path=os.path.join(self.work, "evaluation.pickle") if decontaminated else None,
+            index_path=storage.join(self.work, "evaluation.pickle") if decontaminated else None,
             partitions=min(partitions, 1 << 16),
             run_bytes=RUN_BYTES,
         )
         intake, filters = Intake(), make_filters(config.filters)
-        readers = [make_reader(item, config.sources[item.source], intake, bool(filters)) for item in self.listings]
+        readers = [
+            make_reader(item, config.sources[item.source], intake, bool(filters), config.tokenizer)
+            for item in self.listings
+        ]
         pipeline = [*readers, *filters, Ingest(settings, intake, filters)]
         with watch(self.work, "ingest", self.input_bytes, "bytes", self.quiet):
-            run_stage(self.work, stage, pipeline, config.tasks, config.workers)
+            self._stage(stage, pipeline, config.tasks)
 
     def _check_rejects(self) -> None:
         """Raise WorkError when more rows were unusable than allowed."""
@@ -236,11 +274,9 @@ class _Run:
         corpus = Corpus(parts, self.sources)
         clusters = find_clusters(corpus, load_edges(self.work))
         fates = decide(corpus, clusters, self.config.validation_tokens)
-        with open(os.path.join(self.work, "fates.npy.partial"), "wb") as f:
-            np.save(f, fates)
-        os.replace(os.path.join(self.work, "fates.npy.partial"), os.path.join(self.work, "fates.npy"))
+        write_fates(self.work, fates)
         near = self.config.deduplicate.near
-        path = os.path.join(self.work, "duplicates.parquet")
+        path = storage.join(self.work, "duplicates.parquet")
         removed = write_duplicates(corpus, clusters, path, near.buckets * near.hashes if near else 0)
         statistics = finish.collect_statistics(corpus, fates, clusters, removed, evaluation)
         codes = [TRAIN] + ([VALIDATION] if self.config.validation_tokens else [])
@@ -257,7 +293,7 @@ class _Run:
         seq_len = self.config.seq_len
         auto = auto_samples_per_shard(int(tokens.sum()), seq_len, self.dtype)
         return PoolLayout(
-            folder=os.path.join(self.work, "pool" if code == TRAIN else "validation"),
+            folder=storage.join(self.work, "pool" if code == TRAIN else "validation"),
             code=code,
             tokens=tokens.tolist(),
             seq_len=seq_len,

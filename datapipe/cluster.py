@@ -6,7 +6,7 @@ key; between copies of one key, the smallest (digest of the text as it came, sou
 validation in the order of a keyed hash of their survivor's key, until `validation_tokens` are reached.
 """
 
-import os
+import io
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 
+from ..shards import storage
 from ..shards.errors import RequestError
 from ..tokenize.parts import Part
 from .match import Edges
@@ -65,7 +66,7 @@ class Corpus:
     def column(self, name: str, numbers: NDArray[np.int64] | None = None) -> NDArray[Any]:
         """Return a field of all documents, or of `numbers`."""
         if numbers is None:
-            return np.concatenate([np.asarray(p.documents[name]) for p in self.parts])
+            return np.concatenate([p.column(name) for p in self.parts])
         out = np.zeros(len(numbers), self.parts[0].documents.dtype[name])
         for part, mine, rows in self._split(numbers):
             out[mine] = part.documents[name][rows]
@@ -195,7 +196,7 @@ def write_duplicates(corpus: Corpus, clusters: Clusters, path: str, n_hashes: in
     estimates the Jaccard similarity of their word n-grams; 1 for equal keys.
     """
     counts = dict.fromkeys(("exact_documents", "exact_tokens", "near_documents", "near_tokens"), 0)
-    with pq.ParquetWriter(path, DUPLICATES) as writer:
+    with storage.publishing_file(path) as partial, pq.ParquetWriter(partial, DUPLICATES) as writer:
         for start in range(0, len(clusters.first) - 1, 20_000):
             stop = min(start + 20_000, len(clusters.first) - 1)
             table, part = _duplicate_rows(corpus, clusters, start, stop, n_hashes)
@@ -246,6 +247,6 @@ def _duplicate_rows(
 
 def load_edges(work: str) -> Edges:
     """Return the links that all match tasks found."""
-    folder = os.path.join(work, "edges")
-    names = sorted(n for n in os.listdir(folder) if n.endswith(".npy"))
-    return np.concatenate([np.load(os.path.join(folder, n)) for n in names])
+    folder = storage.join(work, "edges")
+    names = [n for n in storage.names(folder) if n.endswith(".npy")]
+    return np.concatenate([np.load(io.BytesIO(storage.read_bytes(storage.join(folder, n)))) for n in names])

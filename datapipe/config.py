@@ -1,41 +1,59 @@
 """What a build is: the typed form of its YAML."""
 
 import os
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
 
-from ..shards.errors import RequestError
-from ..shards.units import parse_count
-
-
-def _count(value: object) -> object:
-    try:
-        return parse_count(value) if isinstance(value, str) else value
-    except RequestError as error:
-        raise ValueError(str(error)) from None
-
-
-Count = Annotated[int, BeforeValidator(_count)]
-"""An integer, also written as 500k, 1M, 1.5B."""
+from ..shards.settings import Count
 
 
 class _Model(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
+class Tokenized(_Model):
+    """That a source holds token ids instead of text, and how they are to be read.
+
+    tokenizer: which one made them: a name as `tokenizer.name` takes it, or a fingerprint; it must be the build's own.
+    documents: where they end: `eod`, at every EOD, whatever rows and files they cross, or `rows`, also at the end of
+    every row (of Megatron's documents, where this is the default). column: of Parquet, Arrow and MDS, or the extension
+    in WebDataset. dtype: of the ids in a flat file without a manifest, or in an MDS column of bytes.
+    """
+
+    tokenizer: str
+    documents: Literal["eod", "rows"] | None = None
+    column: str | None = None
+    dtype: Literal["uint16", "uint32", "int32", "int64"] | None = None
+
+
 class Source(_Model):
     """Where documents come from.
 
     format: jsonl (plain, gz, zst), parquet, text (each file is a document), python (the .py files of this Python's
-    standard library and installed packages; needs no path). path: a file, a folder or a glob, local or any fsspec URL.
-    limit: only the first so many rows, in order of path and row; one task then reads the source alone.
-    fraction: only files whose path (relative to its root) hashes below it. max_bytes: only files up to this size.
+    standard library and installed packages; needs no path), hub (a data set that `datasets.load_dataset` finds, its
+    name as path); or, with `tokenized`, token ids: mds, wds (WebDataset), megatron (.bin/.idx), bin (flat), hf (Arrow
+    files of `save_to_disk`), parquet. path: a file, a folder or a glob, local or any fsspec URL.
+    split, subset: of a hub data set. limit: only the first so many rows, in order of path and row; one task then reads
+    the source alone. fraction: only files whose path (relative to its root) hashes below it. max_bytes: only files up
+    to this size.
     """
 
     name: str = ""
-    format: Literal["jsonl", "parquet", "text", "python"] = "jsonl"
+    format: Literal["jsonl", "parquet", "text", "python", "hub", "mds", "wds", "megatron", "bin", "hf"] = "jsonl"
     path: str | None = None
+    tokenized: Tokenized | None = None
+    split: str = "train"
+    subset: str | None = None
     text_key: str = "text"
     id_key: str = "id"
     limit: Count | None = Field(default=None, ge=1)
@@ -46,7 +64,21 @@ class Source(_Model):
     def _path_where_needed(self) -> "Source":
         if self.format != "python" and not self.path:
             raise ValueError(f"a source of format {self.format} needs a path")
+        if self.format in ("mds", "wds", "megatron", "bin", "hf") and self.tokenized is None:
+            raise ValueError(f"a source of format {self.format} holds token ids: name their tokenizer (tokenized:)")
+        if self.tokenized is not None and self.format in ("jsonl", "text", "python", "hub"):
+            raise ValueError(f"a source of format {self.format} holds text: leave tokenized out")
+        if self.tokenized is not None and (self.fraction < 1 or self.max_bytes is not None):
+            raise ValueError("fraction and max_bytes choose files, but token ids may run on from one file to the next")
         return self
+
+    @model_serializer(mode="wrap")
+    def _without_what_is_not_used(self, handler: SerializerFunctionWrapHandler) -> dict[str, object]:
+        """Leave keys of other kinds of sources out, so that a pool's configuration does not change when there are new
+        kinds."""
+        unused = {"tokenized"} if self.tokenized is None else set()
+        unused |= {"split", "subset"} if self.format != "hub" else set()
+        return {key: value for key, value in handler(self).items() if key not in unused}
 
 
 class Filter(BaseModel):
@@ -92,14 +124,64 @@ class TokenizerChoice(_Model):
     mask: str | None = None
 
 
+class LocalExecutor(_Model):
+    """Tasks are processes of this machine."""
+
+    name: Literal["local"] = "local"
+
+
+class RayExecutor(_Model):
+    """Tasks are actors of a Ray cluster that is running already. address: as `ray.init` takes it; `auto`: RAY_ADDRESS,
+    or this machine's. mem_per_cpu_gb: GB to reserve. seconds: a task that takes longer is lost; null: no limit."""
+
+    name: Literal["ray"]
+    address: str = "auto"
+    cpus_per_task: int = Field(default=1, ge=1)
+    mem_per_cpu_gb: float = Field(default=2, ge=0)
+    seconds: int | None = Field(default=None, ge=1)
+
+
+class SlurmExecutor(_Model):
+    """Tasks are array jobs. partition, time (of one job, as sbatch takes it), mem_per_cpu_gb, qos, and `sbatch`, any
+    further options: as the cluster wants them. setup: shell lines before each task (`module load ...`).
+
+    tasks_per_job: how many tasks a job runs one after the other. max_array_size: jobs in one array; MaxArraySize of
+    the cluster's slurm.conf.
+    """
+
+    name: Literal["slurm"]
+    partition: str
+    time: str = "04:00:00"
+    cpus_per_task: int = Field(default=1, ge=1)
+    mem_per_cpu_gb: int = Field(default=2, ge=0)
+    qos: str | None = None
+    setup: str | None = None
+    sbatch: dict[str, str] = {}
+    tasks_per_job: int = Field(default=1, ge=1)
+    max_array_size: int = Field(default=1001, ge=1)
+
+
+def _named(value: Any) -> Any:
+    return {"name": value} if isinstance(value, str) else value
+
+
+Executor = Annotated[
+    Annotated[LocalExecutor | RayExecutor | SlurmExecutor, Field(discriminator="name")], BeforeValidator(_named)
+]
+"""A mapping with its `name`, or the name alone."""
+
+
 class Build(_Model):
     """A build: sources to one pool and its validation pool, at `<out>/pools/<name>` and `<out>/pools/<name>-val`.
 
-    tasks, workers: into how many tasks the work is cut and how many run at a time; neither changes a byte.
+    work: where intermediates lie while it is built, a path or URL that all tasks reach; beside the pool by default.
+    executor: where tasks run. tasks, workers: into how many tasks the work is cut and how many run at a time. None of
+    them changes a byte.
     """
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
     out: str = "artifacts"
+    work: str | None = None
     seed: int = Field(default=0, ge=0, lt=2**63)
     seq_len: int = Field(default=2048, ge=2, le=2**20)
     samples_per_shard: int | Literal["auto"] = "auto"
@@ -110,6 +192,7 @@ class Build(_Model):
     deduplicate: Deduplicate = Deduplicate()
     decontaminate: Decontaminate | None = None
     tokenizer: TokenizerChoice = TokenizerChoice()
+    executor: Executor = LocalExecutor()
     tasks: int = Field(default_factory=lambda: os.cpu_count() or 1, ge=1, le=100_000)
     workers: int = Field(default_factory=lambda: os.cpu_count() or 1, ge=1)
 
@@ -125,4 +208,4 @@ class Build(_Model):
 
     def identity(self) -> dict[str, object]:
         """Return what decides the pool's bytes: everything but where it goes and how the work is divided."""
-        return self.model_dump(mode="json", exclude={"out", "tasks", "workers"})
+        return self.model_dump(mode="json", exclude={"out", "work", "executor", "tasks", "workers"})

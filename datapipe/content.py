@@ -8,21 +8,10 @@ Documents with equal keys are exact duplicates. The pool holds its documents in 
 """
 
 import hashlib
-import unicodedata
 
+from ..shards.content import content_key, normalise
 
-def normalise(text: str) -> str:
-    """Return `text` in NFC, with `\\n` line ends, stripped of white space at both ends."""
-    if "\r" in text:
-        text = text.replace("\r\n", "\n").replace("\r", "\n")
-    if not text.isascii():
-        text = unicodedata.normalize("NFC", text)
-    return text.strip()
-
-
-def content_key(normalised: str) -> bytes:
-    """Return the 16-byte key of a normalised text."""
-    return hashlib.blake2b(normalised.encode(), digest_size=16).digest()
+__all__ = ["content_key", "normalise", "place", "raw_digest", "validation_order"]
 
 
 def raw_digest(text: str) -> int:

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from ..shards.errors import RequestError
 from ..shards.manifest import items_digest
-from .words import U64, Words, split_words, word_ngrams, words_as_text
+from .words import U64, Analyser, Words, split_words, word_ngrams
 
 _BITMAP_BITS = 27
 """A table of 2^27 bits answers most look-ups; 16 MiB stay in cache better than the sorted n-grams."""
@@ -93,6 +93,7 @@ class Decontaminator:
     def __init__(self, index: EvaluationIndex) -> None:
         self._index = index
         self._bitmap = index.bitmap()
+        self._analyser = Analyser()
 
     def find(self, texts: Sequence[str], words: Words) -> list[Hit]:
         """Return a Hit for each (document, item) pair, the first shared n-gram in each, in order of document and item.
@@ -111,7 +112,7 @@ class Decontaminator:
         hits: dict[tuple[int, int], Hit] = {}
         spelled: dict[int, list[str]] = {}
         for at, doc, lo, hi in zip(maybe[found], documents[found], left[found], right[found], strict=True):
-            tokens = spelled.setdefault(int(doc), words_as_text(texts[doc]))
+            tokens = spelled.setdefault(int(doc), self._analyser.spell(texts[doc]))
             first = int(at - starts[doc])
             ngram = tokens[first : first + self._index.n]
             for item in self._index.items[lo:hi].tolist():
@@ -124,7 +125,7 @@ class Decontaminator:
     def _confirmed(self, ngram: list[str], item: int) -> bool:
         n = len(ngram)
         for text in _item_texts(orjson.loads(self._index.raw[item])):
-            words = words_as_text(text)
+            words = self._analyser.spell(text)
             if any(words[i : i + n] == ngram for i in range(len(words) - n + 1)):
                 return True
         return False

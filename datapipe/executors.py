@@ -1,42 +1,279 @@
-"""Running a stage: datatrove's executors, kept quiet on the terminal (their logs lie in the build's work folder)."""
+"""Running a stage: datatrove's executors, on this machine, on a Ray cluster or on Slurm, with one behaviour.
+
+A stage is run to its end, tasks that are done already are left out, and what a task raised is raised here, whatever
+process or machine it happened on. All is kept quiet on the terminal: datatrove's logs lie in the build's work folder.
+"""
 
 import contextlib
+import copy
+import json
+import logging
 import os
+import shlex
 import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import multiprocess
 import multiprocess.forkserver
 import multiprocess.resource_tracker
+from datatrove.executor import ray as datatrove_ray
+from datatrove.executor.base import PipelineExecutor
 from datatrove.executor.local import LocalPipelineExecutor
+from datatrove.executor.ray import RayPipelineExecutor
+from datatrove.executor.slurm import SlurmPipelineExecutor
 from datatrove.utils.logging import logger
+from datatrove.utils.stats import PipelineStats
+
+from ..shards.errors import RequestError, WorkError
+from .config import LocalExecutor, RayExecutor, SlurmExecutor
+
+ENVIRONMENT = {"RAYON_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
+"""Loading libraries must not start a pool of threads in each of several processes."""
+
+HOPELESS = {
+    "BadConstraints",
+    "InvalidAccount",
+    "InvalidQOS",
+    "JobHeldAdmin",
+    "JobHeldUser",
+    "launch_failed_requeued_held",
+}
+"""Reasons for which Slurm keeps a job waiting until a person does something."""
 
 
-class _Executor(LocalPipelineExecutor):
-    """The local executor, silent on standard error: datatrove's lines are in its log files."""
+class _Quiet(PipelineExecutor):
+    """What all our executors share: tasks silent on standard error, and errors of any process kept for the caller."""
 
-    def _run_for_rank(self, rank: int, local_rank: int = 0, node_rank: int = -1) -> Any:
+    def _run_for_rank(self, rank: int, local_rank: int = 0, node_rank: int = -1) -> PipelineStats:
         with open(os.devnull, "w") as nowhere, contextlib.redirect_stderr(nowhere):
             try:
-                return super()._run_for_rank(rank, local_rank, node_rank)
+                # The base's, for Ray too: its own keeps logs in one folder of the machine for all builds.
+                return PipelineExecutor._run_for_rank(self, rank, local_rank, node_rank)
+            except Exception as error:
+                with self.logging_dir.open(f"errors/{rank:05d}.json", "w") as f:
+                    json.dump({"type": type(error).__name__, "message": str(error)}, f)
+                raise
             finally:
                 logger.remove()
 
 
-def run_stage(work: str, stage: str, pipeline: list[Any], tasks: int, workers: int) -> None:
+class _Local(_Quiet, LocalPipelineExecutor):
+    def run(self) -> None:
+        """Run the tasks that are not done; a single worker is this process, without datatrove's server of queues."""
+        if self.workers > 1:
+            _start_task_server()
+            super().run()
+            return
+        self.save_executor_as_json()
+        pipeline: list[Any] = self.pipeline  # type: ignore[has-type]
+        for rank in self.get_incomplete_ranks():
+            self.pipeline = copy.deepcopy(pipeline)
+            self._run_for_rank(rank)
+
+
+class _RankWorker(datatrove_ray.RankWorker):
+    """Runs tasks in the actor itself: in datatrove's pool of processes, one that is killed is waited for for ever."""
+
+    def run_for_rank(self, executor_ref: Any, ranks: list[int], node_ips: list[str], node_idx: int) -> PipelineStats:
+        os.environ["RAY_NODELIST"], os.environ["RAY_NODEID"] = ",".join(node_ips), str(node_idx)
+        for rank in ranks:
+            copy.deepcopy(executor_ref)._run_for_rank(rank)
+        return PipelineStats()
+
+
+class _Ray(_Quiet, RayPipelineExecutor):
+    def run(self) -> None:
+        """Run the tasks that are not done; those of lost workers are given to others, three times at most."""
+        theirs = datatrove_ray.RankWorker
+        datatrove_ray.RankWorker = _RankWorker
+        try:
+            super().run()
+        finally:
+            datatrove_ray.RankWorker = theirs
+
+
+class _Slurm(_Quiet, SlurmPipelineExecutor):
+    def launch_job(self) -> None:
+        """Submit the tasks that are not done and wait until they are, or Slurm knows of none of them any more."""
+        _slurm("scancel", "--name", self.job_name)  # of a build that was killed: their tasks are in this job again
+        try:
+            with _sbatch_errors():
+                super().launch_job()
+            if self.job_id != -1:
+                self._wait()
+        except BaseException:
+            _slurm("scancel", "--name", self.job_name)
+            raise
+
+    def launch_merge_stats(self) -> None:
+        """Submit nothing: no one reads the merged statistics, and after a failure the job would wait for ever."""
+
+    def _wait(self) -> None:
+        pause = 0.25
+        while self.get_incomplete_ranks(skip_completed=True):
+            self.logging_dir.invalidate_cache()
+            rows = _slurm("squeue", "--noheader", "--name", self.job_name, "--format", "%T %r")
+            if rows == []:
+                return
+            for state, _, reason in (row.partition(" ") for row in rows or ()):
+                if state == "PENDING" and reason.replace(" ", "_") in HOPELESS:
+                    raise WorkError(f"Slurm does not start job {self.job_id}: {reason} (see scontrol show job)")
+            time.sleep(pause)
+            pause = min(1.2 * pause, 5)
+
+
+@contextlib.contextmanager
+def _sbatch_errors() -> Iterator[None]:
+    """Raise RequestError with what sbatch prints when it refuses; else what it prints is dropped."""
+    with tempfile.TemporaryFile() as printed:
+        terminal = os.dup(2)
+        os.dup2(printed.fileno(), 2)
+        try:
+            yield
+        except subprocess.CalledProcessError:
+            printed.seek(0)
+            lines = printed.read().decode(errors="replace").splitlines() or ["it does not say why"]
+            raise RequestError(f"Slurm refuses the job: {lines[-1][:300]}") from None
+        finally:
+            os.dup2(terminal, 2)
+            os.close(terminal)
+
+
+def _slurm(*command: str) -> list[str] | None:
+    """Return the lines a Slurm command prints, None when it fails: its controller may be back a moment later."""
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+    except FileNotFoundError:
+        raise RequestError(
+            f"executor slurm needs the command {command[0]}: run on a machine that submits jobs"
+        ) from None
+    return done.stdout.splitlines() if done.returncode == 0 else None
+
+
+def run_stage(
+    work: str,
+    stage: str,
+    pipeline: list[Any],
+    tasks: int,
+    workers: int,
+    where: LocalExecutor | RayExecutor | SlurmExecutor,
+    raises: Sequence[type[WorkError]] = (),
+) -> None:
     """Run `pipeline` as `tasks` tasks, `workers` at a time; finished tasks of an interrupted run are not run again.
 
-    Raises what a task raised.
+    work: path or URL that all tasks reach. where: on which machines. Raises what a task raised where that is a
+    RequestError, a WorkError or one of `raises`, else WorkError.
     """
     logger.remove()
-    # Loading libraries must not start a pool of threads in each of several processes.
-    os.environ.setdefault("RAYON_NUM_THREADS", "1")
-    os.environ.setdefault("OMP_NUM_THREADS", "1")
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    _start_task_server()
-    folder = os.path.join(work, "logs", stage)
-    executor = _Executor(pipeline, tasks=tasks, workers=min(workers, tasks), logging_dir=folder)
-    executor.run()
+    os.environ.update({name: os.environ.get(name, value) for name, value in ENVIRONMENT.items()})
+    folder = f"{work}/logs/{stage}"
+    make: dict[str, Any] = {"local": _local, "ray": _ray, "slurm": _on_slurm}
+    executor = make[where.name](where, pipeline, tasks, min(workers, tasks), folder)
+    if executor.logging_dir.exists("errors"):
+        executor.logging_dir.rm("errors", recursive=True)
+    with _own_errors(executor, stage, raises):
+        executor.run()
+
+
+@contextlib.contextmanager
+def _own_errors(executor: PipelineExecutor, stage: str, raises: Sequence[type[WorkError]]) -> Iterator[None]:
+    """Raise the first error that a task left behind, or WorkError when tasks are missing without one."""
+    try:
+        yield
+    except (RequestError, WorkError):
+        raise
+    except Exception as error:
+        _raise_left(executor, stage, raises)
+        reason = " ".join(str(error).split())[:300]
+        raise WorkError(f"stage {stage} failed: {type(error).__name__}: {reason}") from error
+    executor.logging_dir.invalidate_cache()  # others wrote there
+    missing = executor.get_incomplete_ranks(skip_completed=True)
+    if missing:
+        _raise_left(executor, stage, raises)
+        raise WorkError(
+            f"{len(missing)} of {executor.world_size} tasks of stage {stage} were lost (killed, or out of time or "
+            "memory): run the same command again, it goes on with them"
+        )
+
+
+def _raise_left(executor: PipelineExecutor, stage: str, raises: Sequence[type[WorkError]]) -> None:
+    classes: list[type[Exception]] = [RequestError, WorkError, *raises]
+    known = {cls.__name__: cls for cls in classes}
+    executor.logging_dir.invalidate_cache()
+    for name in sorted(executor.logging_dir.list_files("errors")):
+        with executor.logging_dir.open(name) as f:
+            left = json.load(f)
+        if left["type"] in known:
+            raise known[left["type"]](left["message"])
+        rank, message = int(name.rpartition("/")[2].split(".")[0]), " ".join(left["message"].split())[:300]
+        log = executor.logging_dir.resolve_paths(f"logs/task_{rank:05d}.log")
+        raise WorkError(f"task {rank} of stage {stage} failed: {left['type']}: {message} (its log: {log})")
+
+
+def _local(where: Any, pipeline: list[Any], tasks: int, workers: int, folder: str) -> PipelineExecutor:
+    return _Local(pipeline, tasks=tasks, workers=workers, logging_dir=folder)
+
+
+def _ray(where: RayExecutor, pipeline: list[Any], tasks: int, workers: int, folder: str) -> PipelineExecutor:
+    try:
+        import ray
+    except ImportError:
+        raise RequestError("executor ray needs the package ray: install the extra 'ray'") from None
+    if not ray.is_initialized():
+        try:
+            host, _, port = where.address.rpartition(":")
+            if host and port.isdecimal() and "//" not in host:
+                socket.create_connection((host.strip("[]"), int(port)), timeout=10).close()  # Ray tries for minutes
+            ray.init(address=where.address, log_to_driver=False, logging_level=logging.ERROR)
+        except (OSError, ValueError) as error:
+            reason = " ".join(str(error).split())[:160]
+            raise RequestError(f"no Ray cluster at {where.address}: ray start --head makes one ({reason})") from None
+    return _Ray(
+        pipeline,
+        tasks=tasks,
+        workers=workers,
+        logging_dir=folder,
+        cpus_per_task=where.cpus_per_task,
+        mem_per_cpu_gb=where.mem_per_cpu_gb,
+        time=where.seconds,
+        ray_remote_kwargs={"runtime_env": {"env_vars": ENVIRONMENT}},
+    )
+
+
+def _on_slurm(where: SlurmExecutor, pipeline: list[Any], tasks: int, workers: int, folder: str) -> PipelineExecutor:
+    if "SLURM_ARRAY_TASK_ID" in os.environ:
+        raise RequestError("a build on Slurm is started outside of array jobs: from a login node, or a plain job")
+    # Tasks are started by datatrove's own command, which lies beside this Python.
+    here = f"export PATH={shlex.quote(os.path.dirname(sys.executable))}:$PATH"
+    return _Slurm(
+        pipeline,
+        tasks=tasks,
+        workers=workers,
+        logging_dir=folder,
+        job_name=_job_name(folder),
+        partition=where.partition,
+        time=where.time,
+        cpus_per_task=where.cpus_per_task,
+        mem_per_cpu_gb=where.mem_per_cpu_gb,
+        tasks_per_job=where.tasks_per_job,
+        max_array_size=where.max_array_size,
+        qos=where.qos,
+        sbatch_args=dict(where.sbatch),
+        env_command=f"{here}\n{where.setup}" if where.setup else here,
+        with_srun=False,  # a task is one process: the job's own step will do
+    )
+
+
+def _job_name(folder: str) -> str:
+    """Return a name that no other build's jobs have: the work folder's, which holds the request's digest."""
+    *_, work, _, stage = folder.split("/")
+    return f"epochal{work}-{stage}"
 
 
 def _start_task_server() -> None:

@@ -3,7 +3,6 @@
 import importlib.metadata
 import os
 import platform
-import shutil
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
@@ -13,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from ..shards import mds
+from ..shards import mds, storage
 from ..shards.artifact import INDEX_NAME, Artifact, Shard
 from ..shards.documents import DOCUMENTS_NAME
 from ..shards.errors import WorkError
@@ -23,7 +22,7 @@ from ..tokenize.tokenizer import Tokenizer
 from .cluster import REMOVED, TRAIN, VALIDATION, Clusters, Corpus, DuplicateCounts
 from .config import Build
 from .ingest import CONTAMINATED, REJECTED
-from .pack import PoolLayout, join_rows, read_written
+from .pack import ROWS_NAME, PoolLayout, join_rows, read_written
 from .report import write_report
 
 
@@ -139,7 +138,7 @@ def _histogram(values: NDArray[np.int64]) -> list[list[int]]:
 
 def versions(config: Build, tokenizer: Tokenizer) -> dict[str, str]:
     """Return the versions of what decides the bytes; for a `python` source those of all distributions it reads."""
-    names = ["epochal", "datatrove", "numpy", "rensa", tokenizer.engine_name]
+    names = ["epochal", "datatrove", "numpy", "regex", "rensa", "tokenizers", tokenizer.engine_name]
     found = {name: importlib.metadata.version(name) for name in names}
     if any(source.format == "python" for source in config.sources):
         found |= {d.metadata["Name"].lower(): d.version for d in importlib.metadata.distributions()}
@@ -154,12 +153,12 @@ def finish_pool(
     written = read_written(folder)
     if [shard.number for shard in written] != list(range(layout.n_shards)):
         raise WorkError(f"{folder} lacks shards that its tasks reported: remove {work} and build again")
-    n_documents = join_rows(folder, os.path.join(folder, DOCUMENTS_NAME), [s.name for s in config.sources])
+    n_documents = join_rows(folder, storage.join(folder, DOCUMENTS_NAME), [s.name for s in config.sources])
     entries = [
         mds.index_entry(mds.shard_name(s.number), s.samples, s.bytes, s.xxh64, layout.seq_len, layout.dtype)
         for s in written
     ]
-    _write(os.path.join(folder, INDEX_NAME), mds.dump_index(entries))
+    storage.write_atomic(storage.join(folder, INDEX_NAME), mds.dump_index(entries).encode(), flush=False)
     manifest = Manifest(
         kind="pool",
         name=name,
@@ -181,51 +180,48 @@ def finish_pool(
     if layout.code == TRAIN:
         _account_tables(work, folder)
         shards = tuple(
-            Shard(mds.shard_name(s.number), os.path.join(folder, mds.shard_name(s.number)), s.samples, s.bytes, s.xxh64)
+            Shard(mds.shard_name(s.number), storage.join(folder, mds.shard_name(s.number)), s.samples, s.bytes, s.xxh64)
             for s in written
         )
-        write_report(Artifact(folder, manifest, shards), os.path.join(folder, "report.html"))
-    shutil.rmtree(os.path.join(folder, "rows"))
+        write_report(Artifact(folder, manifest, shards), storage.join(folder, "report.html"))
     files = {mds.shard_name(s.number): FileInfo(bytes=s.bytes, xxh64=s.xxh64) for s in written}
-    files |= _hash_files(folder, set(files) | {MANIFEST_NAME})
-    _write(os.path.join(folder, MANIFEST_NAME), dump_manifest(manifest.model_copy(update={"files": files})))
-    _flush_to_disk(folder)
+    files |= _hash_files(folder, set(files) | {MANIFEST_NAME, ROWS_NAME})
+    whole = dump_manifest(manifest.model_copy(update={"files": files}))
+    storage.write_atomic(storage.join(folder, MANIFEST_NAME), whole.encode(), flush=False)
+    if not storage.is_url(folder):
+        _flush_to_disk(folder)
 
 
 def _account_tables(work: str, folder: str) -> None:
     """Put the tables of what was left out beside the pool: duplicates, rejects, contaminated."""
-    shutil.copyfile(os.path.join(work, "duplicates.parquet"), os.path.join(folder, "duplicates.parquet"))
+    with storage.publishing_file(storage.join(folder, "duplicates.parquet")) as partial:
+        storage.copy_file(storage.join(work, "duplicates.parquet"), partial)
     _join_tables(work, "rejects", REJECTED, folder)
     _join_tables(work, "contaminated", CONTAMINATED, folder)
 
 
 def _join_tables(work: str, name: str, schema: pa.Schema, folder: str) -> None:
     """Join the tasks' tables into one, sorted by all columns."""
-    parts = os.path.join(work, "parts")
-    paths = sorted(os.path.join(parts, n) for n in os.listdir(parts) if n.endswith(f"-{name}.parquet"))
-    table = pa.concat_tables([pq.read_table(path) for path in paths])
+    parts = storage.join(work, "parts")
+    paths = [storage.join(parts, n) for n in storage.names(parts) if n.endswith(f"-{name}.parquet")]
+    table = pa.concat_tables([pq.read_table(storage.open_read(path)) for path in paths])
     # Arrow sorts no fixed-size binary, which keys are.
     sortable = pa.schema([f.with_type(pa.binary()) if pa.types.is_fixed_size_binary(f.type) else f for f in schema])
     table = table.cast(sortable).sort_by([(column, "ascending") for column in schema.names]).cast(schema)
-    pq.write_table(table.combine_chunks(), os.path.join(folder, f"{name}.parquet"))
+    with storage.publishing_file(storage.join(folder, f"{name}.parquet")) as partial:
+        pq.write_table(table.combine_chunks(), partial)
 
 
 def _hash_files(folder: str, known: set[str]) -> dict[str, FileInfo]:
     found = {}
-    for name in sorted(set(os.listdir(folder)) - known):
-        path = os.path.join(folder, name)
+    for name in sorted(set(storage.names(folder)) - known):
+        path = storage.join(folder, name)
         if name.endswith(".partial"):
-            os.unlink(path)  # a killed task's unfinished shard
+            storage.remove(path)  # a killed task's unfinished shard
             continue
-        with open(path, "rb") as f:
-            data = f.read()
-        found[name] = FileInfo(bytes=len(data), xxh64=mds.xxh64(data))
+        size, xxh64 = storage.file_digest(path)
+        found[name] = FileInfo(bytes=size, xxh64=xxh64)
     return found
-
-
-def _write(path: str, text: str) -> None:
-    with open(path, "w", encoding="utf-8") as f:
-        f.write(text)
 
 
 def _flush_to_disk(folder: str) -> None:

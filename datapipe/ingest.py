@@ -17,16 +17,18 @@ from datatrove.data import Document
 from datatrove.pipeline.base import PipelineStep
 from numpy.typing import NDArray
 
+from ..shards import storage
 from ..shards.errors import WorkError
-from ..tokenize.parts import PartWriter, PendingDocument
-from ..tokenize.tokenizer import load_tokenizer
+from ..tokenize.parts import DOCUMENT, Batch, Documents, PartWriter
+from ..tokenize.tokenizer import Tokenizer
 from . import content
-from .config import NearDuplicates, TokenizerChoice
+from .config import NearDuplicates
 from .decontaminate import Decontaminator
 from .filters import removed_by
 from .progress import StageProgress
 from .readers import Intake
-from .words import Words, split_words, word_ngrams
+from .tokenized import given_ids
+from .words import Analyser, Words, windows, word_ngrams
 
 BATCH_CHARS = 1 << 22
 BATCH_DOCUMENTS = 2048
@@ -44,6 +46,9 @@ CONTAMINATED = pa.schema(
 )
 
 
+Encoded = NDArray[np.unsignedinteger]
+
+
 class EngineDiffersError(WorkError):
     """The fast engine encoded a document differently from the reference: the build falls back to the reference."""
 
@@ -55,8 +60,7 @@ class IngestSettings:
     work: str
     sources: tuple[str, ...]
     seed: int
-    tokenizer: TokenizerChoice
-    fast_engine: bool
+    tokenizer: Tokenizer
     dtype: str
     near: NearDuplicates | None
     index_path: str | None
@@ -87,11 +91,11 @@ class _Task:
     def __init__(self, settings: IngestSettings, intake: Intake, rank: int) -> None:
         s = self.settings = settings
         self.intake = intake
-        self.folder = os.path.join(s.work, "parts", f"part-{rank:05d}")
-        choice = s.tokenizer
-        self.tokenizer = load_tokenizer(choice.name, choice.eod, choice.pad, choice.mask, fast=s.fast_engine)
+        self.folder = storage.join(s.work, f"parts/part-{rank:05d}")
+        self.tokenizer = s.tokenizer
         buckets, hashes = (s.near.buckets, s.near.hashes) if s.near else (0, 0)
         self.writer = PartWriter(self.folder, s.dtype, s.partitions, buckets, hashes, s.run_bytes)
+        self.analyser = Analyser(self.tokenizer.encode_piece, np.uint16 if s.dtype == "uint16" else np.uint32)
         self.decontaminator = _load_decontaminator(s.index_path)
         self.counts = {"empty": 0, "contaminated": 0, "text_bytes": 0}
         self.by_source: dict[int, int] = {}
@@ -127,40 +131,41 @@ class _Task:
         if not texts:
             return
         keys = [content.content_key(text) for text in texts]
-        words = split_words(texts) if self.settings.near or self.decontaminator else None
-        clean = self._without_contaminated(batch, texts, keys, words)
-        signatures = _sign(words, self.settings.near) if words and self.settings.near else [None] * len(texts)
-        encoded = self._encode([texts[i] for i in clean], [keys[i] for i in clean])
-        for i, ids in zip(clean, encoded, strict=True):
-            self._add(batch[i], texts[i], keys[i], ids, signatures[i])
+        analysed = self.analyser.analyse(texts)
+        encoded = self._encode(batch, texts, keys, analysed.ids)
+        records = self._records(batch, texts, keys)
+        records["tokens"] = [len(ids) + 1 for ids in encoded]
+        signatures, records["signed"] = _sign(analysed.words, self.settings.near)
+        clean = self._without_contaminated(batch, texts, keys, analysed.words)
+        end = np.array([self.tokenizer.info.eod], self.settings.dtype)
+        tokens = np.concatenate([end[:0], *(part for i in clean for part in (encoded[i], end))])
+        ids = [(batch[i].id or keys[i].hex()).encode() for i in clean]
+        records = records[clean]
+        records["id_bytes"] = [len(identifier) for identifier in ids]
+        self.writer.add(Batch(records, ids, tokens.astype(self.settings.dtype, copy=False), signatures[clean]))
+        self.counts["text_bytes"] += int(records["text_bytes"].sum())
+        for source, n in enumerate(np.bincount(records["source"]).tolist()):
+            if n:
+                self.by_source[source] = self.by_source.get(source, 0) + n
 
-    def _add(
-        self, document: Document, text: str, key: bytes, ids: NDArray[np.uint32], signature: NDArray[np.uint32] | None
-    ) -> None:
-        size, source = len(text.encode()), document.metadata["_source"]
-        place = content.place(key, self.settings.seed)
-        record = (
-            int.from_bytes(place[:8], "big"),
-            int.from_bytes(place[8:], "big"),
-            int.from_bytes(key[:8], "big"),
-            int.from_bytes(key[8:], "big"),
-            content.raw_digest(document.text),
-            content.validation_order(key, self.settings.seed),
-            size,
-            source,
-            int(signature is not None),
-        )
-        with_end = np.append(ids, np.uint32(self.tokenizer.info.eod)).astype(self.settings.dtype)
-        identifier = (document.id or key.hex()).encode()
-        self.writer.add(PendingDocument(record, identifier, with_end, signature))
-        self.counts["text_bytes"] += size
-        self.by_source[source] = self.by_source.get(source, 0) + 1
+    def _records(self, batch: list[Document], texts: list[str], keys: list[bytes]) -> Documents:
+        """Return a DOCUMENT for each document with what its text, key and source decide."""
+        seed = self.settings.seed
+        records = np.zeros(len(batch), DOCUMENT)
+        places = np.frombuffer(b"".join([content.place(key, seed) for key in keys]), ">u8").reshape(-1, 2)
+        records["place_hi"], records["place_lo"] = places.T
+        records["key_hi"], records["key_lo"] = np.frombuffer(b"".join(keys), ">u8").reshape(-1, 2).T
+        records["raw"] = [content.raw_digest(document.text) for document in batch]
+        records["drawn"] = [content.validation_order(key, seed) for key in keys]
+        records["text_bytes"] = [len(text) if text.isascii() else len(text.encode()) for text in texts]
+        records["source"] = [document.metadata["_source"] for document in batch]
+        return records
 
     def _without_contaminated(
-        self, batch: list[Document], texts: list[str], keys: list[bytes], words: Words | None
+        self, batch: list[Document], texts: list[str], keys: list[bytes], words: Words
     ) -> list[int]:
         """Return the places in the batch of the documents that share no n-gram with an evaluation item."""
-        if self.decontaminator is None or words is None:
+        if self.decontaminator is None:
             return list(range(len(texts)))
         hits = self.decontaminator.find(texts, words)
         for hit in hits:
@@ -171,12 +176,19 @@ class _Task:
         self.counts["contaminated"] += len(dropped)
         return [i for i in range(len(texts)) if i not in dropped]
 
-    def _encode(self, texts: list[str], keys: list[bytes]) -> list[NDArray[np.uint32]]:
-        """Encode the texts; a sample chosen by key is encoded by the reference too and must come out equal."""
-        sample = [text for text, key in zip(texts, keys, strict=True) if key[0] == 0 and len(text) < 1 << 20]
-        if self.tokenizer.differs_on(sample) is not None:
+    def _encode(
+        self, batch: list[Document], texts: list[str], keys: list[bytes], analysed: list[Encoded] | None
+    ) -> list[Encoded]:
+        """Return each document's ids: those it came with, or those of its text, as analysed or encoded here. A sample
+        of the latter, chosen by key, is encoded by the reference too and must come out equal."""
+        given = [given_ids(document) for document in batch]
+        fresh = [i for i, ids in enumerate(given) if ids is None]
+        found = [analysed[i] for i in fresh] if analysed else self.tokenizer.encode([texts[i] for i in fresh])
+        pairs = [(texts[i], ids) for i, ids in zip(fresh, found, strict=True) if _is_sample(texts[i], keys[i])]
+        if self.tokenizer.first_difference([text for text, _ in pairs], [ids for _, ids in pairs]) is not None:
             raise EngineDiffersError(f"engine {self.tokenizer.engine_name} differs from the reference on a document")
-        return self.tokenizer.encode(texts)
+        new = iter(found)
+        return [next(new) if ids is None else ids for ids in given]
 
     def _write_rejects(self) -> None:
         for source, file, row, reason in self.intake.rejects:
@@ -190,10 +202,10 @@ class TableWriter:
     GROUP = 20_000
 
     def __init__(self, path: str, schema: pa.Schema) -> None:
-        self._path, self._partial, self._schema = path, f"{path}.{os.getpid()}.partial", schema
+        self._schema = schema
         self._rows: list[tuple[object, ...]] = []
-        os.makedirs(os.path.dirname(path), exist_ok=True)
-        self._writer = pq.ParquetWriter(self._partial, schema)
+        self._publishing = storage.publishing_file(path)
+        self._writer = pq.ParquetWriter(self._publishing.__enter__(), schema)
 
     def add(self, row: tuple[object, ...]) -> None:
         """Add a row, its values in the order of the schema."""
@@ -211,7 +223,12 @@ class TableWriter:
         """Write what is left and publish the file."""
         self._flush()
         self._writer.close()
-        os.replace(self._partial, self._path)
+        self._publishing.__exit__(None, None, None)
+
+
+def _is_sample(text: str, key: bytes) -> bool:
+    """Return whether a document's encoding is to be compared: one in 256, not the longest."""
+    return key[0] == 0 and len(text) < 1 << 20
 
 
 def _batches(documents: Any) -> Iterator[list[Document]]:
@@ -228,19 +245,29 @@ def _batches(documents: Any) -> Iterator[list[Document]]:
         yield batch
 
 
-def _sign(words: Words, near: NearDuplicates) -> list[NDArray[np.uint32] | None]:
-    """Return each text's MinHash signature over its word n-grams, uint32 (buckets * hashes,); None without n-gram."""
+def _sign(words: Words, near: NearDuplicates | None) -> tuple[NDArray[np.uint32], NDArray[np.bool_]]:
+    """Return the texts' MinHash signatures over their word n-grams, uint32 (n_texts, buckets * hashes), and whether
+    each has one: not a text without n-gram, and none when near-duplicates are not wanted."""
     from rensa import RMinHash
 
-    hashes, starts = word_ngrams(words, near.ngram)
+    n_texts = len(words.starts) - 1
+    if near is None:
+        return np.zeros((n_texts, 0), np.uint32), np.zeros(n_texts, np.bool_)
     size = near.buckets * near.hashes
-    matrix = RMinHash.digest_matrix_from_flat_token_hashes(hashes, starts.astype(np.uint64), size, near.seed)
-    rows = np.array(matrix.to_rows(), np.uint32).reshape(-1, size)
-    return [row if n else None for row, n in zip(rows, np.diff(starts), strict=True)]
+    signatures = np.full((n_texts, size), np.iinfo(np.uint32).max, np.uint32)
+    signed = np.zeros(n_texts, np.bool_)
+    for window, texts in windows(words, near.ngram):
+        hashes, starts = word_ngrams(window, near.ngram)
+        matrix = RMinHash.digest_matrix_from_flat_token_hashes(hashes, starts.astype(np.uint64), size, near.seed)
+        has = np.diff(starts) > 0
+        rows = np.array(matrix.to_rows(), np.uint32).reshape(-1, size)[has]
+        signatures[texts[has]] = np.minimum(signatures[texts[has]], rows)  # a window holds a text once
+        signed[texts[has]] = True
+    signatures[~signed] = 0
+    return signatures, signed
 
 
 def _load_decontaminator(path: str | None) -> Decontaminator | None:
     if path is None:
         return None
-    with open(path, "rb") as f:
-        return Decontaminator(pickle.load(f))
+    return Decontaminator(pickle.loads(storage.read_bytes(path)))

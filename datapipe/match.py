@@ -4,7 +4,6 @@ duplicates), sorts its values and links neighbours that are equal: time n log n 
 Documents are numbered across parts in order of part and row; the numbers mean nothing outside a build.
 """
 
-import os
 from collections.abc import Iterator
 from typing import Any
 
@@ -12,6 +11,7 @@ import numpy as np
 from datatrove.pipeline.base import PipelineStep
 from numpy.typing import NDArray
 
+from ..shards import storage
 from ..shards.keys import mix64
 from ..tokenize.parts import Part
 
@@ -19,17 +19,21 @@ Edges = NDArray[np.int64]
 """Shape (n, 2): numbers of two documents that are duplicates of each other."""
 
 
+KEPT_PARTS = 100
+"""Of more parts than this the maps are not kept open."""
+
+
 def open_parts(work: str) -> list[Part]:
     """Return the parts of a build in order of rank."""
-    folder = os.path.join(work, "parts")
-    names = sorted(n for n in os.listdir(folder) if n.startswith("part-") and "." not in n)
-    return [Part(os.path.join(folder, n)) for n in names if os.path.isdir(os.path.join(folder, n))]
+    folder = storage.join(work, "parts")
+    names = [n for n in storage.names(folder) if n.startswith("part-") and "." not in n]
+    return [Part(storage.join(folder, n), len(names) <= KEPT_PARTS) for n in names]
 
 
 def exact_edges(parts: list[Part]) -> Edges:
     """Link documents whose keys are equal."""
-    hi = np.concatenate([np.asarray(p.documents["key_hi"]) for p in parts])
-    lo = np.concatenate([np.asarray(p.documents["key_lo"]) for p in parts])
+    hi = np.concatenate([p.column("key_hi") for p in parts])
+    lo = np.concatenate([p.column("key_lo") for p in parts])
     order = np.lexsort((lo, hi))
     same = (hi[order[1:]] == hi[order[:-1]]) & (lo[order[1:]] == lo[order[:-1]])
     return _linked(order, same)
@@ -62,23 +66,21 @@ def _fold(hashes: NDArray[np.uint32]) -> NDArray[np.uint64]:
 
 
 class Match(PipelineStep):
-    """Task 0 links exact duplicates, task 1 + b links those that agree in bucket b."""
+    """Shares `count` comparisons out among tasks: 0 links exact duplicates, 1 + b those that agree in bucket b."""
 
     name = "Match"
     type = "epochal"
 
-    def __init__(self, work: str) -> None:
+    def __init__(self, work: str, count: int) -> None:
         super().__init__()
-        self.work = work
+        self.work, self.count = work, count
 
     def run(self, data: Any = None, rank: int = 0, world_size: int = 1) -> Iterator[Any]:
-        """Write `edges/<rank>.npy`. Yields nothing."""
+        """Write `edges/<number>.npy` for every world_size-th comparison. Yields nothing."""
         parts = open_parts(self.work)
-        edges = exact_edges(parts) if rank == 0 else bucket_edges(parts, rank - 1)
-        folder = os.path.join(self.work, "edges")
-        os.makedirs(folder, exist_ok=True)
-        partial = os.path.join(folder, f"{rank:05d}.{os.getpid()}.partial")
-        with open(partial, "wb") as f:
-            np.save(f, edges)
-        os.replace(partial, os.path.join(folder, f"{rank:05d}.npy"))
+        for number in range(rank, self.count, world_size):
+            edges = exact_edges(parts) if number == 0 else bucket_edges(parts, number - 1)
+            path = storage.join(self.work, f"edges/{number:05d}.npy")
+            with storage.publishing_file(path) as partial, open(partial, "wb") as f:
+                np.save(f, edges)
         yield from ()

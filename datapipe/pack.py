@@ -7,7 +7,6 @@ task starts and ends on a shard's edge and reads whatever partitions its shards 
 
 import contextlib
 import json
-import os
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -18,11 +17,14 @@ import pyarrow.parquet as pq
 from datatrove.pipeline.base import PipelineStep
 from numpy.typing import NDArray
 
-from ..shards import mds
+from ..shards import mds, storage
 from ..shards.documents import ROW_GROUP, SCHEMA
-from ..tokenize.parts import Documents, Part
+from ..tokenize.parts import Documents, Part, read_spans
 from .match import open_parts
 from .progress import StageProgress
+
+ROWS_NAME = "rows"
+"""Where in a pool's folder its tasks leave rows and lists of shards until it is finished."""
 
 
 @dataclass(frozen=True)
@@ -85,12 +87,11 @@ class Pack(PipelineStep):
     def run(self, data: Any = None, rank: int = 0, world_size: int = 1) -> Iterator[Any]:
         """Write shards and rows. Yields nothing."""
         parts = open_parts(self.work)
-        fates = np.load(os.path.join(self.work, "fates.npy"), mmap_mode="r")
         progress = StageProgress(self.work, "pack", rank)
         done = 0
         for layout in self.layouts:
             first, last = (layout.n_shards * r // world_size for r in (rank, rank + 1))
-            share = _Share(layout, parts, fates, first, last)
+            share = _Share(layout, parts, self.work, first, last)
             written = []
             with _rows_writer(layout.folder, rank) as rows:
                 for number, samples in share.shards(rows, self.sources):
@@ -104,9 +105,11 @@ class Pack(PipelineStep):
 class _Share:
     """A task's share of one pool: shards [first, last)."""
 
-    def __init__(self, layout: PoolLayout, parts: list[Part], fates: NDArray[np.uint8], first: int, last: int) -> None:
-        self.layout, self.parts, self.fates, self.first, self.last = layout, parts, fates, first, last
-        self.base = np.cumsum([0] + [p.n_documents for p in parts])
+    def __init__(self, layout: PoolLayout, parts: list[Part], work: str, first: int, last: int) -> None:
+        self.layout, self.first, self.last = layout, first, last
+        self.fates = Fates(work)
+        base = np.cumsum([0] + [p.n_documents for p in parts]).tolist()
+        self.runs = [(part, run, base[i] + run.first) for i, part in enumerate(parts) for run in part.runs]
         per_shard = layout.samples_per_shard * layout.seq_len
         self.start = first * per_shard
         self.stop = min(last * per_shard, layout.n_tokens)
@@ -145,21 +148,34 @@ class _Share:
                 yield tokens[max(0, self.start - starts[0]) : self.stop - starts[0]]
 
     def _documents(self, partition: int) -> tuple[NDArray[np.int64], Documents]:
-        """Return (part, record) of each of the pool's documents in a partition, in canonical order."""
-        owners, found = [], []
-        for i, part in enumerate(self.parts):
-            for run in part.runs:
-                first, stop = run.first + run.cuts[partition], run.first + run.cuts[partition + 1]
-                fates = self.fates[self.base[i] + first : self.base[i] + stop]
-                found.append(part.documents[first:stop][fates == self.layout.code])
-                owners.append(np.full(len(found[-1]), i))
+        """Return (run, record) of each of the pool's documents in a partition, in canonical order."""
+        cuts = [run.cuts[partition : partition + 2] for _, run, _ in self.runs]
+        fates = self.fates.read([(base + a, base + b) for (_, _, base), (a, b) in zip(self.runs, cuts, strict=True)])
+        spans = [(part, run.first + a, run.first + b) for (part, run, _), (a, b) in zip(self.runs, cuts, strict=True)]
+        found = [d[f == self.layout.code] for d, f in zip(read_spans("documents", spans), fates, strict=True)]
         records = np.concatenate(found)
+        owners = np.repeat(np.arange(len(found)), [len(some) for some in found])
         order = np.lexsort((records["place_lo"], records["place_hi"]))
-        return np.concatenate(owners)[order], records[order]
+        return owners[order], records[order]
+
+    def _cut_out(
+        self, name: str, owner: NDArray[np.int64], starts: NDArray[np.uint64], lengths: NDArray[Any]
+    ) -> list[NDArray[Any]]:
+        """Return each document's piece of `<name>.bin`. The documents of a run's partition lie side by side there, so
+        that one range of each run holds all that is needed."""
+        lo = np.full(len(self.runs), np.iinfo(np.int64).max)
+        hi = np.zeros(len(self.runs), np.int64)
+        begin = starts.astype(np.int64)
+        np.minimum.at(lo, owner, begin)
+        np.maximum.at(hi, owner, begin + lengths)
+        lo = np.minimum(lo, hi)
+        spans = [(part, a, b) for (part, _, _), a, b in zip(self.runs, lo.tolist(), hi.tolist(), strict=True)]
+        found = read_spans(name, spans)
+        pieces = zip(owner.tolist(), (begin - lo[owner]).tolist(), lengths.tolist(), strict=True)
+        return [found[o][start : start + n] for o, start, n in pieces]
 
     def _tokens(self, owner: NDArray[np.int64], records: Documents) -> NDArray[Any]:
-        spans = zip(owner.tolist(), records["token_start"].tolist(), records["tokens"].tolist(), strict=True)
-        return np.concatenate([self.parts[o].tokens[start : start + n] for o, start, n in spans])
+        return np.concatenate(self._cut_out("tokens", owner, records["token_start"], records["tokens"]))
 
     def _write_rows(
         self,
@@ -170,10 +186,10 @@ class _Share:
         starts: NDArray[np.int64],
     ) -> None:
         keys = np.stack([records["key_hi"], records["key_lo"]], axis=1).astype(">u8").tobytes()
-        spans = zip(owner.tolist(), records["id_start"].tolist(), records["id_bytes"].tolist(), strict=True)
+        ids = self._cut_out("ids", owner, records["id_start"], records["id_bytes"])
         columns = [
             pa.array([keys[i : i + 16] for i in range(0, len(keys), 16)], pa.binary(16)),
-            pa.array([self.parts[o].id_at(start, n) for o, start, n in spans], pa.string()),
+            pa.array([identifier.tobytes().decode() for identifier in ids], pa.string()),
             pa.DictionaryArray.from_arrays(pa.array(records["source"].astype(np.int32)), sources),
             pa.array(starts),
             pa.array(records["tokens"].astype(np.int64)),
@@ -181,42 +197,53 @@ class _Share:
         rows.write_table(pa.Table.from_arrays(columns, schema=SCHEMA))
 
 
+class Fates:
+    """What becomes of every document, a byte each, in order of number, at `<work>/fates.bin`."""
+
+    def __init__(self, work: str) -> None:
+        self._path = storage.join(work, "fates.bin")
+        remote = storage.is_url(work)
+        self._map = None if remote else np.asarray(np.memmap(self._path, np.uint8, "r"))
+
+    def read(self, spans: list[tuple[int, int]]) -> list[NDArray[np.uint8]]:
+        """Return the fates of documents `start` to `stop` for each (start, stop)."""
+        if self._map is not None:
+            return [self._map[start:stop] for start, stop in spans]
+        found = storage.read_ranges([(self._path, start, stop) for start, stop in spans])
+        return [np.frombuffer(data, np.uint8) for data in found]
+
+
+def write_fates(work: str, fates: NDArray[np.uint8]) -> None:
+    """Write what `Fates` reads."""
+    with storage.publishing_file(storage.join(work, "fates.bin")) as partial, open(partial, "wb") as f:
+        f.write(fates.data)
+
+
 @contextlib.contextmanager
 def _rows_writer(folder: str, rank: int) -> Iterator[pq.ParquetWriter]:
     """Yield a Parquet writer for one task's rows; the file is published when the body succeeds."""
-    os.makedirs(os.path.join(folder, "rows"), exist_ok=True)
-    path = os.path.join(folder, "rows", f"{rank:05d}.parquet")
-    partial = f"{path}.{os.getpid()}.partial"
-    with pq.ParquetWriter(partial, SCHEMA) as writer:
+    path = storage.join(folder, f"{ROWS_NAME}/{rank:05d}.parquet")
+    with storage.publishing_file(path) as partial, pq.ParquetWriter(partial, SCHEMA) as writer:
         yield writer
-    os.replace(partial, path)
 
 
 def _write_shard(layout: PoolLayout, number: int, samples: mds.Samples) -> WrittenShard:
     data = mds.encode_shard(samples)
-    path = os.path.join(layout.folder, mds.shard_name(number))
-    partial = f"{path}.{os.getpid()}.partial"
-    with open(partial, "wb") as f:
-        f.write(data)
-    os.replace(partial, path)
+    storage.write_atomic(storage.join(layout.folder, mds.shard_name(number)), data, flush=False)
     return WrittenShard(number, len(samples), len(data), mds.xxh64(data))
 
 
 def _publish_list(folder: str, rank: int, written: list[WrittenShard]) -> None:
-    path = os.path.join(folder, "rows", f"{rank:05d}.json")
-    partial = f"{path}.{os.getpid()}.partial"
-    with open(partial, "w") as f:
-        json.dump([asdict(shard) for shard in written], f)
-    os.replace(partial, path)
+    text = json.dumps([asdict(shard) for shard in written])
+    storage.write_atomic(storage.join(folder, f"{ROWS_NAME}/{rank:05d}.json"), text.encode(), flush=False)
 
 
 def read_written(folder: str) -> list[WrittenShard]:
     """Return all shards that the tasks wrote, in order."""
-    rows = os.path.join(folder, "rows")
+    rows = storage.join(folder, ROWS_NAME)
     written = []
-    for name in sorted(n for n in os.listdir(rows) if n.endswith(".json")):
-        with open(os.path.join(rows, name)) as f:
-            written += [WrittenShard(**shard) for shard in json.load(f)]
+    for name in (n for n in storage.names(rows) if n.endswith(".json")):
+        written += [WrittenShard(**shard) for shard in json.loads(storage.read_bytes(storage.join(rows, name)))]
     return sorted(written, key=lambda shard: shard.number)
 
 
@@ -225,13 +252,13 @@ def join_rows(folder: str, path: str, sources: list[str]) -> int:
 
     Returns the number of rows.
     """
-    rows_folder = os.path.join(folder, "rows")
-    names = sorted(n for n in os.listdir(rows_folder) if n.endswith(".parquet"))
+    rows_folder = storage.join(folder, ROWS_NAME)
+    names = [n for n in storage.names(rows_folder) if n.endswith(".parquet")]
     waiting: list[pa.RecordBatch] = []
     n_waiting = total = 0
-    with pq.ParquetWriter(path, SCHEMA, compression="zstd") as writer:
+    with storage.publishing_file(path) as partial, pq.ParquetWriter(partial, SCHEMA, compression="zstd") as writer:
         for name in names:
-            for batch in pq.ParquetFile(os.path.join(rows_folder, name)).iter_batches(ROW_GROUP):
+            for batch in pq.ParquetFile(storage.open_read(storage.join(rows_folder, name))).iter_batches(ROW_GROUP):
                 waiting.append(batch)
                 n_waiting += batch.num_rows
                 total += batch.num_rows

@@ -6,36 +6,39 @@ import threading
 import time
 from collections.abc import Iterator
 
+from ..shards import storage
 from ..shards.progress import Progress
 
 
 class StageProgress:
-    """A task's side: `report` how many units are done; written at most four times a second."""
+    """A task's side: `report` how many units are done; written at most four times a second, to a URL every 10 s."""
 
     def __init__(self, work: str, stage: str, rank: int) -> None:
-        folder = os.path.join(work, "progress", stage)
-        os.makedirs(folder, exist_ok=True)
-        self._path = os.path.join(folder, f"{rank:05d}")
+        self._path = storage.join(work, f"progress/{stage}/{rank:05d}")
+        self._pause = 10.0 if storage.is_url(work) else 0.25
+        if not storage.is_url(work):
+            os.makedirs(os.path.dirname(self._path), exist_ok=True)
         self._last = 0.0
 
     def report(self, done: int) -> None:
         """Say that this task has done `done` units in all."""
         now = time.monotonic()
-        if now - self._last >= 0.25:
+        if now - self._last >= self._pause:
             self._last = now
-            with open(self._path, "w") as f:
-                f.write(str(done))
+            with storage.open_write(self._path) as f:
+                f.write(str(done).encode())
 
 
 @contextlib.contextmanager
 def watch(work: str, stage: str, total: int, unit: str, quiet: bool) -> Iterator[None]:
     """Show the progress of `stage` while the body runs: the sum of what its tasks report, `total` at the end."""
-    folder = os.path.join(work, "progress", stage)
+    folder = storage.join(work, f"progress/{stage}")
+    pause = 10.0 if storage.is_url(work) else 0.2
     stop = threading.Event()
     with Progress(stage, total, unit, quiet=quiet) as progress:
 
         def poll() -> None:
-            while not stop.wait(0.2):
+            while not stop.wait(pause):
                 progress.update(min(_sum(folder), total))
 
         thread = threading.Thread(target=poll, daemon=True)
@@ -51,7 +54,7 @@ def watch(work: str, stage: str, total: int, unit: str, quiet: bool) -> Iterator
 def _sum(folder: str) -> int:
     total = 0
     with contextlib.suppress(OSError):
-        for name in os.listdir(folder):
-            with contextlib.suppress(OSError, ValueError), open(os.path.join(folder, name)) as f:
-                total += int(f.read())
+        for name in storage.names(folder):
+            with contextlib.suppress(OSError, ValueError):
+                total += int(storage.read_bytes(storage.join(folder, name)))
     return total

@@ -4,6 +4,7 @@ silent skip, and what a reader yields does not depend on how many tasks there ar
 
 import hashlib
 import io
+import itertools
 import os
 import sysconfig
 from collections.abc import Iterator
@@ -18,16 +19,20 @@ from fsspec.compression import compr
 from fsspec.utils import infer_compression
 
 from ..shards.errors import RequestError
-from .config import Source
+from .config import Source, TokenizerChoice
 
 
 @dataclass(frozen=True)
 class InputFile:
-    """One file to read: `path` relative to its listing's root, `name` as it appears in ids and rejects."""
+    """One file to read: `path` relative to its listing's root, `name` as it appears in ids and rejects.
+
+    start: where the part that is meant begins, for files that are divided (in bytes; documents for Megatron-LM's).
+    """
 
     path: str
     name: str
     size: int
+    start: int = 0
 
 
 @dataclass(frozen=True)
@@ -56,10 +61,16 @@ class Intake:
 
 def list_source(number: int, source: Source) -> list[Listing]:
     """Return the listings of a source. Raises RequestError when it has no file."""
-    if source.format == "python":
+    if source.tokenized is not None:
+        from .tokenized import list_tokenized
+
+        listings = [list_tokenized(number, source)]
+    elif source.format == "hub":
+        listings = [Listing(number, str(source.path), [InputFile(str(source.path), str(source.path), 0)])]
+    elif source.format == "python":
         listings = [_python_listing(number, label, root) for label, root in _python_roots()]
     else:
-        listings = [_listing(number, source)]
+        listings = [list_files(number, source)]
     chosen = [Listing(item.source, item.root, [f for f in item.files if _chosen(f, source)]) for item in listings]
     if not any(item.files for item in chosen):
         raise RequestError(f"source '{source.name}': no file at {source.path or 'this Python'} (or none is chosen)")
@@ -73,7 +84,8 @@ def _chosen(file: InputFile, source: Source) -> bool:
     return draw < source.fraction * 2**64
 
 
-def _listing(number: int, source: Source) -> Listing:
+def list_files(number: int, source: Source) -> Listing:
+    """Return the files at a source's path. Raises RequestError when there is none."""
     assert source.path is not None
     try:
         fs, path = fsspec.core.url_to_fs(os.path.expanduser(source.path))
@@ -267,8 +279,54 @@ class TextReader(_Reader):
         self.intake.bytes_read += file.size
 
 
-def make_reader(listing: Listing, source: Source, intake: Intake, all_columns: bool) -> _Reader:
+class HubReader(_Reader):
+    """Reads a data set by its name, through datatrove's reader: every world_size-th row for each rank."""
+
+    name = "hub"
+
+    def run(self, data: Any = None, rank: int = 0, world_size: int = 1) -> Iterator[Document]:
+        """Yield earlier readers' documents, then this rank's rows; see `_Reader.run`."""
+        from datatrove.pipeline.readers import HuggingFaceDatasetReader
+
+        if data:
+            yield from data
+        file, source = self._listing.files[0], self._source
+        if source.limit is not None:
+            if rank != self._listing.source % world_size:
+                return
+            rank, world_size = 0, 1
+        taken: list[Document] = []
+        seen = itertools.count()
+
+        def account(reader: Any, fields: dict[str, Any], path: str, number: str) -> dict[str, Any]:
+            """Do what `_documents` does; datatrove skips the row that we answer with nothing."""
+            row = rank + next(seen) * world_size
+            self.intake.rows[self._listing.source] = self.intake.rows.get(self._listing.source, 0) + 1
+            document = self._document(fields, file)
+            if isinstance(document, str):
+                self.intake.reject(self._listing.source, file.name, row, document)
+                return {"text": ""}
+            taken.append(document)
+            return {"text": document.text, "id": document.id}
+
+        options = {"split": source.split} | ({"name": source.subset} if source.subset else {})
+        reader = HuggingFaceDatasetReader(str(source.path), options, limit=source.limit or -1, adapter=account)
+        for _ in reader.run(rank=rank, world_size=world_size):
+            yield from taken
+            taken.clear()
+        yield from taken
+
+
+def make_reader(
+    listing: Listing, source: Source, intake: Intake, all_columns: bool, tokenizer: TokenizerChoice
+) -> _Reader:
     """Return the pipeline step that reads `listing`."""
+    if source.tokenized is not None:
+        from .tokenized import TokenizedReader
+
+        return TokenizedReader(listing, source, intake, tokenizer)
+    if source.format == "hub":
+        return HubReader(listing, source, intake)
     if source.format == "parquet":
         return ParquetReader(listing, source, intake, all_columns)
     return (JsonlReader if source.format == "jsonl" else TextReader)(listing, source, intake)

@@ -1,23 +1,27 @@
 """The report of a pool: one self-contained HTML page of what became of every row that was read.
 
-A section is a function from the pool to HTML, listed in SECTIONS. Whatever comes from data passes through `_text`: a
-cell is escaped unless it is `Html`. Equal pools give equal bytes: no time, no path of this machine, every order is
-explicit.
+A section is a function from the pool to HTML, listed in SECTIONS; `shards/page.py` has the look of it. Equal pools
+give equal bytes: no time, no path of this machine, every order is explicit.
 """
 
 import heapq
-import html
 import itertools
-import os
 import shlex
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import pyarrow.parquet as pq
 
+from ..shards import storage
 from ..shards.artifact import Artifact
 from ..shards.carve import capacity
+from ..shards.page import Bar, Cell, Html, Number, definitions, document
+from ..shards.page import code as _code
+from ..shards.page import count as _count
+from ..shards.page import paragraph as _p
+from ..shards.page import shown as _shown
+from ..shards.page import table as _table
+from ..shards.page import text as _text
 from ..shards.units import format_bytes, format_count, parse_count
 
 FIRST_ROWS = 20
@@ -25,73 +29,25 @@ FIRST_ROWS = 20
 
 LARGEST_CLUSTERS = 5
 IDS_PER_CLUSTER = 3
-LONGEST_TEXT = 160
 REPLICATES = (1, 2, 4, 8)
 SMALLEST_SUBSET = 500_000
 
 
-class Html(str):
-    """Text that is HTML already."""
-
-
-class Number(Html):
-    """HTML that is set as numbers are: to the right."""
-
-
-@dataclass(frozen=True)
-class Bar:
-    """A cell with a number and a bar from `start` to `start + length`, both as shares of the track."""
-
-    text: str
-    start: float
-    length: float
-    title: str
-    kind: str = "stays"
-
-
-Cell = str | int | Bar
-"""Html as it is, other text escaped, integers with separators."""
-
-
 def write_report(pool: Artifact, path: str) -> None:
-    """Write the page for `pool`, whose tables lie in its folder, to the file `path`."""
-    with open(path, "w", encoding="utf-8", newline="\n") as f:
-        f.write(render(pool))
+    """Write the page for `pool`, whose tables lie in its folder, to the file `path` (local or URL)."""
+    storage.write_atomic(path, render(pool).encode(), flush=False)
 
 
 def render(pool: Artifact) -> Html:
     """Return the page for `pool`, whose tables lie in its folder."""
     name, m = _text(pool.manifest.name), pool.manifest
     rows = _steps(pool)["rows read"]["documents"]
-    nav = "".join(f'<li><a href="#{key}">{title}</a></li>' for key, title, _ in SECTIONS)
-    body = "\n".join(
-        f'<section id="{key}" aria-labelledby="{key}-h">\n<h2 id="{key}-h">{title}</h2>\n{section(pool)}</section>'
-        for key, title, section in SECTIONS
+    lead = Html(
+        f"{m.tokens:,} unique tokens in {_count(m.documents, 'document')}, made from {_count(rows, 'row')}.\n"
+        "This page says what became of every row, and which subsets can be carved."
     )
-    return Html(f"""<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta name="color-scheme" content="light dark">
-<title>Pool {name}: {m.tokens:,} unique tokens</title>
-<style>{STYLE}</style>
-</head>
-<body>
-<header>
-<p class="kind">epochal pool</p>
-<h1>{name}</h1>
-<p class="lead">{m.tokens:,} unique tokens in {_count(m.documents, "document")}, made from {_count(rows, "row")}.
-This page says what became of every row, and which subsets can be carved.</p>
-<nav aria-label="Sections"><ul>{nav}</ul></nav>
-</header>
-<main>
-{body}
-</main>
-</body>
-</html>
-""")
+    sections = [(key, title, section(pool)) for key, title, section in SECTIONS]
+    return document(f"Pool {name}: {m.tokens:,} unique tokens", "epochal pool", name, lead, sections)
 
 
 def _overview(pool: Artifact) -> str:
@@ -108,7 +64,7 @@ def _overview(pool: Artifact) -> str:
         ("Fingerprint", _code(m.fingerprint)),
         ("Tokenizer’s fingerprint", _code(t.fingerprint)),
     ]
-    return "<dl>\n" + "".join(f"<div><dt>{k}</dt><dd>{_content(v)}</dd></div>\n" for k, v in pairs) + "</dl>\n"
+    return definitions(pairs)
 
 
 def _waterfall(pool: Artifact) -> str:
@@ -322,7 +278,7 @@ def _steps(pool: Artifact) -> dict[str, Any]:
 
 
 def _open_table(pool: Artifact, name: str) -> pq.ParquetFile:
-    return pq.ParquetFile(os.path.join(pool.root, f"{name}.parquet"))
+    return pq.ParquetFile(storage.open_read(storage.join(pool.root, f"{name}.parquet")))
 
 
 def _first_rows(table: pq.ParquetFile, n: int) -> list[dict[str, Any]]:
@@ -366,169 +322,9 @@ def _share_bar(n: int, longest: int, whole: int, name: str, unit: str, kind: str
     return Bar(f"{n:,}", 0, n / max(longest, 1), title, kind)
 
 
-def _table(heads: Sequence[str], rows: Iterable[Sequence[Cell]], kind: str = "") -> Html:
-    """Return a table whose first column heads its rows. kind: a class of it; `stack` has a line per cell on phones."""
-    rows = list(rows)
-    numeric = [_is_numeric(cell) for cell in rows[0]] if rows else [False] * len(heads)
-    head = "".join(
-        f'<th scope="col"{_class("n" if right else "")}>{_text(h)}</th>'
-        for h, right in zip(heads, numeric, strict=True)
-    )
-    body = "".join(f"<tr>{_row(row, heads if kind == 'stack' else None)}</tr>\n" for row in rows)
-    return Html(f"<table{_class(kind)}>\n<thead><tr>{head}</tr></thead>\n<tbody>\n{body}</tbody>\n</table>\n")
-
-
-def _row(row: Sequence[Cell], heads: Sequence[str] | None) -> str:
-    """Return the cells of a row; with `heads` each one names its column, for when it stands alone."""
-    html_cells = []
-    for i, cell in enumerate(row):
-        kinds = " ".join(k for k, on in (("n", _is_numeric(cell)), ("b", isinstance(cell, Bar))) if on)
-        label = f' data-head="{_text(heads[i])}"' if heads and i else ""
-        opening, closing = ("td", "td") if i else ('th scope="row"', "th")
-        html_cells.append(f"<{opening}{_class(kinds)}{label}>{_content(cell)}</{closing}>")
-    return "".join(html_cells)
-
-
-def _is_numeric(cell: Cell) -> bool:
-    return isinstance(cell, int | Bar | Number)
-
-
-def _content(cell: Cell) -> str:
-    if isinstance(cell, Html):
-        return cell
-    if isinstance(cell, Bar):
-        return _bar(cell)
-    return f"{cell:,}" if isinstance(cell, int) else _text(cell)
-
-
-def _bar(bar: Bar) -> str:
-    # The style sheet gives every bar at least two pixels: one at the very end must stay on its track.
-    place = f"left:min({bar.start:.2%},100% - 2px);width:{bar.length:.2%}"
-    fill = f'<i style="{place}"></i>' if bar.length else ""
-    track = f'<span class="track" aria-hidden="true">{fill}</span>'
-    return f'<div class="bar {bar.kind}" title="{_text(bar.title)}">{track}<span>{_text(bar.text)}</span></div>'
-
-
-def _class(kind: str) -> str:
-    return f' class="{kind}"' if kind else ""
-
-
-def _code(text: str, uncut: bool = False) -> Html:
-    return Html(f"<code>{_text(text, len(text) if uncut else LONGEST_TEXT)}</code>")
-
-
-def _p(text: str, kind: str = "") -> Html:
-    return Html(f"<p{_class(kind)}>{_text(text, len(text))}</p>\n")
-
-
-def _text(text: str, longest: int = LONGEST_TEXT) -> Html:
-    """Return text as HTML, cut to `longest` characters; what would not show, or would reorder what stands beside it
-    (control and direction characters), is spelled out."""
-    cut = text if len(text) <= longest else text[: longest - 1] + "…"
-    return Html(html.escape("".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in cut)))
-
-
-def _shown(shown: int, total: int) -> Html:
-    return _p(f"The first {shown:,} of {total:,}.", "note") if shown < total else Html("")
-
-
 def _signed(n: int) -> str:
     return f"{n:,}".replace("-", "−")
 
 
 def _percent(share: float) -> str:
     return f"{100 * share:.1f} %"
-
-
-def _count(n: int, noun: str) -> str:
-    return f"{n:,} {noun}{'' if n == 1 else 's'}"
-
-
-STYLE = """
-:root {
-  --paper: #fcfcfa; --ink: #1f2328; --quiet: #5c636b; --line: #dcdcd6; --track: #efefea;
-  --stays: #3f6d9e; --goes: #c07a4b; --link: #2b5c91;
-}
-@media (prefers-color-scheme: dark) {
-  :root {
-    --paper: #17191c; --ink: #e3e4e5; --quiet: #9ba2aa; --line: #33373c; --track: #23262a;
-    --stays: #6f9fd2; --goes: #d1925f; --link: #8db8e6;
-  }
-}
-* { box-sizing: border-box; }
-html { color-scheme: light dark; background: var(--paper); color: var(--ink); -webkit-text-size-adjust: 100%; }
-body {
-  margin: 0 auto; padding: 2.5rem 1.25rem 4rem; max-width: 58rem;
-  font: 1rem/1.55 system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", Arial, sans-serif;
-}
-h1, h2, h3, p, ul, dl { margin: 0; }
-h1 { font-size: 2.1rem; line-height: 1.2; font-weight: 650; overflow-wrap: anywhere; }
-h2 { font-size: 1.3rem; font-weight: 650; margin: 3rem 0 .6rem; padding-top: .9rem; border-top: 1px solid var(--line); }
-h3 { font-size: 1rem; font-weight: 650; margin: 1.6rem 0 .3rem; }
-p { max-width: 42rem; margin-bottom: .4rem; }
-.kind, .note, .quiet, small, dt, thead th, .unknown { color: var(--quiet); }
-.kind, .note, small, thead th { font-size: .85rem; }
-.lead { margin-top: .5rem; font-size: 1.1rem; }
-a { color: var(--link); text-underline-offset: .15em; }
-:focus-visible { outline: 2px solid var(--link); outline-offset: 2px; }
-nav ul { display: flex; flex-wrap: wrap; gap: .2rem 1.1rem; padding: 0; margin-top: 1rem; list-style: none; }
-nav a { display: inline-block; padding: .2rem 0; }
-code { font: .88em/1.4 ui-monospace, SFMono-Regular, Menlo, Consolas, "DejaVu Sans Mono", monospace; }
-code, td, dd, tbody th { overflow-wrap: anywhere; }
-tbody th:not(.n) { min-width: 8rem; }
-dl { display: grid; grid-template-columns: repeat(auto-fill, minmax(12rem, 1fr)); gap: .8rem 1.5rem; }
-dl > div:has(code) { grid-column: span 2; }
-dt { font-size: .85rem; }
-dd { margin: 0; font-variant-numeric: tabular-nums; }
-table { width: 100%; margin: .6rem 0; border-collapse: collapse; font-variant-numeric: tabular-nums; }
-th, td { padding: .3rem .9rem .3rem 0; text-align: left; vertical-align: top; border-bottom: 1px solid var(--line); }
-th:last-child, td:last-child { padding-right: 0; }
-tbody th { font-weight: 400; }
-thead th { font-weight: 400; vertical-align: bottom; }
-.n { text-align: right; }
-td.n, th.n { white-space: nowrap; width: 1%; }
-td.b { width: 55%; }
-.wide td.b { width: 38%; }
-.bar { display: flex; align-items: center; gap: .8rem; justify-content: flex-end; }
-.bar > span:last-child { min-width: 6.2rem; }
-.track { position: relative; flex: 1; height: .6rem; background: var(--track); border-radius: 2px; overflow: hidden; }
-.track i { position: absolute; top: 0; bottom: 0; min-width: 2px; border-radius: 2px; }
-.stays i { background: var(--stays); }
-.goes i { background: var(--goes); }
-.track, .track i { print-color-adjust: exact; -webkit-print-color-adjust: exact; forced-color-adjust: none; }
-.inner { display: block; padding-left: 1.2rem; }
-.versions { columns: 15rem; column-gap: 2rem; padding: 0; list-style: none; font-size: .85rem; }
-.versions li { display: flex; justify-content: space-between; gap: 1rem; break-inside: avoid; }
-.versions span { color: var(--quiet); font-variant-numeric: tabular-nums; }
-@media (max-width: 40rem) {
-  body { padding-top: 1.5rem; }
-  .bar { flex-direction: column-reverse; align-items: stretch; gap: .25rem; }
-  .bar > span:last-child { min-width: 0; }
-  .track { flex: none; height: .4rem; }
-  table { font-size: .9rem; }
-  th, td { padding-right: .7rem; }
-  dl { grid-template-columns: 1fr 1fr; }
-  .stack thead { display: none; }
-  .stack tr { display: block; padding: .4rem 0; border-bottom: 1px solid var(--line); }
-  .stack th, .stack td { display: block; width: auto; padding: .1rem 0; border: 0; text-align: left; }
-  .stack th { font-weight: 650; }
-  .stack td {
-    display: grid; grid-template-columns: 6.5rem 1fr; gap: .7rem; align-items: baseline; white-space: normal;
-  }
-  .stack td::before { content: attr(data-head); color: var(--quiet); }
-}
-@media (max-width: 23rem) {
-  tbody th:not(.n) { min-width: 6.8rem; }
-}
-@media (min-width: 40rem) {
-  .stack td:has(> code) { min-width: 13rem; }
-}
-@media print {
-  @page { margin: 16mm; }
-  :root { --paper: #fff; --ink: #000; --quiet: #444; --line: #bbb; --track: #eee; --stays: #3f6d9e; --goes: #c07a4b; }
-  body { max-width: none; padding: 0; font-size: 10pt; }
-  nav { display: none; }
-  h2, h3, p, thead { break-after: avoid; }
-  tr, dl > div { break-inside: avoid; }
-}
-"""

@@ -1,39 +1,34 @@
 """Words of many texts at once as 64-bit hashes, and hashes of runs of n words: what near-duplicate detection and
 decontamination compare.
 
-A word is a maximal run of letters, digits, marks and underscores of the lower-cased text; in scripts written without
-spaces (Han, kana, Thai, Lao, Khmer, Myanmar) each character is a word. Everything works on arrays of code points of a
-whole batch, so the cost per character is a few array operations and does not depend on the length of texts.
+A word is a maximal run of letters, digits, marks and underscores in lower case, but what GPT-2 takes for a contraction
+ends there ("it's": it, s; "'self'": s, elf). In scripts written without spaces (Han, kana, Thai, Lao, Khmer,
+Myanmar) each character is a word. Because words are made of the pieces that text is split into for encoding, both need
+only one pass over the characters: a piece's fragment of a word is hashed once for each distinct piece (see
+tokenize/piece_table.py), and a word of several fragments ("load", "_", "2", "d") is put together from their hashes.
 """
 
-import unicodedata
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cache
 
 import numpy as np
+import regex
+import xxhash
 from numpy.typing import NDArray
 
 from ..shards.keys import mix64
+from ..tokenize.piece_table import Gathered, PieceFunction, PieceTable
+from ..tokenize.pieces import Pieces, PieceSplitter
 
 U64 = NDArray[np.uint64]
 
-_BASE = np.uint64(0x9E3779B97F4A7C15)  # odd, so that its powers have inverses modulo 2^64
-_BASE_INVERSE = np.uint64(pow(0x9E3779B97F4A7C15, -1, 2**64))
-_CHAR = np.uint64(0xD6E8FEB86659FD93)
 _STEP = np.uint64(0xA0761D6478BD642F)
-_PIECE = 1 << 20  # characters looked at together: the arrays of a piece stay within tens of megabytes
-
-_SPACELESS = (
-    (0x0E00, 0x0EFF),  # Thai, Lao
-    (0x1000, 0x109F),  # Myanmar
-    (0x1780, 0x17FF),  # Khmer
-    (0x3040, 0x30FF),  # kana
-    (0x3400, 0x4DBF),  # Han
-    (0x4E00, 0x9FFF),
-    (0xF900, 0xFAFF),
-    (0x20000, 0x3FFFF),
+_SPACELESS = r"\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}"
+_MARK = r"[\p{M}--[\uFE00-\uFE0F\u20E3]]"  # variation selectors and the keycap are part of emoji
+_FRAGMENT = regex.compile(
+    rf"(?V1)[[\p{{L}}\p{{N}}\p{{M}}]&&[{_SPACELESS}]]|[\p{{L}}--[{_SPACELESS}]]+|\p{{N}}+|[[_{_MARK}]--[{_SPACELESS}]]+"
 )
+_ALONE = regex.compile(rf"[{_SPACELESS}]")
 
 
 @dataclass(frozen=True)
@@ -45,16 +40,77 @@ class Words:
     starts: NDArray[np.int64]
 
 
+@dataclass(frozen=True)
+class Analysed:
+    """What a batch of texts is made of. ids: per text, None without an encoder."""
+
+    ids: list[NDArray[np.unsignedinteger]] | None
+    words: Words
+
+
+class Analyser:
+    """Finds words and, given the function that encodes one piece, token ids of texts in one pass. dtype: of ids."""
+
+    def __init__(self, encode_piece: PieceFunction | None = None, dtype: type[np.unsignedinteger] = np.uint32) -> None:
+        self._splitter = PieceSplitter()
+        functions: list[tuple[PieceFunction, type[np.unsignedinteger]]] = [(_fragment_codes, np.uint64)]
+        if encode_piece:
+            functions.append((encode_piece, dtype))
+        self._table = PieceTable(functions)
+        self._encodes = encode_piece is not None
+
+    def analyse(self, texts: Sequence[str]) -> Analysed:
+        """Return the words, and the ids if there is an encoder, of `texts`."""
+        words: list[list[NDArray[np.unsignedinteger]]] = [[] for _ in texts]
+        ids: list[list[NDArray[np.unsignedinteger]]] = [[] for _ in texts]
+        for pieces in self._splitter.split(texts):
+            rows = self._table.look_up(pieces)
+            _share_out(*_join(self._table.gather(0, rows, pieces)), pieces, words)
+            if self._encodes:
+                encoded = self._table.gather(1, rows, pieces)
+                _share_out(encoded.values, encoded.starts, pieces, ids)
+        starts = np.cumsum([0] + [sum(map(len, parts)) for parts in words])
+        hashes = np.concatenate([np.zeros(0, np.uint64), *(part for parts in words for part in parts)])
+        return Analysed([_joined(parts) for parts in ids] if self._encodes else None, Words(hashes, starts))
+
+    def spell(self, text: str) -> list[str]:
+        """Return the words of one text as strings, in order: the same words that `analyse` hashes."""
+        words: list[str] = []
+        before = 0  # the edges of the last word, if it ends where the next piece begins
+        for pieces in self._splitter.split([text]):
+            for piece in pieces.spell(np.arange(len(pieces.lengths))):
+                fragments = _fragments(piece)
+                for fragment, edges in fragments:
+                    if before & _LAST and edges & _FIRST:
+                        words[-1] += fragment
+                    else:
+                        words.append(fragment)
+                    before = edges
+                if not fragments:
+                    before = 0
+        return words
+
+
 def split_words(texts: Sequence[str]) -> Words:
     """Return the hashes of all words of `texts`."""
-    pieces = list(_pieces(texts))
-    hashes, counts = [], np.zeros(len(texts), np.int64)
-    for first, piece_texts in pieces:
-        piece_hashes, piece_counts = _words_of(piece_texts)
-        hashes.append(piece_hashes)
-        np.add.at(counts, np.arange(first, first + len(piece_texts)), piece_counts)
-    starts = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
-    return Words(np.concatenate(hashes) if hashes else np.zeros(0, np.uint64), starts)
+    return Analyser().analyse(texts).words
+
+
+def windows(words: Words, n: int, size: int = 1 << 20) -> Iterator[tuple[Words, NDArray[np.int64]]]:
+    """Yield (words, numbers of the texts that they are of) in windows of about `size` words, so that arrays over
+    n-grams stay small. A text that is longer comes alone, in windows that overlap: together they have its n-grams."""
+    starts, first = words.starts, 0
+    while first < len(starts) - 1:
+        last = int(np.searchsorted(starts, starts[first] + size, "right")) - 1
+        if last > first:
+            inside = Words(words.hashes[starts[first] : starts[last]], starts[first : last + 1] - starts[first])
+            yield inside, np.arange(first, last)
+        else:
+            last = first + 1
+            for begin in range(int(starts[first]), int(starts[last]), size):
+                part = words.hashes[begin : min(begin + size + n - 1, int(starts[last]))]
+                yield Words(part, np.array([0, len(part)])), np.array([first])
+        first = last
 
 
 def word_ngrams(words: Words, n: int) -> tuple[U64, NDArray[np.int64]]:
@@ -79,101 +135,62 @@ def word_ngrams(words: Words, n: int) -> tuple[U64, NDArray[np.int64]]:
     return mix64(rolled[np.cumsum(inside[:size]) > 0]), starts
 
 
-def words_as_text(text: str) -> list[str]:
-    """Return the words of one text as strings, in order: the same words that `split_words` hashes."""
-    points = _code_points([text])
-    starts, ends = _spans(_classes()[points])
-    lowered = text.lower()
-    return [lowered[s:e] for s, e in zip(starts.tolist(), ends.tolist(), strict=True)]
+_FIRST, _LAST = 1, 2
+_HASH = ~np.uint64(3)
 
 
-def _pieces(texts: Sequence[str]) -> list[tuple[int, list[str]]]:
-    """Group consecutive texts into pieces of about `_PIECE` characters; a longer text is cut at a line end or space.
-
-    Returns [(index of the first text, texts)]; a text cut into parts is a piece of its own for each part.
-    """
-    pieces: list[tuple[int, list[str]]] = []
-    group: list[str] = []
-    size = 0
-    for i, text in enumerate(texts):
-        if size + len(text) > _PIECE and group:
-            pieces.append((i - len(group), group))
-            group, size = [], 0
-        if len(text) > _PIECE:
-            pieces += [(i, [part]) for part in _parts(text)]
-            continue
-        group.append(text)
-        size += len(text)
-        if i + 1 < len(texts) and len(texts[i + 1]) > _PIECE:
-            pieces.append((i + 1 - len(group), group))
-            group, size = [], 0
-    if group:
-        pieces.append((len(texts) - len(group), group))
-    return pieces
+def _fragments(piece: bytes) -> list[tuple[str, int]]:
+    """Return the fragments of words in a piece, in lower case, and whether they may be part of the same word as what
+    is before (_FIRST) and after (_LAST) the piece."""
+    text = piece.decode().lower()
+    word = text.lstrip(" ")
+    if word.isascii():  # the rule below, without an expression: nearly all pieces of most texts
+        if word.isalnum():
+            return [(word, _LAST | _FIRST * (len(word) == len(text)))]
+        if word[:1] == "'" and word[1:].isalpha():
+            return [(word[1:], 0)]
+        if "_" not in word:
+            return []
+    found = []
+    for match in _FRAGMENT.finditer(text):
+        joins = not _ALONE.match(match.group())
+        found.append((match.group(), joins * (_FIRST * (match.start() == 0) | _LAST * (match.end() == len(text)))))
+    return found
 
 
-def _parts(text: str) -> list[str]:
-    """Cut a long text into parts of at most about `_PIECE` characters, never within a word that is shorter."""
-    parts, start = [], 0
-    while len(text) - start > _PIECE:
-        window = text[start : start + _PIECE]
-        cut = max(window.rfind("\n"), window.rfind(" ")) + 1
-        parts.append(text[start : start + (cut or _PIECE)])
-        start += cut or _PIECE
-    return [*parts, text[start:]]
+def _fragment_codes(piece: bytes) -> list[int]:
+    """Return for each fragment a hash of 62 bits and, in the lowest two, its edges."""
+    return [xxhash.xxh64_intdigest(fragment) & ~3 | edges for fragment, edges in _fragments(piece)]
 
 
-def _words_of(texts: list[str]) -> tuple[U64, NDArray[np.int64]]:
-    """Return (word hashes of all texts, words per text)."""
-    points = _code_points(texts)
-    starts, ends = _spans(_classes()[points])
-    values = (points.astype(np.uint64) + np.uint64(1)) * _CHAR * _powers(len(points))
-    prefix = np.concatenate([np.zeros(1, np.uint64), np.cumsum(values, dtype=np.uint64)])
-    hashes = mix64((prefix[ends] - prefix[starts]) * _powers(len(points), inverse=True)[starts])
-    limits = np.cumsum([len(t.lower()) + 1 for t in texts])
-    counts = np.diff(np.searchsorted(starts, limits), prepend=0)
-    return hashes, counts.astype(np.int64)
+def _join(found: Gathered) -> tuple[U64, NDArray[np.int64]]:
+    """Return (a hash for each word, put together from its fragments' codes; where each text's begin)."""
+    edges = found.values.astype(np.uint8)
+    values = found.values & _HASH
+    piece = np.repeat(np.arange(len(found.counts)), found.counts)
+    begins = np.ones(len(piece), np.bool_)
+    begins[1:] = ((edges[:-1] & _LAST) == 0) | ((edges[1:] & _FIRST) == 0) | (np.diff(piece) != 1)
+    starts = np.flatnonzero(begins)
+    if len(starts) == len(piece):
+        return values, found.starts
+    word = np.cumsum(begins) - 1
+    place = np.arange(len(piece)) - starts[word]
+    powers = np.cumprod(np.concatenate([np.ones(1, np.uint64), np.full(place.max(), _STEP)]))
+    return np.add.reduceat(values * powers[place], starts), np.append(word, len(starts))[found.starts]
 
 
-def _code_points(texts: list[str]) -> NDArray[np.uint32]:
-    """Return the code points of the lower-cased texts, a line end after each."""
-    joined = "\n".join([text.lower() for text in texts]) + "\n"
-    return np.frombuffer(joined.encode("utf-32-le"), np.uint32)
+def _share_out(
+    values: NDArray[np.unsignedinteger],
+    starts: NDArray[np.int64],
+    pieces: Pieces,
+    parts: list[list[NDArray[np.unsignedinteger]]],
+) -> None:
+    """Give each text its values of a group, in order."""
+    bounds = starts.tolist()
+    for i, number in enumerate(pieces.texts):
+        parts[number].append(values[bounds[i] : bounds[i + 1]])
 
 
-def _spans(classes: NDArray[np.uint8]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Return (starts, ends) of the words in an array of character classes, whose last one is no word character."""
-    run = classes == 1
-    single = classes == 2
-    before = np.concatenate([[False], run[:-1]])
-    starts = np.flatnonzero((run & ~before) | single)
-    after = np.concatenate([run[1:], [False]])
-    ends = np.flatnonzero((run & ~after) | single) + 1
-    return starts, ends
-
-
-@cache
-def _classes() -> NDArray[np.uint8]:
-    """Return the class of every code point: 0 no word character, 1 part of a word, 2 a word by itself."""
-    table = np.zeros(0x110000, np.uint8)
-    for first, last in ((0, 0x3FFFF), (0xE0000, 0xE0FFF)):  # elsewhere no character is assigned, or privately
-        chars = map(chr, range(first, last + 1))
-        classed = (c.isalnum() or c == "_" or unicodedata.category(c)[0] == "M" for c in chars)
-        table[first : last + 1] = np.fromiter(classed, np.uint8)
-    for first, last in _SPACELESS:
-        part = table[first : last + 1]
-        part[part == 1] = 2
-    return table
-
-
-_power_tables: dict[bool, U64] = {}
-
-
-def _powers(n: int, inverse: bool = False) -> U64:
-    """Return the first `n` powers of the base (or of its inverse) modulo 2^64."""
-    table = _power_tables.get(inverse)
-    if table is None or len(table) < n:
-        factors = np.full(max(n, _PIECE + 4096), _BASE_INVERSE if inverse else _BASE, np.uint64)
-        factors[0] = 1
-        table = _power_tables[inverse] = np.cumprod(factors, dtype=np.uint64)
-    return table[:n]
+def _joined(parts: Iterable[NDArray[np.unsignedinteger]]) -> NDArray[np.unsignedinteger]:
+    whole = list(parts)
+    return whole[0] if len(whole) == 1 else np.concatenate([np.zeros(0, np.uint8), *whole])

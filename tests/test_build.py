@@ -1,4 +1,6 @@
+import dataclasses
 import filecmp
+import functools
 import json
 import os
 import random
@@ -13,8 +15,9 @@ import polars as pl
 import pytest
 from corpora import HELLASWAG, Planted, planted, real_documents, write_jsonl
 
+from epochal.datapipe import ingest
 from epochal.datapipe.build import build
-from epochal.datapipe.config import Build
+from epochal.datapipe.config import Build, NearDuplicates
 from epochal.shards.artifact import open_artifact, read_manifest
 from epochal.shards.carve import carve
 from epochal.shards.errors import RequestError, WorkError
@@ -176,6 +179,13 @@ def test_partitions_runs_and_shard_size_change_no_token(built, tmp_path, monkeyp
     assert {s.samples for s in open_artifact(other.pool).shards[:-1]} == {7}
 
 
+def test_parts_whose_maps_are_not_kept_open_give_the_same_bytes(built, tmp_path, monkeypatch):
+    monkeypatch.setattr("epochal.datapipe.match.KEPT_PARTS", 1)
+    other = build(built[1].model_copy(update={"out": str(tmp_path / "out"), "tasks": 3}), quiet=True)
+    assert same_files(built[0].pool, other.pool)
+    assert same_files(built[0].validation, other.validation)
+
+
 def test_another_seed_gives_another_order_of_the_same_documents(built, tmp_path):
     config = built[1].model_copy(update={"out": str(tmp_path / "out"), "seed": 1, "validation_tokens": 0})
     other = build(config, quiet=True).pool
@@ -314,8 +324,7 @@ def test_an_engine_that_differs_is_announced_and_replaced_by_the_reference(built
     exact = module.fast_engine
 
     def wrong(spec):
-        engine = exact(spec)
-        return lambda texts: [np.append(ids, np.uint32(1)) for ids in engine(texts)]
+        return dataclasses.replace(exact(spec), encode_piece=lambda piece: [1])
 
     monkeypatch.setattr(module, "fast_engine", wrong)
     said: list[str] = []
@@ -362,3 +371,13 @@ def test_a_filter_whose_package_is_missing_is_refused_before_the_build(tmp_path,
     glob = write_jsonl(tmp_path / "in", [b'{"text": "x"}'], ["a.jsonl"])
     with pytest.raises(RequestError, match=r"GopherQualityFilter needs a package that is missing .*extra 'filters'"):
         build(settings(tmp_path, glob, filters=[{"name": "GopherQualityFilter"}]), quiet=True)
+
+
+def test_a_signature_does_not_depend_on_the_windows_that_it_is_made_in(monkeypatch):
+    hashes = np.random.default_rng(0).integers(0, 2**63, 3000, dtype=np.uint64)
+    words = ingest.Words(hashes, np.array([0, 10, 10, 13, 2000, 2010, 3000]))
+    whole = ingest._sign(words, NearDuplicates())
+    monkeypatch.setattr(ingest, "windows", functools.partial(ingest.windows, size=70))
+    for a, b in zip(whole, ingest._sign(words, NearDuplicates()), strict=True):
+        np.testing.assert_array_equal(a, b)
+    assert whole[1].tolist() == [True, False, False, True, True, True]

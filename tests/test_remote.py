@@ -1,3 +1,4 @@
+import contextlib
 import json
 import os
 import random
@@ -12,16 +13,20 @@ from pathlib import Path
 import pytest
 
 from epochal.__main__ import main
+from epochal.datapipe.build import build
 from epochal.shards import storage, stream
-from epochal.shards.artifact import open_artifact
+from epochal.shards.artifact import open_artifact, read_export
 from epochal.shards.carve import carve
 from epochal.shards.dataset import RepeatedDataset
 from epochal.shards.errors import RequestError, WorkError
+from epochal.shards.export import export
 from epochal.shards.manifest import Parent
 from epochal.shards.plan import Plan
-from epochal.shards.stream import patiently
+from epochal.shards.verify import verify
 
+from .corpora import real_documents, write_jsonl
 from .ranks import run_ranks
+from .test_build import settings
 from .test_dataset import check_run, flat, interrupted, plan_for, read_until_error, tokens_of
 
 pytestmark = pytest.mark.filterwarnings("ignore:This DataLoader will create")
@@ -60,7 +65,7 @@ def s3():
 
 @pytest.fixture(autouse=True)
 def _short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stream, "FIRST_PAUSE", 0.02)
+    monkeypatch.setattr(storage, "FIRST_PAUSE", 0.02)
 
 
 @pytest.fixture
@@ -236,7 +241,7 @@ def test_local_troubles_are_not_retried() -> None:
         raise OSError(28, "No space left on device")
 
     with pytest.raises(OSError, match="No space"):
-        patiently(full, "download it", 5)
+        storage.patiently(full, "download it", 5)
     assert len(tries) == 1
 
 
@@ -284,3 +289,61 @@ def test_any_fsspec_store_works(make_pool, tmp_path: Path) -> None:
     check_run(
         flat(RepeatedDataset(root, plan, global_batch=8, cache=str(tmp_path / "c")).loader(2)), plan, tokens_of(view)
     )
+
+
+def test_an_export_from_s3_to_s3_is_the_local_one(put, tmp_path: Path) -> None:
+    url, view = put("exports")
+    for layout, passes in (("megatron", None), ("parquet", 2), ("wds", None)):
+        local, _ = export(view, layout, str(tmp_path / layout), passes)
+        out, new = export(url, layout, f"{url}-{layout}", passes)
+        assert new
+        assert verify(out) == []
+        mine, theirs = read_export(local), read_export(out)
+        assert (theirs.fingerprint, theirs.files) == (mine.fingerprint, mine.files)
+        assert not storage.exists(f"{out}/unfinished")
+
+
+@pytest.mark.processes
+@pytest.mark.parametrize("bucket", ["clean", "faulty"])
+def test_a_build_whose_every_file_is_remote(s3: str, tmp_path: Path, bucket: str) -> None:
+    lines = [json.dumps({"id": f"d{i}", "text": text}).encode() for i, text in enumerate(real_documents(120))]
+    glob = write_jsonl(tmp_path / "in", [*lines, *lines[:10]], ["a.jsonl", "b.jsonl"])
+    shape = {"seq_len": 64, "samples_per_shard": 64, "validation_tokens": 3_000}
+    local = build(settings(tmp_path, glob, **shape), quiet=True)
+    bucket += f"-{random.randrange(10**9)}"
+    store = storage.filesystem("s3")
+    store.mkdir(bucket)
+    store.put(str(tmp_path / "in") + "/", f"{bucket}/in/", recursive=True)
+    before = files_under(tmp_path)
+    source = {"name": "s", "path": f"s3://{bucket}/in/*.jsonl"}
+    config = settings(tmp_path, source, out=f"s3://{bucket}/data", tasks=3, **shape)
+    remote = build(config, quiet=True)
+    assert not build(config, quiet=True).new
+    assert remote.pool == f"s3://{bucket}/data/pools/p"
+    for here, there in ((local.pool, remote.pool), (str(local.validation), str(remote.validation))):
+        assert open_artifact(here).manifest.fingerprint == open_artifact(there).manifest.fingerprint
+        assert sorted(os.listdir(here)) == storage.names(there)
+        for name in os.listdir(here):
+            if name not in ("manifest.json", "report.html"):  # the source's path
+                assert Path(here, name).read_bytes() == patient_bytes(f"{there}/{name}")
+    assert storage.names(f"s3://{bucket}/data/pools") == [".p.request.json", "p", "p-val"]
+    view, new = carve(remote.pool, 9_001, out=f"s3://{bucket}/data/subsets/p-9001")
+    assert new
+    assert not carve(remote.pool, 9_001, out=view)[1]
+    assert files_under(tmp_path) == before
+    same = carve(local.pool, 9_001)[0]
+    plan = plan_for(same, epochs=1.5)
+    assert open_artifact(view).manifest.fingerprint == open_artifact(same).manifest.fingerprint
+    dataset = RepeatedDataset(view, plan, global_batch=8, cache=str(tmp_path / "cache"), download_attempts=9)
+    check_run(list(dataset), plan, tokens_of(same))
+
+
+def patient_bytes(url: str) -> bytes:
+    """Return the bytes at `url`, read again until two readings agree: a faulty bucket answers badly now and then."""
+    seen: list[bytes] = []
+    while True:
+        with contextlib.suppress(Exception):
+            data = storage.read_bytes(url)
+            if data in seen:
+                return data
+            seen.append(data)

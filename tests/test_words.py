@@ -1,51 +1,70 @@
-import unicodedata
-
 import numpy as np
 import pytest
+import regex
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from epochal.datapipe import words
-from epochal.datapipe.words import split_words, word_ngrams, words_as_text
+from epochal.datapipe.words import Analyser, split_words, windows, word_ngrams
+from epochal.tokenize import pieces
 
-TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=60)
-
-
-def naive_words(text: str) -> list[str]:
-    """The definition, one character at a time."""
-    found, current = [], ""
-    for char in text.lower() + " ":
-        part = char.isalnum() or char == "_" or unicodedata.category(char)[0] == "M"
-        alone = part and any(first <= ord(char) <= last for first, last in words._SPACELESS)
-        if part and not alone:
-            current += char
-            continue
-        found += [current] * bool(current) + [char] * alone
-        current = ""
-    return found
+FRAGMENTS = [
+    "it's",
+    "'so",
+    " ",
+    "\n",
+    "_",
+    "x1",
+    "e\u0301",
+    "\u0301",
+    "हि",
+    "न्दी",
+    "漢",
+    "ไท",
+    "❤\ufe0f",
+    "1\u20e3",
+    "İ",
+    "é",
+]
+TEXT = st.lists(
+    st.one_of(st.sampled_from(FRAGMENTS), st.text(st.characters(exclude_categories=["Cs", "Cn"]), max_size=6)),
+    max_size=12,
+).map("".join)
+ANALYSER = Analyser()
 
 
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
         ("Hello, World_1! it's", ["hello", "world_1", "it", "s"]),
+        ("'self' don't _x2 __init__.py", ["s", "elf", "don", "t", "_x2", "__init__", "py"]),
         ("漢字 kana カナ", ["漢", "字", "kana", "カ", "ナ"]),
         ("한국어 텍스트", ["한국어", "텍스트"]),
         ("e\u0301te\u0301 हिन्दी", ["e\u0301te\u0301", "हिन्दी"]),
+        ("ไทย", ["ไ", "ท", "ย"]),
+        ("I \u2764\ufe0f 1\ufe0f\u20e3", ["i", "1"]),
         ("... --- \n\t", []),
         ("", []),
     ],
 )
 def test_words_of_several_scripts(text, expected):
-    assert words_as_text(text) == expected
+    assert ANALYSER.spell(text) == expected
+
+
+@settings(max_examples=300, deadline=None)
+@given(TEXT)
+def test_without_apostrophes_words_are_runs_of_letters_digits_marks_and_underscores(text):
+    text = text.replace("'", '"').lower()
+    apart = r"\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}"
+    mark = r"[\p{M}--[\ufe00-\ufe0f\u20e3]]"
+    word = rf"(?V1)[[\p{{L}}\p{{N}}\p{{M}}]&&[{apart}]]|[[\p{{L}}\p{{N}}_{mark}]--[{apart}]]+"
+    assert ANALYSER.spell(text) == regex.findall(word, text)
 
 
 @settings(max_examples=300, deadline=None)
 @given(st.lists(TEXT, max_size=6))
-def test_words_and_their_hashes_follow_the_definition(texts):
+def test_words_and_their_hashes_are_the_same(texts):
     found = split_words(texts)
-    spelled = [words_as_text(text) for text in texts]
-    assert spelled == [naive_words(text) for text in texts]
+    spelled = [ANALYSER.spell(text) for text in texts]
     assert np.diff(found.starts).tolist() == [len(s) for s in spelled]
     by_word: dict[str, set[int]] = {}
     flat = [word for s in spelled for word in s]
@@ -62,13 +81,27 @@ def test_ngrams_stay_within_a_text_and_depend_on_its_words_alone(texts, n):
     for i, text in enumerate(texts):
         alone, _ = word_ngrams(split_words([text]), n)
         np.testing.assert_array_equal(together[starts[i] : starts[i + 1]], alone)
-        assert len(alone) == max(0, len(words_as_text(text)) - n + 1)
+        assert len(alone) == max(0, len(ANALYSER.spell(text)) - n + 1)
 
 
-def test_words_do_not_depend_on_how_texts_are_cut_into_pieces(monkeypatch):
-    texts = ["one two three\n" * 30, "x", "a long word" + "y" * 50, "", "last one here"]
+def test_words_do_not_depend_on_how_texts_are_grouped_and_cut(monkeypatch):
+    texts = ["one two three\n" * 30, "x", "a long word" + "y" * 50, "", "été " * 40, "last one here"]
     whole = split_words(texts)
-    monkeypatch.setattr(words, "_PIECE", 64)
+    monkeypatch.setattr(pieces, "GROUP_BYTES", 64)
     cut = split_words(texts)
     np.testing.assert_array_equal(whole.hashes, cut.hashes)
     np.testing.assert_array_equal(whole.starts, cut.starts)
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(TEXT, max_size=6), st.integers(1, 6), st.integers(1, 30))
+def test_windows_have_the_ngrams_of_the_texts(texts, n, size):
+    words = split_words(texts)
+    found: list[list[int]] = [[] for _ in texts]
+    for window, numbers in windows(words, n, size):
+        assert len(window.hashes) < 2 * size + n
+        hashes, starts = word_ngrams(window, n)
+        for i, number in enumerate(numbers):
+            found[number] += hashes[starts[i] : starts[i + 1]].tolist()
+    hashes, starts = word_ngrams(words, n)
+    assert found == [hashes[starts[i] : starts[i + 1]].tolist() for i in range(len(texts))]

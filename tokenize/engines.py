@@ -1,11 +1,13 @@
 """Engines: functions from texts to ids. The reference is Hugging Face `tokenizers`; a faster one must equal it.
 
 tiktoken equals it for byte-level BPE whose ids grow with merge rank: the same pre-splitting expression, the same
-greedy merges. Where that cannot be shown from the tokenizer's own description, there is no fast engine.
+greedy merges. Where that cannot be shown from the tokenizer's own description, there is no fast engine. Where the
+expression is GPT-2's, the fast engine can also encode piece by piece, each distinct piece once (see piece_table.py).
 """
 
 import json
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -13,6 +15,15 @@ from numpy.typing import NDArray
 
 Ids = NDArray[np.uint32]
 Engine = Callable[[Sequence[str]], list[Ids]]
+
+
+@dataclass(frozen=True)
+class FastEngine:
+    """encode: texts to ids. encode_piece: the UTF-8 of one of GPT-2's pieces to ids; None for other pre-splitting."""
+
+    encode: Engine
+    encode_piece: Callable[[bytes], Sequence[int]] | None
+
 
 GPT2_PATTERN = r"""'(?:[sdmt]|ll|ve|re)| ?\p{L}++| ?\p{N}++| ?[^\s\p{L}\p{N}]++|\s++$|\s+(?!\S)|\s"""
 """GPT-2's pre-splitting expression, with possessive quantifiers that change no match but save backtracking."""
@@ -34,7 +45,7 @@ def reference_engine(spec: dict[str, Any]) -> Engine:
     return encode
 
 
-def fast_engine(spec: dict[str, Any]) -> Engine | None:
+def fast_engine(spec: dict[str, Any]) -> FastEngine | None:
     """Return a tiktoken engine with the reference's ids, or None where equality cannot be shown."""
     pattern = _split_pattern(spec)
     ranks = _mergeable_ranks(spec)
@@ -47,13 +58,10 @@ def fast_engine(spec: dict[str, Any]) -> Engine | None:
     def encode(texts: Sequence[str]) -> list[Ids]:
         return [np.array(encoding.encode_ordinary(text), np.uint32) for text in texts]
 
-    return encode
+    def encode_piece(piece: bytes) -> Sequence[int]:
+        return encoding.encode_ordinary(piece.decode())
 
-
-def first_difference(engine: Engine, reference: Engine, texts: Sequence[str]) -> int | None:
-    """Return the index of the first text that the two engines encode differently, or None."""
-    pairs = zip(engine(texts), reference(texts), strict=True)
-    return next((i for i, (a, b) in enumerate(pairs) if not np.array_equal(a, b)), None)
+    return FastEngine(encode, encode_piece if pattern == GPT2_PATTERN else None)
 
 
 def _split_pattern(spec: dict[str, Any]) -> str | None:
@@ -87,7 +95,8 @@ def _mergeable_ranks(spec: dict[str, Any]) -> dict[bytes, int] | None:
     if any(b <= a for a, b in zip([255, *merged], merged, strict=False)):
         return None
     tokens = [*to_byte, *(left + right for left, right in merges)]
-    return {bytes(to_byte[char] for char in token): vocab[token] for token in tokens}
+    as_latin = str.maketrans({char: chr(byte) for char, byte in to_byte.items()})
+    return {token.translate(as_latin).encode("latin-1"): vocab[token] for token in tokens}
 
 
 def byte_to_char() -> dict[int, str]:

@@ -1,6 +1,6 @@
 """The tokenized part: what one task makes of its share of the documents, on its way to the pool.
 
-A part is a folder, published whole:
+A part is a folder, local or at a URL, published whole (in an object store part.json comes last):
 
     documents.bin   DOCUMENT records        tokens.bin   ids of all documents, EOD after each
     ids.bin         document ids, UTF-8     signatures.bin   per run: uint32 (buckets, documents, hashes)
@@ -13,12 +13,15 @@ Documents come in runs, as many as fit into memory; within a run they are sorted
 import json
 import os
 import shutil
+import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
+
+from ..shards import storage
 
 DOCUMENT = np.dtype(
     [
@@ -38,30 +41,37 @@ DOCUMENT = np.dtype(
     ]
 )
 
+PART_NAME = "part.json"
+
 Documents = NDArray[np.void]
 
 
-@dataclass
-class PendingDocument:
-    """A document on its way into a run; `record` is a DOCUMENT whose starts are not known yet."""
+@dataclass(frozen=True)
+class Batch:
+    """Documents on their way into a run. records: DOCUMENT, (n,), without token_start and id_start. ids: UTF-8.
+    tokens: ids of all documents, EOD after each. signatures: uint32 (n, buckets * hashes)."""
 
-    record: tuple[int, ...]
-    id: bytes
-    ids: NDArray[np.unsignedinteger]
-    signature: NDArray[np.uint32] | None
+    records: Documents
+    ids: list[bytes]
+    tokens: NDArray[np.unsignedinteger]
+    signatures: NDArray[np.uint32]
 
 
 class PartWriter:
     """Writes a part: `add` documents, `close` with the task's counts; nothing is visible before that."""
 
     def __init__(self, folder: str, dtype: str, partitions: int, buckets: int, hashes: int, run_bytes: int) -> None:
-        self._folder, self._building = folder, f"{folder}.{os.getpid()}.partial"
-        shutil.rmtree(self._building, ignore_errors=True)
-        os.makedirs(self._building)
+        self._folder = folder
+        if storage.is_url(folder):
+            self._building = tempfile.mkdtemp(prefix="epochal-")
+        else:
+            self._building = f"{folder}.{os.getpid()}.partial"
+            shutil.rmtree(self._building, ignore_errors=True)
+            os.makedirs(self._building)
         self._dtype = np.dtype(dtype)
         self._partitions, self._buckets, self._hashes = partitions, buckets, hashes
         self._run_bytes = run_bytes
-        self._pending: list[PendingDocument] = []
+        self._pending: list[Batch] = []
         self._pending_bytes = 0
         self._runs: list[dict[str, Any]] = []
         self._token_start = self._id_start = 0
@@ -69,39 +79,39 @@ class PartWriter:
         paths = {name: os.path.join(self._building, f"{name}.bin") for name in names}
         self._files: dict[str, BinaryIO] = {n: open(path, "wb") for n, path in paths.items()}  # noqa: SIM115
 
-    def add(self, document: PendingDocument) -> None:
-        """Add a document; when memory for the run is used up, the run is sorted and written."""
-        self._pending.append(document)
-        self._pending_bytes += 256 + len(document.id) + document.ids.nbytes + 4 * self._buckets * self._hashes
+    def add(self, batch: Batch) -> None:
+        """Add documents; when memory for the run is used up, the run is sorted and written."""
+        self._pending.append(batch)
+        self._pending_bytes += batch.records.nbytes + batch.tokens.nbytes + batch.signatures.nbytes
+        self._pending_bytes += int(batch.records["id_bytes"].sum(dtype=np.int64)) + 64 * len(batch.ids)
         if self._pending_bytes >= self._run_bytes:
             self._flush()
 
     def _flush(self) -> None:
-        run = sorted(self._pending, key=lambda d: d.record[:5])
-        self._pending, self._pending_bytes = [], 0
-        if not run:
+        pending, self._pending, self._pending_bytes = self._pending, [], 0
+        if not pending:
             return
-        records = np.zeros(len(run), DOCUMENT)
-        names = ("place_hi", "place_lo", "key_hi", "key_lo", "raw", "drawn", "text_bytes", "source", "signed")
-        for name, values in zip(names, zip(*(d.record for d in run), strict=True), strict=True):
-            records[name] = values
-        records["tokens"] = [len(d.ids) for d in run]
-        records["id_bytes"] = [len(d.id) for d in run]
+        records = np.concatenate([batch.records for batch in pending])
+        order = np.lexsort([records[name] for name in ("raw", "key_lo", "key_hi", "place_lo", "place_hi")])
+        ids = [identifier for batch in pending for identifier in batch.ids]
+        starts = _starts(records["tokens"])
+        records = records[order]
         records["token_start"] = self._token_start + _starts(records["tokens"])
         records["id_start"] = self._id_start + _starts(records["id_bytes"])
         self._token_start += int(records["tokens"].sum(dtype=np.int64))
         self._id_start += int(records["id_bytes"].sum(dtype=np.int64))
         edges = np.arange(self._partitions, dtype=np.uint64) << np.uint64(64 - self._partitions.bit_length() + 1)
         cuts = np.searchsorted(records["place_hi"], edges) if self._partitions > 1 else np.zeros(1, np.int64)
-        self._runs.append({"documents": len(run), "cuts": [*cuts.tolist(), len(run)]})
+        self._runs.append({"documents": len(order), "cuts": [*cuts.tolist(), len(order)]})
         # `write`, not `tofile`: a full disk must show as what it is.
         self._files["documents"].write(records.data)
-        self._files["ids"].write(b"".join(d.id for d in run))
-        self._files["tokens"].write(np.concatenate([d.ids for d in run]).astype(self._dtype).data)
+        self._files["ids"].write(b"".join([ids[i] for i in order.tolist()]))
+        tokens = np.concatenate([batch.tokens for batch in pending])
+        spans = zip(starts[order].tolist(), records["tokens"].tolist(), strict=True)
+        self._files["tokens"].write(np.concatenate([tokens[start : start + n] for start, n in spans]).data)
         if self._buckets:
-            blank = np.zeros(self._buckets * self._hashes, np.uint32)
-            rows = np.stack([blank if d.signature is None else d.signature for d in run])
-            by_bucket = rows.reshape(len(run), self._buckets, self._hashes).transpose(1, 0, 2)
+            rows = np.concatenate([batch.signatures for batch in pending])[order]
+            by_bucket = rows.reshape(len(order), self._buckets, self._hashes).transpose(1, 0, 2)
             self._files["signatures"].write(np.ascontiguousarray(by_bucket).data)
 
     def close(self, counts: dict[str, Any]) -> None:
@@ -110,8 +120,12 @@ class PartWriter:
         for file in self._files.values():
             file.close()
         info = {"dtype": self._dtype.name, "buckets": self._buckets, "hashes": self._hashes, "runs": self._runs}
-        with open(os.path.join(self._building, "part.json"), "w") as f:
+        with open(os.path.join(self._building, PART_NAME), "w") as f:
             json.dump(info | {"partitions": self._partitions, "counts": counts}, f)
+        if storage.is_url(self._folder):
+            storage.copy_folder(self._building, self._folder, PART_NAME)
+            shutil.rmtree(self._building)
+            return
         try:
             os.rename(self._building, self._folder)
         except OSError:
@@ -135,62 +149,97 @@ class Run:
 
 
 class Part:
-    """A published part, read through memory maps."""
+    """A published part. What is asked for by rows is read in ranges; `documents` and `signatures` go to all of a file,
+    through a memory map of it, or of a copy on a scratch disk when the part is at a URL. keep_maps: maps stay open,
+    and with each a file descriptor, of which a process has about 1000."""
 
-    def __init__(self, folder: str) -> None:
-        self.folder = folder
-        with open(os.path.join(folder, "part.json")) as f:
-            self._info = json.load(f)
+    def __init__(self, folder: str, keep_maps: bool = True) -> None:
+        self.folder, self._keep_maps = folder, keep_maps
+        self._info = json.loads(storage.read_bytes(storage.join(folder, PART_NAME)))
         self.counts: dict[str, Any] = self._info["counts"]
         firsts = np.cumsum([0] + [r["documents"] for r in self._info["runs"]]).tolist()
         self.runs = [Run(f, r["documents"], r["cuts"]) for f, r in zip(firsts, self._info["runs"], strict=False)]
         self.n_documents: int = firsts[-1]
+        self._maps: dict[str, NDArray[Any]] = {}
+        self._scratch: tempfile.TemporaryDirectory[str] | None = None
 
-    def _map(self, name: str, dtype: np.dtype[Any]) -> NDArray[Any]:
-        path = os.path.join(self.folder, f"{name}.bin")
-        if os.path.getsize(path) == 0:
-            return np.zeros(0, dtype)
-        return np.memmap(path, dtype, "r")
+    def dtype(self, name: str) -> np.dtype[Any]:
+        """Return the type of the elements of `<name>.bin`."""
+        kinds = {"documents": DOCUMENT, "tokens": self._info["dtype"], "ids": np.uint8, "signatures": np.uint32}
+        return np.dtype(kinds[name])
 
-    @cached_property
+    def path(self, name: str) -> str:
+        """Return where `<name>.bin` lies."""
+        return storage.join(self.folder, f"{name}.bin")
+
+    def whole(self, name: str) -> NDArray[Any]:
+        """Return all of `<name>.bin`, mapped."""
+        if name in self._maps:
+            return self._maps[name]
+        path, dtype = self.path(name), self.dtype(name)
+        if storage.is_url(path):
+            self._scratch = self._scratch or tempfile.TemporaryDirectory(prefix="epochal-")
+            copy = os.path.join(self._scratch.name, name)
+            if not os.path.exists(copy):
+                storage.copy_file(path, copy)
+            path = copy
+        # A plain view: slicing the subclass costs a microsecond.
+        empty = os.path.getsize(path) == 0
+        mapped = np.zeros(0, dtype) if empty else np.asarray(np.memmap(path, dtype, "r"))
+        if self._keep_maps:
+            self._maps[name] = mapped
+        return mapped
+
+    def span(self, name: str, start: int, stop: int) -> NDArray[Any]:
+        """Return elements `start` to `stop` of `<name>.bin` of a local part: a view of its map if that is kept."""
+        if self._keep_maps:
+            return self.whole(name)[start:stop]
+        dtype = self.dtype(name)
+        return np.fromfile(self.path(name), dtype, stop - start, offset=start * dtype.itemsize)
+
+    def column(self, name: str) -> NDArray[Any]:
+        """Return a field of all documents."""
+        values = self.documents[name]
+        return values if self._keep_maps else values.copy()
+
+    @property
     def documents(self) -> Documents:
         """DOCUMENT records, one per document."""
-        return self._map("documents", DOCUMENT)
-
-    @cached_property
-    def tokens(self) -> NDArray[np.unsignedinteger]:
-        """Ids of all documents."""
-        return self._map("tokens", np.dtype(self._info["dtype"]))
-
-    @cached_property
-    def _ids(self) -> NDArray[np.uint8]:
-        return self._map("ids", np.dtype(np.uint8))
+        return self.whole("documents")
 
     def id(self, row: int) -> str:
         """Return the id of the document at `row`."""
         record = self.documents[row]
-        return self.id_at(int(record["id_start"]), int(record["id_bytes"]))
-
-    def id_at(self, start: int, n_bytes: int) -> str:
-        """Return the id that lies at `start` in ids.bin."""
-        return self._ids[start : start + n_bytes].tobytes().decode()
+        start = int(record["id_start"])
+        return self.whole("ids")[start : start + int(record["id_bytes"])].tobytes().decode()
 
     def bucket(self, b: int) -> NDArray[np.uint32]:
         """Return bucket `b` of all signatures, shape (n_documents, hashes)."""
-        return np.concatenate([self._signatures(run)[b] for run in self.runs] or [np.zeros((0, 1), np.uint32)])
+        buckets, hashes = self._info["buckets"], self._info["hashes"]
+        firsts = [(run.first * buckets + b * run.documents) * hashes for run in self.runs]
+        spans = [(self, first, first + run.documents * hashes) for first, run in zip(firsts, self.runs, strict=True)]
+        found = read_spans("signatures", spans)
+        return np.concatenate([*found, np.zeros(0, np.uint32)]).reshape(-1, hashes)
 
     def signatures(self, rows: NDArray[np.int64]) -> NDArray[np.uint32]:
         """Return the signatures of `rows`, shape (len(rows), buckets * hashes)."""
-        size = self._info["buckets"] * self._info["hashes"]
+        buckets, hashes = self._info["buckets"], self._info["hashes"]
+        size = buckets * hashes
         out = np.zeros((len(rows), size), np.uint32)
         for run in self.runs:
             mine = (rows >= run.first) & (rows < run.first + run.documents)
-            block = self._signatures(run)[:, rows[mine] - run.first]
+            block = self.whole("signatures")[run.first * size : (run.first + run.documents) * size]
+            block = block.reshape(buckets, run.documents, hashes)[:, rows[mine] - run.first]
             out[mine] = block.transpose(1, 0, 2).reshape(-1, size)
         return out
 
-    def _signatures(self, run: Run) -> NDArray[np.uint32]:
-        buckets, hashes = self._info["buckets"], self._info["hashes"]
-        flat = self._map("signatures", np.dtype(np.uint32))
-        block = flat[run.first * buckets * hashes : (run.first + run.documents) * buckets * hashes]
-        return block.reshape(buckets, run.documents, hashes)
+
+def read_spans(name: str, spans: Sequence[tuple[Part, int, int]]) -> list[NDArray[Any]]:
+    """Return elements `start` to `stop` of `<name>.bin` for each (part, start, stop): views of memory maps of local
+    parts; of remote ones just these bytes, fetched side by side."""
+    if not spans or not storage.is_url(spans[0][0].folder):
+        return [part.span(name, start, stop) for part, start, stop in spans]
+    dtype = spans[0][0].dtype(name)
+    size = dtype.itemsize
+    found = storage.read_ranges([(part.path(name), start * size, stop * size) for part, start, stop in spans])
+    return [np.frombuffer(data, dtype) for data in found]

@@ -2,39 +2,52 @@
 
 import json
 import os
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from typing import Any
+
+import numpy as np
 
 from ..shards.errors import RequestError
 from ..shards.manifest import TokenizerInfo, digest
 from . import gpt2
-from .engines import Engine, Ids, fast_engine, first_difference, reference_engine
+from .engines import Engine, FastEngine, Ids, fast_engine, reference_engine
 
 KNOWN_EOD = ("<|endoftext|>", "<|end_of_text|>", "</s>", "<eos>", "<|eot_id|>", "[SEP]")
 KNOWN_PAD = ("<|pad|>", "<pad>", "[PAD]", "<|finetune_right_pad_id|>")
 KNOWN_MASK = ("<|mask|>", "<mask>", "[MASK]", "<|mdm_mask|>")
 
 
-@dataclass(frozen=True)
 class Tokenizer:
-    """A loaded tokenizer. `info` goes into manifests; `spec` is the parsed tokenizer.json; `engine_name` says which
-    engine `encode` uses: `tiktoken` (checked against the reference) or `tokenizers` (the reference itself)."""
+    """A loaded tokenizer. info: goes into manifests. spec: the parsed tokenizer.json. Its engines are made when they
+    are needed, and left behind when it is sent to another process."""
 
-    info: TokenizerInfo
-    spec: dict[str, Any]
-    engine_name: str
-    _engine: Engine
+    def __init__(self, info: TokenizerInfo, spec: dict[str, Any], fast: bool = True) -> None:
+        self.info, self.spec, self._fast_wanted = info, spec, fast
 
-    def encode(self, texts: Sequence[str]) -> list[Ids]:
-        """Return one uint32 array of ids per text, without EOD; text never becomes a special id."""
-        return self._engine(texts)
+    @property
+    def engine_name(self) -> str:
+        """Which engine `encode` uses: `tiktoken` (checked against the reference), or `tokenizers`, the reference."""
+        return "tiktoken" if self._fast else "tokenizers"
+
+    @property
+    def encode(self) -> Engine:
+        """The function from texts to one uint32 array of ids each, without EOD; text never becomes a special id."""
+        return self._fast.encode if self._fast else self.reference
+
+    @property
+    def encode_piece(self) -> Callable[[bytes], Sequence[int]] | None:
+        """The same for one of GPT-2's pieces, where the tokenizer splits as GPT-2 does."""
+        return self._fast.encode_piece if self._fast else None
 
     def decode(self, ids: Sequence[int]) -> str:
         """Return the text of `ids`; EOD, PAD and MASK have none."""
         special = {self.info.eod, self.info.pad, self.info.mask}
         return str(self._decoder.decode([i for i in ids if i not in special]))
+
+    @cached_property
+    def _fast(self) -> FastEngine | None:
+        return fast_engine(self.spec) if self._fast_wanted else None
 
     @cached_property
     def _decoder(self) -> Any:
@@ -49,13 +62,20 @@ class Tokenizer:
 
     def on_reference(self) -> "Tokenizer":
         """Return the same tokenizer on the reference engine."""
-        return Tokenizer(self.info, self.spec, "tokenizers", self.reference)
+        return Tokenizer(self.info, self.spec, fast=False)
 
-    def differs_on(self, texts: Sequence[str]) -> int | None:
-        """Return the index of the first of `texts` that the engine encodes differently from the reference, or None."""
-        if self.engine_name == "tokenizers" or not texts:
+    def first_difference(self, texts: Sequence[str], encoded: Sequence[Ids]) -> int | None:
+        """Return the index of the first of `texts` whose ids in `encoded` are not the reference's, or None."""
+        if not self._fast or not texts:
             return None
-        return first_difference(self._engine, self.reference, texts)
+        pairs = zip(encoded, self.reference(texts), strict=True)
+        return next((i for i, (a, b) in enumerate(pairs) if not np.array_equal(a, b)), None)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Tokenizer, (self.info, self.spec, self._fast_wanted)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "Tokenizer":
+        return self  # nothing in it changes
 
 
 def load_tokenizer(
@@ -88,10 +108,7 @@ def load_tokenizer(
         pad=pad_id,
         mask=mask_id,
     )
-    engine = fast_engine(spec) if fast else None
-    if engine is None:
-        return Tokenizer(info, spec, "tokenizers", reference_engine(spec))
-    return Tokenizer(info, spec, "tiktoken", engine)
+    return Tokenizer(info, spec, fast)
 
 
 def _load_spec(name: str) -> dict[str, Any]:

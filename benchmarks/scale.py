@@ -1,0 +1,112 @@
+"""The bookkeeping of a build of very many tasks, simulated: `python -m epochal.benchmarks.scale [--tasks 100000]`.
+
+What grows with tasks, partitions and runs, and not with the text in them: lists of input files in every task's
+pipeline, marks of finished tasks, part.json of every part with its cuts, the tasks' counts, lists of shards. Written
+to a scratch folder as a build would, then read with the build's own functions; documents are not there. Prints
+seconds and the growth of this process's peak memory for each step, writes benchmarks/results/scale.json.
+"""
+
+import argparse
+import json
+import pickle
+import resource
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from datatrove.executor.local import LocalPipelineExecutor
+
+from epochal.datapipe.finish import ingest_totals
+from epochal.datapipe.match import open_parts
+from epochal.datapipe.pack import ROWS_NAME, PoolLayout, WrittenShard, _Share, read_written, write_fates
+from epochal.datapipe.readers import InputFile, Listing
+from epochal.tokenize.parts import DOCUMENT, Batch, PartWriter
+
+COUNTS: dict[str, Any] = {"rows": {"s": 10}, "accepted": {"s": 10}, "rejected": {}, "filters": []}
+COUNTS |= {"empty": 0, "contaminated": 0, "text_bytes": 10}
+
+
+def main() -> None:
+    """Simulate and report."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--tasks", type=int, default=100_000)
+    parser.add_argument("--partitions", type=int, nargs="+", default=[1, 64], help="powers of two")
+    arguments = parser.parse_args()
+    rows = []
+    for partitions in arguments.partitions:
+        folder = Path(tempfile.mkdtemp(prefix="epochal-scale-"))
+        try:
+            rows += [
+                {"tasks": arguments.tasks, "partitions": partitions, **row}
+                for row in _steps(folder, arguments.tasks, partitions)
+            ]
+        finally:
+            shutil.rmtree(folder)
+    results = Path(__file__).parent / "results"
+    results.mkdir(exist_ok=True)
+    (results / "scale.json").write_text(json.dumps({"steps": rows}, indent=2) + "\n")
+
+
+def _steps(work: Path, tasks: int, partitions: int) -> Iterator[dict[str, Any]]:
+    files = [InputFile(f"data/part-{i:06d}.jsonl.gz", f"part-{i:06d}.jsonl.gz", 1 << 25) for i in range(tasks)]
+    listing = [Listing(0, "s3://bucket", files)]
+    yield _measured("list of input files pickled and read back", lambda: pickle.loads(pickle.dumps(listing)))
+    _write_parts(work, tasks, partitions)
+    (work / "logs" / "completions").mkdir(parents=True)
+    for rank in range(tasks):
+        (work / "logs" / "completions" / f"{rank:05d}").touch()
+    executor = LocalPipelineExecutor([], tasks=tasks, logging_dir=str(work / "logs"))
+    yield _measured("which tasks are done", executor.get_incomplete_ranks)
+    opened: list[Any] = []
+    yield _measured("open all parts", lambda: opened.extend(open_parts(str(work))))
+    yield _measured("sum their counts", lambda: ingest_totals(opened))
+    documents = sum(part.n_documents for part in opened)
+    write_fates(str(work), np.ones(documents, np.uint8))
+    per_partition = 10**13 // partitions
+    layout = PoolLayout(str(work), 1, [per_partition] * partitions, 2048, "uint16", 0, 1 << 14)
+    last = layout.n_shards
+    yield _measured("a packing task finds its runs", lambda: _Share(layout, opened, str(work), last - 1, last))
+    share = _Share(layout, opened, str(work), last - 1, last)
+    yield _measured("its records of one partition read", lambda: share._documents(partitions - 1))
+    (work / ROWS_NAME).mkdir()
+    for rank in range(tasks):
+        ours = range(layout.n_shards * rank // tasks, layout.n_shards * (rank + 1) // tasks)
+        shards = [asdict(WrittenShard(n, 1 << 14, 1 << 26, "0" * 16)) for n in ours]
+        (work / ROWS_NAME / f"{rank:05d}.json").write_text(json.dumps(shards))
+    yield _measured(f"lists of {layout.n_shards:,} shards read", lambda: read_written(str(work)))
+
+
+def _write_parts(work: Path, tasks: int, partitions: int) -> None:
+    """Write one part as a task does, and its files again for every other."""
+    writer = PartWriter(str(work / "parts" / "part-00000"), "uint16", partitions, 0, 0, 1 << 20)
+    records = np.zeros(10, DOCUMENT)
+    records["place_hi"] = np.arange(10, dtype=np.uint64) << np.uint64(60)
+    records["tokens"] = 1
+    writer.add(Batch(records, [b""] * 10, np.zeros(10, np.uint16), np.zeros((10, 0), np.uint32)))
+    writer.close(COUNTS)
+    first = work / "parts" / "part-00000"
+    data = {path.name: path.read_bytes() for path in first.iterdir() if path.name in ("part.json", "documents.bin")}
+    for rank in range(1, tasks):
+        folder = work / "parts" / f"part-{rank:05d}"
+        folder.mkdir()
+        for name, content in data.items():
+            (folder / name).write_bytes(content)
+
+
+def _measured(step: str, action: Callable[[], Any]) -> dict[str, Any]:
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    start = time.perf_counter()
+    action()
+    seconds = time.perf_counter() - start
+    grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+    print(f"{step:50s} {seconds:8.2f} s  {grown / 1024:8.0f} MiB", flush=True)
+    return {"step": step, "seconds": round(seconds, 3), "grown_mib": round(grown / 1024)}
+
+
+if __name__ == "__main__":
+    main()

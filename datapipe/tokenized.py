@@ -1,0 +1,381 @@
+"""Sources that hold token ids already: MDS, WebDataset, Megatron-LM, flat files, Parquet, Arrow.
+
+A document's ids are taken as they are; its text, decoded from them, gives its key, and with it its place, and is what
+filters, decontamination and deduplication look at. So the pool that an export was made from comes back from it.
+
+Rows are no documents: a sample may begin in the middle of one. The ids of all files, in order, are one stream, cut at
+EOD. Files are read by different tasks, so there is one rule for whose a document is: that file's which holds the EOD
+before it (the first file's also the very first one). Its reader goes on into the next files until it ends.
+"""
+
+import json
+import os
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from typing import Any
+
+import numpy as np
+from datatrove.data import Document
+from numpy.typing import NDArray
+
+from ..shards import flat, mds, megatron, storage, tables, wds
+from ..shards.artifact import open_artifact, read_any_manifest
+from ..shards.errors import RequestError, WorkError
+from ..shards.formats import in_order
+from ..shards.manifest import MANIFEST_NAME, ExportManifest, Manifest, TokenizerInfo
+from ..tokenize.decoding import Decoder, decoder
+from ..tokenize.tokenizer import Tokenizer, load_tokenizer
+from .config import Source, Tokenized, TokenizerChoice
+from .readers import InputFile, Intake, Listing, _Reader, list_files
+
+Tokens = NDArray[Any]
+Block = tuple[Tokens, NDArray[np.int64]]
+"""Ids, and the lengths of the rows that they make up."""
+
+_GIVEN = "_tokenized"
+_IDS_AT_ONCE = 1 << 18
+
+PART_BYTES = 64 << 20
+"""Bytes of a flat or Megatron-LM file that one task reads, about; a multiple of every id's size."""
+ENDINGS = {"wds": ".tar", "megatron": ".bin", "bin": ".bin", "hf": ".arrow", "parquet": ".parquet"}
+
+
+def given_ids(document: Document) -> NDArray[np.uint32] | None:
+    """Return the ids that a document came with; None when it came as text, or a filter has changed its text."""
+    text, ids = document.metadata.get(_GIVEN, (None, None))
+    return ids if text == document.text else None
+
+
+# -- which files, which tokenizer -----------------------------------------------------------------------------------
+
+
+def list_tokenized(number: int, source: Source) -> Listing:
+    """Return the files of a tokenized source, in the order of their token stream. Raises RequestError."""
+    if source.format == "mds":
+        return _list_mds(number, source)
+    listing = list_files(number, source)
+    ending = ENDINGS[source.format]
+    named = {file.name: file for file in listing.files if file.name.endswith(ending)}
+    if not named:
+        raise RequestError(f"source '{source.name}': no file at {source.path} ends in {ending}")
+    if source.format == "megatron":
+        indices = {file.name for file in listing.files}
+        lone = next((n for n in named if f"{n.removesuffix('.bin')}.idx" not in indices), None)
+        if lone is not None and not storage.exists(f"{storage.join(listing.root, lone).removesuffix('.bin')}.idx"):
+            raise RequestError(f"source '{source.name}': {lone} has no .idx beside it")
+    files = [named[name] for name in in_order(named)]
+    if source.format in ("bin", "megatron"):
+        files = [part for file in files for part in _parts(listing.root, file, source)]
+    return Listing(number, listing.root, files)
+
+
+def _parts(root: str, file: InputFile, source: Source) -> Iterator[InputFile]:
+    """Yield the parts that a large file is divided into, so that it is shared out among tasks."""
+    if source.format == "bin":
+        starts = range(0, file.size, PART_BYTES)
+        sizes = [min(PART_BYTES, file.size - start) for start in starts]
+    else:
+        with storage.open_read(f"{storage.join(root, file.path).removesuffix('.bin')}.idx") as index:
+            documents = megatron.read_index(index).documents
+        step = max(1, documents * PART_BYTES // max(file.size, 1))
+        starts = range(0, documents, step)
+        sizes = [file.size * min(step, documents - start) // documents for start in starts]
+    for start, size in zip(starts, sizes, strict=True):
+        yield InputFile(file.path, file.name if len(sizes) == 1 else f"{file.name}@{start}", size, start)
+
+
+def _list_mds(number: int, source: Source) -> Listing:
+    root = str(source.path)
+    if storage.exists(storage.join(root, MANIFEST_NAME)):
+        shards = open_artifact(root).shards
+        return Listing(number, root, [InputFile(s.path, s.basename, s.bytes) for s in shards])
+    files = []
+    for entry in _foreign_index(root, source):
+        name = entry["raw_data"]["basename"]
+        if entry.get("zip_data") is not None or not re.fullmatch(r"[A-Za-z0-9._-]+", name):
+            raise RequestError(f"source '{source.name}': {name} is compressed or lies elsewhere: decompress it there")
+        files.append(InputFile(storage.join(root, name), name, int(entry["raw_data"]["bytes"])))
+    return Listing(number, root, files)
+
+
+def _foreign_index(root: str, source: Source) -> list[dict[str, Any]]:
+    try:
+        return json.loads(storage.read_bytes(storage.join(root, "index.json")))["shards"]
+    except (FileNotFoundError, NotADirectoryError, ValueError, KeyError):
+        raise RequestError(f"source '{source.name}': {root} has no index.json of MDS shards") from None
+
+
+def _manifest_beside(source: Source) -> Manifest | ExportManifest | None:
+    """Return the manifest of the artifact or export that a source is, or lies in, if there is one."""
+    path = str(source.path)
+    folder = path if "*" not in path and not path.endswith(tuple(ENDINGS.values())) else os.path.dirname(path)
+    found = next((f for f in (folder, os.path.dirname(folder)) if storage.exists(storage.join(f, MANIFEST_NAME))), None)
+    return None if found is None else read_any_manifest(found)
+
+
+def check_tokenizers(sources: Iterable[Source], tokenizer: Tokenizer, chosen: str) -> None:
+    """Raise RequestError unless every tokenized source was made with the build's tokenizer, as far as is known.
+
+    chosen: the name that the build's tokenizer was loaded by.
+    """
+    for source in sources:
+        if source.tokenized is None:
+            continue
+        named = source.tokenized.tokenizer
+        is_fingerprint = re.fullmatch(r"[0-9a-f]{32}", named)
+        same = named == chosen
+        known = named if is_fingerprint or same else load_tokenizer(named, fast=False).info.fingerprint
+        if not same and known != tokenizer.info.fingerprint:
+            raise RequestError(
+                f"source '{source.name}' was tokenized with {named}, the build's tokenizer is {tokenizer.info.name} "
+                f"({tokenizer.info.fingerprint}): use that tokenizer, or build from the text"
+            )
+        manifest = _manifest_beside(source)
+        if manifest is not None:
+            _check_manifest(source, manifest, tokenizer.info)
+
+
+def _check_manifest(source: Source, manifest: Manifest | ExportManifest, info: TokenizerInfo) -> None:
+    theirs, ours = (t.model_dump(exclude={"name", "vocab_size"}) for t in (manifest.tokenizer, info))
+    if theirs != ours:
+        different = ", ".join(f"{k} {theirs[k]}, not {ours[k]}" for k in ours if theirs[k] != ours[k])
+        raise RequestError(f"source '{source.name}': its manifest says another tokenizer than the build's: {different}")
+    if isinstance(manifest, ExportManifest) and manifest.plan is not None:
+        raise RequestError(
+            f"source '{source.name}' is an export in the order of a plan, its documents cut into samples: "
+            "export the subset without --order"
+        )
+
+
+# -- reading --------------------------------------------------------------------------------------------------------
+
+
+class TokenizedReader(_Reader):
+    """Reads token ids, a document at a time; `choice` is the build's tokenizer, which made them."""
+
+    name = "token ids"
+
+    def __init__(self, listing: Listing, source: Source, intake: Intake, choice: TokenizerChoice) -> None:
+        super().__init__(listing, source, intake)
+        self._choice = choice
+
+    @property
+    def _settings(self) -> Tokenized:
+        assert self._source.tokenized is not None, "only tokenized sources are read by this"
+        return self._source.tokenized
+
+    @cached_property
+    def _known(self) -> "_Known":
+        info, decode = _loaded(self._choice)
+        manifest = _manifest_beside(self._source)
+        return _Known(info, decode, manifest.dtype if isinstance(manifest, ExportManifest) else None)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {k: v for k, v in self.__dict__.items() if k != "_known"}
+
+    def _documents(self, files: list[InputFile]) -> Iterator[Document]:
+        left, number = self._source.limit, self._listing.source
+        place = {file.name: i for i, file in enumerate(self._listing.files)}
+        for file in files:
+            for row, ids in enumerate(self._documents_of(place[file.name])):
+                if left is not None:
+                    if left == 0:
+                        return
+                    left -= 1
+                self.intake.rows[number] = self.intake.rows.get(number, 0) + 1
+                document = self._make(ids)
+                if isinstance(document, str):
+                    self.intake.reject(number, file.name, row, document)
+                else:
+                    yield document
+            self.intake.bytes_read += file.size
+
+    def _make(self, ids: Tokens) -> Document | str:
+        """Return the document of some ids, or the reason why there is none."""
+        info = self._known.info
+        if int(ids.min()) < 0 or int(ids.max()) >= info.vocab_size or (ids == info.mask).any():
+            return "ids outside the vocabulary"
+        text = self._known.decode(ids)
+        if text is None:
+            return "not UTF-8"
+        if "\x00" in text:
+            return "NUL character"
+        return Document(text=text, id="", metadata={"_source": self._listing.source, _GIVEN: (text, ids.astype("u4"))})
+
+    def _documents_of(self, number: int) -> Iterator[Tokens]:
+        """Yield the ids, EOD taken off, of the documents that belong to file `number`; empty ones are left out."""
+        info = self._known.info
+        rows_end = (self._settings.documents or ("rows" if self._source.format == "megatron" else "eod")) == "rows"
+        if rows_end:
+            for ids, lengths in self._blocks(number):
+                padded = (ids == info.pad).any()
+                for document in cut_rows(ids, lengths, info.eod):
+                    kept = _without(document, info.pad) if padded else document
+                    if len(kept):
+                        yield kept
+            return
+        here = (_without(ids, info.pad) for ids in _coalesced(self._blocks(number)))
+        later = (block for i in range(number + 1, len(self._listing.files)) for block in self._blocks(i))
+        yield from own_documents(here, (_without(ids, info.pad) for ids, _ in later), info.eod, first=number == 0)
+
+    def _blocks(self, number: int) -> Iterator[Block]:
+        """Yield what is in file `number`. Raises WorkError when it is not what it should be."""
+        try:
+            yield from self._read(number)
+        except (ValueError, OSError) as error:
+            problem = " ".join(str(error).split())[:200]
+            raise WorkError(
+                f"source '{self._source.name}': {self._listing.files[number].name} cannot be read: {problem}"
+            ) from None
+
+    def _read(self, number: int) -> Iterator[Block]:
+        file = self._listing.files[number]
+        path = storage.join(self._listing.root, file.path)
+        column = self._settings.column
+        kind = self._source.format
+        if kind == "mds":
+            yield from _read_mds(self._listing.root, file, self._source)
+            return
+        with storage.open_read(path) as opened:
+            if kind == "wds":
+                rows = wds.read(opened, column or "tokens.npy")
+                yield from ((ids, np.array([len(ids)])) for ids in rows)
+            elif kind == "parquet":
+                yield from tables.read_parquet(opened, column or tables.COLUMN)
+            elif kind == "hf":
+                yield from tables.read_arrow(opened, column or tables.COLUMN)
+            elif kind == "bin":
+                opened.seek(file.start)
+                blocks = flat.read(opened, self._known.dtype or self._settings.dtype or "uint16", file.size)
+                yield from ((ids, np.array([len(ids)])) for ids in blocks)
+            else:
+                with storage.open_read(f"{path.removesuffix('.bin')}.idx") as index:
+                    after = self._listing.files[number + 1 : number + 2]
+                    stop = after[0].start if after and after[0].path == file.path else None
+                    yield from megatron.read(opened, index, file.start, stop)
+
+
+@lru_cache(maxsize=2)
+def _loaded(choice: TokenizerChoice) -> tuple[TokenizerInfo, Decoder]:
+    found = load_tokenizer(choice.name, choice.eod, choice.pad, choice.mask, fast=False)
+    return found.info, decoder(found)
+
+
+@dataclass(frozen=True)
+class _Known:
+    """What is known of a source's ids: special ones, how to decode them, and the type that a manifest says."""
+
+    info: TokenizerInfo
+    decode: Decoder
+    dtype: str | None
+
+
+def own_documents(here: Iterable[Tokens], after: Iterable[Tokens], eod: int, first: bool) -> Iterator[Tokens]:
+    """Yield the documents of one file of a stream: those whose preceding EOD is in it.
+
+    here: the file's ids, in blocks; after: those of the files that follow, read only as far as the first EOD. first:
+    whether the file begins the stream, and with it a document.
+    """
+    owned = _owned(here, after, eod, first)
+    yield from _cut(owned, eod, end=True)
+
+
+def _owned(here: Iterable[Tokens], after: Iterable[Tokens], eod: int, first: bool) -> Iterator[Tokens]:
+    begun = first
+    for ids in here:
+        if not begun:
+            ends = np.flatnonzero(ids == eod)
+            if not len(ends):
+                continue
+            begun, ids = True, ids[ends[0] + 1 :]
+        yield ids
+    if not begun:
+        return
+    for ids in after:
+        ends = np.flatnonzero(ids == eod)
+        if len(ends):
+            yield ids[: ends[0] + 1]
+            return
+        yield ids
+
+
+def _cut(blocks: Iterable[Tokens], eod: int, end: bool) -> Iterator[Tokens]:
+    """Yield what lies between EODs in a stream of blocks; what is left after the last one too, if `end`."""
+    waiting: list[Tokens] = []
+    for ids in blocks:
+        stops = np.flatnonzero(ids == eod).tolist()
+        start = 0
+        for stop in stops:
+            document = ids[start:stop] if not waiting else np.concatenate([*waiting, ids[:stop]])
+            start, waiting = stop + 1, []
+            if len(document):
+                yield document
+        if start < len(ids):
+            waiting.append(ids[start:])
+    if end and waiting:
+        yield np.concatenate(waiting)
+
+
+def cut_rows(ids: Tokens, lengths: NDArray[np.int64], eod: int) -> Iterator[Tokens]:
+    """Yield the documents in some rows, each of which ends with its row, and at every EOD in it."""
+    if not len(ids):
+        return
+    ends = np.cumsum(lengths)
+    marks = np.flatnonzero(ids == eod) + 1
+    inside = marks[ends[np.searchsorted(ends, marks)] != marks]
+    stops = np.union1d(ends, inside) if len(inside) else ends
+    starts = np.concatenate([[0], stops[:-1]])
+    ended = (stops > starts) & (ids[stops - 1] == eod)
+    for start, stop in zip(starts.tolist(), (stops - ended).tolist(), strict=True):
+        if stop > start:
+            yield ids[start:stop]
+
+
+def _without(ids: Tokens, pad: int) -> Tokens:
+    kept = ids != pad
+    return ids if kept.all() else ids[kept]
+
+
+def _coalesced(blocks: Iterable[Block]) -> Iterator[Tokens]:
+    """Yield the ids of blocks, small ones joined: what follows costs as much for a block as for many ids."""
+    waiting: list[Tokens] = []
+    n = 0
+    for ids, _ in blocks:
+        waiting.append(ids)
+        n += len(ids)
+        if n >= _IDS_AT_ONCE:
+            yield np.concatenate(waiting) if waiting[1:] else ids
+            waiting, n = [], 0
+    if waiting:
+        yield np.concatenate(waiting)
+
+
+def _read_mds(root: str, file: InputFile, source: Source) -> Iterator[Block]:
+    """Yield the rows of an MDS shard: ours at once, others' through streaming's own reader."""
+    if storage.exists(storage.join(root, MANIFEST_NAME)):
+        artifact = open_artifact(root)
+        m = artifact.manifest
+        shard = next(s for s in artifact.shards if s.path == file.path)
+        samples = mds.decode_shard(storage.read_bytes(shard.path), m.seq_len, m.dtype)[: shard.samples]
+        yield samples.reshape(-1), np.full(len(samples), m.seq_len)
+        return
+    from streaming.base.format.mds.reader import MDSReader
+
+    if storage.is_url(root):
+        raise RequestError(f"source '{source.name}': MDS of others is read from local folders only: copy it first")
+    entry = next(e for e in _foreign_index(root, source) if e["raw_data"]["basename"] == file.name)
+    reader = MDSReader.from_json(storage.local_path(root), None, entry)
+    column = (source.tokenized.column if source.tokenized else None) or mds.COLUMN
+    dtype = source.tokenized.dtype if source.tokenized else None
+    for i in range(len(reader)):
+        value = reader[i].get(column)
+        if isinstance(value, bytes) and dtype:
+            value = np.frombuffer(value, dtype)
+        if not isinstance(value, np.ndarray) or value.ndim != 1 or value.dtype.kind not in "iu":
+            raise RequestError(
+                f"source '{source.name}': column '{column}' of {file.name} holds no arrays of ids "
+                "(for a column of bytes say tokenized.dtype)"
+            )
+        yield value, np.array([len(value)])
