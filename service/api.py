@@ -1,0 +1,506 @@
+"""The HTTP interface: paths, what they take, and how refusals are told. What is behind them is in core.py."""
+
+import asyncio
+import importlib.resources
+import traceback
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Annotated, Any, Literal, TypeVar
+
+import orjson
+from fastapi import FastAPI, Header, Path, Query, Request, Response
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import HTMLResponse, StreamingResponse
+from pydantic import Field
+from sqlalchemy import Connection
+from starlette.concurrency import run_in_threadpool
+from starlette.exceptions import HTTPException
+
+import epochal
+
+from ..shards.content import content_key, normalise
+from ..shards.errors import EpochalError, RequestError
+from ..shards.plan import Plan, tokens_for_epochs
+from ..shards.units import parse_count
+from . import catalogue, limits, order, runs
+from .catalogue import FINGERPRINT, Search
+from .core import MOST_COUNTED, Service, bounded, exposure_curve
+from .database import now
+from .errors import ConflictError, http_status
+from .requests import (
+    INT,
+    At,
+    CarveRequest,
+    CheckpointRequest,
+    CloseRequest,
+    LeaseRequest,
+    LimitRequest,
+    OfRun,
+    PlanRequest,
+    Points,
+    Problem,
+    ReportRequest,
+    RunRequest,
+    Text,
+    TextRequest,
+    TheKey,
+    ThePlan,
+    TheRun,
+)
+from .runs import Claim, Said
+from .security import Guard
+from .security import Policy as Security
+
+T = TypeVar("T")
+
+MOST_JSON = 1_000_000
+"""Positions in a JSON answer; an Arrow stream has no such limit."""
+
+MOST_DIGEST = 20_000_000
+MOST_IDS = 1000
+
+
+def create_app(service: Service, security: Security) -> FastAPI:
+    """Return the ASGI application over `service`, which is closed with it."""
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        app.state.receipts = asyncio.create_task(run_in_threadpool(service.check_receipts))
+        yield
+        await app.state.receipts
+        await run_in_threadpool(service.close)
+
+    app = FastAPI(
+        title="epochal",
+        version=epochal.__version__,
+        summary="Which artifacts, plans and runs there are, and what every run has seen.",
+        lifespan=lifespan,
+        docs_url=None,  # they load scripts of others
+        redoc_url=None,
+        responses={
+            code: {"model": Problem, "description": text}
+            for code, text in (
+                (400, "not understood"),
+                (401, "no token"),
+                (403, "not allowed"),
+                (404, "not there"),
+                (409, "contradicts what is there"),
+                (413, "too large"),
+                (415, "not JSON"),
+                (422, "wrong"),
+                (429, "too many requests"),
+            )
+        },
+    )
+    app.add_middleware(Guard, policy=security)
+    _refusals(app)
+    _show_page(app)
+    _artifacts(app, service)
+    _plans(app, service)
+    _runs(app, service)
+    _ledger(app, service)
+    return app
+
+
+def answer(data: Any, status: int = 200) -> Response:
+    """Return `data` as JSON."""
+    return Response(orjson.dumps(data), status, media_type="application/json")
+
+
+def _refusals(app: FastAPI) -> None:
+    @app.exception_handler(EpochalError)
+    async def refused(_: Request, error: EpochalError) -> Response:
+        details = error.details if isinstance(error, ConflictError) else {}
+        return answer({"detail": str(error)} | details, http_status(error))
+
+    @app.exception_handler(RequestValidationError)
+    async def invalid(_: Request, error: RequestValidationError) -> Response:
+        problem = error.errors()[0]
+        if problem["type"] == "json_invalid":
+            return answer({"detail": f"the body is not JSON (at character {problem['loc'][-1]})"}, 422)
+        key = ".".join(str(part) for part in problem["loc"][1:]) or str(problem["loc"][0])
+        message = problem["msg"].removeprefix("Value error, ")
+        return answer({"detail": f"{_plain(key)}: {_plain(message)}"}, 422)
+
+    @app.exception_handler(HTTPException)
+    async def other(_: Request, error: HTTPException) -> Response:
+        return Response(orjson.dumps({"detail": error.detail}), error.status_code, error.headers, "application/json")
+
+    @app.exception_handler(Exception)
+    async def defect(_: Request, error: Exception) -> Response:
+        traceback.print_exception(error)
+        return answer({"detail": "the service failed: its log has the reason"}, 500)
+
+
+def _plain(text: str) -> str:
+    return text.encode("ascii", "backslashreplace").decode()[:300]
+
+
+def _show_page(app: FastAPI) -> None:
+    page = (importlib.resources.files("epochal.service") / "page.html").read_text(encoding="utf-8")
+    policy = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; connect-src 'self'; "
+    headers = {"content-security-policy": policy + "frame-ancestors 'none'; base-uri 'none'; form-action 'none'"}
+
+    @app.get("/", include_in_schema=False)
+    async def index() -> HTMLResponse:
+        return HTMLResponse(page, headers=headers)
+
+    @app.get("/health")
+    async def health() -> Response:
+        """Answer that the service is there, and its version."""
+        return answer({"service": "epochal", "version": epochal.__version__})
+
+
+def _artifacts(app: FastAPI, service: Service) -> None:
+    @app.get("/artifacts")
+    def search(
+        kind: Literal["pool", "subset"] | None = None,
+        name: Text | None = None,
+        fingerprint: Annotated[str | None, Query(pattern=r"^[0-9a-f]{1,32}$")] = None,
+        tokenizer: Text | None = None,
+        least_tokens: Annotated[int | None, Query(ge=0, le=INT)] = None,
+        most_tokens: Annotated[int | None, Query(ge=0, le=INT)] = None,
+        limit: Annotated[int, Query(ge=1, le=1000)] = 100,
+        offset: Annotated[int, Query(ge=0, le=INT)] = 0,
+    ) -> Response:
+        """Search pools and subsets by kind, part of a name, beginning of a fingerprint, tokenizer, unique tokens."""
+        service.refresh()
+        wanted = Search(kind, name, fingerprint, tokenizer, least_tokens, most_tokens, limit, offset)
+        return answer({"artifacts": service.read(catalogue.search, wanted), "problems": service.problems})
+
+    @app.get("/artifacts/{artifact}")
+    def describe(artifact: Annotated[str, Path(max_length=200)]) -> Response:
+        """Return one pool or subset (name or fingerprint): its manifest, places, and what its names have meant."""
+        service.refresh()
+        fingerprint = service.read(catalogue.resolve, "artifact", _text(artifact))
+        return answer(service.read(catalogue.describe, fingerprint))
+
+    @app.post("/subsets", status_code=201, responses={200: {"description": "it was there already"}})
+    def carve(body: CarveRequest) -> Response:
+        """Carve a subset of exactly so many unique tokens. The same request again returns the same subset."""
+        tokens = parse_count(body.unique_tokens, "unique_tokens")
+        if tokens > INT:
+            raise RequestError("unique_tokens: too many")
+        fingerprint, new = service.carve(body.pool, tokens, body.replicate, body.name)
+        return answer(service.read(catalogue.describe, fingerprint), 201 if new else 200)
+
+    @app.get("/lineage")
+    def lineage(
+        of: Annotated[Text | None, Query(description="only what this came from and led to")] = None,
+    ) -> Response:
+        """Return nodes and edges: pool -> subset -> plan -> run -> checkpoint -> continued run.
+
+        of: only what this (name or fingerprint) came from and led to.
+        """
+        service.refresh()
+        return answer(service.read(_lineage, of))
+
+
+def _lineage(connection: Connection, of: str | None) -> dict[str, Any]:
+    if of is None:
+        return catalogue.lineage(connection, None)
+    for kind in ("run", "plan", "artifact"):
+        try:
+            return catalogue.lineage(connection, catalogue.resolve(connection, kind, of))
+        except RequestError:
+            continue
+    raise catalogue.NotFoundError(f"there is no run, plan, subset or pool '{of}'")
+
+
+def _text(text: str) -> str:
+    """Return `text` if it can be a name. Raises NotFoundError."""
+    if not text.isprintable():
+        raise catalogue.NotFoundError("nothing has that name")
+    return text
+
+
+def _plans(app: FastAPI, service: Service) -> None:
+    @app.post("/plans", status_code=201, responses={200: {"description": "it was there already"}})
+    def make(body: PlanRequest) -> Response:
+        """Make a plan for a subset or pool. The same request again returns the same plan."""
+        manifest = service.manifest("artifact", body.subset)
+        if (body.total_tokens is None) == (body.epochs is None):
+            raise RequestError("give either total_tokens or epochs")
+        total = (
+            tokens_for_epochs(str(body.epochs), manifest.tokens)
+            if body.total_tokens is None
+            else parse_count(body.total_tokens, "total_tokens")
+        )
+        bounded(body.policy, total, manifest.tokens)
+        plan = Plan.for_artifact(manifest, total, body.seed, body.policy)
+        new = service.enter_plan(plan, body.name)
+        return answer(_plan_shown(plan), 201 if new else 200)
+
+    @app.get("/plans")
+    def listed(subset: Text | None = None, limit: Annotated[int, Query(ge=1, le=1000)] = 100) -> Response:
+        """Return plans, newest first."""
+        return answer({"plans": service.plans(subset, limit)})
+
+    @app.get("/plans/{plan}")
+    def show(plan: ThePlan) -> Response:
+        """Return a plan and what follows from its numbers."""
+        return answer(_plan_shown(service.plan(plan)))
+
+    @app.get(
+        "/plans/{plan}/order",
+        response_class=StreamingResponse,
+        responses={200: {"content": {"application/json": {}, order.ARROW: {}}, "description": "the samples, in order"}},
+    )
+    def ids(
+        plan: ThePlan,
+        start: Annotated[int, Query(ge=0, le=INT)] = 0,
+        count: Annotated[int, Query(ge=0, le=INT)] = 100,
+        format: Literal["json", "arrow"] | None = None,
+        accept: Annotated[str, Header()] = "",
+    ) -> Response:
+        """Return the samples at positions [start, start + count): JSON for up to a million, Arrow for any number."""
+        the_plan = service.plan(plan)
+        if start + count > the_plan.positions:
+            raise RequestError(f"the plan ends at position {the_plan.positions:,}: ask for less")
+        if (format or ("arrow" if order.ARROW in accept else "json")) == "arrow":
+            return StreamingResponse(order.arrow_chunks(the_plan, start, count), media_type=order.ARROW)
+        if count > MOST_JSON:
+            raise RequestError(f"count is at most {MOST_JSON:,} as JSON: ask for Arrow (format=arrow)")
+        return StreamingResponse(order.json_chunks(the_plan, start, count), media_type="application/json")
+
+    @app.get("/plans/{plan}/positions")
+    def positions(
+        plan: ThePlan,
+        ids: Annotated[list[Annotated[int, Field(ge=0, le=INT)]], Query(min_length=1, max_length=MOST_IDS)],
+        number: Annotated[int, Query(alias="pass", ge=0, le=INT, description="which pass, from 0")] = 0,
+    ) -> Response:
+        """Return where samples come in a pass; null where the run ends before."""
+        the_plan = service.plan(plan)
+        if number >= the_plan.copies:
+            raise RequestError(f"there is no pass {number}: the plan begins {the_plan.copies:,}")
+        found = the_plan.position_of(ids, number).tolist()
+        return answer({"pass": number, "ids": ids, "positions": [p if p < the_plan.positions else None for p in found]})
+
+    @app.get("/plans/{plan}/exposures")
+    def exposures(
+        plan: ThePlan,
+        position: Annotated[int | None, Query(ge=0, le=INT, description="positions before it; default: all")] = None,
+        ids: Annotated[list[Annotated[int, Field(ge=0, le=INT)]] | None, Query(max_length=MOST_IDS)] = None,
+    ) -> Response:
+        """Return how often samples `ids` come before a position, or how many samples come how often."""
+        the_plan = service.plan(plan)
+        at = the_plan.positions if position is None else position
+        if at > the_plan.positions:
+            raise RequestError(f"the plan ends at position {the_plan.positions:,}")
+        if the_plan.policy == "global" and (len(ids) if ids else the_plan.samples) * the_plan.copies > MOST_COUNTED:
+            raise RequestError("too many slots are shuffled together to count them here")
+        if ids:
+            return answer({"position": at, "ids": ids, "exposures": the_plan.exposures(at, ids).tolist()})
+        return answer({"position": at, "samples": {str(k): n for k, n in the_plan.histogram(at).items()}})
+
+    @app.get("/plans/{plan}/curve")
+    def curve(plan: ThePlan) -> Response:
+        """Return the share of samples not seen yet, and the least and most exposures, along the run."""
+        return answer(exposure_curve(service.plan(plan)))
+
+    @app.get("/plans/{plan}/digest")
+    def digest(
+        plan: ThePlan,
+        start: Annotated[int, Query(ge=0, le=INT)] = 0,
+        stop: Annotated[int | None, Query(ge=0, le=INT)] = None,
+    ) -> Response:
+        """Return the digest of positions [start, stop), at most 20 million."""
+        the_plan = service.plan(plan)
+        end = the_plan.positions if stop is None else stop
+        if end - start > MOST_DIGEST:
+            raise RequestError(f"a digest is of at most {MOST_DIGEST:,} positions: digests of parts add up")
+        return answer({"start": start, "stop": end, "digest": the_plan.digest(start, end)})
+
+
+def _plan_shown(plan: Plan) -> dict[str, Any]:
+    passes, place = divmod(plan.positions, plan.samples)
+    return plan.to_dict() | {"tokens": plan.tokens, "passes": passes, "partial_samples": place}
+
+
+def _runs(app: FastAPI, service: Service) -> None:
+    async def write(job: Callable[..., T], *args: Any) -> T:
+        return await asyncio.wrap_future(service.db.write(lambda connection: job(connection, *args)))
+
+    @app.get("/runs")
+    def listed(
+        name: Text | None = None,
+        live: bool | None = None,
+        limit: Annotated[int, Query(ge=1, le=1000)] = 200,
+    ) -> Response:
+        """Return runs, the last heard of first."""
+
+        def question(connection: Connection) -> list[dict[str, Any]]:
+            at = now(connection)
+            return [runs.shown(row, at) for row in runs.listed(connection, name, live, limit)]
+
+        rows = service.read(question)
+        plans = {row["plan"]: service.plan(row["plan"]) for row in rows}
+        return answer({"runs": [row | _progress(row, plans[row["plan"]]) for row in rows]})
+
+    @app.post("/runs")
+    def start(body: RunRequest) -> Response:
+        """Register a run, or go on with it, and take the lease on its name. Refused with 409: a live run, a limit."""
+        return answer(service.claim(_claim(service, body)))
+
+    @app.get("/runs/{run}")
+    def show(run: TheRun, split: Literal["train", "validation"] = "train", points: Points = 500) -> Response:
+        """Return a run and at most about `points` of its reports."""
+
+        def question(connection: Connection) -> dict[str, Any]:
+            fingerprint = catalogue.resolve(connection, "run", run)
+            (row,) = runs.listed(connection, fingerprint=fingerprint)
+            shown = runs.shown(row, now(connection))
+            history = runs.ancestries(connection)[fingerprint]
+            ancestry = [{"run": a.name, "fingerprint": a.run, "plan": a.plan, "stop": a.stop} for a in history]
+            return shown | {"ancestry": ancestry, "reports": runs.curve(connection, fingerprint, split, points)}
+
+        found = service.read(question)
+        the_plan = service.plan(found["plan"])
+        for row in found["reports"]:
+            row["unique_tokens_seen"] = _unique(the_plan, row["position"])
+        return answer(found | _progress(found, the_plan))
+
+    @app.post("/runs/{run}/reports")
+    async def report(run: TheRun, body: ReportRequest) -> Response:
+        """Enter reports; the answer comes when they are on the disk. The same report again changes nothing."""
+        said = [Said(**dict(item)) for item in body.reports]
+        return answer(await write(runs.report, run, body.token, said))
+
+    @app.post("/runs/{run}/lease")
+    async def renew(run: TheRun, body: LeaseRequest) -> Response:
+        """Say that a run is alive."""
+        return answer(await write(runs.renew, run, body.token))
+
+    @app.post("/runs/{run}/checkpoints")
+    async def checkpoint(run: TheRun, body: CheckpointRequest) -> Response:
+        """Enter a checkpoint."""
+        new = await write(runs.checkpoint, run, body.token, body.position, body.name, body.digest)
+        return answer({"new": new})
+
+    @app.post("/runs/{run}/close")
+    async def close(run: TheRun, body: CloseRequest, request: Request) -> Response:
+        """Close a run: its name is free again. Its receipt is checked after the answer."""
+        done = await write(runs.close, run, body.token, body.state, body.receipt)
+        previous = request.app.state.receipts
+
+        async def check() -> None:
+            await previous
+            await run_in_threadpool(service.check_receipts)
+
+        request.app.state.receipts = asyncio.create_task(check())
+        return answer(done)
+
+    @app.get("/runs/{run}/receipt")
+    def receipt(run: TheRun) -> Response:
+        """Hold the digest that a run last reported against its plan's, for runs of up to 20 million positions."""
+
+        def question(connection: Connection) -> Any:
+            return runs.get(connection, catalogue.resolve(connection, "run", run))
+
+        row = service.read(question)
+        if row.digest is None:
+            raise ConflictError(f"run '{row.name}' has reported no digest yet")
+        if row.position > MOST_DIGEST:
+            raise RequestError(f"a digest is of at most {MOST_DIGEST:,} positions: epochal audit checks the receipt")
+        expected = service.plan(row.plan).digest(0, row.position)
+        return answer(
+            {"position": row.position, "digest": row.digest, "expected": expected, "valid": row.digest == expected}
+        )
+
+    @app.get("/limits")
+    def limits_listed() -> Response:
+        """Return all limits."""
+        return answer({"limits": service.read(limits.listed)})
+
+    @app.post("/limits")
+    def limit(body: LimitRequest) -> Response:
+        """Set a limit; runs that start from now on are held against it. The same one again is the one that is there."""
+        subset = service.read(catalogue.resolve, "artifact", body.subset) if body.subset is not None else None
+        return answer(service.write(limits.add, body.kind, body.cap, subset))
+
+    @app.delete("/limits/{number}")
+    def unlimited(number: Annotated[int, Path(ge=0, le=INT)]) -> Response:
+        """Remove a limit."""
+        service.write(limits.remove, number)
+        return answer({"removed": number})
+
+
+def _claim(service: Service, body: RunRequest) -> Claim:
+    if isinstance(body.plan, str):
+        plan = service.plan(body.plan)
+    else:
+        total, unique = body.plan.get("total_tokens"), body.plan.get("unique_tokens")
+        if isinstance(total, int) and isinstance(unique, int):
+            bounded(str(body.plan.get("policy")), total, max(1, unique))
+        plan = Plan.from_dict(body.plan)
+        if not isinstance(plan.subset, str) or not FINGERPRINT.fullmatch(plan.subset):
+            raise RequestError("plan: subset must be a fingerprint, 32 hexadecimal digits")
+        if plan.start_sample * plan.seq_len > INT or plan.unique_tokens > INT:
+            raise RequestError("plan: its numbers are too large")
+    return Claim(
+        name=body.name,
+        plan=plan,
+        batch_samples=body.batch_samples,
+        holder=body.holder,
+        session=body.session,
+        seconds=body.lease_seconds,
+        parent=body.parent.run if body.parent else None,
+        parent_position=body.parent.position if body.parent else None,
+        details=body.details,
+    )
+
+
+def _progress(row: dict[str, Any], plan: Plan) -> dict[str, Any]:
+    """Return what a run's position means for its plan."""
+    position = row["position"]
+    return {
+        "positions": plan.positions,
+        "passes": plan.tokens_before(position) / plan.unique_tokens,
+        "subset": plan.subset,
+        "policy": plan.policy,
+        "unique_tokens": plan.unique_tokens,
+        "unique_tokens_seen": _unique(plan, position),
+        "steps": plan.steps(row["batch_samples"]),
+    }
+
+
+def _unique(plan: Plan, position: int) -> int:
+    """Return how many different tokens positions [0, position) hold; for `global` the expectation of that."""
+    if plan.policy == "global":
+        return round(plan.unique_tokens * (1 - (1 - position / (plan.samples * plan.copies)) ** plan.copies))
+    return plan.unique_tokens if position >= plan.samples else plan.tokens_before(position)
+
+
+def _ledger(app: FastAPI, service: Service) -> None:
+    @app.get("/documents/{key}/exposures")
+    def by_key(key: TheKey, run: OfRun = None, position: At = None) -> Response:
+        """Return which runs were fed the document with this key, how often, and where first and last."""
+        return answer(service.seen(key=bytes.fromhex(key), run=run, position=position))
+
+    @app.get("/documents/exposures")
+    def by_id(
+        id: Annotated[str, Query(min_length=1, max_length=10_000)],
+        run: OfRun = None,
+        position: At = None,
+    ) -> Response:
+        """Return the same for documents with this id: several when sources share ids."""
+        return answer(service.seen(id_=_encodable(id), run=run, position=position))
+
+    @app.post("/documents/exposures")
+    def by_text(body: TextRequest) -> Response:
+        """Return the same for the document with this text, which is hashed as a build does and not kept."""
+        key = content_key(normalise(_encodable(body.text)))
+        return answer(service.seen(key=key, run=body.run, position=body.position))
+
+    @app.get("/runs/{run}/histogram")
+    def histogram(run: TheRun, position: At = None) -> Response:
+        """Return how many documents, and tokens, were seen how often by a run over its ancestry."""
+        return answer(service.histogram(run, position))
+
+
+def _encodable(text: str) -> str:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise RequestError("the text is not Unicode: it has half a surrogate pair") from None
+    return text

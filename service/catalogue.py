@@ -1,0 +1,355 @@
+"""The catalogue: artifacts under the root and registered ones, the names that point to them, plans, and lineage.
+
+A name moves (every meaning it had is kept), a fingerprint never does.
+"""
+
+import os
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy import Connection
+from sqlalchemy.dialects import postgresql, sqlite
+
+from ..shards import mds, storage
+from ..shards.errors import EpochalError, RequestError
+from ..shards.manifest import MANIFEST_NAME, ExportManifest, Manifest, parse_manifest
+from ..shards.plan import Plan
+from .database import now
+from .errors import NotFoundError
+from .models import Artifact, Checkpoint, Lease, Location, NameEntry, PlanRow, Run
+
+FINGERPRINT = re.compile(r"[0-9a-f]{32}")
+KINDS = ("pools", "subsets")
+MOST_NODES = 2000
+MOST_NAME = 500
+MOST_ROWS = 500
+"""Rows of one INSERT."""
+
+
+@dataclass(frozen=True)
+class Found:
+    """An artifact as it lies at `path`. xxh64: of its manifest file."""
+
+    path: str
+    manifest: Manifest
+    xxh64: str
+
+
+def read_found(path: str) -> Found:
+    """Return the artifact at `path` (folder or URL). Raises RequestError, WorkError."""
+    path = path if storage.is_url(path) else os.path.realpath(storage.local_path(path))
+    where = storage.join(path, MANIFEST_NAME)
+    try:
+        data = storage.read_bytes(where)
+    except (FileNotFoundError, NotADirectoryError):
+        raise RequestError(f"{path} holds no artifact: there is no {MANIFEST_NAME}") from None
+    manifest = parse_manifest(data.decode(errors="replace"), where)
+    if isinstance(manifest, ExportManifest):
+        raise RequestError(f"{path} is an export: register the subset that it was made from")
+    for text in (manifest.name, manifest.tokenizer.name, manifest.tokenizer.fingerprint):
+        if len(text) > MOST_NAME or "\0" in text:
+            raise RequestError(f"{where}: a name of more than {MOST_NAME} characters cannot be entered")
+    return Found(path, manifest, mds.xxh64(data))
+
+
+def folders(root: str) -> Iterator[str]:
+    """Yield the real paths of what may be artifacts under `root`; what a link leads out of it is left out."""
+    real = os.path.realpath(root)
+    for kind in KINDS:
+        parent = os.path.join(real, kind)
+        names = sorted(os.listdir(parent)) if os.path.isdir(parent) else []
+        for name in names:
+            path = os.path.realpath(os.path.join(parent, name))
+            if not name.startswith(".") and inside(path, real) and os.path.isfile(os.path.join(path, MANIFEST_NAME)):
+                yield path
+
+
+def inside(path: str, root: str) -> bool:
+    """Return whether the real path `path` lies in the real path `root`."""
+    return os.path.commonpath([path, root]) == root
+
+
+class Scanner:
+    """Finds the artifacts under a root; a manifest is read again only when its file has changed."""
+
+    def __init__(self, root: str) -> None:
+        self.root = root
+        self.problems: dict[str, str] = {}
+        self._known: dict[str, tuple[tuple[int, int], Found]] = {}
+
+    def scan(self) -> list[Found]:
+        """Return what is there now; folders that cannot be read are in `problems`, by path."""
+        known, problems = {}, {}
+        for path in folders(self.root):
+            try:
+                status = os.stat(os.path.join(path, MANIFEST_NAME))
+                stamp = status.st_mtime_ns, status.st_size
+                before = self._known.get(path)
+                known[path] = before if before and before[0] == stamp else (stamp, read_found(path))
+            except (EpochalError, OSError) as error:
+                problems[path] = str(error)
+        self._known, self.problems = known, problems
+        return [found for _, found in known.values()]
+
+
+def update(connection: Connection, found: list[Found], root: str | None) -> None:
+    """Enter what was found; with `root`, what was known under it and is there no more is marked as gone."""
+    at = now(connection)
+    table = Location.__table__
+    known = {row.path: row for row in connection.execute(sa.select(table))}
+    for item in found:
+        row = known.get(item.path)
+        if row is None or row.manifest_xxh64 != item.xxh64 or row.gone is not None:
+            _enter(connection, item, row is not None, at)
+    if root is not None:
+        real, there = os.path.realpath(root), {item.path for item in found}
+        missing = [p for p, r in known.items() if r.gone is None and p not in there]
+        lost = [p for p in missing if not storage.is_url(p) and inside(p, real) and not os.path.exists(p)]
+        if lost:
+            connection.execute(sa.update(Location).where(table.c.path.in_(lost)).values(gone=at))
+
+
+def changed(connection: Connection, found: list[Found], root: str) -> bool:
+    """Return whether `update` would write anything: a look costs no transaction."""
+    table = Location.__table__
+    rows = connection.execute(sa.select(table.c.path, table.c.manifest_xxh64).where(table.c.gone.is_(None))).all()
+    known, real = {row.path: row.manifest_xxh64 for row in rows}, os.path.realpath(root)
+    gone = (p for p in known if not storage.is_url(p) and inside(p, real) and not os.path.exists(p))
+    return any(known.get(item.path) != item.xxh64 for item in found) or any(gone)
+
+
+def _enter(connection: Connection, item: Found, known: bool, at: float) -> None:
+    m = item.manifest
+    insert(
+        connection,
+        Artifact,
+        fingerprint=m.fingerprint,
+        kind=m.kind,
+        pool=m.parent.fingerprint if m.parent else m.fingerprint,
+        tokens=m.tokens,
+        samples=m.samples,
+        documents=m.documents,
+        seq_len=m.seq_len,
+        tokenizer=m.tokenizer.name,
+        tokenizer_fingerprint=m.tokenizer.fingerprint,
+        manifest=m.model_dump(mode="json"),
+        added=at,
+    )
+    values = {"fingerprint": m.fingerprint, "layout": m.layout, "manifest_xxh64": item.xxh64, "gone": None}
+    if known:
+        connection.execute(sa.update(Location).where(Location.path == item.path).values(**values))
+    else:
+        insert(connection, Location, path=item.path, added=at, **values)
+    name_it(connection, m.kind, m.name, m.fingerprint)
+
+
+def insert(connection: Connection, model: type, **values: Any) -> bool:
+    """Insert a row unless one with its key is there; return whether it is new."""
+    return insert_all(connection, model, [values]) == 1
+
+
+def insert_all(connection: Connection, model: type, rows: list[dict[str, Any]]) -> int:
+    """Insert the rows whose keys are not there yet; return how many that are."""
+    make: Any = sqlite.insert if connection.dialect.name == "sqlite" else postgresql.insert
+    new = 0
+    for begin in range(0, len(rows), MOST_ROWS):
+        values = make(model).values(rows[begin : begin + MOST_ROWS])
+        new += len(connection.execute(values.on_conflict_do_nothing().returning(sa.literal(1))).all())
+    return new
+
+
+def name_it(connection: Connection, kind: str, name: str, fingerprint: str) -> None:
+    """Let `name` mean `fingerprint` from now on."""
+    if meaning(connection, kind, name) != fingerprint:
+        at = now(connection)
+        connection.execute(sa.insert(NameEntry).values(kind=kind, name=name, fingerprint=fingerprint, since=at))
+
+
+def meaning(connection: Connection, kind: str, name: str) -> str | None:
+    """Return the fingerprint that `name` means now, if any."""
+    t = NameEntry.__table__
+    newest = sa.select(t.c.fingerprint).where(t.c.kind == kind, t.c.name == name).order_by(t.c.id.desc()).limit(1)
+    return connection.execute(newest).scalar()
+
+
+def resolve(connection: Connection, kind: str, text: str) -> str:
+    """Return the fingerprint of the pool, subset, plan or run called `text` (a name or a fingerprint).
+
+    The kind `artifact` takes a subset, or else a pool. Raises NotFoundError.
+    """
+    if FINGERPRINT.fullmatch(text):
+        table: Any = {"plan": PlanRow, "run": Run}.get(kind, Artifact).__table__
+        wanted = sa.select(table.c.fingerprint).where(table.c.fingerprint == text)
+        if kind in ("pool", "subset"):
+            wanted = wanted.where(table.c.kind == kind)
+        if connection.execute(wanted).scalar() is not None:
+            return text
+    if kind == "run":
+        found = connection.execute(sa.select(Lease.run).where(Lease.name == text)).scalar()
+    elif kind == "artifact":
+        found = meaning(connection, "subset", text) or meaning(connection, "pool", text)
+    else:
+        found = meaning(connection, kind, text)
+    if found is None:
+        raise NotFoundError(f"there is no {kind} '{text}'")
+    return found
+
+
+def locate(connection: Connection, fingerprint: str) -> str | None:
+    """Return a path where the artifact lies as MDS shards, if any: the one known longest."""
+    t = Location.__table__
+    wanted = sa.select(t.c.path).where(t.c.fingerprint == fingerprint, t.c.layout == "mds", t.c.gone.is_(None))
+    return connection.execute(wanted.order_by(t.c.added, t.c.path).limit(1)).scalar()
+
+
+# -- what is shown --------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Search:
+    """What is looked for; None does not matter. name, tokenizer: a part of it. fingerprint: its beginning."""
+
+    kind: str | None = None
+    name: str | None = None
+    fingerprint: str | None = None
+    tokenizer: str | None = None
+    least_tokens: int | None = None
+    most_tokens: int | None = None
+    limit: int = 100
+    offset: int = 0
+
+
+def search(connection: Connection, wanted: Search) -> list[dict[str, Any]]:
+    """Return artifacts, newest first, without their manifests."""
+    t, names = Artifact.__table__, NameEntry.__table__
+    rows = sa.select(t)
+    if wanted.kind:
+        rows = rows.where(t.c.kind == wanted.kind)
+    if wanted.fingerprint:
+        rows = rows.where(t.c.fingerprint.startswith(wanted.fingerprint, autoescape=True))
+    if wanted.tokenizer:
+        like = t.c.tokenizer.contains(wanted.tokenizer, autoescape=True)
+        rows = rows.where(like | t.c.tokenizer_fingerprint.startswith(wanted.tokenizer, autoescape=True))
+    if wanted.least_tokens is not None:
+        rows = rows.where(t.c.tokens >= wanted.least_tokens)
+    if wanted.most_tokens is not None:
+        rows = rows.where(t.c.tokens <= wanted.most_tokens)
+    if wanted.name:
+        named = sa.select(names.c.fingerprint).where(names.c.name.contains(wanted.name, autoescape=True))
+        rows = rows.where(t.c.fingerprint.in_(named))
+    rows = rows.order_by(t.c.added.desc(), t.c.fingerprint).limit(wanted.limit).offset(wanted.offset)
+    return [_shown(connection, row) for row in connection.execute(rows)]
+
+
+def describe(connection: Connection, fingerprint: str) -> dict[str, Any]:
+    """Return one artifact with its manifest, its places and every meaning its names had."""
+    t, names, places = Artifact.__table__, NameEntry.__table__, Location.__table__
+    row = connection.execute(sa.select(t).where(t.c.fingerprint == fingerprint)).one()
+    shown = _shown(connection, row)
+    history = sa.select(names).where(names.c.name.in_(shown["names"]), names.c.kind == row.kind).order_by(names.c.id)
+    where = sa.select(places).where(places.c.fingerprint == fingerprint).order_by(places.c.path)
+    return shown | {
+        "manifest": row.manifest,
+        "locations": [
+            {"path": r.path, "layout": r.layout, "gone": r.gone is not None} for r in connection.execute(where)
+        ],
+        "history": [
+            {"name": r.name, "fingerprint": r.fingerprint, "since": r.since} for r in connection.execute(history)
+        ],
+    }
+
+
+def _shown(connection: Connection, row: Any) -> dict[str, Any]:
+    parent = row.manifest.get("parent") or {}
+    names = names_of(connection, row.fingerprint)
+    keys = ("fingerprint", "kind", "pool", "tokens", "samples", "documents", "seq_len", "tokenizer")
+    return {key: getattr(row, key) for key in keys} | {
+        "name": names[0] if names else row.fingerprint,
+        "names": names,
+        "current": any(meaning(connection, row.kind, name) == row.fingerprint for name in names),
+        "tokenizer_fingerprint": row.tokenizer_fingerprint,
+        "replicate": parent.get("replicate"),
+        "start_sample": parent.get("start_sample", 0),
+        "available": locate(connection, row.fingerprint) is not None,
+        "added": row.added,
+    }
+
+
+def names_of(connection: Connection, fingerprint: str) -> list[str]:
+    """Return the names that ever meant `fingerprint`, the newest first."""
+    t = NameEntry.__table__
+    rows = connection.execute(sa.select(t.c.name).where(t.c.fingerprint == fingerprint).order_by(t.c.id.desc()))
+    return list(dict.fromkeys(row.name for row in rows))
+
+
+def enter_plan(connection: Connection, plan: Plan, name: str | None = None) -> bool:
+    """Enter a plan, and let `name` mean it; return whether it is new."""
+    values = {"subset": plan.subset, "plan": plan.to_dict(), "added": now(connection)}
+    new = insert(connection, PlanRow, fingerprint=plan.fingerprint, **values)
+    if name:
+        name_it(connection, "plan", name, plan.fingerprint)
+    return new
+
+
+def lineage(connection: Connection, of: str | None) -> dict[str, Any]:
+    """Return {nodes, edges}: pool -> subset -> plan -> run -> checkpoint -> continued run.
+
+    of: fingerprint of one of them, to get what it came from and what came from it; else the newest of all there is.
+    """
+    nodes: dict[str, dict[str, Any]] = {}
+    edges: list[tuple[str, str]] = []
+    for row in _newest(connection, Artifact):
+        nodes[row.fingerprint] = {"kind": row.kind, "name": None, "tokens": row.tokens}
+        if row.pool != row.fingerprint:
+            edges.append((row.pool, row.fingerprint))
+    for row in _newest(connection, PlanRow):
+        nodes[row.fingerprint] = {"kind": "plan", "name": None, "tokens": row.plan["total_tokens"]}
+        edges.append((row.subset, row.fingerprint))
+    runs = {row.fingerprint: row for row in _newest(connection, Run)}
+    marks: dict[tuple[str, int], str] = {}
+    for row in _newest(connection, Checkpoint, Checkpoint.__table__.c.at):
+        id_ = f"{row.run}@{row.position}"
+        marks[row.run, row.position] = id_
+        nodes[id_] = {"kind": "checkpoint", "name": row.name, "position": row.position}
+        edges.append((row.run, id_))
+    for row in runs.values():
+        nodes[row.fingerprint] = {"kind": "run", "name": row.name, "position": row.position, "state": row.state}
+        edges.append((row.plan, row.fingerprint))
+        if row.parent:
+            edges.append((marks.get((row.parent, row.parent_position), row.parent), row.fingerprint))
+    edges = [(a, b) for a, b in edges if a in nodes and b in nodes]
+    if of is not None:
+        kept = _reached(of, edges) | _reached(of, [(b, a) for a, b in edges])
+        nodes = {k: v for k, v in nodes.items() if k in kept}
+        edges = [(a, b) for a, b in edges if a in kept and b in kept]
+    for fingerprint, node in nodes.items():
+        if node["name"] is None:
+            names = names_of(connection, fingerprint)
+            node["name"] = names[0] if names else fingerprint[:8]
+    return {
+        "nodes": [{"id": k} | v for k, v in nodes.items()],
+        "edges": [{"from": a, "to": b} for a, b in dict.fromkeys(edges)],
+    }
+
+
+def _newest(connection: Connection, model: Any, by: Any = None) -> Any:
+    table = model.__table__
+    return connection.execute(
+        sa.select(table).order_by((by if by is not None else table.c.added).desc()).limit(MOST_NODES)
+    )
+
+
+def _reached(start: str, edges: list[tuple[str, str]]) -> set[str]:
+    after: dict[str, list[str]] = {}
+    for a, b in edges:
+        after.setdefault(a, []).append(b)
+    found, waiting = {start}, [start]
+    while waiting:
+        for node in after.get(waiting.pop(), []):
+            if node not in found:
+                found.add(node)
+                waiting.append(node)
+    return found

@@ -1,0 +1,181 @@
+"""A client of the service: `Client("http://127.0.0.1:8642").seen(key=...)`. The command line and the trainer use it."""
+
+import io
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import orjson
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from ..shards.errors import RequestError, WorkError
+from ..shards.plan import Plan
+
+if TYPE_CHECKING:
+    import httpx
+
+DEFAULT_URL = "http://127.0.0.1:8642"
+URL_VARIABLE, TOKEN_VARIABLE = "EPOCHAL_SERVICE", "EPOCHAL_TOKEN"
+INSTALL = "the service's packages are not installed: pip install 'epochal[service]' (in a checkout: -e '.[service]')"
+
+
+class RefusedError(RequestError):
+    """The service refused a request. status: of HTTP. details: what else it said."""
+
+    def __init__(self, message: str, status: int, details: dict[str, Any]) -> None:
+        super().__init__(message)
+        self.status = status
+        self.details = details
+
+
+class AwayError(WorkError):
+    """The service cannot be reached, or cannot answer now."""
+
+
+class Client:
+    """Calls of the service at `url` (default: $EPOCHAL_SERVICE, or port 8642 here). Safe to share among threads.
+
+    token: default $EPOCHAL_TOKEN. timeout: seconds to wait for an answer. Every call raises RefusedError when the
+    service refuses it and AwayError when there is no answer. Answers are JSON data; docs/service.md lists them.
+    """
+
+    def __init__(self, url: str | None = None, token: str | None = None, timeout: float = 30.0) -> None:
+        try:
+            import httpx
+        except ImportError:
+            raise RequestError(INSTALL) from None
+        self.url = (url or os.environ.get(URL_VARIABLE) or DEFAULT_URL).rstrip("/")
+        token = token or os.environ.get(TOKEN_VARIABLE)
+        headers = {"authorization": f"Bearer {token}"} if token else {}
+        try:
+            secure = not self.url.startswith("http://")  # certificates take longer to load than a request takes
+            self._http = httpx.Client(
+                base_url=self.url, headers=headers, timeout=timeout, trust_env=False, verify=secure
+            )
+            wrong = self._http.base_url.scheme not in ("http", "https") or not self._http.base_url.host
+        except (httpx.InvalidURL, UnicodeEncodeError):
+            wrong = True
+        if wrong:
+            raise RequestError(f"'{self.url}' is no address of a service: write it as {DEFAULT_URL}")
+
+    def close(self) -> None:
+        """Let go of the connections."""
+        self._http.close()
+
+    def get(self, path: str, **query: Any) -> Any:
+        """Return the answer to a GET; parameters that are None are left out."""
+        return self._call("GET", path, params={k: v for k, v in query.items() if v is not None})
+
+    def post(self, path: str, **body: Any) -> Any:
+        """Return the answer to a POST; parameters that are None are left out."""
+        data = orjson.dumps({k: v for k, v in body.items() if v is not None})
+        return self._call("POST", path, content=data, headers={"content-type": "application/json"})
+
+    # -- catalogue and plans ----------------------------------------------------------------------------------------
+
+    def carve(self, pool: str, unique_tokens: int | str, replicate: int = 0, name: str | None = None) -> Any:
+        """Carve a subset on the service's machine; the same again returns the same."""
+        return self.post("/subsets", pool=pool, unique_tokens=unique_tokens, replicate=replicate, name=name)
+
+    def plan(self, subset: str, **numbers: Any) -> Plan:
+        """Make a plan (total_tokens or epochs, seed, policy, name) for a subset that the service knows."""
+        shown = self.post("/plans", subset=subset, **numbers)
+        return Plan.from_dict({k: v for k, v in shown.items() if k not in ("tokens", "passes", "partial_samples")})
+
+    def order(self, plan: str, start: int, count: int) -> NDArray[np.uint64]:
+        """Return the samples at positions [start, start + count) of a plan, uint64 of shape (count,)."""
+        parts = list(self.order_chunks(plan, start, count))
+        return np.concatenate(parts) if parts else np.empty(0, np.uint64)
+
+    def order_chunks(self, plan: str, start: int, count: int) -> Iterator[NDArray[np.uint64]]:
+        """Yield the same in parts as they arrive."""
+        query: dict[str, Any] = {"start": start, "count": count, "format": "arrow"}
+        with self._reached(), self._http.stream("GET", f"/plans/{plan}/order", params=query) as response:
+            if response.status_code != 200:
+                response.read()
+                _raise(response)
+            with pa.ipc.open_stream(pa.PythonFile(_Body(response.iter_raw(1 << 20)), mode="r")) as stream:
+                for batch in stream:
+                    yield batch.column("id").to_numpy()
+
+    # -- ledger -----------------------------------------------------------------------------------------------------
+
+    def seen(
+        self,
+        key: str | None = None,
+        id: str | None = None,
+        text: str | None = None,
+        run: str | None = None,
+        position: int | None = None,
+    ) -> Any:
+        """Return which runs were fed a document, by its key (hexadecimal), id or text; see docs/service.md."""
+        if key is not None:
+            return self.get(f"/documents/{key}/exposures", run=run, position=position)
+        if id is not None:
+            return self.get("/documents/exposures", id=id, run=run, position=position)
+        return self.post("/documents/exposures", text=text, run=run, position=position)
+
+    def histogram(self, run: str, position: int | None = None) -> Any:
+        """Return how many documents and tokens a run saw how often."""
+        return self.get(f"/runs/{run}/histogram", position=position)
+
+    # -- transport --------------------------------------------------------------------------------------------------
+
+    def _call(self, method: str, path: str, **how: Any) -> Any:
+        with self._reached():
+            response = self._http.request(method, path, **how)
+        if response.status_code >= 400:
+            _raise(response)
+        try:
+            return orjson.loads(response.content)
+        except orjson.JSONDecodeError:
+            raise AwayError(f"what answers at {self.url} is no service of epochal") from None
+
+    @contextmanager
+    def _reached(self) -> Iterator[None]:
+        import httpx
+
+        try:
+            yield
+        except (httpx.TransportError, OSError) as error:
+            reason = str(error) or type(error).__name__
+            raise AwayError(f"no service answers at {self.url} ({reason}): start it with epochal serve") from None
+
+
+def _raise(response: "httpx.Response") -> None:
+    """Raise what a refusal says."""
+    try:
+        details = orjson.loads(response.content)
+        message = str(details.pop("detail"))
+    except (orjson.JSONDecodeError, KeyError, AttributeError, TypeError):
+        raise AwayError(f"what answers at {response.url.host} is no service of epochal") from None
+    if response.status_code >= 500 or response.status_code == 429:
+        raise AwayError(message)
+    raise RefusedError(message, response.status_code, details)
+
+
+class _Body(io.RawIOBase):
+    """A response's body as a file."""
+
+    def __init__(self, chunks: Iterator[bytes]) -> None:
+        self._chunks = chunks
+        self._rest = memoryview(b"")
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        target, done = memoryview(buffer).cast("B"), 0
+        while done < len(target):
+            if not self._rest:
+                self._rest = memoryview(next(self._chunks, b""))
+                if not self._rest:
+                    break
+            n = min(len(target) - done, len(self._rest))
+            target[done : done + n] = self._rest[:n]
+            self._rest = self._rest[n:]
+            done += n
+        return done

@@ -1,0 +1,234 @@
+"""`epochal serve`, `epochal register`, `epochal seen`: the service, what it knows, and what runs have seen."""
+
+import argparse
+import contextlib
+import json
+import re
+import socket
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from ..shards import storage
+from ..shards.errors import RequestError, WorkError
+
+Run = Callable[[argparse.Namespace], int]
+
+KEY = re.compile(r"[0-9a-f]{32}")
+
+
+def serve(parser: argparse.ArgumentParser) -> Run:
+    """Add the arguments of `epochal serve`; return what runs it."""
+    _add_store(parser)
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen at (default: this machine only)")
+    parser.add_argument("--port", type=int, default=8642, help="port (default 8642; 0: a free one)")
+    parser.add_argument("--tokens", metavar="FILE", help="lines `read TOKEN` or `write TOKEN` (or $EPOCHAL_TOKENS)")
+    parser.add_argument("--rate", type=float, default=500.0, help="requests a second of one client (default 500)")
+    return _run_serve
+
+
+def _run_serve(args: argparse.Namespace) -> int:
+    _installed()
+    import uvicorn
+
+    from .api import create_app
+    from .core import Service
+    from .security import LOOPBACK_NAMES, Policy, is_loopback, read_tokens
+
+    tokens = read_tokens(args.tokens)
+    local = is_loopback(args.host)
+    if not local and not tokens:
+        raise RequestError(
+            f"--host {args.host} can be reached from other machines: name tokens with --tokens FILE or $EPOCHAL_TOKENS"
+        )
+    if not args.rate > 0:
+        raise RequestError("--rate must be more than 0")
+    listener = _listen(args.host, args.port)
+    policy = Policy(tokens, LOOPBACK_NAMES if local else None, rate=args.rate, burst=max(1, int(2 * args.rate)))
+    service = Service(args.root, args.database)
+    service.refresh(at_once=True)
+    app = create_app(service, policy)
+    shown = f"[{args.host}]" if ":" in args.host else args.host
+    print(f"serving {args.root} at http://{shown}:{listener.getsockname()[1]} (stop with ctrl-c)", flush=True)
+    # The application itself tells of its defects; uvicorn would also show a traceback for requests cut off at the end.
+    config = uvicorn.Config(app, log_level="critical", access_log=False, timeout_graceful_shutdown=5, ws="none")
+    server = uvicorn.Server(config)
+    with contextlib.suppress(KeyboardInterrupt):  # raised again once everything is answered and closed
+        server.run(sockets=[listener])
+    if not server.started:
+        raise WorkError("the server did not start: run again with --debug")
+    return 0
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    try:
+        family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        # With the protocol named, asyncio turns Nagle's algorithm off: without, every answer waits 40 ms for an ACK.
+        listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+        listener.listen(1024)
+    except (OSError, OverflowError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise RequestError(f"cannot listen at {host}, port {port}: {reason}; choose others") from None
+    return listener
+
+
+def register(parser: argparse.ArgumentParser) -> Run:
+    """Add the arguments of `epochal register`; return what runs it."""
+    parser.add_argument("paths", nargs="+", metavar="path", help="folder or URL of a pool or subset, or a run's folder")
+    _add_store(parser)
+    return _run_register
+
+
+def _run_register(args: argparse.Namespace) -> int:
+    _installed()
+    from .core import Service
+    from .reporter import send_rest
+
+    runs = [p for p in args.paths if not storage.is_url(p) and send_rest(storage.local_path(p), _warn)]
+    for path in runs:
+        print(f"the service has all reports of {path}")
+    artifacts = [p for p in args.paths if p not in runs]
+    if artifacts:
+        service = Service(args.root, args.database)
+        try:
+            for path in artifacts:
+                found = service.register(path)
+                m = found.manifest
+                print(f"registered {m.kind} {m.name} {m.fingerprint}: {m.tokens:,} unique tokens at {found.path}")
+                if m.kind == "pool" and service.index(m.fingerprint) is None:
+                    print(f"  {found.path} has no documents.parquet: look-ups of its documents are not possible")
+        finally:
+            service.close()
+    return 0
+
+
+def seen(parser: argparse.ArgumentParser) -> Run:
+    """Add the arguments of `epochal seen`; return what runs it."""
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument("--document", metavar="ID", help="key (32 hexadecimal digits) or id of a document")
+    what.add_argument("--text", metavar="FILE", help="file with the document's text (- for standard input)")
+    what.add_argument("--histogram", action="store_true", help="how many documents were seen how often (needs --run)")
+    parser.add_argument("--run", metavar="R", help="name or fingerprint of a run (default: all of them)")
+    parser.add_argument("--position", type=int, help="as of this position of the run (default: its last reported one)")
+    parser.add_argument("--service", metavar="URL", help="of the service (default $EPOCHAL_SERVICE, or port 8642 here)")
+    parser.add_argument("--json", action="store_true", help="one JSON object on standard output")
+    return _run_seen
+
+
+def _run_seen(args: argparse.Namespace) -> int:
+    from .client import Client
+
+    client = Client(args.service)
+    if args.histogram:
+        if args.run is None:
+            raise RequestError("--histogram needs --run")
+        found = client.histogram(args.run, args.position)
+        print(json.dumps(found) if args.json else _histogram_text(found))
+        return 0
+    found = _look_up(client, args)
+    print(json.dumps(found) if args.json else "\n\n".join(map(_document_text, found["documents"])))
+    return 0
+
+
+def _look_up(client: Any, args: argparse.Namespace) -> Any:
+    from ..shards.content import content_key, normalise
+    from .client import RefusedError
+
+    where = {"run": args.run, "position": args.position}
+    if args.text is not None:
+        return client.seen(key=content_key(normalise(_read_text(args.text))).hex(), **where)
+    if KEY.fullmatch(args.document.lower()):
+        try:
+            return client.seen(key=args.document.lower(), **where)
+        except RefusedError as error:
+            if error.status != 404:
+                raise
+    return client.seen(id=args.document, **where)
+
+
+def _read_text(path: str) -> str:
+    try:
+        return sys.stdin.read() if path == "-" else storage.read_bytes(path).decode()
+    except (OSError, UnicodeDecodeError) as error:
+        raise RequestError(f"--text {path} cannot be read: {getattr(error, 'strerror', None) or error}") from None
+
+
+def _document_text(document: dict[str, Any]) -> str:
+    """Return what was found of one document, for people."""
+    lines = [f"document  {document['id']}  ({document['source']}, {document['tokens']:,} tokens)"]
+    if document["key"] != document["id"]:
+        lines.append(f"key       {document['key']}")
+    rows = [("run", "exposures", "tokens fed", "first", "last")]
+    rows += [
+        (
+            row["run"],
+            _span(row["exposures"]["least"], row["exposures"]["most"]),
+            f"{row['tokens_fed']:,}",
+            _event_text(row["first"], row["run"]),
+            _event_text(row["last"], row["run"]),
+        )
+        for row in document["runs"]
+    ]
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    lines += ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    lines += [
+        f"  {row['run']}: tokens {part['start']:,} to {part['stop']:,}: {part['exposures']:,} times"
+        for row in document["runs"]
+        if len(row["intervals"]) > 1
+        for part in row["intervals"]
+    ]
+    lines += [
+        f"  {row['run']}: not known for {', '.join(row['unknown'])}: register its pool"
+        for row in document["runs"]
+        if row["unknown"]
+    ]
+    others = document["runs_looked_at"] - len(document["runs"])
+    if others:
+        lines.append(f"not seen by {others:,} other {'run' if others == 1 else 'runs'}")
+    return "\n".join(lines)
+
+
+def _span(least: int, most: int) -> str:
+    return f"{most:,}" if least == most else f"{least:,} to {most:,}"
+
+
+def _event_text(event: dict[str, Any] | None, run: str) -> str:
+    if event is None:
+        return "-"
+    of = f" of {event['run']}" if event["run"] != run else ""
+    return f"position {event['position']:,}, step {event['step']:,}{of}"
+
+
+def _histogram_text(found: dict[str, Any]) -> str:
+    rows: list[tuple[str, ...]] = [("exposures", "documents, every token", "documents, some token", "tokens")]
+    counts = sorted({int(k) for name in ("whole", "any", "tokens") for k in found[name]})
+    rows += [(f"{k:,}", *(f"{found[name].get(str(k), 0):,}" for name in ("whole", "any", "tokens"))) for k in counts]
+    widths = [max(len(row[i]) for row in rows) for i in range(4)]
+    lines = ["  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in rows]
+    of = " <- ".join(f"{a['run']} [0, {a['position']:,})" for a in found["ancestry"])
+    return "\n".join([f"positions {of}", *lines])
+
+
+def _add_store(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--root", default="artifacts", help="folder with pools/ and subsets/ (default artifacts)")
+    parser.add_argument("--database", metavar="URL", help="postgresql://user@host/name (default: SQLite in the root)")
+
+
+def _installed() -> None:
+    """Raise RequestError, which says how to install it, when a package of the service is missing."""
+    from .client import INSTALL
+
+    try:
+        import alembic
+        import fastapi
+        import sqlalchemy
+        import uvicorn
+    except ImportError as error:
+        raise RequestError(f"{INSTALL} ({error.name} is missing)") from None
+    del alembic, fastapi, sqlalchemy, uvicorn
+
+
+def _warn(text: str) -> None:
+    print(f"epochal: {text}", file=sys.stderr)

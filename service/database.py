@@ -1,0 +1,197 @@
+"""The database: SQLite in the service's folder, or PostgreSQL by URL; the same tables, migrated under a lock at start.
+
+Reads come from a pool of connections. Writes go through one thread (`Writer`), which puts whatever is waiting into one
+transaction and answers when it is on the disk: many reports share one flush.
+"""
+
+import os
+import queue
+import sqlite3
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import sqlalchemy as sa
+from alembic import command
+from alembic.config import Config
+from alembic.util import CommandError
+from filelock import FileLock
+from sqlalchemy import Connection, Engine, event
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import ArgumentError, DBAPIError, OperationalError
+
+from ..shards.errors import RequestError, WorkError
+
+T = TypeVar("T")
+
+MIGRATION_LOCK = 0x65706F63
+"""Key of PostgreSQL's advisory lock that migrations are run under ("epoc")."""
+
+MOST_TOGETHER = 256
+"""Writes that share a transaction at most."""
+
+
+class UnreachableError(WorkError):
+    """The database does not answer."""
+
+
+@dataclass(frozen=True)
+class Database:
+    """An opened database. `reader` hands out connections for reading; `write` runs a function in a transaction."""
+
+    engine: Engine
+    writer: "Writer"
+
+    @contextmanager
+    def reader(self) -> Iterator[Connection]:
+        """Yield a connection that sees one state of the database. Raises UnreachableError."""
+        try:
+            with self.engine.connect() as connection:
+                yield connection
+        except OperationalError as error:
+            raise UnreachableError(f"the database cannot be reached: {_line(error)}") from None
+
+    def write(self, job: Callable[[Connection], T]) -> "Future[T]":
+        """Run `job(connection)` in the next transaction; the future has its result once that is committed."""
+        return self.writer.submit(job)
+
+    def close(self) -> None:
+        """Finish what is waiting and let go of all connections."""
+        self.writer.close()
+        self.engine.dispose()
+
+
+def open_database(url: str) -> Database:
+    """Open (and create or migrate) the database at `url`. Raises RequestError for a wrong URL, WorkError."""
+    try:
+        parsed = make_url(url)
+    except ArgumentError:
+        raise RequestError(f"--database {url} is no URL: write postgresql://user@host/name or sqlite:///file") from None
+    if parsed.get_backend_name() not in ("sqlite", "postgresql"):
+        raise RequestError(f"--database: {parsed.get_backend_name()} is not supported: use postgresql:// or sqlite:///")
+    if parsed.drivername == "postgresql":
+        parsed = parsed.set(drivername="postgresql+psycopg")
+    try:
+        if parsed.get_backend_name() == "sqlite":
+            if not parsed.database or parsed.database == ":memory:":
+                raise RequestError("--database sqlite:// needs a file: write sqlite:///folder/epochal.db")
+            os.makedirs(os.path.dirname(os.path.abspath(parsed.database)), exist_ok=True)
+            engine = _sqlite(parsed)
+            with FileLock(parsed.database + ".lock"):
+                migrate(engine)
+        else:
+            engine = sa.create_engine(parsed, pool_size=20, pool_pre_ping=True)
+            with engine.connect() as held:  # a connection of its own: the lock outlives the migration's transactions
+                held.execute(sa.text("SELECT pg_advisory_lock(:key)"), {"key": MIGRATION_LOCK})
+                try:
+                    migrate(engine)
+                finally:
+                    held.execute(sa.text("SELECT pg_advisory_unlock(:key)"), {"key": MIGRATION_LOCK})
+    except DBAPIError as error:
+        shown = parsed.render_as_string(hide_password=True)
+        raise WorkError(f"the database {shown} cannot be opened: {_line(error)}") from None
+    return Database(engine, Writer(engine))
+
+
+def _sqlite(url: sa.URL) -> Engine:
+    engine = sa.create_engine(url, connect_args={"timeout": 60, "check_same_thread": False}, pool_size=20)
+
+    @event.listens_for(engine, "connect")
+    def _set_up(connection: sqlite3.Connection, _: Any) -> None:
+        connection.isolation_level = None  # the driver's own BEGIN would come too late for what is read first
+        for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
+            connection.execute(f"PRAGMA {pragma}")
+
+    @event.listens_for(engine, "begin")
+    def _begin(connection: Connection) -> None:
+        writes = connection.get_execution_options().get("writes")
+        connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+
+    return engine
+
+
+def migrate(engine: Engine) -> None:
+    """Bring the tables to this version's. Raises RequestError when a newer epochal made them."""
+    config = Config()
+    config.set_main_option("script_location", "epochal.service:migrations")
+    with engine.connect().execution_options(writes=True) as connection, connection.begin():
+        config.attributes["connection"] = connection
+        try:
+            command.upgrade(config, "head")
+        except CommandError as error:
+            raise RequestError(f"the database was made by a newer epochal ({error}): upgrade this one") from None
+
+
+def now(connection: Connection) -> float:
+    """Return the time in seconds since 1970 by the clock that all servers of this database share."""
+    if connection.dialect.name == "sqlite":
+        return time.time()
+    return float(connection.execute(sa.text("SELECT extract(epoch FROM clock_timestamp())")).scalar_one())
+
+
+class Writer:
+    """One thread that writes: jobs that wait together are committed together, each in a savepoint of its own."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine.execution_options(writes=True)
+        self._jobs: queue.SimpleQueue[tuple[Callable[[Connection], Any], Future[Any]] | None] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._run, name="epochal-writer", daemon=True)
+        self._thread.start()
+
+    def submit(self, job: Callable[[Connection], T]) -> "Future[T]":
+        """Queue a job; see `Database.write`."""
+        future: Future[T] = Future()
+        self._jobs.put((job, future))
+        return future
+
+    def close(self) -> None:
+        """Commit what is queued and stop."""
+        self._jobs.put(None)
+        self._thread.join()
+
+    def _run(self) -> None:
+        while True:
+            batch = [self._jobs.get()]
+            while len(batch) < MOST_TOGETHER and not self._jobs.empty():
+                batch.append(self._jobs.get())
+            self._commit([item for item in batch if item is not None])
+            if None in batch:
+                return
+
+    def _commit(self, batch: list[tuple[Callable[[Connection], Any], Future[Any]]]) -> None:
+        outcomes: list[tuple[Future[Any], Any, Exception | None]] = []
+        try:
+            with self._engine.connect() as connection, connection.begin():
+                for job, future in batch:
+                    outcomes.append((future, *_attempt(connection, job)))
+        except DBAPIError as error:
+            failed = UnreachableError(f"the database cannot be written: {_line(error)}")
+            outcomes = [(future, None, failed) for _, future in batch]
+        except Exception as error:  # a defect must not end the thread that everything waits for
+            outcomes = [(future, None, error) for _, future in batch]
+        for future, result, problem in outcomes:
+            if not future.set_running_or_notify_cancel():
+                continue
+            if problem is None:
+                future.set_result(result)
+            else:
+                future.set_exception(problem)
+
+
+def _attempt(connection: Connection, job: Callable[[Connection], Any]) -> tuple[Any, Exception | None]:
+    """Run one job in a savepoint; return (result, None) or (None, what it raised, undone)."""
+    try:
+        with connection.begin_nested():
+            return job(connection), None
+    except OperationalError:
+        raise  # the whole transaction is lost
+    except Exception as error:
+        return None, error
+
+
+def _line(error: Exception) -> str:
+    return str(getattr(error, "orig", None) or error).strip().splitlines()[0]

@@ -1,0 +1,40 @@
+"""What a request can be refused with beyond being wrong in itself. Each is one sentence, and has an HTTP status."""
+
+from typing import Any
+
+from ..shards.errors import EpochalError, RequestError
+
+
+class NotFoundError(RequestError):
+    """Nothing has that name or fingerprint."""
+
+
+class ConflictError(RequestError):
+    """The request contradicts what is there: a name leased to a live run, a limit. `details` has the numbers."""
+
+    def __init__(self, message: str, **details: Any) -> None:
+        super().__init__(message)
+        self.details = details
+
+
+class DeniedError(RequestError):
+    """No token, or one without the right."""
+
+    def __init__(self, message: str, known: bool) -> None:
+        super().__init__(message)
+        self.known = known
+
+
+def http_status(error: EpochalError) -> int:
+    """Return the HTTP status that `error` is answered with."""
+    from .database import UnreachableError
+
+    if isinstance(error, DeniedError):
+        return 403 if error.known else 401
+    if isinstance(error, UnreachableError):
+        return 503
+    if isinstance(error, NotFoundError):
+        return 404
+    if isinstance(error, ConflictError) or not isinstance(error, RequestError):
+        return 409  # WorkError: a right request that what lies on the disk contradicts
+    return 422

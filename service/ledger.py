@@ -1,0 +1,295 @@
+"""The ledger: how often a run has been fed a document, by arithmetic on plans and positions.
+
+A model's history is a list of segments: the run itself up to its position, its parent up to the position where it was
+taken over, and so on. In every segment a document's tokens lie in a few samples of the subset; how often a sample came
+in positions [0, stop) follows from the inverse of the order. docs/service.md has an example worked by hand.
+"""
+
+import itertools
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from ..shards.plan import Plan
+from .errors import NotFoundError
+from .places import places
+
+Ints = NDArray[np.int64]
+Read = Callable[[str], Iterator[dict[str, Any]]]
+"""Yields the columns key (pyarrow), start and tokens (int64) of a pool's documents, by the pool's fingerprint."""
+
+_SCAN = 1 << 20
+"""Samples whose exposures are held at once."""
+
+
+@dataclass(frozen=True)
+class Segment:
+    """Positions [0, stop) of a plan, trained by `run` in batches of `batch_samples`.
+
+    pool: fingerprint of the pool whose stream the plan's samples are cut from.
+    """
+
+    run: str
+    plan: Plan
+    stop: int
+    batch_samples: int
+    pool: str
+
+    @property
+    def window(self) -> tuple[int, int]:
+        """Return the stream range of the pool that the plan's subset is."""
+        start = self.plan.start_sample * self.plan.seq_len
+        return start, start + self.plan.unique_tokens
+
+
+class Part(NamedTuple):
+    """Tokens [start, stop) of a document, all in one sample: its exposures, first and last position (None: none)."""
+
+    sample: int
+    start: int
+    stop: int
+    exposures: int
+    first: int | None
+    last: int | None
+
+
+def parts(segments: Sequence[Segment], spans: Sequence[tuple[int, int]]) -> list[list[Part]]:
+    """Return, for each segment, the parts of the document that lies at spans[i] = (start, tokens) of its pool.
+
+    Tokens outside of a segment's window are in no part. Costs O(parts) (`global`: O(parts x copies)) in all.
+    """
+    cuts = [_cut(segment, *span) for segment, span in zip(segments, spans, strict=True)]
+    counted = _count(segments, [[sample for sample, _, _ in cut] for cut in cuts])
+    return [
+        [Part(*place, *count) for place, count in zip(cut, found, strict=True)]
+        for cut, found in zip(cuts, counted, strict=True)
+    ]
+
+
+def _cut(segment: Segment, start: int, tokens: int) -> list[tuple[int, int, int]]:
+    """Return the samples that hold a document, each with the document's tokens [from, to) in it."""
+    low, high = segment.window
+    begin, end, width = max(start, low), min(start + tokens, high), segment.plan.seq_len
+    samples = range((begin - low) // width, -(-(end - low) // width)) if begin < end else ()
+    edges = [(i, low + i * width) for i in samples]
+    return [(i, max(edge, begin) - start, min(edge + width, end) - start) for i, edge in edges]
+
+
+Count = tuple[int, int | None, int | None]
+"""Exposures, first position, last position."""
+
+
+def _count(segments: Sequence[Segment], samples: Sequence[list[int]]) -> list[list[Count]]:
+    """Return the counts of samples[i] in segment i. The places of all of them are computed together."""
+    asked: list[tuple[int, int, int, int]] = []  # size, seed, pass, id
+    for segment, ids in zip(segments, samples, strict=True):
+        for wanted in _passes(segment):
+            asked += [(segment.plan.samples, segment.plan.seed, wanted, i) for i in ids]
+    found = iter(places(*zip(*asked, strict=True)).tolist() if asked else ())
+    return [
+        _count_global(segment, ids) if segment.plan.policy == "global" else _count_passes(segment, ids, found)
+        for segment, ids in zip(segments, samples, strict=True)
+    ]
+
+
+def _passes(segment: Segment) -> list[int]:
+    """Return the numbers of the orders whose places a segment's counts need: first, last but one, last pass."""
+    policy, last = segment.plan.policy, segment.stop // segment.plan.samples
+    return {"sequential": [], "global": [], "fixed": [0]}.get(policy, [0, max(0, last - 1), last])
+
+
+def _count_passes(segment: Segment, ids: list[int], found: Iterator[int]) -> list[Count]:
+    n = segment.plan.samples
+    last, place = divmod(segment.stop, n)
+    by_pass = [[next(found) for _ in ids] for _ in _passes(segment)] or [ids]
+    first_at, before_at, last_at = by_pass[0], by_pass[len(by_pass) // 2], by_pass[-1]
+    counts: list[Count] = []
+    for i in range(len(ids)):
+        again = last_at[i] < place
+        if not last and not again:
+            counts.append((0, None, None))
+            continue
+        newest = last * n + last_at[i] if again else (last - 1) * n + before_at[i]
+        counts.append((last + again, first_at[i], newest))
+    return counts
+
+
+def _count_global(segment: Segment, ids: list[int]) -> list[Count]:
+    counts: list[Count] = []
+    for i in ids:
+        at = segment.plan.positions_of(i)
+        at = at[: int(np.searchsorted(at, segment.stop))]
+        counts.append((len(at), int(at[0]), int(at[-1])) if len(at) else (0, None, None))
+    return counts
+
+
+def intervals(tokens: int, found: Sequence[Sequence[Part]]) -> list[tuple[int, int, int]]:
+    """Return (start, stop, exposures) of a document's `tokens` tokens, summed over segments, in order, joined."""
+    edges = sorted({0, tokens, *(edge for row in found for part in row for edge in (part.start, part.stop))})
+    steps = dict.fromkeys(edges, 0)
+    for part in (part for row in found for part in row):
+        steps[part.start] += part.exposures
+        steps[part.stop] -= part.exposures
+    out: list[tuple[int, int, int]] = []
+    level = 0
+    for start, stop in itertools.pairwise(edges):
+        level += steps[start]
+        if out and out[-1][2] == level:
+            start = out.pop()[0]
+        out.append((start, stop, level))
+    return out
+
+
+# -- over all documents ---------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Pieces:
+    """Runs of tokens seen equally often: of document `document` (any number that tells documents apart), tokens
+    [start, stop), `exposures` times; `inside`: in the window of some segment. Arrays of shape (k,)."""
+
+    document: Ints
+    start: Ints
+    stop: Ints
+    exposures: Ints
+    inside: Ints
+
+
+def histogram(segments: Sequence[Segment], read: Read) -> dict[str, dict[int, int]]:
+    """Return how many documents, and tokens, were seen how often over all segments.
+
+    whole: {k: documents whose every token was seen at least k times, and some token no more}; any: {k: documents whose
+    most seen token was seen k times}; tokens: {k: tokens}. Documents count that have a token in the window of some
+    segment, tokens that lie in one. Documents of several pools are joined by key, so that costs memory: 80 bytes for
+    each document and sample; of one pool they are taken a row group at a time.
+    """
+    by_pool: dict[str, list[Segment]] = {}
+    for segment in segments:
+        by_pool.setdefault(segment.pool, []).append(segment)
+    totals: dict[str, dict[int, int]] = {"whole": {}, "any": {}, "tokens": {}}
+    if len(by_pool) == 1:
+        ((pool, of_pool),) = by_pool.items()
+        for chunk in read(pool):
+            _add(totals, _pieces(of_pool, chunk["start"], chunk["tokens"]))
+    elif by_pool:
+        _add(totals, _joined(by_pool, read))
+    return {name: dict(sorted(counts.items())) for name, counts in totals.items()}
+
+
+def _pieces(segments: Sequence[Segment], starts: Ints, tokens: Ints) -> Pieces:
+    """Cut documents that follow each other in a pool's stream at the edges of samples and windows."""
+    low, high, width = int(starts[0]), int(starts[-1] + tokens[-1]), segments[0].plan.seq_len
+    edges = np.arange(-(-low // width) * width, high, width, dtype=np.int64)
+    ends = np.array([edge for s in segments for edge in s.window if low <= edge < high], np.int64)
+    cuts = np.unique(np.concatenate([edges, ends, starts]))
+    seen, inside = np.zeros(len(cuts), np.int64), np.zeros(len(cuts), np.int64)
+    for segment in segments:
+        begin, end = np.searchsorted(cuts, segment.window)
+        if begin < end:
+            samples, back = np.unique(cuts[begin:end] // width - segment.plan.start_sample, return_inverse=True)
+            seen[begin:end] += segment.plan.exposures(segment.stop, samples)[back]
+            inside[begin:end] = 1
+    document = np.searchsorted(starts, cuts, side="right") - 1
+    stops = np.append(cuts[1:], high)
+    return Pieces(document, cuts - starts[document], stops - starts[document], seen, inside)
+
+
+def _joined(by_pool: Mapping[str, Sequence[Segment]], read: Read) -> Pieces:
+    """Return the pieces of documents that may lie in several pools: those of one key are one document."""
+    found: list[Pieces] = []
+    keys: list[NDArray[np.void]] = []
+    for pool, segments in by_pool.items():
+        for chunk in read(pool):
+            found.append(_pieces(segments, chunk["start"], chunk["tokens"]))
+            keys.append(key_array(chunk["key"])[found[-1].document])
+    _, document = np.unique(np.concatenate(keys), return_inverse=True)
+    start, stop, seen, inside = (
+        np.concatenate([getattr(p, name) for p in found]) for name in ("start", "stop", "exposures", "inside")
+    )
+    # A piece raises the level at its start and lowers it at its stop; documents follow each other.
+    edge, document = np.concatenate([start, stop]), np.concatenate([document, document])
+    rise, cover = np.concatenate([seen, -seen]), np.concatenate([inside, -inside])
+    order = np.lexsort((edge, document))
+    edge, document = edge[order], document[order].astype(np.int64)
+    level, covered = np.cumsum(rise[order])[:-1], np.cumsum(cover[order])[:-1]
+    real = np.flatnonzero((document[1:] == document[:-1]) & (edge[1:] > edge[:-1]))
+    return Pieces(document[real], edge[real], edge[real + 1], level[real], covered[real])
+
+
+def key_array(keys: pa.ChunkedArray) -> NDArray[np.void]:
+    """Return a column of 16-byte keys as an array of shape (k,), dtype V16."""
+    flat = keys.combine_chunks()
+    return np.frombuffer(flat.buffers()[1], "V16", len(flat), 16 * flat.offset)
+
+
+def _add(totals: dict[str, dict[int, int]], pieces: Pieces) -> None:
+    """Add pieces, sorted by document, to the histograms."""
+    first = np.flatnonzero(np.diff(pieces.document, prepend=-1))
+    counted = np.maximum.reduceat(pieces.inside, first) > 0
+    length = np.where(pieces.inside > 0, pieces.stop - pieces.start, 0)
+    for name, values, weights in (
+        ("whole", np.minimum.reduceat(pieces.exposures, first), counted),
+        ("any", np.maximum.reduceat(pieces.exposures, first), counted),
+        ("tokens", pieces.exposures, length),
+    ):
+        kinds, back = np.unique(values, return_inverse=True)
+        sums = np.zeros(len(kinds), np.int64)
+        np.add.at(sums, back, weights.astype(np.int64))
+        for kind, n in zip(kinds.tolist(), sums.tolist(), strict=True):
+            if n:
+                totals[name][kind] = totals[name].get(kind, 0) + n
+
+
+# -- the most seen document -----------------------------------------------------------------------------------------
+
+
+def most_at(plan: Plan, stop: int) -> int:
+    """Return a number of exposures that no sample exceeds in positions [0, stop); some sample reaches it but for
+    `global`, where it is the number of copies, or of positions."""
+    return min(stop, plan.copies) if plan.policy == "global" else -(-stop // plan.samples)
+
+
+def most_exposed(segments: Sequence[Segment], cap: int, read: Read) -> int:
+    """Return the exposures of the most seen token over all segments, exactly when they exceed `cap`.
+
+    Up to `cap` a bound that costs nothing may be returned, and also where the documents of one of several pools cannot
+    be read. Looking stops at the first sample that reaches the bound, nearly always among the first million.
+    """
+    segments = [s for s in segments if s.stop]
+    bound = sum(most_at(s.plan, s.stop) for s in segments)
+    if bound <= cap:
+        return bound
+    pools = sorted({s.pool for s in segments})
+    best = 0
+    for pool in pools:
+        of_pool = [s for s in segments if s.pool == pool]
+        best = max(best, _most_in_pool(of_pool, sum(most_at(s.plan, s.stop) for s in of_pool)))
+    if len(pools) == 1:
+        return best
+    try:
+        return max(histogram(segments, read)["any"], default=0)
+    except NotFoundError:
+        return bound
+
+
+def _most_in_pool(segments: Sequence[Segment], bound: int) -> int:
+    """Return the exposures of the most seen sample of a pool; `bound` is never exceeded."""
+    best = 0
+    low = min(s.plan.start_sample for s in segments)
+    high = max(s.plan.start_sample + s.plan.samples for s in segments)
+    for begin in range(low, high, _SCAN):
+        end = min(begin + _SCAN, high)
+        seen = np.zeros(end - begin, np.int64)
+        for s in segments:
+            first, last = max(begin, s.plan.start_sample), min(end, s.plan.start_sample + s.plan.samples)
+            if first < last:
+                ids = np.arange(first, last) - s.plan.start_sample
+                seen[first - begin : last - begin] += s.plan.exposures(s.stop, ids)
+        best = max(best, int(seen.max()))
+        if best == bound:
+            break
+    return best

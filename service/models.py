@@ -1,0 +1,156 @@
+"""The tables of the service. A change here needs a migration: a test holds the two against each other.
+
+Times are seconds since 1970 by the database's clock. Fingerprints are 32 hexadecimal digits. Positions count samples.
+"""
+
+from typing import Any
+
+from sqlalchemy import JSON, BigInteger, Float, ForeignKey, Index, Integer, String
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+Fingerprint = String(32)
+Name = String(500)
+Identity = BigInteger().with_variant(Integer, "sqlite")  # only INTEGER counts up by itself there
+
+
+class Base(DeclarativeBase):
+    """Base of all tables."""
+
+
+class Artifact(Base):
+    """A pool or subset, by fingerprint. pool: fingerprint of the pool whose stream it is cut from (its own for one)."""
+
+    __tablename__ = "artifacts"
+    fingerprint: Mapped[str] = mapped_column(Fingerprint, primary_key=True)
+    kind: Mapped[str] = mapped_column(String(10))
+    pool: Mapped[str] = mapped_column(Fingerprint, index=True)
+    tokens: Mapped[int] = mapped_column(BigInteger)
+    samples: Mapped[int] = mapped_column(BigInteger)
+    documents: Mapped[int] = mapped_column(BigInteger)
+    seq_len: Mapped[int] = mapped_column(BigInteger)
+    tokenizer: Mapped[str] = mapped_column(Name)
+    tokenizer_fingerprint: Mapped[str] = mapped_column(Name)
+    manifest: Mapped[dict[str, Any]] = mapped_column(JSON)
+    added: Mapped[float] = mapped_column(Float)
+
+
+class Location(Base):
+    """A folder or URL where an artifact lies, or lay (`gone`: when it was first missed)."""
+
+    __tablename__ = "locations"
+    path: Mapped[str] = mapped_column(String(4000), primary_key=True)
+    fingerprint: Mapped[str] = mapped_column(ForeignKey("artifacts.fingerprint"), index=True)
+    layout: Mapped[str] = mapped_column(String(10))
+    manifest_xxh64: Mapped[str] = mapped_column(String(16))
+    added: Mapped[float] = mapped_column(Float)
+    gone: Mapped[float | None] = mapped_column(Float)
+
+
+class NameEntry(Base):
+    """From `since` on, `name` meant `fingerprint`: the last row of a (kind, name) is what it means now."""
+
+    __tablename__ = "names"
+    id: Mapped[int] = mapped_column(Identity, primary_key=True, autoincrement=True)
+    kind: Mapped[str] = mapped_column(String(10))
+    name: Mapped[str] = mapped_column(Name)
+    fingerprint: Mapped[str] = mapped_column(Fingerprint, index=True)
+    since: Mapped[float] = mapped_column(Float)
+    __table_args__ = (Index("names_by_name", "kind", "name", "id"),)
+
+
+class PlanRow(Base):
+    """A plan: its numbers as `Plan.to_dict` gives them, some of them again to search by."""
+
+    __tablename__ = "plans"
+    fingerprint: Mapped[str] = mapped_column(Fingerprint, primary_key=True)
+    subset: Mapped[str] = mapped_column(Fingerprint, index=True)
+    plan: Mapped[dict[str, Any]] = mapped_column(JSON)
+    added: Mapped[float] = mapped_column(Float)
+
+
+class Run(Base):
+    """A run of a plan. parent, parent_position: the run whose model it continues, and where it took over.
+
+    position, tokens, loss, kind, digest, reported: of the furthest report of the newest lease (token) that reported:
+    a run that goes on from an earlier checkpoint goes back there. state: open, or how it was
+    closed (finished, failed, stopped). details: what the run says of itself (model, objective, identity).
+    receipt: what it handed in at its end; receipt_problem: why it is not valid (empty: it is; null: not checked yet).
+    """
+
+    __tablename__ = "runs"
+    fingerprint: Mapped[str] = mapped_column(Fingerprint, primary_key=True)
+    name: Mapped[str] = mapped_column(Name, index=True)
+    plan: Mapped[str] = mapped_column(ForeignKey("plans.fingerprint"), index=True)
+    batch_samples: Mapped[int] = mapped_column(BigInteger)
+    parent: Mapped[str | None] = mapped_column(ForeignKey("runs.fingerprint"), index=True)
+    parent_position: Mapped[int] = mapped_column(BigInteger)
+    details: Mapped[dict[str, Any]] = mapped_column(JSON)
+    state: Mapped[str] = mapped_column(String(10))
+    token: Mapped[int] = mapped_column(BigInteger)
+    position: Mapped[int] = mapped_column(BigInteger)
+    tokens: Mapped[int] = mapped_column(BigInteger)
+    loss: Mapped[float | None] = mapped_column(Float)
+    kind: Mapped[str | None] = mapped_column(String(20))
+    digest: Mapped[str | None] = mapped_column(Fingerprint)
+    reported: Mapped[float | None] = mapped_column(Float)
+    receipt: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
+    receipt_problem: Mapped[str | None] = mapped_column(String(1000))
+    added: Mapped[float] = mapped_column(Float)
+
+
+class Lease(Base):
+    """Who may report for a run name: one row a name, so that a lock on it decides. token rises with every holder.
+
+    holder: who it is (a folder of a run keeps its own), session: the process; asking again gives it the same lease.
+    seconds: how long it lasts after each report.
+    """
+
+    __tablename__ = "leases"
+    name: Mapped[str] = mapped_column(Name, primary_key=True)
+    run: Mapped[str] = mapped_column(ForeignKey("runs.fingerprint"))
+    token: Mapped[int] = mapped_column(BigInteger)
+    holder: Mapped[str] = mapped_column(String(64))
+    session: Mapped[str] = mapped_column(String(64))
+    seconds: Mapped[float] = mapped_column(Float)
+    until: Mapped[float] = mapped_column(Float)
+
+
+class Report(Base):
+    """What a run said at a position, under a lease. split: train or validation. kind: what the loss is, as nll."""
+
+    __tablename__ = "reports"
+    run: Mapped[str] = mapped_column(ForeignKey("runs.fingerprint"), primary_key=True)
+    token: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
+    position: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
+    split: Mapped[str] = mapped_column(String(10), primary_key=True)
+    tokens: Mapped[int] = mapped_column(BigInteger)
+    loss: Mapped[float | None] = mapped_column(Float)
+    kind: Mapped[str | None] = mapped_column(String(20))
+    digest: Mapped[str | None] = mapped_column(Fingerprint)
+    at: Mapped[float] = mapped_column(Float)
+
+
+class Checkpoint(Base):
+    """A checkpoint that a run wrote."""
+
+    __tablename__ = "checkpoints"
+    run: Mapped[str] = mapped_column(ForeignKey("runs.fingerprint"), primary_key=True)
+    position: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
+    name: Mapped[str] = mapped_column(String(400), primary_key=True)
+    digest: Mapped[str | None] = mapped_column(Fingerprint)
+    at: Mapped[float] = mapped_column(Float)
+
+
+class Limit(Base):
+    """A cap that runs are held against when they start.
+
+    kind: exposures (of a document, over a run's ancestry), subset_exposures (over those parts of it that train on the
+    run's own subset), tokens (over its ancestry). subset: holds only for runs that train on it; null: for all.
+    """
+
+    __tablename__ = "limits"
+    id: Mapped[int] = mapped_column(Identity, primary_key=True, autoincrement=True)
+    kind: Mapped[str] = mapped_column(String(20))
+    cap: Mapped[int] = mapped_column(BigInteger)
+    subset: Mapped[str | None] = mapped_column(Fingerprint)
+    added: Mapped[float] = mapped_column(Float)

@@ -1,0 +1,158 @@
+"""What requests hold, checked at the door: names, ranges, no unknown keys."""
+
+from decimal import Decimal
+from typing import Annotated, Any, Literal
+
+import orjson
+from fastapi import Path, Query
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
+
+from ..shards.manifest import canonical_json
+from ..shards.plan import POLICIES
+
+INT = 2**63 - 1
+NAME = r"^[A-Za-z0-9][A-Za-z0-9._+-]{0,127}$"
+
+Fingerprint = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{32}$")]
+Label = Annotated[str, StringConstraints(pattern=NAME)]
+Text = Annotated[str, StringConstraints(min_length=1, max_length=1000, pattern=r"^[^\x00-\x1f\x7f]*$")]
+Natural = Annotated[int, Field(ge=0, le=INT)]
+Positive = Annotated[int, Field(ge=1, le=INT)]
+Token = Annotated[int, Field(ge=1, le=INT)]
+PolicyName = Literal["reshuffle", "fixed", "global", "sequential"]
+assert set(POLICIES) == {"reshuffle", "fixed", "global", "sequential"}
+
+
+def _storable(value: dict[str, Any]) -> dict[str, Any]:
+    """Return `value` if every JSON reader and both databases take it."""
+    try:
+        size = len(orjson.dumps(value))
+        canonical_json(value).encode()
+    except (TypeError, ValueError, RecursionError):
+        raise ValueError("must be JSON: finite numbers, integers of 64 bits, Unicode text, no deep nesting") from None
+    if size > MOST_BYTES:
+        raise ValueError(f"is at most {MOST_BYTES:,} bytes")
+    return value
+
+
+MOST_BYTES = 100_000
+Object = Annotated[dict[str, Any], AfterValidator(_storable)]
+ThePlan = Annotated[str, Path(description="name or fingerprint of a plan", pattern=NAME)]
+TheRun = Annotated[str, Path(description="name or fingerprint of a run", pattern=NAME)]
+TheKey = Annotated[str, Path(description="32 hexadecimal digits", pattern=r"^[0-9a-f]{32}$")]
+OfRun = Annotated[Text | None, Query(description="only this run: name or fingerprint")]
+At = Annotated[int | None, Query(ge=0, le=INT, description="as of this position of the run")]
+Points = Annotated[int, Query(ge=1, le=5000)]
+
+
+class Body(BaseModel):
+    """Base of what requests hold: no unknown keys."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class CarveRequest(Body):
+    """A subset to carve. pool: name or fingerprint. unique_tokens: an integer, or text as 500M. name: of the subset."""
+
+    pool: Text
+    unique_tokens: Positive | Annotated[str, StringConstraints(max_length=40)]
+    replicate: Annotated[int, Field(ge=0, le=10_000)] = 0
+    name: Label | None = None
+
+
+class PlanRequest(Body):
+    """A plan to make: either total_tokens or epochs. subset: name or fingerprint of a subset or pool."""
+
+    subset: Text
+    total_tokens: Positive | Annotated[str, StringConstraints(max_length=40)] | None = None
+    epochs: Annotated[Decimal, Field(gt=0, le=10**9, max_digits=18)] | None = None
+    seed: Natural = 0
+    policy: PolicyName = "reshuffle"
+    name: Label | None = None
+
+
+class ParentRequest(Body):
+    """The run whose model is trained on, and the position at which it is taken over (its last reported one)."""
+
+    run: Text
+    position: Natural | None = None
+
+
+class RunRequest(Body):
+    """A run that starts, or goes on. plan: as `Plan.to_dict` gives it, or the name or fingerprint of a known one.
+
+    holder: who claims the name; the same holder may claim it again while its lease lasts. session: of the process:
+    asking again with it changes nothing. lease_seconds: how long the lease lasts after each report.
+    """
+
+    name: Label
+    plan: Object | Text
+    batch_samples: Positive
+    holder: Label
+    session: Label
+    lease_seconds: Annotated[float, Field(ge=1, le=86_400, allow_inf_nan=False)] = 120.0
+    parent: ParentRequest | None = None
+    details: Object = {}
+
+
+class ReportItem(Body):
+    """What a run has done by a position (samples trained on so far)."""
+
+    position: Natural
+    tokens: Natural
+    loss: Annotated[float, Field(allow_inf_nan=False)] | None = None
+    kind: Literal["nll", "nelbo", "nll_masked_input"] | None = None
+    digest: Fingerprint | None = None
+    split: Literal["train", "validation"] = "train"
+
+
+class ReportRequest(Body):
+    """Reports under a lease."""
+
+    token: Token
+    reports: Annotated[list[ReportItem], Field(min_length=1, max_length=10_000)]
+
+
+class LeaseRequest(Body):
+    """A lease to be renewed."""
+
+    token: Token
+
+
+class CheckpointRequest(Body):
+    """A checkpoint that was written."""
+
+    token: Token
+    position: Natural
+    name: Text
+    digest: Fingerprint | None = None
+
+
+class CloseRequest(Body):
+    """A run that ends. receipt: as `Receipt.to_dict` gives it; it is checked after the answer."""
+
+    token: Token
+    state: Literal["finished", "failed", "stopped"]
+    receipt: Object | None = None
+
+
+class LimitRequest(Body):
+    """A cap: exposures of a document over a run's ancestry, over its own subset, or tokens over the ancestry."""
+
+    kind: Literal["exposures", "subset_exposures", "tokens"]
+    cap: Natural
+    subset: Text | None = None
+
+
+class TextRequest(Body):
+    """A document's text, to be looked up by its key. run, position: as for a key."""
+
+    text: Annotated[str, StringConstraints(max_length=4 << 20)]
+    run: Text | None = None
+    position: Natural | None = None
+
+
+class Problem(BaseModel):
+    """What is wrong with a request, in one sentence."""
+
+    detail: str

@@ -1,0 +1,326 @@
+"""Runs: registered with a plan, alive while they hold the lease on their name, heard of through reports.
+
+Everything that writes here runs in a transaction of `Database.write`. It starts by locking the lease of the run's name,
+so two servers on one database agree about who holds it. A lease has a number (`token`) that rises with every holder:
+what comes with an older one is refused, however late it arrives.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy import Connection
+
+from ..shards.errors import RequestError
+from ..shards.manifest import digest
+from ..shards.plan import Plan
+from .catalogue import enter_plan, insert, insert_all, resolve
+from .database import now
+from .errors import ConflictError, NotFoundError
+from .models import Artifact, Checkpoint, Lease, PlanRow, Report, Run
+
+RUN_VERSION = 1
+"""Goes into a run's fingerprint; raised when it is made from other things."""
+
+
+@dataclass(frozen=True)
+class Claim:
+    """What a run says when it starts. holder, session: see `Lease`. seconds: how long a lease lasts after a report.
+
+    parent: name or fingerprint of the run whose model is trained on, parent_position: where it is taken over
+    (None: at its last reported position). details: what else is to be known of the run, JSON.
+    """
+
+    name: str
+    plan: Plan
+    batch_samples: int
+    holder: str
+    session: str
+    seconds: float
+    parent: str | None = None
+    parent_position: int | None = None
+    details: dict[str, Any] | None = None
+
+
+@dataclass(frozen=True)
+class Said:
+    """A report: samples trained on so far, real tokens, loss with its kind, and the receipt's digest."""
+
+    position: int
+    tokens: int
+    loss: float | None = None
+    kind: str | None = None
+    digest: str | None = None
+    split: str = "train"
+
+
+@dataclass(frozen=True)
+class Ancestor:
+    """A run's fingerprint and name, its plan's, the position its model stops at in a history, and its batch."""
+
+    run: str
+    name: str
+    plan: str
+    stop: int
+    batch_samples: int
+
+
+def identify(connection: Connection, claim: Claim) -> dict[str, Any]:
+    """Return the row of the run that `claim` is about, its fingerprint included. Raises NotFoundError, RequestError."""
+    parent, position = None, 0
+    if claim.parent is not None:
+        parent = resolve(connection, "run", claim.parent)
+        row = get(connection, parent)
+        position = row.position if claim.parent_position is None else claim.parent_position
+        positions = plan_of(connection, row.plan)["positions"]
+        if not 0 <= position <= positions:
+            raise RequestError(f"parent_position is {position}, but run '{row.name}' has positions 0 to {positions}")
+        _same_tokenizer(connection, claim.plan, plan_of(connection, row.plan))
+    elif claim.parent_position is not None:
+        raise RequestError("parent_position needs a parent")
+    identity = {
+        "run_version": RUN_VERSION,
+        "name": claim.name,
+        "plan": claim.plan.fingerprint,
+        "batch_samples": claim.batch_samples,
+        "parent": parent,
+        "parent_position": position,
+        "details": claim.details or {},
+    }
+    row = {key: value for key, value in identity.items() if key != "run_version"}
+    return row | {"fingerprint": digest(identity)}
+
+
+def _same_tokenizer(connection: Connection, plan: Plan, parents: dict[str, Any]) -> None:
+    """Raise RequestError when parent and child were tokenized differently: tokens could not be counted together."""
+    wanted = sa.select(Artifact.fingerprint, Artifact.tokenizer_fingerprint, Artifact.tokenizer)
+    rows = connection.execute(wanted.where(Artifact.fingerprint.in_([plan.subset, parents["subset"]]))).all()
+    if len({row.tokenizer_fingerprint for row in rows}) > 1:
+        raise RequestError("a run cannot continue one on data of another tokenizer")
+
+
+def claim_lease(connection: Connection, claim: Claim, run: dict[str, Any]) -> dict[str, Any]:
+    """Register the run and take the lease on its name; return run, token, position and what else is known of it.
+
+    The same session gets the same lease again. Raises ConflictError while another holder's lease lasts.
+    """
+    enter_plan(connection, claim.plan)
+    at = now(connection)
+    start = {"token": 0, "position": 0, "tokens": 0, "state": "open", "added": at}
+    insert(connection, Run, **run, **start)
+    nobody = {"token": 0, "holder": "", "session": "", "seconds": 0.0, "until": 0.0}
+    insert(connection, Lease, name=claim.name, run=run["fingerprint"], **nobody)
+    lease = _locked(connection, claim.name)
+    at = now(connection)  # waiting for the lock may have taken a while
+    mine = lease.session == claim.session and lease.run == run["fingerprint"]
+    if not mine and lease.until > at and lease.holder != claim.holder:
+        held = get(connection, lease.run)
+        raise ConflictError(
+            f"run name '{claim.name}' is leased to a live run, at position {held.position}, for another "
+            f"{lease.until - at:.0f} s: choose another run_name, or wait until that run is over",
+            position=held.position,
+            seconds=lease.until - at,
+        )
+    values = {"run": run["fingerprint"], "holder": claim.holder, "session": claim.session, "seconds": claim.seconds}
+    token = lease.token if mine else lease.token + 1
+    taken = sa.update(Lease).where(Lease.name == claim.name)
+    connection.execute(taken.values(**values, token=token, until=at + claim.seconds))
+    connection.execute(sa.update(Run).where(Run.fingerprint == run["fingerprint"]).values(state="open"))
+    row = get(connection, run["fingerprint"])
+    return {
+        "run": row.fingerprint,
+        "name": claim.name,
+        "plan": row.plan,
+        "token": token,
+        "position": row.position,
+        "digest": row.digest,
+        "seconds": claim.seconds,
+    }
+
+
+def _locked(connection: Connection, name: str) -> Any:
+    row = connection.execute(sa.select(Lease.__table__).where(Lease.name == name).with_for_update()).one_or_none()
+    if row is None:
+        raise NotFoundError(f"there is no run '{name}'")
+    return row
+
+
+def _held(connection: Connection, name: str, token: int) -> Any:
+    """Lock and return the lease of `name`. Raises ConflictError when `token` is not its number."""
+    lease = _locked(connection, name)
+    if lease.token != token:
+        raise ConflictError(
+            f"lease {token} of run '{name}' is over: it was taken over with number {lease.token}", token=lease.token
+        )
+    return lease
+
+
+def _renew(connection: Connection, lease: Any) -> None:
+    """Let a live run's lease last from now on; a closed run stays closed."""
+    if lease.until > 0:
+        until = now(connection) + lease.seconds
+        connection.execute(sa.update(Lease).where(Lease.name == lease.name).values(until=until))
+
+
+def renew(connection: Connection, name: str, token: int) -> dict[str, Any]:
+    """Say that the run is alive. Raises NotFoundError, ConflictError."""
+    lease = _held(connection, name, token)
+    _renew(connection, lease)
+    return {"token": token, "seconds": lease.seconds}
+
+
+def report(connection: Connection, name: str, token: int, said: Sequence[Said]) -> dict[str, Any]:
+    """Enter reports; one that is there already changes nothing. Return how many are new and the run's position.
+
+    Raises NotFoundError, ConflictError for a lease that is over, RequestError for a position beyond the plan.
+    """
+    lease = _held(connection, name, token)
+    run = connection.execute(sa.select(Run.plan, Run.token, Run.position).where(Run.fingerprint == lease.run)).one()
+    positions = _length(connection, run.plan)
+    wrong = [s.position for s in said if s.position > positions]
+    if wrong:
+        raise RequestError(f"position {wrong[0]} is not in the plan, which ends at {positions}")
+    at = now(connection)
+    new = insert_all(connection, Report, [{"run": lease.run, "token": token, "at": at, **vars(s)} for s in said])
+    trained = [s for s in said if s.split == "train"]
+    position = run.position
+    if trained:
+        last = max(trained, key=lambda s: s.position)
+        if token > run.token or last.position > run.position:
+            position = last.position
+            values = {k: v for k, v in vars(last).items() if k != "split"}
+            newer = sa.update(Run).where(Run.fingerprint == lease.run)
+            connection.execute(newer.values(**values, token=token, reported=at))
+    _renew(connection, lease)
+    return {"new": new, "position": position}
+
+
+def checkpoint(connection: Connection, name: str, token: int, position: int, label: str, digest: str | None) -> bool:
+    """Enter a checkpoint; return whether it is new. Raises like `report`."""
+    lease = _held(connection, name, token)
+    positions = _length(connection, get(connection, lease.run).plan)
+    if position > positions:
+        raise RequestError(f"position {position} is not in the plan, which ends at {positions}")
+    values = {"digest": digest, "at": now(connection)}
+    return insert(connection, Checkpoint, run=lease.run, position=position, name=label, **values)
+
+
+def close(connection: Connection, name: str, token: int, state: str, receipt: dict[str, Any] | None) -> dict[str, Any]:
+    """Close a run: its name is free again. receipt: what it trained on, yet to be checked. Raises like `report`."""
+    lease = _held(connection, name, token)
+    values: dict[str, Any] = {"state": state}
+    if receipt is not None:
+        values |= {"receipt": receipt, "receipt_problem": None}
+    connection.execute(sa.update(Run).where(Run.fingerprint == lease.run).values(**values))
+    connection.execute(sa.update(Lease).where(Lease.name == name).values(until=0.0))
+    return {"run": lease.run, "state": state}
+
+
+def unchecked(connection: Connection) -> list[tuple[str, dict[str, Any]]]:
+    """Return the runs whose receipts were not checked yet, with them."""
+    rows = sa.select(Run.fingerprint, Run.receipt).where(Run.receipt.is_not(None), Run.receipt_problem.is_(None))
+    return [(row.fingerprint, row.receipt) for row in connection.execute(rows)]
+
+
+def checked(connection: Connection, fingerprint: str, receipt: dict[str, Any], problem: str) -> None:
+    """Enter what is wrong with a receipt (nothing: empty), unless another one was handed in meanwhile."""
+    if get(connection, fingerprint).receipt == receipt:
+        values = {"receipt_problem": problem[:1000]}
+        connection.execute(sa.update(Run).where(Run.fingerprint == fingerprint).values(**values))
+
+
+def get(connection: Connection, fingerprint: str) -> Any:
+    """Return the row of a run. Raises NotFoundError."""
+    row = connection.execute(sa.select(Run.__table__).where(Run.fingerprint == fingerprint)).one_or_none()
+    if row is None:
+        raise NotFoundError(f"there is no run '{fingerprint}'")
+    return row
+
+
+def plan_of(connection: Connection, fingerprint: str) -> dict[str, Any]:
+    """Return a plan as it was entered. Raises NotFoundError."""
+    found = connection.execute(sa.select(PlanRow.plan).where(PlanRow.fingerprint == fingerprint)).scalar()
+    if found is None:
+        raise NotFoundError(f"there is no plan '{fingerprint}'")
+    return dict(found)
+
+
+_lengths: dict[str, int] = {}
+"""Positions of plans, which never change."""
+
+
+def _length(connection: Connection, plan: str) -> int:
+    if plan not in _lengths:
+        _lengths[plan] = plan_of(connection, plan)["positions"]
+    return _lengths[plan]
+
+
+_STRETCHES = sa.select(
+    Run.fingerprint, Run.name, Run.plan, Run.position, Run.batch_samples, Run.parent, Run.parent_position
+)
+
+
+def ancestries(connection: Connection) -> dict[str, list[Ancestor]]:
+    """Return, for every run, itself at its position, then the runs its model went through, each up to where it left."""
+    rows = {row.fingerprint: row for row in connection.execute(_STRETCHES)}
+    return {fingerprint: _history(rows, fingerprint) for fingerprint in rows}
+
+
+def _history(rows: dict[str, Any], fingerprint: str) -> list[Ancestor]:
+    history, stop = [], rows[fingerprint].position
+    at: str | None = fingerprint
+    while at is not None:
+        row = rows[at]
+        history.append(Ancestor(row.fingerprint, row.name, row.plan, stop, row.batch_samples))
+        at, stop = row.parent, row.parent_position
+    return history
+
+
+# -- what is shown --------------------------------------------------------------------------------------------------
+
+
+def listed(
+    connection: Connection,
+    name: str | None = None,
+    live: bool | None = None,
+    limit: int = 200,
+    fingerprint: str | None = None,
+) -> list[Any]:
+    """Return runs, the last heard of first. name: a part of it. live: only those whose lease lasts, or the others."""
+    rows = sa.select(Run.__table__, Lease.run.label("leased"), Lease.until, Lease.token.label("lease_token"))
+    rows = rows.outerjoin(Lease, Lease.run == Run.fingerprint)
+    if name:
+        rows = rows.where(Run.name.contains(name, autoescape=True))
+    if fingerprint:
+        rows = rows.where(Run.fingerprint == fingerprint)
+    if live is not None:
+        lasts = sa.func.coalesce(Lease.until, 0.0) > now(connection)
+        rows = rows.where(lasts if live else ~lasts)
+    return list(connection.execute(rows.order_by(sa.func.coalesce(Run.reported, Run.added).desc()).limit(limit)))
+
+
+def shown(row: Any, at: float) -> dict[str, Any]:
+    """Return a row of `listed` as JSON data, its plan's numbers aside."""
+    keys: tuple[str, ...] = ("fingerprint", "name", "plan", "batch_samples", "parent", "parent_position", "details")
+    keys += ("state", "position", "tokens", "loss", "kind", "digest", "reported", "added", "receipt_problem")
+    checked = {None: "not checked yet", "": "valid"}.get(row.receipt_problem, "not valid")
+    state = "none" if row.receipt is None else checked
+    return {key: getattr(row, key) for key in keys} | {
+        "live": row.until is not None and row.until > at,
+        "lease": row.lease_token,
+        "receipt": state,
+        "step": -(-row.position // row.batch_samples),
+    }
+
+
+def curve(connection: Connection, fingerprint: str, split: str, most: int) -> list[dict[str, Any]]:
+    """Return at most about `most` of a run's reports in order of position, of each position the newest lease's."""
+    wanted = sa.select(Report.position, Report.token, Report.tokens, Report.loss, Report.kind, Report.digest, Report.at)
+    rows = connection.execute(
+        wanted.where(Report.run == fingerprint, Report.split == split).order_by(Report.position, Report.token)
+    ).all()
+    newest = list({row.position: row for row in rows}.values())
+    step = max(1, -(-len(newest) // most))
+    kept = newest[::step] + (newest[-1:] if newest and (len(newest) - 1) % step else [])
+    return [dict(row._mapping) for row in kept]

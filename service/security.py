@@ -1,0 +1,201 @@
+"""Who may do what, and how much: tokens with roles, sizes, rates, and what browsers send that they should not."""
+
+import hmac
+import json
+import os
+import time
+from collections import OrderedDict
+from collections.abc import Mapping, MutableMapping
+from dataclasses import dataclass, field
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Any
+
+from starlette.datastructures import Headers
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from ..shards.errors import RequestError
+from .errors import DeniedError
+
+TOKENS_VARIABLE = "EPOCHAL_TOKENS"
+ROLES = ("read", "write")
+LEAST_TOKEN = 16
+MOST_CLIENTS = 10_000
+OPEN_PATHS = ("/", "/health", "/openapi.json")
+READING_POSTS = ("/documents/exposures",)
+LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
+
+
+@dataclass(frozen=True)
+class Policy:
+    """What a server demands. tokens: role by token; none: everybody may do everything (loopback only).
+
+    hosts: names that requests may be for (None: any), which keeps other sites' names from being pointed at a loopback
+    server. body_bytes: of a request. rate: requests a second of one client, burst: how many at once.
+    """
+
+    tokens: Mapping[str, str] = field(default_factory=dict)
+    hosts: frozenset[str] | None = None
+    body_bytes: int = 4 << 20
+    rate: float = 500.0
+    burst: int = 1000
+
+
+def is_loopback(host: str) -> bool:
+    """Return whether `host` can be reached from this machine only."""
+    try:
+        return host == "localhost" or ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def read_tokens(file: str | None, environment: Mapping[str, str] = os.environ) -> dict[str, str]:
+    """Return roles by token, from the lines `role token` of `file` or `role:token,...` in $EPOCHAL_TOKENS.
+
+    Raises RequestError; no message contains a token.
+    """
+    if file is not None:
+        try:
+            text = Path(file).read_text()
+        except (OSError, UnicodeDecodeError) as error:
+            raise RequestError(f"--tokens {file} cannot be read: {getattr(error, 'strerror', None) or error}") from None
+        where = file
+        pairs = [line.split() for line in text.splitlines() if line.strip() and not line.lstrip().startswith("#")]
+    else:
+        where = f"${TOKENS_VARIABLE}"
+        pairs = [part.strip().split(":") for part in environment.get(TOKENS_VARIABLE, "").split(",") if part.strip()]
+    tokens = {}
+    for number, pair in enumerate(pairs, 1):
+        if len(pair) != 2 or pair[0] not in ROLES or len(pair[1]) < LEAST_TOKEN:
+            wanted = f"a role (read or write) and a token of at least {LEAST_TOKEN} characters"
+            raise RequestError(f"{where}: entry {number} must be {wanted}")
+        tokens[pair[1]] = pair[0]
+    return tokens
+
+
+def authorize(policy: Policy, method: str, path: str, headers: Headers) -> None:
+    """Raise DeniedError unless the request may be made."""
+    if not policy.tokens or path in OPEN_PATHS:
+        return
+    scheme, _, given = headers.get("authorization", "").partition(" ")
+    role = None
+    for token, its_role in policy.tokens.items():  # all of them, so that time tells nothing
+        if hmac.compare_digest(token.encode(), given.encode()) and scheme.lower() == "bearer":
+            role = its_role
+    if role is None:
+        raise DeniedError("this service needs a token: send the header `Authorization: Bearer TOKEN`", known=False)
+    reads = method in ("GET", "HEAD") or path in READING_POSTS
+    if role == "read" and not reads:
+        raise DeniedError("this token may only read", known=True)
+
+
+def check_origin(policy: Policy, headers: Headers) -> None:
+    """Raise DeniedError for a request that a page of another site makes a browser send."""
+    host = headers.get("host", "")
+    name = host.rsplit(":", 1)[0] if not host.endswith("]") else host
+    if policy.hosts is not None and name.strip("[]").lower() not in policy.hosts:
+        raise DeniedError("this service is not called that: use its address", known=True)
+    origin = headers.get("origin")
+    if origin is not None and origin.partition("://")[2] != host:
+        raise DeniedError("requests from pages of other sites are refused", known=True)
+
+
+class Buckets:
+    """A token bucket for each client; those not heard of for longest are forgotten."""
+
+    def __init__(self, rate: float, burst: int) -> None:
+        self._rate, self._burst = rate, burst
+        self._clients: OrderedDict[str, tuple[float, float]] = OrderedDict()
+
+    def take(self, client: str) -> float:
+        """Return 0 when a request may go ahead, else the seconds to wait."""
+        at = time.monotonic()
+        left, since = self._clients.pop(client, (float(self._burst), at))
+        left = min(self._burst, left + (at - since) * self._rate)
+        wait = 0.0 if left >= 1 else (1 - left) / self._rate
+        self._clients[client] = (left - (not wait), at)
+        if len(self._clients) > MOST_CLIENTS:
+            self._clients.popitem(last=False)
+        return wait
+
+
+class TooLargeError(Exception):
+    """A body beyond the limit."""
+
+
+class Guard:
+    """ASGI middleware that lets through what `policy` allows, its body read whole."""
+
+    def __init__(self, app: ASGIApp, policy: Policy) -> None:
+        self._app, self._policy = app, policy
+        self._buckets = Buckets(policy.rate, policy.burst)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer, or pass the request on."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        headers = Headers(scope=scope)
+        wait = self._buckets.take((scope.get("client") or ("", 0))[0])
+        if wait:
+            more = {"retry-after": str(max(1, round(wait)))}
+            await _answer(send, 429, f"too many requests: at most {self._policy.rate:g} a second", more)
+            return
+        try:
+            check_origin(self._policy, headers)
+            authorize(self._policy, scope["method"], scope["path"], headers)
+            body = await _read(receive, headers, self._policy.body_bytes)
+        except DeniedError as error:
+            more = {} if error.known else {"www-authenticate": "Bearer"}
+            await _answer(send, 403 if error.known else 401, str(error), more)
+            return
+        except TooLargeError:
+            await _answer(send, 413, f"the body is too large: at most {self._policy.body_bytes:,} bytes", {})
+            return
+        await self._app(scope, _replay(body, receive), _hardened(send))
+
+
+async def _read(receive: Receive, headers: Headers, most: int) -> bytes:
+    stated = headers.get("content-length", "0")
+    if not stated.isdecimal() or int(stated) > most:
+        raise TooLargeError
+    parts, size, more = [], 0, True
+    while more:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            break
+        parts.append(message.get("body", b""))
+        size += len(parts[-1])
+        if size > most:
+            raise TooLargeError
+        more = message.get("more_body", False)
+    return b"".join(parts)
+
+
+def _replay(body: bytes, receive: Receive) -> Receive:
+    waiting: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
+
+    async def again() -> Message:
+        return waiting.pop() if waiting else await receive()
+
+    return again
+
+
+def _hardened(send: Send) -> Send:
+    async def sent(message: MutableMapping[str, Any]) -> None:
+        if message["type"] == "http.response.start":
+            extra = [(b"x-content-type-options", b"nosniff"), (b"referrer-policy", b"no-referrer")]
+            message["headers"] = [*message.get("headers", []), *extra]
+        await send(message)
+
+    return sent
+
+
+async def _answer(send: Send, status: int, detail: str, headers: Mapping[str, str]) -> None:
+    body = json.dumps({"detail": detail}).encode()
+    pairs = {"content-type": "application/json", "content-length": str(len(body)), "connection": "close"} | dict(
+        headers
+    )
+    encoded = [(k.encode(), v.encode()) for k, v in pairs.items()]
+    await send({"type": "http.response.start", "status": status, "headers": encoded})
+    await send({"type": "http.response.body", "body": body})

@@ -1,0 +1,112 @@
+"""Servers of the repetition-control service for tests: in a thread, or as processes that can be killed."""
+
+import contextlib
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import uvicorn
+
+import epochal
+from epochal.service.api import create_app
+from epochal.service.client import AwayError, Client
+from epochal.service.core import Service
+from epochal.service.security import Policy
+
+POSTGRES = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
+DATABASES = [
+    "sqlite",
+    pytest.param(
+        "postgresql",
+        marks=pytest.mark.skipif(not POSTGRES, reason="PostgreSQL is not installed: apt-get install postgresql"),
+    ),
+]
+
+
+@contextlib.contextmanager
+def serving(root: Path, database: str | None = None, policy: Policy | None = None) -> Iterator[Client]:
+    """Serve `root` from a thread; yield a client."""
+    with socket.socket(proto=socket.IPPROTO_TCP) as listener:
+        listener.bind(("127.0.0.1", 0))
+        app = create_app(Service(str(root), database), policy or Policy())
+        server = uvicorn.Server(uvicorn.Config(app, log_level="warning", ws="none", timeout_graceful_shutdown=2))
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
+        thread.start()
+        client = Client(f"http://127.0.0.1:{listener.getsockname()[1]}")
+        try:
+            wait_for(client)
+            yield client
+        finally:
+            client.close()
+            server.should_exit = True
+            thread.join()
+
+
+def wait_for(client: Client, seconds: float = 180.0) -> None:
+    """Return when the service answers."""
+    deadline = time.monotonic() + seconds
+    while True:
+        try:
+            client.get("/health")
+            return
+        except AwayError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.02)
+
+
+def start_server(root: Path, port: int, database: str | None = None) -> subprocess.Popen:
+    """Start `epochal serve` as a process."""
+    command = [sys.executable, "-W", "ignore", "-m", "epochal", "serve", "--root", str(root), "--port", str(port)]
+    command += ["--database", database] if database else []
+    environment = os.environ | {"PYTHONPATH": str(Path(epochal.__file__).parents[1]), "OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, cwd=tempfile.gettempdir())
+
+
+def free_port() -> int:
+    """Return a port that nobody listens at."""
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return s.getsockname()[1]
+
+
+@contextlib.contextmanager
+def postgresql() -> Iterator[str]:
+    """Run a private PostgreSQL cluster with its durable defaults; yield the URL of an empty database."""
+    binaries = POSTGRES[-1].parent
+    folder = Path(tempfile.mkdtemp(prefix="epochal-pg-", dir="/tmp"))
+    user = "nobody" if os.getuid() == 0 else None  # PostgreSQL refuses to run as root
+    if user:
+        shutil.chown(folder, user)
+    data, port = folder / "data", free_port()
+    quiet = {"stdout": subprocess.DEVNULL, "user": user, "cwd": "/"}
+    try:
+        subprocess.run(
+            [binaries / "initdb", "-D", data, "-U", "epochal", "-A", "trust", "--no-sync"], check=True, **quiet
+        )
+        server = subprocess.Popen(
+            [binaries / "postgres", "-D", data, "-p", str(port), "-k", folder, "-c", "listen_addresses=127.0.0.1"],
+            stderr=subprocess.DEVNULL,
+            **quiet,
+        )
+        try:
+            ready = [binaries / "pg_isready", "-q", "-h", "127.0.0.1", "-p", str(port)]
+            for _ in range(300):
+                if subprocess.run(ready).returncode == 0:
+                    break
+                time.sleep(0.05)
+            yield f"postgresql://epochal@127.0.0.1:{port}/postgres"
+        finally:
+            server.send_signal(signal.SIGQUIT)
+            server.wait()
+    finally:
+        shutil.rmtree(folder)

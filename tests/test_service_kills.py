@@ -1,0 +1,17 @@
+"""A short version of tests/kills.py: servers and runs killed at random moments lose nothing."""
+
+from pathlib import Path
+
+import pytest
+from kills import torture
+from serving import DATABASES, postgresql
+
+
+@pytest.mark.processes
+@pytest.mark.parametrize("database", DATABASES)
+def test_a_kill_at_any_moment_loses_nothing(database: str, tmp_path: Path):
+    if database == "sqlite":
+        torture(tmp_path, None, kills=2, seed=1)
+        return
+    with postgresql() as url:
+        torture(tmp_path, url, kills=2, seed=2)
