@@ -6,6 +6,7 @@ only when the command is chosen, so `epochal --help` needs none of the heavy pac
 
 import argparse
 import errno
+import functools
 import importlib
 import sys
 from collections.abc import Callable, Sequence
@@ -15,12 +16,17 @@ from typing import NoReturn
 COMMANDS: dict[str, tuple[str, str]] = {
     "build": ("datapipe.commands", "text -> pool and validation pool"),
     "carve": ("shards.commands", "pool -> subset with an exact number of unique tokens"),
+    "crossover": ("train.crossover.commands", "a grid of AR and MDM runs: trained, compared, reported"),
     "evaluate": ("train.evaluate_commands", "likelihoods and benchmarks of checkpoints, either type, kinds declared"),
+    "export": ("shards.commands", "subset -> WebDataset, Parquet, Megatron-LM, flat or Hugging Face files"),
     "flops": ("train.flops_commands", "FLOPs of a model: training, and generating with either type"),
     "generate": ("train.evaluate_commands", "text from a checkpoint of either type"),
     "plan": ("shards.repetition_commands", "how a token budget repeats a subset: passes, steps, samples"),
     "order": ("shards.repetition_commands", "which samples a run reads at which positions"),
     "audit": ("shards.repetition_commands", "whether a run trained on exactly the samples of its plan"),
+    "register": ("service.commands", "tell the service of an artifact that lies elsewhere, or of a run's reports"),
+    "seen": ("service.commands", "how often runs were fed a document, over their whole ancestry"),
+    "serve": ("service.commands", "the repetition-control service: catalogue, plans, runs, exposures, a page"),
     "show": ("shards.commands", "what an artifact is: counts, fingerprint, parent"),
     "train": ("train.commands", "train an autoregressive or masked-diffusion model on a subset, repeated as planned"),
     "verify": ("shards.commands", "recompute every hash and count of an artifact from its bytes"),
@@ -73,6 +79,8 @@ def _overview(argv: list[str]) -> int:
         prog="epochal",
         description="Exact unique-token datasets, deterministic repetition, and training that compares on them.",
         epilog="Each command has its own --help. --debug shows the traceback of a failure.",
+        # argparse leaves the indent of subcommands out of its columns: at 2 the longest one would break its line.
+        formatter_class=functools.partial(argparse.HelpFormatter, indent_increment=1),
         allow_abbrev=False,
     )
     parser.add_argument(

@@ -24,7 +24,7 @@ def test_help_names_every_command_and_imports_nothing_heavy():
     )
     result = subprocess.run([sys.executable, "-c", code + "print(heavy)"], capture_output=True, text=True, check=True)
     assert result.stdout.endswith("set()\n")
-    assert all(f"\n    {command} " in result.stdout for command in COMMANDS)
+    assert all(f"\n  {command} " in result.stdout for command in COMMANDS)
 
 
 @pytest.mark.parametrize("command", COMMANDS)

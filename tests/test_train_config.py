@@ -50,7 +50,7 @@ def test_presets_have_the_size_of_their_name(name: str, millions: float) -> None
 
 
 def test_all_model_presets_are_known_by_name() -> None:
-    assert presets() == sorted(["tiny", "30m", "125m", "paper-1b", "1.7b", "8b"])
+    assert presets() == sorted(["tiny", "30m", "125m", "paper-1b", "1.7b", "4b", "8b"])
     assert shipped("model-8b") is not None
     assert shipped("../config") is None
 
@@ -62,7 +62,7 @@ def test_all_model_presets_are_known_by_name() -> None:
         ("lr=1", "did you mean 'optimizer.lr'"),
         ("objective.wieghting=exact_count", "did you mean 'objective.weighting'"),
         ("train_loader.dataset.sed=1", "did you mean 'train_loader.dataset.seed'"),
-        ("model.preset=huge", "there are 1.7b, 125m, 30m, 8b, paper-1b, tiny"),
+        ("model.preset=huge", "there are 1.7b, 125m, 30m, 4b, 8b, paper-1b, tiny"),
         ("model.kv_heads=5", "heads (12) must be a multiple of kv_heads (5)"),
         ("precision=fp16", "precision"),
         ("device_train_microbatch_size=0", "device_train_microbatch_size"),

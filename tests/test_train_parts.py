@@ -18,6 +18,7 @@ from epochal.train.language_model import MeanLoss
 from epochal.train.model import ModelConfig, Transformer
 from epochal.train.optimizer import build_optimizer
 from epochal.train.plot import line_plot
+from epochal.train.run_folder import METRICS_NAME, read_metrics
 
 
 def test_norms_and_embeddings_are_not_decayed() -> None:
@@ -101,13 +102,13 @@ def test_unique_tokens_seen_are_counted_exactly() -> None:
 
 
 def test_metrics_after_the_resumed_step_are_dropped(tmp_path: Path) -> None:
-    path = tmp_path / callbacks.METRICS_NAME
+    path = tmp_path / METRICS_NAME
     path.write_text('{"step": 1, "a": 1}\n{"step": 2, "a": 2}\n{"step": 3, "a": 3}\n{"step": 4, "a"')
     logger = callbacks.JsonlLogger(str(path))
     logger.fit_start(SimpleNamespace(timestamp=SimpleNamespace(batch=2)), None)  # type: ignore[arg-type]
     logger.log_metrics({"a": 5, "time/batch": 1}, step=3)
     logger.fit_end(None, None)  # type: ignore[arg-type]
-    assert callbacks.read_metrics(str(tmp_path)) == [{"step": 1, "a": 1}, {"step": 2, "a": 2}, {"step": 3, "a": 5.0}]
+    assert read_metrics(str(tmp_path)) == [{"step": 1, "a": 1}, {"step": 2, "a": 2}, {"step": 3, "a": 5.0}]
 
 
 def test_extras_are_built_by_name_and_refused_by_name() -> None:

@@ -287,6 +287,30 @@ def test_the_logs_name_kinds_and_count_exactly(run_config, tmp_path: Path) -> No
     assert read_metrics(str(tmp_path / "run"))[3]["run/grad_norm"] > 0
 
 
+class ReadsMetrics(Callback):
+    """Reads the file of metrics at every checkpoint, as a process started after a kill would find it."""
+
+    def __init__(self, folder: str) -> None:
+        self.folder = folder
+        self.found: list[dict[str, float]] = []
+
+    def batch_checkpoint(self, state: Any, logger: Any) -> None:
+        last = read_metrics(self.folder)[-1]
+        assert last["step"] == int(state.timestamp.batch)
+        self.found.append(last)
+
+
+def test_a_checkpoint_is_never_ahead_of_its_metrics(run_config, tmp_path: Path) -> None:
+    trainer = build_trainer(prepare(run_config(save_folder=str(tmp_path / "run"))))
+    reader = ReadsMetrics(str(tmp_path / "run"))
+    trainer.state.callbacks.insert(0, reader)
+    trainer.fit()
+    trainer.close()
+    assert len(reader.found) == 27
+    assert ["metrics/validation/nll" in row for row in reader.found].count(True) == 2
+    assert "metrics/validation/nll" in reader.found[9]
+
+
 def test_both_types_overfit_a_small_subset(run_config, make_pool, tmp_path: Path) -> None:
     pool = make_pool(tokens(1, 203), SEQ_LEN, name="small")
     for objective, passes in (("ar", 100), ({"name": "mdm", "weighting": "exact_count"}, 250)):
@@ -418,3 +442,25 @@ def test_a_model_sharded_over_two_ranks_has_the_loss_and_gradient_of_a_whole_one
     whole, zero, one = (json.loads((tmp_path / f"{name}.json").read_text()) for name in ("whole", "0", "1"))
     assert zero == pytest.approx(whole, rel=1e-5)
     assert one == pytest.approx(whole, rel=1e-5)
+
+
+def test_a_mixture_is_trained_on_exactly(run_config, make_pool, tmp_path: Path) -> None:
+    more = make_pool(tokens(4, 505), SEQ_LEN, name="more")
+    sources = {
+        "toy": {"path": str(tmp_path / "artifacts" / "pools" / "toy"), "epochs": 1},
+        "more": {"path": str(more), "epochs": 3, "policy": "fixed"},
+    }
+    data = {"dataset": {"mixture": {"sources": sources, "window": 10}}}
+    config = run_config("mdm", train_loader=data, max_duration="", save_folder=str(tmp_path / "run"))
+    result = train(config)
+    assert result["tokens"] == 1003 + 3 * 505
+    assert result["receipt"]["valid"]
+    assert result["unique_tokens"] == 1003 + 505
+    assert [source.name for source in prepare(config).plan.sources] == ["toy", "more"]
+    assert read_metrics(str(tmp_path / "run"))[-1]["run/unique_tokens"] == 1003 + 505
+    assert train(config.model_copy(update={"autoresume": True})) == result
+    for wrong in ({"path": "x"} | data["dataset"], {"seed": 1} | data["dataset"], {}):
+        with pytest.raises(ValueError, match=r"give the path|each of its sources"):
+            run_config("ar", train_loader={"dataset": wrong}, max_duration="")
+    with pytest.raises(ValueError, match="leave max_duration out"):
+        run_config("ar", train_loader=data)

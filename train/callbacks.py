@@ -16,11 +16,10 @@ from torch.distributed.fsdp import FullyShardedDataParallel
 
 from ..shards import storage
 from ..shards.errors import RequestError, WorkError
+from ..shards.mixture import Mixture
 from ..shards.plan import Plan
 from ..shards.receipt import Receipt
-
-RECEIPT_NAME = "receipt.json"
-METRICS_NAME = "metrics.jsonl"
+from .run_folder import RECEIPT_NAME, step_of
 
 
 class ReceiptCallback(Callback):
@@ -30,7 +29,7 @@ class ReceiptCallback(Callback):
     checkpoint of another run is refused with the first difference named.
     """
 
-    def __init__(self, plan: Plan, identity: dict[str, Any], folder: str | None) -> None:
+    def __init__(self, plan: Plan | Mixture, identity: dict[str, Any], folder: str | None) -> None:
         self.receipt = Receipt(plan)
         self.identity = identity
         self.path = os.path.join(folder, RECEIPT_NAME) if folder else None
@@ -84,7 +83,7 @@ class RunMetrics(Callback):
     validation and checkpoints do not.
     """
 
-    def __init__(self, plan: Plan, flops_per_token: float, peak: float | None) -> None:
+    def __init__(self, plan: Plan | Mixture, flops_per_token: float, peak: float | None) -> None:
         self.plan = plan
         self.flops_per_token = flops_per_token
         self.peak = peak
@@ -114,8 +113,12 @@ class RunMetrics(Callback):
         logger.log_metrics(values)
 
 
-def unique_tokens_seen(plan: Plan, position: int) -> int | None:
+def unique_tokens_seen(plan: Plan | Mixture, position: int) -> int | None:
     """Return how many different tokens positions [0, position) hold; None where only counting them all could tell."""
+    if isinstance(plan, Mixture):
+        counts = plan.counts(position)
+        seen = [unique_tokens_seen(source.plan, n) for source, n in zip(plan.sources, counts, strict=True)]
+        return None if None in seen else sum(n for n in seen if n is not None)
     if plan.policy == "global":
         return None
     return plan.unique_tokens if position >= plan.samples else plan.tokens_before(position)
@@ -187,10 +190,10 @@ class JsonlLogger(LoggerDestination):
         self.step: int | None = None
 
     def fit_start(self, state: State, logger: Logger) -> None:
-        """Drop rows of steps that will be taken again."""
+        """Drop rows of steps that will be taken again, and a row that a crash cut off."""
         if dist.get_global_rank() == 0 and self.path.exists():
             now = int(state.timestamp.batch)
-            kept = [line for line in self.path.read_text().splitlines() if _step_of(line) <= now and now > 0]
+            kept = [line for line in self.path.read_text().splitlines() if step_of(line) <= now and now > 0]
             storage.write_atomic(str(self.path), "".join(line + "\n" for line in kept).encode())
 
     def log_metrics(self, metrics: dict[str, Any], step: int | None = None) -> None:
@@ -202,8 +205,12 @@ class JsonlLogger(LoggerDestination):
             self.step = step
         self.row |= {k: float(v) for k, v in metrics.items() if not k.startswith("time/")}
 
-    def batch_checkpoint(self, state: State, logger: Logger) -> None:
-        """Write what is known: a checkpoint must not be ahead of its metrics."""
+    def batch_end(self, state: State, logger: Logger) -> None:
+        """Write the step: Composer saves a checkpoint before loggers hear of it, and must not be ahead of metrics."""
+        self._write()
+
+    def eval_end(self, state: State, logger: Logger) -> None:
+        """Write the evaluation, for the same reason."""
         self._write()
 
     def fit_end(self, state: State, logger: Logger) -> None:
@@ -220,19 +227,3 @@ class JsonlLogger(LoggerDestination):
             with self.path.open("a") as f:
                 f.write(json.dumps({"step": self.step} | self.row) + "\n")
         self.row = {}
-
-
-def _step_of(line: str) -> float:
-    try:
-        return float(json.loads(line)["step"])
-    except (ValueError, KeyError, TypeError):
-        return math.inf  # cut off by a crash
-
-
-def read_metrics(folder: str) -> list[dict[str, float]]:
-    """Return the metrics of the run in `folder`, one mapping per step, rows of the same step joined."""
-    rows: dict[int, dict[str, float]] = {}
-    for line in (Path(folder) / METRICS_NAME).read_text().splitlines():
-        row = json.loads(line)
-        rows.setdefault(row["step"], {}).update(row)
-    return [rows[step] for step in sorted(rows)]

@@ -8,6 +8,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from ..shards.errors import RequestError
+from ..shards.mixture_settings import MixtureSettings
 from ..shards.settings import load_yaml, validate
 from .model import ModelConfig
 
@@ -74,19 +75,33 @@ class MDMSection(Section):
 
 
 class TrainDataSection(Section):
-    """The subset to train on, and how it is repeated.
+    """The subset to train on, and how it is repeated; or a mixture of several, each with a repetition of its own.
 
-    path: subset or pool, folder or URL. cache: folder for the downloads of a remote one, cache_limit: its bytes.
-    verify: check shards against their hashes when first opened. seed: of the order; the run's seed when not given.
-    policy: how passes are shuffled.
+    path: subset or pool, folder or URL. mixture: see `MixtureSettings`; instead of path, policy and seed. cache: folder
+    for the downloads of a remote one, cache_limit: its bytes. verify: check shards against their hashes when first
+    opened. seed: of the order; the run's seed when not given. policy: how passes are shuffled.
     """
 
-    path: str
+    path: str = ""
+    mixture: MixtureSettings | None = None
     cache: str | None = None
     cache_limit: Positive | None = None
     verify: bool = True
     policy: Literal["reshuffle", "fixed", "global", "sequential"] = "reshuffle"
     seed: int | None = None
+
+    @model_validator(mode="after")
+    def _one_subset_or_several(self) -> "TrainDataSection":
+        if bool(self.path) == (self.mixture is not None):
+            raise ValueError("give the path of a subset, or a mixture of several")
+        if self.mixture is not None and not {"policy", "seed"}.isdisjoint(self.model_fields_set):
+            raise ValueError("policy and seed of a mixture are those of each of its sources")
+        return self
+
+    @property
+    def where(self) -> str:
+        """Name the data in messages."""
+        return self.path or "the mixture"
 
 
 class TrainLoaderSection(Section):
@@ -112,6 +127,21 @@ class EvalLoaderSection(Section):
     num_workers: int = Field(0, ge=0)
     noise_samples: Positive = 4
     noise_seed: int = 0
+
+
+class EvalTasksSection(Section):
+    """Multiple choice, scored with every validation. tasks: benchmarks as in `mmlu:5`, or `continuation`.
+
+    `continuation` asks which of four pieces of the validation pool's text goes on a context of it; it needs no
+    benchmark and fits any tokenizer. data: folder of the benchmarks' files, the hub when not given. limit: items per
+    task. noise_samples: of masked diffusion, per answer. normalize: what an answer's nats are divided by.
+    """
+
+    tasks: list[str] = Field(min_length=1)
+    data: str | None = None
+    limit: Positive = 256
+    noise_samples: Positive = 8
+    normalize: Literal["characters", "tokens", "none"] = "characters"
 
 
 class OptimizerSection(Section):
@@ -169,12 +199,27 @@ class ParallelismSection(Section):
     tp: dict[str, Any] | None = None
 
 
+class ServiceSection(Section):
+    """The repetition-control service that the run reports to; `service: URL` is short for `service: {url: URL}`.
+
+    parent, parent_position: the run whose model this one continues, and at which of its positions (default: the last
+    it reported). interval: seconds between reports.
+    """
+
+    url: str
+    parent: str | None = None
+    parent_position: int | None = Field(None, ge=0)
+    interval: float = Field(10.0, ge=0)
+
+
 class TrainConfig(Section):
     """A whole run. Spans (`Span`) are written 96B (tokens), 480ep (passes over the data), 1000ba (steps), 0.1dur.
 
     global_train_batch_size: samples per step over all ranks. device_train_microbatch_size: samples whose activations
-    are held at once on a rank; `auto` finds the largest that fits (GPU only). max_duration: tokens or passes.
+    are held at once on a rank; `auto` finds the largest that fits (GPU only). max_duration: tokens or passes;
+    left out for a mixture that has a length of its own.
     variables: free values for interpolation. save_interval, eval_interval: spans between checkpoints, evaluations.
+    init_from: folder of a saved model (as `runs/a/final`) whose weights the run starts with; the rest starts anew.
     """
 
     run_name: str | None = None
@@ -185,10 +230,11 @@ class TrainConfig(Section):
     objective: Annotated[ARSection | MDMSection, Field(discriminator="name")]
     train_loader: TrainLoaderSection
     eval_loader: EvalLoaderSection | None = None
+    eval_tasks: EvalTasksSection | None = None
     optimizer: OptimizerSection
     scheduler: Annotated[WSDSection | CosineSection | ConstantSection, Field(discriminator="name")]
     algorithms: AlgorithmsSection = AlgorithmsSection()
-    max_duration: Span
+    max_duration: Span = ""
     global_train_batch_size: Positive
     device_train_microbatch_size: Positive | Literal["auto"] = "auto"
     device_eval_batch_size: Positive = 8
@@ -204,6 +250,8 @@ class TrainConfig(Section):
     save_num_checkpoints_to_keep: int = Field(2, ge=-1)
     autoresume: bool = False
     load_path: str | None = None
+    init_from: str | None = None
+    service: ServiceSection | None = None
     deterministic: bool = False
     progress_bar: bool = True
     log_to_console: bool = False
@@ -211,12 +259,46 @@ class TrainConfig(Section):
     python_log_level: str | None = None
     dist_timeout: float = Field(600.0, gt=0)
 
+    @field_validator("service", mode="before")
+    @classmethod
+    def _address_alone(cls, value: Any) -> Any:
+        return {"url": value} if isinstance(value, str) else value
+
     @field_validator("save_num_checkpoints_to_keep")
     @classmethod
     def _keeps_one(cls, value: int) -> int:
         if value == 0:
             raise ValueError("keep at least one checkpoint (-1 keeps all)")
         return value
+
+    @model_validator(mode="after")
+    def _has_a_length(self) -> "TrainConfig":
+        mixture = self.train_loader.dataset.mixture
+        if not self.max_duration and not (mixture and mixture.has_length):
+            raise ValueError("'max_duration' must be given")
+        if self.max_duration and mixture and mixture.has_length:
+            raise ValueError("the mixture says how much is read of its sources: leave max_duration out")
+        return self
+
+    @model_validator(mode="after")
+    def _can_report(self) -> "TrainConfig":
+        if self.service and self.train_loader.dataset.mixture:
+            raise ValueError("the service keeps account of one subset's plan, not of mixtures yet: leave service out")
+        return self
+
+    @model_validator(mode="after")
+    def _can_take_weights(self) -> "TrainConfig":
+        if self.init_from and self.model.init_device == "meta":
+            raise ValueError("init_from needs model.init_device: cpu")
+        return self
+
+    @model_validator(mode="after")
+    def _can_score(self) -> "TrainConfig":
+        if self.eval_tasks and self.eval_loader is None:
+            raise ValueError("eval_tasks are scored with every validation: give an eval_loader")
+        if self.eval_tasks and self.parallelism_config:
+            raise ValueError("eval_tasks need the whole model on each rank: leave parallelism_config out")
+        return self
 
     @model_validator(mode="after")
     def _can_resume(self) -> "TrainConfig":

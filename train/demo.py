@@ -46,8 +46,8 @@ def _epochal(*words: str) -> None:
         sys.exit(done.returncode)
 
 
-def make_data(artifacts: Path) -> tuple[Path, Path]:
-    """Build the pool and carve the subset where they are missing; return subset and validation pool."""
+def make_pool(artifacts: Path) -> tuple[Path, Path]:
+    """Build the pool and its validation pool where they are missing; return both."""
     pool = artifacts / "pools" / POOL
     validation = artifacts / "pools" / f"{POOL}-val"
     # The text is what Python packages are installed: a pool that is there stays in use when that changes.
@@ -58,6 +58,12 @@ def make_data(artifacts: Path) -> tuple[Path, Path]:
         settings = {"name": POOL, "out": artifacts, "tokenizer.name": tokenizer, "seq_len": 256}
         settings |= {"sources.0.fraction": 0.03, "validation_tokens": "200k"}
         _epochal("build", "python", *(f"{k}={v}" for k, v in settings.items()), "--quiet")
+    return pool, validation
+
+
+def make_data(artifacts: Path) -> tuple[Path, Path]:
+    """Build the pool and carve the subset where they are missing; return subset and validation pool."""
+    pool, validation = make_pool(artifacts)
     subset = artifacts / "subsets" / f"{POOL}-{UNIQUE_TOKENS // 1000}k"
     if not subset.exists():
         _epochal("carve", str(pool), "--unique-tokens", str(UNIQUE_TOKENS), "--out", str(subset))
@@ -83,7 +89,7 @@ def run(objective: str, subset: Path, validation: Path, out: Path) -> dict[str, 
 
 def curve(folder: Path, metric: str) -> list[tuple[float, float]]:
     """Return (passes, value) of a validation metric of a run, in order."""
-    from .callbacks import read_metrics
+    from .run_folder import read_metrics
 
     points, passes = [], 0.0
     for row in read_metrics(str(folder)):
@@ -113,7 +119,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--artifacts", type=Path, default=Path("artifacts"), help="where pools and subsets lie")
     parser.add_argument("--out", type=Path, default=Path("runs/demo"), help="where the runs go")
+    parser.add_argument("--pool", action="store_true", help="only build the pool")
     args = parser.parse_args(argv)
+    if args.pool:
+        make_pool(args.artifacts)
+        return 0
     started = time.perf_counter()
     subset, validation = make_data(args.artifacts)
     results, curves = {}, {}

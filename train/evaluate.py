@@ -104,24 +104,25 @@ def model_fingerprint(folder: str, card: ModelCard) -> str:
 
 
 def tokenizer_for(card: ModelCard, path: str | None = None) -> Tokenizer:
-    """Return the tokenizer that a model's data was made with: `path`, or what its card names.
+    """Return the tokenizer that a model's data was made with: `path`, or what its card names; see `tokenizer_of`."""
+    return tokenizer_of(card.tokenizer, path)
+
+
+def tokenizer_of(stated: dict[str, Any], path: str | None = None) -> Tokenizer:
+    """Return the tokenizer at `path`, or the one that `stated` (a manifest's record) names.
 
     Raises RequestError when it cannot be found or is another one.
     """
-    name = path or str(card.tokenizer.get("name"))
     try:
-        found = load_tokenizer(name)
+        found = load_tokenizer(path or str(stated.get("name")))
     except RequestError as error:
         hint = "" if path else ": give it with --tokenizer PATH"
         raise RequestError(f"{error}{hint}") from None
-    if found.info.fingerprint != card.tokenizer.get("fingerprint"):
+    if found.info.fingerprint != stated.get("fingerprint"):
+        name = path or stated.get("name")
         raise RequestError(f"tokenizer '{name}' is not the one the model was trained with: give it with --tokenizer")
-    return Tokenizer(
-        found.info.model_copy(update={k: card.tokenizer[k] for k in ("vocab_size", "eod", "pad", "mask")}),
-        found.spec,
-        found.engine_name,
-        found._engine,
-    )
+    ids = {k: stated[k] for k in ("vocab_size", "eod", "pad", "mask")}
+    return Tokenizer(found.info.model_copy(update=ids), found.spec)
 
 
 def byte_lengths(tokenizer: Tokenizer) -> "likelihood.NDArray[likelihood.np.int64] | None":
@@ -146,6 +147,9 @@ def training_manifest(path: str, card: ModelCard) -> Manifest:
     """
     manifest = read_manifest(path)
     plan = card.training.get("plan") or {}
+    if "mixture_version" in plan:
+        names = ", ".join(source["name"] for source in plan["sources"])
+        raise RequestError(f"this model was trained on a mixture ({names}): a check of one of them would prove nothing")
     stated = plan.get("subset")
     if stated is not None and stated != manifest.fingerprint:
         raise RequestError(f"{path} is not what this model was trained on (fingerprint {stated}): name that subset")

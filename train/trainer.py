@@ -26,45 +26,47 @@ from ..shards.artifact import Artifact, open_artifact
 from ..shards.dataset import RepeatedDataset
 from ..shards.errors import EpochalError, RequestError, WorkError
 from ..shards.manifest import digest
+from ..shards.mixture import Mixture
+from ..shards.mixture_settings import open_mixture
 from ..shards.plan import Plan
 from . import durations, extras, schedules
-from .callbacks import (
-    METRICS_NAME,
-    ClipGradient,
-    JsonlLogger,
-    ReceiptCallback,
-    RestoreRandomness,
-    RunMetrics,
-    difference,
-    read_metrics,
-)
-from .checkpoint import ModelCard, save_model
+from .callbacks import ClipGradient, JsonlLogger, ReceiptCallback, RestoreRandomness, RunMetrics, difference
+from .checkpoint import ModelCard, load_model, save_model
 from .config import ARSection, ConstantSection, CosineSection, MDMSection, TrainConfig, WSDSection
 from .data import Collate, ValidationSet, data_spec
+from .eval_tasks import TaskAccuracy
 from .flops import peak_flops, training_flops_per_token
 from .language_model import LanguageModel, build
 from .model import ModelConfig, config_dict, count_parameters
 from .objectives import Autoregressive, MaskedDiffusion, Objective, SpecialIds
 from .optimizer import build_optimizer
+from .reporting import ServiceReports, send_rest
+from .run_folder import METRICS_NAME, RESULT_NAME, RUN_NAME, read_metrics
 
-RUN_NAME = "run.json"
-RESULT_NAME = "result.json"
 CHECKPOINT = "ba{batch}-rank{rank}.pt"
 LATEST = "latest-rank{rank}.pt"
 
 
 @dataclass(frozen=True)
 class Run:
-    """A checked configuration with all that follows from it and its data. steps: optimizer steps of the whole run."""
+    """A checked configuration with all that follows from it and its data.
+
+    artifacts: what is trained on, one, or the sources of a mixture. steps: optimizer steps of the whole run.
+    """
 
     config: TrainConfig
-    artifact: Artifact
+    artifacts: tuple[Artifact, ...]
     validation: Artifact | None
-    plan: Plan
+    plan: Plan | Mixture
     shape: ModelConfig
     objective: Objective
     device: str
     steps: int
+
+    @property
+    def artifact(self) -> Artifact:
+        """Return the first artifact, whose tokenizer and sample length all have."""
+        return self.artifacts[0]
 
     @property
     def batch_tokens(self) -> int:
@@ -78,24 +80,22 @@ class Run:
     @property
     def identity(self) -> dict[str, Any]:
         """Return what makes two runs the same: order, model, objective, batch. JSON values only."""
+        start = {"init_from": os.path.abspath(self.config.init_from)} if self.config.init_from else {}
         return {
             "plan": self.plan.to_dict(),
             "model": config_dict(self.shape),
             "objective": self.config.objective.model_dump(),
             "seed": self.config.seed,
             "global_train_batch_size": self.config.global_train_batch_size,
-        }
+        } | start
 
 
 def prepare(config: TrainConfig) -> Run:
     """Check `config` against its data and this machine. Raises RequestError naming the first thing that is wrong."""
-    artifact = open_artifact(config.train_loader.dataset.path)
-    manifest = artifact.manifest
+    artifacts, plan = _order(config)
+    manifest = artifacts[0].manifest
     validation = open_artifact(config.eval_loader.dataset.path) if config.eval_loader else None
-    _check_data(config, artifact, validation)
-    data = config.train_loader.dataset
-    total = durations.total_tokens(config.max_duration, manifest.tokens)
-    plan = Plan.for_artifact(manifest, total, config.seed if data.seed is None else data.seed, data.policy)
+    _check_data(config, artifacts[0], validation)
     batch = plan.batch_samples(config.global_train_batch_size * manifest.seq_len)
     ranks = dist.get_world_size()
     if batch % ranks:
@@ -104,7 +104,7 @@ def prepare(config: TrainConfig) -> Run:
     objective = build_objective(config, ids)
     return Run(
         config=config,
-        artifact=artifact,
+        artifacts=artifacts,
         validation=validation,
         plan=plan,
         shape=config.model.shape(objective.causal, manifest.tokenizer.vocab_size),
@@ -112,6 +112,19 @@ def prepare(config: TrainConfig) -> Run:
         device=_device(config),
         steps=plan.steps(batch),
     )
+
+
+def _order(config: TrainConfig) -> tuple[tuple[Artifact, ...], Plan | Mixture]:
+    """Return what is trained on, and in which order."""
+    data, span = config.train_loader.dataset, config.max_duration
+    if data.mixture is not None:
+        budget = (lambda unique: durations.total_tokens(span, unique)) if span else None
+        opened = open_mixture(data.mixture, config.seed, budget, "max_duration")
+        return opened.artifacts, opened.mixture
+    artifact = open_artifact(data.path)
+    total = durations.total_tokens(span, artifact.manifest.tokens)
+    seed = config.seed if data.seed is None else data.seed
+    return (artifact,), Plan.for_artifact(artifact.manifest, total, seed, data.policy)
 
 
 def build_objective(config: TrainConfig, ids: SpecialIds) -> Objective:
@@ -136,7 +149,7 @@ def validation_objective(run: Run, noise_samples: int, noise_seed: int) -> Objec
 
 
 def _check_data(config: TrainConfig, artifact: Artifact, validation: Artifact | None) -> None:
-    manifest, path = artifact.manifest, config.train_loader.dataset.path
+    manifest, path = artifact.manifest, config.train_loader.dataset.where
     stated = config.model.vocab_size
     if stated is not None and stated != manifest.tokenizer.vocab_size:
         raise RequestError(
@@ -197,7 +210,7 @@ def train_loader(run: Run) -> DataLoader:
     section = run.config.train_loader
     data = section.dataset
     dataset = RepeatedDataset(
-        data.path,
+        [artifact.root for artifact in run.artifacts],
         run.plan,
         global_batch=run.config.global_train_batch_size,
         batched=True,  # a rank that has no sample in the last batch still takes part in its step
@@ -302,16 +315,23 @@ def model_card(run: Run, state: Any, validation: dict[str, float]) -> ModelCard:
     )
 
 
-def build_trainer(run: Run) -> Trainer:
-    """Return Composer's trainer for `run`, a checkpoint loaded where there is one. Raises RequestError, WorkError."""
+def build_trainer(run: Run, reports: ServiceReports | None = None) -> Trainer:
+    """Return Composer's trainer for `run`, a checkpoint loaded where there is one. Raises RequestError, WorkError.
+
+    reports: tells the service of the run; it is asked first, before anything is written.
+    """
     config = run.config
     if dist.get_world_size() > 1:
         dist.initialize_dist(get_device(run.device), config.dist_timeout)
     _agree(run)
+    if reports:
+        reports.start()
     folder = config.save_folder
     if folder:
         _open_folder(run, folder)
     model = build(run.shape, run.objective.kind, config.seed, config.model.init_device)
+    if config.init_from:
+        _take_weights(model, config.init_from)
     optimizer = build_optimizer(model, config.optimizer, fused=run.device == "gpu")
     restore = RestoreRandomness()
     trainer = Trainer(
@@ -324,7 +344,7 @@ def build_trainer(run: Run) -> Trainer:
         schedulers=LambdaLR(optimizer, schedule(run)),
         step_schedulers_every_batch=True,
         algorithms=[_clipping(run)],
-        callbacks=[*_callbacks(run, model, folder), restore, *extras.build(config.callbacks, "callbacks")],
+        callbacks=[*_callbacks(run, model, folder, reports), restore, *extras.build(config.callbacks, "callbacks")],
         loggers=[
             *([JsonlLogger(os.path.join(folder, METRICS_NAME))] if folder else []),
             *extras.build(config.loggers, "loggers"),
@@ -357,17 +377,47 @@ def build_trainer(run: Run) -> Trainer:
     return trainer
 
 
+def _take_weights(model: LanguageModel, folder: str) -> None:
+    """Give `model` the weights of the saved model in `folder`. Raises RequestError when they do not fit."""
+    saved, card = load_model(folder)
+    changed = difference(config_dict(card.shape), config_dict(model.transformer.config))
+    if changed:
+        raise RequestError(f"init_from {folder}: the model there has another shape: {changed}")
+    model.transformer.load_state_dict(saved.state_dict())
+
+
 def run_name(config: TrainConfig) -> str:
     """Return the run's name: its own, or its folder's."""
     return config.run_name or (Path(config.save_folder).name if config.save_folder else "run")
 
 
-def _callbacks(run: Run, model: LanguageModel, folder: str | None) -> list[Callback]:
+def _callbacks(run: Run, model: LanguageModel, folder: str | None, reports: ServiceReports | None) -> list[Callback]:
     share = 1.0 if run.objective.causal else 0.5
     per_token = training_flops_per_token(run.shape, run.plan.seq_len, share)
     peak = peak_flops(torch.device("cuda")) if run.device == "gpu" else None
-    callbacks: list[Callback] = [ReceiptCallback(run.plan, run.identity, folder), RunMetrics(run.plan, per_token, peak)]
+    receipt = reports.receipts if reports else ReceiptCallback(run.plan, run.identity, folder)
+    callbacks: list[Callback] = [receipt, RunMetrics(run.plan, per_token, peak), *([reports] if reports else [])]
+    if run.config.eval_tasks and run.validation:
+        callbacks.append(TaskAccuracy(run.config.eval_tasks, run.validation))
     return callbacks + ([Exports(run, folder)] if folder else [])
+
+
+def _service_reports(run: Run) -> ServiceReports | None:
+    """Return what reports the run to the service that its configuration names, if any."""
+    if run.config.service is None:
+        return None
+    if not isinstance(run.plan, Plan):
+        raise RequestError("service: the ledger does not count over mixtures yet: leave the key out")
+    details = {
+        "objective": run.config.objective.name,
+        "subset": run.artifact.manifest.name,
+        "model": config_dict(run.shape),
+        "identity": digest(run.identity),
+    }
+    batch, folder = run.config.global_train_batch_size, run.config.save_folder
+    claim = {"name": run_name(run.config), "plan": run.plan.to_dict(), "batch_samples": batch, "details": details}
+    receipts = ReceiptCallback(run.plan, run.identity, folder)
+    return ServiceReports(run.config.service, claim, receipts, folder, LATEST.format(rank=0))
 
 
 def _clipping(run: Run) -> ClipGradient:
@@ -470,9 +520,12 @@ def train(config: TrainConfig) -> dict[str, Any]:
     run = prepare(config)
     finished = _finished(run)
     if finished is not None:
+        if config.service and config.save_folder and dist.get_global_rank() == 0:
+            send_rest(config.save_folder)
         return finished
-    with _plain_errors():
-        trainer = build_trainer(run)
+    reports = _service_reports(run)
+    with _plain_errors(), reports or contextlib.nullcontext():
+        trainer = build_trainer(run, reports)
         try:
             if int(trainer.state.timestamp.batch) < run.steps:
                 trainer.fit()
@@ -489,6 +542,9 @@ def train(config: TrainConfig) -> dict[str, Any]:
 
 def _finish(run: Run, trainer: Trainer) -> None:
     """Do what is left of a run that was killed after its last step."""
+    for logger in trainer.logger.destinations:
+        if isinstance(logger, JsonlLogger):
+            logger.fit_start(trainer.state, trainer.logger)
     if run.validation is not None:
         trainer.eval()
     trainer.engine.run_event(Event.FIT_END)

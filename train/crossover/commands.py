@@ -1,0 +1,56 @@
+"""`epochal crossover`."""
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Callable
+
+Run = Callable[[argparse.Namespace], int]
+
+
+def crossover(parser: argparse.ArgumentParser) -> Run:
+    """Add the arguments of `epochal crossover`; return what runs it."""
+    parser.add_argument("grid", metavar="GRID", help="YAML file, or the name of a shipped grid such as crossover-cpu")
+    parser.add_argument(
+        "overrides", nargs="*", metavar="key=value", help="as in total_tokens=500k or settings.optimizer.lr=1e-3"
+    )
+    parser.add_argument("--plan", "--dry-run", action="store_true", help="say what would be run and what it costs")
+    parser.add_argument("--jobs", type=int, metavar="N", help="runs at once (default: what cores or GPUs allow)")
+    parser.add_argument("--slurm", action="store_true", help="print a job array of what is left instead of running it")
+    parser.add_argument("--report-only", action="store_true", help="curves and report of what has been run so far")
+    parser.add_argument("--quiet", action="store_true", help="no progress on standard error")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    return _crossover
+
+
+def _crossover(args: argparse.Namespace) -> int:
+    from ...shards.errors import RequestError
+    from . import analysis, cost, grid, launch, results
+
+    if args.jobs is not None and args.jobs < 1:
+        raise RequestError(f"--jobs must be at least 1, got {args.jobs}")
+    if args.plan + args.slurm + args.report_only > 1:
+        raise RequestError("--plan, --slurm and --report-only exclude each other: choose one")
+    plan = grid.plan(grid.load_grid(args.grid, args.overrides))
+    if args.plan:
+        body = cost.estimate(plan, args.jobs)
+        print(json.dumps(body) if args.json else cost.describe(body))
+        return 0
+    runs = [] if args.report_only else launch.unfinished(plan)
+    if runs:
+        launch.prepare(plan, runs)
+    if args.slurm:
+        print(launch.slurm_script(plan, runs, args.jobs) if runs else "# every run is finished", end="")
+        return 0
+    if runs and not args.quiet:
+        print(cost.describe(cost.estimate(plan, args.jobs)), file=sys.stderr, flush=True)
+    jobs = args.jobs or launch.default_jobs(plan)
+    failures = launch.launch(plan, runs, jobs, args.quiet) if runs else []
+    body = results.publish(plan)
+    body["failures"] = [{"run": f.run.name, "reason": f.reason} for f in failures]
+    print(json.dumps(analysis.plain(body)) if args.json else results.describe(body))
+    for failure in failures:
+        log = os.path.join(failure.run.folder, launch.LOG_NAME)
+        print(f"epochal: {failure.run.label}: {failure.reason} ({log})", file=sys.stderr)
+    return 1 if failures else 0

@@ -1,0 +1,199 @@
+"""What a grid's runs measured, as two tables: a row per run and evaluation, a row per run.
+
+Nothing in them depends on time, machine or interruptions: the same runs give the same bytes.
+"""
+
+import json
+import math
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from ...shards import storage
+from ...shards.errors import EpochalError
+from ...shards.receipt import Receipt
+from ..checkpoint import WEIGHTS_NAME, load_card
+from ..run_folder import METRICS_NAME, RECEIPT_NAME, read_metrics
+from .grid import RunSpec
+from .launch import result_of
+
+CURVES_NAME, RUNS_NAME = "curves.parquet", "runs.parquet"
+
+Row = dict[str, Any]
+
+RUN_COLUMNS: tuple[tuple[str, pa.DataType], ...] = (
+    ("run", pa.string()),
+    ("unique_tokens", pa.int64()),
+    ("objective", pa.string()),
+    ("replicate", pa.int64()),
+    ("seed", pa.int64()),
+    ("settings", pa.string()),
+)
+"""In both tables. settings: JSON of the overridden keys."""
+
+CURVE_COLUMNS: tuple[tuple[str, pa.DataType], ...] = (
+    *RUN_COLUMNS,
+    ("parameters", pa.int64()),
+    ("step", pa.int64()),
+    ("tokens", pa.int64()),
+    ("passes", pa.float64()),
+    ("kind", pa.string()),
+    ("loss", pa.float64()),
+    ("loss_se", pa.float64()),
+    ("train_loss", pa.float64()),
+    ("learning_rate", pa.float64()),
+)
+"""kind: `nll` (exact) or `nelbo` (upper bound). loss: validation, nats per token; loss_se: standard error that the
+noise of a bound leaves, 0 for an exact one. train_loss: mean over the steps since the evaluation before. After these
+come, for every task, `<task>/accuracy`, `<task>/delta_nll` and their standard errors."""
+
+TASK_FIGURES = ("accuracy", "accuracy_se", "delta_nll", "delta_nll_se")
+
+CHECKPOINT_COLUMNS = ("final", "best")
+
+TABLE_COLUMNS: tuple[tuple[str, pa.DataType], ...] = (
+    *RUN_COLUMNS,
+    ("state", pa.string()),
+    ("total_tokens", pa.int64()),
+    ("parameters", pa.int64()),
+    ("flops", pa.float64()),
+    ("receipt", pa.string()),
+    ("receipt_digest", pa.string()),
+    ("kind", pa.string()),
+    *((f"{which}_{what}", pa.float64()) for which in CHECKPOINT_COLUMNS for what in ("loss", "loss_se", "passes")),
+    *((f"{which}_checkpoint", pa.string()) for which in CHECKPOINT_COLUMNS),
+)
+"""state: finished, unfinished, missing. receipt: valid, or what is wrong. *_checkpoint: folder of the exported model,
+relative to the grid's."""
+
+
+def identity(run: RunSpec) -> Row:
+    """Return the columns that both tables begin with."""
+    settings = json.dumps(run.settings, sort_keys=True)
+    keys = ("unique_tokens", "objective", "replicate", "seed")
+    return {"run": run.name} | {k: getattr(run, k) for k in keys} | {"settings": settings}
+
+
+def curve(run: RunSpec) -> list[Row]:
+    """Return the rows of one run, in order; none where nothing is measured yet."""
+    if not Path(run.folder, METRICS_NAME).is_file():
+        return []
+    kind = "nll" if run.shape.causal else "nelbo"
+    parameters = run.shape.block_parameters + run.shape.head_parameters
+    rows: list[Row] = []
+    passing: dict[str, Any] = {}
+    losses: list[float] = []
+    for metrics in read_metrics(run.folder):
+        passing |= {k: v for k, v in metrics.items() if k in ("run/tokens", "run/lr")}
+        # Composer logs a step's loss under the number of steps before it, so this row's own is of the step after.
+        following = [v for k, v in metrics.items() if k.startswith("loss/train/") and not k.endswith("total")]
+        if f"metrics/validation/{kind}" not in metrics:
+            losses += following
+            continue
+        se = metrics.get("metrics/validation/nelbo_se", math.nan) if kind == "nelbo" else 0.0
+        tokens = int(passing["run/tokens"])
+        rows.append(
+            identity(run)
+            | {
+                "parameters": parameters,
+                "step": int(metrics["step"]),
+                "tokens": tokens,
+                "passes": tokens / run.unique_tokens,
+                "kind": kind,
+                "loss": metrics[f"metrics/validation/{kind}"],
+                "loss_se": None if math.isnan(se) else se,
+                "train_loss": math.fsum(losses) / len(losses) if losses else None,
+                "learning_rate": passing["run/lr"],
+            }
+            | _task_figures(metrics)
+        )
+        losses = following
+    return rows
+
+
+def _task_figures(metrics: dict[str, float]) -> Row:
+    found = {}
+    for key, value in metrics.items():
+        head, _, figure = key.rpartition("/")
+        if figure in TASK_FIGURES and head.startswith("metrics/"):
+            found[f"{head.removeprefix('metrics/')}/{figure}"] = value
+    return found
+
+
+def curves(runs: Sequence[RunSpec]) -> list[Row]:
+    """Return the rows of all runs, in order of the grid."""
+    return [row for run in runs for row in curve(run)]
+
+
+def summary(run: RunSpec, rows: Sequence[Row]) -> Row:
+    """Return the row of one run in the table of runs. rows: its curve."""
+    result = result_of(run)
+    state = "finished" if result else "unfinished" if rows else "missing"
+    row = identity(run) | {
+        "state": state,
+        "total_tokens": run.total_tokens,
+        "parameters": run.shape.block_parameters + run.shape.head_parameters,
+        "flops": run.flops,
+        "kind": "nll" if run.shape.causal else "nelbo",
+    }
+    row |= dict(zip(("receipt", "receipt_digest"), _receipt(run), strict=True))
+    if rows:
+        chosen = {"final": rows[-1], "best": min(rows, key=lambda r: r["loss"])}
+        for which, at in chosen.items():
+            row |= {f"{which}_{what}": at[what] for what in ("loss", "loss_se", "passes")}
+            row[f"{which}_checkpoint"] = _checkpoint(run, which, at["step"])
+    return row
+
+
+def _receipt(run: RunSpec) -> tuple[str, str | None]:
+    """Return `valid` (or what is wrong) and the digest of the run's receipt, read and checked again from its file."""
+    path = Path(run.folder, RECEIPT_NAME)
+    if not path.is_file():
+        return "none yet", None
+    try:
+        receipt = Receipt.from_json(path.read_text())
+        return receipt.check() or "valid", receipt.digest
+    except EpochalError as error:
+        return str(error), None
+
+
+def _checkpoint(run: RunSpec, which: str, step: int) -> str | None:
+    """Return `runs/<name>/<which>` when that model is there and is of `step`."""
+    folder = os.path.join(run.folder, which)
+    if not os.path.exists(os.path.join(folder, WEIGHTS_NAME)):
+        return None
+    return f"runs/{run.name}/{which}" if load_card(folder).training["steps"] == step else None
+
+
+def write(out: str, rows: Sequence[Row], runs: Sequence[Row]) -> None:
+    """Write both tables to the folder `out`, each whole or not at all."""
+    tasks = sorted({key for row in rows for key in row if "/" in key})
+    columns = [*CURVE_COLUMNS, *((key, pa.float64()) for key in tasks)]
+    for name, table_columns, body in ((CURVES_NAME, columns, rows), (RUNS_NAME, TABLE_COLUMNS, runs)):
+        schema = pa.schema(table_columns)
+        table = pa.Table.from_pylist([{k: row.get(k) for k, _ in table_columns} for row in body], schema=schema)
+        sink = pa.BufferOutputStream()
+        pq.write_table(table, sink, compression="zstd")
+        storage.write_atomic(os.path.join(out, name), sink.getvalue().to_pybytes())
+
+
+def tasks(rows: Sequence[Row]) -> list[str]:
+    """Return the names of the tasks that were scored, in order."""
+    return sorted({key.rpartition("/")[0] for row in rows for key in row if key.endswith("/accuracy")})
+
+
+def by_run(rows: Sequence[Row]) -> dict[str, list[Row]]:
+    """Return the rows of each run, in order."""
+    found: dict[str, list[Row]] = {}
+    for row in rows:
+        found.setdefault(row["run"], []).append(row)
+    return found
+
+
+def points(rows: Sequence[Row], metric: str) -> Iterator[tuple[float, float]]:
+    """Yield (tokens, value) of one run's rows where `metric` was measured."""
+    return ((row["tokens"], row[metric]) for row in rows if row.get(metric) is not None)

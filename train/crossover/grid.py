@@ -1,0 +1,370 @@
+"""A grid of training runs, from its YAML to one checked training configuration per run.
+
+A grid is: base configuration x unique tokens x objective x replicate x seed x overridden keys, at one token budget.
+Nothing here touches a run's folder; `launch` trains, `curves` reads what was measured.
+"""
+
+import difflib
+import itertools
+import json
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator, Field, field_validator, model_validator
+
+from ...shards import storage
+from ...shards.artifact import open_artifact, read_manifest
+from ...shards.carve import default_out, locate_window
+from ...shards.errors import RequestError
+from ...shards.manifest import MANIFEST_NAME, Manifest, digest
+from ...shards.settings import load_yaml, validate
+from ...shards.units import format_count, parse_count
+from ..config import ARSection, MDMSection, Positive, Section, TrainConfig, load_config
+from ..flops import training_flops_per_token
+from ..model import ModelConfig
+
+GPT2_IDS = 50259
+"""Vocabulary assumed while a pool is not there to say its own: GPT-2's ids with MASK and PAD."""
+
+SEQ_LEN = 2048
+"""Length assumed while neither a pool nor the configuration says one."""
+
+RUNS = "runs"
+"""Folder of the runs in a grid's `out`."""
+
+
+def _count(value: object) -> object:
+    try:
+        return parse_count(value) if isinstance(value, str) else value
+    except RequestError as error:
+        raise ValueError(str(error)) from None
+
+
+def _objective(value: object) -> object:
+    return {"name": value} if isinstance(value, str) else value
+
+
+Count = Annotated[int, BeforeValidator(_count), Field(ge=1)]
+"""An integer, also written as 500k, 1M, 1.5B."""
+
+Objective = Annotated[ARSection | MDMSection, Field(discriminator="name"), BeforeValidator(_objective)]
+"""`ar`, `mdm`, or a whole section such as {name: mdm, weighting: exact_count}."""
+
+
+def _flat(value: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return nested mappings as dotted keys: {optimizer: {lr: [1]}} is {optimizer.lr: [1]}; later ones replace."""
+    flat: dict[str, Any] = {}
+    for key, inner in value.items():
+        path = f"{prefix}{key}"
+        flat |= _flat(inner, f"{path}.") if isinstance(inner, Mapping) else {path: inner}
+    return flat
+
+
+def _not_own(flat: dict[str, Any]) -> dict[str, Any]:
+    """Return `flat`. Raises ValueError when it sets a training key that follows from the grid."""
+    for key in flat:
+        if key in OWN_KEYS:
+            raise ValueError(f"{key} is set by the grid itself: use {OWN_KEYS[key]}")
+    return flat
+
+
+class Grid(Section):
+    """A whole grid. Counts are written 500k, 1M, 96B.
+
+    base: the training configuration, a file or a shipped name. pool: what unique tokens are drawn from; validation:
+    the pool that all runs are validated on (`<pool>-val` when not given). total_tokens: every run's budget.
+    replicates: disjoint draws of data per budget, one number or a number for each budget. seeds: of weights, order and
+    noise. settings: training keys that replace the base's in all runs. overrides: training keys and lists of their
+    values; every combination is run. `objective.input_masking` and other keys of one objective vary its runs only.
+    threads: of a run on a CPU; their number changes the last bits of sums, so it does not follow from the machine.
+    gpus_per_run: processes that Composer's launcher starts per run. mfu: what H100-hours assume.
+    """
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    out: str
+    base: str
+    pool: str
+    validation: str | None = None
+    unique_tokens: list[Count] = Field(min_length=1)
+    total_tokens: Count
+    objectives: list[Objective] = Field(min_length=1)
+    replicates: Positive | dict[str, Positive] = 1
+    seeds: list[Annotated[int, Field(ge=0)]] = Field(default=[17], min_length=1)
+    settings: dict[str, Any] = Field({})
+    overrides: dict[str, list[Any]] = Field({})
+    threads: Positive = 1
+    gpus_per_run: Positive = 1
+    mfu: float = Field(0.4, gt=0, le=1)
+    variables: dict[str, Any] = Field({})
+
+    @field_validator("overrides", mode="before")
+    @classmethod
+    def _dotted_lists(cls, value: Any) -> Any:
+        if not isinstance(value, Mapping):
+            return value
+        flat = _not_own(_flat(value))
+        for key, values in flat.items():
+            if not isinstance(values, list) or not values:
+                raise ValueError(f"{key} must be a list of the values to run, as in [{json.dumps(values)}]")
+            if len({json.dumps(v, sort_keys=True) for v in values}) < len(values):
+                raise ValueError(f"{key} names a value twice")
+        return flat
+
+    @field_validator("settings", mode="before")
+    @classmethod
+    def _dotted(cls, value: Any) -> Any:
+        return _not_own(_flat(value)) if isinstance(value, Mapping) else value
+
+    @model_validator(mode="after")
+    def _no_doubles(self) -> "Grid":
+        for name, values in (("unique_tokens", self.unique_tokens), ("seeds", self.seeds)):
+            if len(set(values)) < len(values):
+                raise ValueError(f"{name} names a value twice")
+        names = [o.name for o in self.objectives]
+        if len(set(names)) < len(names):
+            raise ValueError("objectives names one twice: vary its keys under overrides, as in objective.input_masking")
+        too_many = next((n for n in self.unique_tokens if n > self.total_tokens), None)
+        if too_many:
+            raise ValueError(f"{format_count(too_many)} unique tokens are more than total_tokens")
+        return self
+
+    @model_validator(mode="after")
+    def _objectives_have_their_keys(self) -> "Grid":
+        known = sorted({name for o in self.objectives for name in type(o).model_fields} - {"name"})
+        for key in self.overrides:
+            section, _, name = key.partition(".")
+            if section == "objective" and name not in known:
+                near = difflib.get_close_matches(name, known, n=1)
+                hint = f"did you mean 'objective.{near[0]}'?" if near else f"known are {', '.join(known)}"
+                raise ValueError(f"no objective of the grid has '{key}': {hint}")
+        return self
+
+    @model_validator(mode="after")
+    def _replicates_of_every_budget(self) -> "Grid":
+        if isinstance(self.replicates, dict):
+            given = {_count(key) for key in self.replicates}
+            if given != set(self.unique_tokens):
+                raise ValueError("replicates must name exactly the counts of unique_tokens, or be one number")
+        return self
+
+    def replicates_of(self, unique_tokens: int) -> int:
+        """Return how many disjoint draws of `unique_tokens` are run."""
+        if isinstance(self.replicates, int):
+            return self.replicates
+        return next(n for key, n in self.replicates.items() if _count(key) == unique_tokens)
+
+    @property
+    def validation_pool(self) -> str:
+        """Return the pool that all runs are validated on."""
+        return self.validation or f"{self.pool.rstrip('/')}-val"
+
+
+OWN_KEYS = {
+    "objective.name": "objectives",
+    "objective": "objectives",
+    "seed": "seeds",
+    "max_duration": "total_tokens",
+    "train_loader.dataset.path": "pool and unique_tokens",
+    "eval_loader.dataset.path": "validation",
+    "save_folder": "out",
+    "run_name": "name",
+    "autoresume": "nothing, it is always on",
+}
+"""Training keys that follow from the grid, and from which of its keys."""
+
+COSMETIC = {
+    *("run_name", "save_folder", "save_interval", "save_num_checkpoints_to_keep", "autoresume", "variables"),
+    *("progress_bar", "log_to_console", "console_log_interval", "python_log_level", "dist_timeout", "loggers"),
+}
+"""Training keys that change no figure: a run is the same run without them."""
+
+
+@dataclass(frozen=True)
+class RunSpec:
+    """One run of a grid.
+
+    key: fingerprint of all that its figures follow from. settings: the grid's overridden keys with this run's values.
+    subset: folder of its data, carved or not. seq_len, shape: assumed where the pool is missing.
+    """
+
+    name: str
+    key: str
+    folder: str
+    unique_tokens: int
+    objective: str
+    replicate: int
+    seed: int
+    settings: dict[str, Any]
+    config: TrainConfig
+    subset: str
+    shape: ModelConfig
+    seq_len: int
+
+    @property
+    def unit(self) -> tuple[int, int]:
+        """Return what AR and MDM runs are paired by: the draw of data and the seed."""
+        return self.replicate, self.seed
+
+    @property
+    def total_tokens(self) -> int:
+        """Return the run's token budget."""
+        return parse_count(self.config.max_duration)
+
+    @property
+    def flops(self) -> float:
+        """Return the training FLOPs that the model needs for the whole budget; validation is not counted."""
+        share = 1.0 if self.shape.causal else 0.5
+        return self.total_tokens * training_flops_per_token(self.shape, self.seq_len, share)
+
+    @property
+    def label(self) -> str:
+        """Return the run in words."""
+        parts = [self.objective.upper(), f"{format_count(self.unique_tokens)} unique", f"replicate {self.replicate}"]
+        parts += [f"seed {self.seed}", *(f"{k}={v}" for k, v in self.settings.items())]
+        return ", ".join(parts)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A grid with its runs in order. pool: its manifest, None where it is not there (yet)."""
+
+    grid: Grid
+    runs: tuple[RunSpec, ...]
+    pool: Manifest | None
+
+
+def load_grid(path: str, overrides: Iterable[str] = ()) -> Grid:
+    """Return the grid in the file at `path`, or the shipped one of that name. Raises RequestError of one line."""
+    found = path if Path(path).exists() else shipped(path)
+    return validate(Grid, load_yaml(found or path, list(overrides)), path)
+
+
+def shipped(name: str) -> Path | None:
+    """Return the shipped grid `name` (with or without `.yaml`), or None."""
+    path = _shipped_folder() / (name.removesuffix(".yaml") + ".yaml")
+    return path if path.parent == _shipped_folder() and path.is_file() else None
+
+
+def shipped_names() -> list[str]:
+    """Return the names of the shipped grids."""
+    return sorted(p.stem for p in _shipped_folder().glob("*.yaml"))
+
+
+def _shipped_folder() -> Path:
+    return Path(str(files("epochal.train.crossover.grids")))
+
+
+def plan(grid: Grid) -> Plan:
+    """Return the grid's runs; every configuration is checked, nothing is written.
+
+    A pool that is not there yet is no error here: its vocabulary and length are assumed. Raises RequestError for
+    a configuration that is wrong, and for more unique tokens than the pool has.
+    """
+    manifest = _manifest(grid.pool)
+    validation = _manifest(grid.validation_pool)
+    if manifest is not None and validation is None:
+        raise RequestError(f"the validation pool {grid.validation_pool} does not exist: name one with `validation`")
+    if manifest is not None:
+        pool = open_artifact(grid.pool)
+        for n in grid.unique_tokens:
+            locate_window(pool, n, grid.replicates_of(n) - 1)
+    runs = tuple(_runs(grid, manifest, validation))
+    if len({r.name for r in runs}) < len(runs):
+        raise RequestError(f"grid {grid.name}: two of its runs are the same one")
+    return Plan(grid, runs, manifest)
+
+
+def _manifest(path: str) -> Manifest | None:
+    return read_manifest(path) if storage.exists(storage.join(path, MANIFEST_NAME)) else None
+
+
+def _runs(grid: Grid, manifest: Manifest | None, validation: Manifest | None) -> Iterable[RunSpec]:
+    # Replicates come last, so that a grid that was stopped has a whole comparison of every budget first.
+    most = max(grid.replicates_of(n) for n in grid.unique_tokens)
+    for replicate, seed, n in itertools.product(range(most), grid.seeds, sorted(grid.unique_tokens)):
+        if replicate >= grid.replicates_of(n):
+            continue
+        for objective in grid.objectives:
+            for settings in _combinations(grid, objective):
+                yield _run(grid, n, objective, replicate, seed, settings, manifest, validation)
+
+
+def _combinations(grid: Grid, objective: ARSection | MDMSection) -> Iterable[dict[str, Any]]:
+    """Yield every combination of overridden keys that `objective` has."""
+    own = {f"objective.{name}" for name in type(objective).model_fields}
+    keys = [k for k in grid.overrides if not k.startswith("objective.") or k in own]
+    for values in itertools.product(*(grid.overrides[k] for k in keys)):
+        yield dict(zip(keys, values, strict=True))
+
+
+def _run(
+    grid: Grid,
+    n: int,
+    objective: ARSection | MDMSection,
+    replicate: int,
+    seed: int,
+    settings: dict[str, Any],
+    manifest: Manifest | None,
+    validation: Manifest | None,
+) -> RunSpec:
+    subset = _subset_path(grid, n, replicate)
+    given: dict[str, Any] = {
+        "objective": objective.model_dump(),
+        **grid.settings,
+        **settings,
+        "seed": seed,
+        "max_duration": str(grid.total_tokens),
+        "train_loader.dataset.path": subset,
+        "eval_loader.dataset.path": grid.validation_pool,
+        "autoresume": True,
+        "progress_bar": False,
+        "save_folder": "runs/x",
+        "run_name": "x",
+    }
+    config = load_config(grid.base, [f"{k}={json.dumps(v)}" for k, v in given.items()])
+    key = _key(config, n, replicate, manifest, validation)
+    parts = [f"u{format_count(n).replace(',', '')}", objective.name, f"r{replicate}", f"s{seed}"]
+    name = "-".join([*parts, key[:8]])
+    folder = os.path.join(grid.out, RUNS, name)
+    shape = config.model.shape(objective.name == "ar", manifest.tokenizer.vocab_size if manifest else GPT2_IDS)
+    return RunSpec(
+        name=name,
+        key=key,
+        folder=folder,
+        unique_tokens=n,
+        objective=objective.name,
+        replicate=replicate,
+        seed=seed,
+        settings=settings,
+        config=config.model_copy(update={"save_folder": folder, "run_name": name}),
+        subset=subset,
+        shape=shape,
+        seq_len=manifest.seq_len if manifest else config.max_seq_len or SEQ_LEN,
+    )
+
+
+def _subset_path(grid: Grid, n: int, replicate: int) -> str:
+    """Return where `epochal carve` would put the subset."""
+    pool = grid.pool.rstrip("/")
+    if _manifest(pool) is not None:
+        return os.path.relpath(default_out(open_artifact(pool), n, replicate))
+    return f"{pool}-{format_count(n)}-r{replicate}"
+
+
+def _key(config: TrainConfig, n: int, replicate: int, manifest: Manifest | None, validation: Manifest | None) -> str:
+    """Return a digest of everything that the run's figures follow from.
+
+    Data counts by fingerprint, not by path: a pool that was moved is the same pool, one that was built again from
+    other text is not.
+    """
+    body = config.model_dump(mode="json", exclude=COSMETIC)
+    body["train_loader"] = {"policy": body["train_loader"]["dataset"]["policy"]}
+    body["train_loader"]["seed"] = config.train_loader.dataset.seed
+    assert config.eval_loader is not None, "the grid names a validation pool"
+    body["eval_loader"]["dataset"].pop("path")
+    data = [manifest.fingerprint if manifest else None, n, replicate, validation.fingerprint if validation else None]
+    return digest({"format": 1, "config": body, "data": data})

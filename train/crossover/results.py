@@ -1,0 +1,96 @@
+"""What a grid leaves in its folder once its runs are done: curves, runs, crossovers, the report."""
+
+import json
+import math
+import os
+from typing import Any
+
+from ...shards import storage
+from ...shards.units import format_count, round_count
+from ..evaluation_tables import text_table
+from . import analysis, curves
+from .curves import Row
+from .grid import Plan
+
+REPORT_NAME = "report.html"
+
+
+def publish(plan: Plan) -> dict[str, Any]:
+    """Write curves.parquet, runs.parquet, crossovers.json and report.html; return what the command prints."""
+    from . import report
+
+    rows = curves.curves(plan.runs)
+    own = curves.by_run(rows)
+    runs = [curves.summary(run, own.get(run.name, [])) for run in plan.runs]
+    found = analysis.analyse(rows, runs)
+    out = plan.grid.out
+    os.makedirs(out, exist_ok=True)
+    curves.write(out, rows, runs)
+    analysis.write(out, found)
+    page = report.render(plan, rows, runs, found)
+    storage.write_atomic(os.path.join(out, REPORT_NAME), page.encode())
+    return {
+        "grid": plan.grid.name,
+        "out": out,
+        "runs": len(runs),
+        "finished": sum(run["state"] == "finished" for run in runs),
+        "receipts_valid": sum(run["receipt"] == "valid" for run in runs),
+        "report": os.path.join(out, REPORT_NAME),
+    } | found
+
+
+def describe(body: dict[str, Any]) -> str:
+    """Return the lines that end `epochal crossover`."""
+    head = ["metric", "unique tokens", "setting", "MDM overtakes AR for good at", "95 % interval, passes", "pairs"]
+    rows = [
+        [
+            *(found["metric"], format_count(found["unique_tokens"]), setting(found)),
+            *(where(found), interval(found), str(len(found["units"]))),
+        ]
+        for found in body["crossovers"]
+    ]
+    lines = [
+        f"{body['grid']}: {body['finished']} of {body['runs']} runs finished, {body['receipts_valid']} receipts valid"
+    ]
+    if rows:
+        lines += ["", text_table(head, rows), "", NOTE]
+    return "\n".join([*lines, f"report: {body['report']}"])
+
+
+NOTE = (
+    "loss: MDM's is an upper bound (NELBO), AR's exact (NLL). Where the bound overtakes, MDM is better for certain;\n"
+    "where it does not, nothing follows."
+)
+
+
+def setting(found: Row) -> str:
+    """Return the settings of a comparison in words: those of both, then what each has alone."""
+    ar, mdm = (json.loads(found[k]) for k in ("ar", "mdm"))
+    both = [f"{k}={v}" for k, v in ar.items() if k in mdm]
+    own = [f"{name} {k}={v}" for name, d, o in (("AR", ar, mdm), ("MDM", mdm, ar)) for k, v in d.items() if k not in o]
+    return ", ".join([*both, *own])
+
+
+def where(found: Row) -> str:
+    """Return a crossover in words: passes and tokens, or that there is none."""
+    if found["status"] == "crosses":
+        return f"pass {found['tokens_passes']:.1f} ({round_count(found['tokens'])} tokens)"
+    if found["status"] == "ahead":
+        return "the first evaluation, or before"
+    passes = found["budget"] / found["unique_tokens"]
+    return f"not within the budget of {passes:.4g} pass{'' if passes == 1 else 'es'}"
+
+
+def interval(found: Row) -> str:
+    """Return the interval of a crossover in passes, and the share of resamples that cross where not all do."""
+    if len(found["units"]) == 1:
+        return "none from one pair"
+    crossing = "" if found["share"] in (0, 1) else f"{100 * found['share']:.1f} % of resamples cross"
+    if found["status"] == "none":
+        return crossing or "no resample crosses"
+    ends = " to ".join(_end(found[f"{side}_passes"]) for side in ("low", "high"))
+    return f"{ends}; {crossing}" if crossing else ends
+
+
+def _end(passes: float) -> str:
+    return f"{passes:.1f}" if math.isfinite(passes) else "beyond" if passes > 0 else "the first evaluation"

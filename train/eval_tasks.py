@@ -1,0 +1,62 @@
+"""Accuracy on multiple-choice tasks at every evaluation of a run, beside its validation loss."""
+
+from typing import Any
+
+from composer import Callback
+from composer.core import State, get_precision_context
+from composer.loggers import Logger
+from composer.utils import dist
+
+from ..shards.artifact import Artifact
+from ..shards.errors import RequestError
+from . import accuracy, benchmarks
+from .choice import Encoded, Scorer, encode, record
+from .config import EvalTasksSection
+from .continuation import continuation
+from .evaluate import tokenizer_of
+
+CONTINUATION = "continuation"
+FIGURES = ("accuracy", "accuracy_se", "delta_nll", "delta_nll_se")
+"""What is logged of a task, as `metrics/<task>/<figure>`."""
+
+
+class TaskAccuracy(Callback):
+    """Scores the tasks after every validation and logs their accuracy and ΔNLL (wrong minus right, nats per unit).
+
+    Scoring is a pure function of the weights: noise depends on the item alone and no random state is touched. Ranks
+    share the items out.
+    """
+
+    def __init__(self, section: EvalTasksSection, validation: Artifact) -> None:
+        self.section = section
+        info = validation.manifest.tokenizer
+        self.eod, self.mask, self.limit = info.eod, info.mask, validation.manifest.seq_len
+        self.tasks = {name: _items(name, section, validation) for name in section.tasks}
+
+    def eval_end(self, state: State, logger: Logger) -> None:
+        """Score and log."""
+        for name, items in self.tasks.items():
+            mine = items[dist.get_global_rank() :: dist.get_world_size()]
+            records = [r for part in dist.all_gather_object(self._score(state, mine)) for r in part]
+            summary = accuracy.summarise(records, self.section.normalize)
+            logger.log_metrics({f"metrics/{name}/{k}": summary[k] for k in FIGURES if summary[k] is not None})
+
+    def _score(self, state: State, items: list[Encoded]) -> list[dict[str, Any]]:
+        model: Any = getattr(state.model, "module", state.model)  # DDP's own forward pass would wait for other ranks
+        training = model.training
+        model.eval()
+        scorer = Scorer(model.transformer, self.eod, self.mask, self.limit, self.section.noise_samples)
+        with get_precision_context(state.precision):
+            scores = iter(scorer.score([g for e in items for g in e.groups]))
+        model.train(training)
+        return [record(e, [next(scores) for _ in e.groups]) for e in items]
+
+
+def _items(name: str, section: EvalTasksSection, validation: Artifact) -> list[Encoded]:
+    if name == CONTINUATION:
+        return continuation(validation, section.limit)
+    benchmark = benchmarks.load(name, section.data)
+    if len(benchmark.items[0].answers) < 2:
+        raise RequestError(f"eval_tasks: {name} has one answer per item, there is nothing to choose from")
+    tokenizer = tokenizer_of(validation.manifest.tokenizer.model_dump())
+    return encode(benchmarks.spread(benchmark.items, section.limit), tokenizer, benchmark.shots)
