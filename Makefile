@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help shards test lint format train bench constraints clean
+.PHONY: help shards test lint format train crossover bench constraints clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' Makefile
@@ -37,13 +37,20 @@ test: $(READY) ## run every test
 train: $(READY) ## train a tiny AR and a tiny MDM model on real text, repeated; receipts, table, plot
 	@$(BIN)/python -W ignore -m epochal.train.demo
 
+SMALL_POOL := artifacts/pools/python-1k
+$(SMALL_POOL)/manifest.json: | $(READY)
+	@$(BIN)/python -W ignore -m epochal.train.demo --pool
+
+crossover: $(READY) $(SMALL_POOL)/manifest.json ## AR against masked diffusion over unique tokens: curves, crossovers, report (2 cores, 20 min)
+	@$(BIN)/epochal crossover crossover-cpu
+
 lint: $(READY) ## style and types
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@MYPYPATH=$(VENV)/src $(BIN)/mypy --explicit-package-bases -p epochal
 
 bench: $(READY) ## measure against the stock parts; writes benchmarks/results/*.json
-	@set -e; for name in loader train; do $(BIN)/python -W ignore -m epochal.benchmarks.$$name; done
+	@set -e; for name in loader build near_duplicates formats train service; do $(BIN)/python -W ignore -m epochal.benchmarks.$$name; done
 
 format: $(READY) ## rewrite the code in the project's style
 	@$(BIN)/ruff check --fix --quiet . ; $(BIN)/ruff format .
