@@ -5,6 +5,8 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
+# Builds, tests and grids start many processes that import torch: each would compile it again.
+unexport PYTHONDONTWRITEBYTECODE
 .PHONY: help shards test lint format train crossover bench constraints clean
 
 help: ## show this list
@@ -32,7 +34,7 @@ shards: $(READY) $(POOL)/manifest.json ## build the default pool from real text,
 	$(BIN)/epochal verify $(POOL) $(POOL)-val $(SIZES:%=artifacts/subsets/python-%)
 
 test: $(READY) ## run every test
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 train: $(READY) ## train a tiny AR and a tiny MDM model on real text, repeated; receipts, table, plot
 	@$(BIN)/python -W ignore -m epochal.train.demo
@@ -51,6 +53,10 @@ lint: $(READY) ## style and types
 
 bench: $(READY) ## measure against the stock parts; writes benchmarks/results/*.json
 	@set -e; for name in loader build near_duplicates formats train service; do $(BIN)/python -W ignore -m epochal.benchmarks.$$name; done
+
+constraints: $(READY) ## resolve every pin again, newest versions that agree
+	@{ head -2 constraints.txt; $(BIN)/uv pip compile pyproject.toml --quiet --upgrade --all-extras --python-version 3.11 \
+	  --no-header --no-annotate --no-emit-index-url | LC_ALL=C sort; } > constraints.new && mv constraints.new constraints.txt
 
 format: $(READY) ## rewrite the code in the project's style
 	@$(BIN)/ruff check --fix --quiet . ; $(BIN)/ruff format .

@@ -19,6 +19,12 @@ EOD, PAD, MASK, VOCAB = 256, 257, 258, 259
 """Special ids of the byte-level test vocabulary."""
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put files with tests of several processes first: the longest started last would be waited for alone."""
+    long = {item.path for item in items if item.get_closest_marker("processes")}
+    items.sort(key=lambda item: item.path not in long)
+
+
 def random_documents(n_tokens: int) -> NDArray[np.uint16]:
     """Return a stream of `n_tokens` random bytes in documents of 1 to 60 tokens, each ended by EOD."""
     rng = np.random.default_rng(0)
