@@ -66,7 +66,11 @@ def write_input(documents: Iterator[dict[str, str]], folder: Path) -> int:
 
 
 def build_ours(source: str, out: str, tasks: int) -> dict[str, float]:
-    """Build with epochal; return seconds by stage."""
+    """Build with epochal, as its command does; return seconds by stage."""
+    if tasks > 1:
+        from epochal.datapipe.task_server import start_task_server
+
+        start_task_server()
     from epochal.datapipe import build as module
     from epochal.datapipe.config import Build
 

@@ -31,20 +31,23 @@ from ..shards.manifest import MANIFEST_NAME, digest
 from ..shards.sink import UNFINISHED_NAME, publishing
 from ..tokenize.tokenizer import Tokenizer, load_tokenizer
 from . import finish
-from .cluster import TRAIN, VALIDATION, Corpus, decide, find_clusters, load_edges, write_duplicates
+from .cluster import TRAIN, VALIDATION, Corpus, draw_validation, remove_duplicates
 from .config import Build
+from .deal import array_on_disk
 from .decontaminate import build_index
 from .executors import run_stage
 from .filters import make_filters, try_filters
 from .ingest import EngineDiffersError, Ingest, IngestSettings
-from .match import Match, open_parts
-from .pack import ROWS_NAME, Pack, PoolLayout, auto_samples_per_shard, write_fates
+from .match import Match, open_parts, read_edges
+from .pack import ROWS_NAME, Pack, PoolLayout, auto_samples_per_shard, write_cuts, write_fates
 from .progress import watch
 from .readers import Intake, Listing, list_source, make_reader
 from .tokenized import check_tokenizers
 
 PARTITION_BYTES = 32 << 20
 RUN_BYTES = 192 << 20
+SMALL_DOCUMENTS, SMALL_TOKENS = 1 << 19, 1 << 26
+"""Matching fewer documents, packing fewer tokens takes less than half a second."""
 
 
 @dataclass(frozen=True)
@@ -191,10 +194,13 @@ class _Run:
         n_match = 1 + (near.buckets if near else 0)
         with watch(self.work, "match", n_match, "buckets", self.quiet):
             tasks = min(n_match, self.config.tasks)
-            self._stage("match", [Match(self.work, n_match)], tasks)
+            small = sum(part.n_documents for part in open_parts(self.work)) < SMALL_DOCUMENTS
+            self._stage("match", [Match(self.work, n_match)], tasks, small)
         layouts, statistics = self._cluster(evaluation)
-        with watch(self.work, "pack", sum(x.n_tokens for x in layouts), "tokens", self.quiet):
-            self._stage("pack", [Pack(self.work, layouts, self.sources)], self.config.tasks)
+        tokens = sum(layout.n_tokens for layout in layouts)
+        with watch(self.work, "pack", tokens, "tokens", self.quiet):
+            small = tokens < SMALL_TOKENS
+            self._stage("pack", [Pack(self.work, layouts, self.sources)], self.config.tasks, small)
         for layout, target in zip(layouts, targets, strict=True):
             if not storage.exists(layout.folder):
                 continue  # published before an interruption
@@ -203,9 +209,11 @@ class _Run:
                 finish.finish_pool(self.work, layout, name, self.config, self.tokenizer, statistics)
             _publish(layout.folder, target, request)
 
-    def _stage(self, name: str, pipeline: list[Any], tasks: int) -> None:
+    def _stage(self, name: str, pipeline: list[Any], tasks: int, small: bool = False) -> None:
+        """Run a stage; small: done before processes for it would have started."""
         config = self.config
-        run_stage(self.work, name, pipeline, tasks, config.workers, config.executor, [EngineDiffersError])
+        workers = 1 if small and config.executor.name == "local" else config.workers
+        run_stage(self.work, name, pipeline, tasks, workers, config.executor, [EngineDiffersError])
 
     def _index_evaluations(self) -> dict[str, Any] | None:
         """Index the evaluation files once for all tasks; return what the manifest says of them."""
@@ -272,23 +280,22 @@ class _Run:
         """Choose survivors and draw validation; return how each pool is cut and the statistics so far."""
         parts = open_parts(self.work)
         corpus = Corpus(parts, self.sources)
-        clusters = find_clusters(corpus, load_edges(self.work))
-        fates = decide(corpus, clusters, self.config.validation_tokens)
-        write_fates(self.work, fates)
+        fates = array_on_disk((corpus.n_documents,), np.uint8)
+        fates[:] = TRAIN
         near = self.config.deduplicate.near
         path = storage.join(self.work, "duplicates.parquet")
-        removed = write_duplicates(corpus, clusters, path, near.buckets * near.hashes if near else 0)
-        statistics = finish.collect_statistics(corpus, fates, clusters, removed, evaluation)
+        edges = read_edges(self.work)
+        removed = remove_duplicates(corpus, edges, fates, path, near.buckets * near.hashes if near else 0)
+        if self.config.validation_tokens:
+            draw_validation(corpus, fates, self.config.validation_tokens)
+        write_fates(self.work, fates)
+        write_cuts(self.work, parts)
+        counts = finish.count_documents(corpus, fates)
+        statistics = finish.collect_statistics(corpus, counts, removed, evaluation)
         codes = [TRAIN] + ([VALIDATION] if self.config.validation_tokens else [])
-        return [self._layout(corpus, fates, code) for code in codes], statistics
+        return [self._layout(counts.partitions[code], code) for code in codes], statistics
 
-    def _layout(self, corpus: Corpus, fates: Any, code: int) -> PoolLayout:
-        partitions = max(len(run.cuts) - 1 for part in corpus.parts for run in part.runs)
-        mine = fates == code
-        shift = np.uint64(64 - (partitions.bit_length() - 1)) if partitions > 1 else np.uint64(0)
-        place = corpus.column("place_hi")[mine]
-        partition = (place >> shift).astype(np.int64) if partitions > 1 else np.zeros(len(place), np.int64)
-        tokens = np.bincount(partition, weights=corpus.column("tokens")[mine], minlength=partitions).astype(np.int64)
+    def _layout(self, tokens: Any, code: int) -> PoolLayout:
         samples = self.config.samples_per_shard
         seq_len = self.config.seq_len
         auto = auto_samples_per_shard(int(tokens.sum()), seq_len, self.dtype)

@@ -4,22 +4,25 @@ nor the order of the input shows.
 A cluster is a connected component of the duplicate links, exact and near. Its survivor is the member with the smallest
 key; between copies of one key, the smallest (digest of the text as it came, source, id). Clusters are drawn for
 validation in the order of a keyed hash of their survivor's key, until `validation_tokens` are reached.
+
+What there is for each document, its parent in the forest of clusters and its fate, lies in files; records of duplicates
+are dealt out, first by cluster, then by survivor (see deal.py). Memory is one range of them, or the largest cluster.
 """
 
-import io
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
-from scipy.sparse import coo_matrix
-from scipy.sparse.csgraph import connected_components
 
-from ..shards import storage
+from ..shards import columns, storage
 from ..shards.errors import RequestError
-from ..tokenize.parts import Part
+from ..shards.keys import mix64
+from ..tokenize.parts import Documents, Part
+from .deal import array_on_disk, deal
 from .match import Edges
 
 REMOVED, TRAIN, VALIDATION = 0, 1, 2
@@ -37,24 +40,29 @@ DUPLICATES = pa.schema(
         ("similarity", pa.float32()),
     ]
 )
+ROW_GROUP = 1 << 16
 
+_KEYS = ("key_hi", "key_lo", "raw")
+MEMBER = np.dtype([("cluster", "<u8"), *((name, "<u8") for name in _KEYS), ("source", "<i8"), ("number", "<i8")])
+"""A document that has duplicates. cluster: the same number for all of a cluster, evenly spread; source: its place
+in the order of names."""
 
-@dataclass(frozen=True)
-class Clusters:
-    """Documents that have duplicates. members: int64 document numbers, sorted by (cluster, rank within it); survivors
-    first. first: int64 (n_clusters + 1,), where each cluster begins in `members`."""
-
-    members: NDArray[np.int64]
-    first: NDArray[np.int64]
-
-    @property
-    def sizes(self) -> NDArray[np.int64]:
-        """Members per cluster."""
-        return np.diff(self.first)
+GONE = np.dtype(
+    [
+        ("survivor_hi", "<u8"),
+        ("survivor_lo", "<u8"),
+        ("key_hi", "<u8"),
+        ("key_lo", "<u8"),
+        ("survivor", "<i8"),
+        ("number", "<i8"),
+        ("exact", "?"),
+    ]
+)
+"""A removed document, its cluster's survivor, and whether another copy of its key was preferred to it."""
 
 
 class Corpus:
-    """All documents of a build as columns, with document numbers across parts."""
+    """All documents of a build, with document numbers across parts."""
 
     def __init__(self, parts: list[Part], sources: list[str]) -> None:
         self.parts, self.sources = parts, sources
@@ -63,10 +71,14 @@ class Corpus:
         order = sorted(range(len(sources)), key=lambda i: sources[i])
         self._source_rank = np.argsort(order)
 
-    def column(self, name: str, numbers: NDArray[np.int64] | None = None) -> NDArray[Any]:
-        """Return a field of all documents, or of `numbers`."""
-        if numbers is None:
-            return np.concatenate([p.column(name) for p in self.parts])
+    def batches(self) -> Iterator[tuple[int, Documents]]:
+        """Yield (number of the first, records) of all documents, some at a time."""
+        for part, base in zip(self.parts, self.base.tolist(), strict=False):
+            for row, documents in part.batches():
+                yield base + row, documents
+
+    def column(self, name: str, numbers: NDArray[np.int64]) -> NDArray[Any]:
+        """Return a field of the documents `numbers`."""
         out = np.zeros(len(numbers), self.parts[0].documents.dtype[name])
         for part, mine, rows in self._split(numbers):
             out[mine] = part.documents[name][rows]
@@ -90,9 +102,9 @@ class Corpus:
         """Return the names of the sources of `numbers`."""
         return [self.sources[i] for i in self.column("source", numbers).tolist()]
 
-    def source_rank(self, numbers: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Return the places of the sources of `numbers` in the order of names."""
-        return self._source_rank[self.column("source", numbers)]
+    def source_rank(self, documents: Documents) -> NDArray[np.int64]:
+        """Return the places of the sources of `documents` in the order of names."""
+        return self._source_rank[documents["source"]]
 
     def signatures(self, numbers: NDArray[np.int64]) -> NDArray[np.uint32]:
         """Return the signatures of `numbers`, shape (len(numbers), buckets * hashes)."""
@@ -103,40 +115,68 @@ class Corpus:
             out[mine] = found
         return np.zeros((0, 0), np.uint32) if out is None else out
 
-    def keys(self, numbers: NDArray[np.int64]) -> list[bytes]:
-        """Return the 16-byte keys of `numbers`."""
-        pair = np.stack([self.column("key_hi", numbers), self.column("key_lo", numbers)], axis=1).astype(">u8")
-        data = pair.tobytes()
-        return [data[i : i + 16] for i in range(0, len(data), 16)]
+
+class Forest:
+    """Which documents belong together: each points to a smaller one of its cluster, or is the smallest itself."""
+
+    def __init__(self, n_documents: int) -> None:
+        self._parent = array_on_disk((n_documents,), np.int64)
+        for start in range(0, n_documents, 1 << 20):
+            stop = min(start + (1 << 20), n_documents)
+            self._parent[start:stop] = np.arange(start, stop)
+        self.linked = array_on_disk((n_documents,), np.bool_)
+
+    def join(self, edges: Edges) -> None:
+        """Make one cluster of the clusters of each two documents that a link joins."""
+        self.linked[edges.reshape(-1)] = True
+        a, b = edges.T
+        while len(a):
+            a, b = self.roots(a), self.roots(b)
+            apart = a != b
+            a, b = np.minimum(a[apart], b[apart]), np.maximum(a[apart], b[apart])
+            np.minimum.at(self._parent, b, a)
+            while (above := self._parent[self._parent[b]]).size and (above != self._parent[b]).any():
+                self._parent[b] = above  # halves the way up, as all on it do the same
+
+    def roots(self, numbers: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return the smallest document of the cluster of each of `numbers`."""
+        root = self._parent[numbers]
+        while ((above := self._parent[root]) != root).any():
+            root = above
+        self._parent[numbers] = root
+        return root
 
 
-def find_clusters(corpus: Corpus, edges: Edges) -> Clusters:
-    """Return the clusters that `edges` make, each with its survivor first."""
-    if not len(edges):
-        return Clusters(np.zeros(0, np.int64), np.zeros(1, np.int64))
-    numbers, ends = np.unique(edges, return_inverse=True)
-    ends = ends.reshape(edges.shape)
-    graph = coo_matrix((np.ones(len(edges), np.bool_), (ends[:, 0], ends[:, 1])), (len(numbers), len(numbers)))
-    _, label = connected_components(graph, directed=False)
-    hi, lo = corpus.column("key_hi", numbers), corpus.column("key_lo", numbers)
-    raw, source = corpus.column("raw", numbers), corpus.source_rank(numbers)
-    order = np.lexsort((source, raw, lo, hi, label))
-    order = _break_ties_by_id(corpus, numbers, order, (label, hi, lo, raw, source))
-    # Clusters in the order of their survivors' keys: labels follow document numbers, which mean nothing.
-    starts = np.flatnonzero(np.diff(label[order], prepend=-1))
-    by_key = np.lexsort((lo[order[starts]], hi[order[starts]]))
-    sizes = np.diff(np.append(starts, len(order)))[by_key]
-    first = np.concatenate([[0], np.cumsum(sizes)])
-    at = np.repeat(starts[by_key] - first[:-1], sizes) + np.arange(len(order))
-    return Clusters(numbers[order[at]], first)
+def find_clusters(corpus: Corpus, edges: Iterable[Edges]) -> Iterator[NDArray[np.void]]:
+    """Yield the clusters that `edges` make, whole clusters at a time: MEMBER records in order of cluster and, within
+    it, of preference, the survivor first."""
+    forest = Forest(corpus.n_documents)
+    for links in edges:
+        forest.join(links)
+
+    def members() -> Iterator[NDArray[np.void]]:
+        for first, documents in corpus.batches():
+            rows = np.flatnonzero(forest.linked[first : first + len(documents)])
+            found = np.empty(len(rows), MEMBER)
+            for name in _KEYS:
+                found[name] = documents[name][rows]
+            found["source"] = corpus.source_rank(documents[rows])
+            found["number"] = first + rows
+            found["cluster"] = mix64(forest.roots(found["number"]).astype(np.uint64))
+            yield found
+
+    for some in deal(members(), "cluster", int(np.count_nonzero(forest.linked)), MEMBER):
+        sorted_by = [np.ascontiguousarray(some[name]) for name in ("cluster", *_KEYS, "source")]
+        order = np.lexsort(sorted_by[::-1])
+        yield some[_break_ties_by_id(corpus, some["number"], order, sorted_by)]
 
 
 def _break_ties_by_id(
-    corpus: Corpus, numbers: NDArray[np.int64], order: NDArray[np.int64], columns: tuple[NDArray[Any], ...]
+    corpus: Corpus, numbers: NDArray[np.int64], order: NDArray[np.int64], sorted_by: list[NDArray[Any]]
 ) -> NDArray[np.int64]:
-    """Return `order` with runs that are equal in all `columns` sorted by document id."""
-    same = np.ones(len(order) - 1, np.bool_)
-    for column in columns:
+    """Return `order` with runs that are equal in all of `sorted_by` sorted by document id."""
+    same = np.ones(max(0, len(order) - 1), np.bool_)
+    for column in sorted_by:
         same &= column[order[1:]] == column[order[:-1]]
     run = np.cumsum(np.concatenate([[True], ~same]))
     tied = np.flatnonzero(np.concatenate([same, [False]]) | np.concatenate([[False], same]))
@@ -149,104 +189,150 @@ def _break_ties_by_id(
     return order
 
 
-def decide(corpus: Corpus, clusters: Clusters, validation_tokens: int) -> NDArray[np.uint8]:
-    """Return REMOVED, TRAIN or VALIDATION for every document.
+@dataclass
+class Removed:
+    """What deduplication removed, in documents and tokens; sizes: clusters by size, as `histogram` counts them."""
 
-    Raises RequestError when validation would take everything.
-    """
-    fate = np.full(corpus.n_documents, TRAIN, np.uint8)
-    fate[clusters.members] = REMOVED
-    fate[clusters.members[clusters.first[:-1]]] = TRAIN
-    if not validation_tokens:
-        return fate
-    kept = np.flatnonzero(fate == TRAIN)
-    tokens = corpus.column("tokens", kept).astype(np.int64)
-    if tokens.sum() <= validation_tokens:
-        raise RequestError(
-            f"validation_tokens is {validation_tokens:,}, but after deduplication there are only {tokens.sum():,} "
-            "tokens in all: ask for fewer or add sources"
-        )
-    order = np.lexsort((corpus.column("key_lo", kept), corpus.column("key_hi", kept), corpus.column("drawn", kept)))
-    before = np.cumsum(tokens[order]) - tokens[order]
-    drawn = kept[order[before < validation_tokens]]
-    if len(drawn) == len(kept):
-        raise RequestError(
-            f"validation_tokens is {validation_tokens:,}, which takes every one of {len(kept):,} documents: "
-            "ask for fewer or add sources"
-        )
-    fate[drawn] = VALIDATION
-    return fate
+    exact_documents: int = 0
+    exact_tokens: int = 0
+    near_documents: int = 0
+    near_tokens: int = 0
+    sizes: NDArray[np.int64] = field(default_factory=lambda: np.zeros(64, np.int64))
 
 
-@dataclass(frozen=True)
-class DuplicateCounts:
-    """What deduplication removed, in documents and tokens."""
-
-    exact_documents: int
-    exact_tokens: int
-    near_documents: int
-    near_tokens: int
+def histogram(values: NDArray[np.integer[Any]]) -> NDArray[np.int64]:
+    """Return how many of `values`, all at least 1, are in [2^i, 2^(i+1)), int64 (64,)."""
+    return np.bincount(np.frexp(values.astype(np.float64))[1] - 1, minlength=64).astype(np.int64)
 
 
-def write_duplicates(corpus: Corpus, clusters: Clusters, path: str, n_hashes: int) -> DuplicateCounts:
-    """Write duplicates.parquet, a row per removed document in order of cluster and key; return what was removed.
+def remove_duplicates(
+    corpus: Corpus, edges: Iterable[Edges], fates: NDArray[np.uint8], path: str, n_hashes: int
+) -> Removed:
+    """Mark as REMOVED in `fates` (uint8, one a document) all but the survivors of the clusters that `edges` make, and
+    write duplicates.parquet, a row per removed document in order of survivor and preference.
 
     A document is an exact duplicate when another copy of its key was preferred to it; `survivor` is the document of
     its cluster that is in the pool. similarity: share of equal hashes of the two signatures (of `n_hashes`), which
     estimates the Jaccard similarity of their word n-grams; 1 for equal keys.
     """
-    counts = dict.fromkeys(("exact_documents", "exact_tokens", "near_documents", "near_tokens"), 0)
+    removed = Removed()
+
+    def gone() -> Iterator[NDArray[np.void]]:
+        for members in find_clusters(corpus, edges):
+            if not len(members):
+                continue
+            begins = np.append(True, members["cluster"][1:] != members["cluster"][:-1])
+            first = np.flatnonzero(begins)
+            removed.sizes += histogram(np.diff(np.append(first, len(members))))
+            fates[members["number"][~begins]] = REMOVED
+            yield _gone(members, begins, first[np.cumsum(begins) - 1])
+
     with storage.publishing_file(path) as partial, pq.ParquetWriter(partial, DUPLICATES) as writer:
-        for start in range(0, len(clusters.first) - 1, 20_000):
-            stop = min(start + 20_000, len(clusters.first) - 1)
-            table, part = _duplicate_rows(corpus, clusters, start, stop, n_hashes)
-            writer.write_table(table)
-            counts = {name: n + part[name] for name, n in counts.items()}
-    return DuplicateCounts(**counts)
+        waiting = np.zeros(0, GONE)
+        for some in deal(gone(), "survivor_hi", corpus.n_documents, GONE):
+            order = np.lexsort([np.ascontiguousarray(some[name]) for name in ("survivor_lo", "survivor_hi")])
+            waiting = np.concatenate([waiting, some[order]])
+            whole = len(waiting) // ROW_GROUP * ROW_GROUP
+            for start in range(0, whole, ROW_GROUP):
+                _write_gone(writer, corpus, waiting[start : start + ROW_GROUP], n_hashes, removed)
+            waiting = waiting[whole:]
+        if len(waiting):
+            _write_gone(writer, corpus, waiting, n_hashes, removed)
+    return removed
 
 
-def _duplicate_rows(
-    corpus: Corpus, clusters: Clusters, start: int, stop: int, n_hashes: int
-) -> tuple[pa.Table, dict[str, int]]:
-    first = clusters.first[start : stop + 1]
-    members = clusters.members[first[0] : first[-1]]
-    survivor = np.repeat(clusters.members[first[:-1]], np.diff(first))
-    removed = members != survivor
-    keys, survivor_keys = corpus.keys(members), corpus.keys(survivor)
-    copy = np.array([a == b for a, b in zip(keys[1:], keys, strict=False)], np.bool_)
-    exact = (np.concatenate([[False], copy]) if len(keys) else np.zeros(0, np.bool_))[removed]
-    gone, stays = members[removed], survivor[removed]
-    gone_keys = [k for k, r in zip(keys, removed, strict=True) if r]
-    stays_keys = [k for k, r in zip(survivor_keys, removed, strict=True) if r]
-    equal = np.array([a == b for a, b in zip(gone_keys, stays_keys, strict=True)], np.bool_)
+def _gone(members: NDArray[np.void], begins: NDArray[np.bool_], survivor: NDArray[np.int64]) -> NDArray[np.void]:
+    """Return a GONE record for each of `members` that does not begin a cluster. survivor: rows of their survivors."""
+    left = np.flatnonzero(~begins)
+    found = np.empty(len(left), GONE)
+    for name in ("key_hi", "key_lo", "number"):
+        found[name] = members[name][left]
+    chosen = members[survivor[left]]
+    found["survivor_hi"], found["survivor_lo"] = chosen["key_hi"], chosen["key_lo"]
+    found["survivor"] = chosen["number"]
+    before = members[left - 1]
+    found["exact"] = (found["key_hi"] == before["key_hi"]) & (found["key_lo"] == before["key_lo"])
+    return found
+
+
+def _write_gone(
+    writer: pq.ParquetWriter, corpus: Corpus, gone: NDArray[np.void], n_hashes: int, removed: Removed
+) -> None:
+    """Write a row group of duplicates.parquet and count what is in it."""
+    keys = columns.keys(gone["key_hi"], gone["key_lo"])
+    survivors = columns.keys(gone["survivor_hi"], gone["survivor_lo"])
+    differs = (gone["key_hi"] != gone["survivor_hi"]) | (gone["key_lo"] != gone["survivor_lo"])
     similarity = np.ones(len(gone), np.float32)
-    if n_hashes and not equal.all():
-        agree = corpus.signatures(gone[~equal]) == corpus.signatures(stays[~equal])
-        similarity[~equal] = agree.mean(axis=1)
-    tokens = corpus.column("tokens", gone).astype(np.int64)
-    columns = [
-        pa.array(gone_keys, pa.binary(16)),
-        pa.array(corpus.ids(gone)),
-        pa.array(corpus.source_names(gone)),
-        pa.array(stays_keys, pa.binary(16)),
-        pa.array(corpus.ids(stays)),
-        pa.array(corpus.source_names(stays)),
-        pa.array(np.where(exact, "exact", "near")),
-        pa.array([k.hex() for k in stays_keys]),
-        pa.array(similarity),
+    if n_hashes and differs.any():
+        agree = corpus.signatures(gone["number"][differs]) == corpus.signatures(gone["survivor"][differs])
+        similarity[differs] = agree.mean(axis=1)
+    hexadecimal = survivors.tobytes().hex()
+    arrays = [
+        columns.fixed(keys),
+        columns.strings(corpus.ids(gone["number"])),
+        columns.strings(corpus.source_names(gone["number"])),
+        columns.fixed(survivors),
+        columns.strings(corpus.ids(gone["survivor"])),
+        columns.strings(corpus.source_names(gone["survivor"])),
+        columns.strings(["exact" if exact else "near" for exact in gone["exact"].tolist()]),
+        columns.strings([hexadecimal[i : i + 32] for i in range(0, len(hexadecimal), 32)]),
+        columns.numbers(similarity),
     ]
-    columns = [c.cast(field.type) for c, field in zip(columns, DUPLICATES, strict=True)]
-    counts = {
-        "exact_documents": int(exact.sum()),
-        "exact_tokens": int(tokens[exact].sum()),
-        "near_documents": int((~exact).sum()),
-        "near_tokens": int(tokens[~exact].sum()),
-    }
-    return pa.Table.from_arrays(columns, schema=DUPLICATES), counts
+    writer.write_batch(pa.RecordBatch.from_arrays(arrays, schema=DUPLICATES), row_group_size=ROW_GROUP)
+    tokens = corpus.column("tokens", gone["number"]).astype(np.int64)
+    removed.exact_documents += int(gone["exact"].sum())
+    removed.exact_tokens += int(tokens[gone["exact"]].sum())
+    removed.near_documents += int((~gone["exact"]).sum())
+    removed.near_tokens += int(tokens[~gone["exact"]].sum())
 
 
-def load_edges(work: str) -> Edges:
-    """Return the links that all match tasks found."""
-    folder = storage.join(work, "edges")
-    names = [n for n in storage.names(folder) if n.endswith(".npy")]
-    return np.concatenate([np.load(io.BytesIO(storage.read_bytes(storage.join(folder, n)))) for n in names])
+_DRAWN_BITS = 16
+_CANDIDATE = np.dtype(
+    [(name, "<u8") for name in ("drawn", "key_hi", "key_lo")] + [("tokens", "<i8"), ("number", "<i8")]
+)
+
+
+def draw_validation(corpus: Corpus, fates: NDArray[np.uint8], wanted: int) -> None:
+    """Mark as VALIDATION in `fates` the TRAIN documents that come first in the order (drawn, key), until they hold
+    `wanted` tokens. Raises RequestError when validation would take everything.
+
+    Two passes: tokens are summed by the first bits of `drawn`, and only documents of the one group in which `wanted`
+    is reached are sorted.
+    """
+    shift = np.uint64(64 - _DRAWN_BITS)
+    tokens = np.zeros(1 << _DRAWN_BITS, np.int64)
+    n_kept = 0
+    for first, documents in corpus.batches():
+        kept = documents[fates[first : first + len(documents)] == TRAIN]
+        np.add.at(tokens, (kept["drawn"] >> shift).astype(np.int64), kept["tokens"].astype(np.int64))
+        n_kept += len(kept)
+    total = int(tokens.sum())
+    if total <= wanted:
+        raise RequestError(
+            f"validation_tokens is {wanted:,}, but after deduplication there are only {total:,} "
+            "tokens in all: ask for fewer or add sources"
+        )
+    ends = np.cumsum(tokens)
+    last = int(np.searchsorted(ends, wanted, side="right"))  # the group in which `wanted` is reached
+    n_drawn, candidates = 0, [np.zeros(0, _CANDIDATE)]
+    for first, documents in corpus.batches():
+        mine = fates[first : first + len(documents)]
+        group = (documents["drawn"] >> shift).astype(np.int64)
+        inside = (mine == TRAIN) & (group < last)
+        rows = np.flatnonzero((mine == TRAIN) & (group == last))
+        mine[inside] = VALIDATION
+        n_drawn += int(inside.sum())
+        found = np.empty(len(rows), _CANDIDATE)
+        for name in ("drawn", "key_hi", "key_lo", "tokens"):
+            found[name] = documents[name][rows]
+        found["number"] = first + rows
+        candidates.append(found)
+    group_records = np.sort(np.concatenate(candidates), order=["drawn", "key_hi", "key_lo"])
+    before = ends[last] - tokens[last] + np.cumsum(group_records["tokens"]) - group_records["tokens"]
+    chosen = group_records["number"][before < wanted]
+    if n_drawn + len(chosen) == n_kept:
+        raise RequestError(
+            f"validation_tokens is {wanted:,}, which takes every one of {n_kept:,} documents: "
+            "ask for fewer or add sources"
+        )
+    fates[chosen] = VALIDATION

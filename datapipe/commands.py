@@ -17,10 +17,16 @@ def build(parser: argparse.ArgumentParser) -> Run:
         import json
 
         from ..shards.commands import describe
-        from .build import build
         from .shipped import load
+        from .task_server import start_task_server
 
-        built = build(load(args.config, args.overrides), quiet=args.quiet or args.json)
+        config = load(args.config, args.overrides)
+        if config.executor.name == "local" and min(config.tasks, config.workers) > 1:
+            start_task_server()  # it imports what tasks need while this process imports the build
+
+        from .build import build
+
+        built = build(config, quiet=args.quiet or args.json)
         if args.json:
             print(json.dumps(describe(built.pool)))
             return 0

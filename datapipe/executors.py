@@ -8,9 +8,10 @@ import contextlib
 import copy
 import json
 import logging
+import multiprocessing
+import multiprocessing.connection
 import os
 import shlex
-import signal
 import socket
 import subprocess
 import sys
@@ -19,9 +20,6 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-import multiprocess
-import multiprocess.forkserver
-import multiprocess.resource_tracker
 from datatrove.executor import ray as datatrove_ray
 from datatrove.executor.base import PipelineExecutor
 from datatrove.executor.local import LocalPipelineExecutor
@@ -32,9 +30,7 @@ from datatrove.utils.stats import PipelineStats
 
 from ..shards.errors import RequestError, WorkError
 from .config import LocalExecutor, RayExecutor, SlurmExecutor
-
-ENVIRONMENT = {"RAYON_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
-"""Loading libraries must not start a pool of threads in each of several processes."""
+from .task_server import ENVIRONMENT, set_environment, start_task_server
 
 HOPELESS = {
     "BadConstraints",
@@ -65,16 +61,53 @@ class _Quiet(PipelineExecutor):
 
 class _Local(_Quiet, LocalPipelineExecutor):
     def run(self) -> None:
-        """Run the tasks that are not done; a single worker is this process, without datatrove's server of queues."""
-        if self.workers > 1:
-            _start_task_server()
-            super().run()
-            return
+        """Run the tasks that are not done, here or in processes: not in datatrove's pool, which waits for ever for a
+        task whose process was killed."""
         self.save_executor_as_json()
-        pipeline: list[Any] = self.pipeline  # type: ignore[has-type]
-        for rank in self.get_incomplete_ranks():
-            self.pipeline = copy.deepcopy(pipeline)
-            self._run_for_rank(rank)
+        ranks = list(self.get_incomplete_ranks())
+        if self.workers > 1 and ranks:
+            _run_in_processes(self, ranks, min(self.workers, len(ranks)))
+            return
+        for rank in ranks:
+            copy.deepcopy(self)._run_for_rank(rank)
+
+
+def _run_in_processes(executor: _Local, ranks: list[int], workers: int) -> None:
+    """Run tasks in `workers` processes until all are done or one of the processes failed, which ends the others."""
+    start_task_server()
+    context = multiprocessing.get_context("forkserver")
+    taken = context.Value("q", 0)
+    processes = [context.Process(target=_work, args=(executor, ranks, taken)) for _ in range(workers)]
+    try:
+        for process in processes:
+            process.start()
+        alive: dict[Any, Any] = {process.sentinel: process for process in processes}
+        while alive:
+            for sentinel in multiprocessing.connection.wait(list(alive)):
+                process = alive.pop(sentinel)
+                process.join()
+                if process.exitcode:
+                    return  # the caller finds tasks missing, and what they left
+    finally:
+        for process in processes:
+            if process.is_alive():
+                process.terminate()
+                process.join()
+
+
+def _work(executor: _Local, ranks: list[int], taken: Any) -> None:
+    """Run the next task that no process has taken yet, until there is none. An error, kept for the caller, ends the
+    process with a code of its own."""
+    while True:
+        with taken.get_lock():
+            i = taken.value
+            taken.value += 1
+        if i >= len(ranks):
+            return
+        try:
+            copy.deepcopy(executor)._run_for_rank(ranks[i])
+        except Exception:
+            sys.exit(1)
 
 
 class _RankWorker(datatrove_ray.RankWorker):
@@ -171,7 +204,7 @@ def run_stage(
     RequestError, a WorkError or one of `raises`, else WorkError.
     """
     logger.remove()
-    os.environ.update({name: os.environ.get(name, value) for name, value in ENVIRONMENT.items()})
+    set_environment()
     folder = f"{work}/logs/{stage}"
     make: dict[str, Any] = {"local": _local, "ray": _ray, "slurm": _on_slurm}
     executor = make[where.name](where, pipeline, tasks, min(workers, tasks), folder)
@@ -274,17 +307,3 @@ def _job_name(folder: str) -> str:
     """Return a name that no other build's jobs have: the work folder's, which holds the request's digest."""
     *_, work, _, stage = folder.split("/")
     return f"epochal{work}-{stage}"
-
-
-def _start_task_server() -> None:
-    """Start the process that tasks fork from, once for all stages, with what they need imported already.
-
-    It and the tasks have interrupts blocked: Ctrl-C is the main process's to handle, which ends the tasks.
-    """
-    multiprocess.set_forkserver_preload(["epochal.datapipe.ingest", "epochal.datapipe.pack"])
-    multiprocess.resource_tracker.ensure_running()  # starting it unblocks interrupts, so it comes first
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        multiprocess.forkserver.ensure_running()
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)

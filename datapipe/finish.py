@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from ..shards import mds, storage
@@ -19,11 +18,12 @@ from ..shards.errors import WorkError
 from ..shards.manifest import MANIFEST_NAME, Content, FileInfo, Manifest, dump_manifest, fingerprint
 from ..tokenize.parts import Part
 from ..tokenize.tokenizer import Tokenizer
-from .cluster import REMOVED, TRAIN, VALIDATION, Clusters, Corpus, DuplicateCounts
+from .cluster import REMOVED, TRAIN, VALIDATION, Corpus, Removed, histogram
 from .config import Build
 from .ingest import CONTAMINATED, REJECTED
 from .pack import ROWS_NAME, PoolLayout, join_rows, read_written
 from .report import write_report
+from .sorted_table import join_tables
 
 
 @dataclass
@@ -65,34 +65,61 @@ def _add_to(counts: dict[str, int], more: dict[str, int]) -> None:
         counts[key] = counts.get(key, 0) + n
 
 
+@dataclass(frozen=True)
+class DocumentCounts:
+    """What became of documents. documents, tokens: int64 (3, sources), by fate; lengths: documents that stay, as
+    `histogram` counts them; partitions: int64 (3, partitions), tokens by fate and range of place."""
+
+    documents: NDArray[np.int64]
+    tokens: NDArray[np.int64]
+    lengths: NDArray[np.int64]
+    partitions: NDArray[np.int64]
+
+
+def count_documents(corpus: Corpus, fates: NDArray[np.uint8]) -> DocumentCounts:
+    """Count all documents by what became of them, in one pass."""
+    n_partitions, n_sources = corpus.parts[0].partitions, len(corpus.sources)
+    bits = n_partitions.bit_length() - 1
+    counts = DocumentCounts(
+        np.zeros((3, n_sources), np.int64),
+        np.zeros((3, n_sources), np.int64),
+        np.zeros(64, np.int64),
+        np.zeros((3, n_partitions), np.int64),
+    )
+    for first, documents in corpus.batches():
+        fate = fates[first : first + len(documents)]
+        source, tokens = documents["source"], documents["tokens"].astype(np.int64)
+        place = documents["place_hi"] >> np.uint64(64 - bits) if bits else np.zeros(len(documents), np.uint64)
+        np.add.at(counts.documents, (fate, source), 1)
+        np.add.at(counts.tokens, (fate, source), tokens)
+        np.add.at(counts.partitions, (fate, place.astype(np.int64)), tokens)
+        counts.lengths[:] += histogram(tokens[fate != REMOVED])
+    return counts
+
+
 def collect_statistics(
-    corpus: Corpus,
-    fates: NDArray[np.uint8],
-    clusters: Clusters,
-    removed: DuplicateCounts,
-    evaluation: dict[str, Any] | None,
+    corpus: Corpus, counts: DocumentCounts, removed: Removed, evaluation: dict[str, Any] | None
 ) -> dict[str, Any]:
     """Return what the manifest and the report say of the way from rows to pools; the same for any number of tasks."""
     totals = ingest_totals(corpus.parts)
-    tokens = corpus.column("tokens").astype(np.int64)
     ends = {
-        "validation": (int((fates == VALIDATION).sum()), int(tokens[fates == VALIDATION].sum())),
-        "pool": (int((fates == TRAIN).sum()), int(tokens[fates == TRAIN].sum())),
+        name: (int(counts.documents[fate].sum()), int(counts.tokens[fate].sum()))
+        for name, fate in (("validation", VALIDATION), ("pool", TRAIN))
     }
     return {
-        "waterfall": _waterfall(totals, removed, ends, int(tokens.sum()), evaluation is not None),
-        "sources": _by_source(corpus, fates, tokens, totals),
+        "waterfall": _waterfall(totals, removed, ends, int(counts.tokens.sum()), evaluation is not None),
+        "sources": _by_source(corpus, counts, totals),
         "rejected": dict(sorted(totals.rejected.items())),
         "filters": totals.filters,
         "text_bytes": totals.text_bytes,
-        "document_lengths": _histogram(tokens[fates != REMOVED]),
-        "cluster_sizes": _histogram(clusters.sizes),
+        "document_lengths": _histogram_rows(counts.lengths),
+        "cluster_sizes": _histogram_rows(removed.sizes),
         "evaluation": evaluation,
     }
 
 
 def _waterfall(
-    totals: IngestTotals, removed: DuplicateCounts, ends: dict[str, tuple[int, int]], tokens: int, decontaminated: bool
+    totals: IngestTotals, removed: Removed, ends: dict[str, tuple[int, int]], tokens: int, decontaminated: bool
 ) -> list[dict[str, Any]]:
     """Return steps in order: {"step", "documents", "tokens"}, the first what was read, the next what each took away,
     the last what is in the pool. Tokens are known (not null) from encoding on."""
@@ -115,25 +142,19 @@ def _waterfall(
     return [{"step": step, "documents": n, "tokens": t} for step, n, t in steps]
 
 
-def _by_source(
-    corpus: Corpus, fates: NDArray[np.uint8], tokens: NDArray[np.int64], totals: IngestTotals
-) -> dict[str, dict[str, int]]:
-    source = corpus.column("source")
+def _by_source(corpus: Corpus, counts: DocumentCounts, totals: IngestTotals) -> dict[str, dict[str, int]]:
     table = {}
     for i, name in enumerate(corpus.sources):
-        kept = (source == i) & (fates != REMOVED)
         row = {"rows": totals.rows.get(name, 0), "encoded": totals.accepted.get(name, 0)}
-        table[name] = row | {"documents": int(kept.sum()), "tokens": int(tokens[kept].sum())}
+        kept = {"documents": counts.documents, "tokens": counts.tokens}
+        table[name] = row | {what: int(n[[TRAIN, VALIDATION], i].sum()) for what, n in kept.items()}
     return table
 
 
-def _histogram(values: NDArray[np.int64]) -> list[list[int]]:
+def _histogram_rows(counts: NDArray[np.int64]) -> list[list[int]]:
     """Return [[lower edge, count], ...] over powers of two, from the first to the last that is not empty."""
-    if not len(values):
-        return []
-    exponent = np.floor(np.log2(values)).astype(int)
-    counts = np.bincount(exponent)
-    return [[1 << e, int(counts[e])] for e in range(int(exponent.min()), len(counts))]
+    found = np.flatnonzero(counts)
+    return [[1 << e, int(counts[e])] for e in range(found[0], found[-1] + 1)] if len(found) else []
 
 
 def versions(config: Build, tokenizer: Tokenizer) -> dict[str, str]:
@@ -201,15 +222,10 @@ def _account_tables(work: str, folder: str) -> None:
 
 
 def _join_tables(work: str, name: str, schema: pa.Schema, folder: str) -> None:
-    """Join the tasks' tables into one, sorted by all columns."""
+    """Join the tasks' tables into one."""
     parts = storage.join(work, "parts")
     paths = [storage.join(parts, n) for n in storage.names(parts) if n.endswith(f"-{name}.parquet")]
-    table = pa.concat_tables([pq.read_table(storage.open_read(path)) for path in paths])
-    # Arrow sorts no fixed-size binary, which keys are.
-    sortable = pa.schema([f.with_type(pa.binary()) if pa.types.is_fixed_size_binary(f.type) else f for f in schema])
-    table = table.cast(sortable).sort_by([(column, "ascending") for column in schema.names]).cast(schema)
-    with storage.publishing_file(storage.join(folder, f"{name}.parquet")) as partial:
-        pq.write_table(table.combine_chunks(), partial)
+    join_tables(paths, storage.join(folder, f"{name}.parquet"), schema)
 
 
 def _hash_files(folder: str, known: set[str]) -> dict[str, FileInfo]:

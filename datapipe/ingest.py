@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 from datatrove.data import Document
 from datatrove.pipeline.base import PipelineStep
 from numpy.typing import NDArray
@@ -27,6 +26,7 @@ from .decontaminate import Decontaminator
 from .filters import removed_by
 from .progress import StageProgress
 from .readers import Intake
+from .sorted_table import TableWriter
 from .tokenized import given_ids
 from .words import Analyser, Words, windows, word_ngrams
 
@@ -194,36 +194,6 @@ class _Task:
         for source, file, row, reason in self.intake.rejects:
             self.rejected.add((self.settings.sources[source], file, row, reason))
         self.intake.rejects.clear()
-
-
-class TableWriter:
-    """Writes rows to a Parquet file in groups, published when closed: memory does not grow with the rows."""
-
-    GROUP = 20_000
-
-    def __init__(self, path: str, schema: pa.Schema) -> None:
-        self._schema = schema
-        self._rows: list[tuple[object, ...]] = []
-        self._publishing = storage.publishing_file(path)
-        self._writer = pq.ParquetWriter(self._publishing.__enter__(), schema)
-
-    def add(self, row: tuple[object, ...]) -> None:
-        """Add a row, its values in the order of the schema."""
-        self._rows.append(row)
-        if len(self._rows) >= self.GROUP:
-            self._flush()
-
-    def _flush(self) -> None:
-        columns = list(zip(*self._rows, strict=True)) or [()] * len(self._schema)
-        arrays = [pa.array(column, field.type) for column, field in zip(columns, self._schema, strict=True)]
-        self._writer.write_table(pa.Table.from_arrays(arrays, schema=self._schema))
-        self._rows = []
-
-    def close(self) -> None:
-        """Write what is left and publish the file."""
-        self._flush()
-        self._writer.close()
-        self._publishing.__exit__(None, None, None)
 
 
 def _is_sample(text: str, key: bytes) -> bool:

@@ -1,5 +1,6 @@
 """Match: which documents agree with which. Each task takes one bucket of the signatures (or the keys, for exact
-duplicates), sorts its values and links neighbours that are equal: time n log n whatever collides, memory one bucket.
+duplicates), brings equal values together and links those who have them: time n log n whatever collides, memory one
+range of values (see deal.py), or all documents of one value.
 
 Documents are numbered across parts in order of part and row; the numbers mean nothing outside a build.
 """
@@ -14,13 +15,18 @@ from numpy.typing import NDArray
 from ..shards import storage
 from ..shards.keys import mix64
 from ..tokenize.parts import Part
+from .deal import deal
 
 Edges = NDArray[np.int64]
 """Shape (n, 2): numbers of two documents that are duplicates of each other."""
 
+VALUE = np.dtype([("value", "<u8"), ("more", "<u8"), ("number", "<i8")])
+"""What documents are compared by. value: what ranges are made of; more: 0, or what must be equal too."""
 
 KEPT_PARTS = 100
 """Of more parts than this the maps are not kept open."""
+
+EDGES_AT_ONCE = 1 << 22
 
 
 def open_parts(work: str) -> list[Part]:
@@ -30,31 +36,39 @@ def open_parts(work: str) -> list[Part]:
     return [Part(storage.join(folder, n), len(names) <= KEPT_PARTS) for n in names]
 
 
-def exact_edges(parts: list[Part]) -> Edges:
-    """Link documents whose keys are equal."""
-    hi = np.concatenate([p.column("key_hi") for p in parts])
-    lo = np.concatenate([p.column("key_lo") for p in parts])
-    order = np.lexsort((lo, hi))
-    same = (hi[order[1:]] == hi[order[:-1]]) & (lo[order[1:]] == lo[order[:-1]])
-    return _linked(order, same)
+def _keys(part: Part, first: int) -> Iterator[NDArray[np.void]]:
+    for row, documents in part.batches():
+        yield _values(documents["key_hi"], documents["key_lo"], first + row + np.arange(len(documents)))
 
 
-def bucket_edges(parts: list[Part], bucket: int) -> Edges:
-    """Link documents whose signatures agree in all hashes of `bucket`."""
-    values, numbers = [], []
-    first = 0
-    for part in parts:
-        signed = np.flatnonzero(part.documents["signed"])
-        values.append(_fold(part.bucket(bucket)[signed]))
-        numbers.append(signed + first)
-        first += part.n_documents
-    value, number = np.concatenate(values), np.concatenate(numbers)
-    order = np.argsort(value, kind="stable")
-    return _linked(number[order], value[order[1:]] == value[order[:-1]])
+def _bucket(part: Part, bucket: int, first: int) -> Iterator[NDArray[np.void]]:
+    for row, documents, hashes in part.bucket(bucket):
+        signed = np.flatnonzero(documents["signed"])
+        yield _values(_fold(hashes[signed]), 0, first + row + signed)
 
 
-def _linked(numbers: NDArray[np.int64], same: NDArray[np.bool_]) -> Edges:
-    return np.stack([numbers[:-1][same], numbers[1:][same]], axis=1).astype(np.int64)
+def _values(value: Any, more: Any, numbers: NDArray[np.int64]) -> NDArray[np.void]:
+    records = np.empty(len(numbers), VALUE)
+    records["value"], records["more"], records["number"] = value, more, numbers
+    return records
+
+
+def links(parts: list[Part], comparison: int) -> Iterator[Edges]:
+    """Yield the links that a comparison finds: 0 of exact duplicates, 1 + b of documents that agree in bucket b."""
+    firsts = np.cumsum([0] + [part.n_documents for part in parts]).tolist()
+    batches = (
+        records
+        for part, first in zip(parts, firsts, strict=False)
+        for records in (_bucket(part, comparison - 1, first) if comparison else _keys(part, first))
+    )
+    for records in deal(batches, "value", firsts[-1], VALUE):
+        value, more, number = (np.ascontiguousarray(records[name]) for name in ("value", "more", "number"))
+        order = np.argsort(value, kind="stable") if comparison else np.lexsort((more, value))
+        value, more, number = value[order], more[order], number[order]
+        same = (value[1:] == value[:-1]) & (more[1:] == more[:-1])
+        # Each to the first of its value: chains would be as long as there are copies.
+        leader = np.maximum.accumulate(np.where(np.append(True, ~same), np.arange(len(number)), 0))[1:]
+        yield np.stack([number[leader[same]], number[1:][same]], axis=1)
 
 
 def _fold(hashes: NDArray[np.uint32]) -> NDArray[np.uint64]:
@@ -76,11 +90,20 @@ class Match(PipelineStep):
         self.work, self.count = work, count
 
     def run(self, data: Any = None, rank: int = 0, world_size: int = 1) -> Iterator[Any]:
-        """Write `edges/<number>.npy` for every world_size-th comparison. Yields nothing."""
+        """Write `edges/<number>.bin` for every world_size-th comparison. Yields nothing."""
         parts = open_parts(self.work)
         for number in range(rank, self.count, world_size):
-            edges = exact_edges(parts) if number == 0 else bucket_edges(parts, number - 1)
-            path = storage.join(self.work, f"edges/{number:05d}.npy")
+            path = storage.join(self.work, f"edges/{number:05d}.bin")
             with storage.publishing_file(path) as partial, open(partial, "wb") as f:
-                np.save(f, edges)
+                for edges in links(parts, number):
+                    f.write(edges.tobytes())
         yield from ()
+
+
+def read_edges(work: str) -> Iterator[Edges]:
+    """Yield the links that all match tasks found, some at a time."""
+    folder = storage.join(work, "edges")
+    for name in (n for n in storage.names(folder) if n.endswith(".bin")):
+        with storage.open_read(storage.join(folder, name)) as f:
+            while data := f.read(EDGES_AT_ONCE * 16):
+                yield np.frombuffer(data, np.int64).reshape(-1, 2)

@@ -17,12 +17,13 @@ import pyarrow.parquet as pq
 from datatrove.pipeline.base import PipelineStep
 from numpy.typing import NDArray
 
-from ..shards import mds, storage
+from ..shards import columns, mds, storage
 from ..shards.documents import ROW_GROUP, SCHEMA
 from ..tokenize.parts import Documents, Part, read_spans
 from .match import open_parts
 from .progress import StageProgress
 
+CUTS_AT_ONCE = 1 << 26
 ROWS_NAME = "rows"
 """Where in a pool's folder its tasks leave rows and lists of shards until it is finished."""
 
@@ -107,7 +108,7 @@ class _Share:
 
     def __init__(self, layout: PoolLayout, parts: list[Part], work: str, first: int, last: int) -> None:
         self.layout, self.first, self.last = layout, first, last
-        self.fates = Fates(work)
+        self.fates, self.cuts = Fates(work), Cuts(work)
         base = np.cumsum([0] + [p.n_documents for p in parts]).tolist()
         self.runs = [(part, run, base[i] + run.first) for i, part in enumerate(parts) for run in part.runs]
         per_shard = layout.samples_per_shard * layout.seq_len
@@ -149,7 +150,7 @@ class _Share:
 
     def _documents(self, partition: int) -> tuple[NDArray[np.int64], Documents]:
         """Return (run, record) of each of the pool's documents in a partition, in canonical order."""
-        cuts = [run.cuts[partition : partition + 2] for _, run, _ in self.runs]
+        cuts = self.cuts.read(partition, len(self.runs))
         fates = self.fates.read([(base + a, base + b) for (_, _, base), (a, b) in zip(self.runs, cuts, strict=True)])
         spans = [(part, run.first + a, run.first + b) for (part, run, _), (a, b) in zip(self.runs, cuts, strict=True)]
         found = [d[f == self.layout.code] for d, f in zip(read_spans("documents", spans), fates, strict=True)]
@@ -185,16 +186,15 @@ class _Share:
         records: Documents,
         starts: NDArray[np.int64],
     ) -> None:
-        keys = np.stack([records["key_hi"], records["key_lo"]], axis=1).astype(">u8").tobytes()
         ids = self._cut_out("ids", owner, records["id_start"], records["id_bytes"])
-        columns = [
-            pa.array([keys[i : i + 16] for i in range(0, len(keys), 16)], pa.binary(16)),
-            pa.array([identifier.tobytes().decode() for identifier in ids], pa.string()),
-            pa.DictionaryArray.from_arrays(pa.array(records["source"].astype(np.int32)), sources),
-            pa.array(starts),
-            pa.array(records["tokens"].astype(np.int64)),
+        arrays = [
+            columns.fixed(columns.keys(records["key_hi"], records["key_lo"])),
+            columns.strings([identifier.tobytes() for identifier in ids]),
+            _dictionary(records["source"], sources),
+            columns.numbers(starts),
+            columns.numbers(records["tokens"].astype(np.int64)),
         ]
-        rows.write_table(pa.Table.from_arrays(columns, schema=SCHEMA))
+        rows.write_table(pa.Table.from_arrays(arrays, schema=SCHEMA))
 
 
 class Fates:
@@ -217,6 +217,36 @@ def write_fates(work: str, fates: NDArray[np.uint8]) -> None:
     """Write what `Fates` reads."""
     with storage.publishing_file(storage.join(work, "fates.bin")) as partial, open(partial, "wb") as f:
         f.write(fates.data)
+
+
+class Cuts:
+    """Where each partition begins in each run of all parts, at `<work>/cuts.bin`: uint32 (partitions + 1, runs), so
+    that a task reads just its partitions' rows."""
+
+    def __init__(self, work: str) -> None:
+        self._path = storage.join(work, "cuts.bin")
+
+    def read(self, partition: int, runs: int) -> list[list[int]]:
+        """Return [first row, last row + 1] of a partition within each of `runs` runs."""
+        with storage.open_read(self._path) as f:
+            f.seek(partition * runs * 4)
+            rows: list[list[int]] = np.frombuffer(f.read(2 * runs * 4), np.uint32).reshape(2, runs).T.tolist()
+        return rows
+
+
+def write_cuts(work: str, parts: list[Part]) -> None:
+    """Write what `Cuts` reads, from the parts' own cuts."""
+    shape = (parts[0].partitions + 1, sum(len(part.runs) for part in parts))
+    with storage.publishing_file(storage.join(work, "cuts.bin")) as partial:
+        out = np.memmap(partial, np.uint32, "w+", shape=shape)
+        waiting: list[NDArray[np.uint32]] = []
+        column = 0
+        for part in parts:
+            waiting.append(part.cuts())
+            if part is parts[-1] or sum(map(len, waiting)) * shape[0] >= CUTS_AT_ONCE:
+                block = np.concatenate(waiting)
+                out[:, column : column + len(block)] = block.T
+                column, waiting = column + len(block), []
 
 
 @contextlib.contextmanager
@@ -275,9 +305,12 @@ def join_rows(folder: str, path: str, sources: list[str]) -> int:
 def _canonical(batches: list[pa.RecordBatch], sources: list[str]) -> pa.Table:
     """Return the batches as one table of one chunk per column, its dictionary always the sorted list of sources."""
     table = pa.Table.from_batches(batches)
-    known = pa.array(sorted(sources))
     at = {name: i for i, name in enumerate(sorted(sources))}
-    indices = pa.array([at[name] for name in table["source"].cast(pa.string()).to_pylist()], pa.int32())
-    column = pa.DictionaryArray.from_arrays(indices, known)
+    found = np.array([at[name] for name in table["source"].cast(pa.string()).to_pylist()])
+    column = _dictionary(found, sorted(sources))
     table = table.set_column(table.schema.get_field_index("source"), SCHEMA.field("source"), column)
     return table.combine_chunks()
+
+
+def _dictionary(indices: NDArray[Any], names: list[str]) -> pa.Array:
+    return pa.DictionaryArray.from_arrays(columns.numbers(indices.astype(np.int32)), columns.strings(names))

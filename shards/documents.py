@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from . import storage
+from . import columns, storage
 
 DOCUMENTS_NAME = "documents.parquet"
 ROW_GROUP = 65_536
@@ -48,7 +48,7 @@ class DocumentStarts:
     def at(self, position: int) -> tuple[int, int]:
         """Return (number of the document that holds stream `position`, its start)."""
         group = int(np.searchsorted(self._first, position, side="right")) - 1
-        starts = self._file.read_row_group(group, columns=["start"])["start"].to_numpy()
+        starts = columns.integers(self._file.read_row_group(group, columns=["start"])["start"])
         row = int(np.searchsorted(starts, position, side="right")) - 1
         return int(self._rows[group]) + row, int(starts[row])
 
@@ -57,9 +57,9 @@ class DocumentStarts:
         return self.at(stop - 1)[0] - self.at(start)[0] + 1
 
 
-def iter_documents(root: str, columns: list[str]) -> Iterator[dict[str, Any]]:
-    """Yield the table's `columns` as numpy arrays, one row group at a time."""
+def iter_documents(root: str, names: list[str]) -> Iterator[dict[str, Any]]:
+    """Yield the table's columns `names` as numpy arrays, one row group at a time."""
     with open_documents(root) as f:
         for i in range(f.metadata.num_row_groups):
-            table = f.read_row_group(i, columns=columns)
-            yield {name: table[name].to_numpy() for name in columns}
+            table = f.read_row_group(i, columns=names)
+            yield {name: table[name].to_numpy() for name in names}

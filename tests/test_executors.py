@@ -107,6 +107,25 @@ def test_killed_slurm_jobs_and_a_second_run(local, slurm, tmp_path) -> None:
 
 
 @pytest.mark.processes
+def test_a_killed_local_task_ends_the_build_and_a_second_one_goes_on(local, tmp_path) -> None:
+    def children(pid: int) -> list[int]:
+        return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+    config = elsewhere(local[1], tmp_path, "local")
+    (tmp_path / "c.json").write_text(config.model_dump_json())
+    command = [sys.executable, "-m", "epochal", "build", str(tmp_path / "c.json"), "--quiet"]
+    process = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True)
+    while not list((tmp_path / "out" / "pools").glob(".p.building-*/parts/*.partial")):
+        assert process.poll() is None
+        time.sleep(0.01)
+    tasks = [task for child in children(process.pid) for task in children(child)]
+    os.kill(tasks[0], signal.SIGKILL)
+    assert "tasks of stage ingest were lost" in process.communicate(timeout=120)[1]
+    assert process.returncode == 1
+    check_same(local[0], build(config, quiet=True))
+
+
+@pytest.mark.processes
 @pytest.mark.parametrize("cluster", ["local", "slurm"])
 def test_what_a_task_raises_is_one_line_here(local, tmp_path, request, cluster) -> None:
     executor = cluster if cluster == "local" else request.getfixturevalue(cluster)

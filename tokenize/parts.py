@@ -5,16 +5,17 @@ A part is a folder, local or at a URL, published whole (in an object store part.
     documents.bin   DOCUMENT records        tokens.bin   ids of all documents, EOD after each
     ids.bin         document ids, UTF-8     signatures.bin   per run: uint32 (buckets, documents, hashes)
     part.json       run boundaries and the task's counts
+    cuts.bin        per run: uint32 (partitions + 1,), where in it each of `partitions` equal ranges of place begins
 
-Documents come in runs, as many as fit into memory; within a run they are sorted by place. `cuts` says where each of
-`partitions` equal ranges of place begins within a run, so that whoever orders the pool reads just its range.
+Documents come in runs, as many as fit into memory; within a run they are sorted by place, so that whoever orders the
+pool reads just its range.
 """
 
 import json
 import os
 import shutil
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, BinaryIO
 
@@ -42,6 +43,8 @@ DOCUMENT = np.dtype(
 )
 
 PART_NAME = "part.json"
+AT_ONCE = 1 << 20
+"""Documents whose records are looked at together where all are gone through."""
 
 Documents = NDArray[np.void]
 
@@ -73,9 +76,9 @@ class PartWriter:
         self._run_bytes = run_bytes
         self._pending: list[Batch] = []
         self._pending_bytes = 0
-        self._runs: list[dict[str, Any]] = []
+        self._runs: list[int] = []
         self._token_start = self._id_start = 0
-        names = ("documents", "tokens", "ids", "signatures")
+        names = ("documents", "tokens", "ids", "signatures", "cuts")
         paths = {name: os.path.join(self._building, f"{name}.bin") for name in names}
         self._files: dict[str, BinaryIO] = {n: open(path, "wb") for n, path in paths.items()}  # noqa: SIM115
 
@@ -102,7 +105,8 @@ class PartWriter:
         self._id_start += int(records["id_bytes"].sum(dtype=np.int64))
         edges = np.arange(self._partitions, dtype=np.uint64) << np.uint64(64 - self._partitions.bit_length() + 1)
         cuts = np.searchsorted(records["place_hi"], edges) if self._partitions > 1 else np.zeros(1, np.int64)
-        self._runs.append({"documents": len(order), "cuts": [*cuts.tolist(), len(order)]})
+        self._runs.append(len(order))
+        self._files["cuts"].write(np.append(cuts, len(order)).astype(np.uint32).data)
         # `write`, not `tofile`: a full disk must show as what it is.
         self._files["documents"].write(records.data)
         self._files["ids"].write(b"".join([ids[i] for i in order.tolist()]))
@@ -141,11 +145,10 @@ def _starts(lengths: NDArray[np.unsignedinteger]) -> NDArray[np.uint64]:
 
 @dataclass(frozen=True)
 class Run:
-    """`documents` records from row `first` of a part; partition p's are rows first + cuts[p] to first + cuts[p + 1]."""
+    """`documents` records from row `first` of a part."""
 
     first: int
     documents: int
-    cuts: list[int]
 
 
 class Part:
@@ -157,15 +160,22 @@ class Part:
         self.folder, self._keep_maps = folder, keep_maps
         self._info = json.loads(storage.read_bytes(storage.join(folder, PART_NAME)))
         self.counts: dict[str, Any] = self._info["counts"]
-        firsts = np.cumsum([0] + [r["documents"] for r in self._info["runs"]]).tolist()
-        self.runs = [Run(f, r["documents"], r["cuts"]) for f, r in zip(firsts, self._info["runs"], strict=False)]
+        self.partitions: int = self._info["partitions"]
+        firsts = np.cumsum([0, *self._info["runs"]]).tolist()
+        self.runs = [Run(first, n) for first, n in zip(firsts, self._info["runs"], strict=False)]
         self.n_documents: int = firsts[-1]
         self._maps: dict[str, NDArray[Any]] = {}
         self._scratch: tempfile.TemporaryDirectory[str] | None = None
 
     def dtype(self, name: str) -> np.dtype[Any]:
         """Return the type of the elements of `<name>.bin`."""
-        kinds = {"documents": DOCUMENT, "tokens": self._info["dtype"], "ids": np.uint8, "signatures": np.uint32}
+        kinds = {
+            "documents": DOCUMENT,
+            "tokens": self._info["dtype"],
+            "ids": np.uint8,
+            "signatures": np.uint32,
+            "cuts": np.uint32,
+        }
         return np.dtype(kinds[name])
 
     def path(self, name: str) -> str:
@@ -197,10 +207,36 @@ class Part:
         dtype = self.dtype(name)
         return np.fromfile(self.path(name), dtype, stop - start, offset=start * dtype.itemsize)
 
-    def column(self, name: str) -> NDArray[Any]:
-        """Return a field of all documents."""
-        values = self.documents[name]
-        return values if self._keep_maps else values.copy()
+    def cuts(self) -> NDArray[np.uint32]:
+        """Return where each partition begins in each run, shape (len(runs), partitions + 1)."""
+        data = storage.read_bytes(self.path("cuts"))
+        return np.frombuffer(data, np.uint32).reshape(len(self.runs), self.partitions + 1)
+
+    def batches(self) -> Iterator[tuple[int, Documents]]:
+        """Yield (row of the first, records) of all documents, some at a time."""
+        documents = self.documents
+        for start in range(0, self.n_documents, AT_ONCE):
+            yield start, documents[start : start + AT_ONCE]
+        self._forget()
+
+    def bucket(self, b: int) -> Iterator[tuple[int, Documents, NDArray[np.uint32]]]:
+        """Yield (row of the first, records, bucket `b` of the signatures, shape (n, hashes)) of all documents, some at
+        a time."""
+        buckets, hashes = self._info["buckets"], self._info["hashes"]
+        documents = self.documents
+        for run in self.runs:
+            for start in range(0, run.documents, AT_ONCE):
+                stop = min(start + AT_ONCE, run.documents)
+                base = (run.first * buckets + b * run.documents) * hashes
+                (found,) = read_spans("signatures", [(self, base + start * hashes, base + stop * hashes)])
+                yield run.first + start, documents[run.first + start : run.first + stop], found.reshape(-1, hashes)
+        self._forget()
+
+    def _forget(self) -> None:
+        """Let go of copies of a remote part, unless few parts make maps worth keeping."""
+        if self._scratch is not None and not self._keep_maps:
+            self._scratch.cleanup()
+            self._scratch = None
 
     @property
     def documents(self) -> Documents:
@@ -212,14 +248,6 @@ class Part:
         record = self.documents[row]
         start = int(record["id_start"])
         return self.whole("ids")[start : start + int(record["id_bytes"])].tobytes().decode()
-
-    def bucket(self, b: int) -> NDArray[np.uint32]:
-        """Return bucket `b` of all signatures, shape (n_documents, hashes)."""
-        buckets, hashes = self._info["buckets"], self._info["hashes"]
-        firsts = [(run.first * buckets + b * run.documents) * hashes for run in self.runs]
-        spans = [(self, first, first + run.documents * hashes) for first, run in zip(firsts, self.runs, strict=True)]
-        found = read_spans("signatures", spans)
-        return np.concatenate([*found, np.zeros(0, np.uint32)]).reshape(-1, hashes)
 
     def signatures(self, rows: NDArray[np.int64]) -> NDArray[np.uint32]:
         """Return the signatures of `rows`, shape (len(rows), buckets * hashes)."""

@@ -1,0 +1,83 @@
+"""Tables of rows written in any order and joined in sorted order, with a few thousand rows of each piece in memory."""
+
+import heapq
+import itertools
+import os
+import tempfile
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from ..shards import columns, storage
+
+Row = tuple[Any, ...]
+
+GROUP = 20_000
+"""Rows of a row group: each is sorted."""
+
+MERGED = 128
+"""Pieces that are merged at once."""
+
+
+class TableWriter:
+    """Writes rows, without nulls, to a Parquet file in sorted groups, published when closed."""
+
+    def __init__(self, path: str, schema: pa.Schema) -> None:
+        self._schema = schema
+        self._rows: list[Row] = []
+        self._publishing = storage.publishing_file(path)
+        self._writer = pq.ParquetWriter(self._publishing.__enter__(), schema)
+
+    def add(self, row: Row) -> None:
+        """Add a row, its values in the order of the schema."""
+        self._rows.append(row)
+        if len(self._rows) >= GROUP:
+            self._flush()
+
+    def _flush(self) -> None:
+        if not self._rows:
+            return
+        self._rows.sort()
+        values = zip(*self._rows, strict=True)
+        arrays = [columns.column(some, field.type) for some, field in zip(values, self._schema, strict=True)]
+        self._writer.write_batch(pa.RecordBatch.from_arrays(arrays, schema=self._schema))
+        self._rows = []
+
+    def close(self) -> None:
+        """Write what is left and publish the file."""
+        self._flush()
+        self._writer.close()
+        self._publishing.__exit__(None, None, None)
+
+
+def join_tables(paths: Sequence[str], target: str, schema: pa.Schema) -> None:
+    """Join tables that `TableWriter` wrote (paths or URLs) into one at `target`, sorted by all columns."""
+    pieces: list[tuple[str, list[int]]] = [
+        (path, [group]) for path in paths for group in range(pq.ParquetFile(storage.open_read(path)).num_row_groups)
+    ]
+    with tempfile.TemporaryDirectory(prefix="epochal-") as folder:
+        names = (os.path.join(folder, str(i)) for i in itertools.count())
+        while len(pieces) > MERGED:
+            some, pieces = pieces[:MERGED], pieces[MERGED:]
+            name = next(names)
+            _write(name, schema, _merged(some))
+            pieces.append((name, list(range(pq.ParquetFile(name).num_row_groups))))
+        _write(target, schema, _merged(pieces))
+
+
+def _write(path: str, schema: pa.Schema, rows: Iterable[Row]) -> None:
+    writer = TableWriter(path, schema)
+    for row in rows:
+        writer.add(row)
+    writer.close()
+
+
+def _merged(pieces: Sequence[tuple[str, list[int]]]) -> Iterator[Row]:
+    return heapq.merge(*(_rows(path, groups) for path, groups in pieces))
+
+
+def _rows(path: str, groups: list[int]) -> Iterator[Row]:
+    for batch in pq.ParquetFile(storage.open_read(path)).iter_batches(1024, row_groups=groups):
+        yield from zip(*(column.to_pylist() for column in batch.columns), strict=True)

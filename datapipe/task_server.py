@@ -1,0 +1,33 @@
+"""The process that a build's tasks on this machine fork from: it imports while the build gets ready, if started early.
+
+Imports nothing itself, so that it can be started before the build is imported.
+"""
+
+import multiprocessing
+import multiprocessing.forkserver
+import multiprocessing.resource_tracker
+import os
+import signal
+
+ENVIRONMENT = {"RAYON_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
+"""Loading libraries must not start a pool of threads in each of several processes."""
+
+
+def set_environment() -> None:
+    """Give the variables of ENVIRONMENT their values, here and in processes to come, where they have none."""
+    os.environ.update({name: os.environ.get(name, value) for name, value in ENVIRONMENT.items()})
+
+
+def start_task_server() -> None:
+    """Start the process that tasks fork from, once for all stages; it goes on importing what they need by itself.
+
+    It and the tasks have interrupts blocked: Ctrl-C is the main process's to handle, which ends the tasks.
+    """
+    set_environment()
+    multiprocessing.set_forkserver_preload(["epochal.datapipe.ingest", "epochal.datapipe.pack"])
+    multiprocessing.resource_tracker.ensure_running()  # starting it unblocks interrupts, so it comes first
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        multiprocessing.forkserver.ensure_running()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)

@@ -1,0 +1,51 @@
+"""Arrow columns from plain values, and back. Not with `pyarrow.array` and `to_numpy`: they import pandas, a quarter of
+a second in every process."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+
+def column(values: Sequence[Any], kind: pa.DataType) -> pa.Array:
+    """Return a column of `values`, none of them null: strings, binary of one width, or numbers."""
+    if pa.types.is_string(kind):
+        return strings(values)
+    if pa.types.is_fixed_size_binary(kind):
+        return fixed(np.frombuffer(b"".join(values), np.uint8).reshape(-1, kind.byte_width))
+    return numbers(np.array(values, kind.to_pandas_dtype()))
+
+
+def numbers(values: NDArray[Any]) -> pa.Array:
+    """Return a column of the numbers of a one-dimensional array."""
+    return pa.Array.from_buffers(
+        pa.from_numpy_dtype(values.dtype), len(values), [None, pa.py_buffer(np.ascontiguousarray(values).data)]
+    )
+
+
+def keys(hi: NDArray[np.uint64], lo: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    """Return 16-byte keys, big-endian uint64 (n, 2), from their halves."""
+    return np.stack([hi, lo], axis=1).astype(">u8")
+
+
+def fixed(rows: NDArray[Any]) -> pa.Array:
+    """Return a column of fixed-size binary, one for each row of a two-dimensional array."""
+    width = rows.shape[1] * rows.itemsize
+    return pa.Array.from_buffers(pa.binary(width), len(rows), [None, pa.py_buffer(rows.tobytes())])
+
+
+def strings(values: Sequence[str | bytes]) -> pa.Array:
+    """Return a column of strings, given as such or in UTF-8; together less than 2 GB."""
+    encoded = [value.encode() if isinstance(value, str) else value for value in values]
+    offsets = np.zeros(len(encoded) + 1, np.int32)
+    np.cumsum([len(value) for value in encoded], out=offsets[1:])
+    buffers = [None, pa.py_buffer(offsets.data), pa.py_buffer(b"".join(encoded))]
+    return pa.Array.from_buffers(pa.string(), len(encoded), buffers)
+
+
+def integers(chunked: pa.ChunkedArray) -> NDArray[np.int64]:
+    """Return an int64 column without nulls as an array."""
+    found = [np.frombuffer(a.buffers()[1], np.int64, len(a), 8 * a.offset) for a in chunked.chunks if len(a)]
+    return np.concatenate([np.zeros(0, np.int64), *found])
