@@ -208,9 +208,9 @@ def run_stage(
     folder = f"{work}/logs/{stage}"
     make: dict[str, Any] = {"local": _local, "ray": _ray, "slurm": _on_slurm}
     executor = make[where.name](where, pipeline, tasks, min(workers, tasks), folder)
-    if executor.logging_dir.exists("errors"):
-        executor.logging_dir.rm("errors", recursive=True)
     with _own_errors(executor, stage, raises):
+        if executor.logging_dir.exists("errors"):
+            executor.logging_dir.rm("errors", recursive=True)
         executor.run()
 
 

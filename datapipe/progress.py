@@ -25,7 +25,7 @@ class StageProgress:
         now = time.monotonic()
         if now - self._last >= self._pause:
             self._last = now
-            with storage.open_write(self._path) as f:
+            with contextlib.suppress(OSError), storage.open_write(self._path) as f:  # nobody's work hangs on it
                 f.write(str(done).encode())
 
 

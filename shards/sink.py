@@ -13,17 +13,18 @@ from typing import Any
 import xxhash
 
 from . import storage
-from .errors import RequestError
+from .errors import RequestError, WorkError
 from .manifest import MANIFEST_NAME, FileInfo
 
 UNFINISHED_NAME = "unfinished"
 
 
 class _HashedFile(io.RawIOBase):
-    """Writes through to `raw`, front to back only, counting and hashing."""
+    """Writes through to `raw`, the file at `path`, front to back only, counting and hashing."""
 
-    def __init__(self, raw: Any) -> None:
+    def __init__(self, raw: Any, path: str) -> None:
         self._raw = raw
+        self._path = path
         self._hash = xxhash.xxh64()
         self._bytes = 0
 
@@ -31,7 +32,8 @@ class _HashedFile(io.RawIOBase):
         return True
 
     def write(self, data: Any) -> int:
-        self._raw.write(data)
+        with storage.explained(self._path):
+            self._raw.write(data)
         self._hash.update(data)
         n = memoryview(data).nbytes
         self._bytes += n
@@ -54,11 +56,19 @@ class Sink:
     @contextlib.contextmanager
     def create(self, name: str) -> Iterator[io.RawIOBase]:
         """Yield a new file to be written from front to back."""
+        path = storage.join(self.root, name)
         if not storage.is_url(self.root):
-            os.makedirs(os.path.dirname(storage.join(self.root, name)), exist_ok=True)
-        with storage.open_write(storage.join(self.root, name)) as raw:
-            file = _HashedFile(raw)
+            os.makedirs(os.path.dirname(path), exist_ok=True)
+        with storage.explained(path):
+            raw = storage.open_write(path)
+        file = _HashedFile(raw, path)
+        try:
             yield file
+            with storage.explained(path):
+                raw.close()
+        except BaseException:
+            storage.discard(raw)
+            raise
         self.files[name] = file.info()
 
     def write(self, name: str, data: bytes) -> None:
@@ -83,10 +93,11 @@ def publishing(out: str, request: str) -> Iterator[Sink]:
     try:
         yield sink
     except BaseException:
-        with contextlib.suppress(OSError):  # what cannot be removed now, the next attempt clears
-            storage.remove(out)
+        with contextlib.suppress(Exception):  # what cannot be removed now, the next attempt clears
+            _clear(out)
         raise
-    storage.remove(storage.join(out, UNFINISHED_NAME))
+    with contextlib.suppress(WorkError):  # the artifact is whole
+        storage.remove(storage.join(out, UNFINISHED_NAME))
 
 
 def _claim(out: str, request: str) -> None:
@@ -95,6 +106,13 @@ def _claim(out: str, request: str) -> None:
         whole = storage.exists(storage.join(out, MANIFEST_NAME))
         if whole or not storage.exists(marker) or storage.read_bytes(marker) != request.encode():
             raise RequestError(f"{out} exists and holds something else: choose another --out or remove it")
-        storage.remove(out)
-    with storage.open_write(marker) as file:
-        file.write(request.encode())
+        _clear(out)
+    storage.write_atomic(marker, request.encode())
+
+
+def _clear(out: str) -> None:
+    """Remove an unfinished folder; the file that says whose it is goes last."""
+    for name in storage.names(out):
+        if name != UNFINISHED_NAME:
+            storage.remove(storage.join(out, name))
+    storage.remove(storage.join(out, UNFINISHED_NAME))

@@ -21,6 +21,12 @@ T = TypeVar("T")
 
 log = logging.getLogger(__name__)
 
+PACKAGES = {"s3": "s3fs", "gs": "gcsfs", "gcs": "gcsfs", "hf": "huggingface_hub", "abfs": "adlfs", "az": "adlfs"}
+"""What has to be installed for URLs of a protocol."""
+
+ATTEMPTS = 5
+"""How often a store is asked for what has no number of attempts of its own."""
+
 
 def is_url(path: str) -> bool:
     """Return whether `path` names an fsspec file system (`s3://...`); `file://` counts as local."""
@@ -41,8 +47,16 @@ def filesystem(protocol: str) -> Any:
 
     try:
         return fsspec.filesystem(protocol)
-    except (ImportError, ValueError) as error:
+    except ImportError:
+        package = PACKAGES.get(protocol)
+        mend = f"pip install {package}" if package else "install its fsspec package"
+        raise RequestError(f"cannot open {protocol}:// here: {mend}") from None
+    except ValueError as error:
         raise RequestError(f"cannot open {protocol}:// here: {error}") from None
+
+
+def _store(path: str) -> Any:
+    return filesystem(path.split("://", 1)[0])
 
 
 def join(root: str, name: str) -> str:
@@ -57,15 +71,23 @@ def join(root: str, name: str) -> str:
 
 def exists(path: str) -> bool:
     """Return whether a file or folder is at `path`."""
-    if is_url(path):
-        return bool(filesystem(path.split("://", 1)[0]).exists(path))
-    return os.path.exists(local_path(path))
+    if not is_url(path):
+        return os.path.exists(local_path(path))
+
+    def look() -> bool:  # fsspec's own `exists` takes any failure for "no"
+        try:
+            _store(path).info(path)
+        except FileNotFoundError:
+            return False
+        return True
+
+    return patiently(look, f"look for {path}", ATTEMPTS)
 
 
 def read_bytes(path: str) -> bytes:
     """Return the bytes of the file at `path` (local or URL). Raises FileNotFoundError."""
     if is_url(path):
-        return bytes(filesystem(path.split("://", 1)[0]).cat_file(path))
+        return bytes(_store(path).cat_file(path))
     with open(local_path(path), "rb") as f:
         return f.read()
 
@@ -90,25 +112,53 @@ def patiently(action: Callable[[], T], what: str, attempts: int) -> T:
         except Exception as error:  # every store has exceptions of its own
             if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EACCES, errno.EDQUOT, errno.EROFS):
                 raise
-            problem = " ".join(str(error).split())[:200] or type(error).__name__
+            problem = _line(error)
         log.warning("cannot %s (attempt %d of %d): %s", what, attempt, attempts, problem)
         if attempt < attempts:
             time.sleep(FIRST_PAUSE * 2 ** (attempt - 1) * (0.5 + random.random()))
     raise WorkError(f"cannot {what} after {attempts} attempts: {problem}")
 
 
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split())[:200] or type(error).__name__
+
+
 def open_read(path: str) -> Any:
     """Return the file at `path` (local or URL) opened to read bytes anywhere in it. Raises FileNotFoundError."""
     if is_url(path):
-        return filesystem(path.split("://", 1)[0]).open(path, "rb")
+        return _store(path).open(path, "rb")
     return open(local_path(path), "rb")
 
 
 def open_write(path: str) -> Any:
     """Return a new file at `path` (local or URL) opened to write bytes from front to back."""
     if is_url(path):
-        return filesystem(path.split("://", 1)[0]).open(path, "wb")
+        return _store(path).open(path, "wb")
     return open(local_path(path), "wb")
+
+
+@contextlib.contextmanager
+def explained(path: str) -> Iterator[None]:
+    """Raise WorkError of one line for what a store's client raises while the body writes `path`; local errors pass."""
+    try:
+        yield
+    except EpochalError:
+        raise
+    except Exception as error:  # every store has exceptions of its own
+        if not is_url(path):
+            raise
+        raise WorkError(f"cannot write {path}: {_line(error)}") from error
+
+
+def discard(file: Any) -> None:
+    """Close a file from `open_write` whose writing failed; a store then has no object of it, not even a part."""
+    if hasattr(file, "discard"):
+        with contextlib.suppress(Exception):
+            file.discard()
+        with contextlib.suppress(AttributeError):
+            file.closed = True  # closing it would store what it has
+    else:
+        file.close()
 
 
 def file_digest(path: str) -> tuple[int, str]:
@@ -121,11 +171,27 @@ def file_digest(path: str) -> tuple[int, str]:
     return size, hasher.hexdigest()
 
 
+def upload(source: str, target: str) -> None:
+    """Copy the local file `source` to the URL `target`: readers there see the old file or the new one, never a part.
+
+    Raises WorkError when the store does not take it, RequestError when there is no such bucket.
+    """
+    _write(lambda: _store(target).put_file(source, target), target)
+
+
+def _write(action: Callable[[], Any], target: str) -> None:
+    """Do what makes the object at URL `target`, again when it fails: an object is replaced whole or not at all."""
+    try:
+        patiently(action, f"write {target}", ATTEMPTS)
+    except FileNotFoundError as error:
+        raise RequestError(f"cannot write {target}: {' '.join(str(error).split())}") from None
+
+
 def remove(path: str) -> None:
     """Remove the file or folder at `path` (local or URL), if it is there."""
     if is_url(path):
         with contextlib.suppress(FileNotFoundError):
-            filesystem(path.split("://", 1)[0]).rm(path, recursive=True)
+            patiently(lambda: _store(path).rm(path, recursive=True), f"remove {path}", ATTEMPTS)
     elif os.path.isdir(local_path(path)):
         shutil.rmtree(local_path(path))
     else:
@@ -138,7 +204,9 @@ def names(folder: str) -> list[str]:
     try:
         if is_url(folder):
             # Another process may have written there since this one looked.
-            found = filesystem(folder.split("://", 1)[0]).ls(folder, detail=False, refresh=True)
+            found = patiently(
+                lambda: _store(folder).ls(folder, detail=False, refresh=True), f"list {folder}", ATTEMPTS
+            )
             return sorted(name for name in (posixpath.basename(path.rstrip("/")) for path in found) if name)
         return sorted(os.listdir(local_path(folder)))
     except FileNotFoundError:
@@ -151,7 +219,7 @@ def read_ranges(spans: Sequence[tuple[str, int, int]]) -> list[bytes]:
     wanted = [i for i, (_, start, stop) in enumerate(spans) if stop > start]
     if wanted:
         paths, starts, stops = zip(*(spans[i] for i in wanted), strict=True)
-        store = filesystem(paths[0].split("://", 1)[0])
+        store = _store(paths[0])
         for i, data in zip(
             wanted, store.cat_ranges(list(paths), list(starts), list(stops), on_error="raise"), strict=True
         ):
@@ -164,7 +232,7 @@ def read_ranges(spans: Sequence[tuple[str, int, int]]) -> list[bytes]:
 def copy_file(source: str, target: str) -> None:
     """Copy the file at `source` (local or URL) to the local path `target`. Raises FileNotFoundError."""
     if is_url(source):
-        filesystem(source.split("://", 1)[0]).get_file(source, target)
+        _store(source).get_file(source, target)
     else:
         shutil.copyfile(local_path(source), target)
 
@@ -177,7 +245,7 @@ def publishing_file(path: str, flush: bool = False) -> Iterator[str]:
         with tempfile.TemporaryDirectory(prefix="epochal-") as folder:
             temporary = os.path.join(folder, posixpath.basename(path))
             yield temporary
-            filesystem(path.split("://", 1)[0]).put_file(temporary, path)
+            upload(temporary, path)
         return
     path = local_path(path)
     os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
@@ -196,7 +264,7 @@ def publishing_file(path: str, flush: bool = False) -> Iterator[str]:
 def write_atomic(path: str, data: bytes, flush: bool = True) -> None:
     """Write a file (local or URL) so that readers see the old one or the new one, never a part."""
     if is_url(path):
-        filesystem(path.split("://", 1)[0]).pipe_file(path, data)
+        _write(lambda: _store(path).pipe_file(path, data), path)
         return
     with publishing_file(path, flush) as temporary, open(temporary, "wb") as f:
         f.write(data)
@@ -206,18 +274,26 @@ def copy_folder(source: str, target: str, last: str) -> None:
     """Copy the files of a folder (no folder in it) into another, each local or a URL: within a store by the store
     itself, and file `last`, which makes the folder valid, after all others."""
     files = [name for name in names(source) if name != last]
-    store = filesystem(target.split("://", 1)[0]) if is_url(target) else None
+    within = is_url(target) and source.split("://")[0] == target.split("://")[0]
     for some in (files, [last]):
         pairs = [(f"{source}/{name}", f"{target}/{name}") for name in some]
-        if store is not None and source.split("://")[0] == target.split("://")[0]:
-            store.copy([a for a, _ in pairs], [b for _, b in pairs], on_error="raise")
+        if within:
+            if pairs:
+                _copy_within(pairs)
             continue
         for a, b in pairs:
-            if store is not None and not is_url(source):
-                store.put_file(a, b)
+            if is_url(target) and not is_url(source):
+                upload(a, b)
                 continue
             with publishing_file(b) as temporary:
                 copy_file(a, temporary)
+
+
+def _copy_within(pairs: list[tuple[str, str]]) -> None:
+    """Have a store copy objects, each (from, to)."""
+    store, where = _store(pairs[0][1]), pairs[0][1].rpartition("/")[0]
+    copies = [list(side) for side in zip(*pairs, strict=True)]
+    patiently(lambda: store.copy(*copies, on_error="raise"), f"copy to {where}", ATTEMPTS)
 
 
 @contextlib.contextmanager

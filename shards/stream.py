@@ -11,9 +11,11 @@ import glob
 import os
 import time
 import uuid
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
+from filelock import FileLock
 from numpy.typing import NDArray
 from streaming.base.format.base.reader import Reader
 from streaming.base.format.mds.reader import MDSReader
@@ -102,6 +104,25 @@ class ArtifactStream(Stream):
         except FileNotFoundError:
             raise WorkError(f"shard {file.source} is gone from where the artifact lies: restore it") from None
         return file.path
+
+
+def in_cache(artifact: Artifact, cache: str) -> Artifact:
+    """Return `artifact` with every shard on this machine: one at a URL has them in the cache folder, downloaded unless
+    they are there whole. Raises WorkError."""
+    if not storage.is_url(artifact.root):
+        return artifact
+    stream = ArtifactStream(artifact, cache)
+    os.makedirs(stream.local, exist_ok=True)
+    with FileLock(os.path.join(stream.local, ".lock")):
+        for i, file in enumerate(stream.files):
+            if not _whole(file):
+                stream.fetch(i)
+    shards = zip(artifact.shards, stream.files, strict=True)
+    return replace(artifact, shards=tuple(replace(shard, path=file.path) for shard, file in shards))
+
+
+def _whole(file: ShardFile) -> bool:
+    return os.path.exists(file.path) and mds.xxh64_file(file.path) == file.xxh64
 
 
 def _entry(name: str, file: ShardFile) -> dict[str, Any]:

@@ -3,11 +3,6 @@ import json
 import os
 import random
 import shutil
-import socket
-import subprocess
-import sys
-import time
-import urllib.request
 from pathlib import Path
 
 import pytest
@@ -25,6 +20,7 @@ from epochal.shards.plan import Plan
 from epochal.shards.verify import verify
 
 from .corpora import real_documents, write_jsonl
+from .object_stores import moto
 from .ranks import run_ranks
 from .test_build import settings
 from .test_dataset import check_run, flat, interrupted, plan_for, read_until_error, tokens_of
@@ -35,32 +31,8 @@ pytestmark = pytest.mark.filterwarnings("ignore:This DataLoader will create")
 @pytest.fixture(scope="module")
 def s3():
     """Return the address of an S3 server that this module has to itself; the environment points there."""
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        port = s.getsockname()[1]
-    address = f"http://127.0.0.1:{port}"
-    patch = pytest.MonkeyPatch()
-    for name, value in {
-        "AWS_ENDPOINT_URL": address,
-        "AWS_ACCESS_KEY_ID": "test",
-        "AWS_SECRET_ACCESS_KEY": "test",
-        "AWS_DEFAULT_REGION": "us-east-1",
-        "AWS_MAX_ATTEMPTS": "1",
-    }.items():
-        patch.setenv(name, value)
-    server = subprocess.Popen(
-        [sys.executable, str(Path(__file__).parent / "s3_server.py"), str(port)], stderr=subprocess.DEVNULL
-    )
-    for _ in range(300):
-        try:
-            urllib.request.urlopen(address, timeout=1).close()
-            break
-        except OSError:
-            time.sleep(0.1)
-    yield address
-    server.kill()
-    server.wait()
-    patch.undo()
+    with moto() as address:
+        yield address
 
 
 @pytest.fixture(autouse=True)

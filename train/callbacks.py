@@ -19,7 +19,7 @@ from ..shards.errors import RequestError, WorkError
 from ..shards.mixture import Mixture
 from ..shards.plan import Plan
 from ..shards.receipt import Receipt
-from .run_folder import RECEIPT_NAME, step_of
+from .run_folder import RECEIPT_NAME, RunFolder, step_of
 
 
 class ReceiptCallback(Callback):
@@ -227,3 +227,25 @@ class JsonlLogger(LoggerDestination):
             with self.path.open("a") as f:
                 f.write(json.dumps({"step": self.step} | self.row) + "\n")
         self.row = {}
+
+
+class PublishRun(LoggerDestination):
+    """Copies a run's folder to its URL after every checkpoint; training waits for it.
+
+    A logger, as those hear of a checkpoint after Composer has saved it.
+    """
+
+    def __init__(self, folder: RunFolder) -> None:
+        self.folder = folder
+        self.published: str | None = None
+
+    def fit_start(self, state: State, logger: Logger) -> None:
+        """Note what is published already."""
+        self.published = self.folder.newest()
+
+    def batch_checkpoint(self, state: State, logger: Logger) -> None:
+        """Publish a new checkpoint and all that belongs to it."""
+        newest = self.folder.newest()
+        if dist.get_global_rank() == 0 and newest != self.published:
+            self.folder.publish()
+            self.published = newest

@@ -4,8 +4,11 @@ config.json holds the shape, the objective, the tokenizer's ids and what the mod
 needed to evaluate it.
 """
 
+import contextlib
 import json
 import os
+import tempfile
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -75,10 +78,10 @@ def save_model(folder: str, weights: dict[str, Tensor], card: ModelCard) -> None
 
 
 def load_card(folder: str) -> ModelCard:
-    """Return what config.json in `folder` says. Raises RequestError when it is no model of ours."""
-    path = os.path.join(folder, CONFIG_NAME)
+    """Return what config.json in `folder` (local or URL) says. Raises RequestError when it is no model of ours."""
+    path = storage.join(folder, CONFIG_NAME)
     try:
-        body = json.loads(Path(path).read_text())
+        body = json.loads(storage.patiently(lambda: storage.read_bytes(path), f"read {path}", storage.ATTEMPTS))
     except (FileNotFoundError, NotADirectoryError):
         raise RequestError(f"{folder} holds no model: there is no {CONFIG_NAME}") from None
     except ValueError as error:
@@ -97,16 +100,29 @@ def load_card(folder: str) -> ModelCard:
 def load_model(
     folder: str, device: str | torch.device = "cpu", dtype: torch.dtype = torch.float32
 ) -> tuple[Transformer, ModelCard]:
-    """Return the model in `folder` in evaluation mode, and its card. Raises RequestError or WorkError."""
+    """Return the model in `folder` (local or URL), in evaluation mode, and its card; RequestError, WorkError."""
     card = load_card(folder)
-    path = os.path.join(folder, WEIGHTS_NAME)
+    path = storage.join(folder, WEIGHTS_NAME)
     with torch.device("meta"):
         model = Transformer(card.shape)
     try:
-        model.load_state_dict(load_file(path, device=str(device)), assign=True)
+        with _on_disk(path) as file:
+            model.load_state_dict(load_file(file, device=str(device)), assign=True)
     except FileNotFoundError:
         raise RequestError(f"{folder} holds no model: there is no {WEIGHTS_NAME}") from None
     except (SafetensorError, RuntimeError) as error:
         reason = " ".join(str(error).split())[:200]
         raise WorkError(f"{path} is damaged or does not fit {CONFIG_NAME}: {reason}") from None
     return model.to(dtype=dtype).eval(), card
+
+
+@contextlib.contextmanager
+def _on_disk(path: str) -> Iterator[str]:
+    """Yield a local path of the file at `path` (local or URL). Raises FileNotFoundError."""
+    if not storage.is_url(path):
+        yield path
+        return
+    with tempfile.TemporaryDirectory(prefix="epochal-") as folder:
+        file = os.path.join(folder, WEIGHTS_NAME)
+        storage.patiently(lambda: storage.copy_file(path, file), f"download {path}", storage.ATTEMPTS)
+        yield file

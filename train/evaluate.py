@@ -20,7 +20,8 @@ from ..shards.artifact import open_artifact, read_manifest
 from ..shards.errors import RequestError, WorkError
 from ..shards.manifest import Manifest, digest
 from ..shards.progress import Progress
-from ..shards.storage import join, write_atomic
+from ..shards.storage import exists, join, open_read, write_atomic
+from ..shards.stream import default_cache, in_cache
 from ..tokenize.tokenizer import Tokenizer, load_tokenizer
 from . import accuracy, benchmarks, likelihood
 from .benchmarks import Benchmark
@@ -75,9 +76,9 @@ class Checkpoint:
 
 
 def open_checkpoint(path: str, device: str, dtype: torch.dtype = torch.float32) -> Checkpoint:
-    """Return the exported model in folder `path`, or in `path/final` of a run. Raises RequestError, WorkError."""
-    inner = os.path.join(path, "final")
-    folder = inner if os.path.exists(os.path.join(inner, WEIGHTS_NAME)) else path
+    """Return the exported model at `path` (folder or URL), or at `path/final` of a run; RequestError, WorkError."""
+    inner = join(path, "final")
+    folder = inner if exists(join(inner, WEIGHTS_NAME)) else path
     model, card = load_model(folder, check_device(device), dtype)
     name = os.path.basename(os.path.abspath(path))
     if name in ("final", "best"):
@@ -97,7 +98,7 @@ def check_device(device: str) -> str:
 def model_fingerprint(folder: str, card: ModelCard) -> str:
     """Return a digest of the weights' bytes, the shape and the ids: equal for equal scores."""
     state = xxhash.xxh3_128()
-    with open(os.path.join(folder, WEIGHTS_NAME), "rb") as f:
+    with open_read(join(folder, WEIGHTS_NAME)) as f:
         while block := f.read(1 << 24):
             state.update(block)
     return digest([state.hexdigest(), config_dict(card.shape), card.tokenizer, card.seq_len])
@@ -274,7 +275,7 @@ def _chunks(encoded: Sequence[Encoded], max_tokens: int) -> Iterator[list[Encode
 
 def run_loss(checkpoint: Checkpoint, path: str, tokenizer: Tokenizer | None, settings: Settings) -> dict[str, Any]:
     """Return the likelihood of one model on the artifact at `path`."""
-    artifact = open_artifact(path)
+    artifact = in_cache(open_artifact(path), default_cache())
     likelihood.check_tokenizer(checkpoint.card, artifact)
     rows = likelihood.Rows(artifact, settings.loss_samples).samples
     with Progress(f"{checkpoint.name} loss", rows, "samples", settings.quiet) as progress:

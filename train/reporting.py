@@ -11,7 +11,6 @@ from composer.core import Callback, State
 from composer.loggers import Logger
 from composer.utils import dist
 
-from ..shards import storage
 from ..shards.errors import EpochalError
 from ..shards.receipt import Receipt
 from .callbacks import ReceiptCallback
@@ -35,7 +34,7 @@ class ServiceReports(Callback):
         self.section = section
         self.claim = claim
         self.receipts = receipts
-        self.folder = None if folder is None or storage.is_url(folder) else folder
+        self.folder = folder
         self.latest = latest
         self.reporter: Reporter | None = None
         self.reported = 0.0

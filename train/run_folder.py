@@ -1,11 +1,24 @@
-"""What a run leaves in its folder, by name; reading it needs neither Composer nor torch."""
+"""A run's folder: what lies in it by name, and how it is kept at a URL; needs neither Composer nor torch."""
 
+import contextlib
 import json
 import math
-from pathlib import Path
+import os
+import shutil
+from typing import Any
+
+import xxhash
+
+from ..shards import storage
+from ..shards.errors import WorkError
+from ..shards.manifest import FileInfo, digest
 
 RUN_NAME, RESULT_NAME = "run.json", "result.json"
 RECEIPT_NAME, METRICS_NAME = "receipt.json", "metrics.jsonl"
+LATEST_NAME = "latest-rank0.pt"
+PUBLISHED_NAME = "published.json"
+JOURNAL_NAME, SENT_NAME = "service.jsonl", "service.sent"
+MODEL_FOLDERS = ("best", "final")
 
 
 def step_of(line: str) -> float:
@@ -17,13 +30,171 @@ def step_of(line: str) -> float:
 
 
 def read_metrics(folder: str) -> list[dict[str, float]]:
-    """Return the metrics of the run in `folder`, one mapping per step, rows of the same step joined.
+    """Return the metrics of the run in `folder` (local or URL), one mapping per step, rows of the same step joined.
 
     A last line that is still being written is left out.
     """
     rows: dict[int, dict[str, float]] = {}
-    for line in (Path(folder) / METRICS_NAME).read_text().splitlines(keepends=True):
+    text = storage.read_bytes(storage.join(folder, METRICS_NAME)).decode()
+    for line in text.splitlines(keepends=True):
         if line.endswith("\n"):
             row = json.loads(line)
             rows.setdefault(row["step"], {}).update(row)
     return [rows[step] for step in sorted(rows)]
+
+
+class RunFolder:
+    """The folder of a run at `path`, local or a URL; everything is written to the folder `local`.
+
+    For a URL, `local` is a folder of `cache` that nothing depends on: `publish` copies it to the URL, and `fetch`, at
+    the start of a run, makes it what lies there. `published.json`, written after the files that it names, says what a
+    run goes on from: the newest checkpoint and, of files that only grow, the bytes they had by then. So a run that is
+    killed while it publishes goes on from what it had published before.
+    """
+
+    def __init__(self, path: str, cache: str) -> None:
+        self.path = path.rstrip("/") if storage.is_url(path) else storage.local_path(path)
+        self.remote = storage.is_url(path)
+        self.local = os.path.join(cache, "runs", digest(self.path)[:16]) if self.remote else self.path
+        self._sent: dict[str, tuple[tuple[int, int], FileInfo]] = {}
+
+    def read(self, name: str) -> bytes | None:
+        """Return the file `name` as it lies at `path`, None when there is none."""
+        try:
+            return storage.patiently(
+                lambda: storage.read_bytes(storage.join(self.path, name)), f"read {self.path}", storage.ATTEMPTS
+            )
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+
+    def newest(self) -> str | None:
+        """Return the name of the newest whole checkpoint in `local`."""
+        link = os.path.join(self.local, LATEST_NAME)
+        return os.path.basename(os.readlink(link)) if os.path.islink(link) and os.path.exists(link) else None
+
+    def published(self) -> dict[str, Any] | None:
+        """Return what a run at a URL goes on from, None when nothing has been published. Raises WorkError."""
+        data = self.read(PUBLISHED_NAME)
+        try:
+            return None if data is None else json.loads(data)
+        except ValueError:
+            raise WorkError(f"{storage.join(self.path, PUBLISHED_NAME)} is damaged: restore it") from None
+
+    def fetch(self) -> None:
+        """Make `local` what the run at the URL goes on from; nothing for a local run. Raises WorkError."""
+        if not self.remote:
+            return
+        there = self.published() or {"checkpoint": None, "files": {}, "service_sent": None}
+        os.makedirs(self.local, exist_ok=True)
+        for name in set(os.listdir(self.local)) - set(there["files"]):
+            path = os.path.join(self.local, name)
+            shutil.rmtree(path) if os.path.isdir(path) and not os.path.islink(path) else os.unlink(path)
+        for name, info in there["files"].items():
+            self._fetch(name, FileInfo(**info))
+        if there["checkpoint"]:
+            os.symlink(there["checkpoint"], os.path.join(self.local, LATEST_NAME))
+        if there["service_sent"]:
+            storage.write_atomic(os.path.join(self.local, SENT_NAME), there["service_sent"].encode())
+
+    def _fetch(self, name: str, info: FileInfo) -> None:
+        """Make the first `info.bytes` bytes of the file at the URL the local file, unless it holds them already."""
+        source, target = storage.join(self.path, name), os.path.join(self.local, os.path.basename(name))
+
+        def download() -> None:
+            storage.copy_file(source, target)
+            if not _cut(target, info):
+                raise ValueError(f"what arrived does not have the xxh64 {info.xxh64}")
+
+        if not (os.path.exists(target) and _cut(target, info)):
+            try:
+                storage.patiently(download, f"download {source}", storage.ATTEMPTS)
+            except FileNotFoundError:
+                raise WorkError(f"{source} is gone, which {PUBLISHED_NAME} names: restore it") from None
+        self._sent[name] = (_signature(target), info)
+
+    def publish(self) -> None:
+        """Copy to the URL what is new in `local`: models, then what a run goes on from, then how it ended.
+
+        Raises WorkError when the store does not take it: what was published before still holds.
+        """
+        if not self.remote:
+            return
+        for folder in MODEL_FOLDERS:
+            self._publish_model(folder)
+        sent = _text(os.path.join(self.local, SENT_NAME))  # read before the journal that it counts the bytes of
+        files = {name: self._grown(name).model_dump() for name in (JOURNAL_NAME, METRICS_NAME) if self._has(name)}
+        newest = self.newest()
+        if newest is not None:
+            files[newest] = self._upload(newest).model_dump()
+        state = {"checkpoint": newest, "files": files, "service_sent": sent}
+        storage.write_atomic(storage.join(self.path, PUBLISHED_NAME), (json.dumps(state, indent=2) + "\n").encode())
+        for name in (RECEIPT_NAME, RESULT_NAME):
+            if self._has(name):
+                self._upload(name)
+        self._remove_old()
+
+    def _has(self, name: str) -> bool:
+        return os.path.exists(os.path.join(self.local, name))
+
+    def _publish_model(self, folder: str) -> None:
+        """Copy a model; while its weights are replaced, there is no config.json, and so no model."""
+        weights, config = f"{folder}/model.safetensors", f"{folder}/config.json"
+        if not self._has(config) or not (self._changed(weights) or self._changed(config)):
+            return
+        storage.remove(storage.join(self.path, config))
+        self._upload(weights)
+        self._upload(config)
+
+    def _changed(self, name: str) -> bool:
+        return self._sent.get(name, (None,))[0] != _signature(os.path.join(self.local, name))
+
+    def _upload(self, name: str) -> FileInfo:
+        """Copy a file to the URL, unless that was done and it is as it was; return its size and hash."""
+        path = os.path.join(self.local, name)
+        if self._changed(name):
+            signature = _signature(path)
+            info = FileInfo(**dict(zip(("bytes", "xxh64"), storage.file_digest(path), strict=True)))
+            storage.upload(path, storage.join(self.path, name))
+            self._sent[name] = (signature, info)
+        return self._sent[name][1]
+
+    def _grown(self, name: str) -> FileInfo:
+        """Copy a file that another thread may be adding to, as it is now; return size and hash of what was copied."""
+        with open(os.path.join(self.local, name), "rb") as f:
+            data = f.read()
+        storage.write_atomic(storage.join(self.path, name), data)
+        return FileInfo(bytes=len(data), xxh64=xxhash.xxh64(data).hexdigest())
+
+    def _remove_old(self) -> None:
+        """Remove checkpoints at the URL that this process put there and Composer has removed since."""
+        for name in [name for name in self._sent if name.startswith("ba") and not self._has(name)]:
+            with contextlib.suppress(WorkError):
+                storage.remove(storage.join(self.path, name))
+            del self._sent[name]
+
+
+def _signature(path: str) -> tuple[int, int]:
+    found = os.stat(path)
+    return found.st_mtime_ns, found.st_size
+
+
+def _text(path: str) -> str | None:
+    try:
+        with open(path, encoding="utf-8") as f:
+            return f.read()
+    except FileNotFoundError:
+        return None
+
+
+def _cut(path: str, info: FileInfo) -> bool:
+    """Cut the file to its first `info.bytes` bytes if they have the hash; return whether they have."""
+    hasher, left = xxhash.xxh64(), info.bytes
+    with open(path, "rb") as f:
+        while left and (piece := f.read(min(left, 1 << 22))):
+            hasher.update(piece)
+            left -= len(piece)
+    if left or hasher.hexdigest() != info.xxh64:
+        return False
+    if os.path.getsize(path) > info.bytes:
+        os.truncate(path, info.bytes)
+    return True

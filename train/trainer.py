@@ -1,13 +1,14 @@
 """A run, from its configuration to its result: everything that Composer is given is made here."""
 
 import contextlib
+import functools
 import json
 import math
 import os
 import re
 import shutil
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,8 +30,17 @@ from ..shards.manifest import digest
 from ..shards.mixture import Mixture
 from ..shards.mixture_settings import open_mixture
 from ..shards.plan import Plan
+from ..shards.stream import default_cache, in_cache
 from . import durations, extras, schedules
-from .callbacks import ClipGradient, JsonlLogger, ReceiptCallback, RestoreRandomness, RunMetrics, difference
+from .callbacks import (
+    ClipGradient,
+    JsonlLogger,
+    PublishRun,
+    ReceiptCallback,
+    RestoreRandomness,
+    RunMetrics,
+    difference,
+)
 from .checkpoint import ModelCard, load_model, save_model
 from .config import ARSection, ConstantSection, CosineSection, MDMSection, TrainConfig, WSDSection
 from .data import Collate, ValidationSet, data_spec
@@ -41,17 +51,17 @@ from .model import ModelConfig, config_dict, count_parameters
 from .objectives import Autoregressive, MaskedDiffusion, Objective, SpecialIds
 from .optimizer import build_optimizer
 from .reporting import ServiceReports, send_rest
-from .run_folder import METRICS_NAME, RESULT_NAME, RUN_NAME, read_metrics
+from .run_folder import LATEST_NAME, METRICS_NAME, RESULT_NAME, RUN_NAME, RunFolder, read_metrics
 
 CHECKPOINT = "ba{batch}-rank{rank}.pt"
-LATEST = "latest-rank{rank}.pt"
 
 
 @dataclass(frozen=True)
 class Run:
     """A checked configuration with all that follows from it and its data.
 
-    artifacts: what is trained on, one, or the sources of a mixture. steps: optimizer steps of the whole run.
+    artifacts: what is trained on, one, or the sources of a mixture. validation: its shards on this machine.
+    steps: optimizer steps of the whole run. folder: what the run leaves, and where.
     """
 
     config: TrainConfig
@@ -62,6 +72,7 @@ class Run:
     objective: Objective
     device: str
     steps: int
+    folder: RunFolder | None
 
     @property
     def artifact(self) -> Artifact:
@@ -80,7 +91,8 @@ class Run:
     @property
     def identity(self) -> dict[str, Any]:
         """Return what makes two runs the same: order, model, objective, batch. JSON values only."""
-        start = {"init_from": os.path.abspath(self.config.init_from)} if self.config.init_from else {}
+        first = self.config.init_from
+        start = {"init_from": first if storage.is_url(first) else os.path.abspath(first)} if first else {}
         return {
             "plan": self.plan.to_dict(),
             "model": config_dict(self.shape),
@@ -94,7 +106,8 @@ def prepare(config: TrainConfig) -> Run:
     """Check `config` against its data and this machine. Raises RequestError naming the first thing that is wrong."""
     artifacts, plan = _order(config)
     manifest = artifacts[0].manifest
-    validation = open_artifact(config.eval_loader.dataset.path) if config.eval_loader else None
+    cache = config.train_loader.dataset.cache or default_cache()
+    validation = _patiently_open(config.eval_loader.dataset.path) if config.eval_loader else None
     _check_data(config, artifacts[0], validation)
     batch = plan.batch_samples(config.global_train_batch_size * manifest.seq_len)
     ranks = dist.get_world_size()
@@ -105,13 +118,18 @@ def prepare(config: TrainConfig) -> Run:
     return Run(
         config=config,
         artifacts=artifacts,
-        validation=validation,
+        validation=in_cache(validation, cache) if validation else None,
         plan=plan,
         shape=config.model.shape(objective.causal, manifest.tokenizer.vocab_size),
         objective=objective,
         device=_device(config),
         steps=plan.steps(batch),
+        folder=RunFolder(config.save_folder, cache) if config.save_folder else None,
     )
+
+
+def _patiently_open(path: str) -> Artifact:
+    return storage.patiently(lambda: open_artifact(path), f"read {path}", storage.ATTEMPTS)
 
 
 def _order(config: TrainConfig) -> tuple[tuple[Artifact, ...], Plan | Mixture]:
@@ -121,7 +139,7 @@ def _order(config: TrainConfig) -> tuple[tuple[Artifact, ...], Plan | Mixture]:
         budget = (lambda unique: durations.total_tokens(span, unique)) if span else None
         opened = open_mixture(data.mixture, config.seed, budget, "max_duration")
         return opened.artifacts, opened.mixture
-    artifact = open_artifact(data.path)
+    artifact = _patiently_open(data.path)
     total = durations.total_tokens(span, artifact.manifest.tokens)
     seed = config.seed if data.seed is None else data.seed
     return (artifact,), Plan.for_artifact(artifact.manifest, total, seed, data.policy)
@@ -166,8 +184,6 @@ def _check_data(config: TrainConfig, artifact: Artifact, validation: Artifact | 
             f"{validation.root} was tokenized with {other.tokenizer.name}, {path} with another tokenizer "
             f"({manifest.tokenizer.name}): losses would not compare"
         )
-    if storage.is_url(validation.root):
-        raise RequestError(f"the validation pool must be in a local folder, not {validation.root}: copy it first")
 
 
 def _device(config: TrainConfig) -> str:
@@ -179,6 +195,9 @@ def _device(config: TrainConfig) -> str:
     if device == "cpu" and config.parallelism_config is not None:
         raise RequestError("parallelism_config (FSDP) needs GPUs: use parallelism_config=null on a CPU")
     _check_auto(config, device)
+    fsdp = (config.parallelism_config and config.parallelism_config.fsdp) or {}
+    if fsdp.get("state_dict_type", "full") != "full" and storage.is_url(config.save_folder or ""):
+        raise RequestError(f"a save_folder at a URL needs whole checkpoints, not {fsdp['state_dict_type']} ones")
     return device
 
 
@@ -324,11 +343,13 @@ def build_trainer(run: Run, reports: ServiceReports | None = None) -> Trainer:
     if dist.get_world_size() > 1:
         dist.initialize_dist(get_device(run.device), config.dist_timeout)
     _agree(run)
+    folder = run.folder.local if run.folder else None
+    if run.folder and run.folder.remote:
+        _on_ranks(dist.get_local_rank() == 0, run.folder.fetch)
     if reports:
         reports.start()
-    folder = config.save_folder
-    if folder:
-        _open_folder(run, folder)
+    if run.folder:
+        _on_ranks(dist.get_global_rank() == 0, functools.partial(_claim, run, run.folder))
     model = build(run.shape, run.objective.kind, config.seed, config.model.init_device)
     if config.init_from:
         _take_weights(model, config.init_from)
@@ -348,6 +369,7 @@ def build_trainer(run: Run, reports: ServiceReports | None = None) -> Trainer:
         loggers=[
             *([JsonlLogger(os.path.join(folder, METRICS_NAME))] if folder else []),
             *extras.build(config.loggers, "loggers"),
+            *([PublishRun(run.folder)] if run.folder and run.folder.remote else []),
         ],
         run_name=run_name(config),
         progress_bar=config.progress_bar,
@@ -356,7 +378,7 @@ def build_trainer(run: Run, reports: ServiceReports | None = None) -> Trainer:
         python_log_level=config.python_log_level,
         save_folder=folder,
         save_filename=CHECKPOINT,
-        save_latest_filename=LATEST,
+        save_latest_filename=LATEST_NAME.replace("rank0", "rank{rank}"),
         save_interval=f"{run.span(config.save_interval, 'save_interval')}ba",
         save_num_checkpoints_to_keep=config.save_num_checkpoints_to_keep,
         autoresume=config.autoresume,
@@ -414,10 +436,10 @@ def _service_reports(run: Run) -> ServiceReports | None:
         "model": config_dict(run.shape),
         "identity": digest(run.identity),
     }
-    batch, folder = run.config.global_train_batch_size, run.config.save_folder
+    batch, folder = run.config.global_train_batch_size, run.folder.local if run.folder else None
     claim = {"name": run_name(run.config), "plan": run.plan.to_dict(), "batch_samples": batch, "details": details}
     receipts = ReceiptCallback(run.plan, run.identity, folder)
-    return ServiceReports(run.config.service, claim, receipts, folder, LATEST.format(rank=0))
+    return ServiceReports(run.config.service, claim, receipts, folder, LATEST_NAME)
 
 
 def _clipping(run: Run) -> ClipGradient:
@@ -441,38 +463,38 @@ def _agree(run: Run) -> None:
         raise WorkError(f"rank {dist.get_global_rank()} disagrees about the run: all ranks need the same configuration")
 
 
-def _open_folder(run: Run, folder: str) -> None:
-    """Check that `folder` is new, or this run's and to be resumed; clear what a crash left half written."""
+def _on_ranks(mine: bool, action: Callable[[], None]) -> None:
+    """Do `action` on the ranks where `mine`; when it fails on one, raise there and everywhere."""
     problem = None
-    if dist.get_global_rank() == 0:
+    if mine:
         try:
-            _claim(run, folder)
+            action()
         except EpochalError as error:
             problem = error
-    (problem,) = dist.all_gather_object(problem)[:1]
-    if problem:
-        raise problem
+    for found in dist.all_gather_object(problem):
+        if found:
+            raise found
 
 
-def _claim(run: Run, folder: str) -> None:
-    if storage.is_url(folder):
-        return  # object stores: Composer uploads; its own check of conflicting names holds
-    path = Path(folder) / RUN_NAME
-    if path.exists():
-        changed = difference(json.loads(path.read_text()), run.identity)
-        if changed:
-            raise RequestError(f"{folder} holds another run: {changed}; choose another save_folder")
-    checkpoints = list(Path(folder).glob("ba*-rank*.pt"))
+def _claim(run: Run, folder: RunFolder) -> None:
+    """Check that `folder` is new, or this run's and to be resumed; clear what a crash left half written."""
+    saved = folder.read(RUN_NAME)
+    changed = difference(json.loads(saved), run.identity) if saved is not None else ""
+    if changed:
+        raise RequestError(f"{folder.path} holds another run: {changed}; choose another save_folder")
+    checkpoints = list(Path(folder.local).glob("ba*-rank*.pt"))
     if checkpoints and not run.config.autoresume:
-        raise RequestError(f"{folder} holds checkpoints: add autoresume=true to go on, or choose another save_folder")
-    Path(folder).mkdir(parents=True, exist_ok=True)
-    storage.write_atomic(str(path), (json.dumps(run.identity, indent=2) + "\n").encode())
-    _clear_partial(Path(folder), checkpoints)
+        raise RequestError(
+            f"{folder.path} holds checkpoints: add autoresume=true to go on, or choose another save_folder"
+        )
+    text = json.dumps(run.identity, indent=2) + "\n"
+    storage.write_atomic(storage.join(folder.path, RUN_NAME), text.encode())
+    _clear_partial(Path(folder.local), checkpoints)
 
 
 def _clear_partial(folder: Path, checkpoints: list[Path]) -> None:
     """Remove checkpoints later than the latest whole one: a crash interrupted their writing."""
-    latest = folder / LATEST.format(rank=0)
+    latest = folder / LATEST_NAME
     last = _batch_of(latest.resolve()) if latest.exists() else -1
     for path in checkpoints:
         if _batch_of(path) > last:
@@ -520,8 +542,8 @@ def train(config: TrainConfig) -> dict[str, Any]:
     run = prepare(config)
     finished = _finished(run)
     if finished is not None:
-        if config.service and config.save_folder and dist.get_global_rank() == 0:
-            send_rest(config.save_folder)
+        if config.service and run.folder and dist.get_global_rank() == 0:
+            _send_rest(run.folder)
         return finished
     reports = _service_reports(run)
     with _plain_errors(), reports or contextlib.nullcontext():
@@ -534,10 +556,18 @@ def train(config: TrainConfig) -> dict[str, Any]:
             outcome = result(run, trainer)
         finally:
             trainer.close()
-    if config.save_folder and dist.get_global_rank() == 0:
+    if run.folder and dist.get_global_rank() == 0:
         text = json.dumps({"identity": run.identity, "result": outcome}, indent=2) + "\n"
-        storage.write_atomic(os.path.join(config.save_folder, RESULT_NAME), text.encode())
+        storage.write_atomic(os.path.join(run.folder.local, RESULT_NAME), text.encode())
+        run.folder.publish()
     return outcome
+
+
+def _send_rest(folder: RunFolder) -> None:
+    """Send the service what a finished run could not."""
+    folder.fetch()
+    send_rest(folder.local)
+    folder.publish()
 
 
 def _finish(run: Run, trainer: Trainer) -> None:
@@ -552,10 +582,10 @@ def _finish(run: Run, trainer: Trainer) -> None:
 
 def _finished(run: Run) -> dict[str, Any] | None:
     """Return the result that the same run left in its folder, or None."""
-    path = Path(run.config.save_folder or "", RESULT_NAME)
-    if not run.config.save_folder or not run.config.autoresume or not path.is_file():
+    found = run.folder.read(RESULT_NAME) if run.folder and run.config.autoresume else None
+    if found is None:
         return None
-    saved = json.loads(path.read_text())
+    saved = json.loads(found)
     return saved["result"] if not difference(saved["identity"], run.identity) else None
 
 
@@ -572,11 +602,21 @@ def result(run: Run, trainer: Trainer) -> dict[str, Any]:
         "passes": int(state.timestamp.token) / run.plan.unique_tokens,
         "unique_tokens": run.plan.unique_tokens,
         "parameters": count_parameters(trainer._original_model),
-        "train": {k.rpartition("/")[2]: v for k, v in (state.total_loss_dict or {}).items() if not k.endswith("total")},
+        "train": _train_losses(run, state),
         "validation": validation_losses(state),
         "receipt": {"valid": receipt.check() is None, "digest": receipt.digest, "samples": receipt.count},
         "folder": folder,
     }
+
+
+def _train_losses(run: Run, state: Any) -> dict[str, float]:
+    """Return the losses of the last step by kind; where this process took none, those that the metrics have."""
+    values = state.total_loss_dict
+    if not values and run.folder:
+        rows = read_metrics(run.folder.local)
+        values = next((row for row in reversed(rows) if any(key.startswith("loss/train/") for key in row)), {})
+    kinds = (key for key in values or {} if key.startswith("loss/train/") and not key.endswith("total"))
+    return {key.rpartition("/")[2]: values[key] for key in kinds}
 
 
 __all__ = ["Run", "build_trainer", "prepare", "read_metrics", "train"]
