@@ -18,6 +18,7 @@ from datatrove.pipeline.readers.base import BaseDiskReader
 from fsspec.compression import compr
 from fsspec.utils import infer_compression
 
+from ..shards import storage
 from ..shards.errors import RequestError
 from .config import Source, TokenizerChoice
 
@@ -87,6 +88,8 @@ def _chosen(file: InputFile, source: Source) -> bool:
 def list_files(number: int, source: Source) -> Listing:
     """Return the files at a source's path. Raises RequestError when there is none."""
     assert source.path is not None
+    if storage.is_url(source.path):
+        storage.filesystem(source.path.partition("://")[0].rpartition("::")[2])
     try:
         fs, path = fsspec.core.url_to_fs(os.path.expanduser(source.path))
         base, pattern = _split_glob(path)

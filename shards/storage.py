@@ -21,8 +21,8 @@ T = TypeVar("T")
 
 log = logging.getLogger(__name__)
 
-PACKAGES = {"s3": "s3fs", "gs": "gcsfs", "gcs": "gcsfs", "hf": "huggingface_hub", "abfs": "adlfs", "az": "adlfs"}
-"""What has to be installed for URLs of a protocol."""
+PACKAGES = {"s3": "s3fs=={}", "gs": "gcsfs=={}", "gcs": "gcsfs=={}", "hf": "huggingface_hub", "az": "adlfs"}
+"""What has to be installed for URLs of a protocol; {} is the version of fsspec, which some of them have to share."""
 
 ATTEMPTS = 5
 """How often a store is asked for what has no number of attempts of its own."""
@@ -49,7 +49,7 @@ def filesystem(protocol: str) -> Any:
         return fsspec.filesystem(protocol)
     except ImportError:
         package = PACKAGES.get(protocol)
-        mend = f"pip install {package}" if package else "install its fsspec package"
+        mend = f"pip install {package.format(fsspec.__version__)}" if package else "install its fsspec package"
         raise RequestError(f"cannot open {protocol}:// here: {mend}") from None
     except ValueError as error:
         raise RequestError(f"cannot open {protocol}:// here: {error}") from None
@@ -204,9 +204,7 @@ def names(folder: str) -> list[str]:
     try:
         if is_url(folder):
             # Another process may have written there since this one looked.
-            found = patiently(
-                lambda: _store(folder).ls(folder, detail=False, refresh=True), f"list {folder}", ATTEMPTS
-            )
+            found = patiently(lambda: _store(folder).ls(folder, detail=False, refresh=True), f"list {folder}", ATTEMPTS)
             return sorted(name for name in (posixpath.basename(path.rstrip("/")) for path in found) if name)
         return sorted(os.listdir(local_path(folder)))
     except FileNotFoundError:

@@ -10,12 +10,13 @@ import sys
 import time
 import urllib.request
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from epochal.shards import storage
+from epochal.shards.errors import EpochalError
 
 
 def free_port() -> int:
@@ -97,3 +98,12 @@ def unsteady(address: str, **settings: float) -> dict[str, int]:
     query = "&".join(f"{k}={v}" for k, v in settings.items())
     urllib.request.urlopen(urllib.request.Request(f"{address}/-/unsteady?{query}", method="POST")).read()
     return counts
+
+
+def refusal(work: Callable[[], object]) -> str | None:
+    """Return what `work` says when it raises one of our errors, None when it does not."""
+    try:
+        work()
+    except EpochalError as error:
+        return str(error)
+    return None

@@ -20,7 +20,7 @@ from epochal.shards.sink import publishing
 from epochal.shards.verify import verify
 
 from .corpora import real_documents, write_jsonl
-from .object_stores import forget_clients, moto, new_bucket, unsteady
+from .object_stores import forget_clients, moto, new_bucket, refusal, unsteady
 from .test_build import settings
 
 KINDS = {"requests", "internal error", "slow down", "cut in the body", "cut before the answer"}
@@ -55,17 +55,14 @@ def until_done(s3: str, work: Callable[[], object], seed: int, step: int) -> int
     chance, writes, failures = random.Random(seed), 0, 0
     while True:
         unsteady(s3, until=writes)
-        try:
-            work()
-        except (RequestError, WorkError) as error:
-            assert "\n" not in str(error)
-            assert re.search("cannot|failed|lost", str(error)), error
-            failures += 1
-            writes += chance.randint(1, step)
-            continue
-        finally:
-            unsteady(s3)
-        return failures
+        said = refusal(work)
+        unsteady(s3)
+        if said is None:
+            return failures
+        assert "\n" not in said
+        assert re.search("cannot|failed|lost", said), said
+        failures += 1
+        writes += chance.randint(1, step)
 
 
 def accepted(root: str) -> bool:
@@ -174,7 +171,7 @@ def test_an_export_in_parts_through_a_store_that_fails_now_and_then(
     assert accepted(out)
     # Gone within the upload: no object, not even of the parts that had arrived.
     other = f"{new_bucket('unsteady')}/big"
-    for until in (1, 2, 3, 4, 5, 6):
+    for until in (1, 2, 4):
         unsteady(s3, until=until)
         with pytest.raises(WorkError, match="cannot write s3://"):
             export(local, "bin", other)
@@ -227,9 +224,11 @@ def test_what_an_attempt_left_is_its_own_until_all_is_gone(s3: str, monkeypatch:
         if len(removed) == 2:
             raise KeyboardInterrupt
 
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(storage, "remove", killed)
+    plain = storage.remove
+    monkeypatch.setattr(storage, "remove", killed)
+    with pytest.raises(KeyboardInterrupt):
         stop_here(["a", "b", "c"])
+    monkeypatch.setattr(storage, "remove", plain)
     with pytest.raises(RequestError, match="holds something else"), publishing(out, "another request"):
         pass
     with pytest.raises(KeyboardInterrupt):

@@ -153,7 +153,7 @@ class RunFolder:
         path = os.path.join(self.local, name)
         if self._changed(name):
             signature = _signature(path)
-            info = FileInfo(**dict(zip(("bytes", "xxh64"), storage.file_digest(path), strict=True)))
+            info = _info(path)
             storage.upload(path, storage.join(self.path, name))
             self._sent[name] = (signature, info)
         return self._sent[name][1]
@@ -176,6 +176,11 @@ class RunFolder:
 def _signature(path: str) -> tuple[int, int]:
     found = os.stat(path)
     return found.st_mtime_ns, found.st_size
+
+
+def _info(path: str) -> FileInfo:
+    size, file_hash = storage.file_digest(path)
+    return FileInfo(bytes=size, xxh64=file_hash)
 
 
 def _text(path: str) -> str | None:
