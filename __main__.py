@@ -95,7 +95,7 @@ def _overview(argv: list[str]) -> int:
 
 def _explain(error: Exception) -> tuple[str, int]:
     """Return one line for `error` and the exit status it stands for."""
-    from epochal.shards.errors import EpochalError
+    from epochal.shards.errors import EpochalError, one_line
 
     if isinstance(error, EpochalError):
         return str(error), error.exit_status
@@ -103,8 +103,8 @@ def _explain(error: Exception) -> tuple[str, int]:
         return f"no space left on the disk{_at(error)}: free some and run the same command again", 1
     if isinstance(error, PermissionError):
         return f"permission denied{_at(error)}", 1
-    text = " ".join(str(error).split()) or "no message"
-    return f"failed with {type(error).__name__}: {text[:300]} (run again with --debug for the traceback)", 1
+    text = one_line(error, 300)
+    return f"failed with {type(error).__name__}: {text} (run again with --debug for the traceback)", 1
 
 
 def _at(error: OSError) -> str:

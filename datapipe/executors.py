@@ -28,7 +28,7 @@ from datatrove.executor.slurm import SlurmPipelineExecutor
 from datatrove.utils.logging import logger
 from datatrove.utils.stats import PipelineStats
 
-from ..shards.errors import RequestError, WorkError
+from ..shards.errors import RequestError, WorkError, one_line
 from .config import LocalExecutor, RayExecutor, SlurmExecutor
 from .task_server import ENVIRONMENT, set_environment, start_task_server
 
@@ -223,7 +223,7 @@ def _own_errors(executor: PipelineExecutor, stage: str, raises: Sequence[type[Wo
         raise
     except Exception as error:
         _raise_left(executor, stage, raises)
-        reason = " ".join(str(error).split())[:300]
+        reason = one_line(error, 300)
         raise WorkError(f"stage {stage} failed: {type(error).__name__}: {reason}") from error
     executor.logging_dir.invalidate_cache()  # others wrote there
     missing = executor.get_incomplete_ranks(skip_completed=True)
@@ -244,7 +244,7 @@ def _raise_left(executor: PipelineExecutor, stage: str, raises: Sequence[type[Wo
             left = json.load(f)
         if left["type"] in known:
             raise known[left["type"]](left["message"])
-        rank, message = int(name.rpartition("/")[2].split(".")[0]), " ".join(left["message"].split())[:300]
+        rank, message = int(name.rpartition("/")[2].split(".")[0]), one_line(left["message"], 300)
         log = executor.logging_dir.resolve_paths(f"logs/task_{rank:05d}.log")
         raise WorkError(f"task {rank} of stage {stage} failed: {left['type']}: {message} (its log: {log})")
 
@@ -265,7 +265,7 @@ def _ray(where: RayExecutor, pipeline: list[Any], tasks: int, workers: int, fold
                 socket.create_connection((host.strip("[]"), int(port)), timeout=10).close()  # Ray tries for minutes
             ray.init(address=where.address, log_to_driver=False, logging_level=logging.ERROR)
         except (OSError, ValueError) as error:
-            reason = " ".join(str(error).split())[:160]
+            reason = one_line(error, 160)
             raise RequestError(f"no Ray cluster at {where.address}: ray start --head makes one ({reason})") from None
     return _Ray(
         pipeline,

@@ -5,7 +5,7 @@ import inspect
 from collections.abc import Sequence
 from typing import Any
 
-from ..shards.errors import RequestError
+from ..shards.errors import RequestError, one_line
 from .config import Filter
 
 UNUSABLE = {
@@ -41,9 +41,9 @@ def _make(i: int, chosen: Filter) -> Any:
     try:
         return cls(**chosen.parameters)
     except ImportError as error:
-        raise RequestError(f"{where}: {chosen.name} needs a package that is missing: {_line(error)}") from None
+        raise RequestError(f"{where}: {chosen.name} needs a package that is missing: {one_line(error)}") from None
     except (TypeError, ValueError, AssertionError) as error:
-        raise RequestError(f"{where}: {chosen.name}: {_line(error)}") from None
+        raise RequestError(f"{where}: {chosen.name}: {one_line(error)}") from None
 
 
 def try_filters(filters: Sequence[Any]) -> None:
@@ -58,7 +58,7 @@ def try_filters(filters: Sequence[Any]) -> None:
             step.filter(Document(text="A trial document. It has two sentences.", id="trial"))
         except ImportError as error:
             raise RequestError(
-                f"filters.{i}: {type(step).__name__} needs a package that is missing ({_line(error)}): "
+                f"filters.{i}: {type(step).__name__} needs a package that is missing ({one_line(error)}): "
                 "install epochal's extra 'filters'"
             ) from None
         except Exception:
@@ -74,7 +74,3 @@ def removed_by(filters: Sequence[Any]) -> list[dict[str, Any]]:
         row = {"name": type(step).__name__, "seen": stats.get("total", 0), "removed": stats.get("dropped", 0)}
         rows.append(row | {"reasons": dict(sorted(reasons.items()))})
     return rows
-
-
-def _line(error: Exception) -> str:
-    return " ".join(str(error).split())[:200]

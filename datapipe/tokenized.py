@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from ..shards import flat, mds, megatron, storage, tables, wds
 from ..shards.artifact import open_artifact, read_any_manifest
-from ..shards.errors import RequestError, WorkError
+from ..shards.errors import RequestError, WorkError, one_line
 from ..shards.formats import in_order
 from ..shards.manifest import MANIFEST_NAME, ExportManifest, Manifest, TokenizerInfo
 from ..tokenize.decoding import Decoder, decoder
@@ -225,10 +225,8 @@ class TokenizedReader(_Reader):
         try:
             yield from self._read(number)
         except (ValueError, OSError) as error:
-            problem = " ".join(str(error).split())[:200]
-            raise WorkError(
-                f"source '{self._source.name}': {self._listing.files[number].name} cannot be read: {problem}"
-            ) from None
+            name = self._listing.files[number].name
+            raise WorkError(f"source '{self._source.name}': {name} cannot be read: {one_line(error)}") from None
 
     def _read(self, number: int) -> Iterator[Block]:
         file = self._listing.files[number]

@@ -24,7 +24,7 @@ from sqlalchemy import Connection, Engine, event
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, OperationalError
 
-from ..shards.errors import RequestError, WorkError
+from ..shards.errors import RequestError, WorkError, one_line
 
 T = TypeVar("T")
 
@@ -53,7 +53,7 @@ class Database:
             with self.engine.connect() as connection:
                 yield connection
         except OperationalError as error:
-            raise UnreachableError(f"the database cannot be reached: {_line(error)}") from None
+            raise UnreachableError(f"the database cannot be reached: {one_line(error)}") from None
 
     def write(self, job: Callable[[Connection], T]) -> "Future[T]":
         """Run `job(connection)` in the next transaction; the future has its result once that is committed."""
@@ -93,7 +93,7 @@ def open_database(url: str) -> Database:
                     held.execute(sa.text("SELECT pg_advisory_unlock(:key)"), {"key": MIGRATION_LOCK})
     except DBAPIError as error:
         shown = parsed.render_as_string(hide_password=True)
-        raise WorkError(f"the database {shown} cannot be opened: {_line(error)}") from None
+        raise WorkError(f"the database {shown} cannot be opened: {one_line(error)}") from None
     return Database(engine, Writer(engine))
 
 
@@ -169,7 +169,7 @@ class Writer:
                 for job, future in batch:
                     outcomes.append((future, *_attempt(connection, job)))
         except DBAPIError as error:
-            failed = UnreachableError(f"the database cannot be written: {_line(error)}")
+            failed = UnreachableError(f"the database cannot be written: {one_line(error)}")
             outcomes = [(future, None, failed) for _, future in batch]
         except Exception as error:  # a defect must not end the thread that everything waits for
             outcomes = [(future, None, error) for _, future in batch]
@@ -191,7 +191,3 @@ def _attempt(connection: Connection, job: Callable[[Connection], Any]) -> tuple[
         raise  # the whole transaction is lost
     except Exception as error:
         return None, error
-
-
-def _line(error: Exception) -> str:
-    return str(getattr(error, "orig", None) or error).strip().splitlines()[0]

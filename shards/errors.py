@@ -1,5 +1,7 @@
 """The two kinds of failure a user sees, each one line; anything else is a defect of ours."""
 
+from itertools import pairwise
+
 
 class EpochalError(Exception):
     """Base of what the command line reports as one line. `exit_status` is the process's exit status."""
@@ -17,3 +19,17 @@ class WorkError(EpochalError):
     """A right request whose work failed: a damaged shard, a full disk, too many bad rows. Exit status 1."""
 
     exit_status = 1
+
+
+def one_line(error: BaseException | str, most: int = 200) -> str:
+    """Return what an error of a library says as one line of at most `most` characters; never empty.
+
+    Indented lines, which only explain the one before, are left out unless that ends with a colon. A YAML error is told
+    with its place in the file, a database's in the driver's own words.
+    """
+    mark = getattr(error, "problem_mark", None)
+    if mark is not None and getattr(error, "problem", None):
+        return f"{error.problem} (line {mark.line + 1})"[:most]  # type: ignore[union-attr]  # yaml.MarkedYAMLError
+    lines = str(getattr(error, "orig", None) or error).strip().splitlines()
+    told = [line for before, line in pairwise([":", *lines]) if not line[:1].isspace() or before.endswith(":")]
+    return " ".join(" ".join(told).split())[:most] or ("no message" if isinstance(error, str) else type(error).__name__)

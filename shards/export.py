@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from . import storage
 from .artifact import Artifact, open_artifact, read_any_manifest, read_export
 from .carve import relative_path
-from .errors import EpochalError, RequestError, WorkError
+from .errors import EpochalError, RequestError, WorkError, one_line
 from .formats import FORMATS
 from .manifest import (
     MANIFEST_NAME,
@@ -157,7 +157,7 @@ def _check_tokens(root: str, m: ExportManifest, shown: Progress) -> list[str]:
             stream.add(tokens)
             shown.update(stream.tokens)
     except (FileNotFoundError, ValueError, OSError, EOFError) as error:
-        return [f"{m.layout}: it cannot be read: {' '.join(str(error).split())}"]
+        return [f"{m.layout}: it cannot be read: {one_line(error)}"]
     if stream.tokens != m.tokens:
         return [f"its files hold {stream.tokens:,} tokens, not the {m.tokens:,} that the manifest states"]
     return [] if stream.hexdigest() == m.token_digest else ["its tokens are not those that the manifest states"]

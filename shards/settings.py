@@ -15,7 +15,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from pydantic import BaseModel, BeforeValidator, ValidationError
 
-from .errors import RequestError
+from .errors import RequestError, one_line
 from .units import parse_count
 
 M = TypeVar("M", bound=BaseModel)
@@ -49,7 +49,7 @@ def load_yaml(path: str | os.PathLike[str], overrides: Sequence[str] = ()) -> di
         key = re.sub(r"\[(\d+)\]", r".\1", str(getattr(error, "full_key", None) or "a value"))
         if "mandatory" in str(error):
             raise RequestError(f"{where}: '{key}' must be given: add {key}=VALUE") from None
-        raise RequestError(f"{where}: '{key}' cannot be resolved: {_line(error)}") from None
+        raise RequestError(f"{where}: '{key}' cannot be resolved: {one_line(error)}") from None
     assert isinstance(resolved, dict), "_read returns mappings only"
     return {str(key): value for key, value in resolved.items()}
 
@@ -62,7 +62,7 @@ def _read(where: str) -> DictConfig:
     except IsADirectoryError:
         raise RequestError(f"{where} is a folder, not a configuration file") from None
     except (yaml.YAMLError, OmegaConfBaseException, UnicodeDecodeError, OSError) as error:
-        raise RequestError(f"{where} is no valid YAML: {_line(error)}") from None
+        raise RequestError(f"{where} is no valid YAML: {one_line(error)}") from None
     if not isinstance(config, DictConfig):
         raise RequestError(f"{where} must hold `key: value` pairs at its top level")
     return config
@@ -79,7 +79,7 @@ def _apply(config: DictConfig, override: str) -> None:
         _check_index(config, key)
         OmegaConf.update(config, key, value, merge=False, force_add=True)
     except (yaml.YAMLError, OmegaConfBaseException, AttributeError, TypeError, ValueError) as error:
-        raise RequestError(f"override '{override}' cannot be applied: {_line(error)}") from None
+        raise RequestError(f"override '{override}' cannot be applied: {one_line(error)}") from None
 
 
 def _check_index(config: DictConfig, key: str) -> None:
@@ -196,12 +196,3 @@ def _paths(model: type[BaseModel], depth: int = 4) -> list[str]:
             for inner in _models_in(field.annotation)
         ]
     return paths
-
-
-def _line(error: Exception) -> str:
-    """Return the first telling line of an error of several lines, with its place in the file."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    mark = getattr(error, "problem_mark", None)
-    if mark is not None:
-        return f"{getattr(error, 'problem', None) or lines[0]} (line {mark.line + 1})"
-    return lines[0] if lines else type(error).__name__

@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 
 import xxhash
 
-from .errors import EpochalError, RequestError, WorkError
+from .errors import EpochalError, RequestError, WorkError, one_line
 
 T = TypeVar("T")
 
@@ -112,15 +112,11 @@ def patiently(action: Callable[[], T], what: str, attempts: int) -> T:
         except Exception as error:  # every store has exceptions of its own
             if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EACCES, errno.EDQUOT, errno.EROFS):
                 raise
-            problem = _line(error)
+            problem = one_line(error)
         log.warning("cannot %s (attempt %d of %d): %s", what, attempt, attempts, problem)
         if attempt < attempts:
             time.sleep(FIRST_PAUSE * 2 ** (attempt - 1) * (0.5 + random.random()))
     raise WorkError(f"cannot {what} after {attempts} attempts: {problem}")
-
-
-def _line(error: Exception) -> str:
-    return " ".join(str(error).split())[:200] or type(error).__name__
 
 
 def open_read(path: str) -> Any:
@@ -147,7 +143,7 @@ def explained(path: str) -> Iterator[None]:
     except Exception as error:  # every store has exceptions of its own
         if not is_url(path):
             raise
-        raise WorkError(f"cannot write {path}: {_line(error)}") from error
+        raise WorkError(f"cannot write {path}: {one_line(error)}") from error
 
 
 def discard(file: Any) -> None:
@@ -184,7 +180,7 @@ def _write(action: Callable[[], Any], target: str) -> None:
     try:
         patiently(action, f"write {target}", ATTEMPTS)
     except FileNotFoundError as error:
-        raise RequestError(f"cannot write {target}: {' '.join(str(error).split())}") from None
+        raise RequestError(f"cannot write {target}: {one_line(error)}") from None
 
 
 def remove(path: str) -> None:

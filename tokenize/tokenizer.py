@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ..shards.errors import RequestError
+from ..shards.errors import RequestError, one_line
 from ..shards.manifest import TokenizerInfo, digest
 from . import gpt2
 from .engines import Engine, FastEngine, Ids, fast_engine, reference_engine
@@ -136,7 +136,7 @@ def _from_hub(name: str) -> dict[str, Any]:
     try:
         return json.loads(HuggingFace.from_pretrained(name).to_str())
     except Exception as error:  # the library raises plain Exception for everything
-        reason = " ".join(str(error).split())[:160]
+        reason = one_line(error, 160)
         raise RequestError(
             f"tokenizer '{name}' is neither a file nor reachable on the hub: use gpt2 or a tokenizer.json ({reason})"
         ) from None

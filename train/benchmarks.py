@@ -17,7 +17,7 @@ from typing import Any
 
 import fsspec
 
-from ..shards.errors import RequestError
+from ..shards.errors import RequestError, one_line
 from ..shards.manifest import items_digest
 
 Row = Mapping[str, Any]
@@ -315,7 +315,7 @@ def hub_rows(dataset: str, config: str | None, split: str) -> list[Row]:
     except ImportError:
         raise RequestError(f"reading {dataset} from the hub needs epochal[eval]; or give --data FOLDER") from None
     except Exception as error:  # the library raises many kinds for a network that is not there
-        reason = " ".join(str(error).split())[:160]
+        reason = one_line(error, 160)
         raise RequestError(f"{dataset} cannot be read from the hub ({reason}): give --data FOLDER") from None
 
 

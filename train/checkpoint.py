@@ -19,7 +19,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from ..shards import storage
-from ..shards.errors import RequestError, WorkError
+from ..shards.errors import RequestError, WorkError, one_line
 from .model import ModelConfig, Transformer, config_dict
 
 FORMAT_VERSION = 1
@@ -111,8 +111,7 @@ def load_model(
     except FileNotFoundError:
         raise RequestError(f"{folder} holds no model: there is no {WEIGHTS_NAME}") from None
     except (SafetensorError, RuntimeError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise WorkError(f"{path} is damaged or does not fit {CONFIG_NAME}: {reason}") from None
+        raise WorkError(f"{path} is damaged or does not fit {CONFIG_NAME}: {one_line(error)}") from None
     return model.to(dtype=dtype).eval(), card
 
 

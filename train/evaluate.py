@@ -17,7 +17,7 @@ import torch
 import xxhash
 
 from ..shards.artifact import open_artifact, read_manifest
-from ..shards.errors import RequestError, WorkError
+from ..shards.errors import RequestError, WorkError, one_line
 from ..shards.manifest import Manifest, digest
 from ..shards.progress import Progress
 from ..shards.storage import exists, join, open_read, write_atomic
@@ -91,7 +91,7 @@ def check_device(device: str) -> str:
     try:
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
-        raise RequestError(f"--device {device}: {' '.join(str(error).split())[:120]}") from None
+        raise RequestError(f"--device {device}: {one_line(error, 120)}") from None
     return device
 
 
