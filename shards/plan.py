@@ -11,6 +11,7 @@ docs/repetition.md is the definition for others, with test vectors.
 """
 
 import json
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from decimal import Decimal, InvalidOperation
 from functools import cached_property
@@ -31,6 +32,9 @@ PLAN_VERSION = 1
 
 Policy = Literal["reshuffle", "fixed", "global", "sequential"]
 POLICIES: tuple[str, ...] = get_args(Policy)
+
+_SLOTS = 1 << 20
+"""Slots of `global` that are looked at together: 8 MB."""
 
 
 @dataclass(frozen=True)
@@ -202,8 +206,20 @@ class Plan(Order):
         """
         if self.policy != "global":
             return np.concatenate([self.position_of([id_], pass_) for pass_ in range(self.copies)])
-        slots = np.arange(self.copies, dtype=np.uint64) * np.uint64(self.samples) + self._as_ids(id_)
-        return np.sort(self._permutation(0).inverse(slots))
+        return np.sort(self.positions_of_copies(self._as_ids(id_), range(self.copies))[:, 0])
+
+    def positions_of_copies(self, ids: Ids, copies: range) -> Ids:
+        """Return where some copies of each sample lie, uint64 (len(copies), k), for the policy `global`: one inverse.
+
+        ids: uint64 (k,), copies: of those from 0; neither is checked. See `blocks_of_copies` for many.
+        """
+        slots = np.arange(copies.start, copies.stop, dtype=np.uint64)[:, None] * np.uint64(self.samples) + ids
+        return self._permutation(0).inverse(slots.ravel()).reshape(slots.shape)
+
+    def blocks_of_copies(self, ids: int) -> Iterator[range]:
+        """Yield the copies of a sample in blocks that do for `ids` samples at once without holding many slots."""
+        step = max(1, _SLOTS // max(1, ids))
+        return (range(first, min(first + step, self.copies)) for first in range(0, self.copies, step))
 
     def _places(self, ids: ArrayLike, pass_: int) -> Ids:
         wanted = np.asarray(ids, np.uint64)
@@ -226,8 +242,8 @@ class Plan(Order):
         self._check_position(position)
         if self.policy == "global":
             seen = np.zeros(len(wanted), np.int64)
-            for copy in range(self.copies):
-                seen += self.position_of(wanted, copy) < position
+            for block in self.blocks_of_copies(len(wanted)):
+                seen += (self.positions_of_copies(wanted, block) < position).sum(axis=0)
             return seen
         passes, place = divmod(position, self.samples)
         return passes + (self._places(wanted, passes) < place).astype(np.int64)
