@@ -10,8 +10,9 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import uvicorn
@@ -21,6 +22,9 @@ from epochal.service.api import create_app
 from epochal.service.client import AwayError, Client
 from epochal.service.core import Service
 from epochal.service.security import Policy
+
+PATIENCE = 300.0
+"""Seconds that a test waits for an answer: on a crowded machine a flush to the disk alone may take half a minute."""
 
 POSTGRES = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
 DATABASES = [
@@ -41,7 +45,7 @@ def serving(root: Path, database: str | None = None, policy: Policy | None = Non
         server = uvicorn.Server(uvicorn.Config(app, log_level="warning", ws="none", timeout_graceful_shutdown=2))
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
         thread.start()
-        client = Client(f"http://127.0.0.1:{listener.getsockname()[1]}")
+        client = Client(f"http://127.0.0.1:{listener.getsockname()[1]}", timeout=PATIENCE)
         try:
             wait_for(client)
             yield client
@@ -49,6 +53,14 @@ def serving(root: Path, database: str | None = None, policy: Policy | None = Non
             client.close()
             server.should_exit = True
             thread.join()
+
+
+def until(condition: Callable[[], Any], what: str) -> None:
+    """Return when `condition()` is true. Raises AssertionError after PATIENCE."""
+    deadline = time.monotonic() + PATIENCE
+    while not condition():
+        assert time.monotonic() < deadline, f"never: {what}"
+        time.sleep(0.05)
 
 
 def wait_for(client: Client, seconds: float = 180.0) -> None:

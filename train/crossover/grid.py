@@ -362,6 +362,7 @@ def _key(config: TrainConfig, n: int, replicate: int, manifest: Manifest | None,
     other text is not.
     """
     body = config.model_dump(mode="json", exclude=COSMETIC)
+    body["service"] = None  # who is told of a run changes no figure; the key stays, as those of runs that are there do
     body["train_loader"] = {"policy": body["train_loader"]["dataset"]["policy"]}
     body["train_loader"]["seed"] = config.train_loader.dataset.seed
     assert config.eval_loader is not None, "the grid names a validation pool"
