@@ -1,8 +1,8 @@
 """The service on loopback: `python -m epochal.benchmarks.service [--database postgresql://...]`.
 
 Writes benchmarks/results/service.json and prints a table: positions/s of an order over Arrow; the ledger's look-up of a
-document over 100 runs of 10**12 tokens; the latency of reports while 64 runs report once a second each. Server and
-clients are processes on one machine. `ratio` is positions/s over Arrow / positions/s over JSON.
+document over 100 runs of 10**12 tokens, and with runs on mixtures; the latency of reports while 64 runs report once a
+second each. Server and clients are processes on one machine. `ratio` is positions/s over Arrow / positions/s over JSON.
 """
 
 import argparse
@@ -15,6 +15,7 @@ import sys
 import tempfile
 import threading
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,8 @@ import pyarrow.parquet as pq
 from epochal.service.client import AwayError, Client
 from epochal.shards.artifact import read_manifest
 from epochal.shards.documents import SCHEMA
-from epochal.shards.manifest import Content, Manifest, TokenizerInfo, dump_manifest, fingerprint
+from epochal.shards.manifest import Content, Manifest, Parent, TokenizerInfo, dump_manifest, fingerprint
+from epochal.shards.mixture import Ingredient, Mixture, by_tokens
 from epochal.shards.plan import Plan
 
 TOKENS, SEQ_LEN, DOCUMENTS = 1_000_000_000, 2048, 1_000_000
@@ -65,6 +67,24 @@ def make_pool(folder: Path) -> Manifest:
     manifest = manifest.model_copy(update={"fingerprint": fingerprint(manifest)})
     (folder / "manifest.json").write_text(dump_manifest(manifest))
     return manifest
+
+
+def make_halves(root: Path, pool: Manifest) -> list[Manifest]:
+    """Write the manifests of two subsets, the halves of the pool's whole samples."""
+    samples = pool.samples // 2
+    made = []
+    for number in range(2):
+        name = f"half-{number}"
+        parent = Parent(
+            name=pool.name, fingerprint=pool.fingerprint, path="", replicate=number, start_sample=number * samples
+        )
+        changes = {"kind": "subset", "name": name, "parent": parent, "tokens": samples * SEQ_LEN, "samples": samples}
+        half = pool.model_copy(update=changes | {"content": [Content(xxh64=f"{number:016x}", samples=samples)]})
+        half = half.model_copy(update={"fingerprint": fingerprint(half)})
+        (root / name).mkdir(parents=True)
+        (root / name / "manifest.json").write_text(dump_manifest(half))
+        made.append(half)
+    return made
 
 
 def serve(root: Path, database: str | None) -> tuple[subprocess.Popen, Client]:
@@ -107,16 +127,30 @@ def order_rates(client: Client, plan: Plan, n_arrow: int) -> dict[str, float]:
     return {name: max(values) for name, values in rates.items()} | {"computed on one core": computed}
 
 
-def register(
-    client: Client, manifest: Manifest, n: int, policies: tuple[str, ...], prefix: str
-) -> list[dict[str, Any]]:
-    """Register `n` runs of 10**12 tokens, each somewhere along its plan."""
+def plans(manifest: Manifest, n: int, policies: tuple[str, ...]) -> list[Plan]:
+    """Return `n` plans of 10**12 tokens."""
+    return [Plan.for_artifact(manifest, BUDGET, i, policies[i % len(policies)]) for i in range(n)]  # type: ignore[arg-type]
+
+
+def mixtures(halves: list[Manifest], n: int) -> list[Mixture]:
+    """Return `n` mixtures of 10**12 tokens, two thirds of them from the first half of the pool."""
+    return [
+        by_tokens(
+            [(Ingredient("a", halves[0], i), 2 * BUDGET // 3), (Ingredient("b", halves[1], i, "fixed"), BUDGET // 3)],
+            window=1000,
+            seed=i,
+        )
+        for i in range(n)
+    ]
+
+
+def register(client: Client, orders: Sequence[Plan | Mixture], prefix: str) -> list[dict[str, Any]]:
+    """Register runs of these plans, each somewhere along its own."""
     leases = []
-    for i in range(n):
-        plan = Plan.for_artifact(manifest, BUDGET, i, policies[i % len(policies)])  # type: ignore[arg-type]
+    for i, plan in enumerate(orders):
         body = {"plan": plan.to_dict(), "batch_samples": 256, "holder": f"{prefix}{i}", "session": "s"}
         lease = client.post("/runs", name=f"{prefix}-{i}", lease_seconds=3600, **body)
-        position = plan.positions * (i + 1) // (n + 1)
+        position = plan.positions * (i + 1) // (len(orders) + 1)
         said = [{"position": position, "tokens": position * SEQ_LEN, "loss": 2.0, "kind": "nll"}]
         client.post(f"/runs/{prefix}-{i}/reports", token=lease["token"], reports=said)
         leases.append(lease | {"plan": plan, "position": position})
@@ -182,17 +216,21 @@ def main() -> int:
         root = Path(folder)
         manifest = make_pool(root / "pools" / "benchmark")
         assert read_manifest(str(root / "pools" / "benchmark")) == manifest
+        halves = make_halves(root / "subsets", manifest)
         server, client = serve(root, args.database)
         try:
-            register(client, manifest, 100, POLICIES, "run")
+            register(client, plans(manifest, 100, POLICIES), "run")
             plan = Plan.for_artifact(manifest, BUDGET, 0)
             found: dict[str, Any] = {
                 "positions_per_second": order_rates(client, plan, args.positions),
                 "look_up_ms": look_ups(client, 100),
             }
-            found["report_ms"] = reports(client, register(client, manifest, 64, POLICIES, "live"), args.seconds)
-            register(client, manifest, 1, ("global",), "shuffled")
+            live = register(client, plans(manifest, 64, POLICIES), "live")
+            found["report_ms"] = reports(client, live, args.seconds)
+            register(client, plans(manifest, 1, ("global",)), "shuffled")
             found["look_up_with_a_global_run_ms"] = look_ups(client, 20)
+            register(client, mixtures(halves, 100), "mixed")
+            found["look_up_with_100_mixtures_ms"] = look_ups(client, 100)
         finally:
             server.terminate()
             server.wait()
@@ -206,7 +244,7 @@ def main() -> int:
     args.out.write_text(json.dumps(found, indent=2) + "\n")
     for name, rate in rates.items():
         print(f"{'order, positions/s: ' + name:<44} {rate / 1e6:8.1f} M")
-    for name in ("look_up_ms", "look_up_with_a_global_run_ms", "report_ms"):
+    for name in (name for name in found if name.endswith("_ms")):
         numbers = "  ".join(f"{k} {v:.1f}" if isinstance(v, float) else f"{k} {v}" for k, v in found[name].items())
         print(f"{name:<44} {numbers}")
     print(f"wrote {args.out}")

@@ -20,13 +20,15 @@ import epochal
 
 from ..shards.content import content_key, normalise
 from ..shards.errors import EpochalError, RequestError
+from ..shards.mixture import Mixture, order_from_dict, plans_of
 from ..shards.plan import Plan, tokens_for_epochs
 from ..shards.units import parse_count
 from . import catalogue, limits, order, runs
 from .catalogue import FINGERPRINT, Search
-from .core import MOST_COUNTED, Service, bounded, exposure_curve
+from .core import MOST_COUNTED, Service, bounded, exposure_curve, slots_counted, unique_tokens_seen
 from .database import now
 from .errors import ConflictError, http_status
+from .ledger import plans_at
 from .requests import (
     INT,
     At,
@@ -217,17 +219,8 @@ def _text(text: str) -> str:
 def _plans(app: FastAPI, service: Service) -> None:
     @app.post("/plans", status_code=201, responses={200: {"description": "it was there already"}})
     def make(body: PlanRequest) -> Response:
-        """Make a plan for a subset or pool. The same request again returns the same plan."""
-        manifest = service.manifest("artifact", body.subset)
-        if (body.total_tokens is None) == (body.epochs is None):
-            raise RequestError("give either total_tokens or epochs")
-        total = (
-            tokens_for_epochs(str(body.epochs), manifest.tokens)
-            if body.total_tokens is None
-            else parse_count(body.total_tokens, "total_tokens")
-        )
-        bounded(body.policy, total, manifest.tokens)
-        plan = Plan.for_artifact(manifest, total, body.seed, body.policy)
+        """Make a plan for a subset or pool, or for a mixture of several. The same request again returns the same."""
+        plan = _planned(service, body)
         new = service.enter_plan(plan, body.name)
         return answer(_plan_shown(plan), 201 if new else 200)
 
@@ -287,7 +280,8 @@ def _plans(app: FastAPI, service: Service) -> None:
         at = the_plan.positions if position is None else position
         if at > the_plan.positions:
             raise RequestError(f"the plan ends at position {the_plan.positions:,}")
-        if the_plan.policy == "global" and (len(ids) if ids else the_plan.samples) * the_plan.copies > MOST_COUNTED:
+        slots = slots_counted(the_plan)
+        if (slots and len(ids) * the_plan.copies if ids else slots) > MOST_COUNTED:
             raise RequestError("too many slots are shuffled together to count them here")
         if ids:
             return answer({"position": at, "ids": ids, "exposures": the_plan.exposures(at, ids).tolist()})
@@ -312,9 +306,40 @@ def _plans(app: FastAPI, service: Service) -> None:
         return answer({"start": start, "stop": end, "digest": the_plan.digest(start, end)})
 
 
-def _plan_shown(plan: Plan) -> dict[str, Any]:
-    passes, place = divmod(plan.positions, plan.samples)
-    return plan.to_dict() | {"tokens": plan.tokens, "passes": passes, "partial_samples": place}
+def _planned(service: Service, body: PlanRequest) -> Plan | Mixture:
+    """Return the plan that a request is for. Raises RequestError."""
+    if (body.subset is None) == (body.mixture is None):
+        raise RequestError("give either subset or mixture")
+    if body.total_tokens is not None and body.epochs is not None:
+        raise RequestError("give either total_tokens or epochs")
+
+    def budget(unique: int) -> int:
+        if body.total_tokens is not None:
+            return parse_count(body.total_tokens, "total_tokens")
+        return tokens_for_epochs(str(body.epochs), unique)
+
+    given = body.total_tokens is not None or body.epochs is not None
+    if body.mixture is not None:
+        if body.policy is not None:
+            raise RequestError("policy: each source of a mixture has its own")
+        return service.mixture(body.mixture.settings(), body.seed, budget if given else None)
+    assert body.subset is not None, "one of the two is given"
+    manifest = service.manifest("artifact", body.subset)
+    if not given:
+        raise RequestError("give either total_tokens or epochs")
+    total, policy = budget(manifest.tokens), body.policy or "reshuffle"
+    bounded(policy, total, manifest.tokens)
+    return Plan.for_artifact(manifest, total, body.seed, policy)
+
+
+def _plan_shown(order: Plan | Mixture) -> dict[str, Any]:
+    """Return a plan as `Client.plan` takes it, with what follows from its numbers."""
+    if isinstance(order, Plan):
+        passes, place = divmod(order.positions, order.samples)
+        return order.to_dict() | {"tokens": order.tokens, "passes": passes, "partial_samples": place}
+    keys = ("tokens", "total_tokens", "unique_tokens", "samples", "seq_len")
+    # The ids of the order count through the sources: those of source s begin at offsets[s].
+    return order.to_dict() | {key: getattr(order, key) for key in keys} | {"offsets": order.offsets}
 
 
 def _runs(app: FastAPI, service: Service) -> None:
@@ -357,7 +382,7 @@ def _runs(app: FastAPI, service: Service) -> None:
         found = service.read(question)
         the_plan = service.plan(found["plan"])
         for row in found["reports"]:
-            row["unique_tokens_seen"] = _unique(the_plan, row["position"])
+            row["unique_tokens_seen"] = unique_tokens_seen(the_plan, row["position"])
         return answer(found | _progress(found, the_plan))
 
     @app.post("/runs/{run}/reports")
@@ -426,17 +451,7 @@ def _runs(app: FastAPI, service: Service) -> None:
 
 
 def _claim(service: Service, body: RunRequest) -> Claim:
-    if isinstance(body.plan, str):
-        plan = service.plan(body.plan)
-    else:
-        total, unique = body.plan.get("total_tokens"), body.plan.get("unique_tokens")
-        if isinstance(total, int) and isinstance(unique, int):
-            bounded(str(body.plan.get("policy")), total, max(1, unique))
-        plan = Plan.from_dict(body.plan)
-        if not isinstance(plan.subset, str) or not FINGERPRINT.fullmatch(plan.subset):
-            raise RequestError("plan: subset must be a fingerprint, 32 hexadecimal digits")
-        if plan.start_sample * plan.seq_len > INT or plan.unique_tokens > INT:
-            raise RequestError("plan: its numbers are too large")
+    plan = service.plan(body.plan) if isinstance(body.plan, str) else _from_outside(body.plan)
     return Claim(
         name=body.name,
         plan=plan,
@@ -450,25 +465,53 @@ def _claim(service: Service, body: RunRequest) -> Claim:
     )
 
 
-def _progress(row: dict[str, Any], plan: Plan) -> dict[str, Any]:
-    """Return what a run's position means for its plan."""
-    position = row["position"]
+def _from_outside(data: dict[str, Any]) -> Plan | Mixture:
+    """Return the plan or mixture that a request holds whole. Raises RequestError, WorkError.
+
+    Its bounds are looked at before it is made, because that may already count along its length.
+    """
+    sources = data.get("sources")
+    parts = [s.get("plan") for s in sources if isinstance(s, dict)] if isinstance(sources, list) else [data]
+    for part in (part for part in parts if isinstance(part, dict)):
+        total, unique = part.get("total_tokens"), part.get("unique_tokens")
+        if isinstance(total, int) and isinstance(unique, int):
+            bounded(str(part.get("policy")), total, max(1, unique))
+    order = order_from_dict(data)
+    for plan in plans_of(order).values():
+        if not isinstance(plan.subset, str) or not FINGERPRINT.fullmatch(plan.subset):
+            raise RequestError("plan: subset must be a fingerprint, 32 hexadecimal digits")
+        if plan.start_sample * plan.seq_len > INT or plan.unique_tokens > INT:
+            raise RequestError("plan: its numbers are too large")
+    return order
+
+
+def _progress(row: dict[str, Any], order: Plan | Mixture) -> dict[str, Any]:
+    """Return what a run's position means for its plan; sources: of a mixture, how far each is."""
+    position, plans = row["position"], plans_at(order, row["position"])
+    mixed = isinstance(order, Mixture)
     return {
-        "positions": plan.positions,
-        "passes": plan.tokens_before(position) / plan.unique_tokens,
-        "subset": plan.subset,
-        "policy": plan.policy,
-        "unique_tokens": plan.unique_tokens,
-        "unique_tokens_seen": _unique(plan, position),
-        "steps": plan.steps(row["batch_samples"]),
+        "positions": order.positions,
+        "passes": sum(plan.tokens_before(n) for plan, n in plans) / order.unique_tokens,
+        "subset": None if mixed else plans[0][0].subset,
+        "policy": "mixture" if mixed else plans[0][0].policy,
+        "unique_tokens": order.unique_tokens,
+        "unique_tokens_seen": unique_tokens_seen(order, position),
+        "expected": any(plan.policy == "global" for plan, _ in plans),
+        "steps": order.steps(row["batch_samples"]),
+        "sources": [
+            {
+                "name": name,
+                "subset": plan.subset,
+                "policy": plan.policy,
+                "position": n,
+                "positions": plan.positions,
+                "passes": plan.tokens_before(n) / plan.unique_tokens,
+            }
+            for name, (plan, n) in zip(plans_of(order), plans, strict=True)
+        ]
+        if mixed
+        else [],
     }
-
-
-def _unique(plan: Plan, position: int) -> int:
-    """Return how many different tokens positions [0, position) hold; for `global` the expectation of that."""
-    if plan.policy == "global":
-        return round(plan.unique_tokens * (1 - (1 - position / (plan.samples * plan.copies)) ** plan.copies))
-    return plan.unique_tokens if position >= plan.samples else plan.tokens_before(position)
 
 
 def _ledger(app: FastAPI, service: Service) -> None:

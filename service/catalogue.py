@@ -16,10 +16,11 @@ from sqlalchemy.dialects import postgresql, sqlite
 from ..shards import mds, storage
 from ..shards.errors import EpochalError, RequestError
 from ..shards.manifest import MANIFEST_NAME, ExportManifest, Manifest, parse_manifest
+from ..shards.mixture import Mixture, plans_of
 from ..shards.plan import Plan
 from .database import now
 from .errors import NotFoundError
-from .models import Artifact, Checkpoint, Lease, Location, NameEntry, PlanRow, Run
+from .models import Artifact, Checkpoint, Lease, Location, NameEntry, PlanRow, PlanSubset, Run
 
 FINGERPRINT = re.compile(r"[0-9a-f]{32}")
 KINDS = ("pools", "subsets")
@@ -285,13 +286,26 @@ def names_of(connection: Connection, fingerprint: str) -> list[str]:
     return list(dict.fromkeys(row.name for row in rows))
 
 
-def enter_plan(connection: Connection, plan: Plan, name: str | None = None) -> bool:
+def enter_plan(connection: Connection, plan: Plan | Mixture, name: str | None = None) -> bool:
     """Enter a plan, and let `name` mean it; return whether it is new."""
-    values = {"subset": plan.subset, "plan": plan.to_dict(), "added": now(connection)}
+    values = {"plan": plan.to_dict(), "added": now(connection)}
     new = insert(connection, PlanRow, fingerprint=plan.fingerprint, **values)
+    if new:
+        subsets = [{"plan": plan.fingerprint, "subset": p.subset} for p in plans_of(plan).values()]
+        insert_all(connection, PlanSubset, subsets)
     if name:
         name_it(connection, "plan", name, plan.fingerprint)
     return new
+
+
+def _plans_in(data: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return the plans of a plan or mixture that was entered, as JSON data."""
+    return [source["plan"] for source in data["sources"]] if "sources" in data else [data]
+
+
+def subsets_of(data: dict[str, Any]) -> list[str]:
+    """Return the fingerprints of the subsets that a plan or mixture, as it was entered, trains on."""
+    return [plan["subset"] for plan in _plans_in(data)]
 
 
 def lineage(connection: Connection, of: str | None) -> dict[str, Any]:
@@ -306,8 +320,9 @@ def lineage(connection: Connection, of: str | None) -> dict[str, Any]:
         if row.pool != row.fingerprint:
             edges.append((row.pool, row.fingerprint))
     for row in _newest(connection, PlanRow):
-        nodes[row.fingerprint] = {"kind": "plan", "name": None, "tokens": row.plan["total_tokens"]}
-        edges.append((row.subset, row.fingerprint))
+        parts = _plans_in(row.plan)
+        nodes[row.fingerprint] = {"kind": "plan", "name": None, "tokens": sum(p["total_tokens"] for p in parts)}
+        edges += [(p["subset"], row.fingerprint) for p in parts]
     runs = {row.fingerprint: row for row in _newest(connection, Run)}
     marks: dict[tuple[str, int], str] = {}
     for row in _newest(connection, Checkpoint, Checkpoint.__table__.c.at):

@@ -12,6 +12,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from ..shards.errors import RequestError, WorkError
+from ..shards.mixture import Mixture
 from ..shards.plan import Plan
 
 if TYPE_CHECKING:
@@ -71,7 +72,10 @@ class Client:
 
     def post(self, path: str, **body: Any) -> Any:
         """Return the answer to a POST; parameters that are None are left out."""
-        data = orjson.dumps({k: v for k, v in body.items() if v is not None})
+        try:
+            data = orjson.dumps({k: v for k, v in body.items() if v is not None})
+        except TypeError as error:  # a mixture's shares may have any length
+            raise RefusedError(f"{path} takes JSON with integers of 64 bits: {error}", 422, {}) from None
         return self._call("POST", path, content=data, headers={"content-type": "application/json"})
 
     # -- catalogue and plans ----------------------------------------------------------------------------------------
@@ -84,6 +88,15 @@ class Client:
         """Make a plan (total_tokens or epochs, seed, policy, name) for a subset that the service knows."""
         shown = self.post("/plans", subset=subset, **numbers)
         return Plan.from_dict({k: v for k, v in shown.items() if k not in ("tokens", "passes", "partial_samples")})
+
+    def mixture(self, sources: dict[str, Any], **numbers: Any) -> Mixture:
+        """Make a mixture of subsets that the service knows.
+
+        sources: by name, {subset, policy, seed} each with epochs, tokens or weight; numbers: stages, window of the
+        mixture, and total_tokens or epochs, seed, name of the plan.
+        """
+        mixed = {key: numbers.pop(key) for key in ("stages", "window") if key in numbers}
+        return Mixture.from_dict(self.post("/plans", mixture={"sources": sources, **mixed}, **numbers))
 
     def order(self, plan: str, start: int, count: int) -> NDArray[np.uint64]:
         """Return the samples at positions [start, start + count) of a plan, uint64 of shape (count,)."""

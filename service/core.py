@@ -15,14 +15,16 @@ from ..shards import carve, storage
 from ..shards.artifact import open_artifact
 from ..shards.errors import EpochalError, RequestError
 from ..shards.manifest import Manifest
-from ..shards.plan import Plan
+from ..shards.mixture import Ingredient, Mixture, check_together, order_from_dict, plans_of
+from ..shards.mixture_settings import MixtureSettings, MixtureSource, mix
+from ..shards.plan import Plan, tokens_for_epochs
 from ..shards.receipt import Receipt
 from . import catalogue, ledger, limits, runs
 from .database import Database, open_database
 from .documents import Document, DocumentIndex, read_spans
 from .errors import ConflictError, NotFoundError
-from .ledger import Segment
-from .models import Artifact, PlanRow
+from .ledger import Segment, plans_at, segments_of
+from .models import Artifact, PlanRow, PlanSubset
 from .runs import Ancestor, Claim
 
 T = TypeVar("T")
@@ -39,6 +41,8 @@ MOST_CURVE = 1 << 22
 MOST_CURVE_COPIES = 1000
 RESCAN_SECONDS = 2.0
 STATE_FOLDER = ".service"
+UNKNOWN = ""
+"""The pool of a subset that the catalogue does not have."""
 
 
 _POOLS = sa.select(Artifact.fingerprint).where(Artifact.kind == "pool")
@@ -59,7 +63,7 @@ class Service:
         self._scanning = threading.Lock()
         self._scanned = 0.0
         self._carving = threading.Semaphore(2)
-        self._plans: dict[str, Plan] = {}
+        self._plans: dict[str, Plan | Mixture] = {}
         self._pools: dict[str, str] = {}
         self._indexes: dict[str, DocumentIndex] = {}
         self._indexing = threading.Lock()
@@ -108,15 +112,15 @@ class Service:
             data = connection.execute(sa.select(Artifact.manifest).where(Artifact.fingerprint == fingerprint)).scalar()
         return Manifest.model_validate_json(json.dumps(data))
 
-    def plan(self, text: str) -> Plan:
-        """Return the plan called `text` (name or fingerprint). Raises NotFoundError."""
+    def plan(self, text: str) -> Plan | Mixture:
+        """Return the plan or mixture called `text` (name or fingerprint). Raises NotFoundError."""
         if text not in self._plans:
             with self.db.reader() as connection:
                 fingerprint = catalogue.resolve(connection, "plan", text)
                 data = runs.plan_of(connection, fingerprint)
             if fingerprint != text:
                 return self.plan(fingerprint)
-            self._plans[fingerprint] = Plan.from_dict(data)
+            self._plans[fingerprint] = order_from_dict(data)
         return self._plans[text]
 
     def carve(self, pool: str, tokens: int, replicate: int, name: str | None) -> tuple[str, bool]:
@@ -150,22 +154,54 @@ class Service:
         self.write(catalogue.update, [found], None)
         return found.manifest.fingerprint, new
 
-    def enter_plan(self, plan: Plan, name: str | None) -> bool:
+    def mixture(self, settings: MixtureSettings, seed: int, budget: Callable[[int], int] | None) -> Mixture:
+        """Return the mixture of settings whose paths are names or fingerprints of artifacts; see `open_mixture`.
+
+        Raises NotFoundError, RequestError also when it is out of bounds.
+        """
+        manifests = [self.manifest("artifact", source.path) for source in settings.sources.values()]
+        if settings.has_length:
+            staged = sum(stage.tokens or 0 for stage in settings.stages)
+            most = [_tokens_of(s, staged, m) for s, m in zip(settings.sources.values(), manifests, strict=True)]
+        else:
+            most = [budget(sum(m.tokens for m in manifests)) if budget else 0] * len(manifests)
+        for source, manifest, tokens in zip(settings.sources.values(), manifests, most, strict=True):
+            bounded(source.policy, tokens, manifest.tokens)
+        return mix(settings, manifests, seed, budget, "total_tokens and epochs")
+
+    def enter_plan(self, plan: Plan | Mixture, name: str | None) -> bool:
         """Enter a plan; return whether it is new. Raises RequestError when it is out of bounds, ConflictError."""
         self.check_plan(plan)
         return self.write(catalogue.enter_plan, plan, name)
 
-    def check_plan(self, plan: Plan) -> None:
-        """Raise RequestError for a plan too large to answer for, ConflictError when its subset has other numbers."""
+    def check_plan(self, order: Plan | Mixture) -> None:
+        """Raise RequestError for a plan too large to answer for, or for subsets that do not go together in a mixture,
+        ConflictError when a subset has other numbers."""
+        bounded("", order.total_tokens, order.unique_tokens)
+        if isinstance(order, Mixture) and any(n >= 2**63 for stage in order.stages for n in stage.shares):
+            raise RequestError("the mixture's shares have more than 63 bits: round the weights")
+        plans = plans_of(order)
+        known = [
+            Ingredient(name, manifest)
+            for name, manifest in ((name, self._check_subset(plan)) for name, plan in plans.items())
+            if manifest is not None
+        ]
+        if len(known) > 1:
+            check_together(known)
+
+    def _check_subset(self, plan: Plan) -> Manifest | None:
+        """Return the manifest of a plan's subset where it is known. Raises like `check_plan`."""
         bounded(plan.policy, plan.total_tokens, plan.unique_tokens)
         with self.db.reader() as connection:
             table = Artifact.__table__
             row = connection.execute(sa.select(table).where(table.c.fingerprint == plan.subset)).one_or_none()
-        if row is not None:
-            m = Manifest.model_validate_json(json.dumps(row.manifest))
-            other = plan.difference(Plan.for_artifact(m, plan.total_tokens, plan.seed, plan.policy))
-            if other:
-                raise ConflictError(f"the plan contradicts its subset '{m.name}': {other}")
+        if row is None:
+            return None
+        m = Manifest.model_validate_json(json.dumps(row.manifest))
+        other = plan.difference(Plan.for_artifact(m, plan.total_tokens, plan.seed, plan.policy))
+        if other:
+            raise ConflictError(f"the plan contradicts its subset '{m.name}': {other}")
+        return m
 
     # -- runs -------------------------------------------------------------------------------------------------------
 
@@ -189,10 +225,12 @@ class Service:
         """Hold receipts that were handed in against their plans: 0.1 s for a million positions each."""
         for fingerprint, data in self.read(runs.unchecked):
             try:
-                receipt = Receipt.from_dict(data)
-                problem = receipt.check() or ""
-                if receipt.plan.fingerprint != self.read(runs.get, fingerprint).plan:
-                    problem = f"it is of another plan, {receipt.plan.fingerprint}"
+                plan = self.plan(self.read(runs.get, fingerprint).plan)
+                named = data.get("plan")
+                if not isinstance(named, dict) or named.get("fingerprint") != plan.fingerprint:
+                    problem = "it is of another plan than the run's"
+                else:  # the plan as the service knows it: one that is out of bounds is not worked with
+                    problem = Receipt.from_dict(data | {"plan": plan.to_dict()}).check() or ""
             except EpochalError as error:
                 problem = str(error)
             self.write(runs.checked, fingerprint, data, problem)
@@ -248,7 +286,8 @@ class Service:
         elif position is not None:
             raise RequestError("position needs a run")
         if wanted is not None:
-            pools = [p for p in dict.fromkeys(self.pool_of(self.plan(a.plan).subset) for a in histories[wanted]) if p]
+            plans = [plan for a in histories[wanted] for plan in plans_of(self.plan(a.plan)).values()]
+            pools = [p for p in dict.fromkeys(self.pool_of(plan.subset) for plan in plans) if p]
         found, unread = self._find(pools, key, id_)
         if not found:
             hint = f" ({len(unread)} pools could not be looked at: register them)" if unread else ""
@@ -289,12 +328,13 @@ class Service:
     ) -> dict[str, Any]:
         """Return what every run has seen of the document that lies at `places`; in full, also sample by sample."""
         document = next(iter(places.values()))
-        parts, unknown = self._parts(places, histories, unread)
+        found, unknown = self._parts(places, histories, unread)
+        parts = {a: [part for _, row in rows for part in row] for a, rows in found.items()}
         shown = []
         for history in histories.values():
             row = _run_shown(document.tokens, history, parts, unknown)
             if in_full:
-                row["segments"] = _segments_shown(history, parts)
+                row["segments"] = _segments_shown(history, found)
             if in_full or row["exposures"]["most"] or row["unknown"]:
                 shown.append(row)
         return {
@@ -309,19 +349,26 @@ class Service:
 
     def _parts(
         self, places: dict[str, Document], histories: dict[str, list[Ancestor]], unread: set[str]
-    ) -> tuple[dict[Ancestor, list[ledger.Part]], set[str]]:
-        """Return the parts of a document in every stretch of every history, and the plans whose pool is unknown."""
-        segments: dict[Ancestor, Segment] = {}
+    ) -> tuple[dict[Ancestor, list[tuple[Segment, list[ledger.Part]]]], set[str]]:
+        """Return the parts of a document in every stretch of every history, by segment, and the plans that train on a
+        pool that is unknown."""
+        asked: list[tuple[Ancestor, Segment]] = []
         unknown: set[str] = set()
         for ancestor in {a: None for history in histories.values() for a in history}:
-            plan = self.plan(ancestor.plan)
-            pool = self.pool_of(plan.subset)
-            if pool is None or pool in unread:
-                unknown.add(ancestor.plan)
-            elif pool in places:
-                segments[ancestor] = Segment(ancestor.run, plan, ancestor.stop, ancestor.batch_samples, pool)
-        spans = [(places[s.pool].start, places[s.pool].tokens) for s in segments.values()]
-        return dict(zip(segments, ledger.parts(list(segments.values()), spans), strict=True)), unknown
+            for segment in self._segments(ancestor):
+                if segment.pool == UNKNOWN or segment.pool in unread:
+                    unknown.add(ancestor.plan)
+                elif segment.pool in places:
+                    asked.append((ancestor, segment))
+        spans = [(places[s.pool].start, places[s.pool].tokens) for _, s in asked]
+        found: dict[Ancestor, list[tuple[Segment, list[ledger.Part]]]] = {}
+        for (ancestor, segment), row in zip(asked, ledger.parts([s for _, s in asked], spans), strict=True):
+            found.setdefault(ancestor, []).append((segment, row))
+        return found, unknown
+
+    def _segments(self, a: Ancestor) -> list[Segment]:
+        """Return the segments of a stretch of a history; their pool is UNKNOWN where the catalogue lacks a subset."""
+        return segments_of(a.run, self.plan(a.plan), a.stop, a.batch_samples, lambda s: self.pool_of(s) or UNKNOWN)
 
     def histogram(self, run: str, position: int | None = None) -> dict[str, Any]:
         """Return how many documents a run saw how often, over its ancestry. Raises NotFoundError, RequestError."""
@@ -329,38 +376,43 @@ class Service:
             fingerprint = catalogue.resolve(connection, "run", run)
             history = runs.ancestries(connection)[fingerprint]
         history = self._until(history, position)
-        segments = [self._segment(a) for a in history]
+        segments = [segment for a in history for segment in self._countable(a)]
         counted = ledger.histogram(segments, self.read_documents)
         return {
             "run": history[0].name,
             "fingerprint": fingerprint,
-            "position": segments[0].stop,
+            "position": history[0].stop,
             "ancestry": [{"run": a.name, "plan": a.plan, "position": a.stop} for a in history],
         } | {name: {str(k): v for k, v in rows.items()} for name, rows in counted.items()}
 
-    def _segment(self, ancestor: Ancestor) -> Segment:
-        plan = self.plan(ancestor.plan)
-        pool = self.pool_of(plan.subset)
-        if pool is None:
-            raise NotFoundError(f"subset {plan.subset} of run '{ancestor.name}' is not in the catalogue: register it")
-        if plan.policy == "global" and plan.samples * plan.copies > MOST_COUNTED:
-            raise RequestError(
-                f"run '{ancestor.name}' shuffles {plan.samples * plan.copies:,} samples together: too many"
-            )
-        return Segment(ancestor.run, plan, ancestor.stop, ancestor.batch_samples, pool)
+    def _countable(self, ancestor: Ancestor) -> list[Segment]:
+        """Return the segments of a stretch whose documents are to be counted. Raises NotFoundError, RequestError."""
+        segments = self._segments(ancestor)
+        for plan, pool in ((s.plan, s.pool) for s in segments):
+            if pool == UNKNOWN:
+                raise NotFoundError(
+                    f"subset {plan.subset} of run '{ancestor.name}' is not in the catalogue: register it"
+                )
+        slots = slots_counted(self.plan(ancestor.plan))
+        if slots > MOST_COUNTED:
+            raise RequestError(f"run '{ancestor.name}' shuffles {slots:,} samples together: too many")
+        return segments
 
     def plans(self, subset: str | None, limit: int) -> list[dict[str, Any]]:
         """Return plans, newest first, of one subset (name or fingerprint) or of all."""
         with self.db.reader() as connection:
-            t = PlanRow.__table__
+            t, of = PlanRow.__table__, PlanSubset.__table__
             rows = sa.select(t).order_by(t.c.added.desc()).limit(limit)
             if subset is not None:
-                rows = rows.where(t.c.subset == catalogue.resolve(connection, "artifact", subset))
+                wanted = catalogue.resolve(connection, "artifact", subset)
+                rows = rows.where(t.c.fingerprint.in_(sa.select(of.c.plan).where(of.c.subset == wanted)))
             return [
                 {
                     "fingerprint": row.fingerprint,
                     "names": catalogue.names_of(connection, row.fingerprint),
-                    "subset_names": catalogue.names_of(connection, row.subset),
+                    "subset_names": [
+                        next(iter(catalogue.names_of(connection, one)), one) for one in catalogue.subsets_of(row.plan)
+                    ],
                     "plan": row.plan,
                     "added": row.added,
                 }
@@ -399,12 +451,22 @@ def _run_shown(
     }
 
 
-def _segments_shown(history: Sequence[Ancestor], parts: dict[Ancestor, list[ledger.Part]]) -> list[dict[str, Any]]:
-    """Return the parts of a document in each stretch of a history."""
-    found = [(a, parts.get(a, [])) for a in history]
+def _segments_shown(
+    history: Sequence[Ancestor], found: dict[Ancestor, list[tuple[Segment, list[ledger.Part]]]]
+) -> list[dict[str, Any]]:
+    """Return the parts of a document in each stretch of a history. source: of a mixture, whose subset samples are of;
+    stop: position of the run; source_stop: how many of them were the source's."""
     return [
-        {"run": a.name, "plan": a.plan, "stop": a.stop, "parts": [part._asdict() for part in row]}
-        for a, row in found
+        {
+            "run": a.name,
+            "plan": a.plan,
+            "stop": a.stop,
+            "source": segment.mixture.sources[segment.source].name if segment.mixture else None,
+            "source_stop": segment.stop,
+            "parts": [part._asdict() for part in row],
+        }
+        for a in history
+        for segment, row in found.get(a, [])
         if row
     ]
 
@@ -425,29 +487,61 @@ def bounded(policy: str, total_tokens: int, unique_tokens: int) -> None:
         raise RequestError(f"at most {MOST_COPIES:,} passes can be shuffled together: use the policy reshuffle")
 
 
-def exposure_curve(plan: Plan, points: int = 65) -> dict[str, Any]:
+def _tokens_of(source: MixtureSource, staged: int, manifest: Manifest) -> int:
+    """Return how many tokens of a source a mixture with a length of its own reads at most."""
+    if source.tokens is not None:
+        return source.tokens
+    return staged if source.epochs is None else tokens_for_epochs(source.epochs, manifest.tokens)
+
+
+def slots_counted(order: Plan | Mixture) -> int:
+    """Return how many slots of the policy `global` are looked at to count the exposures of all samples."""
+    return sum(p.samples * p.copies for p in plans_of(order).values() if p.policy == "global")
+
+
+def unique_tokens_seen(order: Plan | Mixture, position: int) -> int:
+    """Return how many different tokens positions [0, position) hold; for `global` the expectation of that."""
+    return sum(_unique(plan, count) for plan, count in plans_at(order, position))
+
+
+def _unique(plan: Plan, position: int) -> int:
+    if plan.policy == "global":
+        return round(plan.unique_tokens * (1 - (1 - position / (plan.samples * plan.copies)) ** plan.copies))
+    return plan.unique_tokens if position >= plan.samples else plan.tokens_before(position)
+
+
+def exposure_curve(order: Plan | Mixture, points: int = 65) -> dict[str, Any]:
     """Return, at evenly spaced positions, the share of samples not seen yet and the least and most exposures.
 
     For `global` with more than 2**22 slots or 1000 passes the share is its expectation, taken as (1 - p / nc)**c, and
     `kind` says so; least and most are then null.
     """
-    n, end = plan.samples, plan.positions
-    at = sorted({round(end * i / (points - 1)) for i in range(points)})
+    at = sorted({round(order.positions * i / (points - 1)) for i in range(points)})
+    counts = [[count for _, count in plans_at(order, p)] for p in at]
+    curves = [_curve(plan, stops) for plan, *stops in zip(plans_of(order).values(), *counts, strict=True)]
+    rows = []
+    for position, *found in zip(at, *(curve for _, curve in curves), strict=True):
+        unseen, least, most = zip(*found, strict=True)
+        known = None not in least
+        rows.append(
+            {
+                "position": position,
+                "unseen": sum(unseen) / order.samples,
+                "least": min(least) if known else None,
+                "most": max(most) if known else None,
+            }
+        )
+    exact = all(kind == "exact" for kind, _ in curves)
+    return {"kind": "exact" if exact else "expected", "samples": order.samples, "points": rows}
+
+
+def _curve(plan: Plan, stops: Sequence[int]) -> tuple[str, list[tuple[float, int | None, int | None]]]:
+    """Return whether it is exact or expected, and (samples not seen, least, most exposures) at positions of a plan."""
+    n, slots = plan.samples, plan.samples * plan.copies
     if plan.policy != "global":
-        rows = [(p, 0.0 if p >= n else 1 - p / n, p // n, -(-p // n)) for p in at]
-        return _curve("exact", plan, rows)
-    slots = n * plan.copies
+        return "exact", [(max(0, n - p), p // n, -(-p // n)) for p in stops]
     if slots > MOST_CURVE or plan.copies > MOST_CURVE_COPIES:
-        rows_ = [(p, (1 - p / slots) ** plan.copies, None, None) for p in at]
-        return _curve("expected", plan, rows_)
-    where = np.stack([plan.position_of(np.arange(n), copy) for copy in range(plan.copies)])
-    exact = []
-    for p in at:
-        seen = (where < p).sum(axis=0)
-        exact.append((p, float((seen == 0).mean()), int(seen.min()), int(seen.max())))
-    return _curve("exact", plan, exact)
-
-
-def _curve(kind: str, plan: Plan, rows: Sequence[tuple[int, float, int | None, int | None]]) -> dict[str, Any]:
-    names = ("position", "unseen", "least", "most")
-    return {"kind": kind, "samples": plan.samples, "points": [dict(zip(names, row, strict=True)) for row in rows]}
+        return "expected", [(n * (1 - p / slots) ** plan.copies, None, None) for p in stops]
+    where = plan.positions_of_copies(np.arange(n, dtype=np.uint64), range(plan.copies))
+    counted = [(where < p).sum(axis=0) for p in stops]
+    return "exact", [(int((seen == 0).sum()), int(seen.min()), int(seen.max())) for seen in counted]

@@ -1,19 +1,22 @@
 """The ledger: how often a run has been fed a document, by arithmetic on plans and positions.
 
 A model's history is a list of segments: the run itself up to its position, its parent up to the position where it was
-taken over, and so on. In every segment a document's tokens lie in a few samples of the subset; how often a sample came
-in positions [0, stop) follows from the inverse of the order. docs/service.md has an example worked by hand.
+taken over, and so on; a run on a mixture is a segment for each of its sources, whose own plan stands where the mixture
+has read so many of its samples. In every segment a document's tokens lie in a few samples of the subset; how often a
+sample came in positions [0, stop) follows from the inverse of the order. docs/service.md has an example worked by hand.
 """
 
 import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from ..shards.mixture import Mixture, plans_of
 from ..shards.plan import Plan
 from .errors import NotFoundError
 from .places import places
@@ -30,7 +33,8 @@ _SCAN = 1 << 20
 class Segment:
     """Positions [0, stop) of a plan, trained by `run` in batches of `batch_samples`.
 
-    pool: fingerprint of the pool whose stream the plan's samples are cut from.
+    pool: fingerprint of the pool whose stream the plan's samples are cut from. mixture: the one whose source number
+    `source` the plan is, if any; `stop` is then how many of the source's own positions came.
     """
 
     run: str
@@ -38,6 +42,8 @@ class Segment:
     stop: int
     batch_samples: int
     pool: str
+    mixture: Mixture | None = None
+    source: int = 0
 
     @property
     def window(self) -> tuple[int, int]:
@@ -46,8 +52,38 @@ class Segment:
         return start, start + self.plan.unique_tokens
 
 
+def segments_of(
+    run: str, order: Plan | Mixture, stop: int, batch_samples: int, pool_of: Callable[[str], str]
+) -> list[Segment]:
+    """Return what positions [0, stop) of a run's order are: one segment, or one for each source of a mixture.
+
+    pool_of: from a subset's fingerprint to its pool's.
+    """
+    if isinstance(order, Plan):
+        return [Segment(run, order, stop, batch_samples, pool_of(order.subset))]
+    return [
+        Segment(run, source.plan, count, batch_samples, pool_of(source.plan.subset), order, number)
+        for number, (source, count) in enumerate(zip(order.sources, _counts(order, stop), strict=True))
+    ]
+
+
+def plans_at(order: Plan | Mixture, position: int) -> list[tuple[Plan, int]]:
+    """Return the plans of an order, each with how many of its own positions come before `position`."""
+    counts = _counts(order, position) if isinstance(order, Mixture) else (position,)
+    return list(zip(plans_of(order).values(), counts, strict=True))
+
+
+@lru_cache(maxsize=1 << 14)
+def _counts(mixture: Mixture, position: int) -> tuple[int, ...]:
+    """Return `Mixture.counts`, which costs a window's work: most runs that are asked about are over."""
+    return tuple(mixture.counts(position))
+
+
 class Part(NamedTuple):
-    """Tokens [start, stop) of a document, all in one sample: its exposures, first and last position (None: none)."""
+    """Tokens [start, stop) of a document, all in one sample: its exposures, first and last position (None: none).
+
+    sample: its number in the segment's subset. The positions are the run's, also in a mixture.
+    """
 
     sample: int
     start: int
@@ -60,13 +96,14 @@ class Part(NamedTuple):
 def parts(segments: Sequence[Segment], spans: Sequence[tuple[int, int]]) -> list[list[Part]]:
     """Return, for each segment, the parts of the document that lies at spans[i] = (start, tokens) of its pool.
 
-    Tokens outside of a segment's window are in no part. Costs O(parts) (`global`: O(parts x copies)) in all.
+    Tokens outside of a segment's window are in no part. Costs O(parts) (`global`: O(parts x copies)) in all, and for
+    a source of a mixture a window's work for each first and last position.
     """
     cuts = [_cut(segment, *span) for segment, span in zip(segments, spans, strict=True)]
     counted = _count(segments, [[sample for sample, _, _ in cut] for cut in cuts])
     return [
-        [Part(*place, *count) for place, count in zip(cut, found, strict=True)]
-        for cut, found in zip(cuts, counted, strict=True)
+        [Part(*place, *count) for place, count in zip(cut, _in_the_run(segment, found), strict=True)]
+        for segment, cut, found in zip(segments, cuts, counted, strict=True)
     ]
 
 
@@ -96,6 +133,16 @@ def _count(segments: Sequence[Segment], samples: Sequence[list[int]]) -> list[li
     ]
 
 
+def _in_the_run(segment: Segment, counts: list[Count]) -> list[Count]:
+    """Return counts with positions of the run in the place of a mixture's source's own."""
+    own = sorted({place for _, first, last in counts for place in (first, last) if place is not None})
+    if segment.mixture is None or not own:
+        return counts
+    places = segment.mixture.position_of_own(segment.source, np.array(own, np.int64)).tolist()
+    at: dict[int | None, int] = dict(zip(own, places, strict=True))
+    return [(n, at.get(first), at.get(last)) for n, first, last in counts]
+
+
 def _passes(segment: Segment) -> list[int]:
     """Return the numbers of the orders whose places a segment's counts need: first, last but one, last pass."""
     policy, last = segment.plan.policy, segment.stop // segment.plan.samples
@@ -119,12 +166,17 @@ def _count_passes(segment: Segment, ids: list[int], found: Iterator[int]) -> lis
 
 
 def _count_global(segment: Segment, ids: list[int]) -> list[Count]:
-    counts: list[Count] = []
-    for i in ids:
-        at = segment.plan.positions_of(i)
-        at = at[: int(np.searchsorted(at, segment.stop))]
-        counts.append((len(at), int(at[0]), int(at[-1])) if len(at) else (0, None, None))
-    return counts
+    """Look at all copies of each sample, many at once: which of them come before the stop has no shorter answer."""
+    wanted, end = np.array(ids, np.uint64), np.uint64(segment.stop)
+    total, first, last = np.zeros(len(ids), np.int64), np.full(len(ids), end), np.zeros(len(ids), np.uint64)
+    for block in segment.plan.blocks_of_copies(len(ids)):
+        at = segment.plan.positions_of_copies(wanted, block)
+        seen = at < end
+        total += seen.sum(axis=0)
+        first = np.minimum(first, at.min(axis=0))
+        last = np.maximum(last, np.where(seen, at, np.uint64(0)).max(axis=0))
+    found = zip(total.tolist(), first.tolist(), last.tolist(), strict=True)
+    return [(n, a, b) if n else (0, None, None) for n, a, b in found]
 
 
 def intervals(tokens: int, found: Sequence[Sequence[Part]]) -> list[tuple[int, int, int]]:
@@ -259,21 +311,27 @@ def most_exposed(segments: Sequence[Segment], cap: int, read: Read) -> int:
     Up to `cap` a bound that costs nothing may be returned, and also where the documents of one of several pools cannot
     be read. Looking stops at the first sample that reaches the bound, nearly always among the first million.
     """
-    segments = [s for s in segments if s.stop]
-    bound = sum(most_at(s.plan, s.stop) for s in segments)
+    by_pool: dict[str, list[Segment]] = {}
+    for segment in segments:
+        if segment.stop:
+            by_pool.setdefault(segment.pool, []).append(segment)
+    bound = sum(map(_bound, by_pool.values()))
     if bound <= cap:
         return bound
-    pools = sorted({s.pool for s in segments})
-    best = 0
-    for pool in pools:
-        of_pool = [s for s in segments if s.pool == pool]
-        best = max(best, _most_in_pool(of_pool, sum(most_at(s.plan, s.stop) for s in of_pool)))
-    if len(pools) == 1:
-        return best
+    if len(by_pool) == 1:
+        ((_, of_pool),) = by_pool.items()
+        return _most_in_pool(of_pool, bound)
+    segments = [s for of_pool in by_pool.values() for s in of_pool]
     try:
         return max(histogram(segments, read)["any"], default=0)
     except NotFoundError:
         return bound
+
+
+def _bound(segments: Sequence[Segment]) -> int:
+    """Return exposures that no sample of a pool exceeds: the most that windows come to where they overlap."""
+    spans = [(s.plan.start_sample, s.plan.start_sample + s.plan.samples, most_at(s.plan, s.stop)) for s in segments]
+    return max(sum(most for low, high, most in spans if low <= start < high) for start, _, _ in spans)
 
 
 def _most_in_pool(segments: Sequence[Segment], bound: int) -> int:

@@ -6,10 +6,11 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy import Connection
 
+from ..shards.mixture import Mixture, plans_of
 from ..shards.plan import Plan
 from .database import now
 from .errors import ConflictError, NotFoundError
-from .ledger import Read, Segment, most_exposed
+from .ledger import Read, Segment, most_exposed, segments_of
 from .models import Limit
 
 KINDS = ("exposures", "subset_exposures", "tokens")
@@ -41,26 +42,32 @@ def listed(connection: Connection) -> list[dict[str, Any]]:
 
 def check(
     limits: Sequence[dict[str, Any]],
-    plan: Plan,
-    history: Sequence[tuple[Plan, int]],
+    plan: Plan | Mixture,
+    history: Sequence[tuple[Plan | Mixture, int]],
     pool_of: Callable[[str], str],
     read: Read,
 ) -> None:
     """Raise ConflictError when `plan`, trained to its end on top of `history`, would break a limit, with the excess.
 
-    history: plans and the positions they stop at. pool_of: the pool of a plan's subset (any other name where it is not
-    known). See `most_exposed` for the cost.
+    history: plans or mixtures and the positions they stop at. pool_of: the pool of a plan's subset (any other name
+    where it is not known). A mixture trains on several subsets, each of which a limit may be of. See `most_exposed`
+    for the cost.
     """
-    whole = [(plan, plan.positions), *history]
+    whole = [s for order, stop in [(plan, plan.positions), *history] for s in segments_of("", order, stop, 1, pool_of)]
+    own = [p.subset for p in plans_of(plan).values()]
     for limit in limits:
-        if limit["subset"] not in (None, plan.subset):
+        if limit["subset"] not in (None, *own):
             continue
         if limit["kind"] == "tokens":
-            _refuse(limit, sum(p.tokens_before(stop) for p, stop in whole), "tokens in all")
+            _refuse(limit, sum(s.plan.tokens_before(s.stop) for s in whole), "tokens in all")
             continue
-        counted = whole if limit["kind"] == "exposures" else [(p, stop) for p, stop in whole if p.subset == plan.subset]
-        segments = [Segment("", p, stop, 1, pool_of(p.subset)) for p, stop in counted]
-        _refuse(limit, most_exposed(segments, limit["cap"], read), "exposures of a document")
+        for counted in [whole] if limit["kind"] == "exposures" else _by_subset(whole, limit["subset"], own):
+            _refuse(limit, most_exposed(counted, limit["cap"], read), "exposures of a document")
+
+
+def _by_subset(segments: Sequence[Segment], subset: str | None, own: Sequence[str]) -> list[list[Segment]]:
+    """Return the segments on the subset of a limit, or on each of a run's own."""
+    return [[s for s in segments if s.plan.subset == one] for one in ([subset] if subset else own)]
 
 
 def _refuse(limit: dict[str, Any], would_be: int, what: str) -> None:

@@ -59,13 +59,20 @@ class NameEntry(Base):
 
 
 class PlanRow(Base):
-    """A plan: its numbers as `Plan.to_dict` gives them, some of them again to search by."""
+    """A plan or mixture: its numbers as `to_dict` gives them."""
 
     __tablename__ = "plans"
     fingerprint: Mapped[str] = mapped_column(Fingerprint, primary_key=True)
-    subset: Mapped[str] = mapped_column(Fingerprint, index=True)
     plan: Mapped[dict[str, Any]] = mapped_column(JSON)
     added: Mapped[float] = mapped_column(Float)
+
+
+class PlanSubset(Base):
+    """A subset (or pool) that a plan trains on: one, or the sources of a mixture."""
+
+    __tablename__ = "plan_subsets"
+    plan: Mapped[str] = mapped_column(ForeignKey("plans.fingerprint"), primary_key=True)
+    subset: Mapped[str] = mapped_column(Fingerprint, primary_key=True, index=True)
 
 
 class Run(Base):

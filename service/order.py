@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pyarrow as pa
 
-from ..shards.plan import Plan
+from ..shards.order import Order
 
 ARROW = "application/vnd.apache.arrow.stream"
 END = b"\xff\xff\xff\xff\x00\x00\x00\x00"
@@ -24,7 +24,7 @@ _workers = ThreadPoolExecutor(max_workers=max(2, (os.cpu_count() or 2)), thread_
 """Shared by all streams, so that many of them do not take more threads than there are cores."""
 
 
-def arrow_chunks(plan: Plan, start: int, count: int) -> AsyncIterator[bytes | memoryview]:
+def arrow_chunks(plan: Order, start: int, count: int) -> AsyncIterator[bytes | memoryview]:
     """Yield an Arrow IPC stream with one column, `id` (uint64): the samples at positions [start, start + count).
 
     The schema's metadata has `plan` and `start`, as text.
@@ -39,7 +39,7 @@ def arrow_chunks(plan: Plan, start: int, count: int) -> AsyncIterator[bytes | me
     return _stream(schema.serialize().to_pybytes(), chunk, END, start, count)
 
 
-def json_chunks(plan: Plan, start: int, count: int) -> AsyncIterator[bytes | memoryview]:
+def json_chunks(plan: Order, start: int, count: int) -> AsyncIterator[bytes | memoryview]:
     """Yield a JSON object: plan, start, count, ids."""
 
     def chunk(begin: int, stop: int) -> bytes:

@@ -26,6 +26,8 @@ JOURNAL, SENT, LOCK = "service.jsonl", "service.sent", "service.lock"
 MOST_TOGETHER = 1000
 LONGEST_PAUSE = 30.0
 LEASE_SECONDS = 120.0
+ANSWER_SECONDS = 10.0
+"""How long a run waits for an answer before it takes the service to be away."""
 
 
 @dataclass
@@ -165,7 +167,7 @@ class Reporter:
         token: str | None = None,
         lease_seconds: float = LEASE_SECONDS,
     ) -> None:
-        self._client = Client(url, token, timeout=10.0)
+        self._client = Client(url, token, timeout=ANSWER_SECONDS)
         self._journal = Journal(folder, warn)
         self._warn = warn
         self._lease_seconds = lease_seconds

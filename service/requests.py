@@ -8,7 +8,10 @@ from fastapi import Path, Query
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
 
 from ..shards.manifest import canonical_json
+from ..shards.mixture import MAX_WINDOW
+from ..shards.mixture_settings import MixtureSettings
 from ..shards.plan import POLICIES
+from ..shards.settings import validate
 
 INT = 2**63 - 1
 NAME = r"^[A-Za-z0-9][A-Za-z0-9._+-]{0,127}$"
@@ -19,6 +22,9 @@ Text = Annotated[str, StringConstraints(min_length=1, max_length=1000, pattern=r
 Natural = Annotated[int, Field(ge=0, le=INT)]
 Positive = Annotated[int, Field(ge=1, le=INT)]
 Token = Annotated[int, Field(ge=1, le=INT)]
+Tokens = Positive | Annotated[str, StringConstraints(max_length=40)]
+Epochs = Annotated[Decimal, Field(gt=0, le=10**9, max_digits=18)]
+Weight = Annotated[float, Field(gt=0, le=10**6, allow_inf_nan=False)]
 PolicyName = Literal["reshuffle", "fixed", "global", "sequential"]
 assert set(POLICIES) == {"reshuffle", "fixed", "global", "sequential"}
 
@@ -60,14 +66,51 @@ class CarveRequest(Body):
     name: Label | None = None
 
 
-class PlanRequest(Body):
-    """A plan to make: either total_tokens or epochs. subset: name or fingerprint of a subset or pool."""
+class SourceRequest(Body):
+    """A source of a mixture. subset: name or fingerprint of a subset or pool. How much of it is read: epochs, tokens,
+    weight, or nothing where stages say it. seed: the plan's when not given."""
 
     subset: Text
-    total_tokens: Positive | Annotated[str, StringConstraints(max_length=40)] | None = None
-    epochs: Annotated[Decimal, Field(gt=0, le=10**9, max_digits=18)] | None = None
-    seed: Natural = 0
+    epochs: Epochs | None = None
+    tokens: Tokens | None = None
+    weight: Weight | None = None
+    seed: Natural | None = None
     policy: PolicyName = "reshuffle"
+
+
+class StageRequest(Body):
+    """A stage of a mixture: its tokens (the last may take the rest) and the weight of each source in it."""
+
+    tokens: Tokens | None = None
+    weights: Annotated[dict[Label, Weight], Field(min_length=1, max_length=100)]
+
+
+class MixtureRequest(Body):
+    """Several subsets in one stream, as `train_loader.dataset.mixture` of a run: see docs/repetition.md."""
+
+    sources: Annotated[dict[Label, SourceRequest], Field(min_length=1, max_length=100)]
+    stages: Annotated[list[StageRequest], Field(max_length=100)] = []
+    window: Annotated[int, Field(ge=1, le=MAX_WINDOW)] = 1000
+    seed: Natural | None = None
+
+    def settings(self) -> MixtureSettings:
+        """Return it as settings whose paths are names or fingerprints. Raises RequestError."""
+        data = self.model_dump(mode="json", exclude_none=True)
+        for source in data["sources"].values():
+            source["path"] = source.pop("subset")
+        return validate(MixtureSettings, data, "mixture")
+
+
+class PlanRequest(Body):
+    """A plan to make: of a subset (or pool), by name or fingerprint, with either total_tokens or epochs; or of a
+    mixture, with one of them where its sources have weights. seed: of the order, or of sources without one."""
+
+    subset: Text | None = None
+    mixture: MixtureRequest | None = None
+    total_tokens: Tokens | None = None
+    epochs: Epochs | None = None
+    seed: Natural = 0
+    policy: PolicyName | None = None
     name: Label | None = None
 
 
@@ -79,7 +122,8 @@ class ParentRequest(Body):
 
 
 class RunRequest(Body):
-    """A run that starts, or goes on. plan: as `Plan.to_dict` gives it, or the name or fingerprint of a known one.
+    """A run that starts, or goes on. plan: as `to_dict` of a Plan or Mixture gives it, or the name or fingerprint of a
+    known one.
 
     holder: who claims the name; the same holder may claim it again while its lease lasts. session: of the process:
     asking again with it changes nothing. lease_seconds: how long the lease lasts after each report.

@@ -14,11 +14,12 @@ from sqlalchemy import Connection
 
 from ..shards.errors import RequestError
 from ..shards.manifest import digest
+from ..shards.mixture import Mixture, plans_of
 from ..shards.plan import Plan
 from .catalogue import enter_plan, insert, insert_all, resolve
 from .database import now
 from .errors import ConflictError, NotFoundError
-from .models import Artifact, Checkpoint, Lease, PlanRow, Report, Run
+from .models import Artifact, Checkpoint, Lease, PlanRow, PlanSubset, Report, Run
 
 RUN_VERSION = 1
 """Goes into a run's fingerprint; raised when it is made from other things."""
@@ -33,7 +34,7 @@ class Claim:
     """
 
     name: str
-    plan: Plan
+    plan: Plan | Mixture
     batch_samples: int
     holder: str
     session: str
@@ -76,7 +77,7 @@ def identify(connection: Connection, claim: Claim) -> dict[str, Any]:
         positions = plan_of(connection, row.plan)["positions"]
         if not 0 <= position <= positions:
             raise RequestError(f"parent_position is {position}, but run '{row.name}' has positions 0 to {positions}")
-        _same_tokenizer(connection, claim.plan, plan_of(connection, row.plan))
+        _same_tokenizer(connection, claim.plan, row.plan)
     elif claim.parent_position is not None:
         raise RequestError("parent_position needs a parent")
     identity = {
@@ -92,11 +93,16 @@ def identify(connection: Connection, claim: Claim) -> dict[str, Any]:
     return row | {"fingerprint": digest(identity)}
 
 
-def _same_tokenizer(connection: Connection, plan: Plan, parents: dict[str, Any]) -> None:
-    """Raise RequestError when parent and child were tokenized differently: tokens could not be counted together."""
-    wanted = sa.select(Artifact.fingerprint, Artifact.tokenizer_fingerprint, Artifact.tokenizer)
-    rows = connection.execute(wanted.where(Artifact.fingerprint.in_([plan.subset, parents["subset"]]))).all()
-    if len({row.tokenizer_fingerprint for row in rows}) > 1:
+def _same_tokenizer(connection: Connection, plan: Plan | Mixture, parents: str) -> None:
+    """Raise RequestError when parent and child were tokenized differently: tokens could not be counted together.
+
+    parents: fingerprint of the parent's plan.
+    """
+    before = sa.select(PlanSubset.subset).where(PlanSubset.plan == parents)
+    own = [p.subset for p in plans_of(plan).values()]
+    known = Artifact.fingerprint.in_(own) | Artifact.fingerprint.in_(before)
+    wanted = sa.select(Artifact.tokenizer_fingerprint).where(known).distinct()
+    if len(connection.execute(wanted).all()) > 1:
         raise RequestError("a run cannot continue one on data of another tokenizer")
 
 

@@ -45,6 +45,10 @@ class Source:
     name: str
     plan: Plan
 
+    def __post_init__(self) -> None:
+        if not isinstance(self.name, str) or not self.name:
+            raise RequestError(f"a source of a mixture has a name, got {self.name!r}")
+
 
 @dataclass(frozen=True)
 class Stage:
@@ -52,6 +56,11 @@ class Stage:
 
     positions: int
     shares: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        wrong = [n for n in (self.positions, *self.shares) if isinstance(n, bool) or not isinstance(n, int)]
+        if wrong:
+            raise RequestError(f"positions and shares of a stage are integers, got {wrong[0]!r}")
 
 
 @dataclass(frozen=True)
@@ -83,6 +92,8 @@ class Mixture(Order):
             raise RequestError(f"window must be an integer from 1 to {MAX_WINDOW}, got {self.window!r}")
         for stage in self.stages:
             self._check_stage(stage)
+        if self.positions >= 2**63:
+            raise RequestError("a mixture has less than 2**63 positions")
         for s, source in enumerate(self.sources):
             if self._begins[-1][s] != source.plan.positions:
                 read, planned = self._begins[-1][s], source.plan.positions
@@ -123,6 +134,11 @@ class Mixture(Order):
     def unique_tokens(self) -> int:
         """Unique tokens, of all sources together."""
         return sum(source.plan.unique_tokens for source in self.sources)
+
+    @property
+    def copies(self) -> int:
+        """Passes that are begun over the source that is repeated most."""
+        return max(source.plan.copies for source in self.sources)
 
     @property
     def tokens(self) -> int:
@@ -270,15 +286,22 @@ class Mixture(Order):
         """
         sources, inner = self.locate(ids)
         out = np.full(len(sources), self.positions, np.uint64)
+        if pass_ < 0:
+            raise RequestError(f"there is no pass {pass_} in this order")
         for s in np.unique(sources).tolist():
+            if pass_ >= self.sources[s].plan.copies:
+                continue
             where = np.flatnonzero(sources == s)
             numbers = self.sources[s].plan.position_of(inner[where], pass_)
             reached = numbers < self.sources[s].plan.positions
-            out[where[reached]] = self._position_of_number(s, numbers[reached].astype(np.int64))
+            out[where[reached]] = self.position_of_own(s, numbers[reached].astype(np.int64))
         return out
 
-    def _position_of_number(self, s: int, numbers: Int) -> Ids:
-        """Return the position at which each of source `s`'s own positions comes."""
+    def position_of_own(self, s: int, numbers: Int) -> Ids:
+        """Return the position at which each of source `s`'s own positions comes, uint64 of shape (k,).
+
+        numbers: int64 (k,), 0 to positions of its plan (not checked). Costs a window's work for each one touched.
+        """
         out = np.empty(len(numbers), np.uint64)
         begins = np.array([begin[s] for begin in self._begins])
         stages = np.searchsorted(begins, numbers, side="right") - 1
@@ -559,6 +582,11 @@ def _span(m: Manifest) -> tuple[str, int, int]:
     """Return (fingerprint of the pool, first token, end) of what an artifact holds."""
     pool, start = (m.parent.fingerprint, m.parent.start_sample * m.seq_len) if m.parent else (m.fingerprint, 0)
     return pool, start, start + m.tokens
+
+
+def plans_of(order: Plan | Mixture) -> dict[str, Plan]:
+    """Return the plans that an order is made of by the names of their sources; a plan is its own, without a name."""
+    return {source.name: source.plan for source in order.sources} if isinstance(order, Mixture) else {"": order}
 
 
 def order_from_dict(data: dict[str, Any]) -> "Plan | Mixture":

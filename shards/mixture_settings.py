@@ -1,6 +1,6 @@
 """A mixture as people write it, in YAML, and what it becomes once its subsets are opened."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Annotated, Any
@@ -9,6 +9,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_valida
 
 from .artifact import Artifact, open_artifact
 from .errors import RequestError
+from .manifest import Manifest
 from .mixture import MAX_WINDOW, Ingredient, Mixture, by_tokens, by_weights
 from .plan import Policy, tokens_for_epochs
 from .settings import Count
@@ -104,20 +105,31 @@ def open_mixture(
     it is; `what` says how one does. Raises RequestError when that is said twice or not at all, or things do not fit.
     """
     artifacts = tuple(open_artifact(source.path) for source in settings.sources.values())
+    return OpenedMixture(artifacts, mix(settings, [a.manifest for a in artifacts], seed, budget, what))
+
+
+def mix(
+    settings: MixtureSettings,
+    manifests: Sequence[Manifest],
+    seed: int,
+    budget: Callable[[int], int] | None,
+    what: str = "total tokens",
+) -> Mixture:
+    """Return the mixture of artifacts with these manifests, one for each source in turn. The rest as `open_mixture`."""
     if settings.has_length and budget is not None:
         raise RequestError(f"the mixture's sources say how much is read: leave {what} out")
     if not settings.has_length and budget is None:
         raise RequestError(f"a mixture by weights has no end of its own: give {what}")
     parts = [
-        Ingredient(name, artifact.manifest, seed if source.seed is None else source.seed, source.policy)
-        for (name, source), artifact in zip(settings.sources.items(), artifacts, strict=True)
+        Ingredient(name, manifest, seed if source.seed is None else source.seed, source.policy)
+        for (name, source), manifest in zip(settings.sources.items(), manifests, strict=True)
     ]
     spread = seed if settings.seed is None else settings.seed
     if settings.has_length and not settings.stages:
         amounts = [_tokens(source, part) for source, part in zip(settings.sources.values(), parts, strict=True)]
-        return OpenedMixture(artifacts, by_tokens(list(zip(parts, amounts, strict=True)), settings.window, spread))
-    total = budget(sum(a.manifest.tokens for a in artifacts)) if budget else 0
-    return OpenedMixture(artifacts, by_weights(parts, _stages(settings, total), settings.window, spread))
+        return by_tokens(list(zip(parts, amounts, strict=True)), settings.window, spread)
+    total = budget(sum(manifest.tokens for manifest in manifests)) if budget else 0
+    return by_weights(parts, _stages(settings, total), settings.window, spread)
 
 
 def _tokens(source: MixtureSource, part: Ingredient) -> int:

@@ -5,6 +5,7 @@ equal the plan's own: every position exactly once, with the sample that belongs 
 """
 
 import json
+import re
 from typing import Any
 
 import numpy as np
@@ -90,7 +91,7 @@ class Receipt:
             raise RequestError("this is no receipt of epochal (or one of another version)")
         try:
             digest, count = data["digest"], data["count"]
-            if not isinstance(count, int) or len(digest) != 32:
+            if not isinstance(count, int) or not 0 <= count < 2**63 or not re.fullmatch("[0-9a-f]{32}", digest):
                 raise ValueError
             sums = [int(digest[:16], 16), int(digest[16:], 16)]
             plan = order_from_dict(data["plan"])

@@ -23,7 +23,13 @@ from serving import postgresql, serving
 from epochal.service.client import Client
 from epochal.service.security import Policy
 
-KNOWN = {"plan": "a-plan", "run": "a-run", "artifact": "toy", "number": 1, "key": f"{3:032x}"}
+KNOWN = {
+    "plan": ["a-plan", "a-mixture"],
+    "run": ["a-run", "a-mixed-run"],
+    "artifact": ["toy"],
+    "number": [1],
+    "key": [f"{3:032x}"],
+}
 
 
 def populate(client: Client) -> None:
@@ -31,11 +37,15 @@ def populate(client: Client) -> None:
     subset = client.carve("toy", 1003, name="a-subset")
     plan = client.plan(subset["fingerprint"], epochs=3, name="a-plan")
     client.plan("toy", epochs="2.5", policy="global", name="another-plan")
+    sources = {"a": {"subset": "a-subset", "epochs": 2}, "b": {"subset": "other", "epochs": "1.5", "policy": "global"}}
+    mixture = client.mixture(sources, window=50, name="a-mixture")
     body = {"plan": plan.to_dict(), "batch_samples": 8, "holder": "h", "session": "s"}
     client.post("/runs", name="a-run", **body)
     report = {"position": 100, "tokens": 1600, "loss": 2.5, "kind": "nll", "digest": plan.digest(0, 100)}
     client.post("/runs/a-run/reports", token=1, reports=[report])
     client.post("/limits", kind="exposures", cap=1000)
+    client.post("/runs", name="a-mixed-run", **body | {"plan": mixture.to_dict(), "parent": {"run": "a-run"}})
+    client.post("/runs/a-mixed-run/reports", token=1, reports=[report])
 
 
 def try_requests(client: Client, total: int) -> Counter:
@@ -72,7 +82,8 @@ def _try(operation, mode: GenerationMode, examples: int, start: int, session, st
     def one(case, known) -> None:
         if known:
             for name in case.path_parameters or {}:
-                case.path_parameters[name] = KNOWN.get(name, case.path_parameters[name])
+                names = KNOWN.get(name, [case.path_parameters[name]])
+                case.path_parameters[name] = names[sum(statuses.values()) % len(names)]
         answer = case.call(session=session)
         statuses[answer.status_code] += 1
         assert answer.status_code < 500, f"{case.as_curl_command()}: {answer.text}"
@@ -93,7 +104,8 @@ def main() -> None:
     args = parser.parse_args()
     with contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        make_pool.__wrapped__(folder)(np.tile(np.array([1, 2, 3, 256], np.uint16), 750))
+        for name, documents in (("toy", 750), ("other", 300)):
+            make_pool.__wrapped__(folder)(np.tile(np.array([1, 2, 3, 256], np.uint16), documents), name=name)
         database = stack.enter_context(postgresql()) if args.postgresql else None
         client = stack.enter_context(serving(folder / "artifacts", database, Policy(rate=1e6, burst=10**6)))
         populate(client)

@@ -11,8 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from epochal.service.documents import DocumentIndex, read_spans
-from epochal.service.ledger import Segment, histogram, intervals, most_exposed, parts
+from epochal.service.ledger import Segment, histogram, intervals, most_exposed, parts, segments_of
 from epochal.service.places import places
+from epochal.shards.errors import RequestError
+from epochal.shards.mixture import Mixture, Source, Stage, plans_of
 from epochal.shards.permutation import keyed_permutation
 from epochal.shards.plan import POLICIES, Plan
 
@@ -38,9 +40,42 @@ def test_places_of_many_orders_are_each_orders_inverse(asked):
         assert order.inverse(np.array([id_], np.uint64))[0] == place
 
 
+def draw_plan(draw, pools, subset, pool_of):
+    """Return a plan on some window of some pool, which is entered in `pool_of`."""
+    pool = pool_of[subset] = str(draw(st.integers(0, len(pools) - 1)))
+    stream = pools[pool][-1][1] + pools[pool][-1][2]
+    start = draw(st.integers(0, (stream - 1) // SEQ_LEN))
+    unique = draw(st.integers(1, stream - start * SEQ_LEN))
+    return Plan(
+        subset=subset,
+        samples=-(-unique // SEQ_LEN),
+        unique_tokens=unique,
+        seq_len=SEQ_LEN,
+        total_tokens=draw(st.integers(max(unique, SEQ_LEN), 4 * max(unique, SEQ_LEN))),
+        seed=draw(st.integers(0, 5)),
+        policy=draw(st.sampled_from(POLICIES)),
+        start_sample=start,
+    )
+
+
+def draw_order(draw, pools, run, pool_of):
+    """Return a plan, or a mixture of one to three in one or two stages."""
+    plans = [draw_plan(draw, pools, f"{run}.{i}", pool_of) for i in range(draw(st.integers(1, 3)))]
+    if len(plans) == 1 and draw(st.booleans()):
+        return plans[0]
+    first = [draw(st.integers(0, p.positions)) for p in plans]
+    shares = [s for s in (first, [p.positions - n for p, n in zip(plans, first, strict=True)]) if any(s)]
+    stages = tuple(Stage(sum(counts), tuple(counts)) for counts in shares)
+    sources = tuple(Source(str(i), p) for i, p in enumerate(plans))
+    try:
+        return Mixture(sources, stages, draw(st.integers(1, 30)), draw(st.integers(0, 5)))
+    except RequestError:  # a window too small for the least source
+        return Mixture(sources, stages, 1000)
+
+
 @st.composite
 def histories(draw):
-    """Return (documents by pool: (key, start, tokens) in order, segments): several subsets, policies and stops."""
+    """Return (documents by pool: (key, start, tokens) in order, pool of each subset, [(plan or mixture, stop)])."""
     n_pools = draw(st.integers(1, 2))
     lengths = draw(st.lists(st.integers(1, 13), min_size=6, max_size=12))
     pools = {}
@@ -49,39 +84,37 @@ def histories(draw):
         kept = order[: draw(st.integers(5, len(order)))]
         starts = np.cumsum([0] + [lengths[i] for i in kept]).tolist()
         pools[str(pool)] = [(i, start, lengths[i]) for i, start in zip(kept, starts, strict=False)]
-    segments = []
-    for run in range(draw(st.integers(1, 3))):
-        pool = str(draw(st.integers(0, n_pools - 1)))
-        stream = pools[pool][-1][1] + pools[pool][-1][2]
-        start = draw(st.integers(0, (stream - 1) // SEQ_LEN))
-        unique = draw(st.integers(1, stream - start * SEQ_LEN))
-        plan = Plan(
-            subset=str(run),
-            samples=-(-unique // SEQ_LEN),
-            unique_tokens=unique,
-            seq_len=SEQ_LEN,
-            total_tokens=draw(st.integers(max(unique, SEQ_LEN), 4 * max(unique, SEQ_LEN))),
-            seed=draw(st.integers(0, 5)),
-            policy=draw(st.sampled_from(POLICIES)),
-            start_sample=start,
-        )
-        segments.append(Segment(str(run), plan, draw(st.integers(0, plan.positions)), 3, pool))
-    return pools, segments
+    pool_of = {}
+    orders = [draw_order(draw, pools, run, pool_of) for run in range(draw(st.integers(1, 3)))]
+    return pools, pool_of, [(order, draw(st.integers(0, order.positions))) for order in orders]
 
 
-def brute_force(pools, segments):
+def walk(order, stop):
+    """Return {subset: [(position, sample) for every position before `stop`]} of a plan or mixture."""
+    ids = order.ids(range(stop))
+    where, inner = order.locate(ids) if isinstance(order, Mixture) else (np.zeros(stop, int), ids)
+    return {
+        plan.subset: [(p, int(inner[p])) for p in np.flatnonzero(where == s).tolist()]
+        for s, plan in enumerate(plans_of(order).values())
+    }
+
+
+def brute_force(pools, pool_of, history):
     """Return {document key: exposures of each token} by walking every position, and the keys in some window."""
     seen = {key: np.zeros(tokens, int) for documents in pools.values() for key, _, tokens in documents}
     inside = {key: np.zeros(tokens, bool) for documents in pools.values() for key, _, tokens in documents}
-    for s in segments:
-        low, high = s.window
-        stream = np.zeros(max(high, max(a + n for _, a, n in pools[s.pool])), int)
-        for id_ in s.plan.ids(range(s.stop)).tolist():
-            begin = low + id_ * SEQ_LEN
-            stream[begin : min(begin + SEQ_LEN, high)] += 1
-        for key, start, tokens in pools[s.pool]:
-            seen[key] += stream[start : start + tokens]
-            inside[key][max(0, low - start) : max(0, high - start)] = True
+    for order, stop in history:
+        walked = walk(order, stop)
+        for plan in plans_of(order).values():
+            low, documents = plan.start_sample * SEQ_LEN, pools[pool_of[plan.subset]]
+            high = low + plan.unique_tokens
+            stream = np.zeros(max(high, max(a + n for _, a, n in documents)), int)
+            for _, id_ in walked[plan.subset]:
+                begin = low + id_ * SEQ_LEN
+                stream[begin : min(begin + SEQ_LEN, high)] += 1
+            for key, start, tokens in documents:
+                seen[key] += stream[start : start + tokens]
+                inside[key][max(0, low - start) : max(0, high - start)] = True
     return seen, inside
 
 
@@ -101,8 +134,10 @@ def reader(pools):
 @settings(max_examples=60, deadline=None)
 @given(histories())
 def test_the_ledger_equals_counting_every_position(history):
-    pools, segments = history
-    seen, inside = brute_force(pools, segments)
+    pools, pool_of, orders = history
+    seen, inside = brute_force(pools, pool_of, orders)
+    segments = [s for order, stop in orders for s in segments_of("run", order, stop, 3, pool_of.__getitem__)]
+    walked = {subset: found for order, stop in orders for subset, found in walk(order, stop).items()}
     for key in seen:
         spans = [[(a, n) for k, a, n in pools[s.pool] if k == key] for s in segments]
         there = [(s, span[0]) for s, span in zip(segments, spans, strict=True) if span]
@@ -111,7 +146,7 @@ def test_the_ledger_equals_counting_every_position(history):
         assert by_token.tolist() == seen[key].tolist()
         for (s, _), row in zip(there, found, strict=True):
             for part in row:
-                at = np.flatnonzero(s.plan.ids(range(s.stop)) == part.sample).tolist()
+                at = [position for position, sample in walked[s.plan.subset] if sample == part.sample]
                 assert (part.exposures, part.first, part.last) == (len(at), *((at[0], at[-1]) if at else (None, None)))
     counted = [key for key in seen if inside[key].any()]
     assert histogram(segments, reader(pools)) == {

@@ -14,12 +14,17 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
+import sqlalchemy as sa
+from alembic import command
 from alembic.autogenerate import compare_metadata
+from alembic.config import Config
 from alembic.migration import MigrationContext
-from serving import DATABASES, postgresql, serving
+from conftest import EOD, random_documents
+from serving import DATABASES, PATIENCE, postgresql, serving, until
 
 import epochal
 from epochal.__main__ import main
+from epochal.service import reporter
 from epochal.service.client import AwayError, Client, RefusedError
 from epochal.service.core import Service, exposure_curve
 from epochal.service.database import open_database
@@ -29,6 +34,7 @@ from epochal.service.reporter import JOURNAL, Reporter, send_rest
 from epochal.service.security import Buckets, Policy, read_tokens
 from epochal.shards import carve
 from epochal.shards.errors import RequestError, WorkError
+from epochal.shards.mixture import Mixture, plans_of
 from epochal.shards.plan import Plan
 from epochal.shards.receipt import Receipt
 
@@ -38,6 +44,11 @@ def root(make_pool, tmp_path: Path) -> Path:
     """Return a root with one pool `toy` of 3000 tokens in 188 samples of 16."""
     make_pool(3000)
     return tmp_path / "artifacts"
+
+
+@pytest.fixture(autouse=True)
+def _patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reporter, "ANSWER_SECONDS", PATIENCE)
 
 
 @pytest.fixture(scope="module")
@@ -137,11 +148,7 @@ def test_a_name_moves_and_a_fingerprint_does_not(client: Client, root: Path, mak
 
 def service_sees_it(client: Client, tokens: int) -> None:
     """Return when the service has looked at its folder again."""
-    for _ in range(100):
-        if client.get("/artifacts", least_tokens=tokens)["artifacts"]:
-            return
-        threading.Event().wait(0.1)
-    raise AssertionError("the new pool was not found")
+    until(lambda: client.get("/artifacts", least_tokens=tokens)["artifacts"], "the new pool was found")
 
 
 def test_two_live_runs_never_hold_one_name(client: Client, root: Path):
@@ -149,7 +156,7 @@ def test_two_live_runs_never_hold_one_name(client: Client, root: Path):
     answers: list[Any] = []
 
     def compete(holder: str) -> None:
-        own = Client(client.url)
+        own = Client(client.url, timeout=PATIENCE)
         try:
             answers.append(claim(own, "one", plan, holder)["token"])
         except RefusedError as error:
@@ -191,11 +198,8 @@ def test_a_closed_run_frees_its_name_and_its_receipt_is_checked(client: Client):
     for name, receipt, state in zip(("good", "bad"), receipts, ("valid", "not valid"), strict=True):
         token = claim(client, name, plan)["token"]
         client.post(f"/runs/{name}/close", token=token, state="finished", receipt=receipt.to_dict())
-        for _ in range(100):
-            run = client.get(f"/runs/{name}")
-            if run["receipt"] != "not checked yet":
-                break
-            threading.Event().wait(0.05)
+        until(lambda: client.get(f"/runs/{name}")["receipt"] != "not checked yet", "the receipt was checked")  # noqa: B023
+        run = client.get(f"/runs/{name}")
         assert (run["receipt"], run["state"], run["live"]) == (state, "finished", False)
         assert claim(client, name, plan, "another")["token"] == token + 1
 
@@ -222,15 +226,28 @@ def test_limits_refuse_a_run_before_it_starts(client: Client):
     assert claim(client, "child", half, parent={"run": "parent", "position": 2 * whole.samples - 1})["token"] == 1
 
 
-def brute_force(root: Path, history: list[tuple[Plan, int]]) -> dict[str, list[int]]:
-    """Return the exposures of every token of every document of the pool `toy`, by walking every position."""
-    stream = np.zeros(3000, int)
-    for plan, stop in history:
-        for id_ in plan.ids(range(stop)).tolist():
-            begin = (plan.start_sample + id_) * plan.seq_len
-            stream[begin : min(begin + plan.seq_len, plan.start_sample * plan.seq_len + plan.unique_tokens)] += 1
-    spans = [span for chunk in read_spans(str(root / "pools" / "toy")) for span in zip(*chunk.values(), strict=True)]
-    return {key.as_py().hex(): stream[start : start + n].tolist() for key, start, n in spans}
+def brute_force(
+    root: Path, history: list[tuple[Plan | Mixture, int]], pools: dict[str, str] | None = None
+) -> dict[str, list[int]]:
+    """Return the exposures of every token of every document that lies in a pool, by walking every position.
+
+    pools: the pool of a subset by fingerprint; of all others it is `toy`.
+    """
+    streams = {name: np.zeros(3000, int) for name in {"toy", *(pools or {}).values()}}
+    for order, stop in history:
+        ids = order.ids(range(stop))
+        where, inner = order.locate(ids) if isinstance(order, Mixture) else (np.zeros(stop, int), ids)
+        for s, plan in enumerate(plans_of(order).values()):
+            stream, low = streams[(pools or {}).get(plan.subset, "toy")], plan.start_sample * plan.seq_len
+            for id_ in inner[where == s].tolist():
+                begin = low + id_ * plan.seq_len
+                stream[begin : min(begin + plan.seq_len, low + plan.unique_tokens)] += 1
+    seen: dict[str, Any] = {}
+    for name, stream in streams.items():
+        for chunk in read_spans(str(root / "pools" / name)):
+            for key, start, n in zip(*chunk.values(), strict=True):
+                seen[key.as_py().hex()] = seen.get(key.as_py().hex(), 0) + stream[start : start + n]
+    return {key: counts.tolist() for key, counts in seen.items()}
 
 
 def test_the_ledger_follows_a_run_through_subsets_and_policies(client: Client, root: Path, capsys):
@@ -263,6 +280,156 @@ def test_the_ledger_follows_a_run_through_subsets_and_policies(client: Client, r
     out = capsys.readouterr().out
     assert out.startswith("document  doc1  (toy, ")
     assert re.search(r"^c +\d.*position [\d,]+, step \d+ of a", out, re.M)
+
+
+def the_same_documents(n_tokens: int) -> np.ndarray:
+    """Return the first documents of the pool `toy`, `n_tokens` tokens at most."""
+    tokens = random_documents(3000)
+    return tokens[: np.flatnonzero(tokens[:n_tokens] == EOD)[-1] + 1]
+
+
+def test_the_ledger_follows_runs_on_mixtures(root: Path, database: str | None, make_pool):
+    """A plan, continued on a mixture of two pools that share documents, continued on one in stages; all walked."""
+    make_pool(the_same_documents(2000), name="other")
+    with serving(root, database) as client:
+        small, other = client.carve("toy", 700)["fingerprint"], client.get("/artifacts/other")["fingerprint"]
+        rest = client.carve("toy", 700, replicate=1)["fingerprint"]
+        first = client.plan("toy", epochs=2, seed=1)
+        amounts = {
+            "a": {"subset": small, "epochs": 3, "policy": "fixed", "seed": 4},
+            "b": {"subset": "other", "epochs": "1.5", "policy": "global"},
+        }
+        mixed = client.mixture(amounts, window=20, seed=7, name="mix")
+        assert client.mixture(amounts, window=20, seed=7).fingerprint == client.get("/plans/mix")["fingerprint"]
+        stages = [{"tokens": "1k", "weights": {"a": 1}}, {"weights": {"a": 1, "c": 2}}]
+        parts = {"a": {"subset": small}, "c": {"subset": rest, "policy": "sequential"}}
+        staged = client.mixture(parts, stages=stages, window=30, total_tokens=5000)
+        # The order, its inverse, counts and digests are the mixture's own.
+        assert np.array_equal(client.order("mix", 10, 150), mixed.ids(range(10, 160)))
+        assert client.get("/plans/mix")["offsets"] == list(mixed.offsets)
+        places = client.get("/plans/mix/positions", ids=[1, 60], **{"pass": 1})["positions"]
+        assert places == [p if p < mixed.positions else None for p in mixed.position_of([1, 60], 1).tolist()]
+        assert client.get("/plans/mix/positions", ids=[60], **{"pass": 2})["positions"] == [None]
+        assert refused(client.get, "/plans/mix/positions", ids=[0], **{"pass": 3}).status == 422
+        counted = client.get("/plans/mix/exposures", position=99)["samples"]
+        assert {int(k): n for k, n in counted.items()} == mixed.histogram(99)
+        found = client.get("/plans/mix/exposures", position=99, ids=[1, 60])["exposures"]
+        assert found == mixed.exposures(99, [1, 60]).tolist()
+        assert client.get("/plans/mix/digest", start=3, stop=90)["digest"] == mixed.digest(3, 90)
+        for point in client.get("/plans/mix/curve")["points"]:
+            counts = np.bincount(mixed.ids(range(point["position"])).astype(int), minlength=mixed.samples)
+            found = point["unseen"], point["least"], point["most"]
+            assert found == pytest.approx(((counts == 0).mean(), counts.min(), counts.max()))
+        # A model that went through all three.
+        report(client, "first", claim(client, "first", first)["token"], 200)
+        claim(client, "second", mixed, parent={"run": "first", "position": 150})
+        report(client, "second", 1, 200)
+        claim(client, "third", staged, parent={"run": "second"})
+        report(client, "third", 1, 240)
+        history = [(first, 150), (mixed, 200), (staged, 240)]
+        expected = brute_force(root, history, {other: "other"})
+        for key, counts in list(expected.items())[::3]:
+            (run,) = client.seen(key=key, run="third")["documents"][0]["runs"]
+            assert [i["exposures"] for i in run["intervals"] for _ in range(i["start"], i["stop"])] == counts
+        (run,) = client.seen(id="doc1", run="second")["documents"][0]["runs"]
+        ids = mixed.ids(range(200)).tolist()
+        sources = {s["source"]: s for s in run["segments"] if s["run"] == "second"}
+        assert sources
+        for number, name in enumerate("ab"):
+            for part in sources[name]["parts"] if name in sources else ():
+                at = [p for p, id_ in enumerate(ids) if id_ == part["sample"] + mixed.offsets[number]]
+                assert (part["exposures"], part["first"]) == (len(at), at[0] if at else None)
+        assert client.histogram("third") == {
+            "run": "third",
+            "fingerprint": client.get("/runs/third")["fingerprint"],
+            "position": 240,
+            "ancestry": [
+                {"run": name, "plan": order.fingerprint, "position": stop}
+                for name, (order, stop) in zip(("third", "second", "first"), history[::-1], strict=True)
+            ],
+        } | {
+            name: {str(k): n for k, n in sorted(Counter(values).items())}
+            for name, values in (
+                ("whole", map(min, expected.values())),
+                ("any", map(max, expected.values())),
+                ("tokens", itertools.chain(*expected.values())),
+            )
+        }
+        shown = client.get("/runs/second")
+        assert [s["position"] for s in shown["sources"]] == mixed.counts(200)
+        assert shown["passes"] == mixed.tokens_before(200) / mixed.unique_tokens
+        assert client.get("/plans", subset="other")["plans"][0]["subset_names"] == ["toy-700", "other"]
+        edges = {(e["from"], e["to"]) for e in client.get("/lineage", of="second")["edges"]}
+        assert {(small, mixed.fingerprint), (other, mixed.fingerprint)} <= edges
+        # Limits count what the whole history and every source come to.
+        whole = brute_force(root, [(first, 150), (mixed, mixed.positions)], {other: "other"})
+        most = max(map(max, whole.values()))
+        cap = client.post("/limits", kind="exposures", cap=most - 1)
+        again = {"parent": {"run": "first", "position": 150}}
+        assert refused(claim, client, "fourth", mixed, **again).details["would_be"] == most
+        client._call("DELETE", f"/limits/{cap['id']}")
+        for subset, would_be in ((small, 3), (other, 2)):
+            cap = client.post("/limits", kind="subset_exposures", cap=would_be - 1, subset=subset)
+            assert refused(claim, client, "fourth", mixed, **again).details["would_be"] == would_be
+            assert claim(client, "elsewhere", first, "x")["position"] == 0  # it does not train on that subset
+            client._call("DELETE", f"/limits/{cap['id']}")
+        cap = client.post("/limits", kind="tokens", cap=10)
+        in_all = first.tokens_before(150) + mixed.tokens
+        assert refused(claim, client, "fourth", mixed, **again).details["would_be"] == in_all
+        client._call("DELETE", f"/limits/{cap['id']}")
+        receipt = Receipt(mixed)
+        receipt.add(np.arange(mixed.positions), mixed.ids(range(mixed.positions)))
+        token = claim(client, "fourth", mixed, **again)["token"]
+        client.post("/runs/fourth/close", token=token, state="finished", receipt=receipt.to_dict())
+        until(lambda: client.get("/runs/fourth")["receipt"] == "valid", "the receipt was found valid")
+
+
+def test_wrong_mixtures_are_told_in_one_sentence(client: Client):
+    small = client.carve("toy", 700)["fingerprint"]
+    both = {"a": {"subset": small, "epochs": 1}, "b": {"subset": "toy", "epochs": 1}}
+    assert "hold the same samples of one pool" in str(refused(client.mixture, both))
+    assert "needs one of epochs, tokens, weight" in str(refused(client.mixture, {"a": {"subset": small}}))
+    weights = {"a": {"subset": small, "weight": 1}}
+    assert "give total_tokens" in str(refused(client.mixture, weights))
+    assert "leave total_tokens and epochs out" in str(refused(client.mixture, {"a": both["a"]}, epochs=1))
+    assert "there is no artifact 'nobody'" in str(refused(client.mixture, {"a": {"subset": "nobody", "epochs": 1}}))
+    assert "give either subset or mixture" in str(refused(client.post, "/plans", epochs=1))
+    mixed = client.mixture(weights, total_tokens=1400)
+    data = mixed.to_dict()
+    for change in (
+        {"sources": [{"name": 1, "plan": data["sources"][0]["plan"]}]},
+        {"sources": "x"},
+        {"sources": [None]},
+        {"stages": [{"positions": 2**63, "shares": [1]}]},
+        {"stages": [{"positions": "1", "shares": [[1]]}]},
+        {"stages": []},
+        {"window": 0},
+        {"seed": "x"},
+        {"mixture_version": 2},
+        {"fingerprint": "0" * 32},
+    ):
+        body = {"plan": data | change, "batch_samples": 8, "holder": "h", "session": "s"}
+        assert refused(client.post, "/runs", name="r", **body).status in (409, 422)
+    body["plan"] = data | {"stages": [{"positions": mixed.positions, "shares": [2**70]}]}
+    assert "integers of 64 bits" in str(refused(client.post, "/runs", name="r", **body))
+
+
+def test_plans_of_the_first_version_keep_their_subset(tmp_path: Path):
+    engine = sa.create_engine(f"sqlite:///{tmp_path}/x.db")
+    config = Config()
+    config.set_main_option("script_location", "epochal.service:migrations")
+    with engine.begin() as connection:
+        config.attributes["connection"] = connection
+        command.upgrade(config, "0001")
+        plan = Plan("a" * 32, 10, 100, 10, 200)
+        values = {"f": plan.fingerprint, "s": plan.subset, "p": json.dumps(plan.to_dict())}
+        connection.execute(
+            sa.text("INSERT INTO plans (fingerprint, subset, plan, added) VALUES (:f, :s, :p, 0)"), values
+        )
+    opened = open_database(f"sqlite:///{tmp_path}/x.db")
+    with opened.reader() as connection:
+        assert connection.exec_driver_sql("SELECT plan, subset FROM plan_subsets").all() == [(values["f"], "a" * 32)]
+    opened.close()
 
 
 def test_texts_are_looked_up_by_the_hash_a_build_gives_them(client: Client, tmp_path: Path):
@@ -378,13 +545,14 @@ def test_registering_what_lies_elsewhere(root: Path, make_pool, tmp_path: Path, 
 def test_migrations_make_the_tables_of_the_models(database: str | None, tmp_path: Path):
     opened = open_database(database or f"sqlite:///{tmp_path}/x.db")
     with opened.engine.connect() as connection:
+        newest = connection.exec_driver_sql("SELECT version_num FROM alembic_version").scalar()
         assert compare_metadata(MigrationContext.configure(connection), Base.metadata) == []
     with opened.engine.connect().execution_options(writes=True) as connection, connection.begin():
         connection.exec_driver_sql("UPDATE alembic_version SET version_num = '9999'")
     with pytest.raises(RequestError, match="made by a newer epochal"):
         open_database(database or f"sqlite:///{tmp_path}/x.db")
     with opened.engine.connect().execution_options(writes=True) as connection, connection.begin():
-        connection.exec_driver_sql("UPDATE alembic_version SET version_num = '0001'")
+        connection.exec_driver_sql(f"UPDATE alembic_version SET version_num = '{newest}'")
     opened.close()
 
 

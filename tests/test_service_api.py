@@ -10,6 +10,7 @@ from epochal.service.security import Policy
 
 def test_requests_from_the_services_own_document(make_pool, tmp_path: Path):
     make_pool(3000)
+    make_pool(2000, name="other")
     with serving(tmp_path / "artifacts", policy=Policy(rate=1e6, burst=10**6)) as client:
         populate(client)
         statuses = try_requests(client, 60)

@@ -7,15 +7,22 @@ import numpy as np
 import pytest
 import torch
 from conftest import EOD
-from serving import serving
+from serving import PATIENCE, serving, until
 
+from epochal.service import reporter
 from epochal.service.documents import read_spans
 from epochal.shards.carve import carve
 from epochal.shards.errors import RequestError
+from epochal.shards.mixture import Mixture, plans_of
 from epochal.train.config import TrainConfig
 from epochal.train.trainer import build_trainer, prepare, train
 
 torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def _patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reporter, "ANSWER_SECONDS", PATIENCE)
 
 
 @pytest.fixture
@@ -52,9 +59,12 @@ def walked(root: Path, runs: list[tuple[Any, int]]) -> dict[str, list[int]]:
     """Return the exposures of every token of the pool's documents, from the positions that runs trained on."""
     stream = np.zeros(1003, int)
     for plan, stop in runs:
-        for id_ in plan.ids(range(stop)).tolist():
-            begin = (plan.start_sample + id_) * 16
-            stream[begin : min(begin + 16, plan.start_sample * 16 + plan.unique_tokens)] += 1
+        ids = plan.ids(range(stop))
+        where, inner = plan.locate(ids) if isinstance(plan, Mixture) else (np.zeros(stop, int), ids)
+        for s, part in enumerate(plans_of(plan).values()):
+            for id_ in inner[where == s].tolist():
+                begin = (part.start_sample + id_) * 16
+                stream[begin : min(begin + 16, part.start_sample * 16 + part.unique_tokens)] += 1
     spans = [span for chunk in read_spans(str(root / "pools" / "toy")) for span in zip(*chunk.values(), strict=True)]
     return {key.as_py().hex(): stream[start : start + n].tolist() for key, start, n in spans}
 
@@ -90,6 +100,41 @@ def test_a_run_and_its_continuation_on_another_subset(config, tmp_path: Path, ca
         assert names == {"ba20", "ba5", "ba9"}  # of the first run the one that was continued, and the two of the second
         assert client.get("/runs/second")["receipt"] in ("valid", "not checked yet")
         assert train(first) == result  # over: nothing happens, nothing is left to send
+    assert "Traceback" not in capfd.readouterr().err
+
+
+def test_a_run_on_a_mixture(config, tmp_path: Path, capfd):
+    """A mixture of two subsets, stopped by nothing, then a plan that continues it."""
+    root = tmp_path / "artifacts"
+    pool = str(root / "pools" / "toy")
+    sources = {
+        "a": {"path": carve(pool, 300)[0], "epochs": 3},
+        "b": {"path": carve(pool, 300, 1)[0], "epochs": 1.5, "policy": "global", "seed": 8},
+    }
+    loader = {"dataset": {"mixture": {"sources": sources, "window": 12}}}
+    with serving(root) as client:
+        service = {"url": client.url, "interval": 0}
+        mixed = config("", "mixed", service=service, train_loader=loader, max_duration="")
+        result = train(mixed)
+        mixture = prepare(mixed).plan
+        shown = client.get("/runs/mixed")
+        assert (shown["state"], shown["position"], shown["tokens"]) == ("finished", mixture.positions, result["tokens"])
+        assert shown["details"]["subset"] == " + ".join(sorted(p.name for p in (root / "subsets").iterdir()))
+        assert [r["tokens"] for r in shown["reports"]] == [
+            mixture.tokens_before(r["position"]) for r in shown["reports"]
+        ]
+        assert all(r["digest"] == mixture.digest(0, r["position"]) for r in shown["reports"])
+        until(lambda: client.get("/runs/mixed")["receipt"] == "valid", "the receipt was found valid")
+        more = service | {"parent": "mixed", "parent_position": 50}
+        train(config(pool, "second", service=more, max_duration="1ep"))
+        plan = client.plan("toy", epochs=1, seed=3)
+        expected = walked(root, [(mixture, 50), (plan, plan.positions)])
+        for key, counts in expected.items():
+            (run,) = client.seen(key=key, run="second")["documents"][0]["runs"]
+            assert [i["exposures"] for i in run["intervals"] for _ in range(i["start"], i["stop"])] == counts
+        client.post("/limits", kind="subset_exposures", cap=2)
+        with pytest.raises(RequestError, match="this run would come to 3: 1 too many"):
+            train(mixed.model_copy(update={"run_name": "again", "save_folder": str(tmp_path / "runs" / "again")}))
     assert "Traceback" not in capfd.readouterr().err
 
 

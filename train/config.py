@@ -281,12 +281,6 @@ class TrainConfig(Section):
         return self
 
     @model_validator(mode="after")
-    def _can_report(self) -> "TrainConfig":
-        if self.service and self.train_loader.dataset.mixture:
-            raise ValueError("the service keeps account of one subset's plan, not of mixtures yet: leave service out")
-        return self
-
-    @model_validator(mode="after")
     def _can_take_weights(self) -> "TrainConfig":
         if self.init_from and self.model.init_device == "meta":
             raise ValueError("init_from needs model.init_device: cpu")

@@ -428,11 +428,9 @@ def _service_reports(run: Run) -> ServiceReports | None:
     """Return what reports the run to the service that its configuration names, if any."""
     if run.config.service is None:
         return None
-    if not isinstance(run.plan, Plan):
-        raise RequestError("service: the ledger does not count over mixtures yet: leave the key out")
     details = {
         "objective": run.config.objective.name,
-        "subset": run.artifact.manifest.name,
+        "subset": " + ".join(artifact.manifest.name for artifact in run.artifacts),
         "model": config_dict(run.shape),
         "identity": digest(run.identity),
     }
