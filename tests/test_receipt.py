@@ -73,7 +73,11 @@ def test_json_comes_back() -> None:
     for text in ("", "{}", '{"receipt_version": 9}'):
         with pytest.raises(RequestError):
             Receipt.from_json(text)
-    for damage in ({"digest": "x" * 32}, {"digest": 5}, {"count": "9"}, {"plan": {**PLAN.to_dict(), "seed": 9}}):
+    changed = {**PLAN.to_dict(), "seed": 9}
+    for damage in (
+        *({"digest": "x" * 32}, {"digest": 5}, {"digest": f"-{1:031x}"}),
+        *({"count": "9"}, {"count": -1}, {"count": 2**64}, {"plan": changed}),
+    ):
         with pytest.raises(WorkError):
             Receipt.from_json(json.dumps(receipt.to_dict() | damage))
 

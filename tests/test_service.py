@@ -202,6 +202,12 @@ def test_a_closed_run_frees_its_name_and_its_receipt_is_checked(client: Client):
         run = client.get(f"/runs/{name}")
         assert (run["receipt"], run["state"], run["live"]) == (state, "finished", False)
         assert claim(client, name, plan, "another")["token"] == token + 1
+    # Nonsense is told as such, and stands in no other's way.
+    for name, receipt in (("a", {"plan": plan.to_dict(), "count": -1}), ("b", {}), ("c", receipts[0].to_dict())):
+        token = claim(client, name, plan)["token"]
+        client.post(f"/runs/{name}/close", token=token, state="finished", receipt=receipt)
+    until(lambda: client.get("/runs/c")["receipt"] == "valid", "the last receipt was checked")
+    assert [client.get(f"/runs/{name}")["receipt"] for name in "ab"] == ["not valid"] * 2
 
 
 def test_limits_refuse_a_run_before_it_starts(client: Client):
