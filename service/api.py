@@ -26,7 +26,7 @@ from ..shards.plan import Plan, tokens_for_epochs
 from ..shards.units import parse_count
 from . import catalogue, limits, order, runs
 from .catalogue import FINGERPRINT, Search
-from .core import MOST_COUNTED, Service, bounded, exposure_curve, slots_counted, unique_tokens_seen
+from .core import MOST_COUNTED, Service, bounded, exposure_curve, slots_counted, unique_tokens_seen, windows_at_once
 from .database import now
 from .errors import ConflictError, http_status
 from .ledger import plans_at
@@ -267,6 +267,8 @@ def _plans(app: FastAPI, service: Service) -> None:
         the_plan = service.plan(plan)
         if number >= the_plan.copies:
             raise RequestError(f"there is no pass {number}: the plan begins {the_plan.copies:,}")
+        if len(ids) > windows_at_once(the_plan):
+            raise RequestError(f"ids: at most {windows_at_once(the_plan)} at once in a mixture with such long windows")
         found = the_plan.position_of(ids, number).tolist()
         return answer({"pass": number, "ids": ids, "positions": [p if p < the_plan.positions else None for p in found]})
 
@@ -372,16 +374,18 @@ def _runs(app: FastAPI, service: Service) -> None:
     def show(run: TheRun, split: Literal["train", "validation"] = "train", points: Points = 500) -> Response:
         """Return a run and at most about `points` of its reports."""
 
+        fingerprint = service.read(catalogue.resolve, "run", run)
+        the_plan = service.plan(service.read(runs.get, fingerprint).plan)
+        most = min(points, windows_at_once(the_plan))
+
         def question(connection: Connection) -> dict[str, Any]:
-            fingerprint = catalogue.resolve(connection, "run", run)
             (row,) = runs.listed(connection, fingerprint=fingerprint)
             shown = runs.shown(row, now(connection))
             history = runs.ancestries(connection)[fingerprint]
             ancestry = [{"run": a.name, "fingerprint": a.run, "plan": a.plan, "stop": a.stop} for a in history]
-            return shown | {"ancestry": ancestry, "reports": runs.curve(connection, fingerprint, split, points)}
+            return shown | {"ancestry": ancestry, "reports": runs.curve(connection, fingerprint, split, most)}
 
         found = service.read(question)
-        the_plan = service.plan(found["plan"])
         for row in found["reports"]:
             row["unique_tokens_seen"] = unique_tokens_seen(the_plan, row["position"])
         return answer(found | _progress(found, the_plan))

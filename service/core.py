@@ -37,6 +37,9 @@ MOST_COPIES = 10**6
 MOST_COUNTED = 1 << 28
 """Samples x passes that are looked at for one answer of the policy `global`."""
 
+MOST_PLACES = 1 << 26
+"""Places in windows of a mixture that are worked out for one answer: some seconds."""
+
 MOST_CURVE = 1 << 22
 MOST_CURVE_COPIES = 1000
 RESCAN_SECONDS = 2.0
@@ -497,6 +500,11 @@ def _tokens_of(source: MixtureSource, staged: int, manifest: Manifest) -> int:
 def slots_counted(order: Plan | Mixture) -> int:
     """Return how many slots of the policy `global` are looked at to count the exposures of all samples."""
     return sum(p.samples * p.copies for p in plans_of(order).values() if p.policy == "global")
+
+
+def windows_at_once(order: Plan | Mixture) -> int:
+    """Return at how many positions of an order one request may look: each costs a window's work in a mixture."""
+    return MOST_PLACES // (order.window if isinstance(order, Mixture) else 1)
 
 
 def unique_tokens_seen(order: Plan | Mixture, position: int) -> int:
