@@ -318,7 +318,7 @@ def input_from(path: Path) -> Iterator[dict[str, str]]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--mb", type=float, default=64, help="MB of Python source to build from")
+    parser.add_argument("--mb", type=float, default=128, help="MB of Python source to build from")
     parser.add_argument("--input", type=Path, help="build from this JSONL instead")
     parser.add_argument("--runs", type=int, default=3, help="runs of each build")
     parser.add_argument("--skip", nargs="*", default=[], choices=["stock", "plain", "two-cores", "growth"])
@@ -339,7 +339,7 @@ def main() -> None:
         for tasks in (1, 2) if "two-cores" not in args.skip else (1,):
             result[f"{tasks} core{'s' * (tasks > 1)}"] = measure(folder / "in", folder, size, kinds, tasks, args.runs)
         if "growth" not in args.skip and not args.input:
-            sizes = [args.mb / 4, args.mb, args.mb * 4]
+            sizes = [args.mb / 8, args.mb / 2, args.mb * 2]
             inputs = [folder / f"in-{mb:g}" for mb in sizes]
             sources = [
                 (path, write_input(_normalised(python_source(mb)), path))

@@ -44,8 +44,10 @@ from .progress import watch
 from .readers import Intake, Listing, list_source, make_reader
 from .tokenized import check_tokenizers
 
-PARTITION_BYTES = 32 << 20
-RUN_BYTES = 192 << 20
+PARTITION_BYTES, MOST_PARTITIONS = 32 << 20, 1 << 14
+RUN_BYTES, MOST_RUN_BYTES, RUNS = 192 << 20, 2 << 30, 1 << 13
+"""Whoever packs a partition reads a piece of every run: of much input, runs and partitions become larger, not more."""
+
 SMALL_DOCUMENTS, SMALL_TOKENS = 1 << 19, 1 << 26
 """Matching fewer documents, packing fewer tokens takes less than half a second."""
 
@@ -250,8 +252,8 @@ class _Run:
             dtype=self.dtype,
             near=config.deduplicate.near,
             index_path=storage.join(self.work, "evaluation.pickle") if decontaminated else None,
-            partitions=min(partitions, 1 << 16),
-            run_bytes=RUN_BYTES,
+            partitions=min(partitions, MOST_PARTITIONS),
+            run_bytes=max(RUN_BYTES, min(self.input_bytes // RUNS, MOST_RUN_BYTES)),
         )
         intake, filters = Intake(), make_filters(config.filters)
         readers = [

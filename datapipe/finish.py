@@ -1,5 +1,6 @@
 """Finishing: from packed shards and the tasks' counts to a whole pool: index, tables, statistics, report, manifest."""
 
+import functools
 import importlib.metadata
 import os
 import platform
@@ -160,10 +161,15 @@ def _histogram_rows(counts: NDArray[np.int64]) -> list[list[int]]:
 def versions(config: Build, tokenizer: Tokenizer) -> dict[str, str]:
     """Return the versions of what decides the bytes; for a `python` source those of all distributions it reads."""
     names = ["epochal", "datatrove", "numpy", "regex", "rensa", "tokenizers", tokenizer.engine_name]
-    found = {name: importlib.metadata.version(name) for name in names}
+    found = {name: _version(name) for name in names}
     if any(source.format == "python" for source in config.sources):
         found |= {d.metadata["Name"].lower(): d.version for d in importlib.metadata.distributions()}
     return dict(sorted(found.items())) | {"python": platform.python_version()}
+
+
+@functools.cache
+def _version(distribution: str) -> str:
+    return importlib.metadata.version(distribution)
 
 
 def finish_pool(

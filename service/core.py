@@ -430,25 +430,20 @@ def _run_shown(
     rows = [parts.get(a, []) for a in history]
     level = ledger.intervals(tokens, rows)
     fed = sum((stop - start) * times for start, stop, times in level)
-    events = [
-        (depth, a, part)
-        for depth, (a, row) in enumerate(zip(history, rows, strict=True))
-        for part in row
-        if part.exposures
-    ]
-    first = min(events, key=lambda e: (-e[0], e[2].first), default=None)
-    last = min(events, key=lambda e: (e[0], -(e[2].last or 0)), default=None)
+    seen = [(a, [part for part in row if part.exposures]) for a, row in zip(history, rows, strict=True)]
+    seen = [(a, row) for a, row in seen if row]  # the youngest run first
+    times_seen = [times for _, _, times in level]
     return {
         "run": history[0].name,
         "fingerprint": history[0].run,
         "exposures": {
-            "least": min(times for _, _, times in level),
-            "most": max(times for _, _, times in level),
+            "least": min(times_seen),
+            "most": max(times_seen),
             "mean": fed / tokens,
         },
         "tokens_fed": fed,
-        "first": _event(first, "first"),
-        "last": _event(last, "last"),
+        "first": _event(seen[-1][0], min(part.first or 0 for part in seen[-1][1])) if seen else None,
+        "last": _event(seen[0][0], max(part.last or 0 for part in seen[0][1])) if seen else None,
         "intervals": [{"start": a, "stop": b, "exposures": times} for a, b, times in level],
         "unknown": [a.name for a in history if a.plan in unknown],
     }
@@ -474,11 +469,7 @@ def _segments_shown(
     ]
 
 
-def _event(event: tuple[int, Ancestor, ledger.Part] | None, which: str) -> dict[str, Any] | None:
-    if event is None:
-        return None
-    _, ancestor, part = event
-    position = getattr(part, which)
+def _event(ancestor: Ancestor, position: int) -> dict[str, Any]:
     return {"run": ancestor.name, "position": position, "step": position // ancestor.batch_samples}
 
 

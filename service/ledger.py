@@ -29,8 +29,7 @@ _SCAN = 1 << 20
 """Samples whose exposures are held at once."""
 
 
-@dataclass(frozen=True)
-class Segment:
+class Segment(NamedTuple):
     """Positions [0, stop) of a plan, trained by `run` in batches of `batch_samples`.
 
     pool: fingerprint of the pool whose stream the plan's samples are cut from. mixture: the one whose source number

@@ -7,7 +7,7 @@ what comes with an older one is refused, however late it arrives.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 from sqlalchemy import Connection
@@ -56,8 +56,7 @@ class Said:
     split: str = "train"
 
 
-@dataclass(frozen=True)
-class Ancestor:
+class Ancestor(NamedTuple):
     """A run's fingerprint and name, its plan's, the position its model stops at in a history, and its batch."""
 
     run: str
