@@ -240,13 +240,13 @@ def write_cuts(work: str, parts: list[Part]) -> None:
     with storage.publishing_file(storage.join(work, "cuts.bin")) as partial:
         out = np.memmap(partial, np.uint32, "w+", shape=shape)
         waiting: list[NDArray[np.uint32]] = []
-        column = 0
+        column = n_waiting = 0
         for part in parts:
             waiting.append(part.cuts())
-            if part is parts[-1] or sum(map(len, waiting)) * shape[0] >= CUTS_AT_ONCE:
-                block = np.concatenate(waiting)
-                out[:, column : column + len(block)] = block.T
-                column, waiting = column + len(block), []
+            n_waiting += len(waiting[-1])
+            if part is parts[-1] or n_waiting * shape[0] >= CUTS_AT_ONCE:
+                out[:, column : column + n_waiting] = np.concatenate(waiting).T
+                column, n_waiting, waiting = column + n_waiting, 0, []
 
 
 @contextlib.contextmanager
