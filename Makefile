@@ -34,7 +34,7 @@ shards: $(READY) $(POOL)/manifest.json ## build the default pool from real text,
 	$(BIN)/epochal verify $(POOL) $(POOL)-val $(SIZES:%=artifacts/subsets/python-%)
 
 test: $(READY) ## run every test
-	@$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+	@$(BIN)/python -m pytest
 
 train: $(READY) ## train a tiny AR and a tiny MDM model on real text, repeated; receipts, table, plot
 	@$(BIN)/python -W ignore -m epochal.train.demo
