@@ -13,7 +13,7 @@ help: ## show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' Makefile
 
 # uv resolves and installs in seconds what pip takes minutes for; it comes from pip itself.
-$(READY): pyproject.toml constraints.txt
+$(READY): pyproject.toml constraints.txt tokenize/_pieces.c
 	@echo "setting up $(VENV) (about 7 GB with CUDA libraries; takes a minute or a few)"
 	@command -v $(PYTHON) >/dev/null || { echo "make: no $(PYTHON) found: install Python 3.11 or 3.12, or name one: make PYTHON=python3.12"; exit 2; }
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)

@@ -110,7 +110,7 @@ def _documents(work: Path, n: int, per_part: int = 1_000_000) -> Iterator[dict[s
         records["key_hi"] = records["key_lo"] = records["place_hi"] = records["drawn"] = np.sort(keys)
         records["tokens"] = 1000
         writer = PartWriter(str(work / "parts" / f"part-{rank:05d}"), "uint16", 64, 0, 0, 1 << 40)
-        no_tokens = np.zeros(0, np.uint16)
+        no_tokens = [np.zeros(0, np.uint16)] * len(records)
         writer.add(Batch(records, [b""] * len(records), no_tokens, np.zeros((len(records), 0), np.uint32)))
         writer.close(COUNTS)
     parts = open_parts(str(work))
@@ -142,7 +142,7 @@ def _write_parts(work: Path, tasks: int, partitions: int) -> None:
     records = np.zeros(10, DOCUMENT)
     records["place_hi"] = np.arange(10, dtype=np.uint64) << np.uint64(60)
     records["tokens"] = 1
-    writer.add(Batch(records, [b""] * 10, np.zeros(10, np.uint16), np.zeros((10, 0), np.uint32)))
+    writer.add(Batch(records, [b""] * 10, [np.zeros(1, np.uint16)] * 10, np.zeros((10, 0), np.uint32)))
     writer.close(COUNTS)
     first = work / "parts" / "part-00000"
     data = {

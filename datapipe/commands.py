@@ -8,7 +8,7 @@ Run = Callable[[argparse.Namespace], int]
 
 def build(parser: argparse.ArgumentParser) -> Run:
     """Add the arguments of `epochal build`; return what runs it."""
-    parser.add_argument("config", help="YAML of the build, or the name of a shipped one (python, jsonl, c4-1B, ...)")
+    parser.add_argument("config", help="YAML of the build, or a shipped one's name (python, folder, paper-10B, ...)")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="sources.0.path=data/ out=DIR tasks=8 ...")
     parser.add_argument("--quiet", action="store_true", help="no progress")
     parser.add_argument("--json", action="store_true", help="print what `epochal show --json` prints, of the pool")

@@ -28,7 +28,7 @@ from .progress import StageProgress
 from .readers import Intake
 from .sorted_table import TableWriter
 from .tokenized import given_ids
-from .words import Analyser, Words, windows, word_ngrams
+from .words import Analysed, Analyser, Words, windows, word_ngrams
 
 BATCH_CHARS = 1 << 22
 BATCH_DOCUMENTS = 2048
@@ -44,9 +44,6 @@ CONTAMINATED = pa.schema(
         ("ngram", pa.string()),
     ]
 )
-
-
-Encoded = NDArray[np.unsignedinteger]
 
 
 class EngineDiffersError(WorkError):
@@ -95,7 +92,8 @@ class _Task:
         self.tokenizer = s.tokenizer
         buckets, hashes = (s.near.buckets, s.near.hashes) if s.near else (0, 0)
         self.writer = PartWriter(self.folder, s.dtype, s.partitions, buckets, hashes, s.run_bytes)
-        self.analyser = Analyser(self.tokenizer.encode_piece, np.uint16 if s.dtype == "uint16" else np.uint32)
+        dtype = np.uint16 if s.dtype == "uint16" else np.uint32
+        self.analyser = Analyser(self.tokenizer.encode_piece, self.tokenizer.info.eod, dtype)
         self.decontaminator = _load_decontaminator(s.index_path)
         self.counts = {"empty": 0, "contaminated": 0, "text_bytes": 0}
         self.by_source: dict[int, int] = {}
@@ -132,17 +130,15 @@ class _Task:
             return
         keys = [content.content_key(text) for text in texts]
         analysed = self.analyser.analyse(texts)
-        encoded = self._encode(batch, texts, keys, analysed.ids)
+        encoded = self._encode(batch, texts, keys, analysed)
         records = self._records(batch, texts, keys)
-        records["tokens"] = [len(ids) + 1 for ids in encoded]
+        records["tokens"] = [len(tokens) for tokens in encoded]
         signatures, records["signed"] = _sign(analysed.words, self.settings.near)
         clean = self._without_contaminated(batch, texts, keys, analysed.words)
-        end = np.array([self.tokenizer.info.eod], self.settings.dtype)
-        tokens = np.concatenate([end[:0], *(part for i in clean for part in (encoded[i], end))])
         ids = [(batch[i].id or keys[i].hex()).encode() for i in clean]
         records = records[clean]
         records["id_bytes"] = [len(identifier) for identifier in ids]
-        self.writer.add(Batch(records, ids, tokens.astype(self.settings.dtype, copy=False), signatures[clean]))
+        self.writer.add(Batch(records, ids, [encoded[i] for i in clean], signatures[clean]))
         self.counts["text_bytes"] += int(records["text_bytes"].sum())
         for source, n in enumerate(np.bincount(records["source"]).tolist()):
             if n:
@@ -177,18 +173,25 @@ class _Task:
         return [i for i in range(len(texts)) if i not in dropped]
 
     def _encode(
-        self, batch: list[Document], texts: list[str], keys: list[bytes], analysed: list[Encoded] | None
-    ) -> list[Encoded]:
-        """Return each document's ids: those it came with, or those of its text, as analysed or encoded here. A sample
-        of the latter, chosen by key, is encoded by the reference too and must come out equal."""
+        self, batch: list[Document], texts: list[str], keys: list[bytes], analysed: Analysed
+    ) -> list[NDArray[np.unsignedinteger]]:
+        """Return each document's ids, EOD after them: those it came with, or those of its text, as analysed or encoded
+        here. A sample of the latter, chosen by key, is encoded by the reference too and must come out equal."""
         given = [given_ids(document) for document in batch]
         fresh = [i for i, ids in enumerate(given) if ids is None]
-        found = [analysed[i] for i in fresh] if analysed else self.tokenizer.encode([texts[i] for i in fresh])
-        pairs = [(texts[i], ids) for i, ids in zip(fresh, found, strict=True) if _is_sample(texts[i], keys[i])]
+        if self.tokenizer.encode_piece:
+            starts = analysed.starts.tolist()
+            found = [analysed.tokens[starts[i] : starts[i + 1]] for i in fresh]
+        else:
+            found = [self._ended(ids) for ids in self.tokenizer.encode([texts[i] for i in fresh])]
+        pairs = [(texts[i], ids[:-1]) for i, ids in zip(fresh, found, strict=True) if _is_sample(texts[i], keys[i])]
         if self.tokenizer.first_difference([text for text, _ in pairs], [ids for _, ids in pairs]) is not None:
             raise EngineDiffersError(f"engine {self.tokenizer.engine_name} differs from the reference on a document")
         new = iter(found)
-        return [next(new) if ids is None else ids for ids in given]
+        return [next(new) if ids is None else self._ended(ids) for ids in given]
+
+    def _ended(self, ids: NDArray[np.unsignedinteger]) -> NDArray[np.unsignedinteger]:
+        return np.append(ids, self.tokenizer.info.eod).astype(self.settings.dtype)
 
     def _write_rejects(self) -> None:
         for source, file, row, reason in self.intake.rejects:

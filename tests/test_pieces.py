@@ -1,19 +1,19 @@
 """Pieces and the table of distinct pieces, against the reference pre-tokenizer and the reference ids."""
 
+import itertools
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import pre_tokenizers
 
-from epochal.tokenize import piece_table, pieces
-from epochal.tokenize.piece_table import PieceTable
-from epochal.tokenize.pieces import PieceSplitter
+from epochal.tokenize import _pieces, pieces
+from epochal.tokenize.pieces import FIRST, LAST, PieceTable
 from epochal.tokenize.tokenizer import load_tokenizer
 
 REFERENCE = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True)
 TOKENIZER = load_tokenizer("gpt2")
-SPLITTER = PieceSplitter()
 FRAGMENTS = [
     *["'s", "'ll", "'re", "'l", "'v", "''", " '", "'", "'T", "'so"],
     *[" ", "  ", "\n", "\n\n", "\t", "\r\n", "\x0b", "\x1c", "\x85", "\u00a0", "\u3000", "\u2028"],
@@ -45,14 +45,11 @@ def reference_pieces(text: str) -> list[bytes]:
     return [text[start:end].encode() for _, (start, end) in REFERENCE.pre_tokenize_str(text)]
 
 
+SPLITTER = PieceTable(lambda piece: ())
+
+
 def split(texts: list[str]) -> list[list[bytes]]:
-    found: list[list[bytes]] = [[] for _ in texts]
-    for group in SPLITTER.split(texts):
-        for i, number in enumerate(group.texts):
-            spelled = group.spell(np.arange(group.first[i], group.first[i + 1]))
-            assert spelled.pop() == b""  # each text ends in an empty piece
-            found[number] += spelled
-    return found
+    return [SPLITTER.split(text) for text in texts]
 
 
 @settings(max_examples=500, deadline=None)
@@ -67,67 +64,100 @@ def test_every_character_is_split_as_the_reference_does():
     assert split(texts) == [reference_pieces(text) for text in texts]
 
 
-@settings(max_examples=100, deadline=None)
-@given(st.lists(TEXTS, min_size=1, max_size=12), st.integers(1, 40))
-def test_where_long_texts_are_cut_does_not_show(texts, size):
-    together = " ".join(texts)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(pieces, "GROUP_BYTES", size)
-        assert split([together, *texts]) == [reference_pieces(text) for text in [together, *texts]]
-
-
 def table_ids(texts: list[str], table: PieceTable) -> list[list[int]]:
-    found: list[list[int]] = [[] for _ in texts]
-    for group in SPLITTER.split(texts):
-        ids = table.gather(0, table.look_up(group), group)
-        for i, number in enumerate(group.texts):
-            found[number] += ids.values[ids.starts[i] : ids.starts[i + 1]].tolist()
-    return found
+    found = table.gather(texts)
+    lists = [found.ids[a:b].tolist() for a, b in itertools.pairwise(found.id_starts.tolist())]
+    assert all(ids.pop() == END for ids in lists)
+    return lists
 
 
-def new_table() -> PieceTable:
-    return PieceTable([(TOKENIZER.encode_piece, np.uint32)])
+END = TOKENIZER.info.eod
+
+
+def new_table(dtype: type = np.uint32) -> PieceTable:
+    return PieceTable(lambda piece: (), TOKENIZER.encode_piece, END, dtype)
 
 
 SHARED = new_table()
 
 
+def reference_ids(texts: list[str]) -> list[list[int]]:
+    return [ids.tolist() for ids in TOKENIZER.reference(texts)]
+
+
 @settings(max_examples=300, deadline=None)
 @given(st.lists(TEXTS, min_size=1, max_size=4))
 def test_ids_by_piece_are_the_reference_ids(texts):
-    assert table_ids(texts, SHARED) == [ids.tolist() for ids in TOKENIZER.reference(texts)]
+    assert table_ids(texts, SHARED) == reference_ids(texts)
 
 
-@settings(max_examples=50, deadline=None)
-@given(st.lists(TEXTS, min_size=1, max_size=8))
-def test_pieces_whose_keys_collide_keep_their_own_ids(texts):
-    texts.append("several different pieces longerthanakey anotherlongpiece")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(piece_table, "mix64", np.zeros_like)
-        assert table_ids(texts, new_table()) == [ids.tolist() for ids in TOKENIZER.reference(texts)]
-
-
-def test_a_full_table_goes_on_and_stays_small(monkeypatch):
-    monkeypatch.setattr(piece_table, "LIMIT", 50)
-    table = new_table()
-    for i in range(20):
-        texts = [f"name{i} other{i * 7} the same words {'z' * i}{'-' * 3 * i}", "漢字" * i]
-        assert table_ids(texts, table) == [ids.tolist() for ids in TOKENIZER.reference(texts)]
-        table._forget()
-        assert len(table._keys) <= 50
-        assert all(len(c._starts) == len(table._keys) + 1 for c in table._columns)
+@pytest.mark.parametrize("dtype", [np.uint16, np.uint32])
+def test_ids_of_long_texts_are_the_reference_ids(dtype):
+    """Of several megabytes, whose groups end anywhere in a text, with pieces that are too long to be kept."""
+    rng = np.random.default_rng(0)
+    words = ["word", "'s", "  ", "\n", "é", "漢字", "z" * 300, "=" * 127, "-" * 128, " 12", "\t\t"]
+    long = "".join(rng.choice(words, 100_000))
+    texts = [long, "", "short", long[:1_500_000], "a" * 100_000]
+    assert len(long.encode()) > 3 << 20
+    assert table_ids(texts, new_table(dtype)) == reference_ids(texts)
 
 
 @settings(max_examples=100, deadline=None)
-@given(st.lists(st.lists(st.integers(1, 2**64 - 1), unique=True, max_size=30), max_size=5), st.integers(1, 12))
-def test_an_index_finds_the_row_of_every_key_and_no_other(batches, bits):
-    """Also when the table is small and most places are taken."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(piece_table._Index, "_BITS", max(bits, 9))
-        index, rows = piece_table._Index(), {0: 0}
-        for batch in batches:
-            new = [key for key in batch if key not in rows]
-            rows |= {key: len(rows) + i for i, key in enumerate(new)}
-            index.add(np.array(new, np.uint64))
-        asked = [0, *rows, *(key ^ 1 for key in rows), 2**64 - 1]
-        assert index.find(np.array(asked, np.uint64)).tolist() == [rows.get(key, -1) for key in asked]
+@given(st.lists(st.tuples(st.binary(max_size=24), st.integers(0, 20)), max_size=40))
+def test_pieces_that_are_alike_keep_their_own_ids(parts):
+    """Equal in their first bytes, their last bytes or their length."""
+    texts = [" ".join(data.hex() * (1 + copies) for data, copies in parts), " ".join(data.hex() for data, _ in parts)]
+    assert table_ids(texts, SHARED) == reference_ids(texts)
+
+
+def test_a_full_table_goes_on_and_stays_small(monkeypatch):
+    monkeypatch.setattr(pieces, "LIMIT", 50)
+    table = new_table()
+    for i in range(20):
+        texts = [f"name{i} other{i * 7} the same words {'z' * i}{'-' * 3 * i}", "漢字" * i]
+        assert table_ids(texts, table) == reference_ids(texts)
+        assert table._pieces.kept() < 50
+
+
+def test_the_table_grows_with_what_it_meets():
+    table = new_table()
+    texts = [f"{i:x} {i * 7919:o}" for i in range(60_000)]
+    assert table_ids(texts, table) == table_ids(texts, table) == reference_ids(texts)
+    assert table._pieces.kept() > 1 << 16
+
+
+def test_codes_are_put_together_across_pieces():
+    """A word ends with its text, and where a fragment's edge or a piece without fragments says so."""
+    codes = {
+        b"a": [4 | FIRST | LAST],
+        b"1": [8 | FIRST | LAST],
+        b" a": [4 | LAST],
+        b"!": [],
+        b"b": [16, 20],
+        b"c": [24 | FIRST],
+    }
+    step = 0xA0761D6478BD642F
+    found = PieceTable(lambda piece: codes[piece]).gather(["a1a", "a a1!a", "", "1b1", "!c", "c1"])
+    words = [found.words[a:b].tolist() for a, b in itertools.pairwise(found.word_starts.tolist())]
+    together = [(4 + 8 * step + 4 * step**2) % 2**64, (4 + 8 * step) % 2**64]
+    assert words == [[together[0]], [4, together[1], 4], [], [8, 16, 20, 8], [24], [24, 8]]
+    assert len(found.ids) == 0
+
+
+def test_an_error_in_what_works_pieces_out_is_raised_and_nothing_wrong_is_remembered():
+    def fail(piece: bytes) -> list[int]:
+        raise KeyError(piece)
+
+    table = PieceTable(fail)
+    for _ in range(2):
+        with pytest.raises(KeyError):
+            table.gather(["some words"])
+    with pytest.raises(TypeError):
+        table.gather([b"bytes"])
+    assert table.gather([""]).word_starts.tolist() == [0, 0]
+
+
+@pytest.mark.parametrize("answer", [None, (), ([], [], [], []), (np.ones(2, np.uint32), np.zeros(1, np.uint32)) * 2])
+def test_a_wrong_answer_for_new_pieces_is_refused(answer):
+    with pytest.raises((TypeError, ValueError)):
+        _pieces.Pieces(2, 0, 10).gather(["some words"], lambda point: _pieces.LETTER, lambda pieces: answer)

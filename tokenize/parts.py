@@ -43,6 +43,7 @@ DOCUMENT = np.dtype(
 )
 
 PART_NAME = "part.json"
+WRITE_BYTES = 1 << 18
 AT_ONCE = 1 << 20
 """Documents whose records are looked at together where all are gone through."""
 
@@ -52,11 +53,11 @@ Documents = NDArray[np.void]
 @dataclass(frozen=True)
 class Batch:
     """Documents on their way into a run. records: DOCUMENT, (n,), without token_start and id_start. ids: UTF-8.
-    tokens: ids of all documents, EOD after each. signatures: uint32 (n, buckets * hashes)."""
+    tokens: ids of each, EOD included, of the part's dtype. signatures: uint32 (n, buckets * hashes)."""
 
     records: Documents
     ids: list[bytes]
-    tokens: NDArray[np.unsignedinteger]
+    tokens: list[NDArray[np.unsignedinteger]]
     signatures: NDArray[np.uint32]
 
 
@@ -80,13 +81,14 @@ class PartWriter:
         self._token_start = self._id_start = 0
         names = ("documents", "tokens", "ids", "signatures", "cuts")
         paths = {name: os.path.join(self._building, f"{name}.bin") for name in names}
-        self._files: dict[str, BinaryIO] = {n: open(path, "wb") for n, path in paths.items()}  # noqa: SIM115
+        self._files: dict[str, BinaryIO] = {n: open(path, "wb", WRITE_BYTES) for n, path in paths.items()}  # noqa: SIM115
 
     def add(self, batch: Batch) -> None:
         """Add documents; when memory for the run is used up, the run is sorted and written."""
         self._pending.append(batch)
-        self._pending_bytes += batch.records.nbytes + batch.tokens.nbytes + batch.signatures.nbytes
-        self._pending_bytes += int(batch.records["id_bytes"].sum(dtype=np.int64)) + 64 * len(batch.ids)
+        self._pending_bytes += batch.records.nbytes + batch.signatures.nbytes
+        self._pending_bytes += int(batch.records["tokens"].sum(dtype=np.int64)) * self._dtype.itemsize
+        self._pending_bytes += int(batch.records["id_bytes"].sum(dtype=np.int64)) + 160 * len(batch.ids)
         if self._pending_bytes >= self._run_bytes:
             self._flush()
 
@@ -97,7 +99,7 @@ class PartWriter:
         records = np.concatenate([batch.records for batch in pending])
         order = np.lexsort([records[name] for name in ("raw", "key_lo", "key_hi", "place_lo", "place_hi")])
         ids = [identifier for batch in pending for identifier in batch.ids]
-        starts = _starts(records["tokens"])
+        tokens = [ids for batch in pending for ids in batch.tokens]
         records = records[order]
         records["token_start"] = self._token_start + _starts(records["tokens"])
         records["id_start"] = self._id_start + _starts(records["id_bytes"])
@@ -110,9 +112,7 @@ class PartWriter:
         # `write`, not `tofile`: a full disk must show as what it is.
         self._files["documents"].write(records.data)
         self._files["ids"].write(b"".join([ids[i] for i in order.tolist()]))
-        tokens = np.concatenate([batch.tokens for batch in pending])
-        spans = zip(starts[order].tolist(), records["tokens"].tolist(), strict=True)
-        self._files["tokens"].write(np.concatenate([tokens[start : start + n] for start, n in spans]).data)
+        self._files["tokens"].writelines(tokens[i].data for i in order.tolist())
         if self._buckets:
             rows = np.concatenate([batch.signatures for batch in pending])[order]
             by_bucket = rows.reshape(len(order), self._buckets, self._hashes).transpose(1, 0, 2)
