@@ -306,7 +306,7 @@ def _canonical(batches: list[pa.RecordBatch], sources: list[str]) -> pa.Table:
     """Return the batches as one table of one chunk per column, its dictionary always the sorted list of sources."""
     table = pa.Table.from_batches(batches)
     at = {name: i for i, name in enumerate(sorted(sources))}
-    found = np.array([at[name] for name in table["source"].cast(pa.string()).to_pylist()])
+    found = np.array([at[name] for name in table["source"].to_pylist()])
     column = _dictionary(found, sorted(sources))
     table = table.set_column(table.schema.get_field_index("source"), SCHEMA.field("source"), column)
     return table.combine_chunks()

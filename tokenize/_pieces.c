@@ -21,6 +21,13 @@ enum { FIRST = 1, LAST = 2 }; /* edges of a fragment: may be one word with what 
 #define MULTIPLIER 0x9E3779B97F4A7C15u /* 2^64 / golden ratio: Fibonacci hashing (Knuth, TAOCP 3, 6.4) */
 #define WORD_STEP 0xA0761D6478BD642Fu  /* words.py has the same: a word of fragments f0 f1 ... is the sum of fi STEP^i */
 
+#if defined(__GNUC__)
+#define PREFETCH(place) __builtin_prefetch(place)
+#else
+#define PREFETCH(place) ((void)0)
+#endif
+#define AHEAD 16 /* pieces looked up together, when memory has had time to bring their slots */
+
 /* ---- Growing arrays ---- */
 
 typedef struct {
@@ -57,7 +64,13 @@ static int append(Array *array, const void *data, size_t size)
 /* ---- Tables: rows by the bytes of a piece, open addressing ---- */
 
 typedef struct {
-    uint64_t head; /* the first eight bytes, zeros behind */
+    const char *text;
+    size_t size;
+    uint64_t head, hash; /* head: the first eight bytes, zeros behind */
+} Piece;
+
+typedef struct {
+    uint64_t head;
     uint32_t size; /* of the piece, in bytes; 0: the slot is free */
     uint32_t row;
 } Slot;
@@ -160,36 +173,36 @@ static int table_grow(Table *table)
 }
 
 /* Return the slot of a piece, or the free one where it would be. */
-static inline Slot *table_slot(const Table *table, const char *text, size_t size, uint64_t head, uint64_t hash)
+static inline Slot *table_slot(const Table *table, const Piece *piece)
 {
-    for (uint64_t place = hash & table->mask;; place = (place + 1) & table->mask) {
+    for (uint64_t place = piece->hash & table->mask;; place = (place + 1) & table->mask) {
         Slot *slot = &table->slots[place];
         if (!slot->size)
             return slot;
-        if (slot->head != head || slot->size != size)
+        if (slot->head != piece->head || slot->size != piece->size)
             continue;
-        if (size <= 8)
+        if (piece->size <= 8)
             return slot;
         const Row *row = (Row *)table->rows.data + slot->row;
-        if (!memcmp(table->text.data + row->text + 8, text + 8, size - 8))
+        if (!memcmp(table->text.data + row->text + 8, piece->text + 8, piece->size - 8))
             return slot;
     }
 }
 
 /* Return the row of a piece, a new one when it has none, whose ids and codes come later; 0 on failure. */
-static inline uint32_t table_row(Table *table, const char *text, size_t size, uint64_t head, uint64_t hash)
+static inline uint32_t table_row(Table *table, const Piece *piece)
 {
-    Slot *slot = table_slot(table, text, size, head, hash);
+    Slot *slot = table_slot(table, piece);
     if (slot->size)
         return slot->row;
     if (2 * (uint64_t)table->n_rows > table->mask) {
         if (table_grow(table))
             return 0;
-        slot = table_slot(table, text, size, head, hash);
+        slot = table_slot(table, piece);
     }
-    if (reserve(&table->rows, sizeof(Row)) || append(&table->text, text, size))
+    if (reserve(&table->rows, sizeof(Row)) || append(&table->text, piece->text, piece->size))
         return 0;
-    *slot = (Slot){head, (uint32_t)size, table->n_rows};
+    *slot = (Slot){piece->head, (uint32_t)piece->size, table->n_rows};
     Row *end = (Row *)(table->rows.data + table->rows.used);
     *end = (Row){(uint32_t)table->text.used, 0, 0};
     table->rows.used += sizeof *end;
@@ -323,23 +336,38 @@ static char *output_reserve(Output *output, size_t more)
 typedef struct {
     Output ids, words, id_ends, word_ends;
     Array rows; /* uint32_t: of the group's pieces, 0 behind each text */
+    Piece waiting[AHEAD]; /* to be looked up */
+    int n_waiting;
     /* The word that may go on: its hash and the last power of WORD_STEP; whether there is one, and it is still open. */
     uint64_t hash, power;
     int pending, open;
 } Work;
 
-static inline uint32_t find_row(Pieces *self, const char *text, size_t size, size_t readable)
+static uint32_t row_of_piece(Pieces *self, const Piece *piece)
 {
-    uint64_t head = load(text, size, readable), hash = hash_of(text, size, head);
-    if (size <= KEPT_BYTES) {
+    if (piece->size <= KEPT_BYTES) {
         if (self->kept.n_rows < self->limit)
-            return table_row(&self->kept, text, size, head, hash);
-        const Slot *slot = table_slot(&self->kept, text, size, head, hash);
+            return table_row(&self->kept, piece);
+        const Slot *slot = table_slot(&self->kept, piece);
         if (slot->size)
             return slot->row;
     }
-    uint32_t row = table_row(&self->scratch, text, size, head, hash);
+    uint32_t row = table_row(&self->scratch, piece);
     return row ? row | SCRATCH : 0;
+}
+
+/* Look up the pieces that wait, and note their rows. */
+static int look_up(Pieces *self, Work *work)
+{
+    if (reserve(&work->rows, AHEAD * sizeof(uint32_t)))
+        return -1;
+    uint32_t *rows = (uint32_t *)(work->rows.data + work->rows.used);
+    for (int i = 0; i < work->n_waiting; i++)
+        if (!(rows[i] = row_of_piece(self, &work->waiting[i])))
+            return -1;
+    work->rows.used += (size_t)work->n_waiting * sizeof *rows;
+    work->n_waiting = 0;
+    return 0;
 }
 
 static int spell_new(const Table *table, PyObject *list)
@@ -512,8 +540,8 @@ static int end_group(Pieces *self, Work *work, PyObject *work_out)
 static int cut_text(Pieces *self, Work *work, PyObject *text, size_t *in_group, PyObject *class_of,
                         PyObject *work_out)
 {
-    Py_ssize_t size;
-    const uint8_t *p = (const uint8_t *)PyUnicode_AsUTF8AndSize(text, &size), *end = p + size;
+    Py_ssize_t length;
+    const uint8_t *p = (const uint8_t *)PyUnicode_AsUTF8AndSize(text, &length), *end = p + length;
     if (!p)
         return -1;
     while (p < end) {
@@ -524,11 +552,15 @@ static int cut_text(Pieces *self, Work *work, PyObject *text, size_t *in_group, 
             PyErr_SetString(PyExc_ValueError, "a run of 2 GiB without a place to cut it cannot be encoded");
             return -1;
         }
-        uint32_t row = find_row(self, (const char *)p, (size_t)(stop - p), (size_t)(end - p));
-        if (!row || append(&work->rows, &row, sizeof row))
-            return -1;
-        *in_group += (size_t)(stop - p);
+        size_t size = (size_t)(stop - p);
+        uint64_t head = load((const char *)p, size, (size_t)(end - p));
+        Piece piece = {(const char *)p, size, head, hash_of((const char *)p, size, head)};
+        PREFETCH(&self->kept.slots[piece.hash & self->kept.mask]);
+        work->waiting[work->n_waiting++] = piece;
+        *in_group += size;
         p = stop;
+        if ((work->n_waiting == AHEAD || *in_group >= GROUP_BYTES) && look_up(self, work))
+            return -1;
         if (*in_group >= GROUP_BYTES) {
             if (end_group(self, work, work_out))
                 return -1;
@@ -536,7 +568,7 @@ static int cut_text(Pieces *self, Work *work, PyObject *text, size_t *in_group, 
         }
     }
     uint32_t none = 0;
-    return append(&work->rows, &none, sizeof none);
+    return look_up(self, work) || append(&work->rows, &none, sizeof none) ? -1 : 0;
 }
 
 static int output_open(Output *output)

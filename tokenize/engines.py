@@ -5,6 +5,7 @@ greedy merges. Where that cannot be shown from the tokenizer's own description, 
 expression is GPT-2's, the fast engine can also encode piece by piece, each distinct piece once (see pieces.py).
 """
 
+import itertools
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -89,13 +90,17 @@ def _mergeable_ranks(spec: dict[str, Any]) -> dict[bytes, int] | None:
     vocab: dict[str, int] = model["vocab"]
     if any(char not in vocab for char in to_byte):
         return None
-    merges = [tuple(merge.split(" ")) if isinstance(merge, str) else tuple(merge) for merge in model["merges"]]
-    merged = [vocab.get(left + right, -1) for left, right in merges]
-    if any(b <= a for a, b in zip([255, *merged], merged, strict=False)):
+    merges = [merge.replace(" ", "") if isinstance(merge, str) else "".join(merge) for merge in model["merges"]]
+    merged = [vocab.get(token, -1) for token in merges]
+    if any(b <= a for a, b in itertools.pairwise([255, *merged])):
         return None
-    tokens = [*to_byte, *(left + right for left, right in merges)]
-    as_latin = str.maketrans({char: chr(byte) for char, byte in to_byte.items()})
-    return {token.translate(as_latin).encode("latin-1"): vocab[token] for token in tokens}
+    tokens = [*to_byte, *merges]
+    # A character stands for a byte each, so the tokens are translated together and cut apart again.
+    together = "".join(tokens).translate({ord(char): byte for char, byte in to_byte.items()}).encode("latin-1")
+    ends = itertools.accumulate(map(len, tokens), initial=0)
+    return {
+        together[start:end]: vocab[token] for (start, end), token in zip(itertools.pairwise(ends), tokens, strict=True)
+    }
 
 
 def byte_to_char() -> dict[int, str]:

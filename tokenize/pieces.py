@@ -4,8 +4,8 @@
 
 Text repeats its pieces: 12 MB of Python have 3 million, 49 thousand of them distinct. So a piece's ids and its
 fragments of words are worked out once, by Python functions, and found again by its bytes in `_pieces.c`, which also
-cuts. What class a character has is asked of the reference, the byte-level pre-tokenizer of Hugging Face `tokenizers`: no
-table of ours can be of another Unicode version than its own.
+cuts. What class a character has is asked of the reference, the byte-level pre-tokenizer of Hugging Face `tokenizers`:
+no table of ours can be of another Unicode version than its own.
 """
 
 import itertools
