@@ -9,14 +9,14 @@ Documents with equal keys are exact duplicates. The pool holds its documents in 
 
 import hashlib
 
-from ..shards.content import content_key, normalise
+from ..shards.content import content_key, normalise, text_digest
 
 __all__ = ["content_key", "normalise", "place", "raw_digest", "validation_order"]
 
 
 def raw_digest(text: str) -> int:
     """Return 64 bits of BLAKE2b over the text as it came: decides between texts of one key that differ in form."""
-    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big")
+    return int.from_bytes(text_digest(text, 8), "big")
 
 
 def place(key: bytes, seed: int) -> bytes:

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from ..shards.errors import RequestError
 from ..shards.manifest import items_digest
-from .words import U64, Analyser, Words, split_words, word_ngrams
+from .words import U64, Analyser, Words, split_words, windows, word_ngrams
 
 _BITMAP_BITS = 27
 """A table of 2^27 bits answers most look-ups; 16 MiB stay in cache better than the sorted n-grams."""
@@ -100,32 +100,44 @@ class Decontaminator:
 
         words: those of `texts`. Equal hashes are confirmed by comparing the words themselves.
         """
-        hashes, starts = word_ngrams(words, self._index.n)
-        slot = (hashes >> np.uint64(64 - _BITMAP_BITS)).astype(np.int64)
-        maybe = np.flatnonzero((self._bitmap[slot >> 3] >> (slot & 7).astype(np.uint8)) & 1)
-        if not len(maybe):
-            return []
-        left = np.searchsorted(self._index.ngrams, hashes[maybe], side="left")
-        right = np.searchsorted(self._index.ngrams, hashes[maybe], side="right")
-        found = right > left
-        documents = np.searchsorted(starts, maybe, side="right") - 1
         hits: dict[tuple[int, int], Hit] = {}
-        spelled: dict[int, list[str]] = {}
-        for at, doc, lo, hi in zip(maybe[found], documents[found], left[found], right[found], strict=True):
-            tokens = spelled.setdefault(int(doc), self._analyser.spell(texts[doc]))
-            first = int(at - starts[doc])
-            ngram = tokens[first : first + self._index.n]
-            for item in self._index.items[lo:hi].tolist():
-                if (int(doc), item) not in hits and self._confirmed(ngram, item):
-                    hits[int(doc), item] = Hit(
-                        int(doc), self._index.files[item], self._index.rows[item], " ".join(ngram)
-                    )
+        for document, shared in self._shared(words):
+            ngrams = self._spell(texts[document], list(shared))
+            for first, items in shared.items():
+                for item in items:
+                    if (document, item) not in hits and self._confirmed(ngrams[first], item):
+                        file, row = self._index.files[item], self._index.rows[item]
+                        hits[document, item] = Hit(document, file, row, " ".join(ngrams[first]))
         return [hits[pair] for pair in sorted(hits)]
+
+    def _shared(self, words: Words) -> list[tuple[int, dict[int, list[int]]]]:
+        """Return (document, {number of an n-gram's first word: the items that have its hash}), both in order."""
+        found: dict[int, dict[int, list[int]]] = {}
+        for window, texts, before in windows(words, self._index.n):
+            hashes, starts = word_ngrams(window, self._index.n)
+            slot = (hashes >> np.uint64(64 - _BITMAP_BITS)).astype(np.int64)
+            maybe = np.flatnonzero((self._bitmap[slot >> 3] >> (slot & 7).astype(np.uint8)) & 1)
+            left = np.searchsorted(self._index.ngrams, hashes[maybe], side="left")
+            right = np.searchsorted(self._index.ngrams, hashes[maybe], side="right")
+            owner = np.searchsorted(starts, maybe, side="right") - 1
+            first = maybe - starts[owner] + before
+            for document, at, lo, hi in zip(
+                texts[owner].tolist(), first.tolist(), left.tolist(), right.tolist(), strict=True
+            ):
+                if hi > lo:
+                    found.setdefault(document, {})[at] = self._index.items[lo:hi].tolist()
+        return list(found.items())
+
+    def _spell(self, text: str, firsts: list[int]) -> dict[int, list[str]]:
+        """Return the n words of a text from each of `firsts` on."""
+        wanted = {first + k for first in firsts for k in range(self._index.n)}
+        words = {i: word for i, word in enumerate(self._analyser.spell(text)) if i in wanted}
+        return {first: [words[first + k] for k in range(self._index.n)] for first in firsts}
 
     def _confirmed(self, ngram: list[str], item: int) -> bool:
         n = len(ngram)
         for text in _item_texts(orjson.loads(self._index.raw[item])):
-            words = self._analyser.spell(text)
+            words = list(self._analyser.spell(text))
             if any(words[i : i + n] == ngram for i in range(len(words) - n + 1)):
                 return True
         return False

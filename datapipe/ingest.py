@@ -122,21 +122,25 @@ class _Task:
         )
 
     def _ingest(self, batch: list[Document]) -> None:
-        texts = [content.normalise(d.text) for d in batch]
-        kept = [i for i, text in enumerate(texts) if text]
-        self.counts["empty"] += len(texts) - len(kept)
-        self._take([batch[i] for i in kept], [texts[i] for i in kept])
+        given = [given_ids(document) for document in batch]
+        raw = np.array([content.raw_digest(document.text) for document in batch], np.uint64)
+        for document in batch:  # nobody needs the text as it came any more; a long one is not to be held twice
+            document.text = content.normalise(document.text)
+        kept = [i for i, document in enumerate(batch) if document.text]
+        self.counts["empty"] += len(batch) - len(kept)
+        if kept:
+            self._take([batch[i] for i in kept], raw[kept], [given[i] for i in kept])
 
-    def _take(self, batch: list[Document], texts: list[str]) -> None:
-        if not texts:
-            return
+    def _take(self, batch: list[Document], raw: NDArray[np.uint64], given: list[NDArray[np.uint32] | None]) -> None:
+        texts = [document.text for document in batch]
         keys = [content.content_key(text) for text in texts]
         analysed = self.analyser.analyse(texts)
-        encoded = self._encode(batch, texts, keys, analysed)
-        records = self._records(batch, texts, keys)
+        encoded = self._encode(texts, keys, given, analysed)
+        records = self._records(batch, keys)
+        records["raw"] = raw
         records["tokens"] = [len(tokens) for tokens in encoded]
         signatures, records["signed"] = _sign(analysed.words, self.settings.near)
-        clean = self._without_contaminated(batch, texts, keys, analysed.words)
+        clean = self._without_contaminated(batch, keys, analysed.words)
         ids = [(batch[i].id or keys[i].hex()).encode() for i in clean]
         records = records[clean]
         records["id_bytes"] = [len(identifier) for identifier in ids]
@@ -146,40 +150,36 @@ class _Task:
             if n:
                 self.by_source[source] = self.by_source.get(source, 0) + n
 
-    def _records(self, batch: list[Document], texts: list[str], keys: list[bytes]) -> Documents:
+    def _records(self, batch: list[Document], keys: list[bytes]) -> Documents:
         """Return a DOCUMENT for each document with what its text, key and source decide."""
         seed = self.settings.seed
         records = np.zeros(len(batch), DOCUMENT)
         places = np.frombuffer(b"".join([content.place(key, seed) for key in keys]), ">u8").reshape(-1, 2)
         records["place_hi"], records["place_lo"] = places.T
         records["key_hi"], records["key_lo"] = np.frombuffer(b"".join(keys), ">u8").reshape(-1, 2).T
-        records["raw"] = [content.raw_digest(document.text) for document in batch]
         records["drawn"] = [content.validation_order(key, seed) for key in keys]
-        records["text_bytes"] = [len(text) if text.isascii() else len(text.encode()) for text in texts]
+        records["text_bytes"] = [len(d.text) if d.text.isascii() else len(d.text.encode()) for d in batch]
         records["source"] = [document.metadata["_source"] for document in batch]
         return records
 
-    def _without_contaminated(
-        self, batch: list[Document], texts: list[str], keys: list[bytes], words: Words
-    ) -> list[int]:
+    def _without_contaminated(self, batch: list[Document], keys: list[bytes], words: Words) -> list[int]:
         """Return the places in the batch of the documents that share no n-gram with an evaluation item."""
         if self.decontaminator is None:
-            return list(range(len(texts)))
-        hits = self.decontaminator.find(texts, words)
+            return list(range(len(batch)))
+        hits = self.decontaminator.find([document.text for document in batch], words)
         for hit in hits:
             document, key = batch[hit.document], keys[hit.document]
             source = self.settings.sources[document.metadata["_source"]]
             self.contaminated.add((key, document.id or key.hex(), source, hit.file, hit.row, hit.ngram))
         dropped = {hit.document for hit in hits}
         self.counts["contaminated"] += len(dropped)
-        return [i for i in range(len(texts)) if i not in dropped]
+        return [i for i in range(len(batch)) if i not in dropped]
 
     def _encode(
-        self, batch: list[Document], texts: list[str], keys: list[bytes], analysed: Analysed
+        self, texts: list[str], keys: list[bytes], given: list[NDArray[np.uint32] | None], analysed: Analysed
     ) -> list[NDArray[np.unsignedinteger]]:
         """Return each document's ids, EOD after them: those it came with, or those of its text, as analysed or encoded
         here. A sample of the latter, chosen by key, is encoded by the reference too and must come out equal."""
-        given = [given_ids(document) for document in batch]
         fresh = [i for i, ids in enumerate(given) if ids is None]
         if self.tokenizer.encode_piece:
             starts = analysed.starts.tolist()
@@ -231,7 +231,7 @@ def _sign(words: Words, near: NearDuplicates | None) -> tuple[NDArray[np.uint32]
     size = near.buckets * near.hashes
     signatures = np.full((n_texts, size), np.iinfo(np.uint32).max, np.uint32)
     signed = np.zeros(n_texts, np.bool_)
-    for window, texts in windows(words, near.ngram):
+    for window, texts, _ in windows(words, near.ngram):
         hashes, starts = word_ngrams(window, near.ngram)
         matrix = RMinHash.digest_matrix_from_flat_token_hashes(hashes, starts.astype(np.uint64), size, near.seed)
         has = np.diff(starts) > 0

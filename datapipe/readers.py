@@ -200,13 +200,17 @@ class JsonlReader(_Reader):
         with self.data_folder.open(file.path, "rb") as raw:
             try:
                 lines = io.BufferedReader(compr[kind](raw, mode="rb")) if kind else raw
-                for row, line in enumerate(lines):
+                for line in lines:
                     if row % 64 == 0:  # asking takes as long as reading a short line
                         self.intake.bytes_read = before + raw.tell()
                     if not line.isspace():
-                        yield row, _parse(line)
+                        fields = _parse(line)
+                        del line  # it may be long
+                        yield row, fields
+                        del fields
+                    row += 1
             except (OSError, EOFError, ValueError) as error:
-                yield row + 1, f"unreadable from here on ({type(error).__name__})"
+                yield row, f"unreadable from here on ({type(error).__name__})"
         self.intake.bytes_read = before + file.size
 
 

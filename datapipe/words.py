@@ -65,21 +65,23 @@ class Analyser:
         found = self._table.gather(texts)
         return Analysed(found.ids, found.id_starts, Words(found.words, found.word_starts))
 
-    def spell(self, text: str) -> list[str]:
-        """Return the words of one text as strings, in order: the same words that `analyse` hashes."""
-        words: list[str] = []
-        before = 0  # the edges of the last word, if it ends where the next piece begins
+    def spell(self, text: str) -> Iterator[str]:
+        """Yield the words of one text as strings, in order: the same words that `analyse` hashes."""
+        word, edges = "", 0  # edges: of its last fragment, if the next piece begins where it ends
         for piece in self._table.split(text):
             fragments = _fragments(piece)
-            for fragment, edges in fragments:
-                if before & LAST and edges & FIRST:
-                    words[-1] += fragment
+            for fragment, its_edges in fragments:
+                if edges & LAST and its_edges & FIRST:
+                    word += fragment
                 else:
-                    words.append(fragment)
-                before = edges
+                    if word:
+                        yield word
+                    word = fragment
+                edges = its_edges
             if not fragments:
-                before = 0
-        return words
+                edges = 0
+        if word:
+            yield word
 
 
 def split_words(texts: Sequence[str]) -> Words:
@@ -87,20 +89,21 @@ def split_words(texts: Sequence[str]) -> Words:
     return Analyser().analyse(texts).words
 
 
-def windows(words: Words, n: int, size: int = 1 << 20) -> Iterator[tuple[Words, NDArray[np.int64]]]:
-    """Yield (words, numbers of the texts that they are of) in windows of about `size` words, so that arrays over
-    n-grams stay small. A text that is longer comes alone, in windows that overlap: together they have its n-grams."""
+def windows(words: Words, n: int, size: int = 1 << 20) -> Iterator[tuple[Words, NDArray[np.int64], int]]:
+    """Yield (words, numbers of the texts that they are of, words of the first text before these) in windows of about
+    `size` words, so that arrays over n-grams stay small. A text that is longer comes alone, in windows that overlap:
+    together they have its n-grams, each once."""
     starts, first = words.starts, 0
     while first < len(starts) - 1:
         last = int(np.searchsorted(starts, starts[first] + size, "right")) - 1
         if last > first:
             inside = Words(words.hashes[starts[first] : starts[last]], starts[first : last + 1] - starts[first])
-            yield inside, np.arange(first, last)
+            yield inside, np.arange(first, last), 0
         else:
-            last = first + 1
-            for begin in range(int(starts[first]), int(starts[last]), size):
-                part = words.hashes[begin : min(begin + size + n - 1, int(starts[last]))]
-                yield Words(part, np.array([0, len(part)])), np.array([first])
+            last, start, end = first + 1, int(starts[first]), int(starts[first + 1])
+            for begin in range(start, end, size):
+                part = words.hashes[begin : min(begin + size + n - 1, end)]
+                yield Words(part, np.array([0, len(part)])), np.array([first]), begin - start
         first = last
 
 

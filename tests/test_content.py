@@ -1,6 +1,12 @@
+import hashlib
+import unicodedata
+
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from epochal.datapipe.content import content_key, normalise, place, validation_order
+from epochal.shards import content
 
 
 @pytest.mark.parametrize(
@@ -10,6 +16,15 @@ from epochal.datapipe.content import content_key, normalise, place, validation_o
 def test_normalised_text(text, normalised):
     assert normalise(text) == normalised
     assert normalise(normalised) == normalised
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.text(st.sampled_from("ae\u0301\u0316\u0300é\n\u1100\u1161\u11a8漢🙂 "), max_size=60), st.integers(1, 8))
+def test_a_long_text_is_normalised_and_hashed_block_by_block_as_a_whole(text, size):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(content, "BLOCK_CHARS", size)
+        assert normalise(text) == unicodedata.normalize("NFC", text).strip()
+        assert content_key(text) == hashlib.blake2b(text.encode(), digest_size=16).digest()
 
 
 def test_golden_vectors():

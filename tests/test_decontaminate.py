@@ -49,6 +49,14 @@ def test_each_item_of_a_document_is_reported_once_in_order(find):
     assert [(h.document, h.row) for h in find([text, text], items)] == [(0, 0), (0, 1), (1, 0), (1, 1)]
 
 
+def test_an_item_is_found_anywhere_in_a_long_document(find):
+    """Of more words than are compared at once; there is one at the seam."""
+    filler = "word " * ((1 << 20) - 6)
+    document = f"{filler} {ITEM['query']} {ITEM['choices'][0]} {filler} {ITEM['query']} {ITEM['choices'][1]}"
+    (hit,) = find(["short", document])
+    assert (hit.document, hit.row, hit.ngram[:13]) == (1, 0, "cooking a man")
+
+
 def test_items_shorter_than_an_ngram_are_counted(tmp_path):
     path = tmp_path / "a.jsonl"
     path.write_text(json.dumps({"q": "too short"}) + "\n" + json.dumps(ITEM) + "\n")

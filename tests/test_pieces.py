@@ -49,7 +49,7 @@ SPLITTER = PieceTable(lambda piece: ())
 
 
 def split(texts: list[str]) -> list[list[bytes]]:
-    return [SPLITTER.split(text) for text in texts]
+    return [list(SPLITTER.split(text)) for text in texts]
 
 
 @settings(max_examples=500, deadline=None)

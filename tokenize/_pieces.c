@@ -611,13 +611,13 @@ done:
 static PyObject *pieces_split(Pieces *self, PyObject *args)
 {
     PyObject *text, *class_of, *found = PyList_New(0);
-    if (!found || !PyArg_ParseTuple(args, "OO", &text, &class_of))
+    Py_ssize_t start, most, length;
+    if (!found || !PyArg_ParseTuple(args, "OnnO", &text, &start, &most, &class_of))
         goto failed;
-    Py_ssize_t size;
-    const uint8_t *p = (const uint8_t *)PyUnicode_AsUTF8AndSize(text, &size), *end = p + size;
-    if (!p)
+    const uint8_t *all = (const uint8_t *)PyUnicode_AsUTF8AndSize(text, &length), *p = all + start, *end = all + length;
+    if (!all)
         goto failed;
-    while (p < end) {
+    while (p < end && PyList_Size(found) < most) {
         const uint8_t *stop = piece_end(self, p, end, class_of);
         PyObject *piece = stop ? PyBytes_FromStringAndSize((const char *)p, stop - p) : NULL;
         if (!piece || PyList_Append(found, piece)) {

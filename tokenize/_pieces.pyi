@@ -27,8 +27,8 @@ class Pieces:
         of ids, uint32 counts and uint64 values of codes.
         """
 
-    def split(self, text: str, class_of: Callable[[int], int]) -> list[bytes]:
-        """Return the pieces of a text."""
+    def split(self, text: str, start: int, most: int, class_of: Callable[[int], int]) -> list[bytes]:
+        """Return up to `most` pieces of a text, the first from byte `start` of its UTF-8 on, where a piece begins."""
 
     def kept(self) -> int:
         """Return how many distinct pieces are remembered."""

@@ -9,7 +9,7 @@ no table of ours can be of another Unicode version than its own.
 """
 
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,6 +25,8 @@ except ImportError as error:
 
 LIMIT = 1 << 20
 """Distinct pieces remembered, at some 70 bytes each; beyond, a piece is worked out anew for every megabyte."""
+
+SPLIT_AT_ONCE = 1 << 16
 
 FIRST, LAST = _pieces.FIRST, _pieces.LAST
 """The two lowest bits of a fragment's code: whether it may be one word with what is before, or after, its piece."""
@@ -71,9 +73,12 @@ class PieceTable:
         id_starts, word_starts = _starts(id_ends), _starts(word_ends)
         return Gathered(np.frombuffer(ids, self._dtype), id_starts, np.frombuffer(words, np.uint64), word_starts)
 
-    def split(self, text: str) -> list[bytes]:
-        """Return the UTF-8 of the pieces of one text."""
-        return self._pieces.split(text, self._class_of)
+    def split(self, text: str) -> Iterator[bytes]:
+        """Yield the UTF-8 of the pieces of one text."""
+        start = 0
+        while pieces := self._pieces.split(text, start, SPLIT_AT_ONCE, self._class_of):
+            yield from pieces
+            start += sum(map(len, pieces))
 
     def _work_out(self, pieces: list[bytes]) -> tuple[NDArray[Any], ...]:
         """Return what new pieces stand for: how many ids each has, uint32; the ids, uint32; and the same of codes,
