@@ -94,9 +94,10 @@ class Corpus:
 
     def ids(self, numbers: NDArray[np.int64]) -> list[str]:
         """Return the ids of `numbers`."""
-        owner = np.searchsorted(self.base, numbers, side="right") - 1
-        pairs = zip(owner.tolist(), (numbers - self.base[owner]).tolist(), strict=True)
-        return [self.parts[i].id(row) for i, row in pairs]
+        found = np.empty(len(numbers), object)
+        for part, mine, rows in self._split(numbers):
+            found[mine] = part.ids(rows)
+        return found.tolist()
 
     def source_names(self, numbers: NDArray[np.int64]) -> list[str]:
         """Return the names of the sources of `numbers`."""

@@ -243,11 +243,12 @@ class Part:
         """DOCUMENT records, one per document."""
         return self.whole("documents")
 
-    def id(self, row: int) -> str:
-        """Return the id of the document at `row`."""
-        record = self.documents[row]
-        start = int(record["id_start"])
-        return self.whole("ids")[start : start + int(record["id_bytes"])].tobytes().decode()
+    def ids(self, rows: NDArray[np.int64]) -> list[str]:
+        """Return the ids of the documents at `rows`."""
+        starts = self.documents["id_start"][rows].astype(np.int64)
+        ends = starts + self.documents["id_bytes"][rows]
+        data = self.whole("ids").data
+        return [str(data[start:end], "utf-8") for start, end in zip(starts.tolist(), ends.tolist(), strict=True)]
 
     def signatures(self, rows: NDArray[np.int64]) -> NDArray[np.uint32]:
         """Return the signatures of `rows`, shape (len(rows), buckets * hashes)."""
