@@ -25,11 +25,11 @@ U64 = NDArray[np.uint64]
 _STEP = np.uint64(0xA0761D6478BD642F)  # of n-grams of words, and in _pieces.c of words of fragments
 _SPACELESS = r"\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}"
 _MARK = r"[\p{M}--[\uFE00-\uFE0F\u20E3]]"  # variation selectors and the keycap are part of emoji
+_ALONE = rf"[[\p{{L}}\p{{N}}\p{{M}}]&&[{_SPACELESS}]]"  # a word each
+_ALL_ALONE = regex.compile(rf"(?V1){_ALONE}+")
 _FRAGMENT = regex.compile(
-    rf"(?V1)[[\p{{L}}\p{{N}}\p{{M}}]&&[{_SPACELESS}]]|[\p{{L}}--[{_SPACELESS}]]+|\p{{N}}+|[[_{_MARK}]--[{_SPACELESS}]]+"
+    rf"(?V1)({_ALONE})|[\p{{L}}--[{_SPACELESS}]]+|[\p{{N}}--[{_SPACELESS}]]+|[[_{_MARK}]--[{_SPACELESS}]]+"
 )
-_ALONE = regex.compile(rf"[{_SPACELESS}]")
-_ALL_ALONE = regex.compile(rf"(?V1)[[\p{{L}}\p{{N}}\p{{M}}]&&[{_SPACELESS}]]+")
 
 
 @dataclass(frozen=True)
@@ -137,8 +137,8 @@ def _fragments(piece: bytes) -> list[tuple[str, int]]:
         return [(text[1:], 0)]  # a contraction
     found = []
     for match in _FRAGMENT.finditer(text):
-        joins = not _ALONE.match(match.group())
-        found.append((match.group(), joins * (FIRST * (match.start() == 0) | LAST * (match.end() == len(text)))))
+        edges = 0 if match.lastindex else FIRST * (match.start() == 0) | LAST * (match.end() == len(text))
+        found.append((match[0], edges))
     return found
 
 
@@ -151,13 +151,13 @@ def _fragment_codes(piece: bytes) -> Sequence[int]:
         if b"_" not in word and word[:1] != b"'":
             return ()
     elif _ALL_ALONE.fullmatch(text := word.decode()):
-        return [_code_alone(char) for char in text]
-    return [xxhash.xxh64_intdigest(fragment) & _HASH | edges for fragment, edges in _fragments(piece)]
+        return [_hash(char) for char in text]
+    return [_hash(fragment) | edges for fragment, edges in _fragments(piece)]
 
 
 _HASH = ~(FIRST | LAST)
 
 
-@functools.lru_cache(maxsize=1 << 15)
-def _code_alone(char: str) -> int:
-    return xxhash.xxh64_intdigest(char) & _HASH
+@functools.lru_cache(maxsize=1 << 16)  # characters of scripts without spaces come again and again
+def _hash(fragment: str) -> int:
+    return xxhash.xxh64_intdigest(fragment) & _HASH
