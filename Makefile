@@ -50,6 +50,8 @@ lint: $(READY) ## style and types
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@MYPYPATH=$(VENV)/src $(BIN)/mypy --explicit-package-bases -p epochal
+	@$(CC) -std=c11 -Wall -Wextra -Werror -fsyntax-only tokenize/_pieces.c \
+	  -I$$($(BIN)/python -c "import sysconfig; print(sysconfig.get_path('include'))")
 
 bench: $(READY) ## measure against the stock parts; writes benchmarks/results/*.json
 	@set -e; for name in loader build near_duplicates formats train service; do $(BIN)/python -W ignore -m epochal.benchmarks.$$name; done

@@ -2,7 +2,8 @@
 
 Stock: datatrove's reader, the four MinHash stages, DocumentTokenizer and its merger, then MDSWriter; `stock` with the
 word tokenizer as it comes (English: spaCy), `plain` with a regular expression instead. Same 5-grams, 14 x 8 hashes,
-tokenizer and samples. Every build is a process of its own, its start included; they take turns, and medians count.
+tokenizer and samples. Every build is a process of its own, its start included; they take turns, and medians count. A
+small build of each goes before, so that no side's libraries are read from the disk for the first time while it counts.
 The input is this environment's Python source, or --input FILE.jsonl. Checked: every document that both keep has equal
 ids, and what only one side keeps is a near-duplicate that the other removed.
 
@@ -336,6 +337,9 @@ def main() -> None:
     try:
         size = write_input(_normalised(input_from(args.input) if args.input else python_source(args.mb)), folder / "in")
         result |= {"bytes": size, "input": args.input.name if args.input else "Python source"}
+        write_input(_normalised(python_source(0.5)), folder / "small")
+        for kind in kinds:  # a first start compiles and reads from the disk what each side imports
+            run_child(kind, folder / "small", folder / kind, 1)
         for tasks in (1, 2) if "two-cores" not in args.skip else (1,):
             result[f"{tasks} core{'s' * (tasks > 1)}"] = measure(folder / "in", folder, size, kinds, tasks, args.runs)
         if "growth" not in args.skip and not args.input:

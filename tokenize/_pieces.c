@@ -54,6 +54,8 @@ static int reserve(Array *array, size_t more)
 
 static int append(Array *array, const void *data, size_t size)
 {
+    if (!size)
+        return 0;
     if (reserve(array, size))
         return -1;
     memcpy(array->data + array->used, data, size);
@@ -86,9 +88,9 @@ typedef struct {
     Array rows, text, ids, codes; /* Row, one more than n_rows; char; uint32_t; uint64_t */
 } Table;
 
+/* Make a table of 2^bits slots. Row 0, which has no piece, stands behind each text. */
 static int table_init(Table *table, unsigned bits, uint32_t ids_of_row_0, const uint32_t *ids)
 {
-    /* Row 0 stands behind each text. */
     Row rows[2] = {{0, 0, 0}, {0, ids_of_row_0, 0}};
     memset(table, 0, sizeof *table);
     table->mask = ((uint64_t)1 << bits) - 1;
@@ -123,28 +125,26 @@ static void table_empty(Table *table)
     table->codes.used = first->codes * sizeof(uint64_t);
 }
 
+/* Return up to eight bytes as a number, zeros behind. `readable` bytes may be touched. */
 static inline uint64_t load(const char *text, size_t size, size_t readable)
 {
-    /* Up to eight bytes as a number, zeros behind; `readable` bytes may be touched. */
     uint64_t word = 0;
-    if (size >= 8 || readable >= 8) {
+    if (size >= 8) {
         memcpy(&word, text, 8);
-#if PY_BIG_ENDIAN
-        return size >= 8 ? word : word >> 8 * (8 - size) << 8 * (8 - size);
-#else
-        return size >= 8 ? word : word & (((uint64_t)1 << 8 * size) - 1);
-#endif
+    } else if (PY_LITTLE_ENDIAN && readable >= 8) { /* faster than copying a few bytes */
+        memcpy(&word, text, 8);
+        word &= ((uint64_t)1 << 8 * size) - 1;
+    } else {
+        memcpy(&word, text, size);
     }
-    memcpy(&word, text, size);
     return word;
 }
 
 static inline uint64_t hash_of(const char *text, size_t size, uint64_t head)
 {
     uint64_t h = (head ^ size) * MULTIPLIER;
-    for (size_t i = 8; i < size; i += 8) {
+    for (size_t i = 8; i < size; i += 8)
         h = (h ^ h >> 29 ^ load(text + i, size - i, 0)) * MULTIPLIER;
-    }
     return h ^ h >> 32;
 }
 
@@ -494,8 +494,8 @@ static int gather_group(Pieces *self, Work *work)
                 memcpy(ids, &value, 2);
             }
         } else {
-            memcpy(ids, id, count * 4);
-            ids += count * 4;
+            for (size_t k = 0; k < count; k++, ids += 4)
+                memcpy(ids, &id[k], 4);
         }
         const uint64_t *codes = (uint64_t *)table->codes.data;
         size_t from = row[0].codes, to = row[1].codes;
@@ -537,13 +537,13 @@ static int end_group(Pieces *self, Work *work, PyObject *work_out)
     return PyErr_CheckSignals();
 }
 
-static int cut_text(Pieces *self, Work *work, PyObject *text, size_t *in_group, PyObject *class_of,
-                        PyObject *work_out)
+static int cut_text(Pieces *self, Work *work, PyObject *text, size_t *in_group, PyObject *class_of, PyObject *work_out)
 {
     Py_ssize_t length;
-    const uint8_t *p = (const uint8_t *)PyUnicode_AsUTF8AndSize(text, &length), *end = p + length;
+    const uint8_t *p = (const uint8_t *)PyUnicode_AsUTF8AndSize(text, &length), *end;
     if (!p)
         return -1;
+    end = p + length;
     while (p < end) {
         const uint8_t *stop = piece_end(self, p, end, class_of);
         if (!stop)
@@ -614,9 +614,15 @@ static PyObject *pieces_split(Pieces *self, PyObject *args)
     Py_ssize_t start, most, length;
     if (!found || !PyArg_ParseTuple(args, "OnnO", &text, &start, &most, &class_of))
         goto failed;
-    const uint8_t *all = (const uint8_t *)PyUnicode_AsUTF8AndSize(text, &length), *p = all + start, *end = all + length;
-    if (!all)
+    const uint8_t *p = (const uint8_t *)PyUnicode_AsUTF8AndSize(text, &length), *end;
+    if (!p)
         goto failed;
+    if (start < 0 || start > length) {
+        PyErr_SetString(PyExc_ValueError, "start is not in the text");
+        goto failed;
+    }
+    end = p + length;
+    p += start;
     while (p < end && PyList_Size(found) < most) {
         const uint8_t *stop = piece_end(self, p, end, class_of);
         PyObject *piece = stop ? PyBytes_FromStringAndSize((const char *)p, stop - p) : NULL;
