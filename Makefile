@@ -16,6 +16,7 @@ help: ## show this list
 $(READY): pyproject.toml constraints.txt tokenize/_pieces.c
 	@echo "setting up $(VENV) (about 7 GB with CUDA libraries; takes a minute or a few)"
 	@command -v $(PYTHON) >/dev/null || { echo "make: no $(PYTHON) found: install Python 3.11 or 3.12, or name one: make PYTHON=python3.12"; exit 2; }
+	@test -f "$$($(PYTHON) -c 'import sysconfig; print(sysconfig.get_path("include"))')/Python.h" || { echo "make: $(PYTHON) has no headers, which the compiled part needs: install them (on Debian python3-dev)"; exit 2; }
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check uv -c constraints.txt
 	@$(BIN)/uv pip install --quiet --python $(BIN)/python -c constraints.txt -e '.[dev]'

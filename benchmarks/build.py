@@ -282,12 +282,12 @@ def growth(sources: list[tuple[Path, int]], folder: Path, runs: int) -> dict[str
 
 def pathological(folder: Path, scale: int) -> dict[str, Any]:
     """Build from inputs that have brought other pipelines down, at two sizes; return seconds and memory of each."""
-    source = "\n".join(document["text"] for document in python_source(8 * scale / 100_000))
+    source = "\n".join(document["text"] for document in python_source(50)).encode("ascii", "ignore").decode()
     kinds: dict[str, Callable[[int], Iterator[str]]] = {
         "identical documents": lambda n: itertools.repeat("the very same few words, in every document there is", n),
         "documents of one word": lambda n: (f"w{i}" for i in range(n)),
         "one giant cluster": lambda n: (f"{_SENTENCE} {i} {_SENTENCE}" for i in range(n)),
-        "one long document": lambda n: iter([source[: n * 80]]),
+        "one long document": lambda n: iter([(source * (n * 1000 // len(source) + 1))[: n * 1000]]),
         "one document without white space": lambda n: iter(["abcdefgh" * n]),
     }
     table: dict[str, Any] = {}
@@ -323,7 +323,9 @@ def main() -> None:
     parser.add_argument("--input", type=Path, help="build from this JSONL instead")
     parser.add_argument("--runs", type=int, default=3, help="runs of each build")
     parser.add_argument("--skip", nargs="*", default=[], choices=["stock", "plain", "two-cores", "growth"])
-    parser.add_argument("--pathological", type=int, metavar="N", help="also build from N of each awkward document")
+    parser.add_argument(
+        "--pathological", type=int, metavar="N", help="also build from N of each awkward document, and from one of N kB"
+    )
     parser.add_argument("--child", choices=["ours", "stock", "plain"], help=argparse.SUPPRESS)
     parser.add_argument("--out", help=argparse.SUPPRESS)
     parser.add_argument("--tasks", type=int, default=1, help=argparse.SUPPRESS)
