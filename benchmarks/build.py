@@ -89,8 +89,8 @@ def build_ours(source: str, out: str, tasks: int) -> dict[str, float]:
     return seconds
 
 
-def build_stock(source: str, out: str, tasks: int, plain: bool) -> dict[str, float]:
-    """Build with the stock stages; return seconds by stage."""
+def build_stock(source: str, out: str, tasks: int, plain: bool, seed: int = 1) -> dict[str, float]:
+    """Build with the stock stages; return seconds by stage. seed: of the signatures."""
     from datatrove.executor import LocalPipelineExecutor
     from datatrove.pipeline.dedup import minhash
     from datatrove.pipeline.readers import JsonlReader
@@ -112,7 +112,7 @@ def build_stock(source: str, out: str, tasks: int, plain: bool) -> dict[str, flo
     os.makedirs(out)
     tokenizer = os.path.join(out, "tokenizer.json")
     Path(tokenizer).write_text(json.dumps(gpt2.tokenizer_json()))
-    config = minhash.MinhashConfig(n_grams=NGRAM, num_buckets=BUCKETS, hashes_per_bucket=HASHES)
+    config = minhash.MinhashConfig(n_grams=NGRAM, num_buckets=BUCKETS, hashes_per_bucket=HASHES, seed=seed)
     language = {"language": Plain()} if plain else {}
     reader = JsonlReader(source)
     stages: dict[str, tuple[list[Any], int]] = {

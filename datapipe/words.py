@@ -1,11 +1,10 @@
 """Words of many texts at once as 64-bit hashes, and hashes of runs of n words: what near-duplicate detection and
 decontamination compare.
 
-A word is a maximal run of letters, digits, marks and underscores in lower case, but what GPT-2 takes for a contraction
-ends there ("it's": it, s; "'self'": s, elf). In scripts written without spaces (Han, kana, Thai, Lao, Khmer,
-Myanmar) each character is a word. Because words are made of the pieces that text is split into for encoding, both need
-only one pass over the characters: a piece's fragment of a word is hashed once for each distinct piece (see
-tokenize/pieces.py), and a word of several fragments ("load", "_", "2", "d") is put together from their hashes.
+A word is a maximal run of letters, digits, marks and underscores in lower case. In scripts written without spaces (Han,
+kana, Thai, Lao, Khmer, Myanmar) each character is a word. Because words are made of the pieces that text is split into
+for encoding, both need only one pass over the characters: a piece's fragment of a word is hashed once for each distinct
+piece (see tokenize/pieces.py), and a word of several fragments ("load", "_", "2", "d") is put together from theirs.
 """
 
 import functools
@@ -133,8 +132,6 @@ def _fragments(piece: bytes) -> list[tuple[str, int]]:
     """Return the fragments of words in a piece, in lower case, and whether they may be part of the same word as what
     is before (FIRST) and after (LAST) the piece."""
     text = piece.decode().lower()
-    if text[:1] == "'" and len(text) > 1 and text[1:].isascii() and text[1:].isalpha():
-        return [(text[1:], 0)]  # a contraction
     found = []
     for match in _FRAGMENT.finditer(text):
         edges = 0 if match.lastindex else FIRST * (match.start() == 0) | LAST * (match.end() == len(text))

@@ -42,7 +42,15 @@ TEXTS = st.lists(
 
 
 def reference_pieces(text: str) -> list[bytes]:
-    return [text[start:end].encode() for _, (start, end) in REFERENCE.pre_tokenize_str(text)]
+    """The reference's, but a contraction and letters right after it are one."""
+    pieces: list[str] = []
+    for _, (start, end) in REFERENCE.pre_tokenize_str(text):
+        letters = len(REFERENCE.pre_tokenize_str(f"a{text[start:end]}a")) == 1
+        if pieces and letters and pieces[-1] in ("'s", "'d", "'m", "'t", "'ll", "'ve", "'re"):
+            pieces[-1] += text[start:end]
+        else:
+            pieces.append(text[start:end])
+    return [piece.encode() for piece in pieces]
 
 
 SPLITTER = PieceTable(lambda piece: ())

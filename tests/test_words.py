@@ -35,7 +35,7 @@ ANALYSER = Analyser()
     ("text", "expected"),
     [
         ("Hello, World_1! it's", ["hello", "world_1", "it", "s"]),
-        ("'self' don't _x2 __init__.py", ["s", "elf", "don", "t", "_x2", "__init__", "py"]),
+        ("'self' don't _x2 __init__.py", ["self", "don", "t", "_x2", "__init__", "py"]),
         ("漢字 kana カナ", ["漢", "字", "kana", "カ", "ナ"]),
         ("한국어 텍스트", ["한국어", "텍스트"]),
         ("e\u0301te\u0301 हिन्दी", ["e\u0301te\u0301", "हिन्दी"]),
@@ -52,8 +52,8 @@ def test_words_of_several_scripts(text, expected):
 
 @settings(max_examples=300, deadline=None)
 @given(TEXT)
-def test_without_apostrophes_words_are_runs_of_letters_digits_marks_and_underscores(text):
-    text = text.replace("'", '"').lower()
+def test_words_are_runs_of_letters_digits_marks_and_underscores(text):
+    text = text.lower()
     apart = r"\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}"
     mark = r"[\p{M}--[\ufe00-\ufe0f\u20e3]]"
     word = rf"(?V1)[[\p{{L}}\p{{N}}\p{{M}}]&&[{apart}]]|[[\p{{L}}\p{{N}}_{mark}]--[{apart}]]+"

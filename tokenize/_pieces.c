@@ -1,5 +1,5 @@
-/* The inner loops of pieces.py: text is cut as GPT-2's expression cuts it, each piece is looked up by its bytes, and
-   what is known of it, its ids and the codes of its fragments of words, is gathered for all pieces in order.
+/* The inner loops of pieces.py: text is cut into pieces, each piece is looked up by its bytes, and what is known of it,
+   its ids and the codes of its fragments of words, is gathered for all pieces in order.
 
    Nothing here knows a tokenizer or Unicode. Which class a character has, and what a piece not met before stands for,
    is asked of Python functions, once for each character and about once for each distinct piece. */
@@ -294,12 +294,12 @@ static size_t contraction(const uint8_t *p, const uint8_t *end)
 
 /* Return where the piece that begins at p ends, NULL on failure:
 
-   '(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+ */
+   '(?:[sdmt]|ll|ve|re)\p{L}*| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+ */
 static inline const uint8_t *piece_end(Pieces *self, const uint8_t *p, const uint8_t *end, PyObject *class_of)
 {
     size_t length;
     if (*p == '\'' && (length = contraction(p, end)))
-        return p + length;
+        return run_end(self, p + length, end, LETTER, class_of);
     uint8_t class = class_at(self, p, &length, class_of);
     if (class == BLANK && p + 1 < end) {
         size_t next_length;

@@ -20,7 +20,8 @@ Engine = Callable[[Sequence[str]], list[Ids]]
 
 @dataclass(frozen=True)
 class FastEngine:
-    """encode: texts to ids. encode_piece: the UTF-8 of one of GPT-2's pieces to ids; None for other pre-splitting."""
+    """encode: texts to ids. encode_piece: the UTF-8 of a piece as pieces.py cuts them to ids; None where the tokenizer
+    does not split as GPT-2 does."""
 
     encode: Engine
     encode_piece: Callable[[bytes], Sequence[int]] | None
@@ -60,7 +61,13 @@ def fast_engine(spec: dict[str, Any]) -> FastEngine | None:
         return [np.array(encoding.encode_ordinary(text), np.uint32) for text in texts]
 
     # Only this goes without tiktoken's regular expression, which costs more than merging does.
-    encode_piece = encoding._core_bpe.encode_single_piece
+    merge = encoding._core_bpe.encode_single_piece
+
+    def encode_piece(piece: bytes) -> Sequence[int]:
+        if piece[:1] == b"'" and len(piece) > 2:  # perhaps a contraction and what is after it
+            return encoding.encode_ordinary(piece.decode())
+        return merge(piece)
+
     return FastEngine(encode, encode_piece if pattern == GPT2_PATTERN else None)
 
 

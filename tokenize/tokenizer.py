@@ -37,7 +37,7 @@ class Tokenizer:
 
     @property
     def encode_piece(self) -> Callable[[bytes], Sequence[int]] | None:
-        """The same for one of GPT-2's pieces, where the tokenizer splits as GPT-2 does."""
+        """The same for one piece (see pieces.py), where the tokenizer splits as GPT-2 does."""
         return self._fast.encode_piece if self._fast else None
 
     def decode(self, ids: Sequence[int]) -> str:
