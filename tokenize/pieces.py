@@ -27,7 +27,7 @@ except ImportError as error:
     raise WorkError(f"epochal's compiled part is missing: install it again, with a C compiler ({error})") from None
 
 LIMIT = 1 << 20
-"""Distinct pieces remembered, at some 70 bytes each; beyond, a piece is worked out anew for every megabyte."""
+"""Distinct pieces remembered, at some 100 bytes each; beyond, a piece is worked out anew for every megabyte."""
 
 SPLIT_AT_ONCE = 1 << 16
 
