@@ -11,6 +11,7 @@ Writes benchmarks/results/build.json and prints tables. `ratio` is the stock sta
 """
 
 import argparse
+import gc
 import hashlib
 import itertools
 import json
@@ -75,6 +76,7 @@ def build_ours(source: str, out: str, tasks: int) -> dict[str, float]:
     from epochal.datapipe import build as module
     from epochal.datapipe.config import Build
 
+    gc.freeze()
     seconds: dict[str, float] = {}
     run_stage = module.run_stage
 

@@ -1,6 +1,7 @@
 """The command that builds pools."""
 
 import argparse
+import gc
 from collections.abc import Callable
 
 Run = Callable[[argparse.Namespace], int]
@@ -26,6 +27,7 @@ def build(parser: argparse.ArgumentParser) -> Run:
 
         from .build import build
 
+        gc.freeze()  # as in the tasks' processes (executors.py): this process does nothing else
         built = build(config, quiet=args.quiet or args.json)
         if args.json:
             print(json.dumps(describe(built.pool)))

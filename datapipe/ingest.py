@@ -4,7 +4,6 @@ Normalise and key it, look for evaluation items in it, sign it for near-duplicat
 is a part (see tokenize/parts.py) and the tables of rejected and contaminated documents; the text itself is let go.
 """
 
-import gc
 import os
 import pickle
 from collections.abc import Iterator
@@ -79,7 +78,6 @@ class Ingest(PipelineStep):
     def run(self, data: Any = None, rank: int = 0, world_size: int = 1) -> Iterator[Document]:
         """Consume the task's documents and publish its part. Yields nothing."""
         os.environ.setdefault("RAYON_NUM_THREADS", "1")  # tasks are what runs in parallel
-        gc.freeze()  # what is imported is no garbage: to look through it again and again takes a tenth of the time
         _Task(self.settings, self.intake, rank).consume(data or (), self.filters)
         yield from ()
 
