@@ -1,6 +1,8 @@
 """Pieces and the table of distinct pieces, against the reference pre-tokenizer and the reference ids."""
 
 import itertools
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -169,3 +171,14 @@ def test_an_error_in_what_works_pieces_out_is_raised_and_nothing_wrong_is_rememb
 def test_a_wrong_answer_for_new_pieces_is_refused(answer):
     with pytest.raises((TypeError, ValueError)):
         _pieces.Pieces(2, 0, 10).gather(["some words"], lambda point: _pieces.LETTER, lambda pieces: answer)
+
+
+def test_without_its_compiled_part_a_build_says_so_in_one_line():
+    program = (
+        "import sys; sys.modules['epochal.tokenize._pieces'] = None; from epochal.__main__ import main; "
+        "sys.exit(main(['build', 'folder', 'sources.0.path=.', 'tasks=2']))"
+    )
+    done = subprocess.run([sys.executable, "-W", "ignore", "-c", program], capture_output=True, text=True)
+    assert done.returncode == 1
+    assert done.stderr.startswith("epochal: epochal's compiled part is missing")
+    assert done.stderr.count("\n") == 1

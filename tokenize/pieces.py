@@ -2,8 +2,8 @@
 
     '(?:[sdmt]|ll|ve|re)\\p{L}*| ?\\p{L}+| ?\\p{N}+| ?[^\\s\\p{L}\\p{N}]+|\\s+(?!\\S)|\\s+
 
-This is GPT-2's pre-splitting, but that it cuts after a contraction, which in code is often none ('self'): to find
-words, what belongs to one must not be in two pieces.
+This is GPT-2's pre-splitting but for one thing: GPT-2 cuts again after 's, 'd and so on, and so through every word in
+quotes that begins like that ('self'). A piece holds the whole word; its ids are those of the two.
 
 Text repeats its pieces: 12 MB of Python have 3 million, 49 thousand of them distinct. So a piece's ids and its
 fragments of words are worked out once, by Python functions, and found again by its bytes in `_pieces.c`, which also
@@ -21,10 +21,15 @@ from numpy.typing import NDArray
 
 from ..shards.errors import WorkError
 
+
+class NotCompiledError(WorkError, ImportError):
+    """The compiled part is missing: an ImportError too, which the process that tasks fork from leaves to them."""
+
+
 try:
     from . import _pieces
 except ImportError as error:
-    raise WorkError(f"epochal's compiled part is missing: install it again, with a C compiler ({error})") from None
+    raise NotCompiledError(f"epochal's compiled part is missing: install epochal again ({error})") from None
 
 LIMIT = 1 << 20
 """Distinct pieces remembered, at some 100 bytes each; beyond, a piece is worked out anew for every megabyte."""
