@@ -61,8 +61,8 @@ class Analyser:
 
     def analyse(self, texts: Sequence[str]) -> Analysed:
         """Return the words, and the ids if there is an encoder, of `texts`."""
-        found = self._table.gather(texts)
-        return Analysed(found.ids, found.id_starts, Words(found.words, found.word_starts))
+        tokens, starts, words, word_starts = self._table.gather(texts)
+        return Analysed(tokens, starts, Words(words, word_starts))
 
     def spell(self, text: str) -> Iterator[str]:
         """Yield the words of one text as strings, in order: the same words that `analyse` hashes."""

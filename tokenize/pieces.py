@@ -13,7 +13,6 @@ no table of ours can be of another Unicode version than its own.
 
 import itertools
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -43,17 +42,6 @@ PieceIds = Callable[[bytes], Sequence[int]]
 """The ids of one piece, given its UTF-8."""
 
 
-@dataclass(frozen=True)
-class Gathered:
-    """What texts are made of, of all in one array each: text i has ids[id_starts[i]:id_starts[i + 1]], the id behind it
-    included, and words likewise, uint64 hashes. starts: int64 (n_texts + 1,)."""
-
-    ids: NDArray[np.unsignedinteger]
-    id_starts: NDArray[np.int64]
-    words: NDArray[np.uint64]
-    word_starts: NDArray[np.int64]
-
-
 class PieceTable:
     """Cuts texts into pieces and gathers what is known of them; it learns with each text.
 
@@ -75,11 +63,16 @@ class PieceTable:
         self._codes, self._ids, self._dtype = piece_codes, piece_ids, dtype
         self._pieces = _pieces.Pieces(np.dtype(dtype).itemsize, end if piece_ids else -1, LIMIT)
 
-    def gather(self, texts: Sequence[str]) -> Gathered:
-        """Return the ids and words of `texts`."""
+    def gather(
+        self, texts: Sequence[str]
+    ) -> tuple[NDArray[np.unsignedinteger], NDArray[np.int64], NDArray[np.uint64], NDArray[np.int64]]:
+        """Return (ids, their starts, words, their starts) of all `texts`, each in one array.
+
+        Text i has ids[starts[i]:starts[i + 1]], the id behind it included, and words, uint64 hashes, likewise; starts
+        are int64 (n_texts + 1,).
+        """
         ids, id_ends, words, word_ends = self._pieces.gather(list(texts), self._class_of, self._work_out)
-        id_starts, word_starts = _starts(id_ends), _starts(word_ends)
-        return Gathered(np.frombuffer(ids, self._dtype), id_starts, np.frombuffer(words, np.uint64), word_starts)
+        return np.frombuffer(ids, self._dtype), _starts(id_ends), np.frombuffer(words, np.uint64), _starts(word_ends)
 
     def split(self, text: str) -> Iterator[bytes]:
         """Yield the UTF-8 of the pieces of one text."""
