@@ -3,6 +3,7 @@ PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+HEADERS := import sysconfig; print(sysconfig.get_path('include'))
 
 .DEFAULT_GOAL := help
 # Builds, tests and grids start many processes that import torch: each would compile it again.
@@ -16,7 +17,7 @@ help: ## show this list
 $(READY): pyproject.toml constraints.txt tokenize/_pieces.c
 	@echo "setting up $(VENV) (about 7 GB with CUDA libraries; takes a minute or a few)"
 	@command -v $(PYTHON) >/dev/null || { echo "make: no $(PYTHON) found: install Python 3.11 or 3.12, or name one: make PYTHON=python3.12"; exit 2; }
-	@test -f "$$($(PYTHON) -c 'import sysconfig; print(sysconfig.get_path("include"))')/Python.h" || { echo "make: $(PYTHON) has no headers, which the compiled part needs: install them (on Debian python3-dev)"; exit 2; }
+	@test -f "$$($(PYTHON) -c "$(HEADERS)")/Python.h" || { echo "make: $(PYTHON) has no headers, which the compiled part needs: install them (on Debian python3-dev)"; exit 2; }
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check uv -c constraints.txt
 	@$(BIN)/uv pip install --quiet --python $(BIN)/python -c constraints.txt -e '.[dev]'
@@ -51,8 +52,7 @@ lint: $(READY) ## style and types
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@MYPYPATH=$(VENV)/src $(BIN)/mypy --explicit-package-bases -p epochal
-	@$(CC) -std=c11 -Wall -Wextra -Werror -fsyntax-only tokenize/_pieces.c \
-	  -I$$($(BIN)/python -c "import sysconfig; print(sysconfig.get_path('include'))")
+	@$(CC) -std=c11 -Wall -Wextra -Werror -fsyntax-only tokenize/_pieces.c -I"$$($(BIN)/python -c "$(HEADERS)")"
 
 bench: $(READY) ## measure against the stock parts; writes benchmarks/results/*.json
 	@set -e; for name in loader build near_duplicates formats train service; do $(BIN)/python -W ignore -m epochal.benchmarks.$$name; done

@@ -134,11 +134,11 @@ class _Task:
         keys = [content.content_key(text) for text in texts]
         analysed = self.analyser.analyse(texts)
         encoded = self._encode(texts, keys, given, analysed)
-        records = self._records(batch, keys)
+        records = self._records(batch, texts, keys)
         records["raw"] = raw
         records["tokens"] = [len(tokens) for tokens in encoded]
         signatures, records["signed"] = _sign(analysed.words, self.settings.near)
-        clean = self._without_contaminated(batch, keys, analysed.words)
+        clean = self._without_contaminated(batch, texts, keys, analysed.words)
         ids = [(batch[i].id or keys[i].hex()).encode() for i in clean]
         records = records[clean]
         records["id_bytes"] = [len(identifier) for identifier in ids]
@@ -148,7 +148,7 @@ class _Task:
             if n:
                 self.by_source[source] = self.by_source.get(source, 0) + n
 
-    def _records(self, batch: list[Document], keys: list[bytes]) -> Documents:
+    def _records(self, batch: list[Document], texts: list[str], keys: list[bytes]) -> Documents:
         """Return a DOCUMENT for each document with what its text, key and source decide."""
         seed = self.settings.seed
         records = np.zeros(len(batch), DOCUMENT)
@@ -156,22 +156,24 @@ class _Task:
         records["place_hi"], records["place_lo"] = places.T
         records["key_hi"], records["key_lo"] = np.frombuffer(b"".join(keys), ">u8").reshape(-1, 2).T
         records["drawn"] = [content.validation_order(key, seed) for key in keys]
-        records["text_bytes"] = [len(d.text) if d.text.isascii() else len(d.text.encode()) for d in batch]
+        records["text_bytes"] = [len(text) if text.isascii() else len(text.encode()) for text in texts]
         records["source"] = [document.metadata["_source"] for document in batch]
         return records
 
-    def _without_contaminated(self, batch: list[Document], keys: list[bytes], words: Words) -> list[int]:
+    def _without_contaminated(
+        self, batch: list[Document], texts: list[str], keys: list[bytes], words: Words
+    ) -> list[int]:
         """Return the places in the batch of the documents that share no n-gram with an evaluation item."""
         if self.decontaminator is None:
-            return list(range(len(batch)))
-        hits = self.decontaminator.find([document.text for document in batch], words)
+            return list(range(len(texts)))
+        hits = self.decontaminator.find(texts, words)
         for hit in hits:
             document, key = batch[hit.document], keys[hit.document]
             source = self.settings.sources[document.metadata["_source"]]
             self.contaminated.add((key, document.id or key.hex(), source, hit.file, hit.row, hit.ngram))
         dropped = {hit.document for hit in hits}
         self.counts["contaminated"] += len(dropped)
-        return [i for i in range(len(batch)) if i not in dropped]
+        return [i for i in range(len(texts)) if i not in dropped]
 
     def _encode(
         self, texts: list[str], keys: list[bytes], given: list[NDArray[np.uint32] | None], analysed: Analysed

@@ -11,7 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { LETTER = 1, DIGIT = 2, OTHER = 3, SPACE = 4, BLANK = 5, UNKNOWN = 255 }; /* BLANK: the space character itself */
+enum { LETTER = 1, DIGIT = 2, OTHER = 4, SPACE = 8, BLANK = 24, UNKNOWN = 255 }; /* BLANK, the space character: SPACE too */
 enum { FIRST = 1, LAST = 2 }; /* edges of a fragment: may be one word with what is before, after its piece */
 
 #define POINTS 0x110000
@@ -240,7 +240,7 @@ static uint8_t class_at(Pieces *self, const uint8_t *p, size_t *length, PyObject
             return UNKNOWN;
         long found = PyLong_AsLong(answer);
         Py_DECREF(answer);
-        if (found < LETTER || found > BLANK) {
+        if (found != LETTER && found != DIGIT && found != OTHER && found != SPACE && found != BLANK) {
             if (!PyErr_Occurred())
                 PyErr_Format(PyExc_ValueError, "no class of a character: %ld", found);
             return UNKNOWN;
@@ -250,7 +250,7 @@ static uint8_t class_at(Pieces *self, const uint8_t *p, size_t *length, PyObject
     return self->classes[point];
 }
 
-/* Return where the run of characters of class `wanted` that p is in ends, NULL on failure. */
+/* Return where the run of characters of class `wanted`, SPACE with BLANK, that p is in ends, NULL on failure. */
 static inline const uint8_t *run_end(Pieces *self, const uint8_t *p, const uint8_t *end, uint8_t wanted,
                                      PyObject *class_of)
 {
@@ -259,25 +259,8 @@ static inline const uint8_t *run_end(Pieces *self, const uint8_t *p, const uint8
         uint8_t class = *p < 0x80 ? self->classes[*p] : UNKNOWN;
         if (class == UNKNOWN && (class = class_at(self, p, &length, class_of)) == UNKNOWN)
             return NULL;
-        if (class != wanted)
+        if (!(class & wanted))
             break;
-        p += length;
-    }
-    return p;
-}
-
-/* Return where the white space at p ends, NULL on failure; *last is where its last character begins. */
-static const uint8_t *space_end(Pieces *self, const uint8_t *p, const uint8_t *end, const uint8_t **last,
-                                PyObject *class_of)
-{
-    while (p < end) {
-        size_t length;
-        uint8_t class = class_at(self, p, &length, class_of);
-        if (class == UNKNOWN)
-            return NULL;
-        if (class < SPACE)
-            break;
-        *last = p;
         p += length;
     }
     return p;
@@ -306,15 +289,20 @@ static inline const uint8_t *piece_end(Pieces *self, const uint8_t *p, const uin
         uint8_t next = class_at(self, p + 1, &next_length, class_of);
         if (next == UNKNOWN)
             return NULL;
-        if (next < SPACE)
+        if (!(next & SPACE))
             return run_end(self, p + 1 + next_length, end, next, class_of);
     }
     if (class == UNKNOWN)
         return NULL;
-    if (class < SPACE)
+    if (!(class & SPACE))
         return run_end(self, p + length, end, class, class_of);
-    const uint8_t *last = p, *stop = space_end(self, p, end, &last, class_of);
-    return stop == end || last == p ? stop : last; /* the last one goes with what follows, if it can */
+    const uint8_t *stop = run_end(self, p + length, end, SPACE, class_of), *last = stop;
+    if (!stop || stop == end || stop == p + length)
+        return stop;
+    do /* the last character of several goes with what follows, if it can */
+        last--;
+    while ((*last & 0xC0) == 0x80);
+    return last;
 }
 
 /* ---- From texts to ids and words ---- */
@@ -469,6 +457,17 @@ static int push_end(Output *output, size_t end)
     return 0;
 }
 
+/* Write the word that was going on, if there is one; return where the next is to be written. */
+static inline char *end_word(Work *work, char *words)
+{
+    if (work->pending) {
+        memcpy(words, &work->hash, sizeof work->hash);
+        words += sizeof work->hash;
+        work->pending = 0;
+    }
+    return words;
+}
+
 /* Append the ids and words of the group's pieces to the output. */
 static int gather_group(Pieces *self, Work *work)
 {
@@ -504,21 +503,14 @@ static int gather_group(Pieces *self, Work *work)
             work->hash += (codes[from++] & ~(uint64_t)3) * work->power;
         }
         for (; from < to; from++) {
-            if (work->pending) {
-                memcpy(words, &work->hash, sizeof work->hash);
-                words += sizeof work->hash;
-            }
+            words = end_word(work, words);
             work->hash = codes[from] & ~(uint64_t)3;
             work->power = work->pending = 1;
         }
         work->open = row[0].codes < to && codes[to - 1] & LAST;
         if (rows[i])
             continue;
-        if (work->pending) {
-            memcpy(words, &work->hash, sizeof work->hash);
-            words += sizeof work->hash;
-            work->pending = 0;
-        }
+        words = end_word(work, words);
         if (push_end(&work->id_ends, (size_t)(ids - PyByteArray_AsString(work->ids.array)) / (size_t)self->id_bytes) ||
             push_end(&work->word_ends, (size_t)(words - PyByteArray_AsString(work->words.array)) / sizeof(uint64_t)))
             return -1;

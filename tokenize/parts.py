@@ -99,7 +99,7 @@ class PartWriter:
         records = np.concatenate([batch.records for batch in pending])
         order = np.lexsort([records[name] for name in ("raw", "key_lo", "key_hi", "place_lo", "place_hi")])
         ids = [identifier for batch in pending for identifier in batch.ids]
-        tokens = [ids for batch in pending for ids in batch.tokens]
+        tokens = [own for batch in pending for own in batch.tokens]
         records = records[order]
         records["token_start"] = self._token_start + _starts(records["tokens"])
         records["id_start"] = self._id_start + _starts(records["id_bytes"])
