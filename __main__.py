@@ -58,7 +58,7 @@ class _Parser(argparse.ArgumentParser):
     """Reports a wrong command line in one line, as every other wrong request."""
 
     def error(self, message: str) -> NoReturn:
-        from epochal.shards.errors import RequestError
+        from epochal.common.errors import RequestError
 
         raise RequestError(f"{message} (see {self.prog} --help)")
 
@@ -95,7 +95,7 @@ def _overview(argv: list[str]) -> int:
 
 def _explain(error: Exception) -> tuple[str, int]:
     """Return one line for `error` and the exit status it stands for."""
-    from epochal.shards.errors import EpochalError, one_line
+    from epochal.common.errors import EpochalError, one_line
 
     if isinstance(error, EpochalError):
         return str(error), error.exit_status

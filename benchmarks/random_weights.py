@@ -12,7 +12,7 @@ import sys
 
 import torch
 
-from epochal.shards.errors import EpochalError
+from epochal.common.errors import EpochalError
 from epochal.tokenize.tokenizer import load_tokenizer
 from epochal.train.checkpoint import ModelCard, save_model
 from epochal.train.evaluate import Settings, run

@@ -24,11 +24,11 @@ from typing import Any
 import filelock
 import numpy as np
 
-from ..shards import storage
+from ..common import storage
+from ..common.errors import RequestError, WorkError
+from ..common.hashing import digest
+from ..common.publish import MANIFEST_NAME, UNFINISHED_NAME, publishing
 from ..shards.artifact import read_manifest
-from ..shards.errors import RequestError, WorkError
-from ..shards.manifest import MANIFEST_NAME, digest
-from ..shards.sink import UNFINISHED_NAME, publishing
 from ..tokenize.tokenizer import Tokenizer, load_tokenizer
 from . import finish
 from .cluster import TRAIN, VALIDATION, Corpus, draw_validation, remove_duplicates

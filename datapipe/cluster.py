@@ -18,9 +18,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from ..shards import columns, storage
-from ..shards.errors import RequestError
-from ..shards.keys import mix64
+from ..common import arrow, storage
+from ..common.errors import RequestError
+from ..common.hashing import mix64
 from ..tokenize.parts import Documents, Part
 from .deal import array_on_disk, deal
 from .match import Edges
@@ -260,8 +260,8 @@ def _write_gone(
     writer: pq.ParquetWriter, corpus: Corpus, gone: NDArray[np.void], n_hashes: int, removed: Removed
 ) -> None:
     """Write a row group of duplicates.parquet and count what is in it."""
-    keys = columns.keys(gone["key_hi"], gone["key_lo"])
-    survivors = columns.keys(gone["survivor_hi"], gone["survivor_lo"])
+    keys = arrow.keys(gone["key_hi"], gone["key_lo"])
+    survivors = arrow.keys(gone["survivor_hi"], gone["survivor_lo"])
     differs = (gone["key_hi"] != gone["survivor_hi"]) | (gone["key_lo"] != gone["survivor_lo"])
     similarity = np.ones(len(gone), np.float32)
     if n_hashes and differs.any():
@@ -269,15 +269,15 @@ def _write_gone(
         similarity[differs] = agree.mean(axis=1)
     hexadecimal = survivors.tobytes().hex()
     arrays = [
-        columns.fixed(keys),
-        columns.strings(corpus.ids(gone["number"])),
-        columns.strings(corpus.source_names(gone["number"])),
-        columns.fixed(survivors),
-        columns.strings(corpus.ids(gone["survivor"])),
-        columns.strings(corpus.source_names(gone["survivor"])),
-        columns.strings(["exact" if exact else "near" for exact in gone["exact"].tolist()]),
-        columns.strings([hexadecimal[i : i + 32] for i in range(0, len(hexadecimal), 32)]),
-        columns.numbers(similarity),
+        arrow.fixed(keys),
+        arrow.strings(corpus.ids(gone["number"])),
+        arrow.strings(corpus.source_names(gone["number"])),
+        arrow.fixed(survivors),
+        arrow.strings(corpus.ids(gone["survivor"])),
+        arrow.strings(corpus.source_names(gone["survivor"])),
+        arrow.strings(["exact" if exact else "near" for exact in gone["exact"].tolist()]),
+        arrow.strings([hexadecimal[i : i + 32] for i in range(0, len(hexadecimal), 32)]),
+        arrow.numbers(similarity),
     ]
     writer.write_batch(pa.RecordBatch.from_arrays(arrays, schema=DUPLICATES), row_group_size=ROW_GROUP)
     tokens = corpus.column("tokens", gone["number"]).astype(np.int64)

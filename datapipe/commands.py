@@ -18,10 +18,10 @@ def build(parser: argparse.ArgumentParser) -> Run:
         import json
 
         from ..shards.commands import describe
-        from .shipped import load
+        from .config import load_build
         from .task_server import start_task_server
 
-        config = load(args.config, args.overrides)
+        config = load_build(args.config, args.overrides)
         if config.executor.name == "local" and min(config.tasks, config.workers) > 1:
             start_task_server()  # it imports what tasks need while this process imports the build
 

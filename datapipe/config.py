@@ -1,6 +1,8 @@
 """What a build is: the typed form of its YAML."""
 
 import os
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import (
@@ -14,14 +16,13 @@ from pydantic import (
     model_validator,
 )
 
-from ..shards.settings import Count
+from ..common.config import Count, Section, file_or_shipped, load_yaml, validate
+
+YAMLS = Path(__file__).parent / "yamls"
+"""The builds that come with this package."""
 
 
-class _Model(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class Tokenized(_Model):
+class Tokenized(Section):
     """That a source holds token ids instead of text, and how they are to be read.
 
     tokenizer: which one made them: a name as `tokenizer.name` takes it, or a fingerprint; it must be the build's own.
@@ -36,7 +37,7 @@ class Tokenized(_Model):
     dtype: Literal["uint16", "uint32", "int32", "int64"] | None = None
 
 
-class Source(_Model):
+class Source(Section):
     """Where documents come from.
 
     format: jsonl (plain, gz, zst), parquet, text (each file is a document), python (the .py files of this Python's
@@ -93,7 +94,7 @@ class Filter(BaseModel):
         return dict(self.model_extra or {})
 
 
-class NearDuplicates(_Model):
+class NearDuplicates(Section):
     """MinHash-LSH: documents that agree in all `hashes` of one of the `buckets` are near-duplicates."""
 
     ngram: int = Field(default=5, ge=1, le=64)
@@ -102,20 +103,20 @@ class NearDuplicates(_Model):
     seed: int = Field(default=1, ge=0, lt=2**63)
 
 
-class Deduplicate(_Model):
+class Deduplicate(Section):
     """Exact duplicates always go; near ones unless `near` is null."""
 
     near: NearDuplicates | None = NearDuplicates()
 
 
-class Decontaminate(_Model):
+class Decontaminate(Section):
     """Drop documents that share `ngram` words in a row with a row of the JSONL `files` (paths, globs or URLs)."""
 
     files: list[str] = Field(min_length=1)
     ngram: int = Field(default=13, ge=2, le=128)
 
 
-class TokenizerChoice(_Model):
+class TokenizerChoice(Section):
     """`gpt2`, the path of a tokenizer.json, or a name on the hub; special tokens where they are not the usual ones."""
 
     name: str = "gpt2"
@@ -124,13 +125,13 @@ class TokenizerChoice(_Model):
     mask: str | None = None
 
 
-class LocalExecutor(_Model):
+class LocalExecutor(Section):
     """Tasks are processes of this machine."""
 
     name: Literal["local"] = "local"
 
 
-class RayExecutor(_Model):
+class RayExecutor(Section):
     """Tasks are actors of a Ray cluster that is running already. address: as `ray.init` takes it; `auto`: RAY_ADDRESS,
     or this machine's. mem_per_cpu_gb: GB to reserve. seconds: a task that takes longer is lost; null: no limit."""
 
@@ -141,7 +142,7 @@ class RayExecutor(_Model):
     seconds: int | None = Field(default=None, ge=1)
 
 
-class SlurmExecutor(_Model):
+class SlurmExecutor(Section):
     """Tasks are array jobs. partition, time (of one job, as sbatch takes it), mem_per_cpu_gb, qos, and `sbatch`, any
     further options: as the cluster wants them. setup: shell lines before each task (`module load ...`).
 
@@ -171,7 +172,7 @@ Executor = Annotated[
 """A mapping with its `name`, or the name alone."""
 
 
-class Build(_Model):
+class Build(Section):
     """A build: sources to one pool and its validation pool, at `<out>/pools/<name>` and `<out>/pools/<name>-val`.
 
     work: where intermediates lie while it is built, a path or URL that all tasks reach; beside the pool by default.
@@ -209,3 +210,9 @@ class Build(_Model):
     def identity(self) -> dict[str, object]:
         """Return what decides the pool's bytes: everything but where it goes and how the work is divided."""
         return self.model_dump(mode="json", exclude={"out", "work", "executor", "tasks", "workers"})
+
+
+def load_build(config: str, overrides: Sequence[str] = ()) -> Build:
+    """Return the build that a YAML file, or a shipped configuration's name, describes. Raises RequestError."""
+    path = file_or_shipped(YAMLS, config)
+    return validate(Build, load_yaml(path, overrides), path)

@@ -16,7 +16,7 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
-from ..shards.errors import RequestError
+from ..common.errors import RequestError
 from ..shards.manifest import items_digest
 from .words import U64, Analyser, Words, split_words, windows, word_ngrams
 

@@ -29,7 +29,7 @@ from datatrove.executor.slurm import SlurmPipelineExecutor
 from datatrove.utils.logging import logger
 from datatrove.utils.stats import PipelineStats
 
-from ..shards.errors import RequestError, WorkError, one_line
+from ..common.errors import RequestError, WorkError, one_line
 from .config import LocalExecutor, RayExecutor, SlurmExecutor
 from .task_server import ENVIRONMENT, set_environment, start_task_server
 

@@ -5,7 +5,7 @@ import inspect
 from collections.abc import Sequence
 from typing import Any
 
-from ..shards.errors import RequestError, one_line
+from ..common.errors import RequestError, one_line
 from .config import Filter
 
 UNUSABLE = {

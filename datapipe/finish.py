@@ -12,11 +12,13 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from ..shards import mds, storage
+from ..common import storage
+from ..common.errors import WorkError
+from ..common.publish import MANIFEST_NAME, FileInfo
+from ..shards import mds
 from ..shards.artifact import INDEX_NAME, Artifact, Shard
 from ..shards.documents import DOCUMENTS_NAME
-from ..shards.errors import WorkError
-from ..shards.manifest import MANIFEST_NAME, Content, FileInfo, Manifest, dump_manifest, fingerprint
+from ..shards.manifest import Content, Manifest, dump_manifest, fingerprint
 from ..tokenize.parts import Part
 from ..tokenize.tokenizer import Tokenizer
 from .cluster import REMOVED, TRAIN, VALIDATION, Corpus, Removed, histogram

@@ -16,8 +16,8 @@ from datatrove.data import Document
 from datatrove.pipeline.base import PipelineStep
 from numpy.typing import NDArray
 
-from ..shards import storage
-from ..shards.errors import WorkError
+from ..common import storage
+from ..common.errors import WorkError
 from ..tokenize.parts import DOCUMENT, Batch, Documents, PartWriter
 from ..tokenize.tokenizer import Tokenizer
 from . import content

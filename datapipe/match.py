@@ -12,8 +12,8 @@ import numpy as np
 from datatrove.pipeline.base import PipelineStep
 from numpy.typing import NDArray
 
-from ..shards import storage
-from ..shards.keys import mix64
+from ..common import storage
+from ..common.hashing import mix64
 from ..tokenize.parts import Part
 from .deal import deal
 

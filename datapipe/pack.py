@@ -17,7 +17,8 @@ import pyarrow.parquet as pq
 from datatrove.pipeline.base import PipelineStep
 from numpy.typing import NDArray
 
-from ..shards import columns, mds, storage
+from ..common import arrow, storage
+from ..shards import mds
 from ..shards.documents import ROW_GROUP, SCHEMA
 from ..tokenize.parts import Documents, Part, read_spans
 from .match import open_parts
@@ -188,11 +189,11 @@ class _Share:
     ) -> None:
         ids = self._cut_out("ids", owner, records["id_start"], records["id_bytes"])
         arrays = [
-            columns.fixed(columns.keys(records["key_hi"], records["key_lo"])),
-            columns.strings([identifier.tobytes() for identifier in ids]),
+            arrow.fixed(arrow.keys(records["key_hi"], records["key_lo"])),
+            arrow.strings([identifier.tobytes() for identifier in ids]),
             _dictionary(records["source"], sources),
-            columns.numbers(starts),
-            columns.numbers(records["tokens"].astype(np.int64)),
+            arrow.numbers(starts),
+            arrow.numbers(records["tokens"].astype(np.int64)),
         ]
         rows.write_table(pa.Table.from_arrays(arrays, schema=SCHEMA))
 
@@ -313,4 +314,4 @@ def _canonical(batches: list[pa.RecordBatch], sources: list[str]) -> pa.Table:
 
 
 def _dictionary(indices: NDArray[Any], names: list[str]) -> pa.Array:
-    return pa.DictionaryArray.from_arrays(columns.numbers(indices.astype(np.int32)), columns.strings(names))
+    return pa.DictionaryArray.from_arrays(arrow.numbers(indices.astype(np.int32)), arrow.strings(names))

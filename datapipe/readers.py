@@ -18,8 +18,8 @@ from datatrove.pipeline.readers.base import BaseDiskReader
 from fsspec.compression import compr
 from fsspec.utils import infer_compression
 
-from ..shards import storage
-from ..shards.errors import RequestError
+from ..common import storage
+from ..common.errors import RequestError
 from .config import Source, TokenizerChoice
 
 

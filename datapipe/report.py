@@ -1,6 +1,6 @@
 """The report of a pool: one self-contained HTML page of what became of every row that was read.
 
-A section is a function from the pool to HTML, listed in SECTIONS; `shards/page.py` has the look of it. Equal pools
+A section is a function from the pool to HTML, listed in SECTIONS; `common/html.py` has the look of it. Equal pools
 give equal bytes: no time, no path of this machine, every order is explicit.
 """
 
@@ -12,17 +12,17 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
-from ..shards import storage
+from ..common import storage
+from ..common.html import Bar, Cell, Html, Number, definitions, document
+from ..common.html import code as _code
+from ..common.html import count as _count
+from ..common.html import paragraph as _p
+from ..common.html import shown as _shown
+from ..common.html import table as _table
+from ..common.html import text as _text
+from ..common.units import format_bytes, format_count, parse_count
 from ..shards.artifact import Artifact
 from ..shards.carve import capacity
-from ..shards.page import Bar, Cell, Html, Number, definitions, document
-from ..shards.page import code as _code
-from ..shards.page import count as _count
-from ..shards.page import paragraph as _p
-from ..shards.page import shown as _shown
-from ..shards.page import table as _table
-from ..shards.page import text as _text
-from ..shards.units import format_bytes, format_count, parse_count
 
 FIRST_ROWS = 20
 """Rejects and contaminated documents that are shown."""

@@ -10,7 +10,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ..shards import columns, storage
+from ..common import arrow, storage
 
 Row = tuple[Any, ...]
 
@@ -41,7 +41,7 @@ class TableWriter:
             return
         self._rows.sort()
         values = zip(*self._rows, strict=True)
-        arrays = [columns.column(some, field.type) for some, field in zip(values, self._schema, strict=True)]
+        arrays = [arrow.column(some, field.type) for some, field in zip(values, self._schema, strict=True)]
         self._writer.write_batch(pa.RecordBatch.from_arrays(arrays, schema=self._schema))
         self._rows = []
 

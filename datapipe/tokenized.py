@@ -20,11 +20,13 @@ import numpy as np
 from datatrove.data import Document
 from numpy.typing import NDArray
 
-from ..shards import flat, mds, megatron, storage, tables, wds
+from ..common import storage
+from ..common.errors import RequestError, WorkError, one_line
+from ..common.publish import MANIFEST_NAME
+from ..shards import flat, mds, megatron, tables, wds
 from ..shards.artifact import open_artifact, read_any_manifest
-from ..shards.errors import RequestError, WorkError, one_line
 from ..shards.formats import in_order
-from ..shards.manifest import MANIFEST_NAME, ExportManifest, Manifest, TokenizerInfo
+from ..shards.manifest import ExportManifest, Manifest, TokenizerInfo
 from ..tokenize.decoding import Decoder, decoder
 from ..tokenize.tokenizer import Tokenizer, load_tokenizer
 from .config import Source, Tokenized, TokenizerChoice

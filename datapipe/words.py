@@ -16,7 +16,7 @@ import regex
 import xxhash
 from numpy.typing import NDArray
 
-from ..shards.keys import mix64
+from ..common.hashing import mix64
 from ..tokenize.pieces import FIRST, LAST, PieceIds, PieceTable
 
 U64 = NDArray[np.uint64]

@@ -13,9 +13,11 @@ import sqlalchemy as sa
 from sqlalchemy import Connection
 from sqlalchemy.dialects import postgresql, sqlite
 
-from ..shards import mds, storage
-from ..shards.errors import EpochalError, RequestError
-from ..shards.manifest import MANIFEST_NAME, ExportManifest, Manifest, parse_manifest
+from ..common import storage
+from ..common.errors import EpochalError, RequestError
+from ..common.publish import MANIFEST_NAME
+from ..shards import mds
+from ..shards.manifest import ExportManifest, Manifest, parse_manifest
 from ..shards.mixture import Mixture, plans_of
 from ..shards.plan import Plan
 from .database import now

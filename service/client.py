@@ -11,7 +11,7 @@ import orjson
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from ..shards.errors import RequestError, WorkError
+from ..common.errors import RequestError, WorkError
 from ..shards.mixture import Mixture
 from ..shards.plan import Plan
 

@@ -9,8 +9,8 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from ..shards import storage
-from ..shards.errors import RequestError, WorkError
+from ..common import storage
+from ..common.errors import RequestError, WorkError
 
 Run = Callable[[argparse.Namespace], int]
 
@@ -133,7 +133,7 @@ def _run_seen(args: argparse.Namespace) -> int:
 
 
 def _look_up(client: Any, args: argparse.Namespace) -> Any:
-    from ..shards.content import content_key, normalise
+    from ..common.text import content_key, normalise
     from .client import RefusedError
 
     where = {"run": args.run, "position": args.position}

@@ -11,9 +11,10 @@ from typing import Any, TypeVar
 import numpy as np
 import sqlalchemy as sa
 
-from ..shards import carve, storage
+from ..common import storage
+from ..common.errors import EpochalError, RequestError
+from ..shards import carve
 from ..shards.artifact import open_artifact
-from ..shards.errors import EpochalError, RequestError
 from ..shards.manifest import Manifest
 from ..shards.mixture import Ingredient, Mixture, check_together, order_from_dict, plans_of
 from ..shards.mixture_settings import MixtureSettings, MixtureSource, mix

@@ -24,7 +24,7 @@ from sqlalchemy import Connection, Engine, event
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, OperationalError
 
-from ..shards.errors import RequestError, WorkError, one_line
+from ..common.errors import RequestError, WorkError, one_line
 
 T = TypeVar("T")
 

@@ -14,9 +14,9 @@ import pyarrow as pa
 import xxhash
 from numpy.typing import NDArray
 
-from ..shards import storage
+from ..common import storage
+from ..common.errors import RequestError
 from ..shards.documents import ROW_GROUP, open_documents
-from ..shards.errors import RequestError
 from .ledger import key_array
 
 

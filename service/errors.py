@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from ..shards.errors import EpochalError, RequestError
+from ..common.errors import EpochalError, RequestError
 
 
 class NotFoundError(RequestError):

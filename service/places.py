@@ -10,7 +10,7 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-from ..shards.keys import derive_key
+from ..common.hashing import derive_key
 from ..shards.permutation import MULTIPLIER, rounds
 
 U64 = NDArray[np.uint64]

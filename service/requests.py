@@ -5,13 +5,13 @@ from typing import Annotated, Any, Literal
 
 import orjson
 from fastapi import Path, Query
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import AfterValidator, BaseModel, Field, StringConstraints
 
-from ..shards.manifest import canonical_json
+from ..common.config import Section, validate
+from ..common.hashing import canonical_json
 from ..shards.mixture import MAX_WINDOW
 from ..shards.mixture_settings import MixtureSettings
 from ..shards.plan import POLICIES
-from ..shards.settings import validate
 
 INT = 2**63 - 1
 NAME = r"^[A-Za-z0-9][A-Za-z0-9._+-]{0,127}$"
@@ -51,13 +51,7 @@ At = Annotated[int | None, Query(ge=0, le=INT, description="as of this position 
 Points = Annotated[int, Query(ge=1, le=5000)]
 
 
-class Body(BaseModel):
-    """Base of what requests hold: no unknown keys."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class CarveRequest(Body):
+class CarveRequest(Section):
     """A subset to carve. pool: name or fingerprint. unique_tokens: an integer, or text as 500M. name: of the subset."""
 
     pool: Text
@@ -66,7 +60,7 @@ class CarveRequest(Body):
     name: Label | None = None
 
 
-class SourceRequest(Body):
+class SourceRequest(Section):
     """A source of a mixture. subset: name or fingerprint of a subset or pool. How much of it is read: epochs, tokens,
     weight, or nothing where stages say it. seed: the plan's when not given."""
 
@@ -78,14 +72,14 @@ class SourceRequest(Body):
     policy: PolicyName = "reshuffle"
 
 
-class StageRequest(Body):
+class StageRequest(Section):
     """A stage of a mixture: its tokens (the last may take the rest) and the weight of each source in it."""
 
     tokens: Tokens | None = None
     weights: Annotated[dict[Label, Weight], Field(min_length=1, max_length=100)]
 
 
-class MixtureRequest(Body):
+class MixtureRequest(Section):
     """Several subsets in one stream, as `train_loader.dataset.mixture` of a run: see docs/repetition.md."""
 
     sources: Annotated[dict[Label, SourceRequest], Field(min_length=1, max_length=100)]
@@ -101,7 +95,7 @@ class MixtureRequest(Body):
         return validate(MixtureSettings, data, "mixture")
 
 
-class PlanRequest(Body):
+class PlanRequest(Section):
     """A plan to make: of a subset (or pool), by name or fingerprint, with either total_tokens or epochs; or of a
     mixture, with one of them where its sources have weights. seed: of the order, or of sources without one."""
 
@@ -114,14 +108,14 @@ class PlanRequest(Body):
     name: Label | None = None
 
 
-class ParentRequest(Body):
+class ParentRequest(Section):
     """The run whose model is trained on, and the position at which it is taken over (its last reported one)."""
 
     run: Text
     position: Natural | None = None
 
 
-class RunRequest(Body):
+class RunRequest(Section):
     """A run that starts, or goes on. plan: as `to_dict` of a Plan or Mixture gives it, or the name or fingerprint of a
     known one.
 
@@ -139,7 +133,7 @@ class RunRequest(Body):
     details: Object = {}
 
 
-class ReportItem(Body):
+class ReportItem(Section):
     """What a run has done by a position (samples trained on so far)."""
 
     position: Natural
@@ -150,20 +144,20 @@ class ReportItem(Body):
     split: Literal["train", "validation"] = "train"
 
 
-class ReportRequest(Body):
+class ReportRequest(Section):
     """Reports under a lease."""
 
     token: Token
     reports: Annotated[list[ReportItem], Field(min_length=1, max_length=10_000)]
 
 
-class LeaseRequest(Body):
+class LeaseRequest(Section):
     """A lease to be renewed."""
 
     token: Token
 
 
-class CheckpointRequest(Body):
+class CheckpointRequest(Section):
     """A checkpoint that was written."""
 
     token: Token
@@ -172,7 +166,7 @@ class CheckpointRequest(Body):
     digest: Fingerprint | None = None
 
 
-class CloseRequest(Body):
+class CloseRequest(Section):
     """A run that ends. receipt: as `Receipt.to_dict` gives it; it is checked after the answer."""
 
     token: Token
@@ -180,7 +174,7 @@ class CloseRequest(Body):
     receipt: Object | None = None
 
 
-class LimitRequest(Body):
+class LimitRequest(Section):
     """A cap: exposures of a document over a run's ancestry, over its own subset, or tokens over the ancestry."""
 
     kind: Literal["exposures", "subset_exposures", "tokens"]
@@ -188,7 +182,7 @@ class LimitRequest(Body):
     subset: Text | None = None
 
 
-class TextRequest(Body):
+class TextRequest(Section):
     """A document's text, to be looked up by its key. run, position: as for a key."""
 
     text: Annotated[str, StringConstraints(max_length=4 << 20)]

@@ -12,8 +12,8 @@ from typing import Any, NamedTuple
 import sqlalchemy as sa
 from sqlalchemy import Connection
 
-from ..shards.errors import RequestError
-from ..shards.manifest import digest
+from ..common.errors import RequestError
+from ..common.hashing import digest
 from ..shards.mixture import Mixture, plans_of
 from ..shards.plan import Plan
 from .catalogue import enter_plan, insert, insert_all, resolve

@@ -14,7 +14,7 @@ from typing import Any
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from ..shards.errors import RequestError
+from ..common.errors import RequestError
 from .errors import DeniedError
 
 TOKENS_VARIABLE = "EPOCHAL_TOKENS"

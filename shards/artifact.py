@@ -5,9 +5,10 @@ import os
 from dataclasses import dataclass
 from typing import Any
 
-from . import storage
-from .errors import RequestError, WorkError
-from .manifest import MANIFEST_NAME, ExportManifest, Manifest, parse_manifest
+from ..common import storage
+from ..common.errors import RequestError, WorkError
+from ..common.publish import MANIFEST_NAME
+from .manifest import ExportManifest, Manifest, parse_manifest
 from .mds import SHARD_NAME, shard_config
 
 INDEX_NAME = "index.json"

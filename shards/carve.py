@@ -18,22 +18,15 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from . import mds, storage, wds
+from ..common import storage
+from ..common.errors import RequestError
+from ..common.publish import MANIFEST_NAME, FileInfo, Sink, publishing
+from ..common.units import format_count
+from . import mds, wds
 from .artifact import INDEX_NAME, Artifact, Shard, open_artifact, read_manifest
 from .documents import DocumentStarts
-from .errors import RequestError
-from .manifest import (
-    MANIFEST_NAME,
-    Content,
-    FileInfo,
-    Manifest,
-    Parent,
-    dump_manifest,
-    fingerprint,
-)
+from .manifest import Content, Manifest, Parent, dump_manifest, fingerprint
 from .rows import read_checked
-from .sink import Sink, publishing
-from .units import format_count
 
 Layout = Literal["mds", "wds"]
 

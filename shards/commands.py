@@ -20,8 +20,8 @@ def carve(parser: argparse.ArgumentParser) -> Run:
     parser.add_argument("--json", action="store_true", help="print what `epochal show --json` prints")
 
     def run(args: argparse.Namespace) -> int:
+        from ..common.units import parse_count
         from .carve import carve
-        from .units import parse_count
 
         tokens = parse_count(args.unique_tokens, "--unique-tokens")
         out, new = carve(args.pool, tokens, args.replicate, args.out, args.materialize, args.format)
@@ -50,7 +50,7 @@ def export(parser: argparse.ArgumentParser) -> Run:
     parser.add_argument("--json", action="store_true", help="print what `epochal show --json` prints")
 
     def run(args: argparse.Namespace) -> int:
-        from .errors import RequestError
+        from ..common.errors import RequestError
         from .export import export
 
         given = {name: value for name in ("passes", "seed", "policy") if (value := getattr(args, name)) is not None}

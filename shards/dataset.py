@@ -26,9 +26,9 @@ from streaming.base.distributed import all_gather_object, get_world_size, maybe_
 from streaming.base.shared import SharedMemory
 from torch.utils.data import DataLoader
 
-from . import storage
+from ..common import storage
+from ..common.errors import EpochalError, RequestError, WorkError
 from .artifact import Artifact, open_artifact
-from .errors import EpochalError, RequestError, WorkError
 from .mixture import Mixture, order_from_dict
 from .order import Order
 from .plan import Plan

@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from . import columns, storage
+from ..common import arrow, storage
 
 DOCUMENTS_NAME = "documents.parquet"
 ROW_GROUP = 65_536
@@ -48,7 +48,7 @@ class DocumentStarts:
     def at(self, position: int) -> tuple[int, int]:
         """Return (number of the document that holds stream `position`, its start)."""
         group = int(np.searchsorted(self._first, position, side="right")) - 1
-        starts = columns.integers(self._file.read_row_group(group, columns=["start"])["start"])
+        starts = arrow.integers(self._file.read_row_group(group, columns=["start"])["start"])
         row = int(np.searchsorted(starts, position, side="right")) - 1
         return int(self._rows[group]) + row, int(starts[row])
 

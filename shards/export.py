@@ -4,25 +4,17 @@ import importlib.metadata
 import os
 from collections.abc import Iterable, Iterator
 
-from . import storage
+from ..common import storage
+from ..common.errors import EpochalError, RequestError, WorkError, one_line
+from ..common.hashing import digest
+from ..common.progress import Progress
+from ..common.publish import MANIFEST_NAME, publishing
 from .artifact import Artifact, open_artifact, read_any_manifest, read_export
 from .carve import relative_path
-from .errors import EpochalError, RequestError, WorkError, one_line
 from .formats import FORMATS
-from .manifest import (
-    MANIFEST_NAME,
-    ExportLayout,
-    ExportManifest,
-    ExportParent,
-    Manifest,
-    digest,
-    dump_manifest,
-    export_fingerprint,
-)
+from .manifest import ExportLayout, ExportManifest, ExportParent, Manifest, dump_manifest, export_fingerprint
 from .plan import Plan, Policy
-from .progress import Progress
 from .rows import Rows, TokenDigest, read_rows
-from .sink import publishing
 
 
 def export(

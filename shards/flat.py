@@ -5,9 +5,9 @@ from typing import Any
 
 import numpy as np
 
+from ..common.publish import Sink
 from .manifest import Manifest
 from .rows import Rows, Tokens
-from .sink import Sink
 
 NAME = "train.bin"
 

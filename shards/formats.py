@@ -5,10 +5,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from . import flat, megatron, storage, tables, wds
+from ..common import storage
+from ..common.publish import Sink
+from . import flat, megatron, tables, wds
 from .manifest import ExportLayout, ExportManifest, Manifest
 from .rows import Rows, Tokens
-from .sink import Sink
 
 
 def in_order(names: Iterable[str]) -> list[str]:

@@ -11,21 +11,18 @@ import json
 from collections.abc import Iterable
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field, ValidationError
 
-from .errors import RequestError, WorkError
+from ..common.config import Record
+from ..common.errors import RequestError, WorkError
+from ..common.hashing import digest
+from ..common.publish import FileInfo
 
 FORMAT_VERSION = 1
 """Raised when a reader of the old version would misread what the new one writes."""
 
-MANIFEST_NAME = "manifest.json"
 
-
-class _Model(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
-
-
-class TokenizerInfo(_Model):
+class TokenizerInfo(Record):
     """Which tokenizer made the ids. `vocab_size` counts every id in use, appended PAD and MASK included."""
 
     name: str
@@ -36,7 +33,7 @@ class TokenizerInfo(_Model):
     mask: int = Field(ge=0)
 
 
-class Parent(_Model):
+class Parent(Record):
     """The pool a subset is a window of. `path` is relative to the subset's folder, or a URL."""
 
     name: str
@@ -46,21 +43,14 @@ class Parent(_Model):
     start_sample: int = Field(ge=0)
 
 
-class FileInfo(_Model):
-    """Size in bytes and xxh64 (16 hexadecimal digits) of one file."""
-
-    bytes: int = Field(ge=0)
-    xxh64: str
-
-
-class Content(_Model):
+class Content(Record):
     """`samples` leading samples of the shard whose file has this xxh64."""
 
     xxh64: str
     samples: int = Field(gt=0)
 
 
-class Manifest(_Model):
+class Manifest(Record):
     """What an artifact is.
 
     tokens: unique tokens, EOD included, PAD never; samples = ceil(tokens / seq_len): only the last may hold PAD.
@@ -98,7 +88,7 @@ ExportLayout = Literal["wds", "parquet", "megatron", "bin", "hf"]
 """The formats of exports; see formats.py."""
 
 
-class ExportParent(_Model):
+class ExportParent(Record):
     """The pool or subset that an export holds. `path` is relative to the export's folder, or a URL."""
 
     name: str
@@ -106,7 +96,7 @@ class ExportParent(_Model):
     path: str
 
 
-class ExportManifest(_Model):
+class ExportManifest(Record):
     """What an export is: the tokens of a subset in another format.
 
     layout: the format (see formats.py). tokens: those in the files, `unique_tokens` times the passes of `plan`, PAD
@@ -133,16 +123,6 @@ class ExportManifest(_Model):
     token_digest: str
     versions: dict[str, str] = {}
     files: dict[str, FileInfo] = {}
-
-
-def canonical_json(value: object) -> str:
-    """Return the one JSON text of `value`: sorted keys, no spaces, UTF-8 characters as they are."""
-    return json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
-
-
-def digest(value: object) -> str:
-    """Return BLAKE2b-128 of the canonical JSON of `value`, 32 hexadecimal digits."""
-    return hashlib.blake2b(canonical_json(value).encode(), digest_size=16).hexdigest()
 
 
 def items_digest(rows: Iterable[bytes]) -> str:

@@ -12,7 +12,7 @@ import numpy as np
 import xxhash
 from numpy.typing import NDArray
 
-from .errors import WorkError
+from ..common.errors import WorkError
 
 COLUMN = "tokens"
 SHARD_NAME = re.compile(r"shard\.[0-9]{5,}\.mds")

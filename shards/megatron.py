@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .errors import RequestError
+from ..common.errors import RequestError
+from ..common.publish import Sink
 from .manifest import Manifest
 from .rows import Rows, Tokens
-from .sink import Sink
 
 PREFIX = "text_document"
 MAGIC = b"MMIDIDX\x00\x00"

@@ -19,10 +19,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from .errors import RequestError, WorkError
-from .keys import check_seed, derive_words, mix64
+from ..common.errors import RequestError, WorkError
+from ..common.hashing import check_seed, derive_words, mix64
+from ..common.hashing import digest as json_digest
 from .manifest import Manifest
-from .manifest import digest as json_digest
 from .order import Ids, Order, as_positions
 from .plan import Plan, Policy
 

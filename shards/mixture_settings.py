@@ -5,27 +5,23 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Annotated, Any
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
+from ..common.config import Count, Section
+from ..common.errors import RequestError
 from .artifact import Artifact, open_artifact
-from .errors import RequestError
 from .manifest import Manifest
 from .mixture import MAX_WINDOW, Ingredient, Mixture, by_tokens, by_weights
 from .plan import Policy, tokens_for_epochs
-from .settings import Count
 
 Weight = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-
-
-class _Model(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 def _text(value: object) -> object:
     return str(value) if isinstance(value, int | float) and not isinstance(value, bool) else value
 
 
-class MixtureSource(_Model):
+class MixtureSource(Section):
     """A subset in a mixture. path: subset or pool, folder or URL. seed, policy: of its own repetition.
 
     How much of it is read is given by one of: epochs (passes over it, 40 or 3.5), tokens (10B), weight.
@@ -44,14 +40,14 @@ class MixtureSource(_Model):
         return [name for name in ("epochs", "tokens", "weight") if getattr(self, name) is not None]
 
 
-class MixtureStage(_Model):
+class MixtureStage(Section):
     """Part of a run. tokens: its length; the last stage may leave it out and takes the rest. weights: by source."""
 
     tokens: Count | None = Field(default=None, ge=1)
     weights: dict[str, Weight] = Field(min_length=1)
 
 
-class MixtureSettings(_Model):
+class MixtureSettings(Section):
     """Several subsets in one stream.
 
     sources: by name, all with epochs or tokens, or all with a weight, or, with `stages`, none of them. window: samples

@@ -20,10 +20,10 @@ from typing import Any, Literal, get_args
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from .errors import RequestError, WorkError
-from .keys import check_seed
+from ..common.errors import RequestError, WorkError
+from ..common.hashing import check_seed
+from ..common.hashing import digest as json_digest
 from .manifest import Manifest
-from .manifest import digest as json_digest
 from .order import Ids, Order, as_positions, check_range
 from .permutation import MAX_SIZE, Permutation, keyed_permutation
 

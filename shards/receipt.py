@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from .errors import RequestError, WorkError
+from ..common.errors import RequestError, WorkError
 from .mixture import order_from_dict
 from .order import Order, digest_text
 

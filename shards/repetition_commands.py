@@ -5,15 +5,15 @@ import json
 from collections.abc import Callable
 from typing import Any
 
-from . import storage
+from ..common import storage
+from ..common.config import load_yaml, validate
+from ..common.errors import RequestError
+from ..common.units import format_count, parse_count
 from .artifact import open_artifact
-from .errors import RequestError
 from .mixture import Mixture
 from .mixture_settings import MixtureSettings, describe_stages, mixture_file, open_mixture
 from .plan import POLICIES, Plan, tokens_for_epochs
 from .receipt import Receipt
-from .settings import load_yaml, validate
-from .units import format_count, parse_count
 
 MOST_SHOWN = 10_000_000
 """Positions that `order` prints at most: beyond that a program should compute them (docs/repetition.md)."""

@@ -8,9 +8,10 @@ import numpy as np
 import xxhash
 from numpy.typing import NDArray
 
-from . import mds, storage
+from ..common import storage
+from ..common.errors import WorkError
+from . import mds
 from .artifact import Artifact, Shard
-from .errors import WorkError
 from .plan import Plan
 from .samples import SampleReader, ShardFile
 

@@ -22,9 +22,10 @@ from streaming.base.format.mds.reader import MDSReader
 from streaming.base.stream import Stream
 from streaming.base.world import World
 
-from . import mds, storage
+from ..common import storage
+from ..common.errors import WorkError
+from . import mds
 from .artifact import Artifact
-from .errors import WorkError
 from .samples import ShardFile
 
 CACHE_VARIABLE = "EPOCHAL_CACHE"

@@ -11,9 +11,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from ..common.publish import Sink
 from .manifest import Manifest
 from .rows import Rows, Tokens, regroup
-from .sink import Sink
 
 COLUMN = "input_ids"
 FILE_BYTES = 256 << 20

@@ -5,12 +5,14 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from . import mds, storage, wds
+from ..common import storage
+from ..common.errors import EpochalError
+from ..common.progress import Progress
+from ..common.publish import MANIFEST_NAME
+from . import mds, wds
 from .artifact import Artifact, open_artifact, read_any_manifest, read_manifest
 from .documents import DOCUMENTS_NAME, iter_documents
-from .errors import EpochalError
-from .manifest import MANIFEST_NAME, ExportManifest, Manifest, fingerprint
-from .progress import Progress
+from .manifest import ExportManifest, Manifest, fingerprint
 
 
 def verify(root: str, progress: bool = False) -> list[str]:

@@ -11,9 +11,10 @@ import pytest
 import yaml
 from numpy.typing import NDArray
 
+from epochal.common.publish import FileInfo
 from epochal.shards import mds
 from epochal.shards.documents import SCHEMA
-from epochal.shards.manifest import Content, FileInfo, Manifest, TokenizerInfo, dump_manifest, fingerprint
+from epochal.shards.manifest import Content, Manifest, TokenizerInfo, dump_manifest, fingerprint
 
 EOD, PAD, MASK, VOCAB = 256, 257, 258, 259
 """Special ids of the byte-level test vocabulary."""

@@ -25,12 +25,12 @@ import sqlalchemy as sa
 from serving import free_port, postgresql, start_server, wait_for
 
 import epochal
+from epochal.common import storage
 from epochal.service.client import AwayError, Client, RefusedError
 from epochal.service.core import default_database
 from epochal.service.database import open_database
 from epochal.service.models import Report, Run
 from epochal.service.reporter import JOURNAL, Reporter
-from epochal.shards import storage
 from epochal.shards.plan import Plan
 from epochal.shards.receipt import Receipt
 

@@ -15,8 +15,8 @@ from pathlib import Path
 
 import pytest
 
-from epochal.shards import storage
-from epochal.shards.errors import EpochalError
+from epochal.common import storage
+from epochal.common.errors import EpochalError
 
 
 def free_port() -> int:

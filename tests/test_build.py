@@ -15,15 +15,15 @@ import polars as pl
 import pytest
 from corpora import HELLASWAG, Planted, planted, real_documents, write_jsonl
 
+from epochal.common.config import validate
+from epochal.common.errors import RequestError, WorkError
 from epochal.datapipe import ingest
 from epochal.datapipe.build import build
 from epochal.datapipe.config import Build, NearDuplicates
 from epochal.shards.artifact import open_artifact, read_manifest
 from epochal.shards.carve import carve
-from epochal.shards.errors import RequestError, WorkError
 from epochal.shards.manifest import Manifest
 from epochal.shards.mds import map_shard
-from epochal.shards.settings import validate
 from epochal.shards.verify import verify
 from epochal.tokenize.tokenizer import load_tokenizer
 

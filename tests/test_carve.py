@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from epochal.common.errors import RequestError, WorkError
 from epochal.shards.artifact import open_artifact, read_manifest
 from epochal.shards.carve import capacity, carve, window_start
 from epochal.shards.documents import DocumentStarts
-from epochal.shards.errors import RequestError, WorkError
 from epochal.shards.verify import verify
 
 SEQ_LEN = 16

@@ -6,7 +6,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from epochal.datapipe.content import content_key, normalise, place, validation_order
-from epochal.shards import content
 
 
 @pytest.mark.parametrize(
@@ -22,7 +21,7 @@ def test_normalised_text(text, normalised):
 @given(st.text(st.sampled_from("ae\u0301\u0316\u0300é\n\u1100\u1161\u11a8漢🙂 "), max_size=60), st.integers(1, 8))
 def test_a_long_text_is_normalised_and_hashed_block_by_block_as_a_whole(text, size):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(content, "BLOCK_CHARS", size)
+        patch.setattr("epochal.common.text.BLOCK_CHARS", size)
         assert normalise(text) == unicodedata.normalize("NFC", text).strip()
         assert content_key(text) == hashlib.blake2b(text.encode(), digest_size=16).digest()
 

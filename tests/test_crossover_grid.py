@@ -8,10 +8,11 @@ from pathlib import Path
 import pytest
 
 from epochal.__main__ import main
-from epochal.shards.errors import RequestError
+from epochal.common.config import shipped_names
+from epochal.common.errors import RequestError
 from epochal.train.config import load_config
 from epochal.train.crossover import analysis, cost, launch
-from epochal.train.crossover.grid import load_grid, plan, shipped_names
+from epochal.train.crossover.grid import GRIDS, load_grid, plan
 
 
 def test_a_grid_is_the_product_of_its_factors(make_plan):
@@ -95,7 +96,7 @@ def test_a_wrong_grid_is_one_line(make_plan, changes, message):
     assert "\n" not in str(error.value)
 
 
-@pytest.mark.parametrize("name", shipped_names())
+@pytest.mark.parametrize("name", shipped_names(GRIDS))
 def test_every_shipped_grid_can_be_planned(name, capsys, monkeypatch):
     monkeypatch.setattr(cost, "_probed", lambda run, threads: cost.Clock(1e-6, "a test"))
     assert main(["crossover", name, "--plan", "--json"]) == 0

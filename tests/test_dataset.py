@@ -13,11 +13,11 @@ import numpy as np
 import pytest
 import torch
 
+from epochal.common.errors import EpochalError, RequestError, WorkError
 from epochal.shards import mds
 from epochal.shards.artifact import open_artifact
 from epochal.shards.carve import carve
 from epochal.shards.dataset import RepeatedDataset
-from epochal.shards.errors import EpochalError, RequestError, WorkError
 from epochal.shards.plan import POLICIES, Plan
 from epochal.shards.receipt import Receipt
 from epochal.shards.samples import SampleReader, ShardFile

@@ -14,9 +14,9 @@ from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 from test_build import same_files, settings
 
+from epochal.common import arrow
 from epochal.datapipe import cluster, deal, match, sorted_table
 from epochal.datapipe.build import build
-from epochal.shards import columns
 
 RECORD = np.dtype([("value", "<u8"), ("number", "<i8")])
 
@@ -96,13 +96,13 @@ def test_joined_tables_are_sorted_whatever_their_pieces(tables):
 
 @given(st.lists(st.text(max_size=5)))
 def test_columns_are_what_arrow_makes_of_the_same_values(texts):
-    assert columns.strings(texts).equals(pa.array(texts, pa.string()))
+    assert arrow.strings(texts).equals(pa.array(texts, pa.string()))
     sizes = np.array([len(text) for text in texts], np.int64)
-    assert columns.numbers(sizes).equals(pa.array(sizes))
+    assert arrow.numbers(sizes).equals(pa.array(sizes))
     keys = [text.encode()[:2].ljust(2, b"\0") for text in texts]
-    assert columns.column(keys, pa.binary(2)).equals(pa.array(keys, pa.binary(2)))
+    assert arrow.column(keys, pa.binary(2)).equals(pa.array(keys, pa.binary(2)))
     sliced = pa.chunked_array([pa.array(sizes), pa.array(sizes)]).slice(1)
-    assert columns.integers(sliced).tolist() == sliced.to_pylist()
+    assert arrow.integers(sliced).tolist() == sliced.to_pylist()
 
 
 @pytest.mark.parametrize("near", [True, False])

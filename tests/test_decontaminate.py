@@ -3,9 +3,9 @@ import json
 
 import pytest
 
+from epochal.common.errors import RequestError
 from epochal.datapipe.decontaminate import Decontaminator, build_index
 from epochal.datapipe.words import split_words
-from epochal.shards.errors import RequestError
 
 ITEM = {
     "query": "Cooking: A man stands at a stove and cracks three brown eggs",

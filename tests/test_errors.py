@@ -4,7 +4,7 @@ import pytest
 import yaml
 from sqlalchemy.exc import OperationalError
 
-from epochal.shards.errors import one_line
+from epochal.common.errors import one_line
 
 
 @pytest.mark.parametrize(

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from conftest import letters
 
+from epochal.common.config import validate
+from epochal.common.errors import RequestError
 from epochal.shards.artifact import open_artifact
-from epochal.shards.errors import RequestError
-from epochal.shards.settings import validate
 from epochal.train.choice import Scorer
 from epochal.train.config import EvalTasksSection, TrainConfig
 from epochal.train.continuation import ANSWER, CHOICES, CONTEXT, continuation

@@ -13,8 +13,8 @@ import pytest
 import torch
 
 from epochal.__main__ import main
+from epochal.common.errors import RequestError, WorkError
 from epochal.shards.artifact import open_artifact
-from epochal.shards.errors import RequestError, WorkError
 from epochal.tokenize.tokenizer import load_tokenizer
 from epochal.train import evaluate
 from epochal.train.checkpoint import CONFIG_NAME, ModelCard, save_model

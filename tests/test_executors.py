@@ -14,10 +14,10 @@ from corpora import real_documents, write_jsonl
 from test_build import same_files, settings
 
 from epochal.__main__ import main
+from epochal.common.errors import RequestError, WorkError
 from epochal.datapipe.build import Built, build
 from epochal.datapipe.config import Build
 from epochal.shards.artifact import read_manifest
-from epochal.shards.errors import RequestError, WorkError
 
 SLURM = {"name": "slurm", "partition": "debug", "mem_per_cpu_gb": 1, "time": "00:05:00"}
 

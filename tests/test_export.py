@@ -6,11 +6,12 @@ import pyarrow.parquet as pq
 import pytest
 
 from epochal.__main__ import main
+from epochal.common import storage
+from epochal.common.errors import RequestError, WorkError
 from epochal.shards import export as exporting
-from epochal.shards import storage, tables, wds
+from epochal.shards import tables, wds
 from epochal.shards.artifact import open_artifact, read_export
 from epochal.shards.carve import carve
-from epochal.shards.errors import RequestError, WorkError
 from epochal.shards.export import export
 from epochal.shards.plan import Plan
 from epochal.shards.rows import Rows, TokenDigest, regroup
@@ -186,7 +187,8 @@ def test_verify_notices_every_changed_file(subset, tmp_path, layout):
 
 def forge(out, **changes):
     """Make the manifest at `out` vouch for the files as they are now, with `changes` and a fingerprint that fits."""
-    from epochal.shards.manifest import FileInfo, dump_manifest, export_fingerprint
+    from epochal.common.publish import FileInfo
+    from epochal.shards.manifest import dump_manifest, export_fingerprint
 
     m = read_export(out)
     files = {name: FileInfo(**dict(zip(("bytes", "xxh64"), storage.file_digest(f"{out}/{name}"), strict=True)))

@@ -6,7 +6,7 @@ import itertools
 import pytest
 import torch
 
-from epochal.shards.errors import RequestError
+from epochal.common.errors import RequestError
 from epochal.train.generate import Sampling, generate
 from epochal.train.model import ModelConfig, Transformer
 from epochal.train.terminal import HOLE, LiveText, spell

@@ -13,6 +13,8 @@ from corpora import real_documents, write_jsonl
 from hypothesis import given
 from hypothesis import strategies as st
 
+from epochal.common.config import validate
+from epochal.common.errors import RequestError, WorkError
 from epochal.datapipe import tokenized
 from epochal.datapipe.build import build
 from epochal.datapipe.config import Build, Source
@@ -20,9 +22,7 @@ from epochal.datapipe.tokenized import cut_rows, own_documents
 from epochal.shards import tables, wds
 from epochal.shards.artifact import open_artifact, read_manifest
 from epochal.shards.carve import carve
-from epochal.shards.errors import RequestError, WorkError
 from epochal.shards.export import export
-from epochal.shards.settings import validate
 from epochal.shards.verify import verify
 from epochal.tokenize.decoding import decoder
 from epochal.tokenize.tokenizer import load_tokenizer

@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from epochal.common.errors import RequestError
 from epochal.service.documents import DocumentIndex, read_spans
 from epochal.service.ledger import Segment, histogram, intervals, most_exposed, parts, segments_of
 from epochal.service.places import places
-from epochal.shards.errors import RequestError
 from epochal.shards.mixture import Mixture, Source, Stage, plans_of
 from epochal.shards.permutation import keyed_permutation
 from epochal.shards.plan import POLICIES, Plan

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from epochal.shards.errors import RequestError
+from epochal.common.errors import RequestError
 from epochal.tokenize.tokenizer import Tokenizer, load_tokenizer
 from epochal.train.checkpoint import ModelCard, load_model, save_model
 from epochal.train.evaluate import open_checkpoint

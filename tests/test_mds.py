@@ -4,9 +4,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from epochal.common.errors import WorkError
 from epochal.shards import mds
 from epochal.shards.artifact import open_artifact
-from epochal.shards.errors import WorkError
 
 
 @pytest.mark.parametrize("dtype", ["uint16", "uint32"])

@@ -9,15 +9,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from epochal.__main__ import main
+from epochal.common.config import validate
+from epochal.common.errors import RequestError, WorkError
 from epochal.shards.artifact import open_artifact
 from epochal.shards.carve import carve
 from epochal.shards.dataset import RepeatedDataset
-from epochal.shards.errors import RequestError, WorkError
 from epochal.shards.mixture import Ingredient, Mixture, Source, Stage, by_tokens, by_weights, order_from_dict
 from epochal.shards.mixture_settings import MixtureSettings, open_mixture
 from epochal.shards.plan import POLICIES, Plan
 from epochal.shards.receipt import Receipt
-from epochal.shards.settings import validate
 
 from .ranks import run_ranks
 from .test_dataset import flat, tokens_of
@@ -41,7 +41,7 @@ def mixture_of(counts, window, stages=None, seed=1, samples=(7, 12, 5, 90), **fi
 
 def by_hand(mixture):
     """Return (source, its own position) of every position, walked one window after the other by the definition."""
-    from epochal.shards.keys import derive_words
+    from epochal.common.hashing import derive_words
 
     def mix(z):
         z = (z ^ z >> 30) * 0xBF58476D1CE4E5B9 % 2**64

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from epochal.shards.keys import mix64
+from epochal.common.hashing import mix64
 from epochal.train import noise
 
 P = np.arange(1000, dtype=np.int64)

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from epochal.common.hashing import derive_key
 from epochal.shards import permutation
-from epochal.shards.keys import derive_key
 from epochal.shards.permutation import MAX_SIZE, MULTIPLIER, Permutation, keyed_permutation, rounds
 
 VECTORS = json.loads((Path(__file__).parent / "order_vectors.json").read_text())

@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from epochal.__main__ import main
+from epochal.common.errors import RequestError, WorkError
 from epochal.shards.artifact import open_artifact
-from epochal.shards.errors import RequestError, WorkError
 from epochal.shards.order import digest_text
 from epochal.shards.plan import POLICIES, Plan, tokens_for_epochs
 

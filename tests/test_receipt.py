@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from epochal.__main__ import main
-from epochal.shards.errors import RequestError, WorkError
+from epochal.common.errors import RequestError, WorkError
 from epochal.shards.plan import Plan
 from epochal.shards.receipt import Receipt
 

@@ -8,12 +8,13 @@ from pathlib import Path
 import pytest
 
 from epochal.__main__ import main
+from epochal.common import storage
+from epochal.common.errors import RequestError, WorkError
 from epochal.datapipe.build import build
-from epochal.shards import storage, stream
+from epochal.shards import stream
 from epochal.shards.artifact import open_artifact, read_export
 from epochal.shards.carve import carve
 from epochal.shards.dataset import RepeatedDataset
-from epochal.shards.errors import RequestError, WorkError
 from epochal.shards.export import export
 from epochal.shards.manifest import Parent
 from epochal.shards.plan import Plan

@@ -12,10 +12,10 @@ import torch
 import yaml
 
 from epochal.__main__ import main
+from epochal.common import storage
+from epochal.common.errors import RequestError, WorkError
 from epochal.datapipe.build import build
-from epochal.shards import storage
 from epochal.shards.carve import carve
-from epochal.shards.errors import RequestError, WorkError
 from epochal.shards.stream import CACHE_VARIABLE
 from epochal.train.checkpoint import load_model
 from epochal.train.config import TrainConfig

@@ -10,13 +10,13 @@ import fsspec
 import pytest
 
 from epochal.__main__ import main
+from epochal.common import storage
+from epochal.common.errors import EpochalError, RequestError, WorkError
+from epochal.common.publish import publishing
 from epochal.datapipe.build import Built, build
-from epochal.shards import storage
 from epochal.shards.artifact import open_artifact, read_any_manifest, read_export
 from epochal.shards.carve import carve
-from epochal.shards.errors import EpochalError, RequestError, WorkError
 from epochal.shards.export import export
-from epochal.shards.sink import publishing
 from epochal.shards.verify import verify
 
 from .corpora import real_documents, write_jsonl

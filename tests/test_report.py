@@ -10,12 +10,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from epochal.common.units import parse_count
 from epochal.datapipe import report
 from epochal.datapipe.cluster import DUPLICATES
 from epochal.datapipe.ingest import CONTAMINATED, REJECTED
 from epochal.shards.artifact import Artifact, open_artifact
 from epochal.shards.carve import capacity, locate_window
-from epochal.shards.units import parse_count
 
 HOSTILE = "<script>alert('1')</script>\"&amp;\x1b\u202e\x00end"
 SHOWN = "<script>alert('1')</script>\"&amp;\\x1b\\u202e\\x00end"

@@ -24,6 +24,7 @@ from serving import DATABASES, PATIENCE, postgresql, serving, until
 
 import epochal
 from epochal.__main__ import main
+from epochal.common.errors import RequestError, WorkError
 from epochal.service import reporter
 from epochal.service.client import AwayError, Client, RefusedError
 from epochal.service.core import Service, exposure_curve
@@ -33,7 +34,6 @@ from epochal.service.models import Base
 from epochal.service.reporter import JOURNAL, Reporter, send_rest
 from epochal.service.security import Buckets, Policy, read_tokens
 from epochal.shards import carve
-from epochal.shards.errors import RequestError, WorkError
 from epochal.shards.mixture import Mixture, plans_of
 from epochal.shards.plan import Plan
 from epochal.shards.receipt import Receipt

@@ -4,8 +4,8 @@ from typing import Literal
 import pytest
 from pydantic import BaseModel, ConfigDict, Field
 
-from epochal.shards.errors import RequestError
-from epochal.shards.settings import load_yaml, validate
+from epochal.common.config import load_yaml, validate
+from epochal.common.errors import RequestError
 
 
 class Strict(BaseModel):

@@ -1,25 +1,26 @@
 import pytest
 
-from epochal.datapipe import shipped
-from epochal.shards.errors import RequestError
+from epochal.common.config import shipped_names
+from epochal.common.errors import RequestError
+from epochal.datapipe.config import YAMLS, load_build
 
 
-@pytest.mark.parametrize("name", shipped.names())
+@pytest.mark.parametrize("name", shipped_names(YAMLS))
 def test_every_shipped_configuration_is_valid(name):
     overrides = ["sources.0.path=x"] if name == "folder" else []
-    assert shipped.load(name, overrides).name == name
+    assert load_build(name, overrides).name == name
 
 
 def test_the_folder_configuration_asks_for_its_path():
     with pytest.raises(RequestError, match=r"sources\[?\.?0"):
-        shipped.load("folder")
+        load_build("folder")
 
 
 def test_overrides_reach_into_lists():
-    build = shipped.load("folder", ["sources.0.path=s3://b/x", "validation_tokens=500k", "tasks=3"])
+    build = load_build("folder", ["sources.0.path=s3://b/x", "validation_tokens=500k", "tasks=3"])
     assert (build.sources[0].path, build.validation_tokens, build.tasks) == ("s3://b/x", 500_000, 3)
 
 
 def test_a_configuration_that_does_not_exist_is_one_line():
     with pytest.raises(RequestError, match=r"nowhere\.yaml does not exist"):
-        shipped.load("nowhere.yaml")
+        load_build("nowhere.yaml")

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from epochal.shards.errors import RequestError
+from epochal.common.errors import RequestError
 from epochal.tokenize import gpt2
 from epochal.tokenize.tokenizer import load_tokenizer
 

@@ -4,9 +4,10 @@ from pathlib import Path
 import pytest
 import yaml
 
-from epochal.shards.errors import RequestError
+from epochal.common.config import shipped
+from epochal.common.errors import RequestError
 from epochal.train import durations, schedules
-from epochal.train.config import load_config, presets, shipped
+from epochal.train.config import YAMLS, load_config, presets
 from epochal.train.model import Transformer, count_parameters
 
 DATA = ["train_loader.dataset.path=x", "eval_loader.dataset.path=y"]
@@ -51,8 +52,8 @@ def test_presets_have_the_size_of_their_name(name: str, millions: float) -> None
 
 def test_all_model_presets_are_known_by_name() -> None:
     assert presets() == sorted(["tiny", "30m", "125m", "paper-1b", "1.7b", "4b", "8b"])
-    assert shipped("model-8b") is not None
-    assert shipped("../config") is None
+    assert shipped(YAMLS, "model-8b") is not None
+    assert shipped(YAMLS, "../config") is None
 
 
 @pytest.mark.parametrize(
@@ -84,7 +85,7 @@ def test_a_run_without_its_data_says_what_to_add() -> None:
 
 
 def test_a_file_of_ones_own_may_use_a_preset_and_change_it(tmp_path: Path) -> None:
-    data = yaml.safe_load(str(shipped("tiny-ar").read_text()))  # type: ignore[union-attr]
+    data = yaml.safe_load(str(shipped(YAMLS, "tiny-ar").read_text()))  # type: ignore[union-attr]
     data["model"] = {"preset": "30M", "layers": 3}
     (tmp_path / "mine.yaml").write_text(yaml.safe_dump(data))
     section = load_config(str(tmp_path / "mine.yaml"), ["variables.artifacts=elsewhere"]).model

@@ -8,7 +8,7 @@ from xml.etree import ElementTree
 import pytest
 import torch
 
-from epochal.shards.errors import RequestError
+from epochal.common.errors import RequestError
 from epochal.shards.plan import Plan
 from epochal.tokenize.tokenizer import load_tokenizer
 from epochal.train import callbacks, demo, extras

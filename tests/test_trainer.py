@@ -21,7 +21,7 @@ from composer import Callback
 from torch.utils.data import DataLoader
 
 import epochal
-from epochal.shards.errors import RequestError, WorkError
+from epochal.common.errors import RequestError, WorkError
 from epochal.train.checkpoint import load_model
 from epochal.train.config import TrainConfig
 from epochal.train.data import Collate, Split, ValidationSet

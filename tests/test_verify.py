@@ -4,9 +4,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from epochal.common.errors import RequestError
 from epochal.shards.artifact import open_artifact, read_manifest
 from epochal.shards.carve import carve
-from epochal.shards.errors import RequestError
 from epochal.shards.manifest import dump_manifest
 from epochal.shards.verify import verify
 

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..shards.errors import WorkError
+from ..common.errors import WorkError
 
 
 class NotCompiledError(WorkError, ImportError):

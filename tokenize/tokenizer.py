@@ -8,8 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from ..shards.errors import RequestError, one_line
-from ..shards.manifest import TokenizerInfo, digest
+from ..common.errors import RequestError, one_line
+from ..common.hashing import digest
+from ..shards.manifest import TokenizerInfo
 from . import gpt2
 from .engines import Engine, FastEngine, Ids, fast_engine, reference_engine
 

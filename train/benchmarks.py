@@ -17,7 +17,7 @@ from typing import Any
 
 import fsspec
 
-from ..shards.errors import RequestError, one_line
+from ..common.errors import RequestError, one_line
 from ..shards.manifest import items_digest
 
 Row = Mapping[str, Any]

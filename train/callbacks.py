@@ -14,8 +14,8 @@ from composer.utils import dist, reproducibility
 from torch import Tensor
 from torch.distributed.fsdp import FullyShardedDataParallel
 
-from ..shards import storage
-from ..shards.errors import RequestError, WorkError
+from ..common import storage
+from ..common.errors import RequestError, WorkError
 from ..shards.mixture import Mixture
 from ..shards.plan import Plan
 from ..shards.receipt import Receipt

@@ -18,8 +18,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from ..shards import storage
-from ..shards.errors import RequestError, WorkError, one_line
+from ..common import storage
+from ..common.errors import RequestError, WorkError, one_line
 from .model import ModelConfig, Transformer, config_dict
 
 FORMAT_VERSION = 1

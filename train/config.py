@@ -1,26 +1,22 @@
 """The configuration of a training run: typed, in llm-foundry's YAML shape, unknown keys refused."""
 
-from importlib.resources import files
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
-from ..shards.errors import RequestError
+from ..common.config import Section, file_or_shipped, load_yaml, shipped, shipped_names, validate
+from ..common.errors import RequestError
 from ..shards.mixture_settings import MixtureSettings
-from ..shards.settings import load_yaml, validate
 from .model import ModelConfig
+
+YAMLS = Path(__file__).parent / "yamls"
+"""The runs and model shapes that come with this package."""
 
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 Positive = Annotated[int, Field(gt=0)]
 Span = str | int
-
-
-class Section(BaseModel):
-    """Base of all sections: frozen, and no key is accepted that is not a field."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class ModelSection(Section):
@@ -301,16 +297,9 @@ class TrainConfig(Section):
         return self
 
 
-def shipped(name: str) -> Path | None:
-    """Return the shipped configuration `name` (with or without `.yaml`), or None."""
-    path = Path(str(files("epochal.train.yamls").joinpath(name.removesuffix(".yaml") + ".yaml")))
-    return path if path.parent.name == "yamls" and path.is_file() else None
-
-
 def presets() -> list[str]:
     """Return the names that `model.preset` knows."""
-    names = (Path(str(f)).name for f in files("epochal.train.yamls").iterdir())
-    return sorted(n.removeprefix("model-").removesuffix(".yaml") for n in names if n.startswith("model-"))
+    return [name.removeprefix("model-") for name in shipped_names(YAMLS) if name.startswith("model-")]
 
 
 def model_section(data: dict[str, Any], where: str) -> dict[str, Any]:
@@ -318,7 +307,7 @@ def model_section(data: dict[str, Any], where: str) -> dict[str, Any]:
     name = data.get("preset")
     if name is None:
         return data
-    path = shipped(f"model-{str(name).lower()}")
+    path = shipped(YAMLS, f"model-{str(name).lower()}")
     if path is None:
         raise RequestError(f"{where}: model.preset: no '{name}', there are {', '.join(presets())}")
     return yaml.safe_load(path.read_text())["model"] | data
@@ -329,8 +318,7 @@ def load_config(path: str, overrides: list[str] | tuple[str, ...] = ()) -> Train
 
     Raises RequestError of one line for anything wrong.
     """
-    found = path if Path(path).exists() else shipped(path)
-    data = load_yaml(found or path, overrides)
+    data = load_yaml(file_or_shipped(YAMLS, path), overrides)
     if isinstance(data.get("model"), dict):
         data["model"] = model_section(data["model"], path)
     return validate(TrainConfig, data, path)

@@ -8,9 +8,9 @@ knows only lengths scores 1 / choices.
 import numpy as np
 from numpy.typing import NDArray
 
+from ..common.errors import RequestError
+from ..common.hashing import derive_words, mix64
 from ..shards.artifact import Artifact
-from ..shards.errors import RequestError
-from ..shards.keys import derive_words, mix64
 from .benchmarks import Item
 from .choice import Encoded, Group
 from .likelihood import Rows

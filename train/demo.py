@@ -14,8 +14,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ..shards import storage
-from ..shards.manifest import MANIFEST_NAME
+from ..common import storage
+from ..common.publish import MANIFEST_NAME
 from .plot import line_plot
 
 IDS = 1024

@@ -3,9 +3,9 @@
 import math
 import re
 
-from ..shards.errors import RequestError
+from ..common.errors import RequestError
+from ..common.units import parse_count
 from ..shards.plan import tokens_for_epochs
-from ..shards.units import parse_count
 
 _SPAN = re.compile(r"(.+?)\s*(ep|ba|tok|dur)?")
 

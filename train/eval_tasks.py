@@ -7,8 +7,8 @@ from composer.core import State, get_precision_context
 from composer.loggers import Logger
 from composer.utils import dist
 
+from ..common.errors import RequestError
 from ..shards.artifact import Artifact
-from ..shards.errors import RequestError
 from . import accuracy, benchmarks
 from .choice import Encoded, Scorer, encode, record
 from .config import EvalTasksSection

@@ -16,11 +16,12 @@ import polars as pl
 import torch
 import xxhash
 
+from ..common.errors import RequestError, WorkError, one_line
+from ..common.hashing import digest
+from ..common.progress import Progress
+from ..common.storage import exists, join, open_read, write_atomic
 from ..shards.artifact import open_artifact, read_manifest
-from ..shards.errors import RequestError, WorkError, one_line
-from ..shards.manifest import Manifest, digest
-from ..shards.progress import Progress
-from ..shards.storage import exists, join, open_read, write_atomic
+from ..shards.manifest import Manifest
 from ..shards.stream import default_cache, in_cache
 from ..tokenize.tokenizer import Tokenizer, load_tokenizer
 from . import accuracy, benchmarks, likelihood

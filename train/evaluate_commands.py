@@ -74,7 +74,7 @@ def _evaluate(args: argparse.Namespace) -> int:
 def _settings(args: argparse.Namespace) -> Any:
     import torch
 
-    from ..shards.errors import RequestError
+    from ..common.errors import RequestError
     from .benchmarks import PAPER_TASKS
     from .evaluate import Settings
 
@@ -104,7 +104,7 @@ _SAME_NAME = (
 
 
 def _harness(args: argparse.Namespace, settings: Any) -> list[dict[str, Any]]:
-    from ..shards.errors import RequestError
+    from ..common.errors import RequestError
     from .evaluate import open_checkpoint, tokenizer_for
 
     try:
@@ -179,7 +179,7 @@ def _generate(args: argparse.Namespace) -> int:
 
 
 def _check_room(tokens: int, seq_len: int) -> None:
-    from ..shards.errors import RequestError
+    from ..common.errors import RequestError
 
     if tokens > seq_len:
         raise RequestError(

@@ -4,7 +4,7 @@ import importlib
 import inspect
 from typing import Any
 
-from ..shards.errors import RequestError
+from ..common.errors import RequestError
 
 KNOWN: dict[str, dict[str, str]] = {
     "callbacks": {

@@ -29,8 +29,8 @@ GPT2_IDS = 50259
 
 
 def _flops(args: argparse.Namespace) -> int:
-    from ..shards.errors import RequestError
-    from ..shards.units import parse_count
+    from ..common.errors import RequestError
+    from ..common.units import parse_count
     from .inference_flops import report
 
     for name in ("seq_len", "steps", "block"):
@@ -57,11 +57,11 @@ def _shape(path: str, overrides: Sequence[str]) -> tuple[Any, int | None, bool |
     """Return the shape in the file (or preset) `path`, its training length and type where it says them."""
     from pathlib import Path
 
-    from ..shards.errors import RequestError
-    from ..shards.settings import load_yaml, validate
-    from .config import ModelSection, model_section, presets, shipped
+    from ..common.config import load_yaml, shipped, validate
+    from ..common.errors import RequestError
+    from .config import YAMLS, ModelSection, model_section, presets
 
-    found = path if Path(path).exists() else shipped(path) or shipped(f"model-{path}")
+    found = path if Path(path).exists() else shipped(YAMLS, path) or shipped(YAMLS, f"model-{path}")
     if found is None:
         raise RequestError(f"{path} is neither a file, a shipped run nor a preset ({', '.join(presets())})")
     given = [f"{key}=x" for key in ("train_loader.dataset.path", "eval_loader.dataset.path")]  # of no matter here

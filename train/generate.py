@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..shards.errors import RequestError
+from ..common.errors import RequestError
 from .incremental import KVCache, logits_of, read
 from .model import Transformer
 

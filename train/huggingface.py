@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from ..shards.errors import RequestError
+from ..common.errors import RequestError
 from ..tokenize.tokenizer import Tokenizer
 from .checkpoint import ModelCard
 from .model import ModelConfig, Transformer

@@ -14,8 +14,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from ..common.errors import RequestError
 from ..shards.artifact import Artifact
-from ..shards.errors import RequestError
 from ..shards.mds import map_shard
 from .bound import estimate, masks_for
 from .checkpoint import ModelCard

@@ -11,7 +11,7 @@ from composer.core import Callback, State
 from composer.loggers import Logger
 from composer.utils import dist
 
-from ..shards.errors import EpochalError
+from ..common.errors import EpochalError
 from ..shards.receipt import Receipt
 from .callbacks import ReceiptCallback
 from .config import ServiceSection

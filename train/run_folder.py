@@ -9,9 +9,10 @@ from typing import Any
 
 import xxhash
 
-from ..shards import storage
-from ..shards.errors import WorkError
-from ..shards.manifest import FileInfo, digest
+from ..common import storage
+from ..common.errors import WorkError
+from ..common.hashing import digest
+from ..common.publish import FileInfo
 
 RUN_NAME, RESULT_NAME = "run.json", "result.json"
 RECEIPT_NAME, METRICS_NAME = "receipt.json", "metrics.jsonl"

@@ -22,25 +22,17 @@ from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_
 from torch.optim.lr_scheduler import LambdaLR
 from torch.utils.data import DataLoader
 
-from ..shards import storage
+from ..common import storage
+from ..common.errors import EpochalError, RequestError, WorkError
+from ..common.hashing import digest
 from ..shards.artifact import Artifact, open_artifact
 from ..shards.dataset import RepeatedDataset
-from ..shards.errors import EpochalError, RequestError, WorkError
-from ..shards.manifest import digest
 from ..shards.mixture import Mixture
 from ..shards.mixture_settings import open_mixture
 from ..shards.plan import Plan
 from ..shards.stream import default_cache, in_cache
 from . import durations, extras, schedules
-from .callbacks import (
-    ClipGradient,
-    JsonlLogger,
-    PublishRun,
-    ReceiptCallback,
-    RestoreRandomness,
-    RunMetrics,
-    difference,
-)
+from .callbacks import ClipGradient, JsonlLogger, PublishRun, ReceiptCallback, RestoreRandomness, RunMetrics, difference
 from .checkpoint import ModelCard, load_model, save_model
 from .config import ARSection, ConstantSection, CosineSection, MDMSection, TrainConfig, WSDSection
 from .data import Collate, ValidationSet, data_spec

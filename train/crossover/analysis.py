@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from ...shards import storage
+from ...common import storage
 from . import estimate, scaling
 from .curves import Row, by_run, tasks
 from .estimate import Pair

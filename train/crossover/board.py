@@ -5,8 +5,8 @@ import sys
 import time
 from collections.abc import Mapping
 
-from ...shards.progress import clock
-from ...shards.units import round_count
+from ...common.progress import clock
+from ...common.units import round_count
 
 PLAIN_SECONDS = 60.0
 """Between two lines of progress where there is no terminal."""

@@ -9,8 +9,8 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from ...shards.page import Html, text
-from ...shards.units import round_count
+from ...common.html import Html, text
+from ...common.units import round_count
 
 WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 440, 300, 52, 12, 56, 40
 

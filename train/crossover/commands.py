@@ -25,7 +25,7 @@ def crossover(parser: argparse.ArgumentParser) -> Run:
 
 
 def _crossover(args: argparse.Namespace) -> int:
-    from ...shards.errors import RequestError
+    from ...common.errors import RequestError
     from . import analysis, cost, grid, launch, results
 
     if args.jobs is not None and args.jobs < 1:

@@ -10,8 +10,8 @@ from typing import Any
 
 import torch
 
-from ...shards.progress import clock
-from ...shards.units import format_count, round_count
+from ...common.progress import clock
+from ...common.units import format_count, round_count
 from .. import durations
 from ..evaluation_tables import text_table
 from ..flops import PEAK_BF16

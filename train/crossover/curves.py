@@ -13,8 +13,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ...shards import storage
-from ...shards.errors import EpochalError
+from ...common import storage
+from ...common.errors import EpochalError
 from ...shards.receipt import Receipt
 from ..checkpoint import WEIGHTS_NAME, load_card
 from ..run_folder import METRICS_NAME, RECEIPT_NAME, read_metrics

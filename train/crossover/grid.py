@@ -10,22 +10,26 @@ import json
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from importlib.resources import files
 from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
-from ...shards import storage
+from ...common import storage
+from ...common.config import Count, Section, file_or_shipped, load_yaml, validate
+from ...common.errors import RequestError
+from ...common.hashing import digest
+from ...common.publish import MANIFEST_NAME
+from ...common.units import format_count, parse_count
 from ...shards.artifact import open_artifact, read_manifest
 from ...shards.carve import default_out, locate_window
-from ...shards.errors import RequestError
-from ...shards.manifest import MANIFEST_NAME, Manifest, digest
-from ...shards.settings import load_yaml, validate
-from ...shards.units import format_count, parse_count
-from ..config import ARSection, MDMSection, Positive, Section, TrainConfig, load_config
+from ...shards.manifest import Manifest
+from ..config import ARSection, MDMSection, Positive, TrainConfig, load_config
 from ..flops import training_flops_per_token
 from ..model import ModelConfig
+
+GRIDS = Path(__file__).parent / "grids"
+"""The grids that come with this package."""
 
 GPT2_IDS = 50259
 """Vocabulary assumed while a pool is not there to say its own: GPT-2's ids with MASK and PAD."""
@@ -37,19 +41,12 @@ RUNS = "runs"
 """Folder of the runs in a grid's `out`."""
 
 
-def _count(value: object) -> object:
-    try:
-        return parse_count(value) if isinstance(value, str) else value
-    except RequestError as error:
-        raise ValueError(str(error)) from None
-
-
 def _objective(value: object) -> object:
     return {"name": value} if isinstance(value, str) else value
 
 
-Count = Annotated[int, BeforeValidator(_count), Field(ge=1)]
-"""An integer, also written as 500k, 1M, 1.5B."""
+Tokens = Annotated[Count, Field(ge=1)]
+"""A number of tokens."""
 
 Objective = Annotated[ARSection | MDMSection, Field(discriminator="name"), BeforeValidator(_objective)]
 """`ar`, `mdm`, or a whole section such as {name: mdm, weighting: exact_count}."""
@@ -89,8 +86,8 @@ class Grid(Section):
     base: str
     pool: str
     validation: str | None = None
-    unique_tokens: list[Count] = Field(min_length=1)
-    total_tokens: Count
+    unique_tokens: list[Tokens] = Field(min_length=1)
+    total_tokens: Tokens
     objectives: list[Objective] = Field(min_length=1)
     replicates: Positive | dict[str, Positive] = 1
     seeds: list[Annotated[int, Field(ge=0)]] = Field(default=[17], min_length=1)
@@ -146,7 +143,7 @@ class Grid(Section):
     @model_validator(mode="after")
     def _replicates_of_every_budget(self) -> "Grid":
         if isinstance(self.replicates, dict):
-            given = {_count(key) for key in self.replicates}
+            given = {parse_count(key) for key in self.replicates}
             if given != set(self.unique_tokens):
                 raise ValueError("replicates must name exactly the counts of unique_tokens, or be one number")
         return self
@@ -155,7 +152,7 @@ class Grid(Section):
         """Return how many disjoint draws of `unique_tokens` are run."""
         if isinstance(self.replicates, int):
             return self.replicates
-        return next(n for key, n in self.replicates.items() if _count(key) == unique_tokens)
+        return next(n for key, n in self.replicates.items() if parse_count(key) == unique_tokens)
 
     @property
     def validation_pool(self) -> str:
@@ -239,23 +236,7 @@ class Plan:
 
 def load_grid(path: str, overrides: Iterable[str] = ()) -> Grid:
     """Return the grid in the file at `path`, or the shipped one of that name. Raises RequestError of one line."""
-    found = path if Path(path).exists() else shipped(path)
-    return validate(Grid, load_yaml(found or path, list(overrides)), path)
-
-
-def shipped(name: str) -> Path | None:
-    """Return the shipped grid `name` (with or without `.yaml`), or None."""
-    path = _shipped_folder() / (name.removesuffix(".yaml") + ".yaml")
-    return path if path.parent == _shipped_folder() and path.is_file() else None
-
-
-def shipped_names() -> list[str]:
-    """Return the names of the shipped grids."""
-    return sorted(p.stem for p in _shipped_folder().glob("*.yaml"))
-
-
-def _shipped_folder() -> Path:
-    return Path(str(files("epochal.train.crossover.grids")))
+    return validate(Grid, load_yaml(file_or_shipped(GRIDS, path), list(overrides)), path)
 
 
 def plan(grid: Grid) -> Plan:

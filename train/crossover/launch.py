@@ -23,9 +23,9 @@ from typing import Any
 
 import yaml
 
-from ...shards import storage
+from ...common import storage
+from ...common.errors import RequestError
 from ...shards.carve import carve
-from ...shards.errors import RequestError
 from ..run_folder import METRICS_NAME, RESULT_NAME
 from .board import Board
 from .grid import Plan, RunSpec

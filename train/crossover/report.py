@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from ...shards.page import Cell, Html, Number, code, count, definitions, document, paragraph, table, text
-from ...shards.units import format_count, round_count
+from ...common.html import Cell, Html, Number, code, count, definitions, document, paragraph, table, text
+from ...common.units import format_count, round_count
 from . import analysis, charts, scaling
 from .charts import Axes, Mark, Series
 from .curves import Row, by_run

@@ -5,8 +5,8 @@ import math
 import os
 from typing import Any
 
-from ...shards import storage
-from ...shards.units import format_count, round_count
+from ...common import storage
+from ...common.units import format_count, round_count
 from ..evaluation_tables import text_table
 from . import analysis, curves
 from .curves import Row

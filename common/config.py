@@ -8,17 +8,30 @@ import difflib
 import os
 import re
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import Annotated, Any, TypeVar, get_args
 
 import yaml
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
-from pydantic import BaseModel, BeforeValidator, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
 
 from .errors import RequestError, one_line
 from .units import parse_count
 
 M = TypeVar("M", bound=BaseModel)
+
+
+class Section(BaseModel):
+    """Base of what comes from outside: frozen, and no key is accepted that is not a field."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Record(Section):
+    """Base of what this package writes and reads back: besides, no value of another type is converted."""
+
+    model_config = ConfigDict(strict=True)
 
 
 def _count(value: object) -> object:
@@ -30,6 +43,22 @@ def _count(value: object) -> object:
 
 Count = Annotated[int, BeforeValidator(_count)]
 """An integer, also written as 500k, 1M, 1.5B."""
+
+
+def shipped_names(folder: Path) -> list[str]:
+    """Return the names of the YAML files in `folder`, which come with this package."""
+    return sorted(path.stem for path in folder.glob("*.yaml"))
+
+
+def shipped(folder: Path, name: str) -> Path | None:
+    """Return the YAML file in `folder` of that name (with or without `.yaml`), or None."""
+    path = folder / (name.removesuffix(".yaml") + ".yaml")
+    return path if path.parent == folder and path.is_file() else None
+
+
+def file_or_shipped(folder: Path, name: str) -> str:
+    """Return `name` if a file is there, else the file in `folder` of that name, else `name`."""
+    return name if os.path.exists(name) else str(shipped(folder, name) or name)
 
 
 def load_yaml(path: str | os.PathLike[str], overrides: Sequence[str] = ()) -> dict[str, Any]:

@@ -11,12 +11,23 @@ from collections.abc import Iterator
 from typing import Any
 
 import xxhash
+from pydantic import Field
 
 from . import storage
+from .config import Record
 from .errors import RequestError, WorkError
-from .manifest import MANIFEST_NAME, FileInfo
+
+MANIFEST_NAME = "manifest.json"
+"""The file that makes a folder valid; written last where there is no rename."""
 
 UNFINISHED_NAME = "unfinished"
+
+
+class FileInfo(Record):
+    """Size in bytes and xxh64 (16 hexadecimal digits) of one file."""
+
+    bytes: int = Field(ge=0)
+    xxh64: str
 
 
 class _HashedFile(io.RawIOBase):
