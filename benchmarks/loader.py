@@ -23,7 +23,7 @@ import numpy as np
 from epochal.shards import mds
 from epochal.shards.artifact import open_artifact
 from epochal.shards.manifest import Content, Manifest, TokenizerInfo, dump_manifest, fingerprint
-from epochal.shards.plan import Plan
+from epochal.shards.order.plan import Plan
 
 SEQ_LEN, BATCH, EPOCHS = 2048, 32, 480
 
@@ -62,7 +62,7 @@ def make_pool(folder: Path, n_samples: int, per_shard: int, document_tokens: int
 
 def ours(pool: str, position: int = 0, **options: Any) -> Any:
     """Return our dataset at a position of a 480-epoch run."""
-    from epochal.shards.dataset import RepeatedDataset
+    from epochal.shards.loader.dataset import RepeatedDataset
 
     manifest = open_artifact(pool).manifest
     plan = Plan.for_artifact(manifest, EPOCHS * manifest.tokens, 1)
@@ -148,7 +148,7 @@ import resource, sys, time
 import numpy as np
 n, who = int(sys.argv[1]), sys.argv[2]
 if who == "ours":
-    from epochal.shards.plan import Plan
+    from epochal.shards.order.plan import Plan
     plan = Plan("0" * 32, n, n * 2048, 2048, 480 * n * 2048)
     plan.ids([0])
     def work():

@@ -23,9 +23,10 @@ from numpy.typing import NDArray
 from ..common import storage
 from ..common.errors import RequestError, WorkError, one_line
 from ..common.publish import MANIFEST_NAME
-from ..shards import flat, mds, megatron, tables, wds
+from ..shards import mds
 from ..shards.artifact import open_artifact, read_any_manifest
-from ..shards.formats import in_order
+from ..shards.formats import arrow_tables, flat, megatron, webdataset
+from ..shards.formats.registry import in_order
 from ..shards.manifest import ExportManifest, Manifest, TokenizerInfo
 from ..tokenize.decoding import Decoder, decoder
 from ..tokenize.tokenizer import Tokenizer, load_tokenizer
@@ -240,12 +241,12 @@ class TokenizedReader(_Reader):
             return
         with storage.open_read(path) as opened:
             if kind == "wds":
-                rows = wds.read(opened, column or "tokens.npy")
+                rows = webdataset.read(opened, column or "tokens.npy")
                 yield from ((ids, np.array([len(ids)])) for ids in rows)
             elif kind == "parquet":
-                yield from tables.read_parquet(opened, column or tables.COLUMN)
+                yield from arrow_tables.read_parquet(opened, column or arrow_tables.COLUMN)
             elif kind == "hf":
-                yield from tables.read_arrow(opened, column or tables.COLUMN)
+                yield from arrow_tables.read_arrow(opened, column or arrow_tables.COLUMN)
             elif kind == "bin":
                 opened.seek(file.start)
                 blocks = flat.read(opened, self._known.dtype or self._settings.dtype or "uint16", file.size)

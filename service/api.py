@@ -22,8 +22,8 @@ import epochal
 from ..common.errors import EpochalError, RequestError
 from ..common.text import content_key, normalise
 from ..common.units import parse_count
-from ..shards.mixture import Mixture, order_from_dict, plans_of
-from ..shards.plan import Plan, tokens_for_epochs
+from ..shards.order.mixture import Mixture, order_from_dict, plans_of
+from ..shards.order.plan import Plan, tokens_for_epochs
 from . import catalogue, limits, order, runs
 from .catalogue import FINGERPRINT, Search
 from .core import MOST_COUNTED, Service, bounded, exposure_curve, slots_counted, unique_tokens_seen, windows_at_once

@@ -18,8 +18,8 @@ from ..common.errors import EpochalError, RequestError
 from ..common.publish import MANIFEST_NAME
 from ..shards import mds
 from ..shards.manifest import ExportManifest, Manifest, parse_manifest
-from ..shards.mixture import Mixture, plans_of
-from ..shards.plan import Plan
+from ..shards.order.mixture import Mixture, plans_of
+from ..shards.order.plan import Plan
 from .database import now
 from .errors import NotFoundError
 from .models import Artifact, Checkpoint, Lease, Location, NameEntry, PlanRow, PlanSubset, Run

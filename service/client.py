@@ -12,8 +12,8 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from ..common.errors import RequestError, WorkError
-from ..shards.mixture import Mixture
-from ..shards.plan import Plan
+from ..shards.order.mixture import Mixture
+from ..shards.order.plan import Plan
 
 if TYPE_CHECKING:
     import httpx

@@ -16,8 +16,8 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from ..shards.mixture import Mixture, plans_of
-from ..shards.plan import Plan
+from ..shards.order.mixture import Mixture, plans_of
+from ..shards.order.plan import Plan
 from .errors import NotFoundError
 from .places import places
 

@@ -6,8 +6,8 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy import Connection
 
-from ..shards.mixture import Mixture, plans_of
-from ..shards.plan import Plan
+from ..shards.order.mixture import Mixture, plans_of
+from ..shards.order.plan import Plan
 from .database import now
 from .errors import ConflictError, NotFoundError
 from .ledger import Read, Segment, most_exposed, segments_of

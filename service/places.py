@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..common.hashing import derive_key
-from ..shards.permutation import MULTIPLIER, rounds
+from ..shards.order.permutation import MULTIPLIER, rounds
 
 U64 = NDArray[np.uint64]
 

@@ -14,8 +14,8 @@ from sqlalchemy import Connection
 
 from ..common.errors import RequestError
 from ..common.hashing import digest
-from ..shards.mixture import Mixture, plans_of
-from ..shards.plan import Plan
+from ..shards.order.mixture import Mixture, plans_of
+from ..shards.order.plan import Plan
 from .catalogue import enter_plan, insert, insert_all, resolve
 from .database import now
 from .errors import ConflictError, NotFoundError

@@ -22,11 +22,12 @@ from ..common import storage
 from ..common.errors import RequestError
 from ..common.publish import MANIFEST_NAME, FileInfo, Sink, publishing
 from ..common.units import format_count
-from . import mds, wds
+from . import mds
 from .artifact import INDEX_NAME, Artifact, Shard, open_artifact, read_manifest
 from .documents import DocumentStarts
+from .formats import webdataset
+from .formats.rows import read_checked
 from .manifest import Content, Manifest, Parent, dump_manifest, fingerprint
-from .rows import read_checked
 
 Layout = Literal["mds", "wds"]
 
@@ -71,7 +72,7 @@ def carve(
         return out, False
     with _publishing(out, manifest.fingerprint) as folder:
         if layout == "wds":
-            wds.write(Sink(folder).create, _samples(taken, tail, manifest))
+            webdataset.write(Sink(folder).create, _samples(taken, tail, manifest))
         else:
             _write_mds(folder, taken, tail, manifest)
         _write_manifest(folder, manifest)
@@ -238,7 +239,9 @@ def _manifest(
         documents=DocumentStarts(pool.root).count(start, start + window.tokens),
         tokens=window.tokens,
         samples=-(-window.tokens // m.seq_len),
-        shards=wds.n_files(-(-window.tokens // m.seq_len)) if layout == "wds" else len(taken) + (tail is not None),
+        shards=webdataset.n_files(-(-window.tokens // m.seq_len))
+        if layout == "wds"
+        else len(taken) + (tail is not None),
         seq_len=m.seq_len,
         dtype=m.dtype,
         seed=m.seed,

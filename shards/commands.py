@@ -36,7 +36,7 @@ def carve(parser: argparse.ArgumentParser) -> Run:
 
 def export(parser: argparse.ArgumentParser) -> Run:
     """Add the arguments of `epochal export`; return what runs it."""
-    from .plan import POLICIES
+    from .order.plan import POLICIES
 
     parser.add_argument("subset", help="folder or URL of a subset or pool")
     parser.add_argument(

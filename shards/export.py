@@ -11,10 +11,10 @@ from ..common.progress import Progress
 from ..common.publish import MANIFEST_NAME, publishing
 from .artifact import Artifact, open_artifact, read_any_manifest, read_export
 from .carve import relative_path
-from .formats import FORMATS
+from .formats.registry import FORMATS
+from .formats.rows import Rows, TokenDigest, read_rows
 from .manifest import ExportLayout, ExportManifest, ExportParent, Manifest, dump_manifest, export_fingerprint
-from .plan import Plan, Policy
-from .rows import Rows, TokenDigest, read_rows
+from .order.plan import Plan, Policy
 
 
 def export(

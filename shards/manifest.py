@@ -57,7 +57,7 @@ class Manifest(Record):
     documents: documents with at least one token in the artifact.
     content: the pool's shards, or the parts of them that a subset is made of, in order.
     tail: xxh64 of the subset's own last, padded sample (null when tokens is a multiple of seq_len, and for pools).
-    layout: what the files are: MDS shards with an index.json, or WebDataset tar files (see wds.py).
+    layout: what the files are: MDS shards with an index.json, or WebDataset tar files (see formats/webdataset.py).
     """
 
     format: Literal["epochal"] = "epochal"
@@ -85,7 +85,7 @@ class Manifest(Record):
 
 
 ExportLayout = Literal["wds", "parquet", "megatron", "bin", "hf"]
-"""The formats of exports; see formats.py."""
+"""The formats of exports; see formats/registry.py."""
 
 
 class ExportParent(Record):
@@ -99,7 +99,7 @@ class ExportParent(Record):
 class ExportManifest(Record):
     """What an export is: the tokens of a subset in another format.
 
-    layout: the format (see formats.py). tokens: those in the files, `unique_tokens` times the passes of `plan`, PAD
+    layout: the format (see formats/registry.py). tokens: those in the files, `unique_tokens` times the passes of `plan`, PAD
     never among them. samples: rows, each of seq_len tokens, shorter where the subset's last sample is. documents: of
     the subset. plan: the order of the rows, null for the canonical one. token_digest: see `rows.TokenDigest`; its
     words are of `dtype`.

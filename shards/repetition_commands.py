@@ -10,10 +10,10 @@ from ..common.config import load_yaml, validate
 from ..common.errors import RequestError
 from ..common.units import format_count, parse_count
 from .artifact import open_artifact
-from .mixture import Mixture
-from .mixture_settings import MixtureSettings, describe_stages, mixture_file, open_mixture
-from .plan import POLICIES, Plan, tokens_for_epochs
-from .receipt import Receipt
+from .order.mixture import Mixture
+from .order.mixture_config import MixtureSettings, describe_stages, mixture_file, open_mixture
+from .order.plan import POLICIES, Plan, tokens_for_epochs
+from .order.receipt import Receipt
 
 MOST_SHOWN = 10_000_000
 """Positions that `order` prints at most: beyond that a program should compute them (docs/repetition.md)."""

@@ -9,9 +9,10 @@ from ..common import storage
 from ..common.errors import EpochalError
 from ..common.progress import Progress
 from ..common.publish import MANIFEST_NAME
-from . import mds, wds
+from . import mds
 from .artifact import Artifact, open_artifact, read_any_manifest, read_manifest
 from .documents import DOCUMENTS_NAME, iter_documents
+from .formats import webdataset
 from .manifest import ExportManifest, Manifest, fingerprint
 
 
@@ -55,7 +56,7 @@ def _verify_wds(root: str, m: Manifest) -> list[str]:
     problems = list(_check_files(root, m, set()))
     if fingerprint(m) != m.fingerprint:
         problems.append("manifest.json: the fingerprint is not that of the content it lists")
-    if not problems and (n := wds.count_tokens(root, list(m.files), m.tokenizer.pad)) != m.tokens:
+    if not problems and (n := webdataset.count_tokens(root, list(m.files), m.tokenizer.pad)) != m.tokens:
         problems.append(f"its files hold {n:,} tokens, not the {m.tokens:,} that the manifest states")
     return problems
 

@@ -21,7 +21,7 @@ from serving import serving
 import epochal
 from epochal.service.client import Client
 from epochal.service.documents import read_spans
-from epochal.shards.plan import Plan
+from epochal.shards.order.plan import Plan
 from epochal.train.demo import POOL, make_data
 
 DOCUMENTS = 1000

@@ -31,8 +31,8 @@ from epochal.service.core import default_database
 from epochal.service.database import open_database
 from epochal.service.models import Report, Run
 from epochal.service.reporter import JOURNAL, Reporter
-from epochal.shards.plan import Plan
-from epochal.shards.receipt import Receipt
+from epochal.shards.order.plan import Plan
+from epochal.shards.order.receipt import Receipt
 
 RUNS, HAMMERS, RIVALS, BATCH, STEPS = 4, 4, 3, 8, 400
 

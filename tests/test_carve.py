@@ -152,7 +152,7 @@ def test_window_starts_are_distinct_and_far_apart(log2_shards, log2_replicates):
 def test_webdataset_files_hold_exactly_the_subset_for_webdatasets_own_reader(make_pool, monkeypatch, n):
     import webdataset
 
-    monkeypatch.setattr("epochal.shards.wds.SAMPLES_PER_FILE", 50)
+    monkeypatch.setattr("epochal.shards.formats.webdataset.SAMPLES_PER_FILE", 50)
     pool = make_pool(3001)
     view, _ = carve(str(pool), n)
     out, _ = carve(str(pool), n, layout="wds")

@@ -9,7 +9,7 @@ from conftest import TINY_RUN
 from serving import serving, until
 
 from epochal.service.documents import read_spans
-from epochal.shards.plan import Plan
+from epochal.shards.order.plan import Plan
 from epochal.train.crossover import launch
 
 

@@ -17,10 +17,10 @@ from epochal.common.errors import EpochalError, RequestError, WorkError
 from epochal.shards import mds
 from epochal.shards.artifact import open_artifact
 from epochal.shards.carve import carve
-from epochal.shards.dataset import RepeatedDataset
-from epochal.shards.plan import POLICIES, Plan
-from epochal.shards.receipt import Receipt
-from epochal.shards.samples import SampleReader, ShardFile
+from epochal.shards.loader.dataset import RepeatedDataset
+from epochal.shards.loader.sample_reader import SampleReader, ShardFile
+from epochal.shards.order.plan import POLICIES, Plan
+from epochal.shards.order.receipt import Receipt
 
 from .ranks import run_ranks
 
@@ -101,7 +101,7 @@ def test_workers_do_not_change_order_or_batches(subset: str, workers: int, batch
 
 def test_ids_computed_ahead_do_not_show(subset: str, monkeypatch: pytest.MonkeyPatch) -> None:
     plan = plan_for(subset)
-    monkeypatch.setattr("epochal.shards.dataset._IDS_AHEAD", 10)
+    monkeypatch.setattr("epochal.shards.loader.dataset._IDS_AHEAD", 10)
     check_run(flat(RepeatedDataset(subset, plan, global_batch=4).loader(2)), plan, tokens_of(subset))
 
 
@@ -254,7 +254,7 @@ def test_each_shard_is_hashed_once_for_all_workers(make_pool, monkeypatch: pytes
 
 def test_few_maps_are_held_open(make_pool, monkeypatch: pytest.MonkeyPatch) -> None:
     pool = str(make_pool(1000))
-    monkeypatch.setattr("epochal.shards.samples._max_maps", lambda: 3)
+    monkeypatch.setattr("epochal.shards.loader.sample_reader._max_maps", lambda: 3)
     plan = plan_for(pool)
     dataset = RepeatedDataset(pool, plan, global_batch=8)
     check_run(list(dataset), plan, tokens_of(pool))

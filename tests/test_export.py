@@ -9,12 +9,13 @@ from epochal.__main__ import main
 from epochal.common import storage
 from epochal.common.errors import RequestError, WorkError
 from epochal.shards import export as exporting
-from epochal.shards import tables, wds
 from epochal.shards.artifact import open_artifact, read_export
 from epochal.shards.carve import carve
 from epochal.shards.export import export
-from epochal.shards.plan import Plan
-from epochal.shards.rows import Rows, TokenDigest, regroup
+from epochal.shards.formats import arrow_tables
+from epochal.shards.formats import webdataset as wds
+from epochal.shards.formats.rows import Rows, TokenDigest, regroup
+from epochal.shards.order.plan import Plan
 from epochal.shards.verify import verify
 
 from .conftest import EOD, random_documents
@@ -34,8 +35,8 @@ def subset(make_pool):
 def small_files(monkeypatch):
     """Have several files of several groups in every export."""
     monkeypatch.setattr(wds, "SAMPLES_PER_FILE", 50)
-    monkeypatch.setattr(tables, "GROUP_BYTES", 10 * 32)
-    monkeypatch.setattr(tables, "FILE_BYTES", 3 * 10 * 32)
+    monkeypatch.setattr(arrow_tables, "GROUP_BYTES", 10 * 32)
+    monkeypatch.setattr(arrow_tables, "FILE_BYTES", 3 * 10 * 32)
 
 
 def ordered(subset, passes, seed=0, policy="reshuffle"):

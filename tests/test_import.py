@@ -19,10 +19,10 @@ from epochal.datapipe import tokenized
 from epochal.datapipe.build import build
 from epochal.datapipe.config import Build, Source
 from epochal.datapipe.tokenized import cut_rows, own_documents
-from epochal.shards import tables, wds
 from epochal.shards.artifact import open_artifact, read_manifest
 from epochal.shards.carve import carve
 from epochal.shards.export import export
+from epochal.shards.formats import arrow_tables, webdataset
 from epochal.shards.verify import verify
 from epochal.tokenize.decoding import decoder
 from epochal.tokenize.tokenizer import load_tokenizer
@@ -74,9 +74,9 @@ def check_same_pool(a: str, b: str) -> None:
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_an_import_of_an_export_gives_the_pool_it_came_from(pool, tmp_path, monkeypatch, layout):
-    monkeypatch.setattr(wds, "SAMPLES_PER_FILE", 40)  # documents run on from one file to the next
-    monkeypatch.setattr(tables, "GROUP_BYTES", 10 * 128)
-    monkeypatch.setattr(tables, "FILE_BYTES", 40 * 128)
+    monkeypatch.setattr(webdataset, "SAMPLES_PER_FILE", 40)  # documents run on from one file to the next
+    monkeypatch.setattr(arrow_tables, "GROUP_BYTES", 10 * 128)
+    monkeypatch.setattr(arrow_tables, "FILE_BYTES", 40 * 128)
     monkeypatch.setattr(tokenized, "PART_BYTES", 3_000)
     out, _ = export(pool, layout, str(tmp_path / "export"))
     path = f"{out}/text_document.bin" if layout == "megatron" else out

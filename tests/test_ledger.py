@@ -14,9 +14,9 @@ from epochal.common.errors import RequestError
 from epochal.service.documents import DocumentIndex, read_spans
 from epochal.service.ledger import Segment, histogram, intervals, most_exposed, parts, segments_of
 from epochal.service.places import places
-from epochal.shards.mixture import Mixture, Source, Stage, plans_of
-from epochal.shards.permutation import keyed_permutation
-from epochal.shards.plan import POLICIES, Plan
+from epochal.shards.order.mixture import Mixture, Source, Stage, plans_of
+from epochal.shards.order.permutation import keyed_permutation
+from epochal.shards.order.plan import POLICIES, Plan
 
 SEQ_LEN = 5
 

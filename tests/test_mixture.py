@@ -13,11 +13,11 @@ from epochal.common.config import validate
 from epochal.common.errors import RequestError, WorkError
 from epochal.shards.artifact import open_artifact
 from epochal.shards.carve import carve
-from epochal.shards.dataset import RepeatedDataset
-from epochal.shards.mixture import Ingredient, Mixture, Source, Stage, by_tokens, by_weights, order_from_dict
-from epochal.shards.mixture_settings import MixtureSettings, open_mixture
-from epochal.shards.plan import POLICIES, Plan
-from epochal.shards.receipt import Receipt
+from epochal.shards.loader.dataset import RepeatedDataset
+from epochal.shards.order.mixture import Ingredient, Mixture, Source, Stage, by_tokens, by_weights, order_from_dict
+from epochal.shards.order.mixture_config import MixtureSettings, open_mixture
+from epochal.shards.order.plan import POLICIES, Plan
+from epochal.shards.order.receipt import Receipt
 
 from .ranks import run_ranks
 from .test_dataset import flat, tokens_of

@@ -8,8 +8,8 @@ import pytest
 from scipy import stats
 
 from epochal.common.hashing import derive_key
-from epochal.shards import permutation
-from epochal.shards.permutation import MAX_SIZE, MULTIPLIER, Permutation, keyed_permutation, rounds
+from epochal.shards.order import permutation
+from epochal.shards.order.permutation import MAX_SIZE, MULTIPLIER, Permutation, keyed_permutation, rounds
 
 VECTORS = json.loads((Path(__file__).parent / "order_vectors.json").read_text())
 LEAST_P = 1e-4

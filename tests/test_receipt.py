@@ -7,8 +7,8 @@ import torch
 
 from epochal.__main__ import main
 from epochal.common.errors import RequestError, WorkError
-from epochal.shards.plan import Plan
-from epochal.shards.receipt import Receipt
+from epochal.shards.order.plan import Plan
+from epochal.shards.order.receipt import Receipt
 
 PLAN = Plan("ab" * 16, 63, 1001, 16, 3370, seed=4)
 

@@ -11,13 +11,13 @@ from epochal.__main__ import main
 from epochal.common import storage
 from epochal.common.errors import RequestError, WorkError
 from epochal.datapipe.build import build
-from epochal.shards import stream
 from epochal.shards.artifact import open_artifact, read_export
 from epochal.shards.carve import carve
-from epochal.shards.dataset import RepeatedDataset
 from epochal.shards.export import export
+from epochal.shards.loader import stream
+from epochal.shards.loader.dataset import RepeatedDataset
 from epochal.shards.manifest import Parent
-from epochal.shards.plan import Plan
+from epochal.shards.order.plan import Plan
 from epochal.shards.verify import verify
 
 from .corpora import real_documents, write_jsonl

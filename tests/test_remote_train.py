@@ -16,7 +16,7 @@ from epochal.common import storage
 from epochal.common.errors import RequestError, WorkError
 from epochal.datapipe.build import build
 from epochal.shards.carve import carve
-from epochal.shards.stream import CACHE_VARIABLE
+from epochal.shards.loader.stream import CACHE_VARIABLE
 from epochal.train.checkpoint import load_model
 from epochal.train.config import TrainConfig
 from epochal.train.evaluate import open_checkpoint

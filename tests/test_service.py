@@ -34,9 +34,9 @@ from epochal.service.models import Base
 from epochal.service.reporter import JOURNAL, Reporter, send_rest
 from epochal.service.security import Buckets, Policy, read_tokens
 from epochal.shards import carve
-from epochal.shards.mixture import Mixture, plans_of
-from epochal.shards.plan import Plan
-from epochal.shards.receipt import Receipt
+from epochal.shards.order.mixture import Mixture, plans_of
+from epochal.shards.order.plan import Plan
+from epochal.shards.order.receipt import Receipt
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ import pytest
 from browser import CHROMIUM, browser
 from serving import serving
 
-from epochal.shards.plan import Plan
+from epochal.shards.order.plan import Plan
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed")
 

@@ -13,7 +13,7 @@ from epochal.common.errors import RequestError
 from epochal.service import reporter
 from epochal.service.documents import read_spans
 from epochal.shards.carve import carve
-from epochal.shards.mixture import Mixture, plans_of
+from epochal.shards.order.mixture import Mixture, plans_of
 from epochal.train.config import TrainConfig
 from epochal.train.trainer import build_trainer, prepare, train
 

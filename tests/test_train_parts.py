@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from epochal.common.errors import RequestError
-from epochal.shards.plan import Plan
+from epochal.shards.order.plan import Plan
 from epochal.tokenize.tokenizer import load_tokenizer
 from epochal.train import callbacks, demo, extras
 from epochal.train.config import OptimizerSection

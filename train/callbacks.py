@@ -16,9 +16,9 @@ from torch.distributed.fsdp import FullyShardedDataParallel
 
 from ..common import storage
 from ..common.errors import RequestError, WorkError
-from ..shards.mixture import Mixture
-from ..shards.plan import Plan
-from ..shards.receipt import Receipt
+from ..shards.order.mixture import Mixture
+from ..shards.order.plan import Plan
+from ..shards.order.receipt import Receipt
 from .run_folder import RECEIPT_NAME, RunFolder, step_of
 
 

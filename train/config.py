@@ -8,7 +8,7 @@ from pydantic import Field, field_validator, model_validator
 
 from ..common.config import Section, file_or_shipped, load_yaml, shipped, shipped_names, validate
 from ..common.errors import RequestError
-from ..shards.mixture_settings import MixtureSettings
+from ..shards.order.mixture_config import MixtureSettings
 from .model import ModelConfig
 
 YAMLS = Path(__file__).parent / "yamls"

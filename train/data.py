@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from ..shards.artifact import Artifact
 from ..shards.mds import map_shard
-from ..shards.plan import Plan
+from ..shards.order.plan import Plan
 from .objectives import Corrupted, Objective, pack
 
 Batch = dict[str, Any]

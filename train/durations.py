@@ -5,7 +5,7 @@ import re
 
 from ..common.errors import RequestError
 from ..common.units import parse_count
-from ..shards.plan import tokens_for_epochs
+from ..shards.order.plan import tokens_for_epochs
 
 _SPAN = re.compile(r"(.+?)\s*(ep|ba|tok|dur)?")
 

@@ -21,8 +21,8 @@ from ..common.hashing import digest
 from ..common.progress import Progress
 from ..common.storage import exists, join, open_read, write_atomic
 from ..shards.artifact import open_artifact, read_manifest
+from ..shards.loader.stream import default_cache, in_cache
 from ..shards.manifest import Manifest
-from ..shards.stream import default_cache, in_cache
 from ..tokenize.tokenizer import Tokenizer, load_tokenizer
 from . import accuracy, benchmarks, likelihood
 from .benchmarks import Benchmark

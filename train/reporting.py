@@ -12,7 +12,7 @@ from composer.loggers import Logger
 from composer.utils import dist
 
 from ..common.errors import EpochalError
-from ..shards.receipt import Receipt
+from ..shards.order.receipt import Receipt
 from .callbacks import ReceiptCallback
 from .config import ServiceSection
 

@@ -26,11 +26,11 @@ from ..common import storage
 from ..common.errors import EpochalError, RequestError, WorkError
 from ..common.hashing import digest
 from ..shards.artifact import Artifact, open_artifact
-from ..shards.dataset import RepeatedDataset
-from ..shards.mixture import Mixture
-from ..shards.mixture_settings import open_mixture
-from ..shards.plan import Plan
-from ..shards.stream import default_cache, in_cache
+from ..shards.loader.dataset import RepeatedDataset
+from ..shards.loader.stream import default_cache, in_cache
+from ..shards.order.mixture import Mixture
+from ..shards.order.mixture_config import open_mixture
+from ..shards.order.plan import Plan
 from . import durations, extras, schedules
 from .callbacks import ClipGradient, JsonlLogger, PublishRun, ReceiptCallback, RestoreRandomness, RunMetrics, difference
 from .checkpoint import ModelCard, load_model, save_model

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 
 from ...common import storage
 from ...common.errors import EpochalError
-from ...shards.receipt import Receipt
+from ...shards.order.receipt import Receipt
 from ..checkpoint import WEIGHTS_NAME, load_card
 from ..run_folder import METRICS_NAME, RECEIPT_NAME, read_metrics
 from .grid import RunSpec

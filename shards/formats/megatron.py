@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..common.errors import RequestError
-from ..common.publish import Sink
-from .manifest import Manifest
+from ...common.errors import RequestError
+from ...common.publish import Sink
+from ..manifest import Manifest
 from .rows import Rows, Tokens
 
 PREFIX = "text_document"

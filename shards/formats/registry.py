@@ -5,10 +5,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..common import storage
-from ..common.publish import Sink
-from . import flat, megatron, tables, wds
-from .manifest import ExportLayout, ExportManifest, Manifest
+from ...common import storage
+from ...common.publish import Sink
+from ..manifest import ExportLayout, ExportManifest, Manifest
+from . import arrow_tables, flat, megatron, webdataset
 from .rows import Rows, Tokens
 
 
@@ -32,7 +32,7 @@ class Format:
 def _read_wds(root: str, m: ExportManifest) -> Iterator[Tokens]:
     for name in in_order(m.files):
         with storage.open_read(storage.join(root, name)) as file:
-            yield from wds.read(file)
+            yield from webdataset.read(file)
 
 
 def _read_tables(ending: str, read: Callable) -> Callable[[str, ExportManifest], Iterator[Tokens]]:
@@ -64,13 +64,15 @@ def _read_flat(root: str, m: ExportManifest) -> Iterator[Tokens]:
 FORMATS: dict[ExportLayout, Format] = {
     "wds": Format(
         "WebDataset",
-        lambda sink, rows, subset, n, ordered: wds.write(sink.create, (r for block in rows for r in block.arrays())),
+        lambda sink, rows, subset, n, ordered: webdataset.write(
+            sink.create, (r for block in rows for r in block.arrays())
+        ),
         _read_wds,
     ),
     "parquet": Format(
         "Parquet",
-        lambda sink, rows, subset, n, ordered: tables.write_parquet(sink, rows, subset, n),
-        _read_tables(".parquet", tables.read_parquet),
+        lambda sink, rows, subset, n, ordered: arrow_tables.write_parquet(sink, rows, subset, n),
+        _read_tables(".parquet", arrow_tables.read_parquet),
     ),
     "megatron": Format(
         "Megatron-LM .bin/.idx",
@@ -84,7 +86,7 @@ FORMATS: dict[ExportLayout, Format] = {
     ),
     "hf": Format(
         "Hugging Face datasets",
-        lambda sink, rows, subset, n, ordered: tables.write_arrow(sink, rows, subset, n),
-        _read_tables(".arrow", tables.read_arrow),
+        lambda sink, rows, subset, n, ordered: arrow_tables.write_arrow(sink, rows, subset, n),
+        _read_tables(".arrow", arrow_tables.read_arrow),
     ),
 }

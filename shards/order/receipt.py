@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from ..common.errors import RequestError, WorkError
+from ...common.errors import RequestError, WorkError
+from .base import Order, digest_text
 from .mixture import order_from_dict
-from .order import Order, digest_text
 
 RECEIPT_VERSION = 1
 

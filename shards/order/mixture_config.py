@@ -7,10 +7,10 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from ..common.config import Count, Section
-from ..common.errors import RequestError
-from .artifact import Artifact, open_artifact
-from .manifest import Manifest
+from ...common.config import Count, Section
+from ...common.errors import RequestError
+from ..artifact import Artifact, open_artifact
+from ..manifest import Manifest
 from .mixture import MAX_WINDOW, Ingredient, Mixture, by_tokens, by_weights
 from .plan import Policy, tokens_for_epochs
 

@@ -22,11 +22,11 @@ from streaming.base.format.mds.reader import MDSReader
 from streaming.base.stream import Stream
 from streaming.base.world import World
 
-from ..common import storage
-from ..common.errors import WorkError
-from . import mds
-from .artifact import Artifact
-from .samples import ShardFile
+from ...common import storage
+from ...common.errors import WorkError
+from .. import mds
+from ..artifact import Artifact
+from .sample_reader import ShardFile
 
 CACHE_VARIABLE = "EPOCHAL_CACHE"
 _STALE_SECONDS = 6 * 3600

@@ -5,8 +5,8 @@ from typing import Any
 
 import numpy as np
 
-from ..common.publish import Sink
-from .manifest import Manifest
+from ...common.publish import Sink
+from ..manifest import Manifest
 from .rows import Rows, Tokens
 
 NAME = "train.bin"

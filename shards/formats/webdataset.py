@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from ..common import storage
+from ...common import storage
 from .rows import Tokens
 
 SAMPLES_PER_FILE = 4096

@@ -20,11 +20,11 @@ from typing import Any, Literal, get_args
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ..common.errors import RequestError, WorkError
-from ..common.hashing import check_seed
-from ..common.hashing import digest as json_digest
-from .manifest import Manifest
-from .order import Ids, Order, as_positions, check_range
+from ...common.errors import RequestError, WorkError
+from ...common.hashing import check_seed
+from ...common.hashing import digest as json_digest
+from ..manifest import Manifest
+from .base import Ids, Order, as_positions, check_range
 from .permutation import MAX_SIZE, Permutation, keyed_permutation
 
 PLAN_VERSION = 1

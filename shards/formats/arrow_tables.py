@@ -11,8 +11,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ..common.publish import Sink
-from .manifest import Manifest
+from ...common.publish import Sink
+from ..manifest import Manifest
 from .rows import Rows, Tokens, regroup
 
 COLUMN = "input_ids"

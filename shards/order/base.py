@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ..common.errors import RequestError
-from ..common.hashing import derive_words, mix64
+from ...common.errors import RequestError
+from ...common.hashing import derive_words, mix64
 
 Ids = NDArray[np.uint64]
 Lanes = tuple[int, int]

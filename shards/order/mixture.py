@@ -19,11 +19,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ..common.errors import RequestError, WorkError
-from ..common.hashing import check_seed, derive_words, mix64
-from ..common.hashing import digest as json_digest
-from .manifest import Manifest
-from .order import Ids, Order, as_positions
+from ...common.errors import RequestError, WorkError
+from ...common.hashing import check_seed, derive_words, mix64
+from ...common.hashing import digest as json_digest
+from ..manifest import Manifest
+from .base import Ids, Order, as_positions
 from .plan import Plan, Policy
 
 MIXTURE_VERSION = 1

@@ -26,13 +26,13 @@ from streaming.base.distributed import all_gather_object, get_world_size, maybe_
 from streaming.base.shared import SharedMemory
 from torch.utils.data import DataLoader
 
-from ..common import storage
-from ..common.errors import EpochalError, RequestError, WorkError
-from .artifact import Artifact, open_artifact
-from .mixture import Mixture, order_from_dict
-from .order import Order
-from .plan import Plan
-from .samples import SampleReader, shared_array
+from ...common import storage
+from ...common.errors import EpochalError, RequestError, WorkError
+from ..artifact import Artifact, open_artifact
+from ..order.base import Order
+from ..order.mixture import Mixture, order_from_dict
+from ..order.plan import Plan
+from .sample_reader import SampleReader, shared_array
 from .stream import ArtifactStream, default_cache
 
 STATE_VERSION = 1

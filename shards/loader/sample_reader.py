@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ..common.errors import WorkError
-from . import mds
+from ...common.errors import WorkError
+from .. import mds
 
 
 @dataclass(frozen=True)

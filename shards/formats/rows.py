@@ -8,12 +8,12 @@ import numpy as np
 import xxhash
 from numpy.typing import NDArray
 
-from ..common import storage
-from ..common.errors import WorkError
-from . import mds
-from .artifact import Artifact, Shard
-from .plan import Plan
-from .samples import SampleReader, ShardFile
+from ...common import storage
+from ...common.errors import WorkError
+from .. import mds
+from ..artifact import Artifact, Shard
+from ..loader.sample_reader import SampleReader, ShardFile
+from ..order.plan import Plan
 
 Tokens = NDArray[Any]
 """Token ids of shape (n,), any unsigned or signed integer type."""
@@ -121,7 +121,7 @@ def _reader(artifact: Artifact) -> SampleReader:
     if not storage.is_url(artifact.root):
         files = [ShardFile(s.path, s.path, s.samples, s.bytes, s.xxh64) for s in artifact.shards]
         return SampleReader(files, m.seq_len, m.dtype)
-    from .stream import ArtifactStream, default_cache
+    from ..loader.stream import ArtifactStream, default_cache
 
     stream = ArtifactStream(artifact, default_cache())
     return SampleReader(stream.files, m.seq_len, m.dtype, fetch=stream.fetch)

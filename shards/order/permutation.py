@@ -22,7 +22,7 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-from ..common.hashing import derive_key
+from ...common.hashing import derive_key
 
 MULTIPLIER = 0x846CA68B
 MAX_SIZE = 2**48
