@@ -32,7 +32,7 @@ import numpy as np
 
 from epochal.benchmarks.loader import machine
 from epochal.datapipe.config import Source
-from epochal.datapipe.readers import list_source
+from epochal.datapipe.sources.registry import list_source
 
 SEQ_LEN, NGRAM, BUCKETS, HASHES = 2048, 5, 14, 8
 FILES = 2  # the input is in as many files: readers of datatrove share out whole files
@@ -70,7 +70,7 @@ def write_input(documents: Iterator[dict[str, str]], folder: Path) -> int:
 def build_ours(source: str, out: str, tasks: int) -> dict[str, float]:
     """Build with epochal, as its command does; return seconds by stage."""
     if tasks > 1:
-        from epochal.datapipe.task_server import start_task_server
+        from epochal.datapipe.run.fork_server import start_task_server
 
         start_task_server()
     from epochal.datapipe import build as module
@@ -369,7 +369,7 @@ def main() -> None:
 def _normalised(documents: Iterator[dict[str, str]]) -> Iterator[dict[str, str]]:
     """Yield documents with their text as our build would normalise it, so that both sides encode the same text; not
     those that spell out the end-of-document token, which the stock tokenizer step takes for one."""
-    from epochal.datapipe.content import normalise
+    from epochal.datapipe.text.document_key import normalise
 
     for document in documents:
         if (text := normalise(document["text"])) and "<|endoftext|>" not in text:

@@ -23,8 +23,9 @@ from typing import Any
 import numpy as np
 
 from epochal.datapipe.config import Source, Tokenized, TokenizerChoice
-from epochal.datapipe.readers import Intake, list_source
-from epochal.datapipe.tokenized import TokenizedReader
+from epochal.datapipe.sources.base import Intake
+from epochal.datapipe.sources.registry import list_source
+from epochal.datapipe.sources.tokens import TokenizedReader
 from epochal.shards import mds
 from epochal.shards.artifact import open_artifact
 from epochal.shards.export import export

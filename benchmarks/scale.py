@@ -23,13 +23,21 @@ from typing import Any
 import numpy as np
 from datatrove.executor.local import LocalPipelineExecutor
 
-from epochal.datapipe import deal
-from epochal.datapipe.cluster import TRAIN, Corpus, draw_validation, remove_duplicates
-from epochal.datapipe.finish import ingest_totals
-from epochal.datapipe.match import links, open_parts
-from epochal.datapipe.pack import ROWS_NAME, PoolLayout, WrittenShard, _Share, read_written, write_cuts, write_fates
-from epochal.datapipe.readers import InputFile, Listing
-from epochal.tokenize.parts import DOCUMENT, Batch, PartWriter
+from epochal.datapipe import external_sort
+from epochal.datapipe.sources.base import InputFile, Listing
+from epochal.datapipe.stages.cluster import TRAIN, Corpus, draw_validation, remove_duplicates
+from epochal.datapipe.stages.finish import ingest_totals
+from epochal.datapipe.stages.match import links, open_parts
+from epochal.datapipe.stages.pack import (
+    ROWS_NAME,
+    PoolLayout,
+    WrittenShard,
+    _Share,
+    read_written,
+    write_cuts,
+    write_fates,
+)
+from epochal.datapipe.stages.parts import DOCUMENT, Batch, PartWriter
 
 COUNTS: dict[str, Any] = {"rows": {"s": 10}, "accepted": {"s": 10}, "rejected": {}, "filters": []}
 COUNTS |= {"empty": 0, "contaminated": 0, "text_bytes": 10}
@@ -43,8 +51,8 @@ def main() -> None:
     parser.add_argument("--documents", type=int, default=20_000_000)
     arguments = parser.parse_args()
     rows: list[dict[str, Any]] = []
-    for in_memory in (1 << 22, deal.IN_MEMORY):
-        deal.IN_MEMORY = in_memory
+    for in_memory in (1 << 22, external_sort.IN_MEMORY):
+        external_sort.IN_MEMORY = in_memory
         folder = Path(tempfile.mkdtemp(prefix="epochal-scale-"))
         try:
             rows += [
@@ -126,10 +134,10 @@ def _documents(work: Path, n: int, per_part: int = 1_000_000) -> Iterator[dict[s
             while data := f.read(1 << 26):
                 yield np.frombuffer(data, np.int64).reshape(-1, 2)
 
-    name = f"{n:,} documents, ranges of {deal.IN_MEMORY:,}"
+    name = f"{n:,} documents, ranges of {external_sort.IN_MEMORY:,}"
     yield _measured(f"{name}: exact duplicates", match)
     corpus = Corpus(parts, ["s"])
-    fates = deal.array_on_disk((n,), np.uint8)
+    fates = external_sort.array_on_disk((n,), np.uint8)
     fates[:] = TRAIN
     path = str(work / "duplicates.parquet")
     yield _measured(f"{name}: clusters", lambda: remove_duplicates(corpus, read(), fates, path, 0))

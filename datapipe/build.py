@@ -30,19 +30,20 @@ from ..common.hashing import digest
 from ..common.publish import MANIFEST_NAME, UNFINISHED_NAME, publishing
 from ..shards.artifact import read_manifest
 from ..tokenize.tokenizer import Tokenizer, load_tokenizer
-from . import finish
-from .cluster import TRAIN, VALIDATION, Corpus, draw_validation, remove_duplicates
 from .config import Build
-from .deal import array_on_disk
-from .decontaminate import build_index
-from .executors import run_stage
-from .filters import make_filters, try_filters
-from .ingest import EngineDiffersError, Ingest, IngestSettings
-from .match import Match, open_parts, read_edges
-from .pack import ROWS_NAME, Pack, PoolLayout, auto_samples_per_shard, write_cuts, write_fates
-from .progress import watch
-from .readers import Intake, Listing, list_source, make_reader
-from .tokenized import check_tokenizers
+from .external_sort import array_on_disk
+from .run.executors import run_stage
+from .run.stage_progress import watch
+from .sources.base import Intake, Listing
+from .sources.registry import list_source, make_reader
+from .sources.tokens import check_tokenizers
+from .stages import finish
+from .stages.cluster import TRAIN, VALIDATION, Corpus, draw_validation, remove_duplicates
+from .stages.ingest import EngineDiffersError, Ingest, IngestSettings
+from .stages.match import Match, open_parts, read_edges
+from .stages.pack import ROWS_NAME, Pack, PoolLayout, auto_samples_per_shard, write_cuts, write_fates
+from .text.decontaminate import build_index
+from .text.filters import make_filters, try_filters
 
 PARTITION_BYTES, MOST_PARTITIONS = 32 << 20, 1 << 14
 RUN_BYTES, MOST_RUN_BYTES, RUNS = 192 << 20, 2 << 30, 1 << 13

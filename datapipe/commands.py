@@ -19,7 +19,7 @@ def build(parser: argparse.ArgumentParser) -> Run:
 
         from ..shards.commands import describe
         from .config import load_build
-        from .task_server import start_task_server
+        from .run.fork_server import start_task_server
 
         config = load_build(args.config, args.overrides)
         if config.executor.name == "local" and min(config.tasks, config.workers) > 1:

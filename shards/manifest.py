@@ -99,7 +99,7 @@ class ExportParent(Record):
 class ExportManifest(Record):
     """What an export is: the tokens of a subset in another format.
 
-    layout: the format (see formats/registry.py). tokens: those in the files, `unique_tokens` times the passes of `plan`, PAD
+    layout: the format. tokens: those in the files, `unique_tokens` times the passes of `plan`, PAD
     never among them. samples: rows, each of seq_len tokens, shorter where the subset's last sample is. documents: of
     the subset. plan: the order of the rows, null for the canonical one. token_digest: see `rows.TokenDigest`; its
     words are of `dtype`.

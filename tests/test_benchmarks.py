@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from epochal.common.errors import RequestError
-from epochal.datapipe.decontaminate import build_index
+from epochal.datapipe.text.decontaminate import build_index
 from epochal.shards.manifest import Manifest
 from epochal.train.benchmarks import load, parse_task, read_rows, spread
 from epochal.train.leaks import leak_status

@@ -17,9 +17,9 @@ from corpora import HELLASWAG, Planted, planted, real_documents, write_jsonl
 
 from epochal.common.config import validate
 from epochal.common.errors import RequestError, WorkError
-from epochal.datapipe import ingest
 from epochal.datapipe.build import build
 from epochal.datapipe.config import Build, NearDuplicates
+from epochal.datapipe.stages import ingest
 from epochal.shards.artifact import open_artifact, read_manifest
 from epochal.shards.carve import carve
 from epochal.shards.manifest import Manifest
@@ -180,7 +180,7 @@ def test_partitions_runs_and_shard_size_change_no_token(built, tmp_path, monkeyp
 
 
 def test_parts_whose_maps_are_not_kept_open_give_the_same_bytes(built, tmp_path, monkeypatch):
-    monkeypatch.setattr("epochal.datapipe.match.KEPT_PARTS", 1)
+    monkeypatch.setattr("epochal.datapipe.stages.match.KEPT_PARTS", 1)
     other = build(built[1].model_copy(update={"out": str(tmp_path / "out"), "tasks": 3}), quiet=True)
     assert same_files(built[0].pool, other.pool)
     assert same_files(built[0].validation, other.validation)

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from epochal.datapipe.content import content_key, normalise, place, validation_order
+from epochal.datapipe.text.document_key import content_key, normalise, place, validation_order
 
 
 @pytest.mark.parametrize(

@@ -15,8 +15,9 @@ from scipy.sparse.csgraph import connected_components
 from test_build import same_files, settings
 
 from epochal.common import arrow
-from epochal.datapipe import cluster, deal, match, sorted_table
+from epochal.datapipe import external_sort
 from epochal.datapipe.build import build
+from epochal.datapipe.stages import cluster, match
 
 RECORD = np.dtype([("value", "<u8"), ("number", "<i8")])
 
@@ -27,12 +28,12 @@ def test_dealt_records_come_range_by_range_as_they_came(batches, in_memory):
     for values in batches:
         made.append(np.array([(value, n + i) for i, value in enumerate(values)], RECORD))
         n += len(values)
-    before = deal.IN_MEMORY
-    deal.IN_MEMORY = in_memory
+    before = external_sort.IN_MEMORY
+    external_sort.IN_MEMORY = in_memory
     try:
-        ranges = list(deal.deal(iter(made), "value", n, RECORD))
+        ranges = list(external_sort.deal(iter(made), "value", n, RECORD))
     finally:
-        deal.IN_MEMORY = before
+        external_sort.IN_MEMORY = before
     bits = len(ranges).bit_length() - 1
     assert len(ranges) == 1 << bits
     assert n <= in_memory * len(ranges)
@@ -75,20 +76,20 @@ def test_a_forest_of_long_chains_given_backwards():
 )
 def test_joined_tables_are_sorted_whatever_their_pieces(tables):
     schema = pa.schema([("name", pa.string()), ("row", pa.int64()), ("key", pa.binary(2))])
-    before = sorted_table.GROUP, sorted_table.MERGED
+    before = external_sort.GROUP, external_sort.MERGED
     with tempfile.TemporaryDirectory() as folder:
-        sorted_table.GROUP, sorted_table.MERGED = 3, 2
+        external_sort.GROUP, external_sort.MERGED = 3, 2
         try:
             paths = []
             for i, rows in enumerate(tables):
                 paths.append(f"{folder}/{i}")
-                writer = sorted_table.TableWriter(paths[-1], schema)
+                writer = external_sort.TableWriter(paths[-1], schema)
                 for row in rows:
                     writer.add(row)
                 writer.close()
-            sorted_table.join_tables(paths, f"{folder}/all", schema)
+            external_sort.join_tables(paths, f"{folder}/all", schema)
         finally:
-            sorted_table.GROUP, sorted_table.MERGED = before
+            external_sort.GROUP, external_sort.MERGED = before
         found = pq.read_table(Path(folder) / "all")
     assert found.schema == schema
     assert [tuple(row.values()) for row in found.to_pylist()] == sorted(row for rows in tables for row in rows)
@@ -116,11 +117,11 @@ def test_a_build_that_holds_little_in_memory_gives_the_same_bytes(tmp_path, monk
     glob = write_jsonl(tmp_path / "in", rows, ["a.jsonl", "b.jsonl"])
     more = {"max_reject_fraction": 0.5, "validation_tokens": 3_000} | ({} if near else {"deduplicate": {"near": None}})
     whole = build(settings(tmp_path / "whole", glob, **more), quiet=True)
-    monkeypatch.setattr(deal, "IN_MEMORY", 16)
+    monkeypatch.setattr(external_sort, "IN_MEMORY", 16)
     monkeypatch.setattr(match, "EDGES_AT_ONCE", 5)
-    monkeypatch.setattr("epochal.tokenize.parts.AT_ONCE", 7)
-    monkeypatch.setattr("epochal.datapipe.pack.CUTS_AT_ONCE", 1)
-    monkeypatch.setattr(sorted_table, "MERGED", 2)
+    monkeypatch.setattr("epochal.datapipe.stages.parts.AT_ONCE", 7)
+    monkeypatch.setattr("epochal.datapipe.stages.pack.CUTS_AT_ONCE", 1)
+    monkeypatch.setattr(external_sort, "MERGED", 2)
     pieces = build(settings(tmp_path / "pieces", glob, tasks=3, workers=1, **more), quiet=True)
     assert same_files(whole.pool, pieces.pool)
     assert same_files(whole.validation, pieces.validation)

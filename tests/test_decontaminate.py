@@ -4,8 +4,8 @@ import json
 import pytest
 
 from epochal.common.errors import RequestError
-from epochal.datapipe.decontaminate import Decontaminator, build_index
-from epochal.datapipe.words import split_words
+from epochal.datapipe.text.decontaminate import Decontaminator, build_index
+from epochal.datapipe.text.words import split_words
 
 ITEM = {
     "query": "Cooking: A man stands at a stove and cracks three brown eggs",

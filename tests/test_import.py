@@ -15,10 +15,10 @@ from hypothesis import strategies as st
 
 from epochal.common.config import validate
 from epochal.common.errors import RequestError, WorkError
-from epochal.datapipe import tokenized
 from epochal.datapipe.build import build
 from epochal.datapipe.config import Build, Source
-from epochal.datapipe.tokenized import cut_rows, own_documents
+from epochal.datapipe.sources import tokens
+from epochal.datapipe.sources.tokens import cut_rows, own_documents
 from epochal.shards.artifact import open_artifact, read_manifest
 from epochal.shards.carve import carve
 from epochal.shards.export import export
@@ -38,7 +38,7 @@ def one_tokenizer():
     """Load GPT-2's tokenizer once for all builds: half a second each time otherwise."""
     loaded = functools.cache(load_tokenizer)
     with pytest.MonkeyPatch.context() as patch:
-        for module in ("build", "tokenized"):
+        for module in ("build", "sources.tokens"):
             patch.setattr(f"epochal.datapipe.{module}.load_tokenizer", loaded)
         yield
 
@@ -77,7 +77,7 @@ def test_an_import_of_an_export_gives_the_pool_it_came_from(pool, tmp_path, monk
     monkeypatch.setattr(webdataset, "SAMPLES_PER_FILE", 40)  # documents run on from one file to the next
     monkeypatch.setattr(arrow_tables, "GROUP_BYTES", 10 * 128)
     monkeypatch.setattr(arrow_tables, "FILE_BYTES", 40 * 128)
-    monkeypatch.setattr(tokenized, "PART_BYTES", 3_000)
+    monkeypatch.setattr(tokens, "PART_BYTES", 3_000)
     out, _ = export(pool, layout, str(tmp_path / "export"))
     path = f"{out}/text_document.bin" if layout == "megatron" else out
     again = imported(tmp_path, {"format": layout, "path": path}, tasks=3)
@@ -189,7 +189,7 @@ def test_filters_look_at_the_decoded_text_and_what_they_change_is_encoded_again(
         imported(tmp_path, {"format": "mds", "path": pool}, filters=filters)
     from datatrove.data import Document
 
-    from epochal.datapipe.tokenized import given_ids
+    from epochal.datapipe.sources.tokens import given_ids
 
     ids = np.arange(3, dtype=np.uint32)
     document = Document(text="abc", id="", metadata={"_source": 0, "_tokenized": ("abc", ids)})

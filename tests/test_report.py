@@ -12,8 +12,8 @@ import pytest
 
 from epochal.common.units import parse_count
 from epochal.datapipe import report
-from epochal.datapipe.cluster import DUPLICATES
-from epochal.datapipe.ingest import CONTAMINATED, REJECTED
+from epochal.datapipe.stages.cluster import DUPLICATES
+from epochal.datapipe.stages.ingest import CONTAMINATED, REJECTED
 from epochal.shards.artifact import Artifact, open_artifact
 from epochal.shards.carve import capacity, locate_window
 

@@ -4,7 +4,7 @@ import regex
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from epochal.datapipe.words import Analyser, split_words, windows, word_ngrams
+from epochal.datapipe.text.words import Analyser, split_words, windows, word_ngrams
 
 FRAGMENTS = [
     "it's",

@@ -18,12 +18,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from ..common import arrow, storage
-from ..common.errors import RequestError
-from ..common.hashing import mix64
-from ..tokenize.parts import Documents, Part
-from .deal import array_on_disk, deal
+from ...common import arrow, storage
+from ...common.errors import RequestError
+from ...common.hashing import mix64
+from ..external_sort import array_on_disk, deal
 from .match import Edges
+from .parts import Documents, Part
 
 REMOVED, TRAIN, VALIDATION = 0, 1, 2
 

@@ -1,7 +1,7 @@
 """Ingest: everything that needs a document's text, done once, in one pass over each task's share of the input.
 
 Normalise and key it, look for evaluation items in it, sign it for near-duplicate detection, encode it. What comes out
-is a part (see tokenize/parts.py) and the tables of rejected and contaminated documents; the text itself is let go.
+is a part (see parts.py) and the tables of rejected and contaminated documents; the text itself is let go.
 """
 
 import os
@@ -16,19 +16,19 @@ from datatrove.data import Document
 from datatrove.pipeline.base import PipelineStep
 from numpy.typing import NDArray
 
-from ..common import storage
-from ..common.errors import WorkError
-from ..tokenize.parts import DOCUMENT, Batch, Documents, PartWriter
-from ..tokenize.tokenizer import Tokenizer
-from . import content
-from .config import NearDuplicates
-from .decontaminate import Decontaminator
-from .filters import removed_by
-from .progress import StageProgress
-from .readers import Intake
-from .sorted_table import TableWriter
-from .tokenized import given_ids
-from .words import Analysed, Analyser, Words, windows, word_ngrams
+from ...common import storage
+from ...common.errors import WorkError
+from ...tokenize.tokenizer import Tokenizer
+from ..config import NearDuplicates
+from ..external_sort import TableWriter
+from ..run.stage_progress import StageProgress
+from ..sources.base import Intake
+from ..sources.tokens import given_ids
+from ..text import document_key
+from ..text.decontaminate import Decontaminator
+from ..text.filters import removed_by
+from ..text.words import Analysed, Analyser, Words, windows, word_ngrams
+from .parts import DOCUMENT, Batch, Documents, PartWriter
 
 BATCH_CHARS = 1 << 22
 BATCH_DOCUMENTS = 2048
@@ -121,9 +121,9 @@ class _Task:
 
     def _ingest(self, batch: list[Document]) -> None:
         given = [given_ids(document) for document in batch]
-        raw = np.array([content.raw_digest(document.text) for document in batch], np.uint64)
+        raw = np.array([document_key.raw_digest(document.text) for document in batch], np.uint64)
         for document in batch:  # nobody needs the text as it came any more; a long one is not to be held twice
-            document.text = content.normalise(document.text)
+            document.text = document_key.normalise(document.text)
         kept = [i for i, document in enumerate(batch) if document.text]
         self.counts["empty"] += len(batch) - len(kept)
         if kept:
@@ -131,7 +131,7 @@ class _Task:
 
     def _take(self, batch: list[Document], raw: NDArray[np.uint64], given: list[NDArray[np.uint32] | None]) -> None:
         texts = [document.text for document in batch]
-        keys = [content.content_key(text) for text in texts]
+        keys = [document_key.content_key(text) for text in texts]
         analysed = self.analyser.analyse(texts)
         encoded = self._encode(texts, keys, given, analysed)
         records = self._records(batch, texts, keys)
@@ -152,10 +152,10 @@ class _Task:
         """Return a DOCUMENT for each document with what its text, key and source decide."""
         seed = self.settings.seed
         records = np.zeros(len(batch), DOCUMENT)
-        places = np.frombuffer(b"".join([content.place(key, seed) for key in keys]), ">u8").reshape(-1, 2)
+        places = np.frombuffer(b"".join([document_key.place(key, seed) for key in keys]), ">u8").reshape(-1, 2)
         records["place_hi"], records["place_lo"] = places.T
         records["key_hi"], records["key_lo"] = np.frombuffer(b"".join(keys), ">u8").reshape(-1, 2).T
-        records["drawn"] = [content.validation_order(key, seed) for key in keys]
+        records["drawn"] = [document_key.validation_order(key, seed) for key in keys]
         records["text_bytes"] = [len(text) if text.isascii() else len(text.encode()) for text in texts]
         records["source"] = [document.metadata["_source"] for document in batch]
         return records

@@ -12,10 +12,10 @@ import numpy as np
 from datatrove.pipeline.base import PipelineStep
 from numpy.typing import NDArray
 
-from ..common import storage
-from ..common.hashing import mix64
-from ..tokenize.parts import Part
-from .deal import deal
+from ...common import storage
+from ...common.hashing import mix64
+from ..external_sort import deal
+from .parts import Part
 
 Edges = NDArray[np.int64]
 """Shape (n, 2): numbers of two documents that are duplicates of each other."""

@@ -24,7 +24,7 @@ def start_task_server() -> None:
     It and the tasks have interrupts blocked: Ctrl-C is the main process's to handle, which ends the tasks.
     """
     set_environment()
-    multiprocessing.set_forkserver_preload(["epochal.datapipe.ingest", "epochal.datapipe.pack"])
+    multiprocessing.set_forkserver_preload(["epochal.datapipe.stages.ingest", "epochal.datapipe.stages.pack"])
     multiprocessing.resource_tracker.ensure_running()  # starting it unblocks interrupts, so it comes first
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:

@@ -6,8 +6,8 @@ import threading
 import time
 from collections.abc import Iterator
 
-from ..common import storage
-from ..common.progress import Progress
+from ...common import storage
+from ...common.progress import Progress
 
 
 class StageProgress:

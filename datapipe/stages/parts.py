@@ -22,7 +22,7 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from ..common import storage
+from ...common import storage
 
 DOCUMENT = np.dtype(
     [

@@ -12,21 +12,21 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from ..common import storage
-from ..common.errors import WorkError
-from ..common.publish import MANIFEST_NAME, FileInfo
-from ..shards import mds
-from ..shards.artifact import INDEX_NAME, Artifact, Shard
-from ..shards.documents import DOCUMENTS_NAME
-from ..shards.manifest import Content, Manifest, dump_manifest, fingerprint
-from ..tokenize.parts import Part
-from ..tokenize.tokenizer import Tokenizer
+from ...common import storage
+from ...common.errors import WorkError
+from ...common.publish import MANIFEST_NAME, FileInfo
+from ...shards import mds
+from ...shards.artifact import INDEX_NAME, Artifact, Shard
+from ...shards.documents import DOCUMENTS_NAME
+from ...shards.manifest import Content, Manifest, dump_manifest, fingerprint
+from ...tokenize.tokenizer import Tokenizer
+from ..config import Build
+from ..external_sort import join_tables
+from ..report import write_report
 from .cluster import REMOVED, TRAIN, VALIDATION, Corpus, Removed, histogram
-from .config import Build
 from .ingest import CONTAMINATED, REJECTED
 from .pack import ROWS_NAME, PoolLayout, join_rows, read_written
-from .report import write_report
-from .sorted_table import join_tables
+from .parts import Part
 
 
 @dataclass

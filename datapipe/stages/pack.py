@@ -17,12 +17,12 @@ import pyarrow.parquet as pq
 from datatrove.pipeline.base import PipelineStep
 from numpy.typing import NDArray
 
-from ..common import arrow, storage
-from ..shards import mds
-from ..shards.documents import ROW_GROUP, SCHEMA
-from ..tokenize.parts import Documents, Part, read_spans
+from ...common import arrow, storage
+from ...shards import mds
+from ...shards.documents import ROW_GROUP, SCHEMA
+from ..run.stage_progress import StageProgress
 from .match import open_parts
-from .progress import StageProgress
+from .parts import Documents, Part, read_spans
 
 CUTS_AT_ONCE = 1 << 26
 ROWS_NAME = "rows"

@@ -29,9 +29,9 @@ from datatrove.executor.slurm import SlurmPipelineExecutor
 from datatrove.utils.logging import logger
 from datatrove.utils.stats import PipelineStats
 
-from ..common.errors import RequestError, WorkError, one_line
-from .config import LocalExecutor, RayExecutor, SlurmExecutor
-from .task_server import ENVIRONMENT, set_environment, start_task_server
+from ...common.errors import RequestError, WorkError, one_line
+from ..config import LocalExecutor, RayExecutor, SlurmExecutor
+from .fork_server import ENVIRONMENT, set_environment, start_task_server
 
 HOPELESS = {
     "BadConstraints",

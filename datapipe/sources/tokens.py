@@ -20,18 +20,18 @@ import numpy as np
 from datatrove.data import Document
 from numpy.typing import NDArray
 
-from ..common import storage
-from ..common.errors import RequestError, WorkError, one_line
-from ..common.publish import MANIFEST_NAME
-from ..shards import mds
-from ..shards.artifact import open_artifact, read_any_manifest
-from ..shards.formats import arrow_tables, flat, megatron, webdataset
-from ..shards.formats.registry import in_order
-from ..shards.manifest import ExportManifest, Manifest, TokenizerInfo
-from ..tokenize.decoding import Decoder, decoder
-from ..tokenize.tokenizer import Tokenizer, load_tokenizer
-from .config import Source, Tokenized, TokenizerChoice
-from .readers import InputFile, Intake, Listing, _Reader, list_files
+from ...common import storage
+from ...common.errors import RequestError, WorkError, one_line
+from ...common.publish import MANIFEST_NAME
+from ...shards import mds
+from ...shards.artifact import open_artifact, read_any_manifest
+from ...shards.formats import arrow_tables, flat, megatron, webdataset
+from ...shards.formats.registry import in_order
+from ...shards.manifest import ExportManifest, Manifest, TokenizerInfo
+from ...tokenize.decoding import Decoder, decoder
+from ...tokenize.tokenizer import Tokenizer, load_tokenizer
+from ..config import Source, Tokenized, TokenizerChoice
+from .base import InputFile, Intake, Listing, Reader, list_files
 
 Tokens = NDArray[Any]
 Block = tuple[Tokens, NDArray[np.int64]]
@@ -155,7 +155,7 @@ def _check_manifest(source: Source, manifest: Manifest | ExportManifest, info: T
 # -- reading --------------------------------------------------------------------------------------------------------
 
 
-class TokenizedReader(_Reader):
+class TokenizedReader(Reader):
     """Reads token ids, a document at a time; `choice` is the build's tokenizer, which made them."""
 
     name = "token ids"

@@ -5,8 +5,8 @@ import inspect
 from collections.abc import Sequence
 from typing import Any
 
-from ..common.errors import RequestError, one_line
-from .config import Filter
+from ...common.errors import RequestError, one_line
+from ..config import Filter
 
 UNUSABLE = {
     "LambdaFilter": "it needs a Python function, which a YAML file cannot hold",

@@ -9,7 +9,7 @@ Documents with equal keys are exact duplicates. The pool holds its documents in 
 
 import hashlib
 
-from ..common.text import content_key, normalise, text_digest
+from ...common.text import content_key, normalise, text_digest
 
 __all__ = ["content_key", "normalise", "place", "raw_digest", "validation_order"]
 

@@ -16,8 +16,8 @@ import regex
 import xxhash
 from numpy.typing import NDArray
 
-from ..common.hashing import mix64
-from ..tokenize.pieces import FIRST, LAST, PieceIds, PieceTable
+from ...common.hashing import mix64
+from ...tokenize.pieces import FIRST, LAST, PieceIds, PieceTable
 
 U64 = NDArray[np.uint64]
 

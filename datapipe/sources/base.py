@@ -1,0 +1,140 @@
+"""Readers: datatrove's, made to account for every row. A row that cannot be used is a reject with a reason, never a
+silent skip, and what a reader yields does not depend on how many tasks there are.
+"""
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import fsspec
+from datatrove.data import Document
+from datatrove.pipeline.readers.base import BaseDiskReader
+
+from ...common import storage
+from ...common.errors import RequestError
+from ..config import Source
+
+
+@dataclass(frozen=True)
+class InputFile:
+    """One file to read: `path` relative to its listing's root, `name` as it appears in ids and rejects.
+
+    start: where the part that is meant begins, for files that are divided (in bytes; documents for Megatron-LM's).
+    """
+
+    path: str
+    name: str
+    size: int
+    start: int = 0
+
+
+@dataclass(frozen=True)
+class Listing:
+    """The files of a source below one root (path or URL), in order of name."""
+
+    source: int
+    root: str
+    files: list[InputFile]
+
+
+@dataclass
+class Intake:
+    """What a task has read: rows by source, bytes, rejects by reason, and those not yet written to its table, each
+    (source, file, row from 0, reason)."""
+
+    rows: dict[int, int] = field(default_factory=dict)
+    rejected: dict[str, int] = field(default_factory=dict)
+    rejects: list[tuple[int, str, int, str]] = field(default_factory=list)
+    bytes_read: int = 0
+
+    def reject(self, source: int, file: str, row: int, reason: str) -> None:
+        self.rejected[reason] = self.rejected.get(reason, 0) + 1
+        self.rejects.append((source, file, row, reason))
+
+
+def list_files(number: int, source: Source) -> Listing:
+    """Return the files at a source's path. Raises RequestError when there is none."""
+    assert source.path is not None
+    if storage.is_url(source.path):
+        storage.filesystem(source.path.partition("://")[0].rpartition("::")[2])
+    try:
+        fs, path = fsspec.core.url_to_fs(os.path.expanduser(source.path))
+        base, pattern = _split_glob(path)
+        if pattern:
+            found = fs.glob(f"{base}/{pattern}", detail=True)
+        elif fs.isfile(path):
+            base, found = path.rpartition("/")[0], {path: fs.info(path)}
+        else:
+            found = fs.find(path, detail=True)
+    except (ImportError, ValueError) as error:
+        raise RequestError(f"source '{source.name}': cannot open {source.path}: {error}") from None
+    except FileNotFoundError:
+        found = {}
+    if not found:
+        raise RequestError(f"source '{source.name}': {source.path} does not exist or holds no file")
+    names = {p: p.removeprefix(base).lstrip("/") for p, info in found.items() if info["type"] == "file"}
+    names = {p: n for p, n in names.items() if not any(part.startswith(".") for part in n.split("/"))}
+    files = [InputFile(n, n, int(found[p]["size"] or 0)) for p, n in names.items()]
+    return Listing(number, str(fs.unstrip_protocol(base)), sorted(files, key=lambda f: f.name))
+
+
+def _split_glob(path: str) -> tuple[str, str]:
+    """Split `a/b/*.gz` into (`a/b`, `*.gz`); no pattern when there is no wildcard."""
+    parts = path.split("/")
+    first = next((i for i, part in enumerate(parts) if any(c in part for c in "*?[")), None)
+    return (path.rstrip("/"), "") if first is None else ("/".join(parts[:first]), "/".join(parts[first:]))
+
+
+class Reader(BaseDiskReader):
+    """Reads a listing. Subclasses yield (row, fields or a reason why there are none) for each row of a file."""
+
+    def __init__(self, listing: Listing, source: Source, intake: Intake) -> None:
+        super().__init__(listing.root, text_key=source.text_key, id_key=source.id_key)
+        self._listing, self._source, self.intake = listing, source, intake
+
+    def run(self, data: Any = None, rank: int = 0, world_size: int = 1) -> Iterator[Document]:
+        """Yield earlier readers' documents, then this rank's share: every world_size-th file, or, with a limit, all of
+        them for one rank only, so that the first rows are the same whatever the number of tasks."""
+        if data:
+            yield from data
+        if self._source.limit is None:
+            yield from self._documents(self._listing.files[rank::world_size])
+        elif rank == self._listing.source % world_size:
+            yield from self._documents(self._listing.files)
+
+    def _documents(self, files: list[InputFile]) -> Iterator[Document]:
+        intake, number, left = self.intake, self._listing.source, self._source.limit
+        for file in files:
+            for row, fields in self._rows(file):
+                if left is not None:
+                    if left == 0:
+                        return
+                    left -= 1
+                intake.rows[number] = intake.rows.get(number, 0) + 1
+                document = fields if isinstance(fields, str) else self._document(fields, file)
+                if isinstance(document, str):
+                    intake.reject(number, file.name, row, document)
+                else:
+                    yield document
+
+    def _document(self, fields: dict[str, Any], file: InputFile) -> Document | str:
+        """Return the document in a row's fields, or the reason why it has none."""
+        text, identifier = fields.pop(self.text_key, None), fields.pop(self.id_key, None)
+        if text is None:
+            return f"no field '{self.text_key}'"
+        if not isinstance(text, str):
+            return f"'{self.text_key}' is {type(text).__name__}, not text"
+        if identifier is not None and not isinstance(identifier, str | int):
+            return f"'{self.id_key}' is {type(identifier).__name__}, not text or a number"
+        if "\x00" in text:
+            return "NUL character"
+        metadata = fields | {"_source": self._listing.source}
+        return Document(text=text, id="" if identifier is None else str(identifier), metadata=metadata)
+
+    def _rows(self, file: InputFile) -> Iterator[tuple[int, dict[str, Any] | str]]:
+        raise NotImplementedError
+
+    def read_file(self, filepath: str) -> Any:
+        """Unused: `run` goes through the listing."""
+        raise NotImplementedError

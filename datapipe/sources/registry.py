@@ -1,0 +1,67 @@
+"""Every kind of source by name: how its files are listed, and what reads them."""
+
+import hashlib
+import os
+import sysconfig
+
+from ...common.errors import RequestError
+from ..config import Source, TokenizerChoice
+from .base import InputFile, Intake, Listing, Reader, list_files
+from .text import HubReader, JsonlReader, ParquetReader, TextReader
+
+
+def list_source(number: int, source: Source) -> list[Listing]:
+    """Return the listings of a source. Raises RequestError when it has no file."""
+    if source.tokenized is not None:
+        from .tokens import list_tokenized
+
+        listings = [list_tokenized(number, source)]
+    elif source.format == "hub":
+        listings = [Listing(number, str(source.path), [InputFile(str(source.path), str(source.path), 0)])]
+    elif source.format == "python":
+        listings = [_python_listing(number, label, root) for label, root in _python_roots()]
+    else:
+        listings = [list_files(number, source)]
+    chosen = [Listing(item.source, item.root, [f for f in item.files if _chosen(f, source)]) for item in listings]
+    if not any(item.files for item in chosen):
+        raise RequestError(f"source '{source.name}': no file at {source.path or 'this Python'} (or none is chosen)")
+    return chosen
+
+
+def _chosen(file: InputFile, source: Source) -> bool:
+    if source.max_bytes is not None and file.size > source.max_bytes:
+        return False
+    draw = int.from_bytes(hashlib.blake2b(file.name.encode(), digest_size=8).digest(), "big")
+    return draw < source.fraction * 2**64
+
+
+def _python_roots() -> list[tuple[str, str]]:
+    paths = sysconfig.get_paths()
+    return [("stdlib", paths["stdlib"]), ("site-packages", paths["purelib"])]
+
+
+def _python_listing(number: int, label: str, root: str) -> Listing:
+    files = []
+    for folder, folders, names in os.walk(root):
+        folders[:] = [d for d in folders if d not in ("__pycache__", "site-packages") and not d.startswith(".")]
+        for name in names:
+            path = os.path.join(folder, name)
+            if name.endswith(".py") and not os.path.islink(path):
+                relative = os.path.relpath(path, root).replace(os.sep, "/")
+                files.append(InputFile(relative, f"{label}/{relative}", os.path.getsize(path)))
+    return Listing(number, f"file://{root}", sorted(files, key=lambda f: f.name))
+
+
+def make_reader(
+    listing: Listing, source: Source, intake: Intake, all_columns: bool, tokenizer: TokenizerChoice
+) -> Reader:
+    """Return the pipeline step that reads `listing`."""
+    if source.tokenized is not None:
+        from .tokens import TokenizedReader
+
+        return TokenizedReader(listing, source, intake, tokenizer)
+    if source.format == "hub":
+        return HubReader(listing, source, intake)
+    if source.format == "parquet":
+        return ParquetReader(listing, source, intake, all_columns)
+    return (JsonlReader if source.format == "jsonl" else TextReader)(listing, source, intake)
