@@ -15,9 +15,9 @@ import torch
 from epochal.common.errors import EpochalError
 from epochal.tokenize.tokenizer import load_tokenizer
 from epochal.train.checkpoint import ModelCard, save_model
-from epochal.train.evaluate import Settings, run
-from epochal.train.evaluation_tables import describe
-from epochal.train.model import ModelConfig, Transformer
+from epochal.train.eval.evaluate import Settings, run
+from epochal.train.eval.tables import describe
+from epochal.train.model.transformer import ModelConfig, Transformer
 
 
 def save_random_model(folder: str, causal: bool) -> str:

@@ -28,8 +28,8 @@ from epochal.shards.manifest import Content, Manifest, TokenizerInfo, dump_manif
 from epochal.train import trainer as ours
 from epochal.train.config import TrainConfig, model_section
 from epochal.train.data import Split
-from epochal.train.flops import peak_flops, training_flops_per_token
-from epochal.train.language_model import build
+from epochal.train.model.composer import build
+from epochal.train.model.flops import peak_flops, training_flops_per_token
 from epochal.train.optimizer import build_optimizer
 
 WARM_UP = 5

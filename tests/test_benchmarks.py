@@ -9,8 +9,8 @@ import pytest
 from epochal.common.errors import RequestError
 from epochal.datapipe.text.decontaminate import build_index
 from epochal.shards.manifest import Manifest
-from epochal.train.benchmarks import load, parse_task, read_rows, spread
-from epochal.train.leaks import leak_status
+from epochal.train.eval.contamination import leak_status
+from epochal.train.eval.tasks import load, parse_task, read_rows, spread
 
 
 def write(folder: Path, name: str, rows: list[dict]) -> Path:

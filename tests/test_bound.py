@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 import torch
 
-from epochal.train.bound import estimate, every_mask, masks_for, sampled_masks
-from epochal.train.choice import Group, Scorer
-from epochal.train.likelihood import masked_nats
-from epochal.train.model import ModelConfig, Transformer
+from epochal.train.eval.likelihood import masked_nats
+from epochal.train.eval.scoring import Group, Scorer
+from epochal.train.model.transformer import ModelConfig, Transformer
+from epochal.train.objective.nelbo import estimate, every_mask, masks_for, sampled_masks
 
 torch.set_num_threads(1)  # these models are too small to share out
 

@@ -7,10 +7,10 @@ import pytest
 import torch
 
 from epochal.tokenize.tokenizer import Tokenizer, load_tokenizer
-from epochal.train.accuracy import counting_nats, credit, summarise
-from epochal.train.benchmarks import Item
-from epochal.train.choice import Group, Scorer, encode, encode_pairs
-from epochal.train.model import ModelConfig, Transformer
+from epochal.train.eval.metrics import counting_nats, credit, summarise
+from epochal.train.eval.scoring import Group, Scorer, encode, encode_pairs
+from epochal.train.eval.tasks import Item
+from epochal.train.model.transformer import ModelConfig, Transformer
 
 torch.set_num_threads(1)
 

@@ -7,11 +7,11 @@ from conftest import letters
 from epochal.common.config import validate
 from epochal.common.errors import RequestError
 from epochal.shards.artifact import open_artifact
-from epochal.train.choice import Scorer
 from epochal.train.config import EvalTasksSection, TrainConfig
-from epochal.train.continuation import ANSWER, CHOICES, CONTEXT, continuation
-from epochal.train.eval_tasks import _items
-from epochal.train.model import ModelConfig, Transformer
+from epochal.train.eval.callback import _items
+from epochal.train.eval.continuation import ANSWER, CHOICES, CONTEXT, continuation
+from epochal.train.eval.scoring import Scorer
+from epochal.train.model.transformer import ModelConfig, Transformer
 
 
 @pytest.fixture

@@ -16,11 +16,11 @@ from epochal.__main__ import main
 from epochal.common.errors import RequestError, WorkError
 from epochal.shards.artifact import open_artifact
 from epochal.tokenize.tokenizer import load_tokenizer
-from epochal.train import evaluate
 from epochal.train.checkpoint import CONFIG_NAME, ModelCard, save_model
-from epochal.train.evaluate import Settings, byte_lengths, run
-from epochal.train.likelihood import difference, measure, table
-from epochal.train.model import ModelConfig, Transformer
+from epochal.train.eval import evaluate
+from epochal.train.eval.evaluate import Settings, byte_lengths, run
+from epochal.train.eval.likelihood import difference, measure, table
+from epochal.train.model.transformer import ModelConfig, Transformer
 
 torch.set_num_threads(1)
 
@@ -181,7 +181,7 @@ def test_nll_of_a_pool_is_the_chain_rule(make_pool: Callable[..., Path], tmp_pat
     opened = evaluate.open_checkpoint(save(tmp_path / "ar", True, BYTES, 16), "cpu")
     record = measure(opened.model, opened.card, pool)
     total = 0.0
-    from epochal.train.likelihood import Rows
+    from epochal.train.eval.likelihood import Rows
 
     for row in Rows(pool):
         text = [256, *row.tolist()]

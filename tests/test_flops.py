@@ -3,8 +3,7 @@
 import pytest
 
 from epochal.train.config import ModelSection, model_section
-from epochal.train.flops_measure import measure
-from epochal.train.inference_flops import (
+from epochal.train.model.flops import (
     LENGTHS,
     autoregressive,
     masked_diffusion,
@@ -14,7 +13,8 @@ from epochal.train.inference_flops import (
     report,
     training,
 )
-from epochal.train.model import ModelConfig
+from epochal.train.model.flops_measured import measure
+from epochal.train.model.transformer import ModelConfig
 
 GPT2 = 50259
 
@@ -50,7 +50,7 @@ def test_formulas_on_a_shape_computed_by_hand() -> None:
 
 @pytest.mark.parametrize("name", ["tiny", "125m", "paper-1b", "8b"])
 def test_formulas_agree_with_what_torch_executes(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("epochal.train.flops_measure.MAX_TIMED_PARAMETERS", {"cpu": 0})  # count only
+    monkeypatch.setattr("epochal.train.model.flops_measured.MAX_TIMED_PARAMETERS", {"cpu": 0})  # count only
     counts = measure(preset(name), seq_len=512)
     for step in ("training_ar", "training_mdm", "decode_ar", "denoise_mdm"):
         assert counts[step]["counted_over_formula"] == pytest.approx(1.0, abs=0.03), step

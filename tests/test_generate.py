@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from epochal.common.errors import RequestError
-from epochal.train.generate import Sampling, generate
-from epochal.train.model import ModelConfig, Transformer
-from epochal.train.terminal import HOLE, LiveText, spell
+from epochal.train.eval.generate import Sampling, generate
+from epochal.train.eval.terminal import HOLE, LiveText, spell
+from epochal.train.model.transformer import ModelConfig, Transformer
 
 torch.set_num_threads(1)
 

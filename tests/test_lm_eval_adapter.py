@@ -11,9 +11,9 @@ import torch
 from epochal.common.errors import RequestError
 from epochal.tokenize.tokenizer import Tokenizer, load_tokenizer
 from epochal.train.checkpoint import ModelCard, load_model, save_model
-from epochal.train.evaluate import open_checkpoint
-from epochal.train.huggingface import save_huggingface
-from epochal.train.model import ModelConfig, Transformer
+from epochal.train.eval.evaluate import open_checkpoint
+from epochal.train.hf_export import save_huggingface
+from epochal.train.model.transformer import ModelConfig, Transformer
 
 os.environ["HF_HUB_OFFLINE"] = os.environ["HF_DATASETS_OFFLINE"] = "1"
 lm_eval = pytest.importorskip("lm_eval", reason="extra `eval` is not installed")
@@ -59,7 +59,7 @@ def test_ar_scores_equal_the_harness_own_path(tmp_path: Path, gpt2: Tokenizer, s
     pytest.importorskip("accelerate", reason="the harness' Hugging Face path (extra `eval`) is not installed")
     from lm_eval.models.huggingface import HFLM
 
-    from epochal.train.lm_eval_adapter import EpochalLM
+    from epochal.train.eval.lm_eval_adapter import EpochalLM
 
     folder = checkpoint(tmp_path / "ours", gpt2, causal=True, **shape)
     model, card = load_model(folder)
@@ -85,7 +85,7 @@ def test_only_ar_models_can_be_written_for_transformers(tmp_path: Path, gpt2: To
 
 @pytest.mark.parametrize("causal", [True, False])
 def test_a_task_of_the_harness_runs(tmp_path: Path, gpt2: Tokenizer, causal: bool) -> None:
-    from epochal.train.lm_eval_adapter import EpochalLM, run_tasks
+    from epochal.train.eval.lm_eval_adapter import EpochalLM, run_tasks
 
     rows = [{"q": f"{a} plus one is", "choices": [str(a + 1), str(a)], "gold": 0} for a in range(6)]
     data = tmp_path / "toy.jsonl"

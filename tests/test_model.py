@@ -5,8 +5,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from epochal.train import cross_entropy
-from epochal.train.model import ModelConfig, Transformer, count_parameters, rotary_tables, rotate
+from epochal.train.model import cross_entropy
+from epochal.train.model.transformer import ModelConfig, Transformer, count_parameters, rotary_tables, rotate
 
 SHAPE: dict[str, Any] = {"vocab_size": 70, "layers": 2, "hidden": 32, "heads": 4, "ffn": 48}
 

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from epochal.common.hashing import mix64
-from epochal.train import noise
+from epochal.train.objective import noise
 
 P = np.arange(1000, dtype=np.int64)
 

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from epochal.train.model import ModelConfig, Transformer
-from epochal.train.objectives import (
+from epochal.train.model.transformer import ModelConfig, Transformer
+from epochal.train.objective.objectives import (
     Autoregressive,
     Corrupted,
     MaskedDiffusion,

@@ -19,7 +19,7 @@ from epochal.shards.carve import carve
 from epochal.shards.loader.stream import CACHE_VARIABLE
 from epochal.train.checkpoint import load_model
 from epochal.train.config import TrainConfig
-from epochal.train.evaluate import open_checkpoint
+from epochal.train.eval.evaluate import open_checkpoint
 from epochal.train.run_folder import RunFolder
 from epochal.train.trainer import read_metrics, train
 

@@ -11,13 +11,13 @@ import torch
 from epochal.common.errors import RequestError
 from epochal.shards.order.plan import Plan
 from epochal.tokenize.tokenizer import load_tokenizer
-from epochal.train import callbacks, demo, extras
+from epochal.train import callbacks, composer_registry, demo
 from epochal.train.config import OptimizerSection
-from epochal.train.flops import training_flops_per_token
-from epochal.train.language_model import MeanLoss
-from epochal.train.model import ModelConfig, Transformer
+from epochal.train.crossover.charts import line_plot
+from epochal.train.model.composer import MeanLoss
+from epochal.train.model.flops import training_flops_per_token
+from epochal.train.model.transformer import ModelConfig, Transformer
 from epochal.train.optimizer import build_optimizer
-from epochal.train.plot import line_plot
 from epochal.train.run_folder import METRICS_NAME, read_metrics
 
 
@@ -112,9 +112,9 @@ def test_metrics_after_the_resumed_step_are_dropped(tmp_path: Path) -> None:
 
 
 def test_extras_are_built_by_name_and_refused_by_name() -> None:
-    assert type(extras.build({"lr_monitor": None}, "callbacks")[0]).__name__ == "LRMonitor"
+    assert type(composer_registry.build({"lr_monitor": None}, "callbacks")[0]).__name__ == "LRMonitor"
     with pytest.raises(RequestError, match="known loggers are file"):
-        extras.build({"wandbb": None}, "loggers")
+        composer_registry.build({"wandbb": None}, "loggers")
 
 
 def test_the_difference_of_two_runs_is_named_by_its_path() -> None:

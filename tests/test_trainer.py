@@ -25,8 +25,8 @@ from epochal.common.errors import RequestError, WorkError
 from epochal.train.checkpoint import load_model
 from epochal.train.config import TrainConfig
 from epochal.train.data import Collate, Split, ValidationSet
-from epochal.train.language_model import LanguageModel
-from epochal.train.model import ModelConfig, Transformer
+from epochal.train.model.composer import LanguageModel
+from epochal.train.model.transformer import ModelConfig, Transformer
 from epochal.train.trainer import build_trainer, prepare, read_metrics, train, validation_objective
 
 torch.set_num_threads(1)  # these models are too small to share out

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from ..common import storage
 from ..common.errors import RequestError, WorkError, one_line
-from .model import ModelConfig, Transformer, config_dict
+from .model.transformer import ModelConfig, Transformer, config_dict
 
 FORMAT_VERSION = 1
 """Raised when a reader of the old version would misread what the new one writes."""

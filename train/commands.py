@@ -1,9 +1,12 @@
-"""`epochal train`."""
+"""The commands of models: train, evaluate, generate, flops."""
 
 import argparse
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from .eval.tables import text_table
 
 Run = Callable[[argparse.Namespace], int]
 
@@ -41,3 +44,297 @@ def describe(result: dict) -> str:
         f"validation loss in nats per token: {kinds}{bound}\n"
         f"receipt {'valid' if result['receipt']['valid'] else 'NOT VALID'} ({result['receipt']['digest']})"
     )
+
+
+def _model_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1 (default cpu)")
+    parser.add_argument(
+        "--dtype", choices=("float32", "bfloat16"), default="float32", help="of the weights (default float32)"
+    )
+    parser.add_argument("--tokenizer", metavar="PATH", help="tokenizer.json, where the model's name of it is no file")
+    parser.add_argument("--seed", type=int, default=0, help="of all noise (default 0)")
+
+
+def evaluate(parser: argparse.ArgumentParser) -> Run:
+    """Add the arguments of `epochal evaluate`; return what runs it."""
+    parser.add_argument(
+        "checkpoints", nargs="+", metavar="CHECKPOINT", help="folder of a model, or of a run (its final)"
+    )
+    parser.add_argument(
+        "--tasks",
+        help="comma-separated, with a number of examples: hellaswag,mmlu:5 (default: the paper's hellaswag:0, mmlu:0, "
+        "mmlu:5, or none with --loss or --lm-eval)",
+    )
+    parser.add_argument("--data", metavar="FOLDER", help="local benchmark files (default: the hub)")
+    parser.add_argument("--file", action="append", default=[], metavar="TASK=PATH", help="file of one task")
+    parser.add_argument(
+        "--normalize",
+        choices=("characters", "tokens", "none"),
+        default="characters",
+        help="what an answer's log-likelihood is divided by (default characters)",
+    )
+    parser.add_argument(
+        "--noise-samples", type=int, default=128, help="per answer, masked diffusion only (default 128)"
+    )
+    parser.add_argument("--limit", type=int, help="items per task, evenly spread over its file (default all)")
+    parser.add_argument("--loss", action="append", default=[], metavar="ARTIFACT", help="also measure its likelihood")
+    parser.add_argument("--loss-samples", type=int, help="of its first samples (default all)")
+    parser.add_argument(
+        "--loss-noise-samples", type=int, default=8, help="per sample, masked diffusion only (default 8)"
+    )
+    parser.add_argument("--trained-on", metavar="ARTIFACT", help="the training subset or pool, for the leak check")
+    parser.add_argument("--lm-eval", metavar="TASKS", help="comma-separated tasks of lm-evaluation-harness")
+    parser.add_argument("--lm-eval-include", metavar="FOLDER", help="your own task files for it")
+    parser.add_argument("--batch-tokens", type=int, default=16384, help="tokens read at a time (default 16384)")
+    parser.add_argument(
+        "--out", default="runs/evaluation", help="results, and items scored so far (default %(default)s)"
+    )
+    parser.add_argument("--json", action="store_true", help="print the results as one JSON object")
+    _model_arguments(parser)
+    return _evaluate
+
+
+def _evaluate(args: argparse.Namespace) -> int:
+    from .eval.evaluate import run, write_results
+    from .eval.tables import describe
+
+    settings = _settings(args)
+    body = run(args.checkpoints, settings)
+    if args.lm_eval:
+        body["lm_eval"] = _harness(args, settings)
+        write_results(body, args.out)
+    print(json.dumps(body) if args.json else describe(body, args.out))
+    sys.stdout.flush()
+    return 0
+
+
+def _settings(args: argparse.Namespace) -> Any:
+    import torch
+
+    from ..common.errors import RequestError
+    from .eval.evaluate import Settings
+    from .eval.tasks import PAPER_TASKS
+
+    for name in ("noise_samples", "limit", "loss_samples", "loss_noise_samples", "batch_tokens"):
+        value = getattr(args, name)
+        if value is not None and value < 1:
+            raise RequestError(f"--{name.replace('_', '-')} must be at least 1, got {value}")
+    wrong = next((f for f in args.file if "=" not in f), None)
+    if wrong:
+        raise RequestError(f"--file {wrong}: write TASK=PATH")
+    default = () if args.loss or args.lm_eval else PAPER_TASKS
+    return Settings(
+        tasks=default if args.tasks is None else tuple(t for t in args.tasks.split(",") if t),
+        files=dict(f.split("=", 1) for f in args.file),
+        norm=args.normalize,
+        loss=tuple(args.loss),
+        dtype=getattr(torch, args.dtype),
+        quiet=False,
+        **{k: getattr(args, k) for k in _SAME_NAME},
+    )
+
+
+_SAME_NAME = (
+    *("data", "noise_samples", "seed", "limit", "loss_samples", "loss_noise_samples", "trained_on"),
+    *("batch_tokens", "tokenizer", "device", "out"),
+)
+
+
+def _harness(args: argparse.Namespace, settings: Any) -> list[dict[str, Any]]:
+    from ..common.errors import RequestError
+    from .eval.evaluate import open_checkpoint, tokenizer_for
+
+    try:
+        from .eval.lm_eval_adapter import run_tasks
+    except ImportError as error:
+        raise RequestError(f"--lm-eval needs epochal[eval]: pip install 'epochal[eval]' ({error})") from None
+    rows = []
+    for path in args.checkpoints:
+        checkpoint = open_checkpoint(path, settings.device, settings.dtype)
+        tokenizer = tokenizer_for(checkpoint.card, settings.tokenizer)
+        tasks = args.lm_eval.split(",")
+        rows += run_tasks(
+            checkpoint,
+            tasks,
+            tokenizer,
+            settings.noise_samples,
+            settings.seed,
+            settings.batch_tokens,
+            settings.limit,
+            include=args.lm_eval_include,
+        )
+    return rows
+
+
+def generate(parser: argparse.ArgumentParser) -> Run:
+    """Add the arguments of `epochal generate`; return what runs it."""
+    parser.add_argument("checkpoint", metavar="CHECKPOINT", help="folder of a model, or of a run (its final)")
+    parser.add_argument(
+        "prompt", nargs="?", default="", help="text to go on from; - reads standard input (default none)"
+    )
+    parser.add_argument("--max-new-tokens", type=int, default=128, help="(default 128)")
+    parser.add_argument("--temperature", type=float, default=0.0, help="0 takes the likeliest token (default 0)")
+    parser.add_argument("--top-p", type=float, default=1.0, help="share of probability to draw from (default 1)")
+    parser.add_argument("--stop", action="append", default=[], metavar="TEXT", help="end before this text")
+    parser.add_argument("--steps", type=int, help="masked diffusion: reads for the whole text (default one per token)")
+    parser.add_argument(
+        "--order",
+        choices=("confidence", "random"),
+        default="confidence",
+        help="masked diffusion: what is settled first",
+    )
+    parser.add_argument("--block", type=int, help="masked diffusion: tokens filled in together (default all)")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    _model_arguments(parser)
+    return _generate
+
+
+def _generate(args: argparse.Namespace) -> int:
+    import torch
+
+    from .eval.evaluate import open_checkpoint, tokenizer_for
+    from .eval.generate import Sampling
+    from .eval.generate import generate as run
+    from .eval.terminal import LiveText
+
+    checkpoint = open_checkpoint(args.checkpoint, args.device, getattr(torch, args.dtype))
+    tokenizer = tokenizer_for(checkpoint.card, args.tokenizer)
+    prompt = sys.stdin.read() if args.prompt == "-" else args.prompt
+    ids = [tokenizer.info.eod, *(tokenizer.encode([prompt])[0].tolist() if prompt else [])]
+    keys = ("max_new_tokens", "temperature", "top_p", "seed", "steps", "order", "block")
+    sampling = Sampling(stop=(tokenizer.info.eod,), **{k: getattr(args, k) for k in keys})
+    _check_room(len(ids) + args.max_new_tokens, checkpoint.card.seq_len)
+    live = LiveText(lambda new: prompt + tokenizer.decode(new), tokenizer.info.mask)
+    new = run(checkpoint.model, ids, tokenizer.info.mask, sampling, None if args.json else live.show)
+    live.clear()
+    text = _until(tokenizer.decode(new), args.stop)
+    if args.json:
+        print(json.dumps({"prompt": prompt, "text": text, "ids": new, "tokens": len(new)}, ensure_ascii=False))
+    else:
+        print(prompt + text)
+    return 0
+
+
+def _check_room(tokens: int, seq_len: int) -> None:
+    from ..common.errors import RequestError
+
+    if tokens > seq_len:
+        raise RequestError(
+            f"prompt and new tokens are {tokens} together, the model was trained on {seq_len}: "
+            "shorten the prompt or --max-new-tokens"
+        )
+
+
+def _until(text: str, stops: Sequence[str]) -> str:
+    ends = [text.find(stop) for stop in stops if stop and stop in text]
+    return text[: min(ends)] if ends else text
+
+
+def flops(parser: argparse.ArgumentParser) -> Run:
+    """Add the arguments of `epochal flops`; return what runs it."""
+    parser.add_argument("model", metavar="MODEL.yaml", help="file with a `model` section, a shipped run, or a preset")
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="as in model.layers=12")
+    parser.add_argument("--seq-len", type=int, help="training length (default max_seq_len, else 2048)")
+    parser.add_argument("--steps", type=int, help="reads per text of masked diffusion (default one per token)")
+    parser.add_argument("--block", type=int, default=32, help="of the cached form (default 32)")
+    parser.add_argument("--tokens", help="training budget, such as 96B: adds the whole run's FLOPs")
+    parser.add_argument("--measure", action="store_true", help="also count what torch executes, and time it")
+    parser.add_argument("--device", default="cpu", help="to time on (default cpu)")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    return _flops
+
+
+GPT2_IDS = 50259
+"""GPT-2's vocabulary with MASK and PAD, for shapes that leave the vocabulary to the data."""
+
+
+def _flops(args: argparse.Namespace) -> int:
+    from ..common.errors import RequestError
+    from ..common.units import parse_count
+    from .model.flops import report
+
+    for name in ("seq_len", "steps", "block"):
+        value = getattr(args, name)
+        if value is not None and value < 1:
+            raise RequestError(f"--{name.replace('_', '-')} must be at least 1, got {value}")
+    shape, seq_len, causal = _shape(args.model, args.overrides)
+    seq_len = args.seq_len or seq_len or 2048
+    body = {"model": args.model, "causal": causal, "vocab_size": shape.vocab_size}
+    body |= report(shape, seq_len, args.steps, args.block)
+    if args.tokens:
+        tokens = parse_count(args.tokens)
+        body["run"] = {"tokens": tokens} | {k: v * tokens for k, v in body["training"].items()}
+    if args.measure:
+        from .eval.evaluate import check_device
+        from .model.flops_measured import measure
+
+        body["measured"] = measure(shape, seq_len, check_device(args.device))
+    print(json.dumps(body) if args.json else describe_flops(body))
+    return 0
+
+
+def _shape(path: str, overrides: Sequence[str]) -> tuple[Any, int | None, bool | None]:
+    """Return the shape in the file (or preset) `path`, its training length and type where it says them."""
+    from pathlib import Path
+
+    from ..common.config import load_yaml, shipped, validate
+    from ..common.errors import RequestError
+    from .config import YAMLS, ModelSection, model_section, presets
+
+    found = path if Path(path).exists() else shipped(YAMLS, path) or shipped(YAMLS, f"model-{path}")
+    if found is None:
+        raise RequestError(f"{path} is neither a file, a shipped run nor a preset ({', '.join(presets())})")
+    given = [f"{key}=x" for key in ("train_loader.dataset.path", "eval_loader.dataset.path")]  # of no matter here
+    data = load_yaml(found, [*(given if "objective:" in Path(found).read_text() else []), *overrides])
+    if not isinstance(data.get("model"), dict):
+        raise RequestError(f"{path} has no section `model`")
+    section = validate(ModelSection, model_section(data["model"], path), f"{path}: model")
+    objective = data.get("objective") or {}
+    causal = {"ar": True, "mdm": False}.get(str(objective.get("name")))
+    seq_len = data.get("max_seq_len")
+    return section.shape(causal is not False, section.vocab_size or GPT2_IDS), seq_len, causal
+
+
+def describe_flops(body: dict[str, Any]) -> str:
+    """Return the tables of `epochal flops`."""
+    p, t = body["parameters"], body["training"]
+    lines = [
+        f"weights in matrix products: {p['blocks']:,} in blocks, {p['head']:,} in the head "
+        f"({body['vocab_size']:,} ids)",
+        "",
+        f"training, FLOPs per token at {body['seq_len']} tokens: 6ND {t['six_nd']:.4g}, with attention "
+        f"{t['with_attention_causal']:.4g} (causal), {t['with_attention_full']:.4g} (full)",
+    ]
+    if "run" in body:
+        r = body["run"]
+        lines.append(
+            f"training on {r['tokens']:,} tokens: 6ND {r['six_nd']:.4g}, with attention "
+            f"{r['with_attention_causal']:.4g} (causal), {r['with_attention_full']:.4g} (full)"
+        )
+    head = ["tokens", "AR, cached", "MDM, steps = tokens", "ratio", "MDM steps", "FLOPs", "ratio"]
+    head += [f"cached, blocks of {body['block']}", "ratio"]
+    rows = []
+    for n, r in body["inference"].items():
+        full = body["inference_ratio"][n]
+        rows.append(
+            [
+                *(n, f"{r['autoregressive']:.4g}", f"{full * r['autoregressive']:.4g}", f"{full:.4g}"),
+                *(str(r["steps"]), f"{r['masked_diffusion']:.4g}", f"{r['ratio']:.4g}"),
+                *(f"{r['masked_diffusion_cached']:.4g}", f"{r['ratio_cached']:.4g}"),
+            ]
+        )
+    lines += ["", "inference, FLOPs of one text without a prompt:", text_table(head, rows)]
+    return "\n".join(lines + (_measured(body["measured"]) if "measured" in body else []))
+
+
+def _measured(measured: dict[str, Any]) -> list[str]:
+    rows = []
+    for name, r in measured.items():
+        if isinstance(r, dict):
+            timed = [f"{r['seconds']:.4g} s", f"{r['flops_per_s']:.3g}"] if "seconds" in r else ["", ""]
+            rows.append(
+                [name, f"{r['counted']:.5g}", f"{r['formula']:.5g}", f"{r['counted_over_formula']:.4f}", *timed]
+            )
+    head = ["step", "counted", "formula", "counted / formula", f"on {measured['device']}", "FLOP/s"]
+    why = [] if measured["timed"] else [f"not timed: {measured['why']}"]
+    return ["", f"what torch executes at {measured['seq_len']} tokens:", text_table(head, rows), *why]

@@ -9,7 +9,7 @@ from pydantic import Field, field_validator, model_validator
 from ..common.config import Section, file_or_shipped, load_yaml, shipped, shipped_names, validate
 from ..common.errors import RequestError
 from ..shards.order.mixture_config import MixtureSettings
-from .model import ModelConfig
+from .model.transformer import ModelConfig
 
 YAMLS = Path(__file__).parent / "yamls"
 """The runs and model shapes that come with this package."""

@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 from ..shards.artifact import Artifact
 from ..shards.mds import map_shard
 from ..shards.order.plan import Plan
-from .objectives import Corrupted, Objective, pack
+from .objective.objectives import Corrupted, Objective, pack
 
 Batch = dict[str, Any]
 

@@ -16,7 +16,7 @@ from typing import Any
 
 from ..common import storage
 from ..common.publish import MANIFEST_NAME
-from .plot import line_plot
+from .crossover.charts import line_plot
 
 IDS = 1024
 UNIQUE_TOKENS = 50_000

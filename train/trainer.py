@@ -31,19 +31,19 @@ from ..shards.loader.stream import default_cache, in_cache
 from ..shards.order.mixture import Mixture
 from ..shards.order.mixture_config import open_mixture
 from ..shards.order.plan import Plan
-from . import durations, extras, schedules
+from . import composer_registry, durations
 from .callbacks import ClipGradient, JsonlLogger, PublishRun, ReceiptCallback, RestoreRandomness, RunMetrics, difference
 from .checkpoint import ModelCard, load_model, save_model
 from .config import ARSection, ConstantSection, CosineSection, MDMSection, TrainConfig, WSDSection
 from .data import Collate, ValidationSet, data_spec
-from .eval_tasks import TaskAccuracy
-from .flops import peak_flops, training_flops_per_token
-from .language_model import LanguageModel, build
-from .model import ModelConfig, config_dict, count_parameters
-from .objectives import Autoregressive, MaskedDiffusion, Objective, SpecialIds
-from .optimizer import build_optimizer
-from .reporting import ServiceReports, send_rest
+from .eval.callback import TaskAccuracy
+from .model.composer import LanguageModel, build
+from .model.flops import peak_flops, training_flops_per_token
+from .model.transformer import ModelConfig, config_dict, count_parameters
+from .objective.objectives import Autoregressive, MaskedDiffusion, Objective, SpecialIds
+from .optimizer import Schedule, build_optimizer, cosine, warmup, warmup_stable_decay
 from .run_folder import LATEST_NAME, METRICS_NAME, RESULT_NAME, RUN_NAME, RunFolder, read_metrics
+from .service_callback import ServiceReports, send_rest
 
 CHECKPOINT = "ba{batch}-rank{rank}.pt"
 
@@ -203,17 +203,17 @@ def _check_auto(config: TrainConfig, device: str) -> None:
         )
 
 
-def schedule(run: Run) -> schedules.Schedule:
+def schedule(run: Run) -> Schedule:
     """Return the learning rate's multiplier as a function of the step."""
     s = run.config.scheduler
     warm = run.span(s.t_warmup, "scheduler.t_warmup")
     if isinstance(s, WSDSection):
         tail = run.span(s.t_decay, "scheduler.t_decay")
-        return lambda step: schedules.warmup_stable_decay(step, run.steps, warm, tail, s.alpha_f, s.decay)
+        return lambda step: warmup_stable_decay(step, run.steps, warm, tail, s.alpha_f, s.decay)
     if isinstance(s, CosineSection):
-        return lambda step: schedules.cosine(step, run.steps, warm, s.alpha_f)
+        return lambda step: cosine(step, run.steps, warm, s.alpha_f)
     assert isinstance(s, ConstantSection), "the configuration knows three schedules"
-    return lambda step: schedules.warmup(step, warm)
+    return lambda step: warmup(step, warm)
 
 
 def train_loader(run: Run) -> DataLoader:
@@ -357,10 +357,14 @@ def build_trainer(run: Run, reports: ServiceReports | None = None) -> Trainer:
         schedulers=LambdaLR(optimizer, schedule(run)),
         step_schedulers_every_batch=True,
         algorithms=[_clipping(run)],
-        callbacks=[*_callbacks(run, model, folder, reports), restore, *extras.build(config.callbacks, "callbacks")],
+        callbacks=[
+            *_callbacks(run, model, folder, reports),
+            restore,
+            *composer_registry.build(config.callbacks, "callbacks"),
+        ],
         loggers=[
             *([JsonlLogger(os.path.join(folder, METRICS_NAME))] if folder else []),
-            *extras.build(config.loggers, "loggers"),
+            *composer_registry.build(config.loggers, "loggers"),
             *([PublishRun(run.folder)] if run.folder and run.folder.remote else []),
         ],
         run_name=run_name(config),

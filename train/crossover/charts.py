@@ -8,6 +8,7 @@ import json
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from html import escape
 
 from ...common.html import Html, text
 from ...common.units import round_count
@@ -78,19 +79,19 @@ def panel(axes: Axes, series: Sequence[Series], mark: Mark | None = None) -> Htm
     def down(y: float) -> float:
         return round(HEIGHT - BOTTOM - (y - y_low) / (y_high - y_low) * (HEIGHT - BOTTOM - TOP), 1)
 
-    parts = [_text(LEFT, 15, axes.title, "start", "title")]
+    parts = [_label(LEFT, 15, axes.title, "start", "title")]
     for y in y_ticks:
         parts.append(f'<line class="grid" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{down(y)}" y2="{down(y)}"/>')
-        parts.append(_text(LEFT - 6, down(y) + 4, _number(y, axes.percent), "end"))
+        parts.append(_label(LEFT - 6, down(y) + 4, _number(y, axes.percent), "end"))
     lower = _powers(x_low, x_high) if axes.logarithmic else ticks(x_low / axes.x_per, x_high / axes.x_per)
     for x in lower:
-        parts.append(_text(across(x * axes.x_per), HEIGHT - BOTTOM + 16, f"{x:g}", "middle"))
-    parts.append(_text((LEFT + WIDTH - RIGHT) / 2, HEIGHT - 6, axes.x_label, "middle"))
+        parts.append(_label(across(x * axes.x_per), HEIGHT - BOTTOM + 16, f"{x:g}", "middle"))
+    parts.append(_label((LEFT + WIDTH - RIGHT) / 2, HEIGHT - 6, axes.x_label, "middle"))
     if axes.upper_label:
         for x in ticks(x_low, x_high)[1:]:
-            parts.append(_text(across(x), TOP - 8, _tick_count(x), "middle"))
-        parts.append(_text(LEFT, TOP - 8, axes.upper_label, "start"))
-    parts.append(_text(LEFT, 33, axes.y_label, "start"))
+            parts.append(_label(across(x), TOP - 8, _tick_count(x), "middle"))
+        parts.append(_label(LEFT, TOP - 8, axes.upper_label, "start"))
+    parts.append(_label(LEFT, 33, axes.y_label, "start"))
     if mark:
         parts += _mark(mark, across, x_low, x_high)
     for s in sorted(series, key=lambda s: not s.faint):
@@ -139,7 +140,7 @@ def _mark(mark: Mark, across: Callable[[float], float], x_low: float, x_high: fl
     x = across(mark.x)
     parts.append(f'<line class="mark" x1="{x}" x2="{x}" y1="{TOP}" y2="{HEIGHT - BOTTOM}"/>')
     end = x > WIDTH * 0.62
-    parts.append(_text(x + (-5 if end else 5), TOP + 12, mark.label, "end" if end else "start", "marked"))
+    parts.append(_label(x + (-5 if end else 5), TOP + 12, mark.label, "end" if end else "start", "marked"))
     return parts
 
 
@@ -179,7 +180,7 @@ def _value(y: float, percent: bool) -> str:
     return f"{100 * y:.1f} %" if percent else f"{y:.3f}"
 
 
-def _text(x: float, y: float, words: str, anchor: str, kind: str = "") -> str:
+def _label(x: float, y: float, words: str, anchor: str, kind: str = "") -> str:
     css = f' class="{kind}"' if kind else ""
     return f'<text x="{x:g}" y="{y:g}" text-anchor="{anchor}"{css}>{text(words)}</text>'
 
@@ -270,3 +271,56 @@ def legend(entries: Sequence[tuple[str, str, str]]) -> Html:
 def figures(panels: Sequence[Html]) -> Html:
     """Return panels side by side, as many as fit."""
     return Html('<div class="panels">\n' + "".join(f"<figure>{p}</figure>\n" for p in panels) + "</div>\n")
+
+
+Points = list[tuple[float, float]]
+
+
+_WIDTH, _HEIGHT, _LEFT, _TOP, _BOTTOM = 640, 400, 64, 40, 52
+
+
+_COLOURS = ("#c2410c", "#1d4ed8", "#15803d", "#7e22ce")
+
+
+def line_plot(curves: dict[str, Points], title: str, x_label: str, y_label: str) -> str:
+    """Return an SVG of `curves`: a line with a dot at every measured point, a title, axes and a legend."""
+    points = [p for curve in curves.values() for p in curve]
+    x_low, x_high = min(x for x, _ in points), max(x for x, _ in points)
+    y_low, y_high = min(y for _, y in points), max(y for _, y in points)
+    x_span, y_span = x_high - x_low or 1.0, y_high - y_low or 1.0
+
+    def place(x: float, y: float) -> tuple[float, float]:
+        across = _LEFT + (x - x_low) / x_span * (_WIDTH - _LEFT - 20)
+        down = _HEIGHT - _BOTTOM - (y - y_low) / y_span * (_HEIGHT - _BOTTOM - _TOP - 16)
+        return round(across, 1), round(down, 1)
+
+    parts = [
+        _plain_label(_WIDTH / 2, 22, title, "middle", 15),
+        _plain_label(_WIDTH / 2, _HEIGHT - 12, x_label, "middle"),
+    ]
+    parts.append(f'<g transform="rotate(-90 16 {_HEIGHT / 2})">{_plain_label(16, _HEIGHT / 2, y_label, "middle")}</g>')
+    for i in range(5):
+        x, y = x_low + x_span * i / 4, y_low + y_span * i / 4
+        across, down = place(x, y)
+        parts.append(f'<line x1="{_LEFT}" x2="{_WIDTH - 20}" y1="{down}" y2="{down}" stroke="#8884"/>')
+        parts += [
+            _plain_label(_LEFT - 8, down + 4, f"{y:.2f}", "end"),
+            _plain_label(across, _HEIGHT - 32, f"{x:.1f}", "middle"),
+        ]
+    for i, (name, curve) in enumerate(curves.items()):
+        colour = _COLOURS[i % len(_COLOURS)]
+        placed = [place(x, y) for x, y in curve]
+        line = " ".join(f"{x},{y}" for x, y in placed)
+        parts.append(f'<polyline points="{line}" fill="none" stroke="{colour}" stroke-width="2"/>')
+        for (x, y), (px, py) in zip(curve, placed, strict=True):
+            tip = f"<title>{escape(name)} at {x:.2f}: {y:.4f}</title>"
+            parts.append(f'<circle cx="{px}" cy="{py}" r="3.5" fill="{colour}">{tip}</circle>')
+        parts.append(f'<rect x="{_LEFT + 10}" y="{_TOP + 18 * i}" width="12" height="12" fill="{colour}"/>')
+        parts.append(_plain_label(_LEFT + 28, _TOP + 11 + 18 * i, name, "start"))
+    style = "<style>text{fill:#222}@media(prefers-color-scheme:dark){text{fill:#ddd}}</style>"
+    head = f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH} {_HEIGHT}" font-family="sans-serif">'
+    return head + style + "".join(parts) + "</svg>\n"
+
+
+def _plain_label(x: float, y: float, text: str, anchor: str, size: int = 12) -> str:
+    return f'<text x="{x}" y="{y}" text-anchor="{anchor}" font-size="{size}">{escape(text)}</text>'

@@ -26,7 +26,7 @@ def crossover(parser: argparse.ArgumentParser) -> Run:
 
 def _crossover(args: argparse.Namespace) -> int:
     from ...common.errors import RequestError
-    from . import analysis, cost, grid, launch, results
+    from . import analysis, cost, grid, launch, wording
 
     if args.jobs is not None and args.jobs < 1:
         raise RequestError(f"--jobs must be at least 1, got {args.jobs}")
@@ -47,9 +47,9 @@ def _crossover(args: argparse.Namespace) -> int:
         print(cost.describe(cost.estimate(plan, args.jobs)), file=sys.stderr, flush=True)
     jobs = args.jobs or launch.default_jobs(plan)
     failures = launch.launch(plan, runs, jobs, args.quiet) if runs else []
-    body = results.publish(plan)
+    body = wording.publish(plan)
     body["failures"] = [{"run": f.run.name, "reason": f.reason} for f in failures]
-    print(json.dumps(analysis.plain(body)) if args.json else results.describe(body))
+    print(json.dumps(analysis.plain(body)) if args.json else wording.describe(body))
     for failure in failures:
         log = os.path.join(failure.run.folder, launch.LOG_NAME)
         print(f"epochal: {failure.run.label}: {failure.reason} ({log})", file=sys.stderr)

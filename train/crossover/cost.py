@@ -13,9 +13,9 @@ import torch
 from ...common.progress import clock
 from ...common.units import format_count, round_count
 from .. import durations
-from ..evaluation_tables import text_table
-from ..flops import PEAK_BF16
-from ..model import Transformer
+from ..eval.tables import text_table
+from ..model.flops import PEAK_BF16
+from ..model.transformer import Transformer
 from .grid import Plan, RunSpec
 from .launch import TIMING_NAME, default_jobs, result_of, uses_gpu
 

@@ -25,8 +25,8 @@ from ...shards.artifact import open_artifact, read_manifest
 from ...shards.carve import default_out, locate_window
 from ...shards.manifest import Manifest
 from ..config import ARSection, MDMSection, Positive, TrainConfig, load_config
-from ..flops import training_flops_per_token
-from ..model import ModelConfig
+from ..model.flops import training_flops_per_token
+from ..model.transformer import ModelConfig
 
 GRIDS = Path(__file__).parent / "grids"
 """The grids that come with this package."""

@@ -17,7 +17,7 @@ from . import analysis, charts, scaling
 from .charts import Axes, Mark, Series
 from .curves import Row, by_run
 from .grid import Plan
-from .results import interval, setting, where
+from .wording import interval, setting, where
 
 KINDS = {"nll": "NLL", "nelbo": "NELBO, upper bound"}
 NAMES = {"ar": "AR", "mdm": "MDM"}

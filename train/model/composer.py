@@ -7,8 +7,8 @@ from composer.models import ComposerModel
 from torch import Tensor
 from torchmetrics import Metric
 
-from .model import ModelConfig, Transformer
-from .objectives import loss_of
+from ..objective.objectives import loss_of
+from .transformer import ModelConfig, Transformer
 
 
 class LanguageModel(ComposerModel):

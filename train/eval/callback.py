@@ -7,13 +7,13 @@ from composer.core import State, get_precision_context
 from composer.loggers import Logger
 from composer.utils import dist
 
-from ..common.errors import RequestError
-from ..shards.artifact import Artifact
-from . import accuracy, benchmarks
-from .choice import Encoded, Scorer, encode, record
-from .config import EvalTasksSection
+from ...common.errors import RequestError
+from ...shards.artifact import Artifact
+from ..config import EvalTasksSection
+from . import metrics, tasks
 from .continuation import continuation
 from .evaluate import tokenizer_of
+from .scoring import Encoded, Scorer, encode, record
 
 CONTINUATION = "continuation"
 FIGURES = ("accuracy", "accuracy_se", "delta_nll", "delta_nll_se")
@@ -38,7 +38,7 @@ class TaskAccuracy(Callback):
         for name, items in self.tasks.items():
             mine = items[dist.get_global_rank() :: dist.get_world_size()]
             records = [r for part in dist.all_gather_object(self._score(state, mine)) for r in part]
-            summary = accuracy.summarise(records, self.section.normalize)
+            summary = metrics.summarise(records, self.section.normalize)
             logger.log_metrics({f"metrics/{name}/{k}": summary[k] for k in FIGURES if summary[k] is not None})
 
     def _score(self, state: State, items: list[Encoded]) -> list[dict[str, Any]]:
@@ -55,8 +55,8 @@ class TaskAccuracy(Callback):
 def _items(name: str, section: EvalTasksSection, validation: Artifact) -> list[Encoded]:
     if name == CONTINUATION:
         return continuation(validation, section.limit)
-    benchmark = benchmarks.load(name, section.data)
+    benchmark = tasks.load(name, section.data)
     if len(benchmark.items[0].answers) < 2:
         raise RequestError(f"eval_tasks: {name} has one answer per item, there is nothing to choose from")
     tokenizer = tokenizer_of(validation.manifest.tokenizer.model_dump())
-    return encode(benchmarks.spread(benchmark.items, section.limit), tokenizer, benchmark.shots)
+    return encode(tasks.spread(benchmark.items, section.limit), tokenizer, benchmark.shots)

@@ -18,11 +18,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ..tokenize.tokenizer import Tokenizer
-from .benchmarks import Item
-from .bound import MaskSet, estimate, masks_for
-from .incremental import KVCache, logits_of, nll_of, read
-from .model import Transformer
+from ...tokenize.tokenizer import Tokenizer
+from ..model.kv_cache import KVCache, logits_of, nll_of, read
+from ..model.transformer import Transformer
+from ..objective.nelbo import MaskSet, estimate, masks_for
+from .tasks import Item
 
 Ids = NDArray[np.int64]
 

@@ -14,12 +14,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ..common.errors import RequestError
-from ..shards.artifact import Artifact
-from ..shards.mds import map_shard
-from .bound import estimate, masks_for
-from .checkpoint import ModelCard
-from .model import Transformer
+from ...common.errors import RequestError
+from ...shards.artifact import Artifact
+from ...shards.mds import map_shard
+from ..checkpoint import ModelCard
+from ..model.transformer import Transformer
+from ..objective.nelbo import estimate, masks_for
 
 Kind = Literal["nll", "nelbo"]
 Tick = Callable[[int], None]

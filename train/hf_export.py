@@ -15,7 +15,7 @@ from torch import Tensor
 from ..common.errors import RequestError
 from ..tokenize.tokenizer import Tokenizer
 from .checkpoint import ModelCard
-from .model import ModelConfig, Transformer
+from .model.transformer import ModelConfig, Transformer
 
 
 def save_huggingface(model: Transformer, card: ModelCard, tokenizer: Tokenizer, folder: str) -> None:

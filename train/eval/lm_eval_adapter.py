@@ -14,11 +14,11 @@ from lm_eval.api.model import LM
 from lm_eval.api.registry import register_model
 from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
 
-from ..common.errors import RequestError
-from ..tokenize.tokenizer import Tokenizer
-from .choice import Group, Ids, Scorer, encode_pairs
+from ...common.errors import RequestError
+from ...tokenize.tokenizer import Tokenizer
 from .evaluate import Checkpoint, open_checkpoint, tokenizer_for
 from .generate import Sampling, frames
+from .scoring import Group, Ids, Scorer, encode_pairs
 
 
 @register_model("epochal")

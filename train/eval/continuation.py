@@ -8,12 +8,12 @@ knows only lengths scores 1 / choices.
 import numpy as np
 from numpy.typing import NDArray
 
-from ..common.errors import RequestError
-from ..common.hashing import derive_words, mix64
-from ..shards.artifact import Artifact
-from .benchmarks import Item
-from .choice import Encoded, Group
+from ...common.errors import RequestError
+from ...common.hashing import derive_words, mix64
+from ...shards.artifact import Artifact
 from .likelihood import Rows
+from .scoring import Encoded, Group
+from .tasks import Item
 
 CONTEXT, ANSWER, CHOICES = 24, 4, 4
 """Tokens of the context and of each answer, and answers per item."""

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from .cross_entropy import token_nll
-from .model import Transformer, rotary_tables
+from .transformer import Transformer, rotary_tables
 
 
 class LayerCache:

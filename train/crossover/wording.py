@@ -7,7 +7,7 @@ from typing import Any
 
 from ...common import storage
 from ...common.units import format_count, round_count
-from ..evaluation_tables import text_table
+from ..eval.tables import text_table
 from . import analysis, curves
 from .curves import Row
 from .grid import Plan

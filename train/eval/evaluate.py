@@ -16,20 +16,21 @@ import polars as pl
 import torch
 import xxhash
 
-from ..common.errors import RequestError, WorkError, one_line
-from ..common.hashing import digest
-from ..common.progress import Progress
-from ..common.storage import exists, join, open_read, write_atomic
-from ..shards.artifact import open_artifact, read_manifest
-from ..shards.loader.stream import default_cache, in_cache
-from ..shards.manifest import Manifest
-from ..tokenize.tokenizer import Tokenizer, load_tokenizer
-from . import accuracy, benchmarks, likelihood
-from .benchmarks import Benchmark
-from .checkpoint import WEIGHTS_NAME, ModelCard, config_dict, load_model
-from .choice import Encoded, Scorer, Work, encode, record
-from .leaks import leak_status
-from .model import Transformer
+from ...common.errors import RequestError, WorkError, one_line
+from ...common.hashing import digest
+from ...common.progress import Progress
+from ...common.storage import exists, join, open_read, write_atomic
+from ...shards.artifact import open_artifact, read_manifest
+from ...shards.loader.stream import default_cache, in_cache
+from ...shards.manifest import Manifest
+from ...tokenize.tokenizer import Tokenizer, load_tokenizer
+from ..checkpoint import WEIGHTS_NAME, ModelCard, config_dict, load_model
+from ..model.transformer import Transformer
+from . import likelihood, metrics
+from . import tasks
+from .contamination import leak_status
+from .scoring import Encoded, Scorer, Work, encode, record
+from .tasks import Benchmark
 
 SCORES_VERSION = 1
 """Raised when the same settings would give other scores, so that lines of an older version are not used."""
@@ -47,10 +48,10 @@ class Settings:
     leak check. batch_tokens: tokens read at a time. tokenizer: where the model's is when its name does not say.
     """
 
-    tasks: tuple[str, ...] = benchmarks.PAPER_TASKS
+    tasks: tuple[str, ...] = tasks.PAPER_TASKS
     data: str | None = None
     files: dict[str, str] = field(default_factory=dict)
-    norm: accuracy.Norm = "characters"
+    norm: metrics.Norm = "characters"
     noise_samples: int = 128
     seed: int = 0
     limit: int | None = None
@@ -196,7 +197,7 @@ def run_task(checkpoint: Checkpoint, benchmark: Benchmark, tokenizer: Tokenizer,
     data, leak status) and what it cost (items/s and sequences/s of this run, padding waste).
     """
     kind = "nll" if checkpoint.model.config.causal else "nelbo"
-    items = benchmarks.spread(benchmark.items, settings.limit)
+    items = tasks.spread(benchmark.items, settings.limit)
     data = digest([[i.id, i.contexts, i.answers, i.gold] for i in items])
     noise = {} if kind == "nll" else {"noise_samples": settings.noise_samples, "seed": settings.seed}
     key = [SCORES_VERSION, checkpoint.fingerprint, data, noise, str(settings.dtype)]
@@ -211,7 +212,7 @@ def run_task(checkpoint: Checkpoint, benchmark: Benchmark, tokenizer: Tokenizer,
     body = {"model": checkpoint.name, "task": benchmark.task, "shots": benchmark.shots, "kind": kind}
     body |= {"fingerprint": checkpoint.fingerprint, "data": data, "source": benchmark.source}
     body |= {"items_in_file": len(benchmark.items), "clean": leak.clean, "leak_check": leak.reason}
-    body |= {"noise_samples": None, "seed": None} | noise | accuracy.summarise(records, settings.norm)
+    body |= {"noise_samples": None, "seed": None} | noise | metrics.summarise(records, settings.norm)
     return body | _cost(work, len(missing))
 
 
@@ -302,7 +303,7 @@ def run(paths: Sequence[str], settings: Settings) -> dict[str, Any]:
     All benchmarks are read before the first model is, so that a bad row is known at once. Raises RequestError,
     WorkError.
     """
-    loaded = [benchmarks.load(task, settings.data, settings.files) for task in settings.tasks]
+    loaded = [tasks.load(task, settings.data, settings.files) for task in settings.tasks]
     for path in settings.loss:
         read_manifest(path)
     body: dict[str, list[dict[str, Any]]] = {"tasks": [], "likelihoods": []}

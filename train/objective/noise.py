@@ -17,7 +17,7 @@ import hashlib
 import numpy as np
 from numpy.typing import NDArray
 
-from ..common.hashing import mix64
+from ...common.hashing import mix64
 
 _GAMMA = np.uint64(0x9E3779B97F4A7C15)
 

@@ -8,7 +8,7 @@ them, byte for byte the same items; the name of a file proves nothing.
 from dataclasses import dataclass
 from typing import Any
 
-from ..shards.manifest import Manifest
+from ...shards.manifest import Manifest
 
 
 @dataclass(frozen=True)

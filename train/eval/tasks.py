@@ -17,8 +17,8 @@ from typing import Any
 
 import fsspec
 
-from ..common.errors import RequestError, one_line
-from ..shards.manifest import items_digest
+from ...common.errors import RequestError, one_line
+from ...shards.manifest import items_digest
 
 Row = Mapping[str, Any]
 

@@ -13,9 +13,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..common.errors import RequestError
-from .incremental import KVCache, logits_of, read
-from .model import Transformer
+from ...common.errors import RequestError
+from ..model.kv_cache import KVCache, logits_of, read
+from ..model.transformer import Transformer
 
 Order = Literal["confidence", "random"]
 
