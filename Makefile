@@ -39,11 +39,11 @@ test: $(READY) ## run every test
 	@$(BIN)/python -m pytest
 
 train: $(READY) ## train a tiny AR and a tiny MDM model on real text, repeated; receipts, table, plot
-	@$(BIN)/python -W ignore -m epochal.train.demo
+	@$(BIN)/python -W ignore -m epochal.examples.demo
 
 SMALL_POOL := artifacts/pools/python-1k
 $(SMALL_POOL)/manifest.json: | $(READY)
-	@$(BIN)/python -W ignore -m epochal.train.demo --pool
+	@$(BIN)/python -W ignore -m epochal.examples.demo --pool
 
 crossover: $(READY) $(SMALL_POOL)/manifest.json ## AR against masked diffusion over unique tokens: curves, crossovers, report (2 cores, 20 min)
 	@$(BIN)/epochal crossover crossover-cpu

@@ -23,7 +23,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from epochal.service.client import AwayError, Client
+from epochal.service.client.client import AwayError, Client
 from epochal.shards.artifact import read_manifest
 from epochal.shards.documents import SCHEMA
 from epochal.shards.manifest import Content, Manifest, Parent, TokenizerInfo, dump_manifest, fingerprint

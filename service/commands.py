@@ -31,9 +31,9 @@ def _run_serve(args: argparse.Namespace) -> int:
     _installed()
     import uvicorn
 
-    from .api import create_app
-    from .core import Service
+    from .api.app import create_app
     from .security import LOOPBACK_NAMES, Policy, is_loopback, read_tokens
+    from .service import Service
 
     tokens = read_tokens(args.tokens)
     local = is_loopback(args.host)
@@ -83,8 +83,8 @@ def register(parser: argparse.ArgumentParser) -> Run:
 
 def _run_register(args: argparse.Namespace) -> int:
     _installed()
-    from .core import Service
-    from .reporter import send_rest
+    from .client.reporter import send_rest
+    from .service import Service
 
     runs = [p for p in args.paths if not storage.is_url(p) and send_rest(storage.local_path(p), _warn)]
     for path in runs:
@@ -118,7 +118,7 @@ def seen(parser: argparse.ArgumentParser) -> Run:
 
 
 def _run_seen(args: argparse.Namespace) -> int:
-    from .client import Client
+    from .client.client import Client
 
     client = Client(args.service)
     if args.histogram:
@@ -134,7 +134,7 @@ def _run_seen(args: argparse.Namespace) -> int:
 
 def _look_up(client: Any, args: argparse.Namespace) -> Any:
     from ..common.text import content_key, normalise
-    from .client import RefusedError
+    from .client.client import RefusedError
 
     where = {"run": args.run, "position": args.position}
     if args.text is not None:
@@ -218,7 +218,7 @@ def _add_store(parser: argparse.ArgumentParser) -> None:
 
 def _installed() -> None:
     """Raise RequestError, which says how to install it, when a package of the service is missing."""
-    from .client import INSTALL
+    from .client.client import INSTALL
 
     try:
         import alembic

@@ -17,9 +17,9 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from ..shards.order.mixture import Mixture, plans_of
+from ..shards.order.permutation import inverse_many
 from ..shards.order.plan import Plan
 from .errors import NotFoundError
-from .places import places
 
 Ints = NDArray[np.int64]
 Read = Callable[[str], Iterator[dict[str, Any]]]
@@ -125,7 +125,7 @@ def _count(segments: Sequence[Segment], samples: Sequence[list[int]]) -> list[li
     for segment, ids in zip(segments, samples, strict=True):
         for wanted in _passes(segment):
             asked += [(segment.plan.samples, segment.plan.seed, wanted, i) for i in ids]
-    found = iter(places(*zip(*asked, strict=True)).tolist() if asked else ())
+    found = iter(inverse_many(*zip(*asked, strict=True)).tolist() if asked else ())
     return [
         _count_global(segment, ids) if segment.plan.policy == "global" else _count_passes(segment, ids, found)
         for segment, ids in zip(segments, samples, strict=True)
@@ -137,8 +137,8 @@ def _in_the_run(segment: Segment, counts: list[Count]) -> list[Count]:
     own = sorted({place for _, first, last in counts for place in (first, last) if place is not None})
     if segment.mixture is None or not own:
         return counts
-    places = segment.mixture.position_of_own(segment.source, np.array(own, np.int64)).tolist()
-    at: dict[int | None, int] = dict(zip(own, places, strict=True))
+    inverse_many = segment.mixture.position_of_own(segment.source, np.array(own, np.int64)).tolist()
+    at: dict[int | None, int] = dict(zip(own, inverse_many, strict=True))
     return [(n, at.get(first), at.get(last)) for n, first, last in counts]
 
 

@@ -20,7 +20,7 @@ from hypothesis.errors import Unsatisfiable
 from schemathesis import GenerationMode
 from serving import postgresql, serving
 
-from epochal.service.client import Client
+from epochal.service.client.client import Client
 from epochal.service.security import Policy
 
 KNOWN = {

@@ -19,10 +19,10 @@ from browser import CHROMIUM, Page, browser
 from serving import serving
 
 import epochal
-from epochal.service.client import Client
-from epochal.service.documents import read_spans
+from epochal.examples.demo import POOL, make_data
+from epochal.service.client.client import Client
+from epochal.service.document_index import read_spans
 from epochal.shards.order.plan import Plan
-from epochal.train.demo import POOL, make_data
 
 DOCUMENTS = 1000
 MODEL = ["model.layers=2", "model.hidden=64", "model.heads=2", "model.ffn=128"]

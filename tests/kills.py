@@ -26,11 +26,11 @@ from serving import free_port, postgresql, start_server, wait_for
 
 import epochal
 from epochal.common import storage
-from epochal.service.client import AwayError, Client, RefusedError
-from epochal.service.core import default_database
+from epochal.service.client.client import AwayError, Client, RefusedError
+from epochal.service.client.reporter import JOURNAL, Reporter
 from epochal.service.database import open_database
 from epochal.service.models import Report, Run
-from epochal.service.reporter import JOURNAL, Reporter
+from epochal.service.service import default_database
 from epochal.shards.order.plan import Plan
 from epochal.shards.order.receipt import Receipt
 

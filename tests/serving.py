@@ -18,10 +18,10 @@ import pytest
 import uvicorn
 
 import epochal
-from epochal.service.api import create_app
-from epochal.service.client import AwayError, Client
-from epochal.service.core import Service
+from epochal.service.api.app import create_app
+from epochal.service.client.client import AwayError, Client
 from epochal.service.security import Policy
+from epochal.service.service import Service
 
 PATIENCE = 300.0
 """Seconds that a test waits for an answer: on a crowded machine a flush to the disk alone may take half a minute."""

@@ -8,7 +8,7 @@ import yaml
 from conftest import TINY_RUN
 from serving import serving, until
 
-from epochal.service.documents import read_spans
+from epochal.service.document_index import read_spans
 from epochal.shards.order.plan import Plan
 from epochal.train.crossover import launch
 

@@ -11,11 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from epochal.common.errors import RequestError
-from epochal.service.documents import DocumentIndex, read_spans
+from epochal.service.document_index import DocumentIndex, read_spans
 from epochal.service.ledger import Segment, histogram, intervals, most_exposed, parts, segments_of
-from epochal.service.places import places
 from epochal.shards.order.mixture import Mixture, Source, Stage, plans_of
-from epochal.shards.order.permutation import keyed_permutation
+from epochal.shards.order.permutation import inverse_many, keyed_permutation
 from epochal.shards.order.plan import POLICIES, Plan
 
 SEQ_LEN = 5
@@ -34,7 +33,7 @@ SEQ_LEN = 5
 )
 def test_places_of_many_orders_are_each_orders_inverse(asked):
     asked = [(n, seed, number, id_ % n) for n, seed, number, id_ in asked]
-    found = places(*zip(*asked, strict=True)) if asked else []
+    found = inverse_many(*zip(*asked, strict=True)) if asked else []
     for (n, seed, number, id_), place in zip(asked, found, strict=True):
         order = keyed_permutation(n, "order/pass", seed, number)
         assert order.inverse(np.array([id_], np.uint64))[0] == place

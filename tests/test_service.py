@@ -25,14 +25,14 @@ from serving import DATABASES, PATIENCE, postgresql, serving, until
 import epochal
 from epochal.__main__ import main
 from epochal.common.errors import RequestError, WorkError
-from epochal.service import reporter
-from epochal.service.client import AwayError, Client, RefusedError
-from epochal.service.core import Service, exposure_curve
+from epochal.service.client import reporter
+from epochal.service.client.client import AwayError, Client, RefusedError
+from epochal.service.client.reporter import JOURNAL, Reporter, send_rest
 from epochal.service.database import open_database
-from epochal.service.documents import read_spans
+from epochal.service.document_index import read_spans
 from epochal.service.models import Base
-from epochal.service.reporter import JOURNAL, Reporter, send_rest
 from epochal.service.security import Buckets, Policy, read_tokens
+from epochal.service.service import Service, exposure_curve
 from epochal.shards import carve
 from epochal.shards.order.mixture import Mixture, plans_of
 from epochal.shards.order.plan import Plan

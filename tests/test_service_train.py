@@ -10,8 +10,8 @@ from conftest import EOD
 from serving import PATIENCE, serving, until
 
 from epochal.common.errors import RequestError
-from epochal.service import reporter
-from epochal.service.documents import read_spans
+from epochal.service.client import reporter
+from epochal.service.document_index import read_spans
 from epochal.shards.carve import carve
 from epochal.shards.order.mixture import Mixture, plans_of
 from epochal.train.config import TrainConfig

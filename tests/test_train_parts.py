@@ -9,9 +9,10 @@ import pytest
 import torch
 
 from epochal.common.errors import RequestError
+from epochal.examples import demo
 from epochal.shards.order.plan import Plan
 from epochal.tokenize.tokenizer import load_tokenizer
-from epochal.train import callbacks, composer_registry, demo
+from epochal.train import callbacks, composer_registry
 from epochal.train.config import OptimizerSection
 from epochal.train.crossover.charts import line_plot
 from epochal.train.model.composer import MeanLoss

@@ -17,7 +17,7 @@ from .callbacks import ReceiptCallback
 from .config import ServiceSection
 
 if TYPE_CHECKING:  # its packages are an extra: imported only by runs that name a service
-    from ..service.reporter import Reporter
+    from ..service.client.reporter import Reporter
 
 
 class ServiceReports(Callback):
@@ -60,7 +60,7 @@ class ServiceReports(Callback):
             raise problem
 
     def _start(self) -> None:
-        from ..service.reporter import Reporter
+        from ..service.client.reporter import Reporter
 
         parent = {"run": self.section.parent, "position": self.section.parent_position}
         given = {k: v for k, v in parent.items() if v is not None}
@@ -137,7 +137,7 @@ class ServiceReports(Callback):
 
 def send_rest(folder: str) -> None:
     """Send what a finished run could not; a service that is still away is told of in one line."""
-    from ..service.reporter import send_rest
+    from ..service.client.reporter import send_rest
 
     try:
         send_rest(folder, _warn)

@@ -26,8 +26,7 @@ from ...shards.manifest import Manifest
 from ...tokenize.tokenizer import Tokenizer, load_tokenizer
 from ..checkpoint import WEIGHTS_NAME, ModelCard, config_dict, load_model
 from ..model.transformer import Transformer
-from . import likelihood, metrics
-from . import tasks
+from . import likelihood, metrics, tasks
 from .contamination import leak_status
 from .scoring import Encoded, Scorer, Work, encode, record
 from .tasks import Benchmark

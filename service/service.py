@@ -22,7 +22,7 @@ from ..shards.order.plan import Plan, tokens_for_epochs
 from ..shards.order.receipt import Receipt
 from . import catalogue, ledger, limits, runs
 from .database import Database, open_database
-from .documents import Document, DocumentIndex, read_spans
+from .document_index import Document, DocumentIndex, read_spans
 from .errors import ConflictError, NotFoundError
 from .ledger import Segment, plans_at, segments_of
 from .models import Artifact, PlanRow, PlanSubset

@@ -18,8 +18,8 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from ..common import storage
-from ..common.errors import RequestError
+from ...common import storage
+from ...common.errors import RequestError
 from .client import AwayError, Client, RefusedError
 
 JOURNAL, SENT, LOCK = "service.jsonl", "service.sent", "service.lock"

@@ -11,9 +11,9 @@ import orjson
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from ..common.errors import RequestError, WorkError
-from ..shards.order.mixture import Mixture
-from ..shards.order.plan import Plan
+from ...common.errors import RequestError, WorkError
+from ...shards.order.mixture import Mixture
+from ...shards.order.plan import Plan
 
 if TYPE_CHECKING:
     import httpx

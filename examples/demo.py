@@ -16,7 +16,7 @@ from typing import Any
 
 from ..common import storage
 from ..common.publish import MANIFEST_NAME
-from .crossover.charts import line_plot
+from ..train.crossover.charts import line_plot
 
 IDS = 1024
 UNIQUE_TOKENS = 50_000
@@ -72,8 +72,8 @@ def make_data(artifacts: Path) -> tuple[Path, Path]:
 
 def run(objective: str, subset: Path, validation: Path, out: Path) -> dict[str, Any]:
     """Train the tiny model of one type (or go on with it); return its result."""
-    from .config import load_config
-    from .trainer import train
+    from ..train.config import load_config
+    from ..train.trainer import train
 
     settings = {
         "train_loader.dataset.path": subset,
@@ -89,7 +89,7 @@ def run(objective: str, subset: Path, validation: Path, out: Path) -> dict[str, 
 
 def curve(folder: Path, metric: str) -> list[tuple[float, float]]:
     """Return (passes, value) of a validation metric of a run, in order."""
-    from .run_folder import read_metrics
+    from ..train.run_folder import read_metrics
 
     points, passes = [], 0.0
     for row in read_metrics(str(folder)):

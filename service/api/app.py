@@ -19,18 +19,18 @@ from starlette.exceptions import HTTPException
 
 import epochal
 
-from ..common.errors import EpochalError, RequestError
-from ..common.text import content_key, normalise
-from ..common.units import parse_count
-from ..shards.order.mixture import Mixture, order_from_dict, plans_of
-from ..shards.order.plan import Plan, tokens_for_epochs
-from . import catalogue, limits, order, runs
-from .catalogue import FINGERPRINT, Search
-from .core import MOST_COUNTED, Service, bounded, exposure_curve, slots_counted, unique_tokens_seen, windows_at_once
-from .database import now
-from .errors import ConflictError, http_status
-from .ledger import plans_at
-from .requests import (
+from ...common.errors import EpochalError, RequestError
+from ...common.text import content_key, normalise
+from ...common.units import parse_count
+from ...shards.order.mixture import Mixture, order_from_dict, plans_of
+from ...shards.order.plan import Plan, tokens_for_epochs
+from .. import catalogue, limits, runs
+from ..catalogue import FINGERPRINT, Search
+from ..database import now
+from ..errors import ConflictError, http_status
+from ..ledger import plans_at
+from ..runs import Claim, Said
+from ..schemas import (
     INT,
     At,
     CarveRequest,
@@ -50,9 +50,10 @@ from .requests import (
     ThePlan,
     TheRun,
 )
-from .runs import Claim, Said
-from .security import Guard
-from .security import Policy as Security
+from ..security import Guard
+from ..security import Policy as Security
+from ..service import MOST_COUNTED, Service, bounded, exposure_curve, slots_counted, unique_tokens_seen, windows_at_once
+from . import order_stream
 
 T = TypeVar("T")
 
@@ -238,7 +239,9 @@ def _plans(app: FastAPI, service: Service) -> None:
     @app.get(
         "/plans/{plan}/order",
         response_class=StreamingResponse,
-        responses={200: {"content": {"application/json": {}, order.ARROW: {}}, "description": "the samples, in order"}},
+        responses={
+            200: {"content": {"application/json": {}, order_stream.ARROW: {}}, "description": "the samples, in order"}
+        },
     )
     def ids(
         plan: ThePlan,
@@ -251,11 +254,11 @@ def _plans(app: FastAPI, service: Service) -> None:
         the_plan = service.plan(plan)
         if start + count > the_plan.positions:
             raise RequestError(f"the plan ends at position {the_plan.positions:,}: ask for less")
-        if (format or ("arrow" if order.ARROW in accept else "json")) == "arrow":
-            return StreamingResponse(order.arrow_chunks(the_plan, start, count), media_type=order.ARROW)
+        if (format or ("arrow" if order_stream.ARROW in accept else "json")) == "arrow":
+            return StreamingResponse(order_stream.arrow_chunks(the_plan, start, count), media_type=order_stream.ARROW)
         if count > MOST_JSON:
             raise RequestError(f"count is at most {MOST_JSON:,} as JSON: ask for Arrow (format=arrow)")
-        return StreamingResponse(order.json_chunks(the_plan, start, count), media_type="application/json")
+        return StreamingResponse(order_stream.json_chunks(the_plan, start, count), media_type="application/json")
 
     @app.get("/plans/{plan}/positions")
     def positions(
