@@ -13,15 +13,15 @@ from pathlib import Path
 import numpy as np
 import requests
 import schemathesis
-from conftest import make_pool
 from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
 from hypothesis.errors import Unsatisfiable
 from schemathesis import GenerationMode
-from serving import postgresql, serving
 
 from epochal.service.client.client import Client
 from epochal.service.security import Policy
+from epochal.tests.pools import write_pool
+from epochal.tests.serving import postgresql, serving
 
 KNOWN = {
     "plan": ["a-plan", "a-mixture"],
@@ -105,7 +105,7 @@ def main() -> None:
     with contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         for name, documents in (("toy", 750), ("other", 300)):
-            make_pool.__wrapped__(folder)(np.tile(np.array([1, 2, 3, 256], np.uint16), documents), name=name)
+            write_pool(folder, np.tile(np.array([1, 2, 3, 256], np.uint16), documents), name=name)
         database = stack.enter_context(postgresql()) if args.postgresql else None
         client = stack.enter_context(serving(folder / "artifacts", database, Policy(rate=1e6, burst=10**6)))
         populate(client)

@@ -15,14 +15,14 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
-from browser import CHROMIUM, Page, browser
-from serving import serving
 
 import epochal
 from epochal.examples.demo import POOL, make_data
 from epochal.service.client.client import Client
 from epochal.service.document_index import read_spans
 from epochal.shards.order.plan import Plan
+from epochal.tests.browser import CHROMIUM, Page, browser
+from epochal.tests.serving import serving
 
 DOCUMENTS = 1000
 MODEL = ["model.layers=2", "model.hidden=64", "model.heads=2", "model.ffn=128"]

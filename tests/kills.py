@@ -22,7 +22,6 @@ from typing import Any
 
 import numpy as np
 import sqlalchemy as sa
-from serving import free_port, postgresql, start_server, wait_for
 
 import epochal
 from epochal.common import storage
@@ -33,6 +32,7 @@ from epochal.service.models import Report, Run
 from epochal.service.service import default_database
 from epochal.shards.order.plan import Plan
 from epochal.shards.order.receipt import Receipt
+from epochal.tests.serving import free_port, postgresql, start_server, wait_for
 
 RUNS, HAMMERS, RIVALS, BATCH, STEPS = 4, 4, 3, 8, 400
 

@@ -5,11 +5,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
-from conftest import TINY_RUN
-from serving import serving, until
 
 from epochal.service.document_index import read_spans
 from epochal.shards.order.plan import Plan
+from epochal.tests.pools import TINY_RUN
+from epochal.tests.serving import serving, until
 from epochal.train.crossover import launch
 
 

@@ -7,17 +7,17 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from corpora import real_documents, write_jsonl
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
-from test_build import same_files, settings
 
 from epochal.common import arrow
 from epochal.datapipe import external_sort
 from epochal.datapipe.build import build
 from epochal.datapipe.stages import cluster, match
+from epochal.tests.builds import same_files, settings
+from epochal.tests.corpora import real_documents, write_jsonl
 
 RECORD = np.dtype([("value", "<u8"), ("number", "<i8")])
 

@@ -2,11 +2,11 @@
 
 import numpy as np
 import pytest
-from conftest import letters
 
 from epochal.common.config import validate
 from epochal.common.errors import RequestError
 from epochal.shards.artifact import open_artifact
+from epochal.tests.pools import letters
 from epochal.train.config import EvalTasksSection, TrainConfig
 from epochal.train.eval.callback import _items
 from epochal.train.eval.continuation import ANSWER, CHOICES, CONTEXT, continuation

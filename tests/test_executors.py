@@ -9,15 +9,15 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from clusters import ray_cluster, ray_workers, slurm_cluster
-from corpora import real_documents, write_jsonl
-from test_build import same_files, settings
 
 from epochal.__main__ import main
 from epochal.common.errors import RequestError, WorkError
 from epochal.datapipe.build import Built, build
 from epochal.datapipe.config import Build
 from epochal.shards.artifact import read_manifest
+from epochal.tests.builds import same_files, settings
+from epochal.tests.clusters import ray_cluster, ray_workers, slurm_cluster
+from epochal.tests.corpora import real_documents, write_jsonl
 
 SLURM = {"name": "slurm", "partition": "debug", "mem_per_cpu_gb": 1, "time": "00:05:00"}
 

@@ -17,8 +17,7 @@ from epochal.shards.formats import webdataset as wds
 from epochal.shards.formats.rows import Rows, TokenDigest, regroup
 from epochal.shards.order.plan import Plan
 from epochal.shards.verify import verify
-
-from .conftest import EOD, random_documents
+from epochal.tests.pools import EOD, random_documents
 
 LAYOUTS = ["wds", "parquet", "megatron", "bin", "hf"]
 N = 2001  # no multiple of 16: the last sample is padded

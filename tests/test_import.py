@@ -9,7 +9,6 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from corpora import real_documents, write_jsonl
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -24,10 +23,10 @@ from epochal.shards.carve import carve
 from epochal.shards.export import export
 from epochal.shards.formats import arrow_tables, webdataset
 from epochal.shards.verify import verify
+from epochal.tests.builds import settings, stream
+from epochal.tests.corpora import real_documents, write_jsonl
 from epochal.tokenize.decoding import decoder
 from epochal.tokenize.tokenizer import load_tokenizer
-
-from .test_build import settings, stream
 
 LAYOUTS = ["wds", "parquet", "megatron", "bin", "hf"]
 EOD = 50256

@@ -18,9 +18,8 @@ from epochal.shards.order.mixture import Ingredient, Mixture, Source, Stage, by_
 from epochal.shards.order.mixture_config import MixtureSettings, open_mixture
 from epochal.shards.order.plan import POLICIES, Plan
 from epochal.shards.order.receipt import Receipt
-
-from .ranks import run_ranks
-from .test_dataset import flat, tokens_of
+from epochal.tests.loading import flat, tokens_of
+from epochal.tests.ranks import run_ranks
 
 pytestmark = pytest.mark.filterwarnings("ignore:This DataLoader will create")
 

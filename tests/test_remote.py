@@ -19,12 +19,11 @@ from epochal.shards.loader.dataset import RepeatedDataset
 from epochal.shards.manifest import Parent
 from epochal.shards.order.plan import Plan
 from epochal.shards.verify import verify
-
-from .corpora import real_documents, write_jsonl
-from .object_stores import moto
-from .ranks import run_ranks
-from .test_build import settings
-from .test_dataset import check_run, flat, interrupted, plan_for, read_until_error, tokens_of
+from epochal.tests.builds import settings
+from epochal.tests.corpora import real_documents, write_jsonl
+from epochal.tests.loading import check_run, flat, interrupted, plan_for, read_until_error, tokens_of
+from epochal.tests.object_stores import moto
+from epochal.tests.ranks import run_ranks
 
 pytestmark = pytest.mark.filterwarnings("ignore:This DataLoader will create")
 

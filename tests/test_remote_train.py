@@ -17,17 +17,16 @@ from epochal.common.errors import RequestError, WorkError
 from epochal.datapipe.build import build
 from epochal.shards.carve import carve
 from epochal.shards.loader.stream import CACHE_VARIABLE
+from epochal.tests.builds import settings
+from epochal.tests.corpora import real_documents, write_jsonl
+from epochal.tests.object_stores import moto, new_bucket, refusal, s3rver, unsteady
+from epochal.tests.pools import TINY_RUN, letters
+from epochal.tests.training import interrupt
 from epochal.train.checkpoint import load_model
 from epochal.train.config import TrainConfig
 from epochal.train.eval.evaluate import open_checkpoint
 from epochal.train.run_folder import RunFolder
 from epochal.train.trainer import read_metrics, train
-
-from .conftest import TINY_RUN, letters
-from .corpora import real_documents, write_jsonl
-from .object_stores import moto, new_bucket, refusal, s3rver, unsteady
-from .test_build import settings
-from .test_trainer import interrupt
 
 pytestmark = [pytest.mark.processes, pytest.mark.filterwarnings("ignore:This DataLoader will create")]
 

@@ -18,10 +18,9 @@ from epochal.shards.artifact import open_artifact, read_any_manifest, read_expor
 from epochal.shards.carve import carve
 from epochal.shards.export import export
 from epochal.shards.verify import verify
-
-from .corpora import real_documents, write_jsonl
-from .object_stores import forget_clients, moto, new_bucket, refusal, unsteady
-from .test_build import settings
+from epochal.tests.builds import settings
+from epochal.tests.corpora import real_documents, write_jsonl
+from epochal.tests.object_stores import forget_clients, moto, new_bucket, refusal, unsteady
 
 KINDS = {"requests", "internal error", "slow down", "cut in the body", "cut before the answer"}
 

@@ -19,8 +19,6 @@ from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.migration import MigrationContext
-from conftest import EOD, random_documents
-from serving import DATABASES, PATIENCE, postgresql, serving, until
 
 import epochal
 from epochal.__main__ import main
@@ -37,6 +35,8 @@ from epochal.shards import carve
 from epochal.shards.order.mixture import Mixture, plans_of
 from epochal.shards.order.plan import Plan
 from epochal.shards.order.receipt import Receipt
+from epochal.tests.pools import EOD, random_documents
+from epochal.tests.serving import DATABASES, PATIENCE, postgresql, serving, until
 
 
 @pytest.fixture

@@ -2,10 +2,9 @@
 
 from pathlib import Path
 
-from api_requests import populate, try_requests
-from serving import serving
-
 from epochal.service.security import Policy
+from epochal.tests.api_requests import populate, try_requests
+from epochal.tests.serving import serving
 
 
 def test_requests_from_the_services_own_document(make_pool, tmp_path: Path):

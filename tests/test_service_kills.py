@@ -3,8 +3,9 @@
 from pathlib import Path
 
 import pytest
-from kills import torture
-from serving import DATABASES, postgresql
+
+from epochal.tests.kills import torture
+from epochal.tests.serving import DATABASES, postgresql
 
 
 @pytest.mark.processes

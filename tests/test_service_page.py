@@ -3,10 +3,10 @@
 from pathlib import Path
 
 import pytest
-from browser import CHROMIUM, browser
-from serving import serving
 
 from epochal.shards.order.plan import Plan
+from epochal.tests.browser import CHROMIUM, browser
+from epochal.tests.serving import serving
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed")
 

@@ -6,14 +6,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import EOD
-from serving import PATIENCE, serving, until
 
 from epochal.common.errors import RequestError
 from epochal.service.client import reporter
 from epochal.service.document_index import read_spans
 from epochal.shards.carve import carve
 from epochal.shards.order.mixture import Mixture, plans_of
+from epochal.tests.pools import EOD
+from epochal.tests.serving import PATIENCE, serving, until
 from epochal.train.config import TrainConfig
 from epochal.train.trainer import build_trainer, prepare, train
 

@@ -22,6 +22,7 @@ from torch.utils.data import DataLoader
 
 import epochal
 from epochal.common.errors import RequestError, WorkError
+from epochal.tests.training import interrupt
 from epochal.train.checkpoint import load_model
 from epochal.train.config import TrainConfig
 from epochal.train.data import Collate, Split, ValidationSet
@@ -92,26 +93,6 @@ def losses(folder: Path | str) -> list[float]:
 def weights(folder: Path | str) -> dict[str, torch.Tensor]:
     """Return the weights that a finished run left."""
     return dict(load_model(str(Path(folder) / "final"))[0].named_parameters())
-
-
-class StopAfter(Callback):
-    """Dies after a number of steps, as a killed process would: nothing is saved."""
-
-    def __init__(self, steps: int) -> None:
-        self.steps = steps
-
-    def batch_checkpoint(self, state: Any, logger: Any) -> None:
-        if int(state.timestamp.batch) == self.steps:
-            raise KeyboardInterrupt
-
-
-def interrupt(config: TrainConfig, steps: int) -> None:
-    """Run `config` and stop it after `steps` steps."""
-    trainer = build_trainer(prepare(config))
-    trainer.state.callbacks.append(StopAfter(steps))
-    with pytest.raises(KeyboardInterrupt):
-        trainer.fit()
-    trainer.close()
 
 
 OBJECTIVES: list[dict] = [

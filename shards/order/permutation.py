@@ -170,7 +170,8 @@ def inverse_many(
 
     All of length k; the result is int64 of shape (k,). It equals, element by element, the inverse of
     `keyed_permutation(size, "order/pass", seed, number)`. `Permutation.inverse` is made for many samples of one order;
-    here the rounds of all orders run together, some 300 array operations whatever their number. The definition of the rounds is in docs/repetition.md.
+    here the rounds of all orders run together, some 300 array operations whatever their number. The definition of the
+    rounds is in docs/repetition.md.
     """
     n = np.array(sizes, np.uint64)
     out = np.zeros(len(n), np.int64)

@@ -1,0 +1,115 @@
+"""Small pools written straight from arrays of tokens, and the settings of a tiny run."""
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from epochal.common.publish import FileInfo
+from epochal.shards import mds
+from epochal.shards.documents import SCHEMA
+from epochal.shards.manifest import Content, Manifest, TokenizerInfo, dump_manifest, fingerprint
+
+EOD, PAD, MASK, VOCAB = 256, 257, 258, 259
+"""Special ids of the byte-level test vocabulary."""
+
+
+def random_documents(n_tokens: int) -> NDArray[np.uint16]:
+    """Return a stream of `n_tokens` random bytes in documents of 1 to 60 tokens, each ended by EOD."""
+    rng = np.random.default_rng(0)
+    tokens = rng.integers(0, 256, n_tokens).astype(np.uint16)
+    ends = np.cumsum(rng.integers(1, 61, n_tokens)) - 1
+    tokens[ends[ends < n_tokens]] = EOD
+    tokens[-1] = EOD
+    return tokens
+
+
+def write_documents(root: Path, tokens: NDArray[np.uint16], files: dict[str, FileInfo]) -> None:
+    """Write the documents.parquet of a stream whose documents end with EOD."""
+    ends = np.flatnonzero(tokens == EOD) + 1
+    starts = np.concatenate([[0], ends[:-1]]).astype(np.int64)
+    columns = {
+        "key": [int(i).to_bytes(16, "big") for i in range(len(ends))],
+        "id": [f"doc{i}" for i in range(len(ends))],
+        "source": pa.array(["toy"] * len(ends)).dictionary_encode(),
+        "start": starts,
+        "tokens": ends - starts,
+    }
+    pq.write_table(pa.table(columns, schema=SCHEMA), root / "documents.parquet", row_group_size=7)
+    data = (root / "documents.parquet").read_bytes()
+    files["documents.parquet"] = FileInfo(bytes=len(data), xxh64=mds.xxh64(data))
+
+
+def write_pool(
+    folder: Path,
+    tokens: NDArray[np.uint16] | int,
+    seq_len: int = 16,
+    samples_per_shard: int = 8,
+    name: str = "toy",
+    dtype: str = "uint16",
+) -> Path:
+    """Write a pool below `folder`/artifacts/pools; return its folder. tokens: the stream, or its length."""
+    if isinstance(tokens, int):
+        tokens = random_documents(tokens)
+    root = folder / "artifacts" / "pools" / name
+    root.mkdir(parents=True)
+    n = -(-len(tokens) // seq_len)
+    samples = np.full(n * seq_len, PAD, dtype)
+    samples[: len(tokens)] = tokens
+    samples = samples.reshape(n, seq_len)
+    entries, content, files = [], [], {}
+    for i, start in enumerate(range(0, n, samples_per_shard)):
+        block = samples[start : start + samples_per_shard]
+        data = mds.encode_shard(block)
+        file_hash = mds.xxh64(data)
+        (root / mds.shard_name(i)).write_bytes(data)
+        entries.append(mds.index_entry(mds.shard_name(i), len(block), len(data), file_hash, seq_len, dtype))
+        content.append(Content(xxh64=file_hash, samples=len(block)))
+        files[mds.shard_name(i)] = FileInfo(bytes=len(data), xxh64=file_hash)
+    write_documents(root, tokens, files)
+    index = mds.dump_index(entries).encode()
+    (root / "index.json").write_bytes(index)
+    files["index.json"] = FileInfo(bytes=len(index), xxh64=mds.xxh64(index))
+    manifest = Manifest(
+        kind="pool",
+        name=name,
+        fingerprint="",
+        documents=int((tokens == EOD).sum()),
+        tokens=len(tokens),
+        samples=n,
+        shards=len(entries),
+        seq_len=seq_len,
+        dtype=dtype,
+        seed=0,
+        tokenizer=TokenizerInfo(name="bytes", fingerprint="0" * 32, vocab_size=VOCAB, eod=EOD, pad=PAD, mask=MASK),
+        content=content,
+        files=files,
+    )
+    manifest = manifest.model_copy(update={"fingerprint": fingerprint(manifest)})
+    (root / "manifest.json").write_text(dump_manifest(manifest))
+    return root
+
+
+TINY_RUN = {
+    "model": {"layers": 1, "hidden": 16, "heads": 2, "ffn": 24},
+    "objective": {"name": "ar"},
+    "train_loader": {"dataset": {"path": "???"}},
+    "eval_loader": {"dataset": {"path": "???", "samples": 8}, "noise_samples": 2},
+    "optimizer": {"lr": 3e-3},
+    "scheduler": {"name": "constant_with_warmup", "t_warmup": "2ba"},
+    "max_duration": "1ep",
+    "global_train_batch_size": 8,
+    "device_train_microbatch_size": 8,
+    "eval_interval": "5ba",
+    "save_interval": "5ba",
+    "device": "cpu",
+}
+
+
+def letters(seed: int, n: int) -> np.ndarray:
+    """Return documents of 50 tokens over eight letters, ended by EOD (256)."""
+    tokens = np.random.default_rng(seed).integers(0, 8, n).astype(np.uint16)
+    tokens[49::50] = tokens[-1] = 256
+    return tokens
