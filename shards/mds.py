@@ -1,7 +1,7 @@
 """MosaicML Streaming's MDS format for samples of one fixed width: bytes of a shard, its index entry, reading.
 
 A shard file is `n: uint32 | offsets: uint32[n + 1] | configuration JSON | samples`. All samples have the same size,
-so a shard is one array and reading it is a memory map. `tests/test_mds.py` holds the bytes equal to MDSWriter's.
+so a shard is one array and reading it is a memory map. `tests/shards/test_mds.py` holds the bytes equal to MDSWriter's.
 """
 
 import json

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
-from epochal.tests.pools import TINY_RUN, letters, write_pool
+from epochal.tests.support.pools import TINY_RUN, letters, write_pool
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

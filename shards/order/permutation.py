@@ -14,7 +14,7 @@ in sqrt(n).
 
 Rounds: a random function would need four (Luby and Rackoff). This hash is a cheap one and small halves mix slowly:
 counting the joint images of two inputs over 400,000 keys, eight rounds fail a chi-square test up to n = 23 and twelve
-up to n = 8. Twelve are used, and 32 below n = 1024. `tests/test_permutation.py` holds both against Fisher-Yates.
+up to n = 8. Twelve are used, and 32 below n = 1024. The tests hold both against Fisher-Yates.
 """
 
 from collections.abc import Sequence

@@ -1,0 +1,89 @@
+"""The service's page in a browser: clicked through from carving to the look-up, by keyboard, at two sizes."""
+
+from pathlib import Path
+
+import pytest
+
+from epochal.shards.order.plan import Plan
+from epochal.tests.support.browser import CHROMIUM, browser
+from epochal.tests.support.servers import serving
+
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed")
+
+WIDER = "document.documentElement.scrollWidth > document.documentElement.clientWidth"
+UNNAMED = """[...document.querySelectorAll('button, a, input, select, textarea')].filter((e) =>
+  !(e.getAttribute('aria-label') || e.labels?.length || e.textContent.trim())).length"""
+
+
+def fill(form: str, **values: str) -> str:
+    """Return a script that fills in a form and submits it as a click does."""
+    lines = [f"f.elements['{name}'].value = '{value}';" for name, value in values.items()]
+    script = f"const f = document.querySelector('#{form}-form'); {' '.join(lines)} f.querySelector('button').click();"
+    return f"(() => {{ {script} }})()"
+
+
+def text(selector: str) -> str:
+    """Return a script for the text of an element."""
+    return f"(document.querySelector(`{selector}`)?.innerText ?? '')"
+
+
+def test_from_carving_to_the_look_up(make_pool, tmp_path: Path):
+    make_pool(3000)
+    with serving(tmp_path / "artifacts") as client, browser() as page:
+        page.open(client.url)
+        page.wait(f"{text('#artifacts-table')}.includes('toy')")
+        page.run(fill("carve", unique_tokens="1k", replicate="0"))
+        page.wait(f"{text('#carve [role=status]')}.includes('exactly 1,000 unique tokens')")
+        page.run(fill("plan", epochs="2.5", policy="reshuffle", seed="7"))
+        page.wait(f"{text('#plan-detail')}.includes('Exposures of a sample')")
+        (entry,) = client.get("/plans")["plans"]
+        plan = Plan.from_dict(entry["plan"])
+        assert (plan.seed, plan.unique_tokens) == (7, 1000)
+        body = {"plan": plan.fingerprint, "batch_samples": 8, "holder": "h", "session": "s"}
+        token = client.post("/runs", name="first", **body)["token"]
+        for position in (40, 100):
+            said = {"position": position, "tokens": 16 * position, "loss": 300 / position, "kind": "nelbo"}
+            client.post("/runs/first/reports", token=token, reports=[said])
+        page.wait(f"{text('#runs-table')}.includes('100 of')")  # it refreshes by itself
+        assert "3.000 NELBO (upper bound)" in page.run(text("#runs-table"))
+        page.run("document.querySelector('#runs-table tbody button').click()")
+        page.wait(f"{text('#run-detail')}.includes('passes over the unique tokens')")
+        page.run(fill("document", by="id", document="doc2", run="first"))
+        page.wait(f"{text('#document-found')}.includes('run looked at')")
+        (run,) = client.seen(id="doc2", run="first")["documents"][0]["runs"]
+        assert f"{run['tokens_fed']:,}" in page.run(text("#document-found tbody"))
+        page.run(fill("document", by="id", document="nobody", run=""))
+        page.wait(f"{text('#document [role=alert]')}.includes('no document with id')")
+        page.wait("document.querySelectorAll('#lineage-picture a').length === 4")  # pool, subset, plan, run
+        # A name from outside is text, and nothing is loaded from elsewhere.
+        page.run("state.names.x = '<img src=x onerror=alert(1)>'; fill('#problem', h('span', {}, state.names.x))")
+        assert page.run("document.querySelectorAll('#problem img').length") == 0
+        assert page.run("performance.getEntriesByType('resource').every((r) => r.name.startsWith(location.origin))")
+        # By keyboard alone: a limit is set and removed.
+        page.run("document.querySelector('#limit-form [name=cap]').focus()")
+        page.type("5")
+        page.key("Enter", 13, "\r")
+        page.wait(f"{text('#limits-table')}.includes('any subset')")
+        assert client.get("/limits")["limits"][0]["cap"] == 5
+        page.run("document.querySelector('#limits-table button').focus()")
+        page.key("Enter", 13, "\r")
+        page.wait(f"{text('#limits-table')}.includes('No limits')")
+        for width in (1200, 390):
+            page.open(client.url, width, dark=width < 600)
+            page.wait(f"{text('#runs-table')}.includes('first')")
+            assert not page.run(WIDER)
+            assert page.run(UNNAMED) == 0
+        assert [e for e in page.errors if "404" not in e] == []
+
+
+def test_a_server_with_tokens_asks_for_one(make_pool, tmp_path: Path):
+    from epochal.service.security import Policy
+
+    make_pool(300)
+    with serving(tmp_path / "artifacts", policy=Policy({"r" * 16: "read"})) as client, browser() as page:
+        page.open(client.url)
+        page.wait("!document.querySelector('#token-form').hidden")
+        page.run(fill("token", token="r" * 16))
+        page.wait(f"{text('#artifacts-table')}.includes('toy')")
+        page.run(fill("limit", cap="3"))
+        page.wait(f"{text('#limits [role=alert]')}.includes('may only read')")
