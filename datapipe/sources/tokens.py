@@ -28,8 +28,7 @@ from ...shards.artifact import open_artifact, read_any_manifest
 from ...shards.formats import arrow_tables, flat, megatron, webdataset
 from ...shards.formats.registry import in_order
 from ...shards.manifest import ExportManifest, Manifest, TokenizerInfo
-from ...tokenize.decoding import Decoder, decoder
-from ...tokenize.tokenizer import Tokenizer, load_tokenizer
+from ...tokenize.tokenizer import Decoder, Tokenizer, decoder, load_tokenizer
 from ..config import Source, Tokenized, TokenizerChoice
 from .base import InputFile, Intake, Listing, Reader, list_files
 

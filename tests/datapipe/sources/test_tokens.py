@@ -25,8 +25,7 @@ from epochal.shards.formats import arrow_tables, webdataset
 from epochal.shards.verify import verify
 from epochal.tests.support.builds import settings, stream
 from epochal.tests.support.corpora import real_documents, write_jsonl
-from epochal.tokenize.decoding import decoder
-from epochal.tokenize.tokenizer import load_tokenizer
+from epochal.tokenize.tokenizer import decoder, load_tokenizer
 
 LAYOUTS = ["wds", "parquet", "megatron", "bin", "hf"]
 EOD = 50256
