@@ -26,8 +26,8 @@ from ..common import storage
 from ..common.errors import EpochalError, RequestError, WorkError
 from ..common.hashing import digest
 from ..shards.artifact import Artifact, open_artifact
+from ..shards.loader.cache import default_cache, in_cache
 from ..shards.loader.dataset import RepeatedDataset
-from ..shards.loader.stream import default_cache, in_cache
 from ..shards.order.base import Order
 from ..shards.order.mixture_config import open_mixture
 from ..shards.order.plan import Plan

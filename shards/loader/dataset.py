@@ -32,8 +32,9 @@ from ..artifact import Artifact, open_artifact
 from ..order.base import Order
 from ..order.plan import Plan
 from ..order.stored import order_from_dict
+from .cache import default_cache
 from .sample_reader import SampleReader, shared_array
-from .stream import ArtifactStream, default_cache
+from .stream import ArtifactStream
 
 STATE_VERSION = 1
 
