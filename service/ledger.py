@@ -22,7 +22,7 @@ from ..shards.order.plan import Plan
 from .errors import NotFoundError
 
 Ints = NDArray[np.int64]
-Read = Callable[[str], Iterator[dict[str, Any]]]
+DocumentReader = Callable[[str], Iterator[dict[str, Any]]]
 """Yields the columns key (pyarrow), start and tokens (int64) of a pool's documents, by the pool's fingerprint."""
 
 _SCAN = 1 << 20
@@ -210,7 +210,7 @@ class Pieces:
     inside: Ints
 
 
-def histogram(segments: Sequence[Segment], read: Read) -> dict[str, dict[int, int]]:
+def histogram(segments: Sequence[Segment], read: DocumentReader) -> dict[str, dict[int, int]]:
     """Return how many documents, and tokens, were seen how often over all segments.
 
     whole: {k: documents whose every token was seen at least k times, and some token no more}; any: {k: documents whose
@@ -249,7 +249,7 @@ def _pieces(segments: Sequence[Segment], starts: Ints, tokens: Ints) -> Pieces:
     return Pieces(document, cuts - starts[document], stops - starts[document], seen, inside)
 
 
-def _joined(by_pool: Mapping[str, Sequence[Segment]], read: Read) -> Pieces:
+def _joined(by_pool: Mapping[str, Sequence[Segment]], read: DocumentReader) -> Pieces:
     """Return the pieces of documents that may lie in several pools: those of one key are one document."""
     found: list[Pieces] = []
     keys: list[NDArray[np.void]] = []
@@ -304,7 +304,7 @@ def most_at(plan: Plan, stop: int) -> int:
     return min(stop, plan.copies) if plan.policy == "global" else -(-stop // plan.samples)
 
 
-def most_exposed(segments: Sequence[Segment], cap: int, read: Read) -> int:
+def most_exposed(segments: Sequence[Segment], cap: int, read: DocumentReader) -> int:
     """Return the exposures of the most seen token over all segments, exactly when they exceed `cap`.
 
     Up to `cap` a bound that costs nothing may be returned, and also where the documents of one of several pools cannot

@@ -10,7 +10,7 @@ from ..shards.order.mixture import Mixture, plans_of
 from ..shards.order.plan import Plan
 from .database import now
 from .errors import ConflictError, NotFoundError
-from .ledger import Read, Segment, most_exposed, segments_of
+from .ledger import DocumentReader, Segment, most_exposed, segments_of
 from .models import Limit
 
 KINDS = ("exposures", "subset_exposures", "tokens")
@@ -45,7 +45,7 @@ def check(
     plan: Plan | Mixture,
     history: Sequence[tuple[Plan | Mixture, int]],
     pool_of: Callable[[str], str],
-    read: Read,
+    read: DocumentReader,
 ) -> None:
     """Raise ConflictError when `plan`, trained to its end on top of `history`, would break a limit, with the excess.
 

@@ -26,7 +26,7 @@ from .document_index import Document, DocumentIndex, read_spans
 from .errors import ConflictError, NotFoundError
 from .ledger import Segment, plans_at, segments_of
 from .models import Artifact, PlanRow, PlanSubset
-from .runs import Ancestor, Claim
+from .runs import Ancestor, RunClaim
 
 T = TypeVar("T")
 
@@ -102,9 +102,9 @@ class Service:
         """What lies under the root and cannot be read, by folder, as of the last look."""
         return dict(self._scanner.problems)
 
-    def register(self, path: str) -> catalogue.Found:
+    def register(self, path: str) -> catalogue.FoundArtifact:
         """Enter the artifact at `path` (folder or URL) wherever it is: for the command line, never for a request."""
-        found = catalogue.read_found(path)
+        found = catalogue.read_artifact(path)
         self.write(catalogue.update, [found], None)
         return found
 
@@ -154,7 +154,7 @@ class Service:
                 if os.path.exists(out):
                     raise ConflictError(f"subset '{name}' exists and holds something else: give another name") from None
                 raise error
-        found = catalogue.read_found(out)
+        found = catalogue.read_artifact(out)
         self.write(catalogue.update, [found], None)
         return found.manifest.fingerprint, new
 
@@ -209,7 +209,7 @@ class Service:
 
     # -- runs -------------------------------------------------------------------------------------------------------
 
-    def claim(self, claim: Claim) -> dict[str, Any]:
+    def claim(self, claim: RunClaim) -> dict[str, Any]:
         """Register a run and lease its name. Raises NotFoundError, RequestError, ConflictError (live run, limit)."""
         self.refresh()
         self.check_plan(claim.plan)

@@ -25,33 +25,33 @@ from ...common.units import parse_count
 from ...shards.order.mixture import Mixture, order_from_dict, plans_of
 from ...shards.order.plan import Plan, tokens_for_epochs
 from .. import catalogue, limits, runs
-from ..catalogue import FINGERPRINT, Search
+from ..catalogue import FINGERPRINT, ArtifactQuery
 from ..database import now
 from ..errors import ConflictError, http_status
 from ..ledger import plans_at
-from ..runs import Claim, Said
+from ..runs import RunClaim, RunReport
 from ..schemas import (
     INT,
-    At,
     CarveRequest,
     CheckpointRequest,
     CloseRequest,
+    KeyPath,
     LeaseRequest,
     LimitRequest,
-    OfRun,
+    PlanPath,
     PlanRequest,
-    Points,
+    PointsQuery,
+    PositionQuery,
     Problem,
     ReportRequest,
+    RunPath,
+    RunQuery,
     RunRequest,
     Text,
     TextRequest,
-    TheKey,
-    ThePlan,
-    TheRun,
 )
+from ..security import AccessRules as Security
 from ..security import Guard
-from ..security import Policy as Security
 from ..service import MOST_COUNTED, Service, bounded, exposure_curve, slots_counted, unique_tokens_seen, windows_at_once
 from . import order_stream
 
@@ -169,7 +169,7 @@ def _artifacts(app: FastAPI, service: Service) -> None:
     ) -> Response:
         """Search pools and subsets by kind, part of a name, beginning of a fingerprint, tokenizer, unique tokens."""
         service.refresh()
-        wanted = Search(kind, name, fingerprint, tokenizer, least_tokens, most_tokens, limit, offset)
+        wanted = ArtifactQuery(kind, name, fingerprint, tokenizer, least_tokens, most_tokens, limit, offset)
         return answer({"artifacts": service.read(catalogue.search, wanted), "problems": service.problems})
 
     @app.get("/artifacts/{artifact}")
@@ -232,7 +232,7 @@ def _plans(app: FastAPI, service: Service) -> None:
         return answer({"plans": service.plans(subset, limit)})
 
     @app.get("/plans/{plan}")
-    def show(plan: ThePlan) -> Response:
+    def show(plan: PlanPath) -> Response:
         """Return a plan and what follows from its numbers."""
         return answer(_plan_shown(service.plan(plan)))
 
@@ -244,7 +244,7 @@ def _plans(app: FastAPI, service: Service) -> None:
         },
     )
     def ids(
-        plan: ThePlan,
+        plan: PlanPath,
         start: Annotated[int, Query(ge=0, le=INT)] = 0,
         count: Annotated[int, Query(ge=0, le=INT)] = 100,
         format: Literal["json", "arrow"] | None = None,
@@ -262,7 +262,7 @@ def _plans(app: FastAPI, service: Service) -> None:
 
     @app.get("/plans/{plan}/positions")
     def positions(
-        plan: ThePlan,
+        plan: PlanPath,
         ids: Annotated[list[Annotated[int, Field(ge=0, le=INT)]], Query(min_length=1, max_length=MOST_IDS)],
         number: Annotated[int, Query(alias="pass", ge=0, le=INT, description="which pass, from 0")] = 0,
     ) -> Response:
@@ -277,7 +277,7 @@ def _plans(app: FastAPI, service: Service) -> None:
 
     @app.get("/plans/{plan}/exposures")
     def exposures(
-        plan: ThePlan,
+        plan: PlanPath,
         position: Annotated[int | None, Query(ge=0, le=INT, description="positions before it; default: all")] = None,
         ids: Annotated[list[Annotated[int, Field(ge=0, le=INT)]] | None, Query(max_length=MOST_IDS)] = None,
     ) -> Response:
@@ -294,13 +294,13 @@ def _plans(app: FastAPI, service: Service) -> None:
         return answer({"position": at, "samples": {str(k): n for k, n in the_plan.histogram(at).items()}})
 
     @app.get("/plans/{plan}/curve")
-    def curve(plan: ThePlan) -> Response:
+    def curve(plan: PlanPath) -> Response:
         """Return the share of samples not seen yet, and the least and most exposures, along the run."""
         return answer(exposure_curve(service.plan(plan)))
 
     @app.get("/plans/{plan}/digest")
     def digest(
-        plan: ThePlan,
+        plan: PlanPath,
         start: Annotated[int, Query(ge=0, le=INT)] = 0,
         stop: Annotated[int | None, Query(ge=0, le=INT)] = None,
     ) -> Response:
@@ -374,7 +374,7 @@ def _runs(app: FastAPI, service: Service) -> None:
         return answer(service.claim(_claim(service, body)))
 
     @app.get("/runs/{run}")
-    def show(run: TheRun, split: Literal["train", "validation"] = "train", points: Points = 500) -> Response:
+    def show(run: RunPath, split: Literal["train", "validation"] = "train", points: PointsQuery = 500) -> Response:
         """Return a run and at most about `points` of its reports."""
 
         fingerprint = service.read(catalogue.resolve, "run", run)
@@ -394,24 +394,24 @@ def _runs(app: FastAPI, service: Service) -> None:
         return answer(found | _progress(found, the_plan))
 
     @app.post("/runs/{run}/reports")
-    async def report(run: TheRun, body: ReportRequest) -> Response:
+    async def report(run: RunPath, body: ReportRequest) -> Response:
         """Enter reports; the answer comes when they are on the disk. The same report again changes nothing."""
-        said = [Said(**dict(item)) for item in body.reports]
+        said = [RunReport(**dict(item)) for item in body.reports]
         return answer(await write(runs.report, run, body.token, said))
 
     @app.post("/runs/{run}/lease")
-    async def renew(run: TheRun, body: LeaseRequest) -> Response:
+    async def renew(run: RunPath, body: LeaseRequest) -> Response:
         """Say that a run is alive."""
         return answer(await write(runs.renew, run, body.token))
 
     @app.post("/runs/{run}/checkpoints")
-    async def checkpoint(run: TheRun, body: CheckpointRequest) -> Response:
+    async def checkpoint(run: RunPath, body: CheckpointRequest) -> Response:
         """Enter a checkpoint."""
         new = await write(runs.checkpoint, run, body.token, body.position, body.name, body.digest)
         return answer({"new": new})
 
     @app.post("/runs/{run}/close")
-    async def close(run: TheRun, body: CloseRequest, request: Request) -> Response:
+    async def close(run: RunPath, body: CloseRequest, request: Request) -> Response:
         """Close a run: its name is free again. Its receipt is checked after the answer."""
         done = await write(runs.close, run, body.token, body.state, body.receipt)
         state = request.app.state
@@ -419,7 +419,7 @@ def _runs(app: FastAPI, service: Service) -> None:
         return answer(done)
 
     @app.get("/runs/{run}/receipt")
-    def receipt(run: TheRun) -> Response:
+    def receipt(run: RunPath) -> Response:
         """Hold the digest that a run last reported against its plan's, for runs of up to 20 million positions."""
 
         def question(connection: Connection) -> Any:
@@ -461,9 +461,9 @@ async def _check_receipts(service: Service, previous: "asyncio.Task[None] | None
         await run_in_threadpool(service.check_receipts)
 
 
-def _claim(service: Service, body: RunRequest) -> Claim:
+def _claim(service: Service, body: RunRequest) -> RunClaim:
     plan = service.plan(body.plan) if isinstance(body.plan, str) else _from_outside(body.plan)
-    return Claim(
+    return RunClaim(
         name=body.name,
         plan=plan,
         batch_samples=body.batch_samples,
@@ -527,15 +527,15 @@ def _progress(row: dict[str, Any], order: Plan | Mixture) -> dict[str, Any]:
 
 def _ledger(app: FastAPI, service: Service) -> None:
     @app.get("/documents/{key}/exposures")
-    def by_key(key: TheKey, run: OfRun = None, position: At = None) -> Response:
+    def by_key(key: KeyPath, run: RunQuery = None, position: PositionQuery = None) -> Response:
         """Return which runs were fed the document with this key, how often, and where first and last."""
         return answer(service.seen(key=bytes.fromhex(key), run=run, position=position))
 
     @app.get("/documents/exposures")
     def by_id(
         id: Annotated[str, Query(min_length=1, max_length=10_000)],
-        run: OfRun = None,
-        position: At = None,
+        run: RunQuery = None,
+        position: PositionQuery = None,
     ) -> Response:
         """Return the same for documents with this id: several when sources share ids."""
         return answer(service.seen(id_=_encodable(id), run=run, position=position))
@@ -547,7 +547,7 @@ def _ledger(app: FastAPI, service: Service) -> None:
         return answer(service.seen(key=key, run=body.run, position=body.position))
 
     @app.get("/runs/{run}/histogram")
-    def histogram(run: TheRun, position: At = None) -> Response:
+    def histogram(run: RunPath, position: PositionQuery = None) -> Response:
         """Return how many documents, and tokens, were seen how often by a run over its ancestry."""
         return answer(service.histogram(run, position))
 

@@ -29,7 +29,7 @@ from epochal.service.client.reporter import JOURNAL, Reporter, send_rest
 from epochal.service.database import open_database
 from epochal.service.document_index import read_spans
 from epochal.service.models import Base
-from epochal.service.security import Buckets, Policy, read_tokens
+from epochal.service.security import AccessRules, Buckets, read_tokens
 from epochal.service.service import Service, exposure_curve
 from epochal.shards import carve
 from epochal.shards.order.mixture import Mixture, plans_of
@@ -501,8 +501,8 @@ def test_an_unchecked_name_never_reaches_the_file_system(root: Path, tmp_path: P
 
 def test_tokens_sizes_rates_and_origins(root: Path):
     tokens = {"r" * 16: "read", "w" * 16: "write"}
-    policy = Policy(tokens, frozenset({"127.0.0.1"}), body_bytes=1000, rate=1000, burst=30)
-    with serving(root, policy=policy) as client:
+    rules = AccessRules(tokens, frozenset({"127.0.0.1"}), body_bytes=1000, rate=1000, burst=30)
+    with serving(root, rules=rules) as client:
 
         def ask(method: str, path: str, token: str = "", **how: Any) -> tuple[int, str]:
             headers = {"authorization": f"Bearer {token or '-'}"} | how.pop("headers", {})
