@@ -50,8 +50,7 @@ from ..schemas import (
     Text,
     TextRequest,
 )
-from ..security import AccessRules as Security
-from ..security import Guard
+from ..security import AccessRules, Guard
 from ..service import MOST_COUNTED, Service, bounded, exposure_curve, slots_counted, unique_tokens_seen, windows_at_once
 from . import order_stream
 
@@ -64,7 +63,7 @@ MOST_DIGEST = 20_000_000
 MOST_IDS = 1000
 
 
-def create_app(service: Service, security: Security) -> FastAPI:
+def create_app(service: Service, rules: AccessRules) -> FastAPI:
     """Return the ASGI application over `service`, which is closed with it."""
 
     @asynccontextmanager
@@ -96,7 +95,7 @@ def create_app(service: Service, security: Security) -> FastAPI:
             )
         },
     )
-    app.add_middleware(Guard, policy=security)
+    app.add_middleware(Guard, rules=rules)
     _refusals(app)
     _show_page(app)
     _artifacts(app, service)
