@@ -27,7 +27,8 @@ from epochal.service.client.client import AwayError, Client
 from epochal.shards.artifact import read_manifest
 from epochal.shards.documents import SCHEMA
 from epochal.shards.manifest import Content, Manifest, Parent, TokenizerInfo, dump_manifest, fingerprint
-from epochal.shards.order.mixture import Ingredient, Mixture, by_tokens
+from epochal.shards.order.mixing import Ingredient, by_tokens
+from epochal.shards.order.mixture import Mixture
 from epochal.shards.order.plan import Plan
 
 TOKENS, SEQ_LEN, DOCUMENTS = 1_000_000_000, 2048, 1_000_000

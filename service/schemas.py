@@ -9,9 +9,9 @@ from pydantic import AfterValidator, BaseModel, Field, StringConstraints
 
 from ..common.config import Section, validate
 from ..common.hashing import canonical_json
-from ..shards.order.mixture import MAX_WINDOW
 from ..shards.order.mixture_config import MixtureSettings
 from ..shards.order.plan import POLICIES
+from ..shards.order.windows import MAX_WINDOW
 
 INT = 2**63 - 1
 NAME = r"^[A-Za-z0-9][A-Za-z0-9._+-]{0,127}$"

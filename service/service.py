@@ -16,10 +16,12 @@ from ..common.errors import EpochalError, RequestError
 from ..shards import carve
 from ..shards.artifact import open_artifact
 from ..shards.manifest import Manifest
-from ..shards.order.mixture import Ingredient, Mixture, check_together, order_from_dict, plans_of
+from ..shards.order.mixing import Ingredient, check_together
+from ..shards.order.mixture import Mixture, plans_of
 from ..shards.order.mixture_config import MixtureSettings, MixtureSource, mix
 from ..shards.order.plan import Plan, tokens_for_epochs
 from ..shards.order.receipt import Receipt
+from ..shards.order.stored import order_from_dict
 from . import catalogue, ledger, limits, runs
 from .database import Database, open_database
 from .document_index import Document, DocumentIndex, read_spans

@@ -26,7 +26,7 @@ from . import mds
 from .artifact import INDEX_NAME, Artifact, Shard, open_artifact, read_manifest
 from .documents import DocumentStarts
 from .formats import webdataset
-from .formats.rows import read_checked
+from .loader.sample_reader import read_checked
 from .manifest import Content, Manifest, Parent, dump_manifest, fingerprint
 
 Layout = Literal["mds", "wds"]

@@ -10,6 +10,7 @@ from ..common.config import load_yaml, validate
 from ..common.errors import RequestError
 from ..common.units import format_count, parse_count
 from .artifact import open_artifact
+from .order.base import Order
 from .order.mixture import Mixture
 from .order.mixture_config import MixtureSettings, describe_stages, mixture_file, open_mixture
 from .order.plan import POLICIES, Plan, tokens_for_epochs
@@ -166,18 +167,20 @@ def _run_order(args: argparse.Namespace) -> int:
     start, count = parse_count(args.start, "--start"), parse_count(args.count, "--count")
     if count > MOST_SHOWN:
         raise RequestError(f"--count is at most {MOST_SHOWN:,}: for more, compute them (docs/repetition.md)")
-    the_order = _mixture(args) if mixture_file(args.subset) else _plan_to_show(args, start, count)
-    if (isinstance(the_order, Mixture) or _asked(args)) and start + count > the_order.positions:
+    mixed = mixture_file(args.subset)
+    the_order: Order = _mixture(args) if mixed else _plan_to_show(args, start, count)
+    if (mixed or _asked(args)) and start + count > the_order.positions:
         raise RequestError(f"the run ends at position {the_order.positions}: ask for less, or a larger budget")
     positions, ids = range(start, start + count), the_order.ids(range(start, start + count))
     columns = {"ids": ids.tolist(), "positions": list(positions)}
-    if isinstance(the_order, Mixture):
-        sources, inner = the_order.locate(ids)
-        columns |= {"sources": [the_order.sources[s].name for s in sources], "source_ids": inner.tolist()}
+    if mixed:
+        numbers, inner = the_order.locate(ids)
+        names = list(the_order.components())
+        columns |= {"sources": [names[s] for s in numbers], "source_ids": inner.tolist()}
     if args.json:
         print(json.dumps(columns))
         return 0
-    shown = ("positions", "sources", "source_ids") if isinstance(the_order, Mixture) else ("positions", "ids")
+    shown = ("positions", "sources", "source_ids") if mixed else ("positions", "ids")
     for row in zip(*(columns[name] for name in shown), strict=True):
         print(*row)
     return 0

@@ -16,8 +16,7 @@ from torch.distributed.fsdp import FullyShardedDataParallel
 
 from ..common import storage
 from ..common.errors import RequestError, WorkError
-from ..shards.order.mixture import Mixture
-from ..shards.order.plan import Plan
+from ..shards.order.base import Order
 from ..shards.order.receipt import Receipt
 from .run_folder import RECEIPT_NAME, RunFolder, step_of
 
@@ -29,7 +28,7 @@ class ReceiptCallback(Callback):
     checkpoint of another run is refused with the first difference named.
     """
 
-    def __init__(self, plan: Plan | Mixture, identity: dict[str, Any], folder: str | None) -> None:
+    def __init__(self, plan: Order, identity: dict[str, Any], folder: str | None) -> None:
         self.receipt = Receipt(plan)
         self.identity = identity
         self.path = os.path.join(folder, RECEIPT_NAME) if folder else None
@@ -83,7 +82,7 @@ class RunMetrics(Callback):
     validation and checkpoints do not.
     """
 
-    def __init__(self, plan: Plan | Mixture, flops_per_token: float, peak: float | None) -> None:
+    def __init__(self, plan: Order, flops_per_token: float, peak: float | None) -> None:
         self.plan = plan
         self.flops_per_token = flops_per_token
         self.peak = peak
@@ -102,26 +101,13 @@ class RunMetrics(Callback):
             "run/tokens": tokens,
             "run/passes": tokens / self.plan.unique_tokens,
             "run/position": position,
+            "run/unique_tokens": self.plan.unique_tokens_seen(position),
             "throughput/tokens_per_sec": rate,
             "run/lr": state.schedulers[0].get_last_lr()[0] if state.schedulers else math.nan,
         }
-        seen = unique_tokens_seen(self.plan, position)
-        if seen is not None:
-            values["run/unique_tokens"] = seen
         if self.peak:
             values["throughput/mfu"] = rate * self.flops_per_token / (self.peak * dist.get_world_size())
         logger.log_metrics(values)
-
-
-def unique_tokens_seen(plan: Plan | Mixture, position: int) -> int | None:
-    """Return how many different tokens positions [0, position) hold; None where only counting them all could tell."""
-    if isinstance(plan, Mixture):
-        counts = plan.counts(position)
-        seen = [unique_tokens_seen(source.plan, n) for source, n in zip(plan.sources, counts, strict=True)]
-        return None if None in seen else sum(n for n in seen if n is not None)
-    if plan.policy == "global":
-        return None
-    return plan.unique_tokens if position >= plan.samples else plan.tokens_before(position)
 
 
 class ClipGradient(Algorithm):

@@ -26,9 +26,9 @@ from ..common import storage
 from ..common.errors import EpochalError, RequestError, WorkError
 from ..common.hashing import digest
 from ..shards.artifact import Artifact, open_artifact
+from ..shards.loader.cache import default_cache, in_cache
 from ..shards.loader.dataset import RepeatedDataset
-from ..shards.loader.stream import default_cache, in_cache
-from ..shards.order.mixture import Mixture
+from ..shards.order.base import Order
 from ..shards.order.mixture_config import open_mixture
 from ..shards.order.plan import Plan
 from . import composer_registry, durations
@@ -59,7 +59,7 @@ class Run:
     config: TrainConfig
     artifacts: tuple[Artifact, ...]
     validation: Artifact | None
-    plan: Plan | Mixture
+    plan: Order
     shape: ModelConfig
     objective: Objective
     device: str
@@ -124,7 +124,7 @@ def _patiently_open(path: str) -> Artifact:
     return storage.patiently(lambda: open_artifact(path), f"read {path}", storage.ATTEMPTS)
 
 
-def _order(config: TrainConfig) -> tuple[tuple[Artifact, ...], Plan | Mixture]:
+def _order(config: TrainConfig) -> tuple[tuple[Artifact, ...], Order]:
     """Return what is trained on, and in which order."""
     data, span = config.train_loader.dataset, config.max_duration
     if data.mixture is not None:

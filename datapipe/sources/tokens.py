@@ -27,6 +27,7 @@ from ...shards import mds
 from ...shards.artifact import open_artifact, read_any_manifest
 from ...shards.formats import arrow_tables, flat, megatron, webdataset
 from ...shards.formats.registry import in_order
+from ...shards.loader.sample_reader import read_shard
 from ...shards.manifest import ExportManifest, Manifest, TokenizerInfo
 from ...tokenize.decoding import Decoder, decoder
 from ...tokenize.tokenizer import Tokenizer, load_tokenizer
@@ -357,10 +358,9 @@ def _read_mds(root: str, file: InputFile, source: Source) -> Iterator[Block]:
     """Yield the rows of an MDS shard: ours at once, others' through streaming's own reader."""
     if storage.exists(storage.join(root, MANIFEST_NAME)):
         artifact = open_artifact(root)
-        m = artifact.manifest
         shard = next(s for s in artifact.shards if s.path == file.path)
-        samples = mds.decode_shard(storage.read_bytes(shard.path), m.seq_len, m.dtype)[: shard.samples]
-        yield samples.reshape(-1), np.full(len(samples), m.seq_len)
+        samples = read_shard(shard, artifact.manifest)
+        yield samples.reshape(-1), np.full(len(samples), artifact.manifest.seq_len)
         return
     from streaming.base.format.mds.reader import MDSReader
 

@@ -22,8 +22,9 @@ import epochal
 from ...common.errors import EpochalError, RequestError
 from ...common.text import content_key, normalise
 from ...common.units import parse_count
-from ...shards.order.mixture import Mixture, order_from_dict, plans_of
+from ...shards.order.mixture import Mixture, plans_of
 from ...shards.order.plan import Plan, tokens_for_epochs
+from ...shards.order.stored import order_from_dict
 from .. import catalogue, limits, runs
 from ..catalogue import FINGERPRINT, ArtifactQuery
 from ..database import now

@@ -30,10 +30,11 @@ from ...common import storage
 from ...common.errors import EpochalError, RequestError, WorkError
 from ..artifact import Artifact, open_artifact
 from ..order.base import Order
-from ..order.mixture import Mixture, order_from_dict
 from ..order.plan import Plan
+from ..order.stored import order_from_dict
+from .cache import default_cache
 from .sample_reader import SampleReader, shared_array
-from .stream import ArtifactStream, default_cache
+from .stream import ArtifactStream
 
 STATE_VERSION = 1
 
@@ -75,7 +76,7 @@ class RepeatedDataset(StreamingDataset):
     def __init__(
         self,
         root: str | Sequence[str],
-        plan: Plan | Mixture,
+        plan: Order,
         *,
         global_batch: int,
         batched: bool = False,
@@ -350,11 +351,11 @@ class _Spans:
 
 
 def _open_streams(
-    root: str | Sequence[str], order: Plan | Mixture, cache: str | None, cache_limit: int | None, attempts: int
+    root: str | Sequence[str], order: Order, cache: str | None, cache_limit: int | None, attempts: int
 ) -> list[ArtifactStream]:
     """Return a stream for each artifact that `order` reads, each held against its plan."""
     roots = [root] if isinstance(root, str) else list(root)
-    plans = [order] if isinstance(order, Plan) else [source.plan for source in order.sources]
+    plans = list(order.components().values())
     if len(roots) != len(plans):
         raise RequestError(f"the order reads {len(plans)} artifacts, {len(roots)} were named")
     artifacts = [_open_for(path, plan, attempts) for path, plan in zip(roots, plans, strict=True)]

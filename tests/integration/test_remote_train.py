@@ -16,7 +16,7 @@ from epochal.common import storage
 from epochal.common.errors import RequestError, WorkError
 from epochal.datapipe.build import build
 from epochal.shards.carve import carve
-from epochal.shards.loader.stream import CACHE_VARIABLE
+from epochal.shards.loader.cache import CACHE_VARIABLE
 from epochal.tests.support.builds import settings
 from epochal.tests.support.corpora import real_documents, write_jsonl
 from epochal.tests.support.pools import TINY_RUN, letters

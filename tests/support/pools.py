@@ -92,6 +92,14 @@ def write_pool(
     return root
 
 
+def flip_bit(pool: Path | str, shard: int) -> str:
+    """Change one bit of the last token in a shard of a pool, which no look at its form can notice; return its name."""
+    path = Path(pool) / mds.shard_name(shard)
+    data = path.read_bytes()
+    path.write_bytes(data[:-2] + bytes([data[-2] ^ 1]) + data[-1:])
+    return path.name
+
+
 TINY_RUN = {
     "model": {"layers": 1, "hidden": 16, "heads": 2, "ffn": 24},
     "objective": {"name": "ar"},

@@ -99,7 +99,7 @@ def test_unique_tokens_seen_are_counted_exactly() -> None:
     plan = Plan("0" * 32, samples=7, unique_tokens=101, seq_len=16, total_tokens=300)
     for position in (0, 3, 6, 7, 15):
         seen = set(plan.ids(range(position)).tolist())
-        assert callbacks.unique_tokens_seen(plan, position) == sum(plan.n_tokens(list(seen))) if seen else True
+        assert plan.unique_tokens_seen(position) == sum(plan.n_tokens(list(seen))) if seen else True
 
 
 def test_metrics_after_the_resumed_step_are_dropped(tmp_path: Path) -> None:

@@ -21,7 +21,9 @@ from composer import Callback
 from torch.utils.data import DataLoader
 
 import epochal
+from epochal.__main__ import main
 from epochal.common.errors import RequestError, WorkError
+from epochal.tests.support.pools import flip_bit
 from epochal.tests.support.training import interrupt
 from epochal.train.checkpoint import load_model
 from epochal.train.config import TrainConfig
@@ -212,6 +214,24 @@ def test_wrong_requests_are_one_line(run_config, changes: dict, message: str) ->
     with pytest.raises(RequestError, match=message) as caught:
         train(run_config(**changes))
     assert "\n" not in str(caught.value)
+
+
+def test_a_flipped_bit_in_the_validation_pool_stops_the_run_with_the_shards_name(
+    run_config, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    name = flip_bit(tmp_path / "artifacts/pools/toy-val", 1)
+    config = run_config(save_folder=str(tmp_path / "run"))
+    with pytest.raises(WorkError, match=f"{name} is damaged"):
+        train(config)
+    path = tmp_path / "run.yaml"
+    path.write_text(yaml.safe_dump(config.model_dump(mode="json", exclude_unset=True)))
+    assert main(["train", str(path)]) == 1
+    said = capsys.readouterr().err.strip().splitlines()[-1]
+    assert said.startswith("epochal: shard ")
+    assert f"{name} is damaged" in said
+    fewer = config.model_dump(mode="json", exclude_unset=True)
+    fewer["eval_loader"]["dataset"]["samples"] = 8  # all of them in shards that are sound
+    assert train(TrainConfig.model_validate(fewer))["receipt"]["valid"]
 
 
 def test_the_exported_model_scores_what_validation_measured(run_config, tmp_path: Path) -> None:

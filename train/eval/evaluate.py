@@ -21,7 +21,7 @@ from ...common.hashing import digest
 from ...common.progress import Progress
 from ...common.storage import exists, join, open_read, write_atomic
 from ...shards.artifact import open_artifact, read_manifest
-from ...shards.loader.stream import default_cache, in_cache
+from ...shards.loader.cache import default_cache, in_cache
 from ...shards.manifest import Manifest
 from ...tokenize.tokenizer import Tokenizer, load_tokenizer
 from ..checkpoint import WEIGHTS_NAME, ModelCard, config_dict, load_model

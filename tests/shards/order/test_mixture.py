@@ -14,10 +14,13 @@ from epochal.common.errors import RequestError, WorkError
 from epochal.shards.artifact import open_artifact
 from epochal.shards.carve import carve
 from epochal.shards.loader.dataset import RepeatedDataset
-from epochal.shards.order.mixture import Ingredient, Mixture, Source, Stage, by_tokens, by_weights, order_from_dict
+from epochal.shards.order.mixing import Ingredient, by_tokens, by_weights
+from epochal.shards.order.mixture import Mixture, Source
 from epochal.shards.order.mixture_config import MixtureSettings, open_mixture
 from epochal.shards.order.plan import POLICIES, Plan
 from epochal.shards.order.receipt import Receipt
+from epochal.shards.order.stored import order_from_dict
+from epochal.shards.order.windows import Stage
 from epochal.tests.support.loading import flat, tokens_of
 from epochal.tests.support.ranks import run_ranks
 

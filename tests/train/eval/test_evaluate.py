@@ -15,9 +15,11 @@ import torch
 from epochal.__main__ import main
 from epochal.common.errors import RequestError, WorkError
 from epochal.shards.artifact import open_artifact
+from epochal.tests.support.pools import flip_bit
 from epochal.tokenize.tokenizer import load_tokenizer
 from epochal.train.checkpoint import CONFIG_NAME, ModelCard, save_model
 from epochal.train.eval import evaluate
+from epochal.train.eval.continuation import continuation
 from epochal.train.eval.evaluate import Settings, byte_lengths, run
 from epochal.train.eval.likelihood import difference, measure, table
 from epochal.train.model.transformer import ModelConfig, Transformer
@@ -190,6 +192,19 @@ def test_nll_of_a_pool_is_the_chain_rule(make_pool: Callable[..., Path], tmp_pat
                 total -= float(opened.model(torch.tensor([text[:i]]))[-1].log_softmax(-1)[text[i]])
     assert record.nats == pytest.approx(total, abs=1e-3)
     assert (record.tokens, record.samples) == (20, 2)
+
+
+def test_a_flipped_bit_in_a_pool_stops_likelihoods_and_the_task_made_from_it(
+    make_pool: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    pool = make_pool(2000, 64)
+    model = save(tmp_path / "ar", True, BYTES)
+    assert len(continuation(open_artifact(str(pool)), 3)) == 3
+    name = flip_bit(pool, 2)
+    assert main(["evaluate", model, "--loss", str(pool), "--out", str(tmp_path / "out")]) == 1
+    assert f"{name} is damaged" in capsys.readouterr().err.strip().splitlines()[-1]
+    with pytest.raises(WorkError, match=f"{name} is damaged"):
+        continuation(open_artifact(str(pool)), 3)
 
 
 def test_bytes_of_ids_are_those_of_their_text() -> None:
