@@ -18,8 +18,7 @@ from ..common.errors import EpochalError, RequestError
 from ..common.publish import MANIFEST_NAME
 from ..shards import mds
 from ..shards.manifest import ExportManifest, Manifest, parse_manifest
-from ..shards.order.mixture import Mixture, plans_of
-from ..shards.order.plan import Plan
+from ..shards.order.base import Order
 from .database import now
 from .errors import NotFoundError
 from .models import Artifact, Checkpoint, Lease, Location, NameEntry, PlanRow, PlanSubset, RunRow
@@ -288,12 +287,12 @@ def names_of(connection: Connection, fingerprint: str) -> list[str]:
     return list(dict.fromkeys(row.name for row in rows))
 
 
-def enter_plan(connection: Connection, plan: Plan | Mixture, name: str | None = None) -> bool:
+def enter_plan(connection: Connection, plan: Order, name: str | None = None) -> bool:
     """Enter a plan, and let `name` mean it; return whether it is new."""
     values = {"plan": plan.to_dict(), "added": now(connection)}
     new = insert(connection, PlanRow, fingerprint=plan.fingerprint, **values)
     if new:
-        subsets = [{"plan": plan.fingerprint, "subset": p.subset} for p in plans_of(plan).values()]
+        subsets = [{"plan": plan.fingerprint, "subset": p.subset} for p in plan.components().values()]
         insert_all(connection, PlanSubset, subsets)
     if name:
         name_it(connection, "plan", name, plan.fingerprint)

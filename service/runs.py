@@ -14,8 +14,7 @@ from sqlalchemy import Connection
 
 from ..common.errors import RequestError
 from ..common.hashing import digest
-from ..shards.order.mixture import Mixture, plans_of
-from ..shards.order.plan import Plan
+from ..shards.order.base import Order
 from .catalogue import enter_plan, insert, insert_all, resolve
 from .database import now
 from .errors import ConflictError, NotFoundError
@@ -34,7 +33,7 @@ class RunClaim:
     """
 
     name: str
-    plan: Plan | Mixture
+    plan: Order
     batch_samples: int
     holder: str
     session: str
@@ -92,13 +91,13 @@ def identify(connection: Connection, claim: RunClaim) -> dict[str, Any]:
     return row | {"fingerprint": digest(identity)}
 
 
-def _same_tokenizer(connection: Connection, plan: Plan | Mixture, parents: str) -> None:
+def _same_tokenizer(connection: Connection, plan: Order, parents: str) -> None:
     """Raise RequestError when parent and child were tokenized differently: tokens could not be counted together.
 
     parents: fingerprint of the parent's plan.
     """
     before = sa.select(PlanSubset.subset).where(PlanSubset.plan == parents)
-    own = [p.subset for p in plans_of(plan).values()]
+    own = [p.subset for p in plan.components().values()]
     known = Artifact.fingerprint.in_(own) | Artifact.fingerprint.in_(before)
     wanted = sa.select(Artifact.tokenizer_fingerprint).where(known).distinct()
     if len(connection.execute(wanted).all()) > 1:
