@@ -32,7 +32,7 @@ def _run_serve(args: argparse.Namespace) -> int:
     import uvicorn
 
     from .api.app import create_app
-    from .security import LOOPBACK_NAMES, Policy, is_loopback, read_tokens
+    from .security import LOOPBACK_NAMES, AccessRules, is_loopback, read_tokens
     from .service import Service
 
     tokens = read_tokens(args.tokens)
@@ -44,10 +44,10 @@ def _run_serve(args: argparse.Namespace) -> int:
     if not args.rate > 0:
         raise RequestError("--rate must be more than 0")
     listener = _listen(args.host, args.port)
-    policy = Policy(tokens, LOOPBACK_NAMES if local else None, rate=args.rate, burst=max(1, int(2 * args.rate)))
+    rules = AccessRules(tokens, LOOPBACK_NAMES if local else None, rate=args.rate, burst=max(1, int(2 * args.rate)))
     service = Service(args.root, args.database)
     service.refresh(at_once=True)
-    app = create_app(service, policy)
+    app = create_app(service, rules)
     shown = f"[{args.host}]" if ":" in args.host else args.host
     print(f"serving {args.root} at http://{shown}:{listener.getsockname()[1]} (stop with ctrl-c)", flush=True)
     # The application itself tells of its defects; uvicorn would also show a traceback for requests cut off at the end.

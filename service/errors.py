@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from ..common.errors import EpochalError, RequestError
+from ..common.errors import EpochalError, RequestError, WorkError
 
 
 class NotFoundError(RequestError):
@@ -25,10 +25,12 @@ class DeniedError(RequestError):
         self.known = known
 
 
+class UnreachableError(WorkError):
+    """The database does not answer."""
+
+
 def http_status(error: EpochalError) -> int:
     """Return the HTTP status that `error` is answered with."""
-    from .database import UnreachableError
-
     if isinstance(error, DeniedError):
         return 403 if error.known else 401
     if isinstance(error, UnreachableError):

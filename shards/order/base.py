@@ -98,6 +98,18 @@ class Order(ABC):
         """
 
     @abstractmethod
+    def position_of_own(self, component: int, numbers: Int) -> Ids:
+        """Return the position at which each of a component's own positions comes, uint64 of shape (k,).
+
+        numbers: int64 (k,), 0 to `positions` of its plan (not checked).
+        """
+
+    @property
+    def lookup_width(self) -> int:
+        """Positions that are worked out to look at one: its own, or a window of a mixture."""
+        return 1
+
+    @abstractmethod
     def n_tokens(self, ids: ArrayLike) -> Int:
         """Return the real tokens of each sample in `ids`, int64 of the same shape."""
 

@@ -218,19 +218,25 @@ class Mixture(Order):
             out[where[reached]] = self.position_of_own(s, numbers[reached].astype(np.int64))
         return out
 
-    def position_of_own(self, s: int, numbers: Int) -> Ids:
-        """Return the position at which each of source `s`'s own positions comes, uint64 of shape (k,).
+    def position_of_own(self, component: int, numbers: Int) -> Ids:
+        """Return the position at which each of a source's own positions comes, uint64 of shape (k,).
 
-        numbers: int64 (k,), 0 to positions of its plan (not checked). Costs a window's work for each one touched.
+        component: number of the source. numbers: int64 (k,), 0 to positions of its plan (not checked). Costs a window's
+        work for each one touched.
         """
         out = np.empty(len(numbers), np.uint64)
-        begins = np.array([begin[s] for begin in self._begins])
+        begins = np.array([begin[component] for begin in self._begins])
         stages = np.searchsorted(begins, numbers, side="right") - 1
         starts = np.cumsum([0] + [stage.positions for stage in self.stages])
         for i in np.unique(stages).tolist():
             where = np.flatnonzero(stages == i)
-            out[where] = starts[i] + self._windows[i].place_of(s, numbers[where] - begins[i])
+            out[where] = starts[i] + self._windows[i].place_of(component, numbers[where] - begins[i])
         return out
+
+    @property
+    def lookup_width(self) -> int:
+        """Positions that are worked out to look at one: a window."""
+        return self.window
 
     # -- what was seen ------------------------------------------------------------------------------------------
 

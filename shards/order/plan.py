@@ -231,6 +231,11 @@ class Plan(Order):
         numbers = self._as_ids(ids)
         return np.zeros(len(numbers), np.int64), numbers
 
+    def position_of_own(self, component: int, numbers: Int) -> Ids:
+        """Return `numbers` as uint64: the plan is its own single component."""
+        del component
+        return numbers.astype(np.uint64)
+
     def _as_ids(self, ids: ArrayLike) -> Ids:
         wanted = np.atleast_1d(np.asarray(ids))
         if wanted.dtype.kind not in "iu" or (len(wanted) and not 0 <= wanted.min() <= wanted.max() < self.samples):
