@@ -1,4 +1,4 @@
-"""A configuration checked against its data and this machine, and what follows from it: plan, shape, objective, schedule."""
+"""A configuration checked against its data and this machine, and what follows: plan, shape, objective, schedule."""
 
 import os
 from dataclasses import dataclass

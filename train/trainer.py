@@ -359,5 +359,3 @@ def _train_losses(run: Run, state: Any) -> dict[str, float]:
         values = next((row for row in reversed(rows) if any(key.startswith("loss/train/") for key in row)), {})
     kinds = (key for key in values or {} if key.startswith("loss/train/") and not key.endswith("total"))
     return {key.rpartition("/")[2]: values[key] for key in kinds}
-
-
