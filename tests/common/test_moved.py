@@ -19,8 +19,8 @@ def test_an_old_name_stands_for_a_module_that_is_there_and_hides_none(old: str, 
 def test_an_old_name_is_the_new_module_itself_and_says_so() -> None:
     import epochal.common.text as text
 
+    sys.modules.pop("epochal.shards.content", None)
     with pytest.warns(FutureWarning, match=r"epochal\.shards\.content is epochal\.common\.text now"):
-        sys.modules.pop("epochal.shards.content", None)
         old = importlib.import_module("epochal.shards.content")
     assert old is text
     assert text.__spec__ is not None
