@@ -7,7 +7,6 @@ import importlib
 import sys
 import warnings
 from collections.abc import Sequence
-from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
 from types import ModuleType
 
@@ -84,8 +83,11 @@ MOVED = {
 folder's."""
 
 
-class _Moved(MetaPathFinder, Loader):
-    """Answers an import of an old name with the module of the new one: one module, not a copy."""
+class _Moved:
+    """Answers an import of an old name with the module of the new one: one module, not a copy.
+
+    A finder and loader by its methods: the base classes of `importlib.abc` would double the time of `import epochal`.
+    """
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None = None, target: ModuleType | None = None
