@@ -92,7 +92,7 @@ def histories(draw):
 def walk(order, stop):
     """Return {subset: [(position, sample) for every position before `stop`]} of a plan or mixture."""
     ids = order.ids(range(stop))
-    where, inner = order.locate(ids) if isinstance(order, Mixture) else (np.zeros(stop, int), ids)
+    where, inner = order.locate(ids)
     return {
         plan.subset: [(p, int(inner[p])) for p in np.flatnonzero(where == s).tolist()]
         for s, plan in enumerate(plans_of(order).values())

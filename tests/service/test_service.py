@@ -32,7 +32,8 @@ from epochal.service.models import Base
 from epochal.service.security import Buckets, Policy, read_tokens
 from epochal.service.service import Service, exposure_curve
 from epochal.shards import carve
-from epochal.shards.order.mixture import Mixture, plans_of
+from epochal.shards.order.base import Order
+from epochal.shards.order.mixture import plans_of
 from epochal.shards.order.plan import Plan
 from epochal.shards.order.receipt import Receipt
 from epochal.tests.support.pools import EOD, random_documents
@@ -233,7 +234,7 @@ def test_limits_refuse_a_run_before_it_starts(client: Client):
 
 
 def brute_force(
-    root: Path, history: list[tuple[Plan | Mixture, int]], pools: dict[str, str] | None = None
+    root: Path, history: list[tuple[Order, int]], pools: dict[str, str] | None = None
 ) -> dict[str, list[int]]:
     """Return the exposures of every token of every document that lies in a pool, by walking every position.
 
@@ -242,7 +243,7 @@ def brute_force(
     streams = {name: np.zeros(3000, int) for name in {"toy", *(pools or {}).values()}}
     for order, stop in history:
         ids = order.ids(range(stop))
-        where, inner = order.locate(ids) if isinstance(order, Mixture) else (np.zeros(stop, int), ids)
+        where, inner = order.locate(ids)
         for s, plan in enumerate(plans_of(order).values()):
             stream, low = streams[(pools or {}).get(plan.subset, "toy")], plan.start_sample * plan.seq_len
             for id_ in inner[where == s].tolist():
