@@ -116,7 +116,7 @@ async function showRun() {
   const by = (reports, name) => ({ name, points: reports.filter((r) => r.loss != null).map((r) => [r.unique_tokens_seen, r.loss]) });
   fill("#run-detail", h("h3", {}, `Run ${run.name}`),
     pairs([["Plan", link(short(run.plan), () => choosePlan(run.plan)), false], ["Order", run.policy], ["Step", `${count(run.step)} of ${count(run.steps)}`], ["Tokens", count(run.tokens)],
-      ...run.sources.map((s) => [`Source ${s.name}`, `${s.passes.toFixed(2)} passes, ${count(s.position)} of ${count(s.positions)} samples`]),
+      ...run.sources.map((s) => [`Source ${s.name}`, `${s.passes.toFixed(2)} passes, ${count(s.position)} of ${count(s.positions)} positions`]),
       ["Lease", run.lease ?? "-"], ["Fingerprint", h("code", {}, run.fingerprint), true],
       ["Ancestry", run.ancestry.map((a) => `${a.name ?? a.run} to ${count(a.position)}`).join(", from "), true],
       ...(run.receipt_problem ? [["Receipt", run.receipt_problem, true]] : [])]),
