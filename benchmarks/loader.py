@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy as np
 
+from epochal.common.hashing import xxh64
 from epochal.shards import mds
 from epochal.shards.artifact import open_artifact
 from epochal.shards.manifest import Content, Manifest, TokenizerInfo, dump_manifest, fingerprint
@@ -38,8 +39,8 @@ def make_pool(folder: Path, n_samples: int, per_shard: int, document_tokens: int
         samples[rng.random((n, SEQ_LEN)) < 1 / document_tokens] = 50256
         data = mds.encode_shard(samples)
         (folder / mds.shard_name(i)).write_bytes(data)
-        entries.append(mds.index_entry(mds.shard_name(i), n, len(data), mds.xxh64(data), SEQ_LEN, "uint16"))
-        content.append(Content(xxh64=mds.xxh64(data), samples=n))
+        entries.append(mds.index_entry(mds.shard_name(i), n, len(data), xxh64(data), SEQ_LEN, "uint16"))
+        content.append(Content(xxh64=xxh64(data), samples=n))
     (folder / "index.json").write_text(mds.dump_index(entries))
     manifest = Manifest(
         kind="pool",

@@ -27,6 +27,7 @@ from epochal.service.client.client import AwayError, Client
 from epochal.shards.artifact import read_manifest
 from epochal.shards.documents import SCHEMA
 from epochal.shards.manifest import Content, Manifest, Parent, TokenizerInfo, dump_manifest, fingerprint
+from epochal.shards.order.base import Order
 from epochal.shards.order.mixing import Ingredient, by_tokens
 from epochal.shards.order.mixture import Mixture
 from epochal.shards.order.plan import Plan
@@ -145,7 +146,7 @@ def mixtures(halves: list[Manifest], n: int) -> list[Mixture]:
     ]
 
 
-def register(client: Client, orders: Sequence[Plan | Mixture], prefix: str) -> list[dict[str, Any]]:
+def register(client: Client, orders: Sequence[Order], prefix: str) -> list[dict[str, Any]]:
     """Register runs of these plans, each somewhere along its own."""
     leases = []
     for i, plan in enumerate(orders):

@@ -23,6 +23,7 @@ import numpy as np
 import torch
 from composer import Callback
 
+from epochal.common.hashing import xxh64
 from epochal.shards import mds
 from epochal.shards.manifest import Content, Manifest, TokenizerInfo, dump_manifest, fingerprint
 from epochal.train import trainer as ours
@@ -41,7 +42,7 @@ def make_pool(folder: Path, n_samples: int, seq_len: int, vocab: int) -> str:
     samples = np.random.default_rng(0).integers(0, vocab - 3, (n_samples, seq_len), dtype=np.uint16)
     data = mds.encode_shard(samples)
     (folder / mds.shard_name(0)).write_bytes(data)
-    entry = mds.index_entry(mds.shard_name(0), n_samples, len(data), mds.xxh64(data), seq_len, "uint16")
+    entry = mds.index_entry(mds.shard_name(0), n_samples, len(data), xxh64(data), seq_len, "uint16")
     (folder / "index.json").write_text(mds.dump_index([entry]))
     special = {"eod": vocab - 3, "mask": vocab - 2, "pad": vocab - 1}
     manifest = Manifest(
@@ -56,7 +57,7 @@ def make_pool(folder: Path, n_samples: int, seq_len: int, vocab: int) -> str:
         dtype="uint16",
         seed=0,
         tokenizer=TokenizerInfo(name="random", fingerprint="0" * 32, vocab_size=vocab, **special),
-        content=[Content(xxh64=mds.xxh64(data), samples=n_samples)],
+        content=[Content(xxh64=xxh64(data), samples=n_samples)],
     )
     manifest = manifest.model_copy(update={"fingerprint": fingerprint(manifest)})
     (folder / "manifest.json").write_text(dump_manifest(manifest))

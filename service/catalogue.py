@@ -15,8 +15,8 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 from ..common import storage
 from ..common.errors import EpochalError, RequestError
+from ..common.hashing import xxh64
 from ..common.publish import MANIFEST_NAME
-from ..shards import mds
 from ..shards.manifest import ExportManifest, Manifest, parse_manifest
 from ..shards.order.base import Order
 from .database import now
@@ -54,7 +54,7 @@ def read_artifact(path: str) -> FoundArtifact:
     for text in (manifest.name, manifest.tokenizer.name, manifest.tokenizer.fingerprint):
         if len(text) > MOST_NAME or "\0" in text:
             raise RequestError(f"{where}: a name of more than {MOST_NAME} characters cannot be entered")
-    return FoundArtifact(path, manifest, mds.xxh64(data))
+    return FoundArtifact(path, manifest, xxh64(data))
 
 
 def folders(root: str) -> Iterator[str]:

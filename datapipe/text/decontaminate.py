@@ -17,7 +17,7 @@ import orjson
 from numpy.typing import NDArray
 
 from ...common.errors import RequestError
-from ...shards.manifest import items_digest
+from ...common.hashing import items_digest
 from .words import U64, Analyser, Words, split_words, windows, word_ngrams
 
 _BITMAP_BITS = 27

@@ -16,6 +16,9 @@ from ..order.plan import Plan
 Tokens = NDArray[Any]
 """Token ids of shape (n,), any unsigned or signed integer type."""
 
+Block = tuple[Tokens, NDArray[np.int64]]
+"""Token ids, and the lengths of the rows that they make up."""
+
 _ROWS_AT_ONCE = 1024
 
 
@@ -25,6 +28,11 @@ class Rows:
 
     tokens: mds.Samples
     lengths: NDArray[np.int64]
+
+    @classmethod
+    def whole(cls, samples: mds.Samples) -> "Rows":
+        """Return rows of which nothing counts as PAD."""
+        return cls(samples, np.full(len(samples), samples.shape[1], np.int64))
 
     def __len__(self) -> int:
         return len(self.lengths)
@@ -44,6 +52,20 @@ class Rows:
         """Yield the tokens of each row."""
         for row, length in zip(self.tokens, self.lengths.tolist(), strict=True):
             yield row[:length]
+
+
+@dataclass(frozen=True)
+class Part:
+    """What is read of a file, by default all of it.
+
+    column: where the ids are, None for the name that exports have. dtype: of the ids of a flat file. start, stop: of a
+    file that is divided, in bytes, or in documents for Megatron-LM's; stop None: to the end.
+    """
+
+    column: str | None = None
+    dtype: str = "uint16"
+    start: int = 0
+    stop: int | None = None
 
 
 class TokenDigest:

@@ -12,9 +12,8 @@ from dataclasses import dataclass, replace
 
 from filelock import FileLock
 
-from ...common import storage
+from ...common import hashing, storage
 from ...common.errors import WorkError
-from .. import mds
 from ..artifact import Artifact
 
 CACHE_VARIABLE = "EPOCHAL_CACHE"
@@ -35,7 +34,7 @@ class ShardFile:
 
     def matches(self) -> bool:
         """Return whether the local file has its size and hash, reading it from end to end. Raises FileNotFoundError."""
-        return os.path.getsize(self.path) == self.bytes and mds.xxh64_file(self.path) == self.xxh64
+        return os.path.getsize(self.path) == self.bytes and hashing.xxh64_file(self.path) == self.xxh64
 
 
 def default_cache() -> str:

@@ -15,6 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from ...common import storage
 from ...common.errors import WorkError
+from ...common.hashing import xxh64
 from .. import mds
 from ..artifact import Artifact, Shard
 from ..manifest import Manifest
@@ -143,7 +144,7 @@ def read_checked(shard: Shard) -> bytes:
 
     def read() -> bytes:
         data = storage.read_bytes(shard.path)
-        if len(data) != shard.bytes or mds.xxh64(data) != shard.xxh64:
+        if len(data) != shard.bytes or xxh64(data) != shard.xxh64:
             # A store may have sent it badly this once; what a disk holds stays as it is.
             raise OSError(damage) if storage.is_url(shard.path) else WorkError(damage)
         return data

@@ -7,6 +7,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from epochal.common.hashing import xxh64
 from epochal.common.publish import FileInfo
 from epochal.shards import mds
 from epochal.shards.documents import SCHEMA
@@ -39,7 +40,7 @@ def write_documents(root: Path, tokens: NDArray[np.uint16], files: dict[str, Fil
     }
     pq.write_table(pa.table(columns, schema=SCHEMA), root / "documents.parquet", row_group_size=7)
     data = (root / "documents.parquet").read_bytes()
-    files["documents.parquet"] = FileInfo(bytes=len(data), xxh64=mds.xxh64(data))
+    files["documents.parquet"] = FileInfo(bytes=len(data), xxh64=xxh64(data))
 
 
 def write_pool(
@@ -63,7 +64,7 @@ def write_pool(
     for i, start in enumerate(range(0, n, samples_per_shard)):
         block = samples[start : start + samples_per_shard]
         data = mds.encode_shard(block)
-        file_hash = mds.xxh64(data)
+        file_hash = xxh64(data)
         (root / mds.shard_name(i)).write_bytes(data)
         entries.append(mds.index_entry(mds.shard_name(i), len(block), len(data), file_hash, seq_len, dtype))
         content.append(Content(xxh64=file_hash, samples=len(block)))
@@ -71,7 +72,7 @@ def write_pool(
     write_documents(root, tokens, files)
     index = mds.dump_index(entries).encode()
     (root / "index.json").write_bytes(index)
-    files["index.json"] = FileInfo(bytes=len(index), xxh64=mds.xxh64(index))
+    files["index.json"] = FileInfo(bytes=len(index), xxh64=xxh64(index))
     manifest = Manifest(
         kind="pool",
         name=name,

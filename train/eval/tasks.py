@@ -18,7 +18,7 @@ from typing import Any
 import fsspec
 
 from ...common.errors import RequestError, one_line
-from ...shards.manifest import items_digest
+from ...common.hashing import items_digest
 
 Row = Mapping[str, Any]
 

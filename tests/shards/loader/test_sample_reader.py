@@ -4,9 +4,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from epochal.common import storage
+from epochal.common import hashing, storage
 from epochal.common.errors import WorkError
-from epochal.shards import mds
 from epochal.shards.artifact import Artifact, open_artifact
 from epochal.shards.carve import carve
 from epochal.shards.loader.cache import in_cache
@@ -76,8 +75,8 @@ def test_a_flipped_bit_is_named_and_a_bad_copy_in_the_cache_fetched_again(make_p
 def test_a_shard_is_hashed_once_for_a_reader(make_pool, monkeypatch: pytest.MonkeyPatch) -> None:
     artifact = open_artifact(str(make_pool(1000)))
     hashed: list[str] = []
-    hash_file = mds.xxh64_file
-    monkeypatch.setattr(mds, "xxh64_file", lambda path: hashed.append(path) or hash_file(path))
+    hash_file = hashing.xxh64_file
+    monkeypatch.setattr(hashing, "xxh64_file", lambda path: hashed.append(path) or hash_file(path))
     reader = SampleReader.of(artifact)
     for _ in range(3):
         reader.check(range(artifact.manifest.samples))
