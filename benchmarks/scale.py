@@ -23,10 +23,10 @@ from typing import Any
 import numpy as np
 from datatrove.executor.local import LocalPipelineExecutor
 
+from epochal.benchmarks.common import result_path, write_result
 from epochal.datapipe import external_sort
 from epochal.datapipe.sources.base import InputFile, Listing
 from epochal.datapipe.stages.cluster import TRAIN, Corpus, draw_validation, remove_duplicates
-from epochal.datapipe.stages.finish import ingest_totals
 from epochal.datapipe.stages.match import links, open_parts
 from epochal.datapipe.stages.pack import (
     ROWS_NAME,
@@ -38,6 +38,7 @@ from epochal.datapipe.stages.pack import (
     write_fates,
 )
 from epochal.datapipe.stages.parts import DOCUMENT, Batch, PartWriter
+from epochal.datapipe.stages.statistics import ingest_totals
 
 COUNTS: dict[str, Any] = {"rows": {"s": 10}, "accepted": {"s": 10}, "rejected": {}, "filters": []}
 COUNTS |= {"empty": 0, "contaminated": 0, "text_bytes": 10}
@@ -70,9 +71,7 @@ def main() -> None:
             ]
         finally:
             shutil.rmtree(folder)
-    results = Path(__file__).parent / "results"
-    results.mkdir(exist_ok=True)
-    (results / "scale.json").write_text(json.dumps({"steps": rows}, indent=2) + "\n")
+    write_result(result_path("scale"), {"steps": rows})
 
 
 def _steps(work: Path, tasks: int, partitions: int) -> Iterator[dict[str, Any]]:

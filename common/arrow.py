@@ -45,6 +45,11 @@ def strings(values: Sequence[str | bytes]) -> pa.Array:
     return pa.Array.from_buffers(pa.string(), len(encoded), buffers)
 
 
+def dictionary(indices: NDArray[Any], names: Sequence[str]) -> pa.Array:
+    """Return a column of `names[i]` for each i of `indices`, each name stored once: dictionary-encoded, int32."""
+    return pa.DictionaryArray.from_arrays(numbers(indices.astype(np.int32)), strings(names))
+
+
 def integers(chunked: pa.ChunkedArray) -> NDArray[np.int64]:
     """Return an int64 column without nulls as an array."""
     found = [np.frombuffer(a.buffers()[1], np.int64, len(a), 8 * a.offset) for a in chunked.chunks if len(a)]

@@ -36,11 +36,12 @@ from .run.stage_progress import watch
 from .sources.base import Intake, Listing
 from .sources.registry import list_source, make_reader
 from .sources.tokens import check_tokenizers
-from .stages import finish
 from .stages.cluster import TRAIN, VALIDATION, Corpus, draw_validation, remove_duplicates
+from .stages.finish import finish_pool, versions
 from .stages.ingest import EngineDiffersError, Ingest, IngestSettings
 from .stages.match import Match, open_parts, read_edges
 from .stages.pack import ROWS_NAME, Pack, PoolLayout, auto_samples_per_shard, write_cuts, write_fates
+from .stages.statistics import collect_statistics, count_documents, ingest_totals
 from .text.decontaminate import build_index
 from .text.filters import make_filters, try_filters
 
@@ -88,7 +89,7 @@ def build(config: Build, quiet: bool = False, say: Any = print) -> Built:
 def _request_digest(config: Build, listings: list[Listing], tokenizer: Tokenizer) -> str:
     """Return a digest of everything that decides the pool: settings, input files by name and size, tokenizer."""
     files = [[item.root, [[f.name, f.size] for f in item.files]] for item in listings]
-    asked = [config.identity(), files, tokenizer.info.fingerprint, finish.versions(config, tokenizer)]
+    asked = [config.identity(), files, tokenizer.info.fingerprint, versions(config, tokenizer)]
     return digest(asked)
 
 
@@ -199,7 +200,7 @@ class _Run:
                 continue  # published before an interruption
             if not storage.exists(storage.join(layout.folder, MANIFEST_NAME)):
                 name = target.rpartition("/")[2]
-                finish.finish_pool(self.work, layout, name, self.config, self.tokenizer, statistics)
+                finish_pool(self.work, layout, name, self.config, self.tokenizer, statistics)
             _publish(layout.folder, target, request)
 
     def _stage(self, name: str, pipeline: list[Any], tasks: int, small: bool = False) -> None:
@@ -257,7 +258,7 @@ class _Run:
 
     def _check_rejects(self) -> None:
         """Raise WorkError when more rows were unusable than allowed."""
-        totals = finish.ingest_totals(open_parts(self.work))
+        totals = ingest_totals(open_parts(self.work))
         rows, rejected = sum(totals.rows.values()), sum(totals.rejected.values())
         if rejected > self.config.max_reject_fraction * rows:
             reason, count = max(totals.rejected.items(), key=lambda item: (item[1], item[0]))
@@ -283,8 +284,8 @@ class _Run:
             draw_validation(corpus, fates, self.config.validation_tokens)
         write_fates(self.work, fates)
         write_cuts(self.work, parts)
-        counts = finish.count_documents(corpus, fates)
-        statistics = finish.collect_statistics(corpus, counts, removed, evaluation)
+        counts = count_documents(corpus, fates)
+        statistics = collect_statistics(corpus, counts, removed, evaluation)
         codes = [TRAIN] + ([VALIDATION] if self.config.validation_tokens else [])
         return [self._layout(counts.partitions[code], code) for code in codes], statistics
 

@@ -2,17 +2,14 @@
 
 import argparse
 import contextlib
-import json
 import re
 import socket
 import sys
-from collections.abc import Callable
 from typing import Any
 
 from ..common import storage
+from ..common.cli import Runner, print_json
 from ..common.errors import RequestError, WorkError
-
-Runner = Callable[[argparse.Namespace], int]
 
 KEY = re.compile(r"[0-9a-f]{32}")
 
@@ -125,10 +122,16 @@ def _run_seen(args: argparse.Namespace) -> int:
         if args.run is None:
             raise RequestError("--histogram needs --run")
         counted = client.histogram(args.run, args.position)
-        print(json.dumps(counted) if args.json else _histogram_text(counted))
+        if args.json:
+            print_json(counted)
+        else:
+            print(_histogram_text(counted))
         return 0
     answer = _look_up(client, args)
-    print(json.dumps(answer) if args.json else "\n\n".join(map(_document_text, answer["documents"])))
+    if args.json:
+        print_json(answer)
+    else:
+        print("\n\n".join(map(_document_text, answer["documents"])))
     return 0
 
 

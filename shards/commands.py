@@ -4,10 +4,10 @@ import argparse
 import sys
 from typing import Any
 
-from ..common.cli import Run, print_json
+from ..common.cli import Runner, print_json
 
 
-def carve(parser: argparse.ArgumentParser) -> Run:
+def carve(parser: argparse.ArgumentParser) -> Runner:
     """Add the arguments of `epochal carve`; return what runs it."""
     parser.add_argument("pool", help="folder of the pool")
     parser.add_argument("--unique-tokens", required=True, metavar="N", help="exactly so many: 500M, 1.5B, 2049")
@@ -32,7 +32,7 @@ def carve(parser: argparse.ArgumentParser) -> Run:
     return run
 
 
-def export(parser: argparse.ArgumentParser) -> Run:
+def export(parser: argparse.ArgumentParser) -> Runner:
     """Add the arguments of `epochal export`; return what runs it."""
     from .order.plan import POLICIES
 
@@ -68,7 +68,7 @@ def export(parser: argparse.ArgumentParser) -> Run:
     return run
 
 
-def show(parser: argparse.ArgumentParser) -> Run:
+def show(parser: argparse.ArgumentParser) -> Runner:
     """Add the arguments of `epochal show`; return what runs it."""
     parser.add_argument("path", help="folder or URL of a pool, subset or export")
     parser.add_argument("--json", action="store_true", help="one JSON object on standard output")
@@ -85,7 +85,7 @@ def show(parser: argparse.ArgumentParser) -> Run:
     return run
 
 
-def verify(parser: argparse.ArgumentParser) -> Run:
+def verify(parser: argparse.ArgumentParser) -> Runner:
     """Add the arguments of `epochal verify`; return what runs it."""
     parser.add_argument("paths", nargs="+", metavar="path", help="folders or URLs of pools, subsets and exports")
     parser.add_argument("--json", action="store_true", help="one JSON object on standard output")

@@ -1,9 +1,10 @@
-"""Readers: datatrove's, made to account for every row. A row that cannot be used is a reject with a reason, never a
-silent skip, and what a reader yields does not depend on how many tasks there are.
+"""What all sources share: how files are listed, and a reader that accounts for every row; rows, limits and rejects are
+counted nowhere else. A row that cannot be used is a reject with a reason, never a silent skip, and what the tasks read
+together does not depend on how many of them there are.
 """
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -87,40 +88,46 @@ def _split_glob(path: str) -> tuple[str, str]:
 
 
 class Reader(BaseDiskReader):
-    """Reads a listing. Subclasses yield (row, fields or a reason why there are none) for each row of a file."""
+    """Reads a listing. Subclasses yield the rows of a file; what is counted, limited and rejected is decided here."""
 
     def __init__(self, listing: Listing, source: Source, intake: Intake) -> None:
         super().__init__(listing.root, text_key=source.text_key, id_key=source.id_key)
         self._listing, self._source, self.intake = listing, source, intake
 
     def run(self, data: Any = None, rank: int = 0, world_size: int = 1) -> Iterator[Document]:
-        """Yield earlier readers' documents, then this rank's share: every world_size-th file, or, with a limit, all of
-        them for one rank only, so that the first rows are the same whatever the number of tasks."""
+        """Yield earlier readers' documents, then those of this rank's share; with a limit one rank reads everything,
+        so that the first rows are the same whatever the number of tasks."""
         if data:
             yield from data
-        if self._source.limit is None:
-            yield from self._documents(self._listing.files[rank::world_size])
-        elif rank == self._listing.source % world_size:
-            yield from self._documents(self._listing.files)
+        if self._source.limit is not None:
+            if rank != self._listing.source % world_size:
+                return
+            rank, world_size = 0, 1
+        yield from self._documents(self._share(rank, world_size))
 
-    def _documents(self, files: list[InputFile]) -> Iterator[Document]:
+    def _share(self, rank: int, world_size: int) -> Iterable[tuple[InputFile, Iterable[tuple[int, Any]]]]:
+        """Return the files of a rank, every world_size-th, each with its rows."""
+        return ((file, self._rows(file)) for file in self._listing.files[rank::world_size])
+
+    def _documents(self, share: Iterable[tuple[InputFile, Iterable[tuple[int, Any]]]]) -> Iterator[Document]:
+        """Yield the documents of some files' rows, up to the limit; count all rows, and reject those without one."""
         intake, number, left = self.intake, self._listing.source, self._source.limit
-        for file in files:
-            for row, fields in self._rows(file):
+        for file, rows in share:
+            for row, content in rows:
                 if left is not None:
                     if left == 0:
                         return
                     left -= 1
                 intake.rows[number] = intake.rows.get(number, 0) + 1
-                document = fields if isinstance(fields, str) else self._document(fields, file)
+                document = content if isinstance(content, str) else self._document(content, file)
                 if isinstance(document, str):
                     intake.reject(number, file.name, row, document)
                 else:
                     yield document
 
-    def _document(self, fields: dict[str, Any], file: InputFile) -> Document | str:
-        """Return the document in a row's fields, or the reason why it has none."""
-        text, identifier = fields.pop(self.text_key, None), fields.pop(self.id_key, None)
+    def _document(self, content: Any, file: InputFile) -> Document | str:
+        """Return the document in a row's content, here a mapping of fields, or the reason why it has none."""
+        text, identifier = content.pop(self.text_key, None), content.pop(self.id_key, None)
         if text is None:
             return f"no field '{self.text_key}'"
         if not isinstance(text, str):
@@ -129,10 +136,11 @@ class Reader(BaseDiskReader):
             return f"'{self.id_key}' is {type(identifier).__name__}, not text or a number"
         if "\x00" in text:
             return "NUL character"
-        metadata = fields | {"_source": self._listing.source}
+        metadata = content | {"_source": self._listing.source}
         return Document(text=text, id="" if identifier is None else str(identifier), metadata=metadata)
 
-    def _rows(self, file: InputFile) -> Iterator[tuple[int, dict[str, Any] | str]]:
+    def _rows(self, file: InputFile) -> Iterator[tuple[int, Any]]:
+        """Yield (row from 0, its content or, as a string, the reason why it has none) for each row of a file."""
         raise NotImplementedError
 
     def read_file(self, filepath: str) -> Any:

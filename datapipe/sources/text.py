@@ -2,11 +2,10 @@
 
 import io
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import orjson
-from datatrove.data import Document
 from fsspec.compression import compr
 from fsspec.utils import infer_compression
 
@@ -53,7 +52,7 @@ def _parse(line: bytes) -> dict[str, Any] | str:
 
 
 class ParquetReader(Reader):
-    """Reads Parquet, only the columns that are wanted unless filters may look at others."""
+    """Reads Parquet: only the columns of text and id, unless there are filters, which may look at others."""
 
     name = "Parquet"
 
@@ -69,9 +68,9 @@ class ParquetReader(Reader):
         with self.data_folder.open(file.path, "rb") as f:
             try:
                 table = pq.ParquetFile(f)
-                wanted = [c for c in table.schema_arrow.names if c in (self.text_key, self.id_key)]
+                used = [c for c in table.schema_arrow.names if c in (self.text_key, self.id_key)]
                 total = max(table.metadata.num_rows, 1)
-                for batch in table.iter_batches(1024, columns=None if self._all_columns else wanted):
+                for batch in table.iter_batches(1024, columns=None if self._all_columns else used):
                     for fields in _parquet_rows(batch):
                         yield row, fields
                         row += 1
@@ -113,38 +112,28 @@ class TextReader(Reader):
 
 
 class HubReader(Reader):
-    """Reads a data set by its name, through datatrove's reader: every world_size-th row for each rank."""
+    """Reads a data set by its name, through datatrove's reader."""
 
     name = "hub"
 
-    def run(self, data: Any = None, rank: int = 0, world_size: int = 1) -> Iterator[Document]:
-        """Yield earlier readers' documents, then this rank's rows; see `_Reader.run`."""
+    def _share(self, rank: int, world_size: int) -> Iterable[tuple[InputFile, Iterable[tuple[int, Any]]]]:
+        """Return the one file that stands for the data set, with every world_size-th row of it."""
+        return [(self._listing.files[0], self._every_nth_row(rank, world_size))]
+
+    def _every_nth_row(self, rank: int, world_size: int) -> Iterator[tuple[int, dict[str, Any]]]:
         from datatrove.pipeline.readers import HuggingFaceDatasetReader
 
-        if data:
-            yield from data
-        file, source = self._listing.files[0], self._source
-        if source.limit is not None:
-            if rank != self._listing.source % world_size:
-                return
-            rank, world_size = 0, 1
-        taken: list[Document] = []
-        seen = itertools.count()
+        batch: list[dict[str, Any]] = []
 
-        def account(reader: Any, fields: dict[str, Any], path: str, number: str) -> dict[str, Any]:
-            """Do what `_documents` does; datatrove skips the row that we answer with nothing."""
-            row = rank + next(seen) * world_size
-            self.intake.rows[self._listing.source] = self.intake.rows.get(self._listing.source, 0) + 1
-            document = self._document(fields, file)
-            if isinstance(document, str):
-                self.intake.reject(self._listing.source, file.name, row, document)
-                return {"text": ""}
-            taken.append(document)
-            return {"text": document.text, "id": document.id}
+        def keep(reader: Any, fields: dict[str, Any], path: str, number: str) -> dict[str, Any]:
+            """Set a row aside as it came. The answer has a text because datatrove counts and skips what has none."""
+            batch.append(fields)
+            return {"text": "a row", "id": ""}
 
+        source, numbers = self._source, itertools.count(rank, world_size)
         options = {"split": source.split} | ({"name": source.subset} if source.subset else {})
-        reader = HuggingFaceDatasetReader(str(source.path), options, limit=source.limit or -1, adapter=account)
+        reader = HuggingFaceDatasetReader(str(source.path), options, adapter=keep)
         for _ in reader.run(rank=rank, world_size=world_size):
-            yield from taken
-            taken.clear()
-        yield from taken
+            for fields, number in zip(batch, numbers, strict=False):  # in this order no number is lost between batches
+                yield number, fields
+            batch.clear()

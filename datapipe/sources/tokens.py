@@ -174,26 +174,19 @@ class TokenizedReader(Reader):
         return _Known(info, decode, manifest.dtype if isinstance(manifest, ExportManifest) else None)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {k: v for k, v in self.__dict__.items() if k != "_known"}
+        return {k: v for k, v in self.__dict__.items() if k not in ("_known", "_numbers")}
 
-    def _documents(self, files: list[InputFile]) -> Iterator[Document]:
-        left, number = self._source.limit, self._listing.source
-        place = {file.name: i for i, file in enumerate(self._listing.files)}
-        for file in files:
-            for row, ids in enumerate(self._documents_of(place[file.name])):
-                if left is not None:
-                    if left == 0:
-                        return
-                    left -= 1
-                self.intake.rows[number] = self.intake.rows.get(number, 0) + 1
-                document = self._make(ids)
-                if isinstance(document, str):
-                    self.intake.reject(number, file.name, row, document)
-                else:
-                    yield document
-            self.intake.bytes_read += file.size
+    @cached_property
+    def _numbers(self) -> dict[str, int]:
+        """Where in the listing each file is, by name."""
+        return {file.name: i for i, file in enumerate(self._listing.files)}
 
-    def _make(self, ids: Tokens) -> Document | str:
+    def _rows(self, file: InputFile) -> Iterator[tuple[int, Tokens]]:
+        """Yield (number of the document from 0, its ids) for the documents that belong to a file."""
+        yield from enumerate(self._documents_of(self._numbers[file.name]))
+        self.intake.bytes_read += file.size
+
+    def _document(self, ids: Tokens, file: InputFile) -> Document | str:
         """Return the document of some ids, or the reason why there is none."""
         info = self._known.info
         if int(ids.min()) < 0 or int(ids.max()) >= info.vocab_size or (ids == info.mask).any():

@@ -1,172 +1,38 @@
-"""Finishing: from packed shards and the tasks' counts to a whole pool: index, tables, statistics, report, manifest."""
+"""Finish: make packed shards a whole pool. Join the tasks' tables, add index and report and, last, the manifest."""
 
 import functools
 import importlib.metadata
 import os
 import platform
-from collections.abc import Iterable
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from numpy.typing import NDArray
+import pyarrow.parquet as pq
 
-from ...common import storage
+from ...common import arrow, storage
 from ...common.errors import WorkError
 from ...common.publish import MANIFEST_NAME, FileInfo
 from ...shards import mds
 from ...shards.artifact import INDEX_NAME, Artifact, Shard
-from ...shards.documents import DOCUMENTS_NAME
+from ...shards.documents import DOCUMENTS_NAME, ROW_GROUP, SCHEMA
 from ...shards.manifest import Content, Manifest, dump_manifest, fingerprint
 from ...tokenize.tokenizer import Tokenizer
 from ..config import Build
 from ..external_sort import join_tables
 from ..report import write_report
-from .cluster import REMOVED, TRAIN, VALIDATION, Corpus, Removed, histogram
+from .cluster import TRAIN
 from .ingest import CONTAMINATED, REJECTED
-from .pack import ROWS_NAME, PoolLayout, join_rows, read_written
-from .parts import Part
-
-
-@dataclass
-class IngestTotals:
-    """The counts of all ingest tasks together. rows, accepted: by source; rejected: by reason; filters: as
-    `filters.removed_by` returns them, summed."""
-
-    rows: dict[str, int] = field(default_factory=dict)
-    accepted: dict[str, int] = field(default_factory=dict)
-    rejected: dict[str, int] = field(default_factory=dict)
-    filters: list[dict[str, Any]] = field(default_factory=list)
-    empty: int = 0
-    contaminated: int = 0
-    text_bytes: int = 0
-
-
-def ingest_totals(parts: Iterable[Part]) -> IngestTotals:
-    """Sum the counts of the parts."""
-    totals = IngestTotals()
-    for part in parts:
-        counts = part.counts
-        for name in ("rows", "accepted", "rejected"):
-            _add_to(getattr(totals, name), counts[name])
-        totals.empty += counts["empty"]
-        totals.contaminated += counts["contaminated"]
-        totals.text_bytes += counts["text_bytes"]
-        if not totals.filters:
-            totals.filters = [{**row, "reasons": dict(row["reasons"])} for row in counts["filters"]]
-            continue
-        for row, more in zip(totals.filters, counts["filters"], strict=True):
-            row["seen"] += more["seen"]
-            row["removed"] += more["removed"]
-            _add_to(row["reasons"], more["reasons"])
-    return totals
-
-
-def _add_to(counts: dict[str, int], more: dict[str, int]) -> None:
-    for key, n in more.items():
-        counts[key] = counts.get(key, 0) + n
-
-
-@dataclass(frozen=True)
-class DocumentCounts:
-    """What became of documents. documents, tokens: int64 (3, sources), by fate; lengths: documents that stay, as
-    `histogram` counts them; partitions: int64 (3, partitions), tokens by fate and range of place."""
-
-    documents: NDArray[np.int64]
-    tokens: NDArray[np.int64]
-    lengths: NDArray[np.int64]
-    partitions: NDArray[np.int64]
-
-
-def count_documents(corpus: Corpus, fates: NDArray[np.uint8]) -> DocumentCounts:
-    """Count all documents by what became of them, in one pass."""
-    n_partitions, n_sources = corpus.parts[0].partitions, len(corpus.sources)
-    bits = n_partitions.bit_length() - 1
-    counts = DocumentCounts(
-        np.zeros((3, n_sources), np.int64),
-        np.zeros((3, n_sources), np.int64),
-        np.zeros(64, np.int64),
-        np.zeros((3, n_partitions), np.int64),
-    )
-    for first, documents in corpus.batches():
-        fate = fates[first : first + len(documents)]
-        source, tokens = documents["source"], documents["tokens"].astype(np.int64)
-        place = documents["place_hi"] >> np.uint64(64 - bits) if bits else np.zeros(len(documents), np.uint64)
-        np.add.at(counts.documents, (fate, source), 1)
-        np.add.at(counts.tokens, (fate, source), tokens)
-        np.add.at(counts.partitions, (fate, place.astype(np.int64)), tokens)
-        counts.lengths[:] += histogram(tokens[fate != REMOVED])
-    return counts
-
-
-def collect_statistics(
-    corpus: Corpus, counts: DocumentCounts, removed: Removed, evaluation: dict[str, Any] | None
-) -> dict[str, Any]:
-    """Return what the manifest and the report say of the way from rows to pools; the same for any number of tasks."""
-    totals = ingest_totals(corpus.parts)
-    ends = {
-        name: (int(counts.documents[fate].sum()), int(counts.tokens[fate].sum()))
-        for name, fate in (("validation", VALIDATION), ("pool", TRAIN))
-    }
-    return {
-        "waterfall": _waterfall(totals, removed, ends, int(counts.tokens.sum()), evaluation is not None),
-        "sources": _by_source(corpus, counts, totals),
-        "rejected": dict(sorted(totals.rejected.items())),
-        "filters": totals.filters,
-        "text_bytes": totals.text_bytes,
-        "document_lengths": _histogram_rows(counts.lengths),
-        "cluster_sizes": _histogram_rows(removed.sizes),
-        "evaluation": evaluation,
-    }
-
-
-def _waterfall(
-    totals: IngestTotals, removed: Removed, ends: dict[str, tuple[int, int]], tokens: int, decontaminated: bool
-) -> list[dict[str, Any]]:
-    """Return steps in order: {"step", "documents", "tokens"}, the first what was read, the next what each took away,
-    the last what is in the pool. Tokens are known (not null) from encoding on."""
-    steps: list[tuple[str, int, int | None]] = [
-        ("rows read", sum(totals.rows.values()), None),
-        ("unusable rows", -sum(totals.rejected.values()), None),
-    ]
-    steps += [(f"filter {row['name']}", -row["removed"], None) for row in totals.filters]
-    steps.append(("empty", -totals.empty, None))
-    if decontaminated:
-        steps.append(("contaminated", -totals.contaminated, None))
-    steps += [
-        ("encoded", sum(totals.accepted.values()), tokens),
-        ("exact duplicates", -removed.exact_documents, -removed.exact_tokens),
-        ("near-duplicates", -removed.near_documents, -removed.near_tokens),
-    ]
-    if ends["validation"][0]:
-        steps.append(("validation pool", -ends["validation"][0], -ends["validation"][1]))
-    steps.append(("pool", *ends["pool"]))
-    return [{"step": step, "documents": n, "tokens": t} for step, n, t in steps]
-
-
-def _by_source(corpus: Corpus, counts: DocumentCounts, totals: IngestTotals) -> dict[str, dict[str, int]]:
-    table = {}
-    for i, name in enumerate(corpus.sources):
-        row = {"rows": totals.rows.get(name, 0), "encoded": totals.accepted.get(name, 0)}
-        kept = {"documents": counts.documents, "tokens": counts.tokens}
-        table[name] = row | {what: int(n[[TRAIN, VALIDATION], i].sum()) for what, n in kept.items()}
-    return table
-
-
-def _histogram_rows(counts: NDArray[np.int64]) -> list[list[int]]:
-    """Return [[lower edge, count], ...] over powers of two, from the first to the last that is not empty."""
-    found = np.flatnonzero(counts)
-    return [[1 << e, int(counts[e])] for e in range(found[0], found[-1] + 1)] if len(found) else []
+from .pack import ROWS_NAME, PoolLayout, WrittenShard, read_written
 
 
 def versions(config: Build, tokenizer: Tokenizer) -> dict[str, str]:
     """Return the versions of what decides the bytes; for a `python` source those of all distributions it reads."""
     names = ["epochal", "datatrove", "numpy", "regex", "rensa", "tokenizers", tokenizer.engine_name]
-    found = {name: _version(name) for name in names}
+    known = {name: _version(name) for name in names}
     if any(source.format == "python" for source in config.sources):
-        found |= {d.metadata["Name"].lower(): d.version for d in importlib.metadata.distributions()}
-    return dict(sorted(found.items())) | {"python": platform.python_version()}
+        known |= {d.metadata["Name"].lower(): d.version for d in importlib.metadata.distributions()}
+    return dict(sorted(known.items())) | {"python": platform.python_version()}
 
 
 @functools.cache
@@ -183,11 +49,38 @@ def finish_pool(
     if [shard.number for shard in written] != list(range(layout.n_shards)):
         raise WorkError(f"{folder} lacks shards that its tasks reported: remove {work} and build again")
     n_documents = join_rows(folder, storage.join(folder, DOCUMENTS_NAME), [s.name for s in config.sources])
+    _write_index(layout, written)
+    manifest = _describe(layout, written, n_documents, name, config, tokenizer, statistics)
+    if layout.code == TRAIN:
+        _write_tables(work, folder)
+        write_report(Artifact(folder, manifest, _shards(folder, written)), storage.join(folder, "report.html"))
+    files = {mds.shard_name(s.number): FileInfo(bytes=s.bytes, xxh64=s.xxh64) for s in written}
+    files |= _hash_files(folder, set(files) | {MANIFEST_NAME, ROWS_NAME})
+    whole = dump_manifest(manifest.model_copy(update={"files": files}))
+    storage.write_atomic(storage.join(folder, MANIFEST_NAME), whole.encode(), flush=False)
+    if not storage.is_url(folder):
+        _flush_to_disk(folder)
+
+
+def _write_index(layout: PoolLayout, written: list[WrittenShard]) -> None:
+    """Write the index of the shards that MDS readers begin with."""
     entries = [
         mds.index_entry(mds.shard_name(s.number), s.samples, s.bytes, s.xxh64, layout.seq_len, layout.dtype)
         for s in written
     ]
-    storage.write_atomic(storage.join(folder, INDEX_NAME), mds.dump_index(entries).encode(), flush=False)
+    storage.write_atomic(storage.join(layout.folder, INDEX_NAME), mds.dump_index(entries).encode(), flush=False)
+
+
+def _describe(
+    layout: PoolLayout,
+    written: list[WrittenShard],
+    n_documents: int,
+    name: str,
+    config: Build,
+    tokenizer: Tokenizer,
+    statistics: dict[str, Any],
+) -> Manifest:
+    """Return the pool's manifest, which lacks only the list of its files."""
     manifest = Manifest(
         kind="pool",
         name=name,
@@ -205,23 +98,53 @@ def finish_pool(
         statistics=statistics,
         versions=versions(config, tokenizer),
     )
-    manifest = manifest.model_copy(update={"fingerprint": fingerprint(manifest)})
-    if layout.code == TRAIN:
-        _account_tables(work, folder)
-        shards = tuple(
-            Shard(mds.shard_name(s.number), storage.join(folder, mds.shard_name(s.number)), s.samples, s.bytes, s.xxh64)
-            for s in written
-        )
-        write_report(Artifact(folder, manifest, shards), storage.join(folder, "report.html"))
-    files = {mds.shard_name(s.number): FileInfo(bytes=s.bytes, xxh64=s.xxh64) for s in written}
-    files |= _hash_files(folder, set(files) | {MANIFEST_NAME, ROWS_NAME})
-    whole = dump_manifest(manifest.model_copy(update={"files": files}))
-    storage.write_atomic(storage.join(folder, MANIFEST_NAME), whole.encode(), flush=False)
-    if not storage.is_url(folder):
-        _flush_to_disk(folder)
+    return manifest.model_copy(update={"fingerprint": fingerprint(manifest)})
 
 
-def _account_tables(work: str, folder: str) -> None:
+def _shards(folder: str, written: list[WrittenShard]) -> tuple[Shard, ...]:
+    names = [mds.shard_name(s.number) for s in written]
+    return tuple(
+        Shard(name, storage.join(folder, name), s.samples, s.bytes, s.xxh64)
+        for name, s in zip(names, written, strict=True)
+    )
+
+
+def join_rows(folder: str, path: str, sources: list[str]) -> int:
+    """Join the tasks' rows into one Parquet file whose row groups do not show how many tasks there were.
+
+    Returns the number of rows.
+    """
+    rows_folder = storage.join(folder, ROWS_NAME)
+    names = [n for n in storage.names(rows_folder) if n.endswith(".parquet")]
+    waiting: list[pa.RecordBatch] = []
+    n_waiting = total = 0
+    with storage.publishing_file(path) as partial, pq.ParquetWriter(partial, SCHEMA, compression="zstd") as writer:
+        for name in names:
+            for batch in pq.ParquetFile(storage.open_read(storage.join(rows_folder, name))).iter_batches(ROW_GROUP):
+                waiting.append(batch)
+                n_waiting += batch.num_rows
+                total += batch.num_rows
+                while n_waiting >= ROW_GROUP:
+                    table = _canonical(waiting, sources)
+                    writer.write_table(table.slice(0, ROW_GROUP).combine_chunks(), row_group_size=ROW_GROUP)
+                    rest = table.slice(ROW_GROUP)
+                    waiting, n_waiting = rest.to_batches(), rest.num_rows
+        if n_waiting:
+            writer.write_table(_canonical(waiting, sources), row_group_size=ROW_GROUP)
+    return total
+
+
+def _canonical(batches: list[pa.RecordBatch], sources: list[str]) -> pa.Table:
+    """Return the batches as one table of one chunk per column, its dictionary always the sorted list of sources."""
+    table = pa.Table.from_batches(batches)
+    at = {name: i for i, name in enumerate(sorted(sources))}
+    indices = np.array([at[name] for name in table["source"].to_pylist()])
+    column = arrow.dictionary(indices, sorted(sources))
+    table = table.set_column(table.schema.get_field_index("source"), SCHEMA.field("source"), column)
+    return table.combine_chunks()
+
+
+def _write_tables(work: str, folder: str) -> None:
     """Put the tables of what was left out beside the pool: duplicates, rejects, contaminated."""
     with storage.publishing_file(storage.join(folder, "duplicates.parquet")) as partial:
         storage.copy_file(storage.join(work, "duplicates.parquet"), partial)
@@ -237,14 +160,15 @@ def _join_tables(work: str, name: str, schema: pa.Schema, folder: str) -> None:
 
 
 def _hash_files(folder: str, known: set[str]) -> dict[str, FileInfo]:
-    found = {}
+    """Return size and hash of the files in a pool's folder but the `known` ones; remove what killed tasks left."""
+    files = {}
     for name in sorted(set(storage.names(folder)) - known):
         path = storage.join(folder, name)
         if name.endswith(".partial"):
             storage.remove(path)  # a killed task's unfinished shard
             continue
-        found[name] = FileInfo.at(path)
-    return found
+        files[name] = FileInfo.at(path)
+    return files
 
 
 def _flush_to_disk(folder: str) -> None:

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from ...common import arrow, storage
 from ...common.hashing import xxh64
 from ...shards import mds
-from ...shards.documents import ROW_GROUP, SCHEMA
+from ...shards.documents import SCHEMA
 from ..run.stage_progress import StageProgress
 from .match import open_parts
 from .parts import Documents, Part, read_spans
@@ -192,7 +192,7 @@ class _Share:
         arrays = [
             arrow.fixed(arrow.keys(records["key_hi"], records["key_lo"])),
             arrow.strings([identifier.tobytes() for identifier in ids]),
-            _dictionary(records["source"], sources),
+            arrow.dictionary(records["source"], sources),
             arrow.numbers(starts),
             arrow.numbers(records["tokens"].astype(np.int64)),
         ]
@@ -277,42 +277,3 @@ def read_written(folder: str) -> list[WrittenShard]:
     for name in (n for n in storage.names(rows) if n.endswith(".json")):
         written += [WrittenShard(**shard) for shard in json.loads(storage.read_bytes(storage.join(rows, name)))]
     return sorted(written, key=lambda shard: shard.number)
-
-
-def join_rows(folder: str, path: str, sources: list[str]) -> int:
-    """Join the tasks' rows into one Parquet file whose row groups do not show how many tasks there were.
-
-    Returns the number of rows.
-    """
-    rows_folder = storage.join(folder, ROWS_NAME)
-    names = [n for n in storage.names(rows_folder) if n.endswith(".parquet")]
-    waiting: list[pa.RecordBatch] = []
-    n_waiting = total = 0
-    with storage.publishing_file(path) as partial, pq.ParquetWriter(partial, SCHEMA, compression="zstd") as writer:
-        for name in names:
-            for batch in pq.ParquetFile(storage.open_read(storage.join(rows_folder, name))).iter_batches(ROW_GROUP):
-                waiting.append(batch)
-                n_waiting += batch.num_rows
-                total += batch.num_rows
-                while n_waiting >= ROW_GROUP:
-                    table = _canonical(waiting, sources)
-                    writer.write_table(table.slice(0, ROW_GROUP).combine_chunks(), row_group_size=ROW_GROUP)
-                    rest = table.slice(ROW_GROUP)
-                    waiting, n_waiting = rest.to_batches(), rest.num_rows
-        if n_waiting:
-            writer.write_table(_canonical(waiting, sources), row_group_size=ROW_GROUP)
-    return total
-
-
-def _canonical(batches: list[pa.RecordBatch], sources: list[str]) -> pa.Table:
-    """Return the batches as one table of one chunk per column, its dictionary always the sorted list of sources."""
-    table = pa.Table.from_batches(batches)
-    at = {name: i for i, name in enumerate(sorted(sources))}
-    found = np.array([at[name] for name in table["source"].to_pylist()])
-    column = _dictionary(found, sorted(sources))
-    table = table.set_column(table.schema.get_field_index("source"), SCHEMA.field("source"), column)
-    return table.combine_chunks()
-
-
-def _dictionary(indices: NDArray[Any], names: list[str]) -> pa.Array:
-    return pa.DictionaryArray.from_arrays(arrow.numbers(indices.astype(np.int32)), arrow.strings(names))

@@ -4,7 +4,7 @@ import argparse
 from typing import Any
 
 from ...common import storage
-from ...common.cli import Run, print_json
+from ...common.cli import Runner, print_json
 from ...common.config import load_yaml, validate
 from ...common.errors import RequestError
 from ...common.units import format_count, parse_count
@@ -19,7 +19,7 @@ MOST_SHOWN = 10_000_000
 """Positions that `order` prints at most: beyond that a program should compute them (docs/repetition.md)."""
 
 
-def plan(parser: argparse.ArgumentParser) -> Run:
+def plan(parser: argparse.ArgumentParser) -> Runner:
     """Add the arguments of `epochal plan`; return what runs it."""
     parser.add_argument("subset", help="folder or URL of a subset or pool, or the YAML file of a mixture")
     _add_budget(parser)
@@ -152,7 +152,7 @@ def _histogram(the_plan: Plan) -> dict[int, int]:
     return {} if the_plan.policy == "global" else the_plan.histogram(the_plan.positions)
 
 
-def order(parser: argparse.ArgumentParser) -> Run:
+def order(parser: argparse.ArgumentParser) -> Runner:
     """Add the arguments of `epochal order`; return what runs it."""
     parser.add_argument("subset", help="folder or URL of a subset or pool, or the YAML file of a mixture")
     parser.add_argument("--start", default="0", help="first position (samples from the run's beginning; default 0)")
@@ -198,7 +198,7 @@ def _plan_to_show(args: argparse.Namespace, start: int, count: int) -> Plan:
     return Plan.for_artifact(manifest, budget, args.seed, args.policy or "reshuffle")
 
 
-def audit(parser: argparse.ArgumentParser) -> Run:
+def audit(parser: argparse.ArgumentParser) -> Runner:
     """Add the arguments of `epochal audit`; return what runs it."""
     parser.add_argument("receipt", help="the receipt that a run wrote, path or URL")
     parser.add_argument("--json", action="store_true", help="print one JSON object")

@@ -14,7 +14,8 @@ from epochal.shards.carve import carve
 from epochal.tests.support.pools import EOD
 from epochal.tests.support.servers import PATIENCE, serving, until
 from epochal.train.config import TrainConfig
-from epochal.train.trainer import build_trainer, prepare, train
+from epochal.train.run import prepare
+from epochal.train.trainer import build_trainer, train
 
 torch.set_num_threads(1)
 

@@ -10,10 +10,10 @@ from typing import Any
 
 import torch
 
+from ...common.cli import text_table
 from ...common.progress import clock
 from ...common.units import format_count, round_count
 from .. import durations
-from ..eval.tables import text_table
 from ..model.flops import PEAK_BF16
 from ..model.transformer import Transformer
 from .grid import Plan, RunSpec

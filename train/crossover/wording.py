@@ -6,8 +6,8 @@ import os
 from typing import Any
 
 from ...common import storage
+from ...common.cli import text_table
 from ...common.units import format_count, round_count
-from ..eval.tables import text_table
 from . import analysis, curves
 from .curves import Row
 from .grid import Plan

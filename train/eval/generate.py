@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from ...common.errors import RequestError
-from ..model.kv_cache import KVCache, logits_of, read
+from ..model.kv_cache import KVCache
 from ..model.transformer import Transformer
 
 Order = Literal["confidence", "random"]
@@ -87,7 +87,7 @@ def _autoregressive(model: Transformer, prompt: list[int], mask: int, s: Samplin
     random = torch.Generator("cpu").manual_seed(s.seed)
     cache, tokens, new = KVCache(model.config.layers), torch.tensor([prompt], device=device), []
     for _ in range(s.max_new_tokens):
-        logits = logits_of(model, read(model, tokens, cache=cache)[0, -1:])
+        logits = model.logits(model.hidden_states(tokens, cache=cache)[0, -1:])
         logits[:, mask] = -torch.inf
         token = int(_choose(logits, s, random)[0][0])
         if token in s.stop:
@@ -132,7 +132,7 @@ def _fill_in(
     model: Transformer, text: Tensor, places: Tensor, quota: int, mask: int, s: Sampling, random: torch.Generator
 ) -> None:
     """Write `quota` of the masked `places` of `text` (1, length), in place."""
-    logits = logits_of(model, read(model, text)[0, places])
+    logits = model.logits(model.hidden_states(text)[0, places])
     logits[:, mask] = -torch.inf
     tokens, chance = _choose(logits, s, random)
     if s.order == "random":

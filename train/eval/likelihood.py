@@ -225,5 +225,5 @@ def masked_nats(
     inputs = torch.from_numpy(np.where(masks, mask_id, row[None, :])).to(device)
     labels = torch.from_numpy(np.broadcast_to(row, masks.shape)[masks]).to(device)
     places = torch.from_numpy(np.flatnonzero(masks)).to(device)
-    nats = model(inputs, places=places, labels=labels).double().cpu().numpy()
+    nats = model(inputs, target_positions=places, labels=labels).double().cpu().numpy()
     return np.bincount(np.nonzero(masks)[0], nats, minlength=len(masks)).astype(np.float64)

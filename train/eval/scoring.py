@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ...tokenize.tokenizer import Tokenizer
-from ..model.kv_cache import KVCache, logits_of, nll_of, read
+from ..model.kv_cache import KVCache
 from ..model.transformer import Transformer
 from ..objective.nelbo import MaskSet, estimate, masks_for
 from .tasks import Item
@@ -143,23 +143,23 @@ class Scorer:
             )
         )
         mask = _tree_mask(branch, shared)
-        hidden = read(self.model, tokens.to(device), positions.to(device), mask.to(device), cache).flatten(0, 1)
+        hidden = self.model.hidden_states(tokens.to(device), mask.to(device), positions.to(device), cache).flatten(0, 1)
         places = np.concatenate([row * length + t.places for row, t in enumerate(trees)])
         labels = np.concatenate([a for g in groups for a in g.answers])
         hidden = hidden.index_select(0, torch.from_numpy(places).to(device))
-        nats = nll_of(self.model, hidden, torch.from_numpy(labels).to(device)).double().cpu().numpy()
+        nats = self.model.nll(hidden, torch.from_numpy(labels).to(device)).double().cpu().numpy()
         hits = self._hits(hidden, labels) if self.greedy else None
         return _cut([len(g.answers) for g in groups], [len(a) for g in groups for a in g.answers], nats, hits)
 
     def _hits(self, hidden: Tensor, labels: Ids) -> NDArray[np.bool_]:
-        best = torch.cat([logits_of(self.model, h).argmax(-1) for h in hidden.split(1024)])
+        best = torch.cat([self.model.logits(h).argmax(-1) for h in hidden.split(1024)])
         return best.cpu().numpy() == labels
 
     def _prefix_cache(self, prefix: Ids) -> KVCache:
         """Return the keys and values of `prefix`; those of the last one are remembered."""
         if self._cache is None or self._prefix is None or not np.array_equal(prefix, self._prefix):
             cache = KVCache(self.model.config.layers)
-            read(self.model, torch.from_numpy(prefix[None]).to(self.model.embedding.weight.device), cache=cache)
+            self.model.hidden_states(torch.from_numpy(prefix[None]).to(self.model.embedding.weight.device), cache=cache)
             cache.set_keep(False)
             self._count(1, len(prefix), len(prefix))
             self._prefix, self._cache = prefix, cache
@@ -219,7 +219,7 @@ class Scorer:
         hidden_at = torch.arange(len(context), tokens.shape[1], device=device)
         left = torch.ones(len(answer), dtype=torch.bool, device=device)
         for _ in range(len(answer)):
-            logits = logits_of(self.model, read(self.model, tokens)[0, hidden_at])
+            logits = self.model.logits(self.model.hidden_states(tokens)[0, hidden_at])
             logits[:, self.mask] = -torch.inf
             chance, best = logits.softmax(-1).max(-1)
             i = int(torch.where(left, chance, -1.0).argmax())

@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from typing import Any
 
+from ...common.cli import text_table
+
 
 def describe(body: dict[str, list[dict[str, Any]]], out: str) -> str:
     """Return the tables of an evaluation."""
@@ -91,10 +93,3 @@ def _harness_table(rows: Sequence[dict[str, Any]]) -> str:
         for r in rows
     ]
     return text_table(head, body)
-
-
-def text_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Return a table of text: `head`, a rule, `rows`; columns as wide as they must be."""
-    widths = [max(len(row[i]) for row in [head, *rows]) for i in range(len(head))]
-    lines = ["  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in [head, *rows]]
-    return "\n".join([lines[0], "  ".join("-" * w for w in widths), *lines[1:]])

@@ -15,7 +15,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from .flops import matrix_parameters
-from .kv_cache import KVCache, logits_of, read
+from .kv_cache import KVCache
 from .transformer import ModelConfig, Transformer
 
 MAX_TIMED_PARAMETERS = {"cpu": 200_000_000, "cuda": 12_000_000_000}
@@ -49,12 +49,12 @@ def decoding(model: Transformer, n: int) -> Step:
     cache = KVCache(model.config.layers)
     with torch.no_grad(), sdpa_kernel(SDPBackend.MATH):
         if n > 1:
-            read(model, tokens[:, 1:], cache=cache)
+            model.hidden_states(tokens[:, 1:], cache=cache)
     cache.set_keep(False)
 
     @torch.no_grad()
     def step() -> None:
-        logits_of(model, read(model, tokens[:, :1], cache=cache))
+        model.logits(model.hidden_states(tokens[:, :1], cache=cache))
 
     return step
 
@@ -65,7 +65,7 @@ def denoising(model: Transformer, n: int) -> Step:
 
     @torch.no_grad()
     def step() -> None:
-        logits_of(model, read(model, tokens))
+        model.logits(model.hidden_states(tokens))
 
     return step
 

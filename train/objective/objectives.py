@@ -5,7 +5,7 @@ log-likelihoods by batch * seq_len, so that a loss is the same however a batch i
 PAD is never a target and, in a masked-diffusion model, never attended to.
 
 `corrupt` works on numpy arrays on the CPU (in loader workers); `pack` turns rows of its result into what
-`Transformer.forward` takes, with the places of all targets known, so that no GPU has to be waited for.
+`Transformer.forward` takes, with the positions of all targets known, so that nothing waits for a GPU.
 """
 
 from dataclasses import dataclass
@@ -33,14 +33,15 @@ class Corrupted(NamedTuple):
     """What a model reads and must predict, for rows of a batch.
 
     inputs: int64 (rows, length). labels: int64 (rows, length). targets: bool (rows, length), True where the label
-    must be predicted. weights: float64 (rows,), of each of the row's targets. real: bool (rows, length), False on PAD.
+    must be predicted. weights: float64 (rows,), of each of the row's targets. attention_mask: bool (rows, length),
+    False on PAD.
     """
 
     inputs: NDArray[np.int64]
     labels: NDArray[np.int64]
     targets: NDArray[np.bool_]
     weights: NDArray[np.float64]
-    real: NDArray[np.bool_]
+    attention_mask: NDArray[np.bool_]
 
 
 class Objective(Protocol):
@@ -179,22 +180,22 @@ class Packed(NamedTuple):
     """Keyword arguments of `Transformer.forward`; None where everything is meant."""
 
     tokens: Tensor
-    real: Tensor | None
-    places: Tensor | None
+    attention_mask: Tensor | None
+    target_positions: Tensor | None
     labels: Tensor
     weights: Tensor
 
 
 def pack(rows: Corrupted, dtype: torch.dtype = torch.float32) -> Packed:
     """Return `rows` as tensors for the model; weights have `dtype`."""
-    places = np.flatnonzero(rows.targets)
-    every = len(places) == rows.targets.size
+    target_positions = np.flatnonzero(rows.targets)
+    every = len(target_positions) == rows.targets.size
     weights = np.repeat(rows.weights, rows.targets.sum(1))
     return Packed(
         tokens=torch.from_numpy(np.ascontiguousarray(rows.inputs)),
-        real=None if rows.real.all() else torch.from_numpy(rows.real),
-        places=None if every else torch.from_numpy(places),
-        labels=torch.from_numpy(rows.labels.reshape(-1)[places]),
+        attention_mask=None if rows.attention_mask.all() else torch.from_numpy(rows.attention_mask),
+        target_positions=None if every else torch.from_numpy(target_positions),
+        labels=torch.from_numpy(rows.labels.reshape(-1)[target_positions]),
         weights=torch.from_numpy(weights).to(dtype),
     )
 

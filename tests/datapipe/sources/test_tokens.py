@@ -269,6 +269,20 @@ def test_a_hub_data_set_through_datatroves_reader_any_number_of_tasks(tmp_path, 
         assert pl.read_parquet(f"{root}/rejects.parquet").select("row", "reason").rows() == [(31, "no field 'text'")]
 
 
+def test_the_limit_of_a_hub_data_set_counts_rows_those_that_cannot_be_used_too(tmp_path, monkeypatch):
+    pytest.importorskip("datasets", reason="needs the extra `hf`")
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "cache")
+    (tmp_path / "hub" / "data").mkdir(parents=True)
+    table = pa.table({"text": [None, "", *real_documents(4, 400)]})
+    pq.write_table(table, tmp_path / "hub" / "data" / "train-00000-of-00001.parquet")
+    source = {"name": "h", "format": "hub", "path": str(tmp_path / "hub"), "limit": 4}
+    config = settings(tmp_path, source, tasks=2, max_reject_fraction=0.5, deduplicate={"near": None})
+    manifest = read_manifest(build(config, quiet=True).pool)
+    assert manifest.statistics["sources"]["h"]["rows"] == 4
+    assert manifest.documents == 2
+
+
 @given(st.lists(st.integers(0, 3), max_size=60), st.lists(st.integers(0, 60), max_size=5), st.integers(1, 7))
 def test_each_document_belongs_to_one_file_wherever_files_are_cut(stream, cuts, block):
     """0 is EOD. The documents of all files together are those of the whole stream."""

@@ -1,0 +1,142 @@
+"""Statistics: what became of rows, documents and tokens on their way to the pools, for the manifest and the report."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .cluster import REMOVED, TRAIN, VALIDATION, Corpus, Removed, histogram
+from .parts import Part
+
+
+@dataclass
+class IngestTotals:
+    """The counts of all ingest tasks together. rows, accepted: by source; rejected: by reason; filters: as
+    `filters.removed_by` returns them, summed."""
+
+    rows: dict[str, int] = field(default_factory=dict)
+    accepted: dict[str, int] = field(default_factory=dict)
+    rejected: dict[str, int] = field(default_factory=dict)
+    filters: list[dict[str, Any]] = field(default_factory=list)
+    empty: int = 0
+    contaminated: int = 0
+    text_bytes: int = 0
+
+
+def ingest_totals(parts: Iterable[Part]) -> IngestTotals:
+    """Sum the counts of the parts."""
+    totals = IngestTotals()
+    for part in parts:
+        counts = part.counts
+        for name in ("rows", "accepted", "rejected"):
+            _add_to(getattr(totals, name), counts[name])
+        totals.empty += counts["empty"]
+        totals.contaminated += counts["contaminated"]
+        totals.text_bytes += counts["text_bytes"]
+        if not totals.filters:
+            totals.filters = [{**row, "reasons": dict(row["reasons"])} for row in counts["filters"]]
+            continue
+        for row, more in zip(totals.filters, counts["filters"], strict=True):
+            row["seen"] += more["seen"]
+            row["removed"] += more["removed"]
+            _add_to(row["reasons"], more["reasons"])
+    return totals
+
+
+def _add_to(counts: dict[str, int], more: dict[str, int]) -> None:
+    for key, n in more.items():
+        counts[key] = counts.get(key, 0) + n
+
+
+@dataclass(frozen=True)
+class DocumentCounts:
+    """What became of documents. documents, tokens: int64 (3, sources), by fate; lengths: documents that stay, as
+    `histogram` counts them; partitions: int64 (3, partitions), tokens by fate and range of place."""
+
+    documents: NDArray[np.int64]
+    tokens: NDArray[np.int64]
+    lengths: NDArray[np.int64]
+    partitions: NDArray[np.int64]
+
+
+def count_documents(corpus: Corpus, fates: NDArray[np.uint8]) -> DocumentCounts:
+    """Count all documents by what became of them, in one pass."""
+    n_partitions, n_sources = corpus.parts[0].partitions, len(corpus.sources)
+    bits = n_partitions.bit_length() - 1
+    counts = DocumentCounts(
+        np.zeros((3, n_sources), np.int64),
+        np.zeros((3, n_sources), np.int64),
+        np.zeros(64, np.int64),
+        np.zeros((3, n_partitions), np.int64),
+    )
+    for first, documents in corpus.batches():
+        fate = fates[first : first + len(documents)]
+        source, tokens = documents["source"], documents["tokens"].astype(np.int64)
+        place = documents["place_hi"] >> np.uint64(64 - bits) if bits else np.zeros(len(documents), np.uint64)
+        np.add.at(counts.documents, (fate, source), 1)
+        np.add.at(counts.tokens, (fate, source), tokens)
+        np.add.at(counts.partitions, (fate, place.astype(np.int64)), tokens)
+        counts.lengths[:] += histogram(tokens[fate != REMOVED])
+    return counts
+
+
+def collect_statistics(
+    corpus: Corpus, counts: DocumentCounts, removed: Removed, evaluation: dict[str, Any] | None
+) -> dict[str, Any]:
+    """Return what the manifest and the report say of the way from rows to pools; the same for any number of tasks."""
+    totals = ingest_totals(corpus.parts)
+    ends = {
+        name: (int(counts.documents[fate].sum()), int(counts.tokens[fate].sum()))
+        for name, fate in (("validation", VALIDATION), ("pool", TRAIN))
+    }
+    return {
+        "waterfall": _waterfall(totals, removed, ends, int(counts.tokens.sum()), evaluation is not None),
+        "sources": _by_source(corpus, counts, totals),
+        "rejected": dict(sorted(totals.rejected.items())),
+        "filters": totals.filters,
+        "text_bytes": totals.text_bytes,
+        "document_lengths": _histogram_rows(counts.lengths),
+        "cluster_sizes": _histogram_rows(removed.sizes),
+        "evaluation": evaluation,
+    }
+
+
+def _waterfall(
+    totals: IngestTotals, removed: Removed, ends: dict[str, tuple[int, int]], tokens: int, decontaminated: bool
+) -> list[dict[str, Any]]:
+    """Return steps in order: {"step", "documents", "tokens"}, the first what was read, the next what each took away,
+    the last what is in the pool. Tokens are known (not null) from encoding on."""
+    steps: list[tuple[str, int, int | None]] = [
+        ("rows read", sum(totals.rows.values()), None),
+        ("unusable rows", -sum(totals.rejected.values()), None),
+    ]
+    steps += [(f"filter {row['name']}", -row["removed"], None) for row in totals.filters]
+    steps.append(("empty", -totals.empty, None))
+    if decontaminated:
+        steps.append(("contaminated", -totals.contaminated, None))
+    steps += [
+        ("encoded", sum(totals.accepted.values()), tokens),
+        ("exact duplicates", -removed.exact_documents, -removed.exact_tokens),
+        ("near-duplicates", -removed.near_documents, -removed.near_tokens),
+    ]
+    if ends["validation"][0]:
+        steps.append(("validation pool", -ends["validation"][0], -ends["validation"][1]))
+    steps.append(("pool", *ends["pool"]))
+    return [{"step": step, "documents": n, "tokens": t} for step, n, t in steps]
+
+
+def _by_source(corpus: Corpus, counts: DocumentCounts, totals: IngestTotals) -> dict[str, dict[str, int]]:
+    table = {}
+    for i, name in enumerate(corpus.sources):
+        row = {"rows": totals.rows.get(name, 0), "encoded": totals.accepted.get(name, 0)}
+        kept = {"documents": counts.documents, "tokens": counts.tokens}
+        table[name] = row | {what: int(n[[TRAIN, VALIDATION], i].sum()) for what, n in kept.items()}
+    return table
+
+
+def _histogram_rows(counts: NDArray[np.int64]) -> list[list[int]]:
+    """Return [[lower edge, count], ...] over powers of two, from the first to the last that is not empty."""
+    found = np.flatnonzero(counts)
+    return [[1 << e, int(counts[e])] for e in range(found[0], found[-1] + 1)] if len(found) else []
