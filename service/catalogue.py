@@ -98,7 +98,7 @@ class Scanner:
 
 
 def update(connection: Connection, found: list[FoundArtifact], root: str | None) -> None:
-    """Enter what was found; with `root`, what was known under it and is there no more is marked as gone."""
+    """Enter what was found; with `root`, what was known under it and is no longer there is marked as gone."""
     at = now(connection)
     table = Location.__table__
     known = {row.path: row for row in connection.execute(sa.select(table))}
@@ -212,7 +212,7 @@ def locate(connection: Connection, fingerprint: str) -> str | None:
 
 @dataclass(frozen=True)
 class ArtifactQuery:
-    """What is looked for; None does not matter. name, tokenizer: a part of it. fingerprint: its beginning."""
+    """What is looked for; None matches everything. name, tokenizer: a part of it. fingerprint: its beginning."""
 
     kind: str | None = None
     name: str | None = None

@@ -1,4 +1,4 @@
-"""What a request can be refused with beyond being wrong in itself. Each is one sentence, and has an HTTP status."""
+"""Why a request that is well formed can be refused. Each reason is one sentence and has an HTTP status."""
 
 from typing import Any
 
@@ -18,7 +18,7 @@ class ConflictError(RequestError):
 
 
 class DeniedError(RequestError):
-    """No token, or one without the right."""
+    """The request has no token, or one that does not allow it. known: answered with 403, not 401."""
 
     def __init__(self, message: str, known: bool) -> None:
         super().__init__(message)

@@ -202,7 +202,7 @@ def intervals(tokens: int, found: Sequence[Sequence[Part]]) -> list[tuple[int, i
 
 @dataclass(frozen=True)
 class Pieces:
-    """Runs of tokens seen equally often: of document `document` (any number that tells documents apart), tokens
+    """Runs of tokens seen equally often: of document `document` (any number that differs between documents), tokens
     [start, stop), `exposures` times; `inside`: in the window of some segment. Arrays of shape (k,)."""
 
     document: Ints

@@ -156,7 +156,7 @@ class Service:
         out = os.path.realpath(os.path.join(self.root, "subsets", name))
         if not catalogue.inside(out, self.root):
             raise RequestError(f"name: '{name}' leads out of the folder of subsets")
-        carve.locate_window(source, tokens, replicate)  # a wrong request is told before a taken name
+        carve.locate_window(source, tokens, replicate)  # a wrong request is reported before a taken name
         with self._carving:
             try:
                 _, new = carve.carve(where, tokens, replicate, out)

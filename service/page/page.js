@@ -92,7 +92,7 @@ async function showRuns() {
   fill("#runs-note", `${live} live, ${runs.length - live} other. Refreshed every 3 seconds.`);
   fill("#run-names", ...runs.map((run) => h("option", { value: run.name })));
   const focused = document.activeElement?.closest("#runs-table") ? document.activeElement.textContent : null;
-  fill("#runs-table", table(["Run", "State", "Position", "#Passes", "Loss", "#Unique tokens seen", "Receipt", "Heard of"],
+  fill("#runs-table", table(["Run", "State", "Position", "#Passes", "Loss", "#Unique tokens seen", "Receipt", "Last report"],
     runs.map((run) => [link(run.name, () => chooseRun(run.fingerprint)), run.live ? h("strong", { class: "good" }, "live") : run.state === "open" ? "lease over" : run.state,
       progress(run), run.passes.toFixed(2), loss(run), (run.expected ? "about " : "") + count(run.unique_tokens_seen),
       h("span", { class: { valid: "good", "not valid": "bad" }[run.receipt] }, run.receipt === "none" && run.digest ? `digest ${short(run.digest)}` : run.receipt),
@@ -116,7 +116,7 @@ async function showRun() {
   const by = (reports, name) => ({ name, points: reports.filter((r) => r.loss != null).map((r) => [r.unique_tokens_seen, r.loss]) });
   fill("#run-detail", h("h3", {}, `Run ${run.name}`),
     pairs([["Plan", link(short(run.plan), () => choosePlan(run.plan)), false], ["Order", run.policy], ["Step", `${count(run.step)} of ${count(run.steps)}`], ["Tokens", count(run.tokens)],
-      ...run.sources.map((s) => [`Source ${s.name}`, `${s.passes.toFixed(2)} passes, ${count(s.position)} of ${count(s.positions)} samples`]),
+      ...run.sources.map((s) => [`Source ${s.name}`, `${s.passes.toFixed(2)} passes, ${count(s.position)} of ${count(s.positions)} positions`]),
       ["Lease", run.lease ?? "-"], ["Fingerprint", h("code", {}, run.fingerprint), true],
       ["Ancestry", run.ancestry.map((a) => `${a.name ?? a.run} to ${count(a.position)}`).join(", from "), true],
       ...(run.receipt_problem ? [["Receipt", run.receipt_problem, true]] : [])]),
@@ -135,7 +135,7 @@ async function checkDigest() {
 /* -- catalogue -- */
 async function showArtifacts() {
   const found = await get("/artifacts", Object.fromEntries(new FormData($("#search-form"))));
-  fill("#artifacts-table", table(["Name", "Kind", "#Unique tokens", "#Documents", "Tokenizer", "Fingerprint", "Do"],
+  fill("#artifacts-table", table(["Name", "Kind", "#Unique tokens", "#Documents", "Tokenizer", "Fingerprint", "Action"],
     found.artifacts.map((a) => [a.name + (a.current ? "" : " (earlier)"), a.replicate ? `${a.kind}, replicate ${a.replicate}` : a.kind, count(a.tokens), count(a.documents), a.tokenizer,
       h("button", { class: "text", type: "button", title: a.fingerprint, onclick: () => chooseLineage(a.fingerprint), "aria-label": `lineage of ${a.name}` }, h("code", {}, short(a.fingerprint))),
       link(a.kind === "pool" ? "Carve" : "Plan", () => a.kind === "pool" ? go("carve", "pool", a.fingerprint) : go("plan", "subset", a.fingerprint), `${a.kind === "pool" ? "Carve" : "Plan"} ${a.name}`)]),
@@ -254,7 +254,7 @@ async function lookUp(data) {
 const LIMITS = { exposures: "exposures of a document, all ancestors counted", subset_exposures: "exposures of a document on the run’s own subset", tokens: "tokens in all, all ancestors counted" };
 async function showLimits() {
   const { limits } = await get("/limits");
-  fill("#limits-table", table(["Limit", "#At most", "Only runs on", "Do"],
+  fill("#limits-table", table(["Limit", "#At most", "Only runs on", "Action"],
     limits.map((l) => [LIMITS[l.kind], count(l.cap), l.subset ? state.names[l.subset] ?? short(l.subset) : "any subset",
       link("Remove", () => guard($("#limits [role=alert]"), async () => { await call("DELETE", `/limits/${l.id}`); await showLimits(); }), `Remove limit ${l.id}`)]), "No limits."));
 }

@@ -350,8 +350,3 @@ class Mixture(Order):
             return ", ".join([*changes, f"sources are {list(others)}, not {list(plans)}"])
         changes += [f"{name}: {plans[name].difference(others[name])}" for name in plans if plans[name] != others[name]]
         return ", ".join(changes)
-
-
-def plans_of(order: Order) -> dict[str, Plan]:
-    """Return `order.components()`: callers that have not moved to it yet."""
-    return order.components()

@@ -11,7 +11,6 @@ from epochal.common.errors import RequestError
 from epochal.service.client import reporter
 from epochal.service.document_index import read_spans
 from epochal.shards.carve import carve
-from epochal.shards.order.mixture import plans_of
 from epochal.tests.support.pools import EOD
 from epochal.tests.support.servers import PATIENCE, serving, until
 from epochal.train.config import TrainConfig
@@ -62,7 +61,7 @@ def walked(root: Path, runs: list[tuple[Any, int]]) -> dict[str, list[int]]:
     for plan, stop in runs:
         ids = plan.ids(range(stop))
         where, inner = plan.locate(ids)
-        for s, part in enumerate(plans_of(plan).values()):
+        for s, part in enumerate(plan.components().values()):
             for id_ in inner[where == s].tolist():
                 begin = (part.start_sample + id_) * 16
                 stream[begin : min(begin + 16, part.start_sample * 16 + part.unique_tokens)] += 1

@@ -141,8 +141,10 @@ def test_the_database_answers_as_it_did(old: dict, indexed: bool):
             assert {key: now[key] for key in before} == before
         assert not artifacts
         run = client.get("/runs/reported")
-        for key in ("fingerprint", "plan", "state", "position", "tokens", "loss", "kind", "digest", "ancestry"):
+        for key in ("fingerprint", "plan", "state", "position", "tokens", "loss", "kind", "digest"):
             assert run[key] == service["run"][key]
+        before = service["run"]["ancestry"]  # where an ancestor stops was called `stop`
+        assert run["ancestry"] == [{"position" if k == "stop" else k: v for k, v in a.items()} for a in before]
         told = ("position", "tokens", "loss", "digest")
         reports = [[[r[key] for key in told] for r in answer["reports"]] for answer in (run, service["run"])]
         assert reports[0] == reports[1]
