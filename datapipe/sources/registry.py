@@ -8,13 +8,12 @@ from ...common.errors import RequestError
 from ..config import Source, TokenizerChoice
 from .base import InputFile, Intake, Listing, Reader, list_files
 from .text import HubReader, JsonlReader, ParquetReader, TextReader
+from .tokens import TokenizedReader, list_tokenized
 
 
 def list_source(number: int, source: Source) -> list[Listing]:
     """Return the listings of a source. Raises RequestError when it has no file."""
     if source.tokenized is not None:
-        from .tokens import list_tokenized
-
         listings = [list_tokenized(number, source)]
     elif source.format == "hub":
         listings = [Listing(number, str(source.path), [InputFile(str(source.path), str(source.path), 0)])]
@@ -57,8 +56,6 @@ def make_reader(
 ) -> Reader:
     """Return the pipeline step that reads `listing`."""
     if source.tokenized is not None:
-        from .tokens import TokenizedReader
-
         return TokenizedReader(listing, source, intake, tokenizer)
     if source.format == "hub":
         return HubReader(listing, source, intake)

@@ -1,23 +1,16 @@
 """Decontamination: which documents share n words in a row with an evaluation item.
 
-An item is a row of a JSONL file. Its texts are every string in the row; each string followed by each element of a list
-of strings (a question and each of its choices); and neighbouring strings joined (a context and its continuation). An
-item none of whose texts has n words cannot be recognised; how many there are is reported.
+An item none of whose texts (see evaluation_items.py) has n words cannot be recognised; how many there are is reported.
 """
 
-import gzip
-import io
-import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-import fsspec
 import numpy as np
-import orjson
 from numpy.typing import NDArray
 
-from ...common.errors import RequestError
 from ...common.hashing import items_digest
+from .evaluation_items import item_texts, read_items
 from .words import U64, Analyser, Words, split_words, windows, word_ngrams
 
 _BITMAP_BITS = 27
@@ -68,17 +61,16 @@ class EvaluationIndex:
 def build_index(files: Sequence[str], n: int) -> EvaluationIndex:
     """Return the index of all items in the JSONL `files` (paths, globs, URLs; plain, gz, zst).
 
-    Raises RequestError for a file that does not exist or a row that is no JSON object.
+    Raises RequestError for a file that does not exist or a row that is not JSON.
     """
     names, rows, raw = [], [], []
-    for path in _expand(files):
-        for row, line in _rows(path):
-            names.append(path.rstrip("/").rpartition("/")[2])
-            rows.append(row)
-            raw.append(line)
-    texts = [_item_texts(orjson.loads(line)) for line in raw]
+    for name, row, line in read_items(files):
+        names.append(name)
+        rows.append(row)
+        raw.append(line)
+    texts = [item_texts(line) for line in raw]
     owner = np.repeat(np.arange(len(texts), dtype=np.int32), [len(t) for t in texts])
-    hashes, starts = word_ngrams(split_words([text for item_texts in texts for text in item_texts]), n)
+    hashes, starts = word_ngrams(split_words([text for of_item in texts for text in of_item]), n)
     items = np.repeat(owner, np.diff(starts))
     order = np.lexsort((items, hashes))
     hashes, items = hashes[order], items[order]
@@ -112,7 +104,7 @@ class Decontaminator:
 
     def _shared(self, words: Words) -> list[tuple[int, dict[int, list[int]]]]:
         """Return (document, {number of an n-gram's first word: the items that have its hash}), both in order."""
-        found: dict[int, dict[int, list[int]]] = {}
+        shared: dict[int, dict[int, list[int]]] = {}
         for window, texts, before in windows(words, self._index.n):
             hashes, starts = word_ngrams(window, self._index.n)
             slot = (hashes >> np.uint64(64 - _BITMAP_BITS)).astype(np.int64)
@@ -125,62 +117,19 @@ class Decontaminator:
                 texts[owner].tolist(), first.tolist(), left.tolist(), right.tolist(), strict=True
             ):
                 if hi > lo:
-                    found.setdefault(document, {})[at] = self._index.items[lo:hi].tolist()
-        return list(found.items())
+                    shared.setdefault(document, {})[at] = self._index.items[lo:hi].tolist()
+        return list(shared.items())
 
     def _spell(self, text: str, firsts: list[int]) -> dict[int, list[str]]:
         """Return the n words of a text from each of `firsts` on."""
-        wanted = {first + k for first in firsts for k in range(self._index.n)}
-        words = {i: word for i, word in enumerate(self._analyser.spell(text)) if i in wanted}
+        places = {first + k for first in firsts for k in range(self._index.n)}
+        words = {i: word for i, word in enumerate(self._analyser.spell(text)) if i in places}
         return {first: [words[first + k] for k in range(self._index.n)] for first in firsts}
 
     def _confirmed(self, ngram: list[str], item: int) -> bool:
         n = len(ngram)
-        for text in _item_texts(orjson.loads(self._index.raw[item])):
+        for text in item_texts(self._index.raw[item]):
             words = list(self._analyser.spell(text))
             if any(words[i : i + n] == ngram for i in range(len(words) - n + 1)):
                 return True
         return False
-
-
-def _expand(files: Sequence[str]) -> Iterator[str]:
-    for pattern in files:
-        fs, path = fsspec.core.url_to_fs(pattern)
-        found = sorted(fs.glob(path)) if any(c in path for c in "*?[") else [path] * fs.exists(path)
-        if not found:
-            raise RequestError(f"decontaminate.files: {pattern} does not exist")
-        yield from (fs.unstrip_protocol(f) if "://" in pattern else f for f in found)
-
-
-def _rows(path: str) -> Iterator[tuple[int, bytes]]:
-    row = 0
-    with fsspec.open(path, "rb", compression="infer") as f:
-        try:
-            for row, line in enumerate(f):
-                if line.strip():
-                    orjson.loads(line)
-                    yield row, line
-        except (orjson.JSONDecodeError, gzip.BadGzipFile, EOFError, io.UnsupportedOperation) as error:
-            raise RequestError(f"decontaminate.files: {path} row {row + 1} is no JSON ({error})") from None
-
-
-def _item_texts(item: object) -> list[str]:
-    """Return the texts of one row, as the module's head defines them."""
-    strings: list[str] = []
-    lists: list[list[str]] = []
-    _collect(item, strings, lists)
-    texts = list(strings)
-    texts += [f"{a} {b}" for a, b in itertools.pairwise(strings)]
-    texts += [f"{s} {choice}" for s in strings for choices in lists for choice in choices]
-    texts += [choice for choices in lists for choice in choices]
-    return texts
-
-
-def _collect(value: object, strings: list[str], lists: list[list[str]]) -> None:
-    if isinstance(value, str):
-        strings.append(value)
-    elif isinstance(value, list) and value and all(isinstance(v, str) for v in value):
-        lists.append(value)
-    elif isinstance(value, dict | list):
-        for inner in value.values() if isinstance(value, dict) else value:
-            _collect(inner, strings, lists)

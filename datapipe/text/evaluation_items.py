@@ -1,0 +1,69 @@
+"""The evaluation items that a build is decontaminated against: which there are, and the texts of each.
+
+An item is a row of a JSONL file. Its texts are every string in the row; each string followed by each element of a list
+of strings (a question and each of its choices); and neighbouring strings joined (a context and its continuation).
+"""
+
+import gzip
+import io
+import itertools
+from collections.abc import Iterator, Sequence
+
+import fsspec
+import orjson
+
+from ...common.errors import RequestError
+
+
+def read_items(files: Sequence[str]) -> Iterator[tuple[str, int, bytes]]:
+    """Yield (file name, row from 0, JSON) of each item in the JSONL `files` (paths, globs, URLs; plain, gz, zst).
+
+    Raises RequestError for a file that does not exist or a row that is not JSON.
+    """
+    for path in _paths(files):
+        name = path.rstrip("/").rpartition("/")[2]
+        for row, line in _rows(path):
+            yield name, row, line
+
+
+def item_texts(line: bytes) -> list[str]:
+    """Return the texts of an item, given its JSON, as the head of this file defines them."""
+    strings: list[str] = []
+    lists: list[list[str]] = []
+    _collect(orjson.loads(line), strings, lists)
+    texts = list(strings)
+    texts += [f"{a} {b}" for a, b in itertools.pairwise(strings)]
+    texts += [f"{s} {choice}" for s in strings for choices in lists for choice in choices]
+    texts += [choice for choices in lists for choice in choices]
+    return texts
+
+
+def _collect(value: object, strings: list[str], lists: list[list[str]]) -> None:
+    if isinstance(value, str):
+        strings.append(value)
+    elif isinstance(value, list) and value and all(isinstance(v, str) for v in value):
+        lists.append(value)
+    elif isinstance(value, dict | list):
+        for inner in value.values() if isinstance(value, dict) else value:
+            _collect(inner, strings, lists)
+
+
+def _paths(files: Sequence[str]) -> Iterator[str]:
+    for pattern in files:
+        fs, path = fsspec.core.url_to_fs(pattern)
+        matches = sorted(fs.glob(path)) if any(c in path for c in "*?[") else [path] * fs.exists(path)
+        if not matches:
+            raise RequestError(f"decontaminate.files: {pattern} does not exist")
+        yield from (fs.unstrip_protocol(match) if "://" in pattern else match for match in matches)
+
+
+def _rows(path: str) -> Iterator[tuple[int, bytes]]:
+    row = 0
+    with fsspec.open(path, "rb", compression="infer") as f:
+        try:
+            for row, line in enumerate(f):
+                if line.strip():
+                    orjson.loads(line)
+                    yield row, line
+        except (orjson.JSONDecodeError, gzip.BadGzipFile, EOFError, io.UnsupportedOperation) as error:
+            raise RequestError(f"decontaminate.files: {path} row {row + 1} is no JSON ({error})") from None
