@@ -93,7 +93,9 @@ class _Moved:
         self, fullname: str, path: Sequence[str] | None = None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
         package, _, name = fullname.partition(".")
-        return ModuleSpec(fullname, self) if package == PACKAGE and name in MOVED else None
+        if package != PACKAGE or name not in MOVED:
+            return None
+        return ModuleSpec(fullname, self)  # type: ignore[arg-type]  # a loader by its methods
 
     def create_module(self, spec: ModuleSpec) -> ModuleType:
         new = f"{PACKAGE}.{MOVED[spec.name.partition('.')[2]]}"

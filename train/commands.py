@@ -90,7 +90,9 @@ def evaluate(parser: argparse.ArgumentParser) -> Runner:
     parser.add_argument(
         "--loss-noise-samples", type=int, default=8, help="per sample, masked diffusion only (default 8)"
     )
-    parser.add_argument("--trained-on", metavar="ARTIFACT", help="the training subset or pool, for the leak check")
+    parser.add_argument(
+        "--trained-on", metavar="ARTIFACT", help="the training subset or pool, for the contamination check"
+    )
     parser.add_argument("--lm-eval", metavar="TASKS", help="comma-separated tasks of lm-evaluation-harness")
     parser.add_argument("--lm-eval-include", metavar="FOLDER", help="your own task files for it")
     parser.add_argument("--batch-tokens", type=int, default=16384, help="tokens read at a time (default 16384)")
@@ -103,7 +105,8 @@ def evaluate(parser: argparse.ArgumentParser) -> Runner:
 
 
 def _evaluate(args: argparse.Namespace) -> int:
-    from .eval.evaluate import run, write_results
+    from .eval.evaluate import run
+    from .eval.results import write_results
     from .eval.tables import describe
 
     settings = _settings(args)
@@ -145,7 +148,8 @@ _SAME_NAME = (
 
 
 def _harness(args: argparse.Namespace, settings: Any) -> list[dict[str, Any]]:
-    from .eval.evaluate import open_checkpoint, tokenizer_for
+    from .checkpoint import open_checkpoint
+    from .eval.tokenizers import tokenizer_for
 
     try:
         from .eval.lm_eval_adapter import run_tasks
@@ -195,10 +199,11 @@ def generate(parser: argparse.ArgumentParser) -> Runner:
 def _generate(args: argparse.Namespace) -> int:
     import torch
 
-    from .eval.evaluate import open_checkpoint, tokenizer_for
+    from .checkpoint import open_checkpoint
     from .eval.generate import Sampling
     from .eval.generate import generate as run
     from .eval.terminal import LiveText
+    from .eval.tokenizers import tokenizer_for
 
     checkpoint = open_checkpoint(args.checkpoint, args.device, getattr(torch, args.dtype))
     tokenizer = tokenizer_for(checkpoint.card, args.tokenizer)
@@ -262,7 +267,7 @@ def _flops(args: argparse.Namespace) -> int:
         tokens = parse_count(args.tokens)
         body["run"] = {"tokens": tokens} | {k: v * tokens for k, v in body["training"].items()}
     if args.measure:
-        from .eval.evaluate import check_device
+        from .checkpoint import check_device
         from .model.flops_measured import measure
 
         body["measured"] = measure(shape, seq_len, check_device(args.device))

@@ -17,7 +17,7 @@ from ...common.errors import RequestError
 from ..model.kv_cache import KVCache
 from ..model.transformer import Transformer
 
-Order = Literal["confidence", "random"]
+FillOrder = Literal["confidence", "random"]
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Sampling:
     seed: int = 0
     stop: tuple[int, ...] = ()
     steps: int | None = None
-    order: Order = "confidence"
+    order: FillOrder = "confidence"
     block: int | None = None
 
     def __post_init__(self) -> None:
@@ -83,7 +83,7 @@ def frames(model: Transformer, prompt: Sequence[int], mask: int, sampling: Sampl
 
 @torch.no_grad()
 def _autoregressive(model: Transformer, prompt: list[int], mask: int, s: Sampling) -> Iterator[list[int]]:
-    device = model.embedding.weight.device
+    device = model.device
     random = torch.Generator("cpu").manual_seed(s.seed)
     cache, tokens, new = KVCache(model.config.layers), torch.tensor([prompt], device=device), []
     for _ in range(s.max_new_tokens):
@@ -100,7 +100,7 @@ def _autoregressive(model: Transformer, prompt: list[int], mask: int, s: Samplin
 
 @torch.no_grad()
 def _unmasking(model: Transformer, prompt: list[int], mask: int, s: Sampling) -> Iterator[list[int]]:
-    device = model.embedding.weight.device
+    device = model.device
     random = torch.Generator("cpu").manual_seed(s.seed)
     text = torch.full((1, len(prompt) + s.max_new_tokens), mask, device=device)
     text[0, : len(prompt)] = torch.tensor(prompt, device=device)

@@ -196,7 +196,7 @@ def _nll(
     model: Transformer, card: ModelCard, row: NDArray[np.int64], i: int, draws: int, seed: int, batch_tokens: int
 ) -> tuple[float, float]:
     inputs = np.concatenate([[card.tokenizer["eod"]], row[:-1]])
-    device = model.embedding.weight.device
+    device = model.device
     tokens, labels = (torch.from_numpy(x).to(device) for x in (inputs[None], row))
     return float(model(tokens, labels=labels).double().sum()), 0.0
 
@@ -221,7 +221,7 @@ def masked_nats(
 
     row: int64 (n,). masks: bool (rows, n).
     """
-    device = model.embedding.weight.device
+    device = model.device
     inputs = torch.from_numpy(np.where(masks, mask_id, row[None, :])).to(device)
     labels = torch.from_numpy(np.broadcast_to(row, masks.shape)[masks]).to(device)
     places = torch.from_numpy(np.flatnonzero(masks)).to(device)

@@ -10,7 +10,7 @@ def describe(body: dict[str, list[dict[str, Any]]], out: str) -> str:
     """Return the tables of an evaluation."""
     parts = []
     if body["tasks"]:
-        parts += [_accuracies(body["tasks"]), _leaks(body["tasks"]), _costs(body["tasks"])]
+        parts += [_accuracies(body["tasks"]), _contamination(body["tasks"]), _costs(body["tasks"])]
     if body["likelihoods"]:
         parts.append(_likelihoods(body["likelihoods"]))
     if body.get("lm_eval"):
@@ -53,9 +53,9 @@ def _explain_accuracies(norm: str) -> str:
     )
 
 
-def _leaks(rows: Sequence[dict[str, Any]]) -> str:
+def _contamination(rows: Sequence[dict[str, Any]]) -> str:
     lines = dict.fromkeys(f"{r['task']}:{r['shots']}: {r['leak_check']}" for r in rows)
-    return "\n".join(["leak check:", *(f"  {line}" for line in lines)])
+    return "\n".join(["contamination check:", *(f"  {line}" for line in lines)])
 
 
 def _costs(rows: Sequence[dict[str, Any]]) -> str:

@@ -33,7 +33,7 @@ def counted(step: Step) -> int:
 
 def training_step(model: Transformer, seq_len: int) -> Step:
     """Return forward and backward of one sample with a target at every token."""
-    tokens = torch.zeros(1, seq_len, dtype=torch.int64, device=model.embedding.weight.device)
+    tokens = torch.zeros(1, seq_len, dtype=torch.int64, device=model.device)
     weights = torch.ones(seq_len, device=tokens.device)
 
     def step() -> None:
@@ -45,7 +45,7 @@ def training_step(model: Transformer, seq_len: int) -> Step:
 
 def decoding(model: Transformer, n: int) -> Step:
     """Return the reading of the last of `n` tokens, keys and values of the others cached, and its logits."""
-    tokens = torch.zeros(1, n, dtype=torch.int64, device=model.embedding.weight.device)
+    tokens = torch.zeros(1, n, dtype=torch.int64, device=model.device)
     cache = KVCache(model.config.layers)
     with torch.no_grad(), sdpa_kernel(SDPBackend.MATH):
         if n > 1:
@@ -61,7 +61,7 @@ def decoding(model: Transformer, n: int) -> Step:
 
 def denoising(model: Transformer, n: int) -> Step:
     """Return one full pass over `n` tokens with logits for all."""
-    tokens = torch.zeros(1, n, dtype=torch.int64, device=model.embedding.weight.device)
+    tokens = torch.zeros(1, n, dtype=torch.int64, device=model.device)
 
     @torch.no_grad()
     def step() -> None:

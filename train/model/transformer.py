@@ -215,6 +215,11 @@ class Transformer(nn.Module):
         return isinstance(module, Block)
 
     @property
+    def device(self) -> torch.device:
+        """Return where the weights lie."""
+        return self.embedding.weight.device
+
+    @property
     def output_head(self) -> Tensor:
         """Return the weights that turn hidden states into logits, (padded vocabulary, hidden)."""
         return self.embedding.weight if self.head is None else self.head.weight

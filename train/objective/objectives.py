@@ -18,7 +18,7 @@ from torch import Tensor
 
 from . import noise
 
-Tokens = NDArray[np.int64]
+TokenRows = NDArray[np.int64]
 
 
 class SpecialIds(NamedTuple):
@@ -53,7 +53,7 @@ class Objective(Protocol):
     @property
     def kind(self) -> str: ...
 
-    def corrupt(self, tokens: Tokens, n_tokens: NDArray[np.int64], positions: noise.Positions) -> Corrupted:
+    def corrupt(self, tokens: TokenRows, n_tokens: NDArray[np.int64], positions: noise.Positions) -> Corrupted:
         """Return what to read and predict.
 
         tokens: int64 (rows, length). n_tokens: int64 (rows,), real tokens; the rest of a row is PAD.
@@ -62,7 +62,7 @@ class Objective(Protocol):
         ...
 
 
-def _real(tokens: Tokens, n_tokens: NDArray[np.int64]) -> NDArray[np.bool_]:
+def _real(tokens: TokenRows, n_tokens: NDArray[np.int64]) -> NDArray[np.bool_]:
     return np.arange(tokens.shape[1])[None, :] < n_tokens[:, None]
 
 
@@ -84,7 +84,7 @@ class Autoregressive:
         """Return `nll`; with masked inputs the loss is no likelihood of the text, and its name says so."""
         return "nll_masked_input" if self.input_masking else "nll"
 
-    def corrupt(self, tokens: Tokens, n_tokens: NDArray[np.int64], positions: noise.Positions) -> Corrupted:
+    def corrupt(self, tokens: TokenRows, n_tokens: NDArray[np.int64], positions: noise.Positions) -> Corrupted:
         """See `Objective.corrupt`."""
         inputs = np.concatenate([np.full_like(tokens[:, :1], self.ids.eod), tokens[:, :-1]], axis=1)
         if self.input_masking:
@@ -120,7 +120,7 @@ class MaskedDiffusion:
     causal = False
     kind = "nelbo"
 
-    def corrupt(self, tokens: Tokens, n_tokens: NDArray[np.int64], positions: noise.Positions) -> Corrupted:
+    def corrupt(self, tokens: TokenRows, n_tokens: NDArray[np.int64], positions: noise.Positions) -> Corrupted:
         """See `Objective.corrupt`."""
         tokens = tokens[:, : self._length(positions, tokens.shape[1])]
         n_tokens = np.minimum(n_tokens, tokens.shape[1])

@@ -101,7 +101,7 @@ def test_stages_in_yaml(subsets, tmp_path):
 def test_a_leak_check_against_one_source_is_refused(subsets):
     from types import SimpleNamespace
 
-    from epochal.train.eval.evaluate import training_manifest
+    from epochal.train.eval.contamination import training_manifest
 
     card = SimpleNamespace(training={"plan": toy_mixture(subsets)[0].to_dict()})
     with pytest.raises(RequestError, match=r"a mixture \(a, b, c\)"):
