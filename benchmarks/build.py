@@ -30,41 +30,10 @@ from typing import Any
 
 import numpy as np
 
-from epochal.benchmarks.loader import machine
-from epochal.datapipe.config import Source
-from epochal.datapipe.sources.registry import list_source
+from epochal.benchmarks.common import machine, result_path, write_result
+from epochal.benchmarks.corpora import FILES, from_jsonl, normalised, python_source, write_input
 
 SEQ_LEN, NGRAM, BUCKETS, HASHES = 2048, 5, 14, 8
-FILES = 2  # the input is in as many files: readers of datatrove share out whole files
-
-
-def python_source(megabytes: float) -> Iterator[dict[str, str]]:
-    """Yield documents of about `megabytes` in all from this environment, drawn by a hash of their names."""
-    found = []
-    for listing in list_source(0, Source(name="python", format="python", max_bytes=1 << 20)):
-        found += [(f.name, os.path.join(listing.root.removeprefix("file://"), f.path)) for f in listing.files]
-    left = megabytes * 1e6
-    for name, path in sorted(found, key=lambda item: hashlib.blake2b(item[0].encode()).digest()):
-        try:
-            text = Path(path).read_text(encoding="utf-8")
-        except UnicodeDecodeError:
-            continue
-        if left > 0 and text.strip() and "\0" not in text:
-            left -= len(text.encode())
-            yield {"text": text, "id": name}
-
-
-def write_input(documents: Iterator[dict[str, str]], folder: Path) -> int:
-    """Write documents as JSON lines into FILES files; return the bytes of their text."""
-    folder.mkdir(parents=True)
-    files = [open(folder / f"{i}.jsonl", "w", encoding="utf-8") for i in range(FILES)]  # noqa: SIM115
-    size = 0
-    for i, document in enumerate(documents):
-        files[i % FILES].write(json.dumps(document, ensure_ascii=False) + "\n")
-        size += len(document["text"].encode())
-    for file in files:
-        file.close()
-    return size
 
 
 def build_ours(source: str, out: str, tasks: int) -> dict[str, float]:
@@ -312,13 +281,6 @@ def pathological(folder: Path, scale: int) -> dict[str, Any]:
 _SENTENCE = "all these documents are one another's near-duplicate, since but a number in the middle of each is its own"
 
 
-def input_from(path: Path) -> Iterator[dict[str, str]]:
-    """Yield the documents of a JSONL file with a `text` field."""
-    with open(path, encoding="utf-8") as f:
-        for i, line in enumerate(f):
-            yield {"text": json.loads(line)["text"], "id": str(i)}
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--mb", type=float, default=128, help="MB of Python source to build from")
@@ -339,9 +301,9 @@ def main() -> None:
     kinds = ["ours", *(kind for kind in ("plain", "stock") if kind not in args.skip)]
     result: dict[str, Any] = {"machine": machine()}
     try:
-        size = write_input(_normalised(input_from(args.input) if args.input else python_source(args.mb)), folder / "in")
+        size = write_input(normalised(from_jsonl(args.input) if args.input else python_source(args.mb)), folder / "in")
         result |= {"bytes": size, "input": args.input.name if args.input else "Python source"}
-        write_input(_normalised(python_source(0.5)), folder / "small")
+        write_input(normalised(python_source(0.5)), folder / "small")
         for kind in kinds:  # a first start compiles and reads from the disk what each side imports
             run_child(kind, folder / "small", folder / kind, 1)
         for tasks in (1, 2) if "two-cores" not in args.skip else (1,):
@@ -350,8 +312,7 @@ def main() -> None:
             sizes = [args.mb / 8, args.mb / 2, args.mb * 2]
             inputs = [folder / f"in-{mb:g}" for mb in sizes]
             sources = [
-                (path, write_input(_normalised(python_source(mb)), path))
-                for path, mb in zip(inputs, sizes, strict=True)
+                (path, write_input(normalised(python_source(mb)), path)) for path, mb in zip(inputs, sizes, strict=True)
             ]
             result["growth"] = growth(sources, folder, args.runs)
         if args.pathological:
@@ -360,20 +321,8 @@ def main() -> None:
         shutil.rmtree(folder)
     slowest = [kind for kind in ("stock", "plain") if kind in kinds]
     result["ratio"] = result["1 core"][slowest[0]]["ratio"] if slowest else None
-    out = Path(__file__).parent / "results" / "build.json"
-    out.parent.mkdir(exist_ok=True)
-    out.write_text(json.dumps(result, indent=2) + "\n")
+    write_result(result_path("build"), result)
     show(result)
-
-
-def _normalised(documents: Iterator[dict[str, str]]) -> Iterator[dict[str, str]]:
-    """Yield documents with their text as our build would normalise it, so that both sides encode the same text; not
-    those that spell out the end-of-document token, which the stock tokenizer step takes for one."""
-    from epochal.datapipe.text.document_key import normalise
-
-    for document in documents:
-        if (text := normalise(document["text"])) and "<|endoftext|>" not in text:
-            yield {"text": text, "id": document["id"]}
 
 
 def show(result: dict[str, Any]) -> None:

@@ -10,7 +10,6 @@ is measured where megatron-core can be imported.
 
 import argparse
 import importlib.util
-import json
 import os
 import shutil
 import sys
@@ -31,9 +30,9 @@ from epochal.shards.artifact import open_artifact
 from epochal.shards.export import export
 from epochal.shards.manifest import ExportLayout
 
-from .loader import SEQ_LEN, machine, make_pool
+from .common import machine, random_pool, result_path, write_result
 
-EOD = 50256
+SEQ_LEN, EOD = 2048, 50256
 DOCUMENT_TOKENS = 800
 
 
@@ -197,21 +196,20 @@ def main() -> int:
     parser.add_argument("--samples", type=int, default=16_000, help="samples of the pool (4 kB each)")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--only", default="", help="one format")
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "formats.json")
+    parser.add_argument("--out", type=Path, default=result_path("formats"))
     args = parser.parse_args()
     os.environ["HF_HUB_OFFLINE"] = "1"
     folder = Path(tempfile.mkdtemp(prefix="epochal-formats-"))
     try:
         (folder / "pool").mkdir()
-        pool = make_pool(folder / "pool", args.samples, 4000, DOCUMENT_TOKENS)
+        pool = random_pool(folder / "pool", args.samples, 4000, SEQ_LEN, document_tokens=DOCUMENT_TOKENS)
         rows = {name: measure(pool, folder, name, args.rounds) for name in THEIRS if args.only in ("", name)}
     finally:
         shutil.rmtree(folder)
     ratios = [row["ratio"] for formats in rows.values() for row in formats.values() if row["ratio"] is not None]
     result = {"machine": machine(), "samples": args.samples, "seq_len": SEQ_LEN, "tokens_per_second": rows}
     result |= {"ratio": min(ratios)}
-    args.out.parent.mkdir(parents=True, exist_ok=True)
-    args.out.write_text(json.dumps(result, indent=2) + "\n")
+    write_result(args.out, result)
     show(result)
     return 0
 

@@ -6,9 +6,6 @@ epoch's order. `ratio` is ours / stock samples/s in one process. Both read the s
 """
 
 import argparse
-import json
-import os
-import platform
 import shutil
 import subprocess
 import sys
@@ -20,44 +17,11 @@ from typing import Any
 
 import numpy as np
 
-from epochal.shards import mds
+from epochal.benchmarks.common import machine, random_pool, result_path, write_result
 from epochal.shards.artifact import open_artifact
-from epochal.shards.manifest import Content, Manifest, TokenizerInfo, dump_manifest, fingerprint
 from epochal.shards.order.plan import Plan
 
 SEQ_LEN, BATCH, EPOCHS = 2048, 32, 480
-
-
-def make_pool(folder: Path, n_samples: int, per_shard: int, document_tokens: int = 50_257) -> str:
-    """Write a pool of random uint16 samples, its documents of `document_tokens` on average; return its folder."""
-    rng = np.random.default_rng(0)
-    entries, content = [], []
-    for i, start in enumerate(range(0, n_samples, per_shard)):
-        n = min(per_shard, n_samples - start)
-        samples = rng.integers(0, 50256, (n, SEQ_LEN), dtype=np.uint16)
-        samples[rng.random((n, SEQ_LEN)) < 1 / document_tokens] = 50256
-        data = mds.encode_shard(samples)
-        (folder / mds.shard_name(i)).write_bytes(data)
-        entries.append(mds.index_entry(mds.shard_name(i), n, len(data), mds.xxh64(data), SEQ_LEN, "uint16"))
-        content.append(Content(xxh64=mds.xxh64(data), samples=n))
-    (folder / "index.json").write_text(mds.dump_index(entries))
-    manifest = Manifest(
-        kind="pool",
-        name="benchmark",
-        fingerprint="",
-        documents=1,
-        tokens=n_samples * SEQ_LEN,
-        samples=n_samples,
-        shards=len(entries),
-        seq_len=SEQ_LEN,
-        dtype="uint16",
-        seed=0,
-        tokenizer=TokenizerInfo(name="gpt2", fingerprint="0" * 32, vocab_size=50269, eod=50256, pad=50258, mask=50257),
-        content=content,
-    )
-    manifest = manifest.model_copy(update={"fingerprint": fingerprint(manifest)})
-    (folder / "manifest.json").write_text(dump_manifest(manifest))
-    return str(folder)
 
 
 def ours(pool: str, position: int = 0, **options: Any) -> Any:
@@ -183,13 +147,6 @@ def epoch_order(sizes: list[int]) -> dict[str, dict[str, dict[str, float]]]:
     return found
 
 
-def machine() -> str:
-    """Return the processor's name and the number of cores."""
-    lines = Path("/proc/cpuinfo").read_text().splitlines() if os.path.exists("/proc/cpuinfo") else []
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return f"{os.cpu_count()}-core {names[0] if names else platform.processor()}"
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--samples", type=int, default=20_000, help="samples of the pool (4 kB each)")
@@ -197,7 +154,7 @@ def main() -> None:
     args = parser.parse_args()
     folder = Path(tempfile.mkdtemp(prefix="epochal-loader-"))
     try:
-        pool = make_pool(folder, args.samples, 2000)
+        pool = random_pool(folder, args.samples, 2000, SEQ_LEN, document_tokens=50_257)
         result: dict[str, Any] = {"machine": machine(), "samples": args.samples, "seq_len": SEQ_LEN, "batch": BATCH}
         result["samples_per_second"] = throughput(pool, args.samples // 2)
         result["first_batch_seconds"] = first_batch(pool, args.samples)
@@ -205,9 +162,7 @@ def main() -> None:
     finally:
         shutil.rmtree(folder)
     result["ratio"] = result["samples_per_second"]["one process, samples"]["ratio"]
-    out = Path(__file__).parent / "results" / "loader.json"
-    out.parent.mkdir(exist_ok=True)
-    out.write_text(json.dumps(result, indent=2) + "\n")
+    write_result(result_path("loader"), result)
     show(result)
 
 

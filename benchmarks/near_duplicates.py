@@ -27,8 +27,9 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
-from epochal.benchmarks.build import BUCKETS, HASHES, NGRAM, build_stock, python_source
-from epochal.benchmarks.loader import machine
+from epochal.benchmarks.build import BUCKETS, HASHES, NGRAM, build_stock
+from epochal.benchmarks.common import machine, result_path, write_result
+from epochal.benchmarks.corpora import python_source
 
 LEVELS = (0.5, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95)
 THRESHOLD = 0.72
@@ -165,9 +166,7 @@ def main() -> None:
         shutil.rmtree(folder)
     ours, stock, _ = table.values()
     result = {"pairs_per_level": args.pairs, "threshold": THRESHOLD, "table": table, "ratio": ours["f1"] / stock["f1"]}
-    out = Path(__file__).parent / "results" / "near_duplicates.json"
-    out.parent.mkdir(exist_ok=True)
-    out.write_text(json.dumps(result, indent=2) + "\n")
+    write_result(result_path("near_duplicates"), result)
     print(f"{machine()}; means of {args.draws} draws of hashes")
     print("| | precision | recall | F1 | " + " | ".join(f"{value:g}" for value in LEVELS) + " |")
     print("|---" * (4 + len(LEVELS)) + "|")

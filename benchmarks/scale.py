@@ -23,6 +23,7 @@ from typing import Any
 import numpy as np
 from datatrove.executor.local import LocalPipelineExecutor
 
+from epochal.benchmarks.common import result_path, write_result
 from epochal.datapipe import external_sort
 from epochal.datapipe.sources.base import InputFile, Listing
 from epochal.datapipe.stages.cluster import TRAIN, Corpus, draw_validation, remove_duplicates
@@ -70,9 +71,7 @@ def main() -> None:
             ]
         finally:
             shutil.rmtree(folder)
-    results = Path(__file__).parent / "results"
-    results.mkdir(exist_ok=True)
-    (results / "scale.json").write_text(json.dumps({"steps": rows}, indent=2) + "\n")
+    write_result(result_path("scale"), {"steps": rows})
 
 
 def _steps(work: Path, tasks: int, partitions: int) -> Iterator[dict[str, Any]]:

@@ -6,9 +6,7 @@ second each. Server and clients are processes on one machine. `ratio` is positio
 """
 
 import argparse
-import json
 import os
-import platform
 import socket
 import subprocess
 import sys
@@ -23,11 +21,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from epochal.benchmarks.common import GPT2_IDS, machine, result_path, write_manifest, write_result
 from epochal.service.client.client import AwayError, Client
 from epochal.shards.artifact import read_manifest
 from epochal.shards.documents import SCHEMA
-from epochal.shards.manifest import Content, Manifest, Parent, TokenizerInfo, dump_manifest, fingerprint
-from epochal.shards.order.mixture import Ingredient, Mixture, by_tokens
+from epochal.shards.manifest import Content, Manifest, Parent
+from epochal.shards.order.base import Order
+from epochal.shards.order.mixing import Ingredient, by_tokens
+from epochal.shards.order.mixture import Mixture
 from epochal.shards.order.plan import Plan
 
 TOKENS, SEQ_LEN, DOCUMENTS = 1_000_000_000, 2048, 1_000_000
@@ -61,12 +62,10 @@ def make_pool(folder: Path) -> Manifest:
         seq_len=SEQ_LEN,
         dtype="uint16",
         seed=0,
-        tokenizer=TokenizerInfo(name="gpt2", fingerprint="0" * 32, vocab_size=50269, eod=50256, pad=50258, mask=50257),
+        tokenizer=GPT2_IDS,
         content=[Content(xxh64="0" * 16, samples=-(-TOKENS // SEQ_LEN))],
     )
-    manifest = manifest.model_copy(update={"fingerprint": fingerprint(manifest)})
-    (folder / "manifest.json").write_text(dump_manifest(manifest))
-    return manifest
+    return write_manifest(folder, manifest)
 
 
 def make_halves(root: Path, pool: Manifest) -> list[Manifest]:
@@ -80,10 +79,8 @@ def make_halves(root: Path, pool: Manifest) -> list[Manifest]:
         )
         changes = {"kind": "subset", "name": name, "parent": parent, "tokens": samples * SEQ_LEN, "samples": samples}
         half = pool.model_copy(update=changes | {"content": [Content(xxh64=f"{number:016x}", samples=samples)]})
-        half = half.model_copy(update={"fingerprint": fingerprint(half)})
         (root / name).mkdir(parents=True)
-        (root / name / "manifest.json").write_text(dump_manifest(half))
-        made.append(half)
+        made.append(write_manifest(root / name, half))
     return made
 
 
@@ -144,7 +141,7 @@ def mixtures(halves: list[Manifest], n: int) -> list[Mixture]:
     ]
 
 
-def register(client: Client, orders: Sequence[Plan | Mixture], prefix: str) -> list[dict[str, Any]]:
+def register(client: Client, orders: Sequence[Order], prefix: str) -> list[dict[str, Any]]:
     """Register runs of these plans, each somewhere along its own."""
     leases = []
     for i, plan in enumerate(orders):
@@ -210,7 +207,7 @@ def main() -> int:
     parser.add_argument("--positions", type=int, default=400_000_000, help="of an order, over Arrow")
     parser.add_argument("--seconds", type=float, default=20.0, help="that 64 runs report for")
     parser.add_argument("--database", help="postgresql://... of an empty database (default: SQLite)")
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "service.json")
+    parser.add_argument("--out", type=Path, default=result_path("service"))
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
@@ -238,10 +235,9 @@ def main() -> int:
     found |= {
         "ratio": rates["arrow"] / rates["json"],
         "database": (args.database or "sqlite").partition(":")[0],
-        "machine": f"{platform.machine()}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}",
+        "machine": f"{machine()}, load {os.getloadavg()[0]:.1f}",
     }
-    args.out.parent.mkdir(exist_ok=True)
-    args.out.write_text(json.dumps(found, indent=2) + "\n")
+    write_result(args.out, found)
     for name, rate in rates.items():
         print(f"{'order, positions/s: ' + name:<44} {rate / 1e6:8.1f} M")
     for name in (name for name in found if name.endswith("_ms")):

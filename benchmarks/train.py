@@ -8,9 +8,6 @@ the lowest of all rows, and `mdm_over_ar` MDM's tokens/s over AR's, the lowest o
 
 import argparse
 import contextlib
-import json
-import os
-import platform
 import statistics
 import sys
 import tempfile
@@ -19,12 +16,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from composer import Callback
 
-from epochal.shards import mds
-from epochal.shards.manifest import Content, Manifest, TokenizerInfo, dump_manifest, fingerprint
+from epochal.benchmarks.common import machine, random_pool, result_path, write_result
+from epochal.shards.manifest import TokenizerInfo
 from epochal.train import trainer as ours
 from epochal.train.config import TrainConfig, model_section
 from epochal.train.data import Split
@@ -34,33 +30,6 @@ from epochal.train.optimizer import build_optimizer
 
 WARM_UP = 5
 """Steps that are not timed: compilation, memory pools, the first reads of every shard."""
-
-
-def make_pool(folder: Path, n_samples: int, seq_len: int, vocab: int) -> str:
-    """Write a pool of random tokens as one shard; return its folder."""
-    samples = np.random.default_rng(0).integers(0, vocab - 3, (n_samples, seq_len), dtype=np.uint16)
-    data = mds.encode_shard(samples)
-    (folder / mds.shard_name(0)).write_bytes(data)
-    entry = mds.index_entry(mds.shard_name(0), n_samples, len(data), mds.xxh64(data), seq_len, "uint16")
-    (folder / "index.json").write_text(mds.dump_index([entry]))
-    special = {"eod": vocab - 3, "mask": vocab - 2, "pad": vocab - 1}
-    manifest = Manifest(
-        kind="pool",
-        name="benchmark",
-        fingerprint="",
-        documents=1,
-        tokens=samples.size,
-        samples=n_samples,
-        shards=1,
-        seq_len=seq_len,
-        dtype="uint16",
-        seed=0,
-        tokenizer=TokenizerInfo(name="random", fingerprint="0" * 32, vocab_size=vocab, **special),
-        content=[Content(xxh64=mds.xxh64(data), samples=n_samples)],
-    )
-    manifest = manifest.model_copy(update={"fingerprint": fingerprint(manifest)})
-    (folder / "manifest.json").write_text(dump_manifest(manifest))
-    return str(folder)
 
 
 class Timer(Callback):
@@ -144,10 +113,13 @@ def measure(settings: dict[str, Any], steps: int, rounds: int, folder: Path, gpu
     seq_len, vocab = settings.pop("shape")
     batch = settings["global_train_batch_size"]
     folder.mkdir(parents=True)
+    special = {"eod": vocab - 3, "mask": vocab - 2, "pad": vocab - 1}
+    ids = TokenizerInfo(name="random", fingerprint="0" * 32, vocab_size=vocab, **special)
+    pool = random_pool(folder, 8 * batch, 8 * batch, seq_len, ids)
     config = TrainConfig.model_validate(
         settings
         | {
-            "train_loader": {"dataset": {"path": make_pool(folder, 8 * batch, seq_len, vocab)}},
+            "train_loader": {"dataset": {"path": pool}},
             "optimizer": {"lr": 1e-4},
             "scheduler": {"name": "constant_with_warmup"},
             "max_duration": steps * batch * seq_len,
@@ -180,7 +152,7 @@ def main() -> int:
     parser.add_argument("--steps", type=int, default=25, help="steps a round, the first few not timed")
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--only", default="", help="cases whose name holds this text")
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "train.json")
+    parser.add_argument("--out", type=Path, default=result_path("train"))
     args = parser.parse_args()
     gpu = torch.cuda.is_available()
     rows: dict[str, dict[str, float]] = {}
@@ -194,14 +166,13 @@ def main() -> int:
     both = [m for m in names if f"{m} ar" in rows and f"{m} mdm" in rows]
     rate = "composer_tokens_per_sec"
     result = {
-        "machine": torch.cuda.get_device_name() if gpu else f"{platform.machine()}, {os.cpu_count()} cores",
+        "machine": torch.cuda.get_device_name() if gpu else machine(),
         "torch": torch.__version__,
         "rows": rows,
         "ratio": min(row["ratio"] for row in rows.values()),
         "mdm_over_ar": min((rows[f"{m} mdm"][rate] / rows[f"{m} ar"][rate] for m in both), default=None),
     }
-    args.out.parent.mkdir(parents=True, exist_ok=True)
-    args.out.write_text(json.dumps(result, indent=2) + "\n")
+    write_result(args.out, result)
     print(f"Composer against a plain loop: {result['ratio']:.3f}; written to {args.out}")
     return 0
 

@@ -1,12 +1,16 @@
-"""Keys for everything that is random in a run: hashed from (seed, number, purpose), never added together.
+"""Hashes: the keys of everything that is random in a run, digests of values, and the xxh64 of bytes and files.
 
-Sums of seeds and counters collide (`seed + epoch` makes the runs (1, 2) and (2, 1) the same one); hashes do not.
+Keys are hashed from (seed, number, purpose), never added together. Sums of seeds and counters collide (`seed + epoch`
+makes the runs (1, 2) and (2, 1) the same one); hashes do not.
 """
 
 import hashlib
 import json
+from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
+import xxhash
 from numpy.typing import NDArray
 
 from .errors import RequestError
@@ -49,3 +53,53 @@ def canonical_json(value: object) -> str:
 def digest(value: object) -> str:
     """Return BLAKE2b-128 of the canonical JSON of `value`, 32 hexadecimal digits."""
     return hashlib.blake2b(canonical_json(value).encode(), digest_size=16).hexdigest()
+
+
+def items_digest(rows: Iterable[bytes]) -> str:
+    """Return the digest of an evaluation file: BLAKE2b-128 over its rows that are not empty, each stripped of white
+    space, joined by line ends. A pool's manifest names what it was cleaned against by it, evaluations look it up."""
+    lines = [row.strip() for row in rows]
+    return hashlib.blake2b(b"\n".join(line for line in lines if line), digest_size=16).hexdigest()
+
+
+# -- bytes and files ------------------------------------------------------------------------------------------------
+
+_PIECE = 1 << 22
+
+
+class FileHash:
+    """Size in `bytes` and xxh64 of a file that comes in pieces."""
+
+    def __init__(self) -> None:
+        self.bytes = 0
+        self._hash = xxhash.xxh64()
+
+    def add(self, piece: Any) -> int:
+        """Add the next piece, bytes or what has a buffer of them; return its size in bytes."""
+        self._hash.update(piece)
+        size = memoryview(piece).nbytes
+        self.bytes += size
+        return size
+
+    def hexdigest(self) -> str:
+        """Return the xxh64 so far, 16 hexadecimal digits."""
+        return self._hash.hexdigest()
+
+
+def xxh64(data: bytes) -> str:
+    """Return the xxh64 of `data`, 16 hexadecimal digits."""
+    return xxhash.xxh64_hexdigest(data)
+
+
+def stream_hash(file: Any, most: int | None = None) -> FileHash:
+    """Return the hash of an opened file, or of its next `most` bytes, read in pieces."""
+    hashed = FileHash()
+    while piece := file.read(_PIECE if most is None else min(_PIECE, most - hashed.bytes)):
+        hashed.add(piece)
+    return hashed
+
+
+def xxh64_file(path: str) -> str:
+    """Return the xxh64 of the local file at `path`, read in pieces. Raises FileNotFoundError."""
+    with open(path, "rb", buffering=0) as f:
+        return stream_hash(f).hexdigest()

@@ -1,21 +1,25 @@
-"""Where the files of an export go: a local folder or an fsspec URL, hashed as they are written, published whole.
+"""The one way to publish a folder, local or at an fsspec URL: hashed as it is written, there whole or not at all.
 
 A local folder is renamed into place. An object store has no rename: there the manifest is written last, and until then
 a file `unfinished` says whose the others are, so that the same command may begin again over what a killed one left.
 """
 
+import builtins
 import contextlib
+import errno
 import io
 import os
+import shutil
+import uuid
 from collections.abc import Iterator
 from typing import Any
 
-import xxhash
 from pydantic import Field
 
 from . import storage
 from .config import Record
 from .errors import RequestError, WorkError
+from .hashing import FileHash, xxh64
 
 MANIFEST_NAME = "manifest.json"
 """The file that makes a folder valid; written last where there is no rename."""
@@ -29,6 +33,17 @@ class FileInfo(Record):
     bytes: int = Field(ge=0)
     xxh64: str
 
+    @classmethod
+    def of(cls, data: builtins.bytes) -> "FileInfo":
+        """Return that of a file that holds `data`."""
+        return cls(bytes=len(data), xxh64=xxh64(data))
+
+    @classmethod
+    def at(cls, path: str) -> "FileInfo":
+        """Return that of the file at `path` (local or URL), read in pieces. Raises FileNotFoundError."""
+        size, file_hash = storage.file_digest(path)
+        return cls(bytes=size, xxh64=file_hash)
+
 
 class _HashedFile(io.RawIOBase):
     """Writes through to `raw`, the file at `path`, front to back only, counting and hashing."""
@@ -36,8 +51,7 @@ class _HashedFile(io.RawIOBase):
     def __init__(self, raw: Any, path: str) -> None:
         self._raw = raw
         self._path = path
-        self._hash = xxhash.xxh64()
-        self._bytes = 0
+        self._hash = FileHash()
 
     def writable(self) -> bool:
         return True
@@ -45,16 +59,13 @@ class _HashedFile(io.RawIOBase):
     def write(self, data: Any) -> int:
         with storage.explained(self._path):
             self._raw.write(data)
-        self._hash.update(data)
-        n = memoryview(data).nbytes
-        self._bytes += n
-        return n
+        return self._hash.add(data)
 
     def tell(self) -> int:
-        return self._bytes
+        return self._hash.bytes
 
     def info(self) -> FileInfo:
-        return FileInfo(bytes=self._bytes, xxh64=self._hash.hexdigest())
+        return FileInfo(bytes=self._hash.bytes, xxh64=self._hash.hexdigest())
 
 
 class Sink:
@@ -83,9 +94,15 @@ class Sink:
         self.files[name] = file.info()
 
     def write(self, name: str, data: bytes) -> None:
-        """Write a small file."""
-        with self.create(name) as file:
-            file.write(data)
+        """Write a file that is at hand whole; a store that fails is asked again, which `create` cannot do."""
+        path = storage.join(self.root, name)
+        if storage.is_url(self.root):
+            storage.write_atomic(path, data)
+        else:
+            os.makedirs(os.path.dirname(path), exist_ok=True)
+            with open(path, "wb") as f:
+                f.write(data)
+        self.files[name] = FileInfo.of(data)
 
 
 @contextlib.contextmanager
@@ -96,7 +113,7 @@ def publishing(out: str, request: str) -> Iterator[Sink]:
     manifest last. Raises RequestError when `out` exists.
     """
     if not storage.is_url(out):
-        with storage.publishing(storage.local_path(out)) as folder:
+        with _renamed(os.path.abspath(storage.local_path(out))) as folder:
             yield Sink(folder)
         return
     _claim(out, request)
@@ -109,6 +126,39 @@ def publishing(out: str, request: str) -> Iterator[Sink]:
         raise
     with contextlib.suppress(WorkError):  # the artifact is whole
         storage.remove(storage.join(out, UNFINISHED_NAME))
+
+
+def publish_folder(folder: str, out: str, request: str) -> None:
+    """Publish a finished folder (no folder in it) as `out`, each local or a URL: renamed on one disk, else copied, its
+    manifest last. The rest as `publishing`."""
+    if not storage.is_url(folder) and not storage.is_url(out):
+        os.makedirs(os.path.dirname(out), exist_ok=True)
+        try:
+            os.rename(folder, out)
+            return
+        except OSError as error:
+            if error.errno != errno.EXDEV:
+                raise
+    with publishing(out, request) as sink:
+        storage.copy_folder(folder, sink.root, MANIFEST_NAME)
+
+
+@contextlib.contextmanager
+def _renamed(out: str) -> Iterator[str]:
+    """Yield a new folder beside `out`; on success rename it to `out`, on failure remove it."""
+    if os.path.exists(out):
+        raise RequestError(f"{out} exists and holds something else: choose another --out or remove it")
+    parent, name = os.path.split(out)
+    os.makedirs(parent, exist_ok=True)
+    folder = os.path.join(parent, f".{name}.{uuid.uuid4().hex[:8]}.partial")
+    os.mkdir(folder)
+    try:
+        yield folder
+        if os.path.exists(out):
+            raise RequestError(f"{out} appeared meanwhile: choose another --out or remove it")
+        os.rename(folder, out)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _claim(out: str, request: str) -> None:

@@ -1,4 +1,4 @@
-"""Where artifacts lie: local folders and fsspec URLs, read alike; published whole or not at all."""
+"""Where artifacts lie: local folders and fsspec URLs, read alike; a file is written whole or not at all."""
 
 import contextlib
 import errno
@@ -13,9 +13,8 @@ import uuid
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar
 
-import xxhash
-
 from .errors import EpochalError, RequestError, WorkError, one_line
+from .hashing import stream_hash
 
 T = TypeVar("T")
 
@@ -159,12 +158,9 @@ def discard(file: Any) -> None:
 
 def file_digest(path: str) -> tuple[int, str]:
     """Return size in bytes and xxh64 of the file at `path` (local or URL), read in pieces. Raises FileNotFoundError."""
-    hasher, size = xxhash.xxh64(), 0
     with open_read(path) as f:
-        while piece := f.read(1 << 22):
-            hasher.update(piece)
-            size += len(piece)
-    return size, hasher.hexdigest()
+        hashed = stream_hash(f)
+    return hashed.bytes, hashed.hexdigest()
 
 
 def upload(source: str, target: str) -> None:
@@ -288,24 +284,3 @@ def _copy_within(pairs: list[tuple[str, str]]) -> None:
     store, where = _store(pairs[0][1]), pairs[0][1].rpartition("/")[0]
     copies = [list(side) for side in zip(*pairs, strict=True)]
     patiently(lambda: store.copy(*copies, on_error="raise"), f"copy to {where}", ATTEMPTS)
-
-
-@contextlib.contextmanager
-def publishing(target: str) -> Iterator[str]:
-    """Yield a new folder beside `target`; on success rename it to `target`, on failure remove it.
-
-    Raises RequestError when `target` exists: nothing of the user's is ever replaced.
-    """
-    if os.path.exists(target):
-        raise RequestError(f"{target} exists and holds something else: choose another --out or remove it")
-    parent, name = os.path.split(os.path.abspath(target))
-    os.makedirs(parent, exist_ok=True)
-    folder = os.path.join(parent, f".{name}.{uuid.uuid4().hex[:8]}.partial")
-    os.mkdir(folder)
-    try:
-        yield folder
-        if os.path.exists(target):
-            raise RequestError(f"{target} appeared meanwhile: choose another --out or remove it")
-        os.rename(folder, target)
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)

@@ -11,7 +11,6 @@ same command goes on with the tasks that are not done.
 """
 
 import contextlib
-import errno
 import hashlib
 import json
 import os
@@ -27,7 +26,7 @@ import numpy as np
 from ..common import storage
 from ..common.errors import RequestError, WorkError
 from ..common.hashing import digest
-from ..common.publish import MANIFEST_NAME, UNFINISHED_NAME, publishing
+from ..common.publish import MANIFEST_NAME, UNFINISHED_NAME, publish_folder
 from ..shards.artifact import read_manifest
 from ..tokenize.tokenizer import Tokenizer, load_tokenizer
 from .config import Build
@@ -166,16 +165,7 @@ def _publish(staged: str, target: str, request: str) -> None:
         if read_manifest(target).fingerprint != read_manifest(staged).fingerprint:
             raise RequestError(f"{target} exists and holds another pool: choose another out= or name=, or remove it")
         return
-    if not storage.is_url(staged) and not storage.is_url(target):
-        os.makedirs(os.path.dirname(target), exist_ok=True)
-        try:
-            os.rename(staged, target)
-            return
-        except OSError as error:
-            if error.errno != errno.EXDEV:
-                raise
-    with publishing(target, request) as sink:
-        storage.copy_folder(staged, sink.root, MANIFEST_NAME)
+    publish_folder(staged, target, request)
 
 
 class _Run:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from ..common import storage
+from ..common.cli import run_plainly
 from ..common.publish import MANIFEST_NAME
 from ..train.crossover.charts import line_plot
 
@@ -153,11 +154,4 @@ def _verdict(name: str, points: list[tuple[float, float]], error: float) -> str:
 
 
 if __name__ == "__main__":
-    from epochal.__main__ import _explain
-
-    try:
-        sys.exit(main())
-    except Exception as error:
-        message, status = _explain(error)
-        print(f"epochal: {message}", file=sys.stderr)
-        sys.exit(status)
+    sys.exit(run_plainly(main, sys.argv[1:]))

@@ -15,14 +15,13 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 from ..common import storage
 from ..common.errors import EpochalError, RequestError
+from ..common.hashing import xxh64
 from ..common.publish import MANIFEST_NAME
-from ..shards import mds
 from ..shards.manifest import ExportManifest, Manifest, parse_manifest
-from ..shards.order.mixture import Mixture, plans_of
-from ..shards.order.plan import Plan
+from ..shards.order.base import Order
 from .database import now
 from .errors import NotFoundError
-from .models import Artifact, Checkpoint, Lease, Location, NameEntry, PlanRow, PlanSubset, Run
+from .models import Artifact, Checkpoint, Lease, Location, NameEntry, PlanRow, PlanSubset, RunRow
 
 FINGERPRINT = re.compile(r"[0-9a-f]{32}")
 KINDS = ("pools", "subsets")
@@ -33,7 +32,7 @@ MOST_ROWS = 500
 
 
 @dataclass(frozen=True)
-class Found:
+class FoundArtifact:
     """An artifact as it lies at `path`. xxh64: of its manifest file."""
 
     path: str
@@ -41,7 +40,7 @@ class Found:
     xxh64: str
 
 
-def read_found(path: str) -> Found:
+def read_artifact(path: str) -> FoundArtifact:
     """Return the artifact at `path` (folder or URL). Raises RequestError, WorkError."""
     path = path if storage.is_url(path) else os.path.realpath(storage.local_path(path))
     where = storage.join(path, MANIFEST_NAME)
@@ -55,7 +54,7 @@ def read_found(path: str) -> Found:
     for text in (manifest.name, manifest.tokenizer.name, manifest.tokenizer.fingerprint):
         if len(text) > MOST_NAME or "\0" in text:
             raise RequestError(f"{where}: a name of more than {MOST_NAME} characters cannot be entered")
-    return Found(path, manifest, mds.xxh64(data))
+    return FoundArtifact(path, manifest, xxh64(data))
 
 
 def folders(root: str) -> Iterator[str]:
@@ -81,9 +80,9 @@ class Scanner:
     def __init__(self, root: str) -> None:
         self.root = root
         self.problems: dict[str, str] = {}
-        self._known: dict[str, tuple[tuple[int, int], Found]] = {}
+        self._known: dict[str, tuple[tuple[int, int], FoundArtifact]] = {}
 
-    def scan(self) -> list[Found]:
+    def scan(self) -> list[FoundArtifact]:
         """Return what is there now; folders that cannot be read are in `problems`, by path."""
         known, problems = {}, {}
         for path in folders(self.root):
@@ -91,15 +90,15 @@ class Scanner:
                 status = os.stat(os.path.join(path, MANIFEST_NAME))
                 stamp = status.st_mtime_ns, status.st_size
                 before = self._known.get(path)
-                known[path] = before if before and before[0] == stamp else (stamp, read_found(path))
+                known[path] = before if before and before[0] == stamp else (stamp, read_artifact(path))
             except (EpochalError, OSError) as error:
                 problems[path] = str(error)
         self._known, self.problems = known, problems
         return [found for _, found in known.values()]
 
 
-def update(connection: Connection, found: list[Found], root: str | None) -> None:
-    """Enter what was found; with `root`, what was known under it and is there no more is marked as gone."""
+def update(connection: Connection, found: list[FoundArtifact], root: str | None) -> None:
+    """Enter what was found; with `root`, what was known under it and is no longer there is marked as gone."""
     at = now(connection)
     table = Location.__table__
     known = {row.path: row for row in connection.execute(sa.select(table))}
@@ -115,7 +114,7 @@ def update(connection: Connection, found: list[Found], root: str | None) -> None
             connection.execute(sa.update(Location).where(table.c.path.in_(lost)).values(gone=at))
 
 
-def changed(connection: Connection, found: list[Found], root: str) -> bool:
+def changed(connection: Connection, found: list[FoundArtifact], root: str) -> bool:
     """Return whether `update` would write anything: a look costs no transaction."""
     table = Location.__table__
     rows = connection.execute(sa.select(table.c.path, table.c.manifest_xxh64).where(table.c.gone.is_(None))).all()
@@ -124,7 +123,7 @@ def changed(connection: Connection, found: list[Found], root: str) -> bool:
     return any(known.get(item.path) != item.xxh64 for item in found) or any(gone)
 
 
-def _enter(connection: Connection, item: Found, known: bool, at: float) -> None:
+def _enter(connection: Connection, item: FoundArtifact, known: bool, at: float) -> None:
     m = item.manifest
     insert(
         connection,
@@ -184,7 +183,7 @@ def resolve(connection: Connection, kind: str, text: str) -> str:
     The kind `artifact` takes a subset, or else a pool. Raises NotFoundError.
     """
     if FINGERPRINT.fullmatch(text):
-        table: Any = {"plan": PlanRow, "run": Run}.get(kind, Artifact).__table__
+        table: Any = {"plan": PlanRow, "run": RunRow}.get(kind, Artifact).__table__
         wanted = sa.select(table.c.fingerprint).where(table.c.fingerprint == text)
         if kind in ("pool", "subset"):
             wanted = wanted.where(table.c.kind == kind)
@@ -212,8 +211,8 @@ def locate(connection: Connection, fingerprint: str) -> str | None:
 
 
 @dataclass(frozen=True)
-class Search:
-    """What is looked for; None does not matter. name, tokenizer: a part of it. fingerprint: its beginning."""
+class ArtifactQuery:
+    """What is looked for; None matches everything. name, tokenizer: a part of it. fingerprint: its beginning."""
 
     kind: str | None = None
     name: str | None = None
@@ -225,7 +224,7 @@ class Search:
     offset: int = 0
 
 
-def search(connection: Connection, wanted: Search) -> list[dict[str, Any]]:
+def search(connection: Connection, wanted: ArtifactQuery) -> list[dict[str, Any]]:
     """Return artifacts, newest first, without their manifests."""
     t, names = Artifact.__table__, NameEntry.__table__
     rows = sa.select(t)
@@ -288,12 +287,12 @@ def names_of(connection: Connection, fingerprint: str) -> list[str]:
     return list(dict.fromkeys(row.name for row in rows))
 
 
-def enter_plan(connection: Connection, plan: Plan | Mixture, name: str | None = None) -> bool:
+def enter_plan(connection: Connection, plan: Order, name: str | None = None) -> bool:
     """Enter a plan, and let `name` mean it; return whether it is new."""
     values = {"plan": plan.to_dict(), "added": now(connection)}
     new = insert(connection, PlanRow, fingerprint=plan.fingerprint, **values)
     if new:
-        subsets = [{"plan": plan.fingerprint, "subset": p.subset} for p in plans_of(plan).values()]
+        subsets = [{"plan": plan.fingerprint, "subset": p.subset} for p in plan.components().values()]
         insert_all(connection, PlanSubset, subsets)
     if name:
         name_it(connection, "plan", name, plan.fingerprint)
@@ -325,7 +324,7 @@ def lineage(connection: Connection, of: str | None) -> dict[str, Any]:
         parts = _plans_in(row.plan)
         nodes[row.fingerprint] = {"kind": "plan", "name": None, "tokens": sum(p["total_tokens"] for p in parts)}
         edges += [(p["subset"], row.fingerprint) for p in parts]
-    runs = {row.fingerprint: row for row in _newest(connection, Run)}
+    runs = {row.fingerprint: row for row in _newest(connection, RunRow)}
     marks: dict[tuple[str, int], str] = {}
     for row in _newest(connection, Checkpoint, Checkpoint.__table__.c.at):
         id_ = f"{row.run}@{row.position}"

@@ -1,23 +1,20 @@
-"""`epochal serve`, `epochal register`, `epochal seen`: the service, what it knows, and what runs have seen."""
+"""`epochal serve`, `register`, `seen`: run the service, tell it of artifacts and reports, ask what runs have seen."""
 
 import argparse
 import contextlib
-import json
 import re
 import socket
 import sys
-from collections.abc import Callable
 from typing import Any
 
 from ..common import storage
+from ..common.cli import Runner, print_json
 from ..common.errors import RequestError, WorkError
-
-Run = Callable[[argparse.Namespace], int]
 
 KEY = re.compile(r"[0-9a-f]{32}")
 
 
-def serve(parser: argparse.ArgumentParser) -> Run:
+def serve(parser: argparse.ArgumentParser) -> Runner:
     """Add the arguments of `epochal serve`; return what runs it."""
     _add_store(parser)
     parser.add_argument("--host", default="127.0.0.1", help="address to listen at (default: this machine only)")
@@ -32,7 +29,7 @@ def _run_serve(args: argparse.Namespace) -> int:
     import uvicorn
 
     from .api.app import create_app
-    from .security import LOOPBACK_NAMES, Policy, is_loopback, read_tokens
+    from .security import LOOPBACK_NAMES, AccessRules, is_loopback, read_tokens
     from .service import Service
 
     tokens = read_tokens(args.tokens)
@@ -44,13 +41,13 @@ def _run_serve(args: argparse.Namespace) -> int:
     if not args.rate > 0:
         raise RequestError("--rate must be more than 0")
     listener = _listen(args.host, args.port)
-    policy = Policy(tokens, LOOPBACK_NAMES if local else None, rate=args.rate, burst=max(1, int(2 * args.rate)))
+    rules = AccessRules(tokens, LOOPBACK_NAMES if local else None, rate=args.rate, burst=max(1, int(2 * args.rate)))
     service = Service(args.root, args.database)
     service.refresh(at_once=True)
-    app = create_app(service, policy)
+    app = create_app(service, rules)
     shown = f"[{args.host}]" if ":" in args.host else args.host
     print(f"serving {args.root} at http://{shown}:{listener.getsockname()[1]} (stop with ctrl-c)", flush=True)
-    # The application itself tells of its defects; uvicorn would also show a traceback for requests cut off at the end.
+    # The application prints its own defects; uvicorn would add tracebacks of requests that are cut off at the end.
     config = uvicorn.Config(app, log_level="critical", access_log=False, timeout_graceful_shutdown=5, ws="none")
     server = uvicorn.Server(config)
     with contextlib.suppress(KeyboardInterrupt):  # raised again once everything is answered and closed
@@ -74,7 +71,7 @@ def _listen(host: str, port: int) -> socket.socket:
     return listener
 
 
-def register(parser: argparse.ArgumentParser) -> Run:
+def register(parser: argparse.ArgumentParser) -> Runner:
     """Add the arguments of `epochal register`; return what runs it."""
     parser.add_argument("paths", nargs="+", metavar="path", help="folder or URL of a pool or subset, or a run's folder")
     _add_store(parser)
@@ -94,17 +91,17 @@ def _run_register(args: argparse.Namespace) -> int:
         service = Service(args.root, args.database)
         try:
             for path in artifacts:
-                found = service.register(path)
-                m = found.manifest
-                print(f"registered {m.kind} {m.name} {m.fingerprint}: {m.tokens:,} unique tokens at {found.path}")
+                artifact = service.register(path)
+                m = artifact.manifest
+                print(f"registered {m.kind} {m.name} {m.fingerprint}: {m.tokens:,} unique tokens at {artifact.path}")
                 if m.kind == "pool" and service.index(m.fingerprint) is None:
-                    print(f"  {found.path} has no documents.parquet: look-ups of its documents are not possible")
+                    print(f"  {artifact.path} has no documents.parquet: its documents cannot be looked up")
         finally:
             service.close()
     return 0
 
 
-def seen(parser: argparse.ArgumentParser) -> Run:
+def seen(parser: argparse.ArgumentParser) -> Runner:
     """Add the arguments of `epochal seen`; return what runs it."""
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("--document", metavar="ID", help="key (32 hexadecimal digits) or id of a document")
@@ -124,11 +121,17 @@ def _run_seen(args: argparse.Namespace) -> int:
     if args.histogram:
         if args.run is None:
             raise RequestError("--histogram needs --run")
-        found = client.histogram(args.run, args.position)
-        print(json.dumps(found) if args.json else _histogram_text(found))
+        counted = client.histogram(args.run, args.position)
+        if args.json:
+            print_json(counted)
+        else:
+            print(_histogram_text(counted))
         return 0
-    found = _look_up(client, args)
-    print(json.dumps(found) if args.json else "\n\n".join(map(_document_text, found["documents"])))
+    answer = _look_up(client, args)
+    if args.json:
+        print_json(answer)
+    else:
+        print("\n\n".join(map(_document_text, answer["documents"])))
     return 0
 
 
@@ -156,7 +159,7 @@ def _read_text(path: str) -> str:
 
 
 def _document_text(document: dict[str, Any]) -> str:
-    """Return what was found of one document, for people."""
+    """Return what one document's answer says, as text for people."""
     lines = [f"document  {document['id']}  ({document['source']}, {document['tokens']:,} tokens)"]
     if document["key"] != document["id"]:
         lines.append(f"key       {document['key']}")
@@ -201,13 +204,13 @@ def _event_text(event: dict[str, Any] | None, run: str) -> str:
     return f"position {event['position']:,}, step {event['step']:,}{of}"
 
 
-def _histogram_text(found: dict[str, Any]) -> str:
+def _histogram_text(counted: dict[str, Any]) -> str:
     rows: list[tuple[str, ...]] = [("exposures", "documents, every token", "documents, some token", "tokens")]
-    counts = sorted({int(k) for name in ("whole", "any", "tokens") for k in found[name]})
-    rows += [(f"{k:,}", *(f"{found[name].get(str(k), 0):,}" for name in ("whole", "any", "tokens"))) for k in counts]
+    counts = sorted({int(k) for name in ("whole", "any", "tokens") for k in counted[name]})
+    rows += [(f"{k:,}", *(f"{counted[name].get(str(k), 0):,}" for name in ("whole", "any", "tokens"))) for k in counts]
     widths = [max(len(row[i]) for row in rows) for i in range(4)]
     lines = ["  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in rows]
-    of = " <- ".join(f"{a['run']} [0, {a['position']:,})" for a in found["ancestry"])
+    of = " <- ".join(f"{a['run']} [0, {a['position']:,})" for a in counted["ancestry"])
     return "\n".join([f"positions {of}", *lines])
 
 

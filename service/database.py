@@ -25,6 +25,7 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, OperationalError
 
 from ..common.errors import RequestError, WorkError, one_line
+from .errors import UnreachableError
 
 T = TypeVar("T")
 
@@ -33,10 +34,6 @@ MIGRATION_LOCK = 0x65706F63
 
 MOST_TOGETHER = 256
 """Writes that share a transaction at most."""
-
-
-class UnreachableError(WorkError):
-    """The database does not answer."""
 
 
 @dataclass(frozen=True)

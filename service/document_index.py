@@ -14,8 +14,8 @@ import pyarrow as pa
 import xxhash
 from numpy.typing import NDArray
 
-from ..common import storage
 from ..common.errors import RequestError
+from ..common.publish import publishing
 from ..shards.documents import ROW_GROUP, open_documents
 from .ledger import key_array
 
@@ -126,9 +126,10 @@ def _build(root: str, where: str) -> None:
         arrays[f"{name}_row"] = order.astype(np.uint32 if len(order) < 2**32 else np.uint64)
     arrays["group"] = np.array(groups[:-1], np.int64)
     try:
-        with storage.publishing(where) as folder:
+        with publishing(where, "index") as sink:
             for name, values in arrays.items():
-                np.save(os.path.join(folder, f"{name}.npy"), values)
+                with sink.create(f"{name}.npy") as file:
+                    np.save(file, values)
     except RequestError:
         if not os.path.isdir(where):  # another process was faster: its index is as good
             raise

@@ -1,8 +1,8 @@
-"""What a request can be refused with beyond being wrong in itself. Each is one sentence, and has an HTTP status."""
+"""Why a request that is well formed can be refused. Each reason is one sentence and has an HTTP status."""
 
 from typing import Any
 
-from ..common.errors import EpochalError, RequestError
+from ..common.errors import EpochalError, RequestError, WorkError
 
 
 class NotFoundError(RequestError):
@@ -18,17 +18,19 @@ class ConflictError(RequestError):
 
 
 class DeniedError(RequestError):
-    """No token, or one without the right."""
+    """The request has no token, or one that does not allow it. known: answered with 403, not 401."""
 
     def __init__(self, message: str, known: bool) -> None:
         super().__init__(message)
         self.known = known
 
 
+class UnreachableError(WorkError):
+    """The database does not answer."""
+
+
 def http_status(error: EpochalError) -> int:
     """Return the HTTP status that `error` is answered with."""
-    from .database import UnreachableError
-
     if isinstance(error, DeniedError):
         return 403 if error.known else 401
     if isinstance(error, UnreachableError):

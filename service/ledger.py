@@ -16,13 +16,13 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from ..shards.order.mixture import Mixture, plans_of
+from ..shards.order.base import Order
 from ..shards.order.permutation import inverse_many
 from ..shards.order.plan import Plan
 from .errors import NotFoundError
 
 Ints = NDArray[np.int64]
-Read = Callable[[str], Iterator[dict[str, Any]]]
+DocumentReader = Callable[[str], Iterator[dict[str, Any]]]
 """Yields the columns key (pyarrow), start and tokens (int64) of a pool's documents, by the pool's fingerprint."""
 
 _SCAN = 1 << 20
@@ -32,8 +32,8 @@ _SCAN = 1 << 20
 class Segment(NamedTuple):
     """Positions [0, stop) of a plan, trained by `run` in batches of `batch_samples`.
 
-    pool: fingerprint of the pool whose stream the plan's samples are cut from. mixture: the one whose source number
-    `source` the plan is, if any; `stop` is then how many of the source's own positions came.
+    pool: fingerprint of the pool whose stream the plan's samples are cut from. order: the mixture whose component
+    number `component` the plan is, if any; `stop` is then how many of the component's own positions came.
     """
 
     run: str
@@ -41,8 +41,8 @@ class Segment(NamedTuple):
     stop: int
     batch_samples: int
     pool: str
-    mixture: Mixture | None = None
-    source: int = 0
+    order: Order | None = None
+    component: int = 0
 
     @property
     def window(self) -> tuple[int, int]:
@@ -50,31 +50,33 @@ class Segment(NamedTuple):
         start = self.plan.start_sample * self.plan.seq_len
         return start, start + self.plan.unique_tokens
 
+    @property
+    def source(self) -> str | None:
+        """Return the name of the mixture's source, if any."""
+        return list(self.order.components())[self.component] if self.order else None
 
-def segments_of(
-    run: str, order: Plan | Mixture, stop: int, batch_samples: int, pool_of: Callable[[str], str]
-) -> list[Segment]:
+
+def segments_of(run: str, order: Order, stop: int, batch_samples: int, pool_of: Callable[[str], str]) -> list[Segment]:
     """Return what positions [0, stop) of a run's order are: one segment, or one for each source of a mixture.
 
     pool_of: from a subset's fingerprint to its pool's.
     """
-    if isinstance(order, Plan):
-        return [Segment(run, order, stop, batch_samples, pool_of(order.subset))]
+    mixture = order if order.kind == "mixture" else None  # positions of a plan are the run's as they are
     return [
-        Segment(run, source.plan, count, batch_samples, pool_of(source.plan.subset), order, number)
-        for number, (source, count) in enumerate(zip(order.sources, _counts(order, stop), strict=True))
+        Segment(run, plan, count, batch_samples, pool_of(plan.subset), mixture, number)
+        for number, (plan, count) in enumerate(plans_at(order, stop))
     ]
 
 
-def plans_at(order: Plan | Mixture, position: int) -> list[tuple[Plan, int]]:
+def plans_at(order: Order, position: int) -> list[tuple[Plan, int]]:
     """Return the plans of an order, each with how many of its own positions come before `position`."""
-    counts = _counts(order, position) if isinstance(order, Mixture) else (position,)
-    return list(zip(plans_of(order).values(), counts, strict=True))
+    counts: Sequence[int] = _counts(order, position) if order.kind == "mixture" else order.counts(position)
+    return list(zip(order.components().values(), counts, strict=True))
 
 
 @lru_cache(maxsize=1 << 14)
-def _counts(mixture: Mixture, position: int) -> tuple[int, ...]:
-    """Return `Mixture.counts`, which costs a window's work: most runs that are asked about are over."""
+def _counts(mixture: Order, position: int) -> tuple[int, ...]:
+    """Return `counts`, which costs a window's work: most runs that are asked about are over."""
     return tuple(mixture.counts(position))
 
 
@@ -133,12 +135,12 @@ def _count(segments: Sequence[Segment], samples: Sequence[list[int]]) -> list[li
 
 
 def _in_the_run(segment: Segment, counts: list[Count]) -> list[Count]:
-    """Return counts with positions of the run in the place of a mixture's source's own."""
+    """Return counts with positions of the run in place of those of a mixture's component."""
     own = sorted({place for _, first, last in counts for place in (first, last) if place is not None})
-    if segment.mixture is None or not own:
+    if segment.order is None or not own:
         return counts
-    inverse_many = segment.mixture.position_of_own(segment.source, np.array(own, np.int64)).tolist()
-    at: dict[int | None, int] = dict(zip(own, inverse_many, strict=True))
+    of_run = segment.order.position_of_own(segment.component, np.array(own, np.int64)).tolist()
+    at: dict[int | None, int] = dict(zip(own, of_run, strict=True))
     return [(n, at.get(first), at.get(last)) for n, first, last in counts]
 
 
@@ -200,7 +202,7 @@ def intervals(tokens: int, found: Sequence[Sequence[Part]]) -> list[tuple[int, i
 
 @dataclass(frozen=True)
 class Pieces:
-    """Runs of tokens seen equally often: of document `document` (any number that tells documents apart), tokens
+    """Runs of tokens seen equally often: of document `document` (any number that differs between documents), tokens
     [start, stop), `exposures` times; `inside`: in the window of some segment. Arrays of shape (k,)."""
 
     document: Ints
@@ -210,7 +212,7 @@ class Pieces:
     inside: Ints
 
 
-def histogram(segments: Sequence[Segment], read: Read) -> dict[str, dict[int, int]]:
+def histogram(segments: Sequence[Segment], read: DocumentReader) -> dict[str, dict[int, int]]:
     """Return how many documents, and tokens, were seen how often over all segments.
 
     whole: {k: documents whose every token was seen at least k times, and some token no more}; any: {k: documents whose
@@ -249,7 +251,7 @@ def _pieces(segments: Sequence[Segment], starts: Ints, tokens: Ints) -> Pieces:
     return Pieces(document, cuts - starts[document], stops - starts[document], seen, inside)
 
 
-def _joined(by_pool: Mapping[str, Sequence[Segment]], read: Read) -> Pieces:
+def _joined(by_pool: Mapping[str, Sequence[Segment]], read: DocumentReader) -> Pieces:
     """Return the pieces of documents that may lie in several pools: those of one key are one document."""
     found: list[Pieces] = []
     keys: list[NDArray[np.void]] = []
@@ -304,7 +306,7 @@ def most_at(plan: Plan, stop: int) -> int:
     return min(stop, plan.copies) if plan.policy == "global" else -(-stop // plan.samples)
 
 
-def most_exposed(segments: Sequence[Segment], cap: int, read: Read) -> int:
+def most_exposed(segments: Sequence[Segment], cap: int, read: DocumentReader) -> int:
     """Return the exposures of the most seen token over all segments, exactly when they exceed `cap`.
 
     Up to `cap` a bound that costs nothing may be returned, and also where the documents of one of several pools cannot

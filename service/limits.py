@@ -6,11 +6,10 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy import Connection
 
-from ..shards.order.mixture import Mixture, plans_of
-from ..shards.order.plan import Plan
+from ..shards.order.base import Order
 from .database import now
 from .errors import ConflictError, NotFoundError
-from .ledger import Read, Segment, most_exposed, segments_of
+from .ledger import DocumentReader, Segment, most_exposed, segments_of
 from .models import Limit
 
 KINDS = ("exposures", "subset_exposures", "tokens")
@@ -42,10 +41,10 @@ def listed(connection: Connection) -> list[dict[str, Any]]:
 
 def check(
     limits: Sequence[dict[str, Any]],
-    plan: Plan | Mixture,
-    history: Sequence[tuple[Plan | Mixture, int]],
+    plan: Order,
+    history: Sequence[tuple[Order, int]],
     pool_of: Callable[[str], str],
-    read: Read,
+    read: DocumentReader,
 ) -> None:
     """Raise ConflictError when `plan`, trained to its end on top of `history`, would break a limit, with the excess.
 
@@ -54,7 +53,7 @@ def check(
     for the cost.
     """
     whole = [s for order, stop in [(plan, plan.positions), *history] for s in segments_of("", order, stop, 1, pool_of)]
-    own = [p.subset for p in plans_of(plan).values()]
+    own = [p.subset for p in plan.components().values()]
     for limit in limits:
         if limit["subset"] not in (None, *own):
             continue

@@ -75,7 +75,7 @@ class PlanSubset(Base):
     subset: Mapped[str] = mapped_column(Fingerprint, primary_key=True, index=True)
 
 
-class Run(Base):
+class RunRow(Base):
     """A run of a plan. parent, parent_position: the run whose model it continues, and where it took over.
 
     position, tokens, loss, kind, digest, reported: of the furthest report of the newest lease (token) that reported:

@@ -14,19 +14,18 @@ from sqlalchemy import Connection
 
 from ..common.errors import RequestError
 from ..common.hashing import digest
-from ..shards.order.mixture import Mixture, plans_of
-from ..shards.order.plan import Plan
+from ..shards.order.base import Order
 from .catalogue import enter_plan, insert, insert_all, resolve
 from .database import now
 from .errors import ConflictError, NotFoundError
-from .models import Artifact, Checkpoint, Lease, PlanRow, PlanSubset, Report, Run
+from .models import Artifact, Checkpoint, Lease, PlanRow, PlanSubset, Report, RunRow
 
 RUN_VERSION = 1
 """Goes into a run's fingerprint; raised when it is made from other things."""
 
 
 @dataclass(frozen=True)
-class Claim:
+class RunClaim:
     """What a run says when it starts. holder, session: see `Lease`. seconds: how long a lease lasts after a report.
 
     parent: name or fingerprint of the run whose model is trained on, parent_position: where it is taken over
@@ -34,7 +33,7 @@ class Claim:
     """
 
     name: str
-    plan: Plan | Mixture
+    plan: Order
     batch_samples: int
     holder: str
     session: str
@@ -45,7 +44,7 @@ class Claim:
 
 
 @dataclass(frozen=True)
-class Said:
+class RunReport:
     """A report: samples trained on so far, real tokens, loss with its kind, and the receipt's digest."""
 
     position: int
@@ -66,7 +65,7 @@ class Ancestor(NamedTuple):
     batch_samples: int
 
 
-def identify(connection: Connection, claim: Claim) -> dict[str, Any]:
+def identify(connection: Connection, claim: RunClaim) -> dict[str, Any]:
     """Return the row of the run that `claim` is about, its fingerprint included. Raises NotFoundError, RequestError."""
     parent, position = None, 0
     if claim.parent is not None:
@@ -92,20 +91,20 @@ def identify(connection: Connection, claim: Claim) -> dict[str, Any]:
     return row | {"fingerprint": digest(identity)}
 
 
-def _same_tokenizer(connection: Connection, plan: Plan | Mixture, parents: str) -> None:
+def _same_tokenizer(connection: Connection, plan: Order, parents: str) -> None:
     """Raise RequestError when parent and child were tokenized differently: tokens could not be counted together.
 
     parents: fingerprint of the parent's plan.
     """
     before = sa.select(PlanSubset.subset).where(PlanSubset.plan == parents)
-    own = [p.subset for p in plans_of(plan).values()]
+    own = [p.subset for p in plan.components().values()]
     known = Artifact.fingerprint.in_(own) | Artifact.fingerprint.in_(before)
     wanted = sa.select(Artifact.tokenizer_fingerprint).where(known).distinct()
     if len(connection.execute(wanted).all()) > 1:
         raise RequestError("a run cannot continue one on data of another tokenizer")
 
 
-def claim_lease(connection: Connection, claim: Claim, run: dict[str, Any]) -> dict[str, Any]:
+def claim_lease(connection: Connection, claim: RunClaim, run: dict[str, Any]) -> dict[str, Any]:
     """Register the run and take the lease on its name; return run, token, position and what else is known of it.
 
     The same session gets the same lease again. Raises ConflictError while another holder's lease lasts.
@@ -113,7 +112,7 @@ def claim_lease(connection: Connection, claim: Claim, run: dict[str, Any]) -> di
     enter_plan(connection, claim.plan)
     at = now(connection)
     start = {"token": 0, "position": 0, "tokens": 0, "state": "open", "added": at}
-    insert(connection, Run, **run, **start)
+    insert(connection, RunRow, **run, **start)
     nobody = {"token": 0, "holder": "", "session": "", "seconds": 0.0, "until": 0.0}
     insert(connection, Lease, name=claim.name, run=run["fingerprint"], **nobody)
     lease = _locked(connection, claim.name)
@@ -131,7 +130,7 @@ def claim_lease(connection: Connection, claim: Claim, run: dict[str, Any]) -> di
     token = lease.token if mine else lease.token + 1
     taken = sa.update(Lease).where(Lease.name == claim.name)
     connection.execute(taken.values(**values, token=token, until=at + claim.seconds))
-    connection.execute(sa.update(Run).where(Run.fingerprint == run["fingerprint"]).values(state="open"))
+    connection.execute(sa.update(RunRow).where(RunRow.fingerprint == run["fingerprint"]).values(state="open"))
     row = get(connection, run["fingerprint"])
     return {
         "run": row.fingerprint,
@@ -175,13 +174,15 @@ def renew(connection: Connection, name: str, token: int) -> dict[str, Any]:
     return {"token": token, "seconds": lease.seconds}
 
 
-def report(connection: Connection, name: str, token: int, said: Sequence[Said]) -> dict[str, Any]:
+def report(connection: Connection, name: str, token: int, said: Sequence[RunReport]) -> dict[str, Any]:
     """Enter reports; one that is there already changes nothing. Return how many are new and the run's position.
 
     Raises NotFoundError, ConflictError for a lease that is over, RequestError for a position beyond the plan.
     """
     lease = _held(connection, name, token)
-    run = connection.execute(sa.select(Run.plan, Run.token, Run.position).where(Run.fingerprint == lease.run)).one()
+    run = connection.execute(
+        sa.select(RunRow.plan, RunRow.token, RunRow.position).where(RunRow.fingerprint == lease.run)
+    ).one()
     positions = _length(connection, run.plan)
     wrong = [s.position for s in said if s.position > positions]
     if wrong:
@@ -195,7 +196,7 @@ def report(connection: Connection, name: str, token: int, said: Sequence[Said]) 
         if token > run.token or last.position > run.position:
             position = last.position
             values = {k: v for k, v in vars(last).items() if k != "split"}
-            newer = sa.update(Run).where(Run.fingerprint == lease.run)
+            newer = sa.update(RunRow).where(RunRow.fingerprint == lease.run)
             connection.execute(newer.values(**values, token=token, reported=at))
     _renew(connection, lease)
     return {"new": new, "position": position}
@@ -217,14 +218,16 @@ def close(connection: Connection, name: str, token: int, state: str, receipt: di
     values: dict[str, Any] = {"state": state}
     if receipt is not None:
         values |= {"receipt": receipt, "receipt_problem": None}
-    connection.execute(sa.update(Run).where(Run.fingerprint == lease.run).values(**values))
+    connection.execute(sa.update(RunRow).where(RunRow.fingerprint == lease.run).values(**values))
     connection.execute(sa.update(Lease).where(Lease.name == name).values(until=0.0))
     return {"run": lease.run, "state": state}
 
 
 def unchecked(connection: Connection) -> list[tuple[str, dict[str, Any]]]:
     """Return the runs whose receipts were not checked yet, with them."""
-    rows = sa.select(Run.fingerprint, Run.receipt).where(Run.receipt.is_not(None), Run.receipt_problem.is_(None))
+    rows = sa.select(RunRow.fingerprint, RunRow.receipt).where(
+        RunRow.receipt.is_not(None), RunRow.receipt_problem.is_(None)
+    )
     return [(row.fingerprint, row.receipt) for row in connection.execute(rows)]
 
 
@@ -232,12 +235,12 @@ def checked(connection: Connection, fingerprint: str, receipt: dict[str, Any], p
     """Enter what is wrong with a receipt (nothing: empty), unless another one was handed in meanwhile."""
     if get(connection, fingerprint).receipt == receipt:
         values = {"receipt_problem": problem[:1000]}
-        connection.execute(sa.update(Run).where(Run.fingerprint == fingerprint).values(**values))
+        connection.execute(sa.update(RunRow).where(RunRow.fingerprint == fingerprint).values(**values))
 
 
 def get(connection: Connection, fingerprint: str) -> Any:
     """Return the row of a run. Raises NotFoundError."""
-    row = connection.execute(sa.select(Run.__table__).where(Run.fingerprint == fingerprint)).one_or_none()
+    row = connection.execute(sa.select(RunRow.__table__).where(RunRow.fingerprint == fingerprint)).one_or_none()
     if row is None:
         raise NotFoundError(f"there is no run '{fingerprint}'")
     return row
@@ -262,7 +265,13 @@ def _length(connection: Connection, plan: str) -> int:
 
 
 _STRETCHES = sa.select(
-    Run.fingerprint, Run.name, Run.plan, Run.position, Run.batch_samples, Run.parent, Run.parent_position
+    RunRow.fingerprint,
+    RunRow.name,
+    RunRow.plan,
+    RunRow.position,
+    RunRow.batch_samples,
+    RunRow.parent,
+    RunRow.parent_position,
 )
 
 
@@ -293,16 +302,16 @@ def listed(
     fingerprint: str | None = None,
 ) -> list[Any]:
     """Return runs, the last heard of first. name: a part of it. live: only those whose lease lasts, or the others."""
-    rows = sa.select(Run.__table__, Lease.run.label("leased"), Lease.until, Lease.token.label("lease_token"))
-    rows = rows.outerjoin(Lease, Lease.run == Run.fingerprint)
+    rows = sa.select(RunRow.__table__, Lease.run.label("leased"), Lease.until, Lease.token.label("lease_token"))
+    rows = rows.outerjoin(Lease, Lease.run == RunRow.fingerprint)
     if name:
-        rows = rows.where(Run.name.contains(name, autoescape=True))
+        rows = rows.where(RunRow.name.contains(name, autoescape=True))
     if fingerprint:
-        rows = rows.where(Run.fingerprint == fingerprint)
+        rows = rows.where(RunRow.fingerprint == fingerprint)
     if live is not None:
         lasts = sa.func.coalesce(Lease.until, 0.0) > now(connection)
         rows = rows.where(lasts if live else ~lasts)
-    return list(connection.execute(rows.order_by(sa.func.coalesce(Run.reported, Run.added).desc()).limit(limit)))
+    return list(connection.execute(rows.order_by(sa.func.coalesce(RunRow.reported, RunRow.added).desc()).limit(limit)))
 
 
 def shown(row: Any, at: float) -> dict[str, Any]:

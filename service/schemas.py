@@ -9,9 +9,9 @@ from pydantic import AfterValidator, BaseModel, Field, StringConstraints
 
 from ..common.config import Section, validate
 from ..common.hashing import canonical_json
-from ..shards.order.mixture import MAX_WINDOW
 from ..shards.order.mixture_config import MixtureSettings
 from ..shards.order.plan import POLICIES
+from ..shards.order.windows import MAX_WINDOW
 
 INT = 2**63 - 1
 NAME = r"^[A-Za-z0-9][A-Za-z0-9._+-]{0,127}$"
@@ -21,8 +21,8 @@ Label = Annotated[str, StringConstraints(pattern=NAME)]
 Text = Annotated[str, StringConstraints(min_length=1, max_length=1000, pattern=r"^[^\x00-\x1f\x7f]*$")]
 Natural = Annotated[int, Field(ge=0, le=INT)]
 Positive = Annotated[int, Field(ge=1, le=INT)]
-Token = Annotated[int, Field(ge=1, le=INT)]
-Tokens = Positive | Annotated[str, StringConstraints(max_length=40)]
+LeaseNumber = Annotated[int, Field(ge=1, le=INT)]
+TokenCount = Positive | Annotated[str, StringConstraints(max_length=40)]
 Epochs = Annotated[Decimal, Field(gt=0, le=10**9, max_digits=18)]
 Weight = Annotated[float, Field(gt=0, le=10**6, allow_inf_nan=False)]
 PolicyName = Literal["reshuffle", "fixed", "global", "sequential"]
@@ -43,12 +43,12 @@ def _storable(value: dict[str, Any]) -> dict[str, Any]:
 
 MOST_BYTES = 100_000
 Object = Annotated[dict[str, Any], AfterValidator(_storable)]
-ThePlan = Annotated[str, Path(description="name or fingerprint of a plan", pattern=NAME)]
-TheRun = Annotated[str, Path(description="name or fingerprint of a run", pattern=NAME)]
-TheKey = Annotated[str, Path(description="32 hexadecimal digits", pattern=r"^[0-9a-f]{32}$")]
-OfRun = Annotated[Text | None, Query(description="only this run: name or fingerprint")]
-At = Annotated[int | None, Query(ge=0, le=INT, description="as of this position of the run")]
-Points = Annotated[int, Query(ge=1, le=5000)]
+PlanPath = Annotated[str, Path(description="name or fingerprint of a plan", pattern=NAME)]
+RunPath = Annotated[str, Path(description="name or fingerprint of a run", pattern=NAME)]
+KeyPath = Annotated[str, Path(description="32 hexadecimal digits", pattern=r"^[0-9a-f]{32}$")]
+RunQuery = Annotated[Text | None, Query(description="only this run: name or fingerprint")]
+PositionQuery = Annotated[int | None, Query(ge=0, le=INT, description="as of this position of the run")]
+PointsQuery = Annotated[int, Query(ge=1, le=5000)]
 
 
 class CarveRequest(Section):
@@ -66,7 +66,7 @@ class SourceRequest(Section):
 
     subset: Text
     epochs: Epochs | None = None
-    tokens: Tokens | None = None
+    tokens: TokenCount | None = None
     weight: Weight | None = None
     seed: Natural | None = None
     policy: PolicyName = "reshuffle"
@@ -75,7 +75,7 @@ class SourceRequest(Section):
 class StageRequest(Section):
     """A stage of a mixture: its tokens (the last may take the rest) and the weight of each source in it."""
 
-    tokens: Tokens | None = None
+    tokens: TokenCount | None = None
     weights: Annotated[dict[Label, Weight], Field(min_length=1, max_length=100)]
 
 
@@ -101,7 +101,7 @@ class PlanRequest(Section):
 
     subset: Text | None = None
     mixture: MixtureRequest | None = None
-    total_tokens: Tokens | None = None
+    total_tokens: TokenCount | None = None
     epochs: Epochs | None = None
     seed: Natural = 0
     policy: PolicyName | None = None
@@ -147,20 +147,20 @@ class ReportItem(Section):
 class ReportRequest(Section):
     """Reports under a lease."""
 
-    token: Token
+    token: LeaseNumber
     reports: Annotated[list[ReportItem], Field(min_length=1, max_length=10_000)]
 
 
 class LeaseRequest(Section):
     """A lease to be renewed."""
 
-    token: Token
+    token: LeaseNumber
 
 
 class CheckpointRequest(Section):
     """A checkpoint that was written."""
 
-    token: Token
+    token: LeaseNumber
     position: Natural
     name: Text
     digest: Fingerprint | None = None
@@ -169,7 +169,7 @@ class CheckpointRequest(Section):
 class CloseRequest(Section):
     """A run that ends. receipt: as `Receipt.to_dict` gives it; it is checked after the answer."""
 
-    token: Token
+    token: LeaseNumber
     state: Literal["finished", "failed", "stopped"]
     receipt: Object | None = None
 

@@ -27,7 +27,7 @@ LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
 
 
 @dataclass(frozen=True)
-class Policy:
+class AccessRules:
     """What a server demands. tokens: role by token; none: everybody may do everything (loopback only).
 
     hosts: names that requests may be for (None: any), which keeps other sites' names from being pointed at a loopback
@@ -73,13 +73,13 @@ def read_tokens(file: str | None, environment: Mapping[str, str] = os.environ) -
     return tokens
 
 
-def authorize(policy: Policy, method: str, path: str, headers: Headers) -> None:
+def authorize(rules: AccessRules, method: str, path: str, headers: Headers) -> None:
     """Raise DeniedError unless the request may be made."""
-    if not policy.tokens or path in OPEN_PATHS:
+    if not rules.tokens or path in OPEN_PATHS:
         return
     scheme, _, given = headers.get("authorization", "").partition(" ")
     role = None
-    for token, its_role in policy.tokens.items():  # all of them, so that time tells nothing
+    for token, its_role in rules.tokens.items():  # all of them, so that time tells nothing
         if hmac.compare_digest(token.encode(), given.encode()) and scheme.lower() == "bearer":
             role = its_role
     if role is None:
@@ -89,11 +89,11 @@ def authorize(policy: Policy, method: str, path: str, headers: Headers) -> None:
         raise DeniedError("this token may only read", known=True)
 
 
-def check_origin(policy: Policy, headers: Headers) -> None:
+def check_origin(rules: AccessRules, headers: Headers) -> None:
     """Raise DeniedError for a request that a page of another site makes a browser send."""
     host = headers.get("host", "")
     name = host.rsplit(":", 1)[0] if not host.endswith("]") else host
-    if policy.hosts is not None and name.strip("[]").lower() not in policy.hosts:
+    if rules.hosts is not None and name.strip("[]").lower() not in rules.hosts:
         raise DeniedError("this service is not called that: use its address", known=True)
     origin = headers.get("origin")
     if origin is not None and origin.partition("://")[2] != host:
@@ -124,11 +124,11 @@ class TooLargeError(Exception):
 
 
 class Guard:
-    """ASGI middleware that lets through what `policy` allows, its body read whole."""
+    """ASGI middleware that lets through what `rules` allow, its body read whole."""
 
-    def __init__(self, app: ASGIApp, policy: Policy) -> None:
-        self._app, self._policy = app, policy
-        self._buckets = Buckets(policy.rate, policy.burst)
+    def __init__(self, app: ASGIApp, rules: AccessRules) -> None:
+        self._app, self._rules = app, rules
+        self._buckets = Buckets(rules.rate, rules.burst)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer, or pass the request on."""
@@ -139,18 +139,18 @@ class Guard:
         wait = self._buckets.take((scope.get("client") or ("", 0))[0])
         if wait:
             more = {"retry-after": str(max(1, round(wait)))}
-            await _answer(send, 429, f"too many requests: at most {self._policy.rate:g} a second", more)
+            await _answer(send, 429, f"too many requests: at most {self._rules.rate:g} a second", more)
             return
         try:
-            check_origin(self._policy, headers)
-            authorize(self._policy, scope["method"], scope["path"], headers)
-            body = await _read(receive, headers, self._policy.body_bytes)
+            check_origin(self._rules, headers)
+            authorize(self._rules, scope["method"], scope["path"], headers)
+            body = await _read(receive, headers, self._rules.body_bytes)
         except DeniedError as error:
             more = {} if error.known else {"www-authenticate": "Bearer"}
             await _answer(send, 403 if error.known else 401, str(error), more)
             return
         except TooLargeError:
-            await _answer(send, 413, f"the body is too large: at most {self._policy.body_bytes:,} bytes", {})
+            await _answer(send, 413, f"the body is too large: at most {self._rules.body_bytes:,} bytes", {})
             return
         await self._app(scope, _replay(body, receive), _hardened(send))
 

@@ -1,4 +1,7 @@
-"""What the service does, apart from HTTP: the database, the folder of artifacts and the ledger brought together."""
+"""What the service does, apart from HTTP: the database and the folder of artifacts brought together.
+
+How often documents and samples were fed is answered in exposures.py.
+"""
 
 import json
 import os
@@ -8,7 +11,6 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar
 
-import numpy as np
 import sqlalchemy as sa
 
 from ..common import storage
@@ -16,40 +18,27 @@ from ..common.errors import EpochalError, RequestError
 from ..shards import carve
 from ..shards.artifact import open_artifact
 from ..shards.manifest import Manifest
-from ..shards.order.mixture import Ingredient, Mixture, check_together, order_from_dict, plans_of
-from ..shards.order.mixture_config import MixtureSettings, MixtureSource, mix
-from ..shards.order.plan import Plan, tokens_for_epochs
+from ..shards.order.base import Order
+from ..shards.order.mixing import Ingredient, check_together
+from ..shards.order.mixture_config import MixtureSettings, mix
+from ..shards.order.plan import Plan
 from ..shards.order.receipt import Receipt
-from . import catalogue, ledger, limits, runs
+from ..shards.order.stored import order_from_dict
+from . import catalogue, limits, runs
+from .bounds import check_budget, check_shares, most_tokens
 from .database import Database, open_database
-from .document_index import Document, DocumentIndex, read_spans
+from .document_index import DocumentIndex, read_spans
 from .errors import ConflictError, NotFoundError
-from .ledger import Segment, plans_at, segments_of
 from .models import Artifact, PlanRow, PlanSubset
-from .runs import Ancestor, Claim
+from .runs import Ancestor, RunClaim
 
 T = TypeVar("T")
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,127}")
 """What may become a folder's name, or a run's."""
 
-MOST_TOKENS = 10**18
-MOST_COPIES = 10**6
-MOST_COUNTED = 1 << 28
-"""Samples x passes that are looked at for one answer of the policy `global`."""
-
-MOST_PLACES = 1 << 26
-"""Places in windows of a mixture that are worked out for one answer: some seconds."""
-
-MOST_CURVE = 1 << 22
-MOST_CURVE_COPIES = 1000
 RESCAN_SECONDS = 2.0
 STATE_FOLDER = ".service"
-UNKNOWN = ""
-"""The pool of a subset that the catalogue does not have."""
-
-
-_POOLS = sa.select(Artifact.fingerprint).where(Artifact.kind == "pool")
 
 
 def default_database(root: str) -> str:
@@ -67,7 +56,7 @@ class Service:
         self._scanning = threading.Lock()
         self._scanned = 0.0
         self._carving = threading.Semaphore(2)
-        self._plans: dict[str, Plan | Mixture] = {}
+        self._plans: dict[str, Order] = {}
         self._pools: dict[str, str] = {}
         self._indexes: dict[str, DocumentIndex] = {}
         self._indexing = threading.Lock()
@@ -102,9 +91,9 @@ class Service:
         """What lies under the root and cannot be read, by folder, as of the last look."""
         return dict(self._scanner.problems)
 
-    def register(self, path: str) -> catalogue.Found:
+    def register(self, path: str) -> catalogue.FoundArtifact:
         """Enter the artifact at `path` (folder or URL) wherever it is: for the command line, never for a request."""
-        found = catalogue.read_found(path)
+        found = catalogue.read_artifact(path)
         self.write(catalogue.update, [found], None)
         return found
 
@@ -116,7 +105,7 @@ class Service:
             data = connection.execute(sa.select(Artifact.manifest).where(Artifact.fingerprint == fingerprint)).scalar()
         return Manifest.model_validate_json(json.dumps(data))
 
-    def plan(self, text: str) -> Plan | Mixture:
+    def plan(self, text: str) -> Order:
         """Return the plan or mixture called `text` (name or fingerprint). Raises NotFoundError."""
         if text not in self._plans:
             with self.db.reader() as connection:
@@ -126,6 +115,27 @@ class Service:
                 return self.plan(fingerprint)
             self._plans[fingerprint] = order_from_dict(data)
         return self._plans[text]
+
+    def plans(self, subset: str | None, limit: int) -> list[dict[str, Any]]:
+        """Return plans, newest first, of one subset (name or fingerprint) or of all."""
+        with self.db.reader() as connection:
+            t, of = PlanRow.__table__, PlanSubset.__table__
+            rows = sa.select(t).order_by(t.c.added.desc()).limit(limit)
+            if subset is not None:
+                wanted = catalogue.resolve(connection, "artifact", subset)
+                rows = rows.where(t.c.fingerprint.in_(sa.select(of.c.plan).where(of.c.subset == wanted)))
+            return [
+                {
+                    "fingerprint": row.fingerprint,
+                    "names": catalogue.names_of(connection, row.fingerprint),
+                    "subset_names": [
+                        next(iter(catalogue.names_of(connection, one)), one) for one in catalogue.subsets_of(row.plan)
+                    ],
+                    "plan": row.plan,
+                    "added": row.added,
+                }
+                for row in connection.execute(rows)
+            ]
 
     def carve(self, pool: str, tokens: int, replicate: int, name: str | None) -> tuple[str, bool]:
         """Carve a subset into `<root>/subsets/`; return its fingerprint and whether it is new.
@@ -146,7 +156,7 @@ class Service:
         out = os.path.realpath(os.path.join(self.root, "subsets", name))
         if not catalogue.inside(out, self.root):
             raise RequestError(f"name: '{name}' leads out of the folder of subsets")
-        carve.locate_window(source, tokens, replicate)  # a wrong request is told before a taken name
+        carve.locate_window(source, tokens, replicate)  # a wrong request is reported before a taken name
         with self._carving:
             try:
                 _, new = carve.carve(where, tokens, replicate, out)
@@ -154,11 +164,11 @@ class Service:
                 if os.path.exists(out):
                     raise ConflictError(f"subset '{name}' exists and holds something else: give another name") from None
                 raise error
-        found = catalogue.read_found(out)
+        found = catalogue.read_artifact(out)
         self.write(catalogue.update, [found], None)
         return found.manifest.fingerprint, new
 
-    def mixture(self, settings: MixtureSettings, seed: int, budget: Callable[[int], int] | None) -> Mixture:
+    def mixture(self, settings: MixtureSettings, seed: int, budget: Callable[[int], int] | None) -> Order:
         """Return the mixture of settings whose paths are names or fingerprints of artifacts; see `open_mixture`.
 
         Raises NotFoundError, RequestError also when it is out of bounds.
@@ -166,28 +176,26 @@ class Service:
         manifests = [self.manifest("artifact", source.path) for source in settings.sources.values()]
         if settings.has_length:
             staged = sum(stage.tokens or 0 for stage in settings.stages)
-            most = [_tokens_of(s, staged, m) for s, m in zip(settings.sources.values(), manifests, strict=True)]
+            most = [most_tokens(s, staged, m) for s, m in zip(settings.sources.values(), manifests, strict=True)]
         else:
             most = [budget(sum(m.tokens for m in manifests)) if budget else 0] * len(manifests)
         for source, manifest, tokens in zip(settings.sources.values(), manifests, most, strict=True):
-            bounded(source.policy, tokens, manifest.tokens)
+            check_budget(source.policy, tokens, manifest.tokens)
         return mix(settings, manifests, seed, budget, "total_tokens and epochs")
 
-    def enter_plan(self, plan: Plan | Mixture, name: str | None) -> bool:
+    def enter_plan(self, plan: Order, name: str | None) -> bool:
         """Enter a plan; return whether it is new. Raises RequestError when it is out of bounds, ConflictError."""
         self.check_plan(plan)
         return self.write(catalogue.enter_plan, plan, name)
 
-    def check_plan(self, order: Plan | Mixture) -> None:
+    def check_plan(self, order: Order) -> None:
         """Raise RequestError for a plan too large to answer for, or for subsets that do not go together in a mixture,
         ConflictError when a subset has other numbers."""
-        bounded("", order.total_tokens, order.unique_tokens)
-        if isinstance(order, Mixture) and any(n >= 2**63 for stage in order.stages for n in stage.shares):
-            raise RequestError("the mixture's shares have more than 63 bits: round the weights")
-        plans = plans_of(order)
+        check_budget("", order.total_tokens, order.unique_tokens)
+        check_shares(order)
         known = [
             Ingredient(name, manifest)
-            for name, manifest in ((name, self._check_subset(plan)) for name, plan in plans.items())
+            for name, manifest in ((name, self._check_subset(plan)) for name, plan in order.components().items())
             if manifest is not None
         ]
         if len(known) > 1:
@@ -195,7 +203,7 @@ class Service:
 
     def _check_subset(self, plan: Plan) -> Manifest | None:
         """Return the manifest of a plan's subset where it is known. Raises like `check_plan`."""
-        bounded(plan.policy, plan.total_tokens, plan.unique_tokens)
+        check_budget(plan.policy, plan.total_tokens, plan.unique_tokens)
         with self.db.reader() as connection:
             table = Artifact.__table__
             row = connection.execute(sa.select(table).where(table.c.fingerprint == plan.subset)).one_or_none()
@@ -209,7 +217,7 @@ class Service:
 
     # -- runs -------------------------------------------------------------------------------------------------------
 
-    def claim(self, claim: Claim) -> dict[str, Any]:
+    def claim(self, claim: RunClaim) -> dict[str, Any]:
         """Register a run and lease its name. Raises NotFoundError, RequestError, ConflictError (live run, limit)."""
         self.refresh()
         self.check_plan(claim.plan)
@@ -239,7 +247,7 @@ class Service:
                 problem = str(error)
             self.write(runs.checked, fingerprint, data, problem)
 
-    # -- ledger -----------------------------------------------------------------------------------------------------
+    # -- pools and their documents ------------------------------------------------------------------------------------
 
     def pool_of(self, subset: str) -> str | None:
         """Return the fingerprint of the pool that a subset (or pool) is cut from, if it is known."""
@@ -272,276 +280,3 @@ class Service:
                 except RequestError:
                     return None
         return self._indexes[pool]
-
-    def seen(
-        self, key: bytes | None = None, id_: str | None = None, run: str | None = None, position: int | None = None
-    ) -> dict[str, Any]:
-        """Return which runs were fed the document with this key (or the documents with this id), how often and when.
-
-        run: only this one (name or fingerprint), sample by sample, also when it saw nothing. position: as of there,
-        not as of its last report. Raises NotFoundError, RequestError.
-        """
-        with self.db.reader() as connection:
-            wanted = catalogue.resolve(connection, "run", run) if run is not None else None
-            histories = runs.ancestries(connection)
-            pools = connection.execute(_POOLS).scalars().all()
-        if wanted is not None:
-            histories = {wanted: self._until(histories[wanted], position)}
-        elif position is not None:
-            raise RequestError("position needs a run")
-        if wanted is not None:
-            plans = [plan for a in histories[wanted] for plan in plans_of(self.plan(a.plan)).values()]
-            pools = [p for p in dict.fromkeys(self.pool_of(plan.subset) for plan in plans) if p]
-        found, unread = self._find(pools, key, id_)
-        if not found:
-            hint = f" ({len(unread)} pools could not be looked at: register them)" if unread else ""
-            what = f"key {key.hex()}" if key is not None else f"id {(id_ or '')[:200]!r}"
-            raise NotFoundError(f"no document with {what} is in the pools{' of that run' if run else ''}{hint}")
-        return {"documents": [self._document(of, histories, set(unread), wanted is not None) for of in found]}
-
-    def _until(self, history: Sequence[Ancestor], position: int | None) -> list[Ancestor]:
-        """Return a history up to `position` of its run. Raises RequestError."""
-        first, *rest = history
-        if position is None:
-            return [first, *rest]
-        positions = self.plan(first.plan).positions
-        if not 0 <= position <= positions:
-            raise RequestError(
-                f"position {position} is not in the plan of run '{first.name}', which ends at {positions}"
-            )
-        return [Ancestor(first.run, first.name, first.plan, position, first.batch_samples), *rest]
-
-    def _find(
-        self, pools: Sequence[str], key: bytes | None, id_: str | None
-    ) -> tuple[list[dict[str, Document]], list[str]]:
-        """Return documents, each by the pools it lies in, and the pools that cannot be looked at."""
-        by_key: dict[str, dict[str, Document]] = {}
-        indexes = {pool: self.index(pool) for pool in pools}
-        keys = {key} if key is not None else set()
-        for index in indexes.values():
-            if index is not None and id_ is not None:
-                keys |= {bytes.fromhex(document.key) for document in index.by_id(id_)}
-        for pool, index in indexes.items():
-            for wanted in keys if index is not None else ():
-                for document in index.by_key(wanted):  # type: ignore[union-attr]
-                    by_key.setdefault(document.key, {})[pool] = document
-        return [by_key[k] for k in sorted(by_key)], [pool for pool, index in indexes.items() if index is None]
-
-    def _document(
-        self, places: dict[str, Document], histories: dict[str, list[Ancestor]], unread: set[str], in_full: bool
-    ) -> dict[str, Any]:
-        """Return what every run has seen of the document that lies at `places`; in full, also sample by sample."""
-        document = next(iter(places.values()))
-        found, unknown = self._parts(places, histories, unread)
-        parts = {a: [part for _, row in rows for part in row] for a, rows in found.items()}
-        shown = []
-        for history in histories.values():
-            row = _run_shown(document.tokens, history, parts, unknown)
-            if in_full:
-                row["segments"] = _segments_shown(history, found)
-            if in_full or row["exposures"]["most"] or row["unknown"]:
-                shown.append(row)
-        return {
-            "key": document.key,
-            "id": document.id,
-            "source": document.source,
-            "tokens": document.tokens,
-            "pools": [{"pool": pool, "start": d.start} for pool, d in places.items()],
-            "runs": shown,
-            "runs_looked_at": len(histories),
-        }
-
-    def _parts(
-        self, places: dict[str, Document], histories: dict[str, list[Ancestor]], unread: set[str]
-    ) -> tuple[dict[Ancestor, list[tuple[Segment, list[ledger.Part]]]], set[str]]:
-        """Return the parts of a document in every stretch of every history, by segment, and the plans that train on a
-        pool that is unknown."""
-        asked: list[tuple[Ancestor, Segment]] = []
-        unknown: set[str] = set()
-        for ancestor in {a: None for history in histories.values() for a in history}:
-            for segment in self._segments(ancestor):
-                if segment.pool == UNKNOWN or segment.pool in unread:
-                    unknown.add(ancestor.plan)
-                elif segment.pool in places:
-                    asked.append((ancestor, segment))
-        spans = [(places[s.pool].start, places[s.pool].tokens) for _, s in asked]
-        found: dict[Ancestor, list[tuple[Segment, list[ledger.Part]]]] = {}
-        for (ancestor, segment), row in zip(asked, ledger.parts([s for _, s in asked], spans), strict=True):
-            found.setdefault(ancestor, []).append((segment, row))
-        return found, unknown
-
-    def _segments(self, a: Ancestor) -> list[Segment]:
-        """Return the segments of a stretch of a history; their pool is UNKNOWN where the catalogue lacks a subset."""
-        return segments_of(a.run, self.plan(a.plan), a.stop, a.batch_samples, lambda s: self.pool_of(s) or UNKNOWN)
-
-    def histogram(self, run: str, position: int | None = None) -> dict[str, Any]:
-        """Return how many documents a run saw how often, over its ancestry. Raises NotFoundError, RequestError."""
-        with self.db.reader() as connection:
-            fingerprint = catalogue.resolve(connection, "run", run)
-            history = runs.ancestries(connection)[fingerprint]
-        history = self._until(history, position)
-        segments = [segment for a in history for segment in self._countable(a)]
-        counted = ledger.histogram(segments, self.read_documents)
-        return {
-            "run": history[0].name,
-            "fingerprint": fingerprint,
-            "position": history[0].stop,
-            "ancestry": [{"run": a.name, "plan": a.plan, "position": a.stop} for a in history],
-        } | {name: {str(k): v for k, v in rows.items()} for name, rows in counted.items()}
-
-    def _countable(self, ancestor: Ancestor) -> list[Segment]:
-        """Return the segments of a stretch whose documents are to be counted. Raises NotFoundError, RequestError."""
-        segments = self._segments(ancestor)
-        for plan, pool in ((s.plan, s.pool) for s in segments):
-            if pool == UNKNOWN:
-                raise NotFoundError(
-                    f"subset {plan.subset} of run '{ancestor.name}' is not in the catalogue: register it"
-                )
-        slots = slots_counted(self.plan(ancestor.plan))
-        if slots > MOST_COUNTED:
-            raise RequestError(f"run '{ancestor.name}' shuffles {slots:,} samples together: too many")
-        return segments
-
-    def plans(self, subset: str | None, limit: int) -> list[dict[str, Any]]:
-        """Return plans, newest first, of one subset (name or fingerprint) or of all."""
-        with self.db.reader() as connection:
-            t, of = PlanRow.__table__, PlanSubset.__table__
-            rows = sa.select(t).order_by(t.c.added.desc()).limit(limit)
-            if subset is not None:
-                wanted = catalogue.resolve(connection, "artifact", subset)
-                rows = rows.where(t.c.fingerprint.in_(sa.select(of.c.plan).where(of.c.subset == wanted)))
-            return [
-                {
-                    "fingerprint": row.fingerprint,
-                    "names": catalogue.names_of(connection, row.fingerprint),
-                    "subset_names": [
-                        next(iter(catalogue.names_of(connection, one)), one) for one in catalogue.subsets_of(row.plan)
-                    ],
-                    "plan": row.plan,
-                    "added": row.added,
-                }
-                for row in connection.execute(rows)
-            ]
-
-
-def _run_shown(
-    tokens: int, history: Sequence[Ancestor], parts: dict[Ancestor, list[ledger.Part]], unknown: set[str]
-) -> dict[str, Any]:
-    """Return what one run has seen of a document of `tokens` tokens."""
-    rows = [parts.get(a, []) for a in history]
-    level = ledger.intervals(tokens, rows)
-    fed = sum((stop - start) * times for start, stop, times in level)
-    seen = [(a, [part for part in row if part.exposures]) for a, row in zip(history, rows, strict=True)]
-    seen = [(a, row) for a, row in seen if row]  # the youngest run first
-    times_seen = [times for _, _, times in level]
-    return {
-        "run": history[0].name,
-        "fingerprint": history[0].run,
-        "exposures": {
-            "least": min(times_seen),
-            "most": max(times_seen),
-            "mean": fed / tokens,
-        },
-        "tokens_fed": fed,
-        "first": _event(seen[-1][0], min(part.first or 0 for part in seen[-1][1])) if seen else None,
-        "last": _event(seen[0][0], max(part.last or 0 for part in seen[0][1])) if seen else None,
-        "intervals": [{"start": a, "stop": b, "exposures": times} for a, b, times in level],
-        "unknown": [a.name for a in history if a.plan in unknown],
-    }
-
-
-def _segments_shown(
-    history: Sequence[Ancestor], found: dict[Ancestor, list[tuple[Segment, list[ledger.Part]]]]
-) -> list[dict[str, Any]]:
-    """Return the parts of a document in each stretch of a history. source: of a mixture, whose subset samples are of;
-    stop: position of the run; source_stop: how many of them were the source's."""
-    return [
-        {
-            "run": a.name,
-            "plan": a.plan,
-            "stop": a.stop,
-            "source": segment.mixture.sources[segment.source].name if segment.mixture else None,
-            "source_stop": segment.stop,
-            "parts": [part._asdict() for part in row],
-        }
-        for a in history
-        for segment, row in found.get(a, [])
-        if row
-    ]
-
-
-def _event(ancestor: Ancestor, position: int) -> dict[str, Any]:
-    return {"run": ancestor.name, "position": position, "step": position // ancestor.batch_samples}
-
-
-def bounded(policy: str, total_tokens: int, unique_tokens: int) -> None:
-    """Raise RequestError for a plan too large to answer for. Called before one is made: its length is counted then."""
-    if total_tokens > MOST_TOKENS:
-        raise RequestError(f"total_tokens is at most {MOST_TOKENS:,}")
-    if policy == "global" and total_tokens > MOST_COPIES * unique_tokens:
-        raise RequestError(f"at most {MOST_COPIES:,} passes can be shuffled together: use the policy reshuffle")
-
-
-def _tokens_of(source: MixtureSource, staged: int, manifest: Manifest) -> int:
-    """Return how many tokens of a source a mixture with a length of its own reads at most."""
-    if source.tokens is not None:
-        return source.tokens
-    return staged if source.epochs is None else tokens_for_epochs(source.epochs, manifest.tokens)
-
-
-def slots_counted(order: Plan | Mixture) -> int:
-    """Return how many slots of the policy `global` are looked at to count the exposures of all samples."""
-    return sum(p.samples * p.copies for p in plans_of(order).values() if p.policy == "global")
-
-
-def windows_at_once(order: Plan | Mixture) -> int:
-    """Return at how many positions of an order one request may look: each costs a window's work in a mixture."""
-    return MOST_PLACES // (order.window if isinstance(order, Mixture) else 1)
-
-
-def unique_tokens_seen(order: Plan | Mixture, position: int) -> int:
-    """Return how many different tokens positions [0, position) hold; for `global` the expectation of that."""
-    return sum(_unique(plan, count) for plan, count in plans_at(order, position))
-
-
-def _unique(plan: Plan, position: int) -> int:
-    if plan.policy == "global":
-        return round(plan.unique_tokens * (1 - (1 - position / (plan.samples * plan.copies)) ** plan.copies))
-    return plan.unique_tokens if position >= plan.samples else plan.tokens_before(position)
-
-
-def exposure_curve(order: Plan | Mixture, points: int = 65) -> dict[str, Any]:
-    """Return, at evenly spaced positions, the share of samples not seen yet and the least and most exposures.
-
-    For `global` with more than 2**22 slots or 1000 passes the share is its expectation, taken as (1 - p / nc)**c, and
-    `kind` says so; least and most are then null.
-    """
-    at = sorted({round(order.positions * i / (points - 1)) for i in range(points)})
-    counts = [[count for _, count in plans_at(order, p)] for p in at]
-    curves = [_curve(plan, stops) for plan, *stops in zip(plans_of(order).values(), *counts, strict=True)]
-    rows = []
-    for position, *found in zip(at, *(curve for _, curve in curves), strict=True):
-        unseen, least, most = zip(*found, strict=True)
-        known = None not in least
-        rows.append(
-            {
-                "position": position,
-                "unseen": sum(unseen) / order.samples,
-                "least": min(least) if known else None,
-                "most": max(most) if known else None,
-            }
-        )
-    exact = all(kind == "exact" for kind, _ in curves)
-    return {"kind": "exact" if exact else "expected", "samples": order.samples, "points": rows}
-
-
-def _curve(plan: Plan, stops: Sequence[int]) -> tuple[str, list[tuple[float, int | None, int | None]]]:
-    """Return whether it is exact or expected, and (samples not seen, least, most exposures) at positions of a plan."""
-    n, slots = plan.samples, plan.samples * plan.copies
-    if plan.policy != "global":
-        return "exact", [(max(0, n - p), p // n, -(-p // n)) for p in stops]
-    if slots > MOST_CURVE or plan.copies > MOST_CURVE_COPIES:
-        return "expected", [(n * (1 - p / slots) ** plan.copies, None, None) for p in stops]
-    where = plan.positions_of_copies(np.arange(n, dtype=np.uint64), range(plan.copies))
-    counted = [(where < p).sum(axis=0) for p in stops]
-    return "exact", [(int((seen == 0).sum()), int(seen.min()), int(seen.max())) for seen in counted]

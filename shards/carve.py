@@ -7,26 +7,24 @@ can do. A window is made of whole shards of the pool, then a shard of which only
 N is no multiple of seq_len, one sample of its own that PAD fills up.
 """
 
-import contextlib
 import os
 import posixpath
-import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
-import numpy as np
-from numpy.typing import NDArray
-
 from ..common import storage
 from ..common.errors import RequestError
-from ..common.publish import MANIFEST_NAME, FileInfo, Sink, publishing
+from ..common.hashing import xxh64
+from ..common.publish import MANIFEST_NAME, Sink, publishing
 from ..common.units import format_count
 from . import mds
 from .artifact import INDEX_NAME, Artifact, Shard, open_artifact, read_manifest
 from .documents import DocumentStarts
 from .formats import webdataset
-from .formats.rows import read_checked
+from .formats.registry import FORMATS
+from .formats.rows import Rows
+from .loader.sample_reader import read_checked, read_shard
 from .manifest import Content, Manifest, Parent, dump_manifest, fingerprint
 
 Layout = Literal["mds", "wds"]
@@ -70,26 +68,14 @@ def carve(
     if storage.exists(storage.join(out, MANIFEST_NAME)) or (not storage.is_url(out) and os.path.exists(out)):
         _check_same(out, manifest)
         return out, False
-    with _publishing(out, manifest.fingerprint) as folder:
+    with publishing(out, manifest.fingerprint) as sink:
         if layout == "wds":
-            webdataset.write(Sink(folder).create, _samples(taken, tail, manifest))
+            FORMATS[layout].write(sink, _rows(taken, tail, manifest), manifest, manifest.samples, by_row=True)
         else:
-            _write_mds(folder, taken, tail, manifest)
-        _write_manifest(folder, manifest)
+            _write_mds(sink, taken, tail, manifest)
+        whole = manifest.model_copy(update={"files": dict(sorted(sink.files.items()))})
+        sink.write(MANIFEST_NAME, dump_manifest(whole).encode())
     return out, True
-
-
-@contextlib.contextmanager
-def _publishing(out: str, request: str) -> Iterator[str]:
-    """Yield a local folder whose files appear at `out` (local or URL) together when the body succeeds."""
-    if not storage.is_url(out):
-        with storage.publishing(out) as folder:
-            yield folder
-        return
-    with tempfile.TemporaryDirectory(prefix="epochal-") as folder:
-        yield folder
-        with publishing(out, request) as sink:
-            storage.copy_folder(folder, sink.root, MANIFEST_NAME)
 
 
 def default_out(pool: Artifact, tokens: int, replicate: int = 0, form: str = "") -> str:
@@ -162,7 +148,7 @@ def _take(pool: Artifact, window: Window) -> tuple[Taken, bytes | None]:
     if not rest:
         return taken, None
     shard, row = pool.shards[first + full // per_shard], full % per_shard
-    sample = mds.decode_shard(read_checked(shard), seq_len, pool.manifest.dtype)[row : row + 1].copy()
+    sample = read_shard(shard, pool.manifest)[row : row + 1].copy()
     sample[0, rest:] = pool.manifest.tokenizer.pad
     return taken, mds.encode_shard(sample)
 
@@ -170,21 +156,20 @@ def _take(pool: Artifact, window: Window) -> tuple[Taken, bytes | None]:
 Entries = list[dict[str, object]]
 
 
-def _write_mds(folder: str, taken: Taken, tail: bytes | None, m: Manifest) -> None:
+def _write_mds(sink: Sink, taken: Taken, tail: bytes | None, m: Manifest) -> None:
     """Write index.json and the shards that are the subset's own: all of them, or just the tail."""
-    entries = _copy(folder, taken, m) if m.materialized else _refer(taken, m)
+    entries = _copy(sink, taken, m) if m.materialized else _refer(taken, m)
     if tail is not None:
-        entries.append(_write_shard(folder, mds.shard_name(len(taken) if m.materialized else 0), tail, 1, m))
-    with open(os.path.join(folder, INDEX_NAME), "w", encoding="utf-8") as f:
-        f.write(mds.dump_index(entries))
+        entries.append(_write_shard(sink, mds.shard_name(len(taken) if m.materialized else 0), tail, 1, m))
+    sink.write(INDEX_NAME, mds.dump_index(entries).encode())
 
 
-def _samples(taken: Taken, tail: bytes | None, m: Manifest) -> Iterator[NDArray[np.unsignedinteger]]:
-    """Yield the subset's samples one by one."""
+def _rows(taken: Taken, tail: bytes | None, m: Manifest) -> Iterator[Rows]:
+    """Yield the subset's samples, the PAD of the last one as if it were tokens."""
     for shard, n in taken:
-        yield from mds.decode_shard(read_checked(shard), m.seq_len, m.dtype)[:n]
+        yield Rows.whole(read_shard(shard, m)[:n])
     if tail is not None:
-        yield from mds.decode_shard(tail, m.seq_len, m.dtype)
+        yield Rows.whole(mds.decode_shard(tail, m.seq_len, m.dtype))
 
 
 def _refer(taken: Taken, subset: Manifest) -> Entries:
@@ -194,15 +179,15 @@ def _refer(taken: Taken, subset: Manifest) -> Entries:
     return [_entry(f"{folder}/{os.path.basename(s.path)}", n, s.bytes, s.xxh64, subset) for s, n in taken]
 
 
-def _copy(folder: str, taken: Taken, m: Manifest) -> Entries:
-    """Copy the shards into `folder`, the last one cut to its samples, and return their index entries."""
+def _copy(sink: Sink, taken: Taken, m: Manifest) -> Entries:
+    """Copy the shards, the last one cut to its samples, and return their index entries."""
     entries = []
     for i, (shard, n) in enumerate(taken):
         data = read_checked(shard)
         samples = mds.decode_shard(data, m.seq_len, m.dtype)
         if n < len(samples):
             data = mds.encode_shard(samples[:n])
-        entries.append(_write_shard(folder, mds.shard_name(i), data, n, m))
+        entries.append(_write_shard(sink, mds.shard_name(i), data, n, m))
     return entries
 
 
@@ -214,10 +199,9 @@ def _entry(basename: str, samples: int, n_bytes: int, file_hash: str, m: Manifes
     return mds.index_entry(basename, samples, n_bytes, file_hash, m.seq_len, m.dtype)
 
 
-def _write_shard(folder: str, name: str, data: bytes, samples: int, m: Manifest) -> dict[str, object]:
-    with open(os.path.join(folder, name), "wb") as f:
-        f.write(data)
-    return _entry(name, samples, len(data), mds.xxh64(data), m)
+def _write_shard(sink: Sink, name: str, data: bytes, samples: int, m: Manifest) -> dict[str, object]:
+    sink.write(name, data)
+    return _entry(name, samples, len(data), sink.files[name].xxh64, m)
 
 
 def _manifest(
@@ -254,7 +238,7 @@ def _manifest(
             start_sample=window.start_sample,
         ),
         content=[Content(xxh64=s.xxh64, samples=n) for s, n in taken],
-        tail=mds.xxh64(tail) if tail is not None else None,
+        tail=xxh64(tail) if tail is not None else None,
         materialized=materialized,
         layout=layout,
         versions={k: v for k, v in m.versions.items() if k == "epochal"},
@@ -270,16 +254,6 @@ def _parent_path(pool: str, out: str) -> str:
     if not out.startswith(protocol):
         return pool
     return posixpath.relpath(pool.removeprefix(protocol), out.removeprefix(protocol))
-
-
-def _write_manifest(folder: str, manifest: Manifest) -> None:
-    """Write, last, the manifest that vouches for every file in `folder`."""
-    files = {}
-    for name in sorted(os.listdir(folder)):
-        data = storage.read_bytes(os.path.join(folder, name))
-        files[name] = FileInfo(bytes=len(data), xxh64=mds.xxh64(data))
-    with open(os.path.join(folder, MANIFEST_NAME), "w", encoding="utf-8") as f:
-        f.write(dump_manifest(manifest.model_copy(update={"files": files})))
 
 
 def _check_same(out: str, manifest: Manifest) -> None:

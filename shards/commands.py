@@ -1,15 +1,13 @@
 """The commands that make, describe and check artifacts: carve, export, show, verify."""
 
 import argparse
-import json
 import sys
-from collections.abc import Callable
 from typing import Any
 
-Run = Callable[[argparse.Namespace], int]
+from ..common.cli import Runner, print_json
 
 
-def carve(parser: argparse.ArgumentParser) -> Run:
+def carve(parser: argparse.ArgumentParser) -> Runner:
     """Add the arguments of `epochal carve`; return what runs it."""
     parser.add_argument("pool", help="folder of the pool")
     parser.add_argument("--unique-tokens", required=True, metavar="N", help="exactly so many: 500M, 1.5B, 2049")
@@ -26,7 +24,7 @@ def carve(parser: argparse.ArgumentParser) -> Run:
         tokens = parse_count(args.unique_tokens, "--unique-tokens")
         out, new = carve(args.pool, tokens, args.replicate, args.out, args.materialize, args.format)
         if args.json:
-            print(json.dumps(describe(out)))
+            print_json(describe(out))
         else:
             print(f"{'carved' if new else 'already there:'} {out}  ({tokens:,} unique tokens)")
         return 0
@@ -34,7 +32,7 @@ def carve(parser: argparse.ArgumentParser) -> Run:
     return run
 
 
-def export(parser: argparse.ArgumentParser) -> Run:
+def export(parser: argparse.ArgumentParser) -> Runner:
     """Add the arguments of `epochal export`; return what runs it."""
     from .order.plan import POLICIES
 
@@ -60,7 +58,7 @@ def export(parser: argparse.ArgumentParser) -> Run:
         out, new = export(args.subset, args.format, args.out, **order, quiet=args.json)
         described = describe(out)
         if args.json:
-            print(json.dumps(described))
+            print_json(described)
             return 0
         print(f"{'exported' if new else 'already there:'} {out}  ({described['tokens']:,} tokens)")
         if args.format == "bin" and described["dtype"] == "uint32":
@@ -70,7 +68,7 @@ def export(parser: argparse.ArgumentParser) -> Run:
     return run
 
 
-def show(parser: argparse.ArgumentParser) -> Run:
+def show(parser: argparse.ArgumentParser) -> Runner:
     """Add the arguments of `epochal show`; return what runs it."""
     parser.add_argument("path", help="folder or URL of a pool, subset or export")
     parser.add_argument("--json", action="store_true", help="one JSON object on standard output")
@@ -78,7 +76,7 @@ def show(parser: argparse.ArgumentParser) -> Run:
     def run(args: argparse.Namespace) -> int:
         described = describe(args.path)
         if args.json:
-            print(json.dumps(described))
+            print_json(described)
             return 0
         for key, value in described.items():
             print(f"{key:<12} {_plain(value)}")
@@ -87,7 +85,7 @@ def show(parser: argparse.ArgumentParser) -> Run:
     return run
 
 
-def verify(parser: argparse.ArgumentParser) -> Run:
+def verify(parser: argparse.ArgumentParser) -> Runner:
     """Add the arguments of `epochal verify`; return what runs it."""
     parser.add_argument("paths", nargs="+", metavar="path", help="folders or URLs of pools, subsets and exports")
     parser.add_argument("--json", action="store_true", help="one JSON object on standard output")
@@ -98,7 +96,7 @@ def verify(parser: argparse.ArgumentParser) -> Run:
         found = {path: verify(path, progress=not args.json) for path in args.paths}
         if args.json:
             problems = [p if len(found) == 1 else f"{path}: {p}" for path in found for p in found[path]]
-            print(json.dumps({"ok": not problems, "problems": problems}))
+            print_json({"ok": not problems, "problems": problems})
         for path, problems in found.items():
             if problems:
                 more = f" (and {len(problems) - 1} more: --json lists them)" if len(problems) > 1 else ""
@@ -113,8 +111,8 @@ def verify(parser: argparse.ArgumentParser) -> Run:
 def _remark(path: str) -> str:
     """Return what an export that is whole was held against."""
     from .artifact import read_any_manifest
-    from .export import find_subset
     from .manifest import ExportManifest
+    from .verify import find_subset
 
     m = read_any_manifest(path)
     if not isinstance(m, ExportManifest):

@@ -5,11 +5,11 @@ import os
 from collections.abc import Iterable, Iterator
 
 from ..common import storage
-from ..common.errors import EpochalError, RequestError, WorkError, one_line
+from ..common.errors import RequestError, WorkError
 from ..common.hashing import digest
 from ..common.progress import Progress
 from ..common.publish import MANIFEST_NAME, publishing
-from .artifact import Artifact, open_artifact, read_any_manifest, read_export
+from .artifact import Artifact, open_artifact, read_any_manifest
 from .carve import relative_path
 from .formats.registry import FORMATS
 from .formats.rows import Rows, TokenDigest, read_rows
@@ -103,78 +103,3 @@ def _check_same(out: str, manifest: ExportManifest) -> None:
     there = read_any_manifest(out)
     if not isinstance(there, ExportManifest) or _request(there) != _request(manifest):
         raise RequestError(f"{out} exists and holds something else: choose another --out or remove it")
-
-
-def verify_export(root: str, quiet: bool = True) -> list[str]:
-    """Return every problem of the export at `root`, one line each; an empty list means it is whole.
-
-    Checked: the manifest's checksum, size and hash of every file, the fingerprint; that the bytes, read back in their
-    format, are exactly the stated tokens with the stated digest; and, where the subset is still where it was, that its
-    own tokens, read from its shards in the same order, are the same.
-    """
-    try:
-        m = read_export(root)
-    except EpochalError as error:
-        return [str(error)]
-    subset = find_subset(root, m)
-    problems = []
-    if export_fingerprint(m) != m.fingerprint:
-        problems.append("manifest.json: the fingerprint is not that of the content it lists")
-    problems += _check_files(root, m)
-    with Progress("verify", m.tokens * (2 if subset else 1), "tokens", quiet) as shown:
-        if not problems:
-            problems += _check_tokens(root, m, shown)
-        if subset is not None:
-            problems += _check_against(subset, m, shown)
-    return problems
-
-
-def _check_files(root: str, m: ExportManifest) -> Iterator[str]:
-    for name, info in m.files.items():
-        try:
-            found = storage.file_digest(storage.join(root, name))
-        except FileNotFoundError:
-            yield f"{name} is missing"
-            continue
-        if found != (info.bytes, info.xxh64):
-            yield f"{name} is damaged: its hash is not the manifest's"
-
-
-def _check_tokens(root: str, m: ExportManifest, shown: Progress) -> list[str]:
-    stream = TokenDigest(m.dtype)
-    try:
-        for tokens in FORMATS[m.layout].read(root, m):
-            if len(tokens) and not 0 <= int(tokens.min()) <= int(tokens.max()) < m.tokenizer.vocab_size:
-                return [f"{m.layout}: it holds ids outside the vocabulary"]
-            stream.add(tokens)
-            shown.update(stream.tokens)
-    except (FileNotFoundError, ValueError, OSError, EOFError) as error:
-        return [f"{m.layout}: it cannot be read: {one_line(error)}"]
-    if stream.tokens != m.tokens:
-        return [f"its files hold {stream.tokens:,} tokens, not the {m.tokens:,} that the manifest states"]
-    return [] if stream.hexdigest() == m.token_digest else ["its tokens are not those that the manifest states"]
-
-
-def find_subset(root: str, m: ExportManifest) -> Artifact | None:
-    """Return the subset that the export was made from, if it is there."""
-    path = m.parent.path
-    if not storage.is_url(path) and not os.path.isabs(path):
-        path = storage.join(root, path)
-    try:
-        artifact = open_artifact(path)
-    except EpochalError:
-        return None
-    return artifact if artifact.manifest.fingerprint == m.parent.fingerprint else None
-
-
-def _check_against(subset: Artifact, m: ExportManifest, shown: Progress) -> list[str]:
-    stream = TokenDigest(m.dtype)
-    try:
-        plan = Plan.from_dict(m.plan) if m.plan else None
-        for rows in read_rows(subset, plan):
-            stream.add(rows.flat())
-            shown.update(m.tokens + stream.tokens)
-    except EpochalError as error:
-        return [f"the subset cannot be read: {error}"]
-    same = (stream.tokens, stream.hexdigest()) == (m.tokens, m.token_digest)
-    return [] if same else [f"its tokens are not those of {subset.root}"]

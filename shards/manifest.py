@@ -6,9 +6,7 @@ canonical JSON of the identity (see `pool_fingerprint` and `subset_fingerprint`)
 `verify` notices any single changed byte.
 """
 
-import hashlib
 import json
-from collections.abc import Iterable
 from typing import Any, Literal
 
 from pydantic import Field, ValidationError
@@ -123,13 +121,6 @@ class ExportManifest(Record):
     token_digest: str
     versions: dict[str, str] = {}
     files: dict[str, FileInfo] = {}
-
-
-def items_digest(rows: Iterable[bytes]) -> str:
-    """Return the digest of an evaluation file: BLAKE2b-128 over its rows that are not empty, each stripped of white
-    space, joined by line ends. A pool's manifest names what it was cleaned against by it, evaluations look it up."""
-    lines = [row.strip() for row in rows]
-    return hashlib.blake2b(b"\n".join(line for line in lines if line), digest_size=16).hexdigest()
 
 
 def _identity(m: Manifest) -> dict[str, Any]:

@@ -9,7 +9,6 @@ import re
 from typing import Any
 
 import numpy as np
-import xxhash
 from numpy.typing import NDArray
 
 from ..common.errors import WorkError
@@ -64,20 +63,6 @@ def encode_shard(samples: Samples) -> bytes:
     data = np.ascontiguousarray(samples, samples.dtype.newbyteorder("<"))
     parts = (np.uint32(n).tobytes(), offsets.astype("<u4").tobytes(), _config_text(seq_len, dtype), data.tobytes())
     return b"".join(parts)
-
-
-def xxh64(data: bytes) -> str:
-    """Return the xxh64 of `data`, 16 hexadecimal digits."""
-    return xxhash.xxh64_hexdigest(data)
-
-
-def xxh64_file(path: str) -> str:
-    """Return the xxh64 of the file at `path`, read in pieces. Raises FileNotFoundError."""
-    hasher = xxhash.xxh64()
-    with open(path, "rb", buffering=0) as f:
-        while piece := f.read(1 << 22):
-            hasher.update(piece)
-    return hasher.hexdigest()
 
 
 def index_entry(

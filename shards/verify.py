@@ -1,19 +1,23 @@
 """Verification: every hash and count of an artifact recomputed from its bytes."""
 
+import os
 from collections.abc import Iterator
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..common import storage
-from ..common.errors import EpochalError
+from ..common.errors import EpochalError, one_line
+from ..common.hashing import xxh64
 from ..common.progress import Progress
 from ..common.publish import MANIFEST_NAME
 from . import mds
 from .artifact import Artifact, open_artifact, read_any_manifest, read_manifest
 from .documents import DOCUMENTS_NAME, iter_documents
-from .formats import webdataset
-from .manifest import ExportManifest, Manifest, fingerprint
+from .formats.registry import read_files
+from .formats.rows import TokenDigest, Tokens, read_rows
+from .manifest import ExportManifest, Manifest, export_fingerprint, fingerprint
+from .order.plan import Plan
 
 
 def verify(root: str, progress: bool = False) -> list[str]:
@@ -23,17 +27,18 @@ def verify(root: str, progress: bool = False) -> list[str]:
 
     Checked: the manifest's own checksum; size and xxh64 of every file it lists; for a view every shard of the pool it
     refers to; the fingerprint; that the shards hold exactly the stated tokens, ids below the vocabulary, PAD only
-    after the last token; for a pool that each document ends with EOD where documents.parquet says. For an export see
-    `export.verify_export`.
+    after the last token; for a pool that each document ends with EOD where documents.parquet says. For an export: the
+    manifest's checksum, every file, the fingerprint; that the bytes, read back in their format, are exactly the stated
+    tokens with the stated digest; and, where the subset is still where it was, that its own tokens, read from its
+    shards in the same order, are the same. Memory is bounded by a shard, or some row groups, whatever the size.
     """
     if not storage.exists(storage.join(root, MANIFEST_NAME)):
         read_manifest(root)  # raises: there is nothing to verify
     try:
-        if isinstance(read_any_manifest(root), ExportManifest):
-            from .export import verify_export
-
-            return verify_export(root, quiet=not progress)
-        if (m := read_manifest(root)).layout == "wds":
+        m = read_any_manifest(root)
+        if isinstance(m, ExportManifest):
+            return _verify_export(root, m, quiet=not progress)
+        if m.layout == "wds":
             return _verify_wds(root, m)
         artifact = open_artifact(root)
     except EpochalError as error:
@@ -56,22 +61,24 @@ def _verify_wds(root: str, m: Manifest) -> list[str]:
     problems = list(_check_files(root, m, set()))
     if fingerprint(m) != m.fingerprint:
         problems.append("manifest.json: the fingerprint is not that of the content it lists")
-    if not problems and (n := webdataset.count_tokens(root, list(m.files), m.tokenizer.pad)) != m.tokens:
-        problems.append(f"its files hold {n:,} tokens, not the {m.tokens:,} that the manifest states")
+    if not problems:
+        n = sum(int((ids != m.tokenizer.pad).sum()) for ids, _ in read_files(root, m))
+        if n != m.tokens:
+            problems.append(f"its files hold {n:,} tokens, not the {m.tokens:,} that the manifest states")
     return problems
 
 
-def _check_files(root: str, m: Manifest, but: set[str]) -> Iterator[str]:
+def _check_files(root: str, m: Manifest | ExportManifest, but: set[str]) -> Iterator[str]:
     """Yield a problem for each listed file that is missing or changed, `but` those."""
     for name, info in m.files.items():
         if name in but:
             continue
         try:
-            data = storage.read_bytes(storage.join(root, name))
+            found = storage.file_digest(storage.join(root, name))
         except FileNotFoundError:
             yield f"{name} is missing"
             continue
-        if (len(data), mds.xxh64(data)) != (info.bytes, info.xxh64):
+        if found != (info.bytes, info.xxh64):
             yield f"{name} is damaged: its hash is not the manifest's"
 
 
@@ -103,7 +110,7 @@ def _check_shards(artifact: Artifact, ends: "_EndsOfDocuments | None", shown: Pr
             problems.append(f"{shard.basename} is missing")
             position += shard.samples * m.seq_len
             continue
-        if len(data) != shard.bytes or mds.xxh64(data) != shard.xxh64:
+        if len(data) != shard.bytes or xxh64(data) != shard.xxh64:
             problems.append(f"{shard.basename} is damaged: its hash is not the index's")
         else:
             samples = mds.decode_shard(data, m.seq_len, m.dtype)[: shard.samples]
@@ -147,3 +154,74 @@ class _EndsOfDocuments:
             row, next_start = row + len(ends), int(ends[-1])
         if (row, next_start) != (self._manifest.documents, self._manifest.tokens) or row != len(seen):
             yield f"{DOCUMENTS_NAME}: its documents and tokens are not those that the manifest states"
+
+
+# -- exports ---------------------------------------------------------------------------------------------------------
+
+
+def _verify_export(root: str, m: ExportManifest, quiet: bool) -> list[str]:
+    """Return the problems of an export: its files, its fingerprint, the tokens they hold and those of its subset."""
+    subset = find_subset(root, m)
+    problems = []
+    if export_fingerprint(m) != m.fingerprint:
+        problems.append("manifest.json: the fingerprint is not that of the content it lists")
+    problems += _check_files(root, m, set())
+    with Progress("verify", m.tokens * (2 if subset else 1), "tokens", quiet) as shown:
+        if not problems:
+            problems += _check_exported(root, m, shown)
+        if subset is not None:
+            problems += _check_against(subset, m, shown)
+    return problems
+
+
+def _exported(root: str, m: ExportManifest) -> Iterator[Tokens]:
+    """Yield the tokens of an export in order. Raises ValueError where a file is not whole, or where the documents of
+    Megatron-LM's index are not those that EOD ends."""
+    cut = False
+    for ids, lengths in read_files(root, m):
+        if m.layout == "megatron" and m.plan is None:
+            ends = np.flatnonzero(ids == m.tokenizer.eod) + 1
+            if cut or not np.array_equal(ends, lengths.cumsum()[: len(ends)]):
+                raise ValueError("its documents are not those that end with EOD")
+            cut = len(ends) < len(lengths)  # only the very last document may be cut by the subset's window
+        yield ids
+
+
+def _check_exported(root: str, m: ExportManifest, shown: Progress) -> list[str]:
+    stream = TokenDigest(m.dtype)
+    try:
+        for tokens in _exported(root, m):
+            if len(tokens) and not 0 <= int(tokens.min()) <= int(tokens.max()) < m.tokenizer.vocab_size:
+                return [f"{m.layout}: it holds ids outside the vocabulary"]
+            stream.add(tokens)
+            shown.update(stream.tokens)
+    except (FileNotFoundError, ValueError, OSError, EOFError) as error:
+        return [f"{m.layout}: it cannot be read: {one_line(error)}"]
+    if stream.tokens != m.tokens:
+        return [f"its files hold {stream.tokens:,} tokens, not the {m.tokens:,} that the manifest states"]
+    return [] if stream.hexdigest() == m.token_digest else ["its tokens are not those that the manifest states"]
+
+
+def find_subset(root: str, m: ExportManifest) -> Artifact | None:
+    """Return the subset that the export was made from, if it is there."""
+    path = m.parent.path
+    if not storage.is_url(path) and not os.path.isabs(path):
+        path = storage.join(root, path)
+    try:
+        artifact = open_artifact(path)
+    except EpochalError:
+        return None
+    return artifact if artifact.manifest.fingerprint == m.parent.fingerprint else None
+
+
+def _check_against(subset: Artifact, m: ExportManifest, shown: Progress) -> list[str]:
+    stream = TokenDigest(m.dtype)
+    try:
+        plan = Plan.from_dict(m.plan) if m.plan else None
+        for rows in read_rows(subset, plan):
+            stream.add(rows.flat())
+            shown.update(m.tokens + stream.tokens)
+    except EpochalError as error:
+        return [f"the subset cannot be read: {error}"]
+    same = (stream.tokens, stream.hexdigest()) == (m.tokens, m.token_digest)
+    return [] if same else [f"its tokens are not those of {subset.root}"]

@@ -2,7 +2,8 @@
 
 import sys
 
-from epochal.__main__ import main
+from epochal.common.cli import run_command
+from epochal.train.commands import train
 
 if __name__ == "__main__":
-    sys.exit(main(["train", *sys.argv[1:]]))
+    sys.exit(run_command("train", train, "train a model on a subset, repeated as planned", sys.argv[1:]))

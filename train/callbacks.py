@@ -1,25 +1,25 @@
 """What happens beside the training steps: the receipt, the run's own metrics, clipping, the stop at NaN."""
 
-import json
 import math
 import os
 import time
-from pathlib import Path
 from typing import Any
 
 import torch
 from composer.core import Algorithm, Callback, Event, State
-from composer.loggers import Logger, LoggerDestination
+from composer.loggers import Logger
 from composer.utils import dist, reproducibility
 from torch import Tensor
+from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
 from torch.distributed.fsdp import FullyShardedDataParallel
 
 from ..common import storage
 from ..common.errors import RequestError, WorkError
-from ..shards.order.mixture import Mixture
-from ..shards.order.plan import Plan
+from ..shards.order.base import Order
 from ..shards.order.receipt import Receipt
-from .run_folder import RECEIPT_NAME, RunFolder, step_of
+from .checkpoint import ModelCard, save_model
+from .run import Run, first_difference, validation_kind
+from .run_folder import RECEIPT_NAME
 
 
 class ReceiptCallback(Callback):
@@ -29,7 +29,7 @@ class ReceiptCallback(Callback):
     checkpoint of another run is refused with the first difference named.
     """
 
-    def __init__(self, plan: Plan | Mixture, identity: dict[str, Any], folder: str | None) -> None:
+    def __init__(self, plan: Order, identity: dict[str, Any], folder: str | None) -> None:
         self.receipt = Receipt(plan)
         self.identity = identity
         self.path = os.path.join(folder, RECEIPT_NAME) if folder else None
@@ -49,7 +49,7 @@ class ReceiptCallback(Callback):
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue the receipt of a checkpoint. Raises RequestError for the checkpoint of another run."""
-        changed = difference(state["identity"], self.identity)
+        changed = first_difference(state["identity"], self.identity)
         if changed:
             raise RequestError(f"the checkpoint is of another run: {changed}; choose another save_folder")
         self.receipt = Receipt(self.receipt.plan, state["receipt"])
@@ -64,17 +64,6 @@ class ReceiptCallback(Callback):
             raise WorkError(f"the run's receipt is not valid: {problem}")
 
 
-def difference(saved: Any, wanted: Any, path: str = "") -> str:
-    """Return the first difference between two JSON-like values as `key is X there and Y here`, empty when equal."""
-    if isinstance(saved, dict) and isinstance(wanted, dict):
-        for key in [*wanted, *(k for k in saved if k not in wanted)]:
-            found = difference(saved.get(key), wanted.get(key), f"{path}.{key}" if path else str(key))
-            if found:
-                return found
-        return ""
-    return "" if saved == wanted else f"{path} is {saved} there and {wanted} here"
-
-
 class RunMetrics(Callback):
     """Logs, after every step: tokens, passes over the data, unique tokens seen, tokens/s, MFU, learning rate.
 
@@ -83,7 +72,7 @@ class RunMetrics(Callback):
     validation and checkpoints do not.
     """
 
-    def __init__(self, plan: Plan | Mixture, flops_per_token: float, peak: float | None) -> None:
+    def __init__(self, plan: Order, flops_per_token: float, peak: float | None) -> None:
         self.plan = plan
         self.flops_per_token = flops_per_token
         self.peak = peak
@@ -102,26 +91,13 @@ class RunMetrics(Callback):
             "run/tokens": tokens,
             "run/passes": tokens / self.plan.unique_tokens,
             "run/position": position,
+            "run/unique_tokens": self.plan.unique_tokens_seen(position),
             "throughput/tokens_per_sec": rate,
             "run/lr": state.schedulers[0].get_last_lr()[0] if state.schedulers else math.nan,
         }
-        seen = unique_tokens_seen(self.plan, position)
-        if seen is not None:
-            values["run/unique_tokens"] = seen
         if self.peak:
             values["throughput/mfu"] = rate * self.flops_per_token / (self.peak * dist.get_world_size())
         logger.log_metrics(values)
-
-
-def unique_tokens_seen(plan: Plan | Mixture, position: int) -> int | None:
-    """Return how many different tokens positions [0, position) hold; None where only counting them all could tell."""
-    if isinstance(plan, Mixture):
-        counts = plan.counts(position)
-        seen = [unique_tokens_seen(source.plan, n) for source, n in zip(plan.sources, counts, strict=True)]
-        return None if None in seen else sum(n for n in seen if n is not None)
-    if plan.policy == "global":
-        return None
-    return plan.unique_tokens if position >= plan.samples else plan.tokens_before(position)
 
 
 class ClipGradient(Algorithm):
@@ -178,74 +154,66 @@ class RestoreRandomness(Callback):
             self.saved = None
 
 
-class JsonlLogger(LoggerDestination):
-    """Writes all metrics to one file, a JSON object per step: `step` is the number of steps taken.
+class Exports(Callback):
+    """Writes the model without Composer: `best/` at the lowest validation loss so far, `final/` at the end."""
 
-    Rows from beyond the checkpoint that a run resumes from are removed, so the file always tells one story.
-    """
-
-    def __init__(self, path: str) -> None:
-        self.path = Path(path)
-        self.row: dict[str, float] = {}
-        self.step: int | None = None
-
-    def fit_start(self, state: State, logger: Logger) -> None:
-        """Drop rows of steps that will be taken again, and a row that a crash cut off."""
-        if dist.get_global_rank() == 0 and self.path.exists():
-            now = int(state.timestamp.batch)
-            kept = [line for line in self.path.read_text().splitlines() if step_of(line) <= now and now > 0]
-            storage.write_atomic(str(self.path), "".join(line + "\n" for line in kept).encode())
-
-    def log_metrics(self, metrics: dict[str, Any], step: int | None = None) -> None:
-        """Add `metrics` to the row of `step`."""
-        if dist.get_global_rank() != 0:
-            return
-        if step != self.step:
-            self._write()
-            self.step = step
-        self.row |= {k: float(v) for k, v in metrics.items() if not k.startswith("time/")}
-
-    def batch_end(self, state: State, logger: Logger) -> None:
-        """Write the step: Composer saves a checkpoint before loggers hear of it, and must not be ahead of metrics."""
-        self._write()
-
-    def eval_end(self, state: State, logger: Logger) -> None:
-        """Write the evaluation, for the same reason."""
-        self._write()
-
-    def fit_end(self, state: State, logger: Logger) -> None:
-        """Write the rest."""
-        self._write()
-
-    def close(self, state: State, logger: Logger) -> None:
-        """Write the rest."""
-        self._write()
-
-    def _write(self) -> None:
-        if self.row:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            with self.path.open("a") as f:
-                f.write(json.dumps({"step": self.step} | self.row) + "\n")
-        self.row = {}
-
-
-class PublishRun(LoggerDestination):
-    """Copies a run's folder to its URL after every checkpoint; training waits for it.
-
-    A logger, as those hear of a checkpoint after Composer has saved it.
-    """
-
-    def __init__(self, folder: RunFolder) -> None:
+    def __init__(self, run: Run, folder: str) -> None:
+        self.run = run
         self.folder = folder
-        self.published: str | None = None
+        self.best = float("inf")
 
-    def fit_start(self, state: State, logger: Logger) -> None:
-        """Note what is published already."""
-        self.published = self.folder.newest()
+    def state_dict(self) -> dict[str, Any]:
+        """Return the lowest loss so far."""
+        return {"best": self.best}
 
-    def batch_checkpoint(self, state: State, logger: Logger) -> None:
-        """Publish a new checkpoint and all that belongs to it."""
-        newest = self.folder.newest()
-        if dist.get_global_rank() == 0 and newest != self.published:
-            self.folder.publish()
-            self.published = newest
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue from a checkpoint."""
+        self.best = state["best"]
+
+    def eval_end(self, state: Any, logger: Any) -> None:
+        """Keep the model when its validation loss is the lowest so far, and the last one (measured after fit_end)."""
+        measured = validation_losses(state)
+        loss = measured[validation_kind(self.run)]
+        if loss < self.best:
+            self.best = loss
+            self._save(state, "best", measured)
+        if int(state.timestamp.batch) >= self.run.steps:
+            self._save(state, "final", measured)
+
+    def fit_end(self, state: Any, logger: Any) -> None:
+        """Keep the last model where nothing is measured."""
+        if self.run.validation is None:
+            self._save(state, "final", {})
+
+    def _save(self, state: Any, name: str, measured: dict[str, float]) -> None:
+        options = StateDictOptions(full_state_dict=True, cpu_offload=True)
+        weights = get_model_state_dict(state.model, options=options)
+        if dist.get_global_rank() == 0:
+            kept = {k.rpartition("transformer.")[2]: v for k, v in weights.items() if isinstance(v, Tensor)}
+            save_model(os.path.join(self.folder, name), kept, model_card(self.run, state, measured))
+
+
+def validation_losses(state: Any) -> dict[str, float]:
+    """Return the validation losses as last measured, by kind; NaN (an error that cannot be known) is left out."""
+    values = {k: float(v.compute()) for k, v in state.eval_metrics.get("validation", {}).items()}
+    return {k: v for k, v in values.items() if not math.isnan(v)}
+
+
+def model_card(run: Run, state: Any, validation: dict[str, float]) -> ModelCard:
+    """Return what is to be known about the model as it is now."""
+    manifest = run.artifact.manifest
+    return ModelCard(
+        shape=run.shape,
+        objective=run.config.objective.model_dump(),
+        kind=validation_kind(run),
+        tokenizer=manifest.tokenizer.model_dump(),
+        seq_len=manifest.seq_len,
+        training={
+            "plan": run.plan.to_dict(),
+            "seed": run.config.seed,
+            "steps": int(state.timestamp.batch),
+            "tokens": int(state.timestamp.token),
+            "validation": validation,
+            "validation_data": run.validation.manifest.fingerprint if run.validation else None,
+        },
+    )

@@ -14,12 +14,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import xxhash
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from ..common import storage
 from ..common.errors import RequestError, WorkError, one_line
+from ..common.hashing import digest
 from .model.transformer import ModelConfig, Transformer, config_dict
 
 FORMAT_VERSION = 1
@@ -125,3 +127,42 @@ def _on_disk(path: str) -> Iterator[str]:
         file = os.path.join(folder, WEIGHTS_NAME)
         storage.patiently(lambda: storage.copy_file(path, file), f"download {path}", storage.ATTEMPTS)
         yield file
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A model to evaluate. name: for people; fingerprint: of weights and shape."""
+
+    name: str
+    model: Transformer
+    card: ModelCard
+    fingerprint: str
+
+
+def open_checkpoint(path: str, device: str, dtype: torch.dtype = torch.float32) -> Checkpoint:
+    """Return the exported model at `path` (folder or URL), or at `path/final` of a run; RequestError, WorkError."""
+    inner = storage.join(path, "final")
+    folder = inner if storage.exists(storage.join(inner, WEIGHTS_NAME)) else path
+    model, card = load_model(folder, check_device(device), dtype)
+    name = os.path.basename(os.path.abspath(path))
+    if name in ("final", "best"):
+        name = f"{os.path.basename(os.path.dirname(os.path.abspath(path)))}/{name}"
+    return Checkpoint(name, model, card, model_fingerprint(folder, card))
+
+
+def check_device(device: str) -> str:
+    """Return `device`. Raises RequestError when there is no such device here."""
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise RequestError(f"--device {device}: {one_line(error, 120)}") from None
+    return device
+
+
+def model_fingerprint(folder: str, card: ModelCard) -> str:
+    """Return a digest of the weights' bytes, the shape and the ids: equal for equal scores."""
+    state = xxhash.xxh3_128()
+    with storage.open_read(storage.join(folder, WEIGHTS_NAME)) as f:
+        while block := f.read(1 << 24):
+            state.update(block)
+    return digest([state.hexdigest(), config_dict(card.shape), card.tokenizer, card.seq_len])

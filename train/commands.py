@@ -3,15 +3,16 @@
 import argparse
 import json
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
-from .eval.tables import text_table
+from ..common.cli import Runner
+from ..common.errors import RequestError
+from ..common.units import parse_count
 
-Run = Callable[[argparse.Namespace], int]
 
-
-def train(parser: argparse.ArgumentParser) -> Run:
+def train(parser: argparse.ArgumentParser) -> Runner:
     """Add the arguments of `epochal train`; return what runs it."""
     parser.add_argument("config", metavar="CONFIG", help="YAML file, or the name of a shipped run such as tiny-mdm")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="settings to change, as in optimizer.lr=1e-3")
@@ -55,7 +56,14 @@ def _model_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", type=int, default=0, help="of all noise (default 0)")
 
 
-def evaluate(parser: argparse.ArgumentParser) -> Run:
+def _at_least_1(args: argparse.Namespace, *names: str) -> None:
+    for name in names:
+        value = getattr(args, name)
+        if value is not None and value < 1:
+            raise RequestError(f"--{name.replace('_', '-')} must be at least 1, got {value}")
+
+
+def evaluate(parser: argparse.ArgumentParser) -> Runner:
     """Add the arguments of `epochal evaluate`; return what runs it."""
     parser.add_argument(
         "checkpoints", nargs="+", metavar="CHECKPOINT", help="folder of a model, or of a run (its final)"
@@ -82,7 +90,9 @@ def evaluate(parser: argparse.ArgumentParser) -> Run:
     parser.add_argument(
         "--loss-noise-samples", type=int, default=8, help="per sample, masked diffusion only (default 8)"
     )
-    parser.add_argument("--trained-on", metavar="ARTIFACT", help="the training subset or pool, for the leak check")
+    parser.add_argument(
+        "--trained-on", metavar="ARTIFACT", help="the training subset or pool, for the contamination check"
+    )
     parser.add_argument("--lm-eval", metavar="TASKS", help="comma-separated tasks of lm-evaluation-harness")
     parser.add_argument("--lm-eval-include", metavar="FOLDER", help="your own task files for it")
     parser.add_argument("--batch-tokens", type=int, default=16384, help="tokens read at a time (default 16384)")
@@ -95,7 +105,8 @@ def evaluate(parser: argparse.ArgumentParser) -> Run:
 
 
 def _evaluate(args: argparse.Namespace) -> int:
-    from .eval.evaluate import run, write_results
+    from .eval.evaluate import run
+    from .eval.results import write_results
     from .eval.tables import describe
 
     settings = _settings(args)
@@ -111,14 +122,10 @@ def _evaluate(args: argparse.Namespace) -> int:
 def _settings(args: argparse.Namespace) -> Any:
     import torch
 
-    from ..common.errors import RequestError
     from .eval.evaluate import Settings
     from .eval.tasks import PAPER_TASKS
 
-    for name in ("noise_samples", "limit", "loss_samples", "loss_noise_samples", "batch_tokens"):
-        value = getattr(args, name)
-        if value is not None and value < 1:
-            raise RequestError(f"--{name.replace('_', '-')} must be at least 1, got {value}")
+    _at_least_1(args, "noise_samples", "limit", "loss_samples", "loss_noise_samples", "batch_tokens")
     wrong = next((f for f in args.file if "=" not in f), None)
     if wrong:
         raise RequestError(f"--file {wrong}: write TASK=PATH")
@@ -141,8 +148,8 @@ _SAME_NAME = (
 
 
 def _harness(args: argparse.Namespace, settings: Any) -> list[dict[str, Any]]:
-    from ..common.errors import RequestError
-    from .eval.evaluate import open_checkpoint, tokenizer_for
+    from .checkpoint import open_checkpoint
+    from .eval.tokenizers import tokenizer_for
 
     try:
         from .eval.lm_eval_adapter import run_tasks
@@ -166,7 +173,7 @@ def _harness(args: argparse.Namespace, settings: Any) -> list[dict[str, Any]]:
     return rows
 
 
-def generate(parser: argparse.ArgumentParser) -> Run:
+def generate(parser: argparse.ArgumentParser) -> Runner:
     """Add the arguments of `epochal generate`; return what runs it."""
     parser.add_argument("checkpoint", metavar="CHECKPOINT", help="folder of a model, or of a run (its final)")
     parser.add_argument(
@@ -192,10 +199,11 @@ def generate(parser: argparse.ArgumentParser) -> Run:
 def _generate(args: argparse.Namespace) -> int:
     import torch
 
-    from .eval.evaluate import open_checkpoint, tokenizer_for
+    from .checkpoint import open_checkpoint
     from .eval.generate import Sampling
     from .eval.generate import generate as run
     from .eval.terminal import LiveText
+    from .eval.tokenizers import tokenizer_for
 
     checkpoint = open_checkpoint(args.checkpoint, args.device, getattr(torch, args.dtype))
     tokenizer = tokenizer_for(checkpoint.card, args.tokenizer)
@@ -216,8 +224,6 @@ def _generate(args: argparse.Namespace) -> int:
 
 
 def _check_room(tokens: int, seq_len: int) -> None:
-    from ..common.errors import RequestError
-
     if tokens > seq_len:
         raise RequestError(
             f"prompt and new tokens are {tokens} together, the model was trained on {seq_len}: "
@@ -230,7 +236,7 @@ def _until(text: str, stops: Sequence[str]) -> str:
     return text[: min(ends)] if ends else text
 
 
-def flops(parser: argparse.ArgumentParser) -> Run:
+def flops(parser: argparse.ArgumentParser) -> Runner:
     """Add the arguments of `epochal flops`; return what runs it."""
     parser.add_argument("model", metavar="MODEL.yaml", help="file with a `model` section, a shipped run, or a preset")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="as in model.layers=12")
@@ -249,14 +255,10 @@ GPT2_IDS = 50259
 
 
 def _flops(args: argparse.Namespace) -> int:
-    from ..common.errors import RequestError
-    from ..common.units import parse_count
     from .model.flops import report
+    from .model.flops_tables import describe
 
-    for name in ("seq_len", "steps", "block"):
-        value = getattr(args, name)
-        if value is not None and value < 1:
-            raise RequestError(f"--{name.replace('_', '-')} must be at least 1, got {value}")
+    _at_least_1(args, "seq_len", "steps", "block")
     shape, seq_len, causal = _shape(args.model, args.overrides)
     seq_len = args.seq_len or seq_len or 2048
     body = {"model": args.model, "causal": causal, "vocab_size": shape.vocab_size}
@@ -265,20 +267,17 @@ def _flops(args: argparse.Namespace) -> int:
         tokens = parse_count(args.tokens)
         body["run"] = {"tokens": tokens} | {k: v * tokens for k, v in body["training"].items()}
     if args.measure:
-        from .eval.evaluate import check_device
+        from .checkpoint import check_device
         from .model.flops_measured import measure
 
         body["measured"] = measure(shape, seq_len, check_device(args.device))
-    print(json.dumps(body) if args.json else describe_flops(body))
+    print(json.dumps(body) if args.json else describe(body))
     return 0
 
 
 def _shape(path: str, overrides: Sequence[str]) -> tuple[Any, int | None, bool | None]:
     """Return the shape in the file (or preset) `path`, its training length and type where it says them."""
-    from pathlib import Path
-
     from ..common.config import load_yaml, shipped, validate
-    from ..common.errors import RequestError
     from .config import YAMLS, ModelSection, model_section, presets
 
     found = path if Path(path).exists() else shipped(YAMLS, path) or shipped(YAMLS, f"model-{path}")
@@ -293,48 +292,3 @@ def _shape(path: str, overrides: Sequence[str]) -> tuple[Any, int | None, bool |
     causal = {"ar": True, "mdm": False}.get(str(objective.get("name")))
     seq_len = data.get("max_seq_len")
     return section.shape(causal is not False, section.vocab_size or GPT2_IDS), seq_len, causal
-
-
-def describe_flops(body: dict[str, Any]) -> str:
-    """Return the tables of `epochal flops`."""
-    p, t = body["parameters"], body["training"]
-    lines = [
-        f"weights in matrix products: {p['blocks']:,} in blocks, {p['head']:,} in the head "
-        f"({body['vocab_size']:,} ids)",
-        "",
-        f"training, FLOPs per token at {body['seq_len']} tokens: 6ND {t['six_nd']:.4g}, with attention "
-        f"{t['with_attention_causal']:.4g} (causal), {t['with_attention_full']:.4g} (full)",
-    ]
-    if "run" in body:
-        r = body["run"]
-        lines.append(
-            f"training on {r['tokens']:,} tokens: 6ND {r['six_nd']:.4g}, with attention "
-            f"{r['with_attention_causal']:.4g} (causal), {r['with_attention_full']:.4g} (full)"
-        )
-    head = ["tokens", "AR, cached", "MDM, steps = tokens", "ratio", "MDM steps", "FLOPs", "ratio"]
-    head += [f"cached, blocks of {body['block']}", "ratio"]
-    rows = []
-    for n, r in body["inference"].items():
-        full = body["inference_ratio"][n]
-        rows.append(
-            [
-                *(n, f"{r['autoregressive']:.4g}", f"{full * r['autoregressive']:.4g}", f"{full:.4g}"),
-                *(str(r["steps"]), f"{r['masked_diffusion']:.4g}", f"{r['ratio']:.4g}"),
-                *(f"{r['masked_diffusion_cached']:.4g}", f"{r['ratio_cached']:.4g}"),
-            ]
-        )
-    lines += ["", "inference, FLOPs of one text without a prompt:", text_table(head, rows)]
-    return "\n".join(lines + (_measured(body["measured"]) if "measured" in body else []))
-
-
-def _measured(measured: dict[str, Any]) -> list[str]:
-    rows = []
-    for name, r in measured.items():
-        if isinstance(r, dict):
-            timed = [f"{r['seconds']:.4g} s", f"{r['flops_per_s']:.3g}"] if "seconds" in r else ["", ""]
-            rows.append(
-                [name, f"{r['counted']:.5g}", f"{r['formula']:.5g}", f"{r['counted_over_formula']:.4f}", *timed]
-            )
-    head = ["step", "counted", "formula", "counted / formula", f"on {measured['device']}", "FLOP/s"]
-    why = [] if measured["timed"] else [f"not timed: {measured['why']}"]
-    return ["", f"what torch executes at {measured['seq_len']} tokens:", text_table(head, rows), *why]

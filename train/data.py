@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from ..shards.artifact import Artifact
-from ..shards.mds import map_shard
+from ..shards.loader.sample_reader import SampleReader
 from ..shards.order.plan import Plan
 from .objective.objectives import Corrupted, Objective, pack
 
@@ -105,7 +105,7 @@ class ValidationSet(IterableDataset):
     """The first samples of a pool in batches, shared out over ranks: rank r of R holds samples r, r + R, ...
 
     All ranks have the same number of batches, some perhaps empty, because Composer ends an evaluation when the first
-    rank has no more.
+    rank has no more. Raises WorkError when a shard that it reads is damaged: each is hashed here, once for all workers.
     """
 
     def __init__(self, artifact: Artifact, samples: int | None, batch: int, rank: int, ranks: int) -> None:
@@ -113,8 +113,8 @@ class ValidationSet(IterableDataset):
         self.plan = Plan.for_artifact(m, m.tokens, policy="sequential")
         self.samples = min(samples or m.samples, m.samples)
         self.batch, self.rank, self.ranks = batch, rank, ranks
-        self.shards = [map_shard(s.path, m.seq_len, m.dtype)[: s.samples] for s in artifact.shards]
-        self.ends = np.cumsum([len(shard) for shard in self.shards])
+        self.reader = SampleReader.of(artifact)
+        self.reader.check(np.arange(self.samples))
 
     @property
     def tokens(self) -> int:
@@ -133,7 +133,4 @@ class ValidationSet(IterableDataset):
     def _read(self, i: int) -> dict[str, NDArray[Any]]:
         ids = np.arange(i * self.batch, (i + 1) * self.batch) * self.ranks + self.rank
         ids = ids[ids < self.samples]
-        shard = np.searchsorted(self.ends, ids, side="right")
-        rows = [self.shards[s][j - self.ends[s]] for s, j in zip(shard, ids, strict=True)]  # counted from the end
-        tokens = np.stack(rows) if rows else np.zeros((0, self.plan.seq_len), np.int64)
-        return {"tokens": tokens, "position": ids, "sample_id": ids, "n_tokens": self.plan.n_tokens(ids)}
+        return {"tokens": self.reader.read(ids), "position": ids, "sample_id": ids, "n_tokens": self.plan.n_tokens(ids)}

@@ -7,11 +7,9 @@ import os
 import shutil
 from typing import Any
 
-import xxhash
-
 from ..common import storage
 from ..common.errors import WorkError
-from ..common.hashing import digest
+from ..common.hashing import digest, stream_hash
 from ..common.publish import FileInfo
 
 RUN_NAME, RESULT_NAME = "run.json", "result.json"
@@ -154,7 +152,7 @@ class RunFolder:
         path = os.path.join(self.local, name)
         if self._changed(name):
             signature = _signature(path)
-            info = _info(path)
+            info = FileInfo.at(path)
             storage.upload(path, storage.join(self.path, name))
             self._sent[name] = (signature, info)
         return self._sent[name][1]
@@ -164,7 +162,7 @@ class RunFolder:
         with open(os.path.join(self.local, name), "rb") as f:
             data = f.read()
         storage.write_atomic(storage.join(self.path, name), data)
-        return FileInfo(bytes=len(data), xxh64=xxhash.xxh64(data).hexdigest())
+        return FileInfo.of(data)
 
     def _remove_old(self) -> None:
         """Remove checkpoints at the URL that this process put there and Composer has removed since."""
@@ -179,11 +177,6 @@ def _signature(path: str) -> tuple[int, int]:
     return found.st_mtime_ns, found.st_size
 
 
-def _info(path: str) -> FileInfo:
-    size, file_hash = storage.file_digest(path)
-    return FileInfo(bytes=size, xxh64=file_hash)
-
-
 def _text(path: str) -> str | None:
     try:
         with open(path, encoding="utf-8") as f:
@@ -194,12 +187,9 @@ def _text(path: str) -> str | None:
 
 def _cut(path: str, info: FileInfo) -> bool:
     """Cut the file to its first `info.bytes` bytes if they have the hash; return whether they have."""
-    hasher, left = xxhash.xxh64(), info.bytes
     with open(path, "rb") as f:
-        while left and (piece := f.read(min(left, 1 << 22))):
-            hasher.update(piece)
-            left -= len(piece)
-    if left or hasher.hexdigest() != info.xxh64:
+        begun = stream_hash(f, info.bytes)
+    if (begun.bytes, begun.hexdigest()) != (info.bytes, info.xxh64):
         return False
     if os.path.getsize(path) > info.bytes:
         os.truncate(path, info.bytes)

@@ -3,217 +3,40 @@
 import contextlib
 import functools
 import json
-import math
 import os
 import re
 import shutil
 import warnings
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from composer import Callback, Evaluator, Event, Trainer
 from composer.utils import dist, get_device
-from packaging.version import Version
-from torch import Tensor
-from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
 from torch.optim.lr_scheduler import LambdaLR
 from torch.utils.data import DataLoader
 
 from ..common import storage
 from ..common.errors import EpochalError, RequestError, WorkError
 from ..common.hashing import digest
-from ..shards.artifact import Artifact, open_artifact
 from ..shards.loader.dataset import RepeatedDataset
-from ..shards.loader.stream import default_cache, in_cache
-from ..shards.order.mixture import Mixture
-from ..shards.order.mixture_config import open_mixture
-from ..shards.order.plan import Plan
-from . import composer_registry, durations
-from .callbacks import ClipGradient, JsonlLogger, PublishRun, ReceiptCallback, RestoreRandomness, RunMetrics, difference
-from .checkpoint import ModelCard, load_model, save_model
-from .config import ARSection, ConstantSection, CosineSection, MDMSection, TrainConfig, WSDSection
+from . import composer_registry
+from .callbacks import ClipGradient, Exports, ReceiptCallback, RestoreRandomness, RunMetrics, validation_losses
+from .checkpoint import load_model
+from .config import TrainConfig
 from .data import Collate, ValidationSet, data_spec
 from .eval.callback import TaskAccuracy
+from .loggers import JsonlLogger, PublishRun
 from .model.composer import LanguageModel, build
 from .model.flops import peak_flops, training_flops_per_token
-from .model.transformer import ModelConfig, config_dict, count_parameters
-from .objective.objectives import Autoregressive, MaskedDiffusion, Objective, SpecialIds
-from .optimizer import Schedule, build_optimizer, cosine, warmup, warmup_stable_decay
+from .model.transformer import config_dict, count_parameters
+from .optimizer import build_optimizer
+from .run import Run, first_difference, prepare, run_name, schedule, validation_objective
 from .run_folder import LATEST_NAME, METRICS_NAME, RESULT_NAME, RUN_NAME, RunFolder, read_metrics
 from .service_callback import ServiceReports, send_rest
 
 CHECKPOINT = "ba{batch}-rank{rank}.pt"
-
-
-@dataclass(frozen=True)
-class Run:
-    """A checked configuration with all that follows from it and its data.
-
-    artifacts: what is trained on, one, or the sources of a mixture. validation: its shards on this machine.
-    steps: optimizer steps of the whole run. folder: what the run leaves, and where.
-    """
-
-    config: TrainConfig
-    artifacts: tuple[Artifact, ...]
-    validation: Artifact | None
-    plan: Plan | Mixture
-    shape: ModelConfig
-    objective: Objective
-    device: str
-    steps: int
-    folder: RunFolder | None
-
-    @property
-    def artifact(self) -> Artifact:
-        """Return the first artifact, whose tokenizer and sample length all have."""
-        return self.artifacts[0]
-
-    @property
-    def batch_tokens(self) -> int:
-        """Return the tokens of a whole global batch."""
-        return self.config.global_train_batch_size * self.plan.seq_len
-
-    def span(self, text: str | int, what: str) -> int:
-        """Return a span of the configuration in steps."""
-        return durations.steps(text, self.steps, self.batch_tokens, self.plan.unique_tokens, what)
-
-    @property
-    def identity(self) -> dict[str, Any]:
-        """Return what makes two runs the same: order, model, objective, batch. JSON values only."""
-        first = self.config.init_from
-        start = {"init_from": first if storage.is_url(first) else os.path.abspath(first)} if first else {}
-        return {
-            "plan": self.plan.to_dict(),
-            "model": config_dict(self.shape),
-            "objective": self.config.objective.model_dump(),
-            "seed": self.config.seed,
-            "global_train_batch_size": self.config.global_train_batch_size,
-        } | start
-
-
-def prepare(config: TrainConfig) -> Run:
-    """Check `config` against its data and this machine. Raises RequestError naming the first thing that is wrong."""
-    artifacts, plan = _order(config)
-    manifest = artifacts[0].manifest
-    cache = config.train_loader.dataset.cache or default_cache()
-    validation = _patiently_open(config.eval_loader.dataset.path) if config.eval_loader else None
-    _check_data(config, artifacts[0], validation)
-    batch = plan.batch_samples(config.global_train_batch_size * manifest.seq_len)
-    ranks = dist.get_world_size()
-    if batch % ranks:
-        raise RequestError(f"global_train_batch_size {batch} cannot be shared out evenly over {ranks} ranks")
-    ids = SpecialIds(manifest.tokenizer.eod, manifest.tokenizer.pad, manifest.tokenizer.mask)
-    objective = build_objective(config, ids)
-    return Run(
-        config=config,
-        artifacts=artifacts,
-        validation=in_cache(validation, cache) if validation else None,
-        plan=plan,
-        shape=config.model.shape(objective.causal, manifest.tokenizer.vocab_size),
-        objective=objective,
-        device=_device(config),
-        steps=plan.steps(batch),
-        folder=RunFolder(config.save_folder, cache) if config.save_folder else None,
-    )
-
-
-def _patiently_open(path: str) -> Artifact:
-    return storage.patiently(lambda: open_artifact(path), f"read {path}", storage.ATTEMPTS)
-
-
-def _order(config: TrainConfig) -> tuple[tuple[Artifact, ...], Plan | Mixture]:
-    """Return what is trained on, and in which order."""
-    data, span = config.train_loader.dataset, config.max_duration
-    if data.mixture is not None:
-        budget = (lambda unique: durations.total_tokens(span, unique)) if span else None
-        opened = open_mixture(data.mixture, config.seed, budget, "max_duration")
-        return opened.artifacts, opened.mixture
-    artifact = _patiently_open(data.path)
-    total = durations.total_tokens(span, artifact.manifest.tokens)
-    seed = config.seed if data.seed is None else data.seed
-    return (artifact,), Plan.for_artifact(artifact.manifest, total, seed, data.policy)
-
-
-def build_objective(config: TrainConfig, ids: SpecialIds) -> Objective:
-    """Return the objective of `config`, its noise keyed by the run's seed."""
-    section = config.objective
-    if isinstance(section, ARSection):
-        return Autoregressive(ids, config.seed, section.input_masking)
-    keys = section.model_dump(exclude={"name"})
-    return MaskedDiffusion(ids, config.seed, group=config.global_train_batch_size, **keys)
-
-
-def validation_objective(run: Run, noise_samples: int, noise_seed: int) -> Objective:
-    """Return what validation measures: the exact likelihood, or the exact-count bound whatever was trained with.
-
-    The exact-count form needs no eps and has the lower variance; its noise is fixed by `noise_seed`, stratified over
-    the noise samples of each sample.
-    """
-    ids = run.objective.ids  # type: ignore[attr-defined]
-    if isinstance(run.config.objective, MDMSection):
-        return MaskedDiffusion(ids, noise_seed, "exact_count", sampling="stratified", group=noise_samples)
-    return Autoregressive(ids)
-
-
-def _check_data(config: TrainConfig, artifact: Artifact, validation: Artifact | None) -> None:
-    manifest, path = artifact.manifest, config.train_loader.dataset.where
-    stated = config.model.vocab_size
-    if stated is not None and stated != manifest.tokenizer.vocab_size:
-        raise RequestError(
-            f"model.vocab_size is {stated}, but {path} was tokenized with {manifest.tokenizer.vocab_size} ids "
-            f"({manifest.tokenizer.name}): remove model.vocab_size or use other data"
-        )
-    if config.max_seq_len is not None and config.max_seq_len != manifest.seq_len:
-        raise RequestError(f"max_seq_len is {config.max_seq_len}, but the samples of {path} have {manifest.seq_len}")
-    if validation is None:
-        return
-    other = validation.manifest
-    if other.tokenizer.fingerprint != manifest.tokenizer.fingerprint:
-        raise RequestError(
-            f"{validation.root} was tokenized with {other.tokenizer.name}, {path} with another tokenizer "
-            f"({manifest.tokenizer.name}): losses would not compare"
-        )
-
-
-def _device(config: TrainConfig) -> str:
-    device = config.device or ("gpu" if torch.cuda.is_available() else "cpu")
-    if device == "gpu" and not torch.cuda.is_available():
-        raise RequestError("device is gpu, but torch sees no GPU here: use device=cpu precision=fp32")
-    if device == "cpu" and config.precision == "amp_bf16":
-        raise RequestError("precision amp_bf16 needs a GPU: use precision=fp32 on a CPU")
-    if device == "cpu" and config.parallelism_config is not None:
-        raise RequestError("parallelism_config (FSDP) needs GPUs: use parallelism_config=null on a CPU")
-    _check_auto(config, device)
-    fsdp = (config.parallelism_config and config.parallelism_config.fsdp) or {}
-    if fsdp.get("state_dict_type", "full") != "full" and storage.is_url(config.save_folder or ""):
-        raise RequestError(f"a save_folder at a URL needs whole checkpoints, not {fsdp['state_dict_type']} ones")
-    return device
-
-
-def _check_auto(config: TrainConfig, device: str) -> None:
-    if config.device_train_microbatch_size != "auto" or device == "cpu" or config.parallelism_config is None:
-        return
-    if Version(torch.__version__) >= Version("2.7.1"):  # Composer 0.32.1 patches torch for older versions only
-        raise RequestError(
-            f"device_train_microbatch_size auto does not work with parallelism_config on torch {torch.__version__}: "
-            "give an integer"
-        )
-
-
-def schedule(run: Run) -> Schedule:
-    """Return the learning rate's multiplier as a function of the step."""
-    s = run.config.scheduler
-    warm = run.span(s.t_warmup, "scheduler.t_warmup")
-    if isinstance(s, WSDSection):
-        tail = run.span(s.t_decay, "scheduler.t_decay")
-        return lambda step: warmup_stable_decay(step, run.steps, warm, tail, s.alpha_f, s.decay)
-    if isinstance(s, CosineSection):
-        return lambda step: cosine(step, run.steps, warm, s.alpha_f)
-    assert isinstance(s, ConstantSection), "the configuration knows three schedules"
-    return lambda step: warmup(step, warm)
 
 
 def train_loader(run: Run) -> DataLoader:
@@ -253,76 +76,6 @@ def evaluator(run: Run) -> Evaluator | None:
         dataloader=data_spec(loader, draws),
         eval_interval=f"{run.span(run.config.eval_interval, 'eval_interval')}ba",
         device_eval_microbatch_size=size,
-    )
-
-
-class Exports(Callback):
-    """Writes the model without Composer: `best/` at the lowest validation loss so far, `final/` at the end."""
-
-    def __init__(self, run: Run, folder: str) -> None:
-        self.run = run
-        self.folder = folder
-        self.best = float("inf")
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return the lowest loss so far."""
-        return {"best": self.best}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue from a checkpoint."""
-        self.best = state["best"]
-
-    def eval_end(self, state: Any, logger: Any) -> None:
-        """Keep the model when its validation loss is the lowest so far, and the last one (measured after fit_end)."""
-        measured = validation_losses(state)
-        loss = measured[validation_kind(self.run)]
-        if loss < self.best:
-            self.best = loss
-            self._save(state, "best", measured)
-        if int(state.timestamp.batch) >= self.run.steps:
-            self._save(state, "final", measured)
-
-    def fit_end(self, state: Any, logger: Any) -> None:
-        """Keep the last model where nothing is measured."""
-        if self.run.validation is None:
-            self._save(state, "final", {})
-
-    def _save(self, state: Any, name: str, measured: dict[str, float]) -> None:
-        options = StateDictOptions(full_state_dict=True, cpu_offload=True)
-        weights = get_model_state_dict(state.model, options=options)
-        if dist.get_global_rank() == 0:
-            kept = {k.rpartition("transformer.")[2]: v for k, v in weights.items() if isinstance(v, Tensor)}
-            save_model(os.path.join(self.folder, name), kept, model_card(self.run, state, measured))
-
-
-def validation_losses(state: Any) -> dict[str, float]:
-    """Return the validation losses as last measured, by kind; NaN (an error that cannot be known) is left out."""
-    values = {k: float(v.compute()) for k, v in state.eval_metrics.get("validation", {}).items()}
-    return {k: v for k, v in values.items() if not math.isnan(v)}
-
-
-def validation_kind(run: Run) -> str:
-    """Return the kind of the validation loss: `nll` or `nelbo`."""
-    return "nelbo" if run.config.objective.name == "mdm" else "nll"
-
-
-def model_card(run: Run, state: Any, validation: dict[str, float]) -> ModelCard:
-    """Return what is to be known about the model as it is now."""
-    manifest = run.artifact.manifest
-    return ModelCard(
-        shape=run.shape,
-        objective=run.config.objective.model_dump(),
-        kind=validation_kind(run),
-        tokenizer=manifest.tokenizer.model_dump(),
-        seq_len=manifest.seq_len,
-        training={
-            "plan": run.plan.to_dict(),
-            "seed": run.config.seed,
-            "steps": int(state.timestamp.batch),
-            "tokens": int(state.timestamp.token),
-            "validation": validation,
-            "validation_data": run.validation.manifest.fingerprint if run.validation else None,
-        },
     )
 
 
@@ -398,15 +151,10 @@ def build_trainer(run: Run, reports: ServiceReports | None = None) -> Trainer:
 def _take_weights(model: LanguageModel, folder: str) -> None:
     """Give `model` the weights of the saved model in `folder`. Raises RequestError when they do not fit."""
     saved, card = load_model(folder)
-    changed = difference(config_dict(card.shape), config_dict(model.transformer.config))
+    changed = first_difference(config_dict(card.shape), config_dict(model.transformer.config))
     if changed:
         raise RequestError(f"init_from {folder}: the model there has another shape: {changed}")
     model.transformer.load_state_dict(saved.state_dict())
-
-
-def run_name(config: TrainConfig) -> str:
-    """Return the run's name: its own, or its folder's."""
-    return config.run_name or (Path(config.save_folder).name if config.save_folder else "run")
 
 
 def _callbacks(run: Run, model: LanguageModel, folder: str | None, reports: ServiceReports | None) -> list[Callback]:
@@ -473,7 +221,7 @@ def _on_ranks(mine: bool, action: Callable[[], None]) -> None:
 def _claim(run: Run, folder: RunFolder) -> None:
     """Check that `folder` is new, or this run's and to be resumed; clear what a crash left half written."""
     saved = folder.read(RUN_NAME)
-    changed = difference(json.loads(saved), run.identity) if saved is not None else ""
+    changed = first_difference(json.loads(saved), run.identity) if saved is not None else ""
     if changed:
         raise RequestError(f"{folder.path} holds another run: {changed}; choose another save_folder")
     checkpoints = list(Path(folder.local).glob("ba*-rank*.pt"))
@@ -580,7 +328,7 @@ def _finished(run: Run) -> dict[str, Any] | None:
     if found is None:
         return None
     saved = json.loads(found)
-    return saved["result"] if not difference(saved["identity"], run.identity) else None
+    return saved["result"] if not first_difference(saved["identity"], run.identity) else None
 
 
 def result(run: Run, trainer: Trainer) -> dict[str, Any]:
@@ -611,6 +359,3 @@ def _train_losses(run: Run, state: Any) -> dict[str, float]:
         values = next((row for row in reversed(rows) if any(key.startswith("loss/train/") for key in row)), {})
     kinds = (key for key in values or {} if key.startswith("loss/train/") and not key.endswith("total"))
     return {key.rpartition("/")[2]: values[key] for key in kinds}
-
-
-__all__ = ["Run", "build_trainer", "prepare", "read_metrics", "train"]

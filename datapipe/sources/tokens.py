@@ -25,23 +25,21 @@ from ...common.errors import RequestError, WorkError, one_line
 from ...common.publish import MANIFEST_NAME
 from ...shards import mds
 from ...shards.artifact import open_artifact, read_any_manifest
-from ...shards.formats import arrow_tables, flat, megatron, webdataset
-from ...shards.formats.registry import in_order
+from ...shards.formats import megatron
+from ...shards.formats.registry import FORMATS, in_order
+from ...shards.formats.rows import Block, Part, Tokens
+from ...shards.loader.sample_reader import read_shard
 from ...shards.manifest import ExportManifest, Manifest, TokenizerInfo
 from ...tokenize.tokenizer import Decoder, Tokenizer, decoder, load_tokenizer
 from ..config import Source, Tokenized, TokenizerChoice
 from .base import InputFile, Intake, Listing, Reader, list_files
-
-Tokens = NDArray[Any]
-Block = tuple[Tokens, NDArray[np.int64]]
-"""Ids, and the lengths of the rows that they make up."""
 
 _GIVEN = "_tokenized"
 _IDS_AT_ONCE = 1 << 18
 
 PART_BYTES = 64 << 20
 """Bytes of a flat or Megatron-LM file that one task reads, about; a multiple of every id's size."""
-ENDINGS = {"wds": ".tar", "megatron": ".bin", "bin": ".bin", "hf": ".arrow", "parquet": ".parquet"}
+ENDINGS = {name: module.ENDING for name, module in FORMATS.items()}
 
 
 def given_ids(document: Document) -> NDArray[np.uint32] | None:
@@ -79,7 +77,7 @@ def _parts(root: str, file: InputFile, source: Source) -> Iterator[InputFile]:
         starts = range(0, file.size, PART_BYTES)
         sizes = [min(PART_BYTES, file.size - start) for start in starts]
     else:
-        with storage.open_read(f"{storage.join(root, file.path).removesuffix('.bin')}.idx") as index:
+        with storage.open_read(megatron.index_path(storage.join(root, file.path))) as index:
             documents = megatron.read_index(index).documents
         step = max(1, documents * PART_BYTES // max(file.size, 1))
         starts = range(0, documents, step)
@@ -225,29 +223,14 @@ class TokenizedReader(Reader):
 
     def _read(self, number: int) -> Iterator[Block]:
         file = self._listing.files[number]
-        path = storage.join(self._listing.root, file.path)
-        column = self._settings.column
-        kind = self._source.format
-        if kind == "mds":
+        if self._source.format == "mds":
             yield from _read_mds(self._listing.root, file, self._source)
             return
-        with storage.open_read(path) as opened:
-            if kind == "wds":
-                rows = webdataset.read(opened, column or "tokens.npy")
-                yield from ((ids, np.array([len(ids)])) for ids in rows)
-            elif kind == "parquet":
-                yield from arrow_tables.read_parquet(opened, column or arrow_tables.COLUMN)
-            elif kind == "hf":
-                yield from arrow_tables.read_arrow(opened, column or arrow_tables.COLUMN)
-            elif kind == "bin":
-                opened.seek(file.start)
-                blocks = flat.read(opened, self._known.dtype or self._settings.dtype or "uint16", file.size)
-                yield from ((ids, np.array([len(ids)])) for ids in blocks)
-            else:
-                with storage.open_read(f"{path.removesuffix('.bin')}.idx") as index:
-                    after = self._listing.files[number + 1 : number + 2]
-                    stop = after[0].start if after and after[0].path == file.path else None
-                    yield from megatron.read(opened, index, file.start, stop)
+        after = self._listing.files[number + 1 : number + 2]
+        stop = after[0].start if after and after[0].path == file.path else None
+        dtype = self._known.dtype or self._settings.dtype or "uint16"
+        part = Part(self._settings.column, dtype, file.start, stop)
+        yield from FORMATS[self._source.format].read(storage.join(self._listing.root, file.path), part)
 
 
 @lru_cache(maxsize=2)
@@ -349,10 +332,9 @@ def _read_mds(root: str, file: InputFile, source: Source) -> Iterator[Block]:
     """Yield the rows of an MDS shard: ours at once, others' through streaming's own reader."""
     if storage.exists(storage.join(root, MANIFEST_NAME)):
         artifact = open_artifact(root)
-        m = artifact.manifest
         shard = next(s for s in artifact.shards if s.path == file.path)
-        samples = mds.decode_shard(storage.read_bytes(shard.path), m.seq_len, m.dtype)[: shard.samples]
-        yield samples.reshape(-1), np.full(len(samples), m.seq_len)
+        samples = read_shard(shard, artifact.manifest)
+        yield samples.reshape(-1), np.full(len(samples), artifact.manifest.seq_len)
         return
     from streaming.base.format.mds.reader import MDSReader
 

@@ -167,8 +167,7 @@ def _hash_files(folder: str, known: set[str]) -> dict[str, FileInfo]:
         if name.endswith(".partial"):
             storage.remove(path)  # a killed task's unfinished shard
             continue
-        size, xxh64 = storage.file_digest(path)
-        files[name] = FileInfo(bytes=size, xxh64=xxh64)
+        files[name] = FileInfo.at(path)
     return files
 
 

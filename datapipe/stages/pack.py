@@ -18,6 +18,7 @@ from datatrove.pipeline.base import PipelineStep
 from numpy.typing import NDArray
 
 from ...common import arrow, storage
+from ...common.hashing import xxh64
 from ...shards import mds
 from ...shards.documents import SCHEMA
 from ..run.stage_progress import StageProgress
@@ -261,7 +262,7 @@ def _rows_writer(folder: str, rank: int) -> Iterator[pq.ParquetWriter]:
 def _write_shard(layout: PoolLayout, number: int, samples: mds.Samples) -> WrittenShard:
     data = mds.encode_shard(samples)
     storage.write_atomic(storage.join(layout.folder, mds.shard_name(number)), data, flush=False)
-    return WrittenShard(number, len(samples), len(data), mds.xxh64(data))
+    return WrittenShard(number, len(samples), len(data), xxh64(data))
 
 
 def _publish_list(folder: str, rank: int, written: list[WrittenShard]) -> None:

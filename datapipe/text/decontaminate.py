@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ...shards.manifest import items_digest
+from ...common.hashing import items_digest
 from .evaluation_items import item_texts, read_items
 from .words import U64, Analyser, Words, split_words, windows, word_ngrams
 

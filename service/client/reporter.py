@@ -43,7 +43,7 @@ class _Progress:
 class Journal:
     """The calls of one run's folder, in order: claims, reports, checkpoints, ends. Only one process may have it open.
 
-    warn: is told, in one line, what the service will not have. Raises RequestError when another process has it open.
+    warn: called with one line about what the service refuses. Raises RequestError when another process has it open.
     """
 
     def __init__(self, folder: str, warn: Callable[[str], None]) -> None:
@@ -104,7 +104,7 @@ class Journal:
                 if strict:
                     self._acknowledge(end)
                     raise
-                self._warn(f"the service does not take this run's reports any more: {error}")
+                self._warn(f"the service no longer accepts this run's reports: {error}")
             self._acknowledge(end)
 
     def _groups(self) -> Iterator[tuple[list[dict[str, Any]], int]]:
@@ -139,7 +139,7 @@ class Journal:
     def renew(self, client: Client) -> None:
         """Say that the run is alive. Raises AwayError."""
         if not self.progress.refused:
-            with contextlib.suppress(RefusedError):  # the next report is refused as well, and that is told
+            with contextlib.suppress(RefusedError):  # the next report is refused as well, and a warning says so
                 client.post(f"/runs/{self.progress.name}/lease", token=self.progress.token)
 
     def _acknowledge(self, offset: int) -> None:
@@ -223,7 +223,7 @@ class Reporter:
             try:
                 self._journal.append(calls)
             except OSError as error:  # a full disk is no reason to stop a run
-                self._warn(f"reports are written down no more: {error.strerror} ({self._journal.folder})")
+                self._warn(f"reports are no longer written down: {error.strerror} ({self._journal.folder})")
                 return
             try:
                 if self._journal.left:

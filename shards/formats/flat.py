@@ -1,35 +1,36 @@
 """A flat file of token ids, as nanoGPT and the like map it: `train.bin`, little-endian uint16 (or uint32)."""
 
 from collections.abc import Iterable, Iterator
-from typing import Any
 
 import numpy as np
 
+from ...common import storage
 from ...common.publish import Sink
 from ..manifest import Manifest
-from .rows import Rows, Tokens
+from .rows import Block, Part, Rows
 
+ENDING = ".bin"
 NAME = "train.bin"
 
 _TOKENS_AT_ONCE = 1 << 22
 
 
-def write(sink: Sink, rows: Iterable[Rows], subset: Manifest) -> None:
+def write(sink: Sink, rows: Iterable[Rows], subset: Manifest, n_rows: int, by_row: bool) -> None:
     """Write the tokens of `rows` as the subset's dtype."""
     with sink.create(NAME) as file:
         for block in rows:
             file.write(np.ascontiguousarray(block.flat(), np.dtype(subset.dtype).newbyteorder("<")).data)
 
 
-def read(file: Any, dtype: str, n_bytes: int | None = None) -> Iterator[Tokens]:
-    """Yield the ids in the next `n_bytes` of an opened file (all by default), some millions at a time.
-
-    Raises ValueError when it ends inside an id.
-    """
-    width = np.dtype(dtype).itemsize
-    left = n_bytes if n_bytes is not None else 1 << 62
-    while left and (data := file.read(min(left, _TOKENS_AT_ONCE * width))):
-        if len(data) % width:
-            raise ValueError(f"its size is no multiple of {width} bytes")
-        left -= len(data)
-        yield np.frombuffer(data, np.dtype(dtype).newbyteorder("<"))
+def read(path: str, part: Part) -> Iterator[Block]:
+    """Yield the ids in a file, some millions at a time. Raises ValueError when it ends inside an id."""
+    width = np.dtype(part.dtype).itemsize
+    left = 1 << 62 if part.stop is None else part.stop - part.start
+    with storage.open_read(path) as file:
+        file.seek(part.start)
+        while left and (data := file.read(min(left, _TOKENS_AT_ONCE * width))):
+            if len(data) % width:
+                raise ValueError(f"its size is no multiple of {width} bytes")
+            left -= len(data)
+            ids = np.frombuffer(data, np.dtype(part.dtype).newbyteorder("<"))
+            yield ids, np.array([len(ids)])

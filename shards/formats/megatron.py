@@ -14,11 +14,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ...common import storage
 from ...common.errors import RequestError
 from ...common.publish import Sink
 from ..manifest import Manifest
-from .rows import Rows, Tokens
+from .rows import Block, Part, Rows, Tokens
 
+ENDING = ".bin"
 PREFIX = "text_document"
 MAGIC = b"MMIDIDX\x00\x00"
 CODES = {1: "uint8", 2: "int8", 3: "int16", 4: "int32", 5: "int64", 8: "uint16"}
@@ -29,7 +31,7 @@ _AT_ONCE = 1 << 16
 _MOST_TOKENS = 2**31 - 1
 
 
-def write(sink: Sink, rows: Iterable[Rows], subset: Manifest, by_row: bool) -> None:
+def write(sink: Sink, rows: Iterable[Rows], subset: Manifest, n_rows: int, by_row: bool) -> None:
     """Write `rows` as one sequence a document or, if `by_row`, one a row. Memory does not grow with the documents."""
     dtype = "uint16" if subset.dtype == "uint16" else "int32"
     with tempfile.TemporaryFile() as lengths:
@@ -103,12 +105,22 @@ def read_index(file: Any) -> Index:
     return Index(CODES[head[17]], sequences, bounds - 1)
 
 
-def read(data: Any, index: Any, first: int = 0, stop: int | None = None) -> Iterator[tuple[Tokens, NDArray[np.int64]]]:
-    """Yield (ids, lengths of the documents they make up) of opened .bin and .idx files, some documents at a time.
+def index_path(path: str) -> str:
+    """Return where the index of the .bin file at `path` lies."""
+    return f"{path.removesuffix(ENDING)}.idx"
 
-    first, stop: which documents, all by default. Raises ValueError where the two files do not fit together: every
-    byte of the .bin must belong to one sequence, in order.
+
+def read(path: str, part: Part) -> Iterator[Block]:
+    """Yield the ids and lengths of the documents in the .bin file at `path`, some documents at a time.
+
+    Raises ValueError where it and its index do not fit together: every byte of the .bin must belong to one sequence,
+    in order.
     """
+    with storage.open_read(path) as data, storage.open_read(index_path(path)) as index:
+        yield from _read(data, index, part.start, part.stop)
+
+
+def _read(data: Any, index: Any, first: int, stop: int | None) -> Iterator[Block]:
     index.seek(0)
     header = read_index(index)
     stop = header.documents if stop is None else stop

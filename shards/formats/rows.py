@@ -8,15 +8,16 @@ import numpy as np
 import xxhash
 from numpy.typing import NDArray
 
-from ...common import storage
-from ...common.errors import WorkError
 from .. import mds
-from ..artifact import Artifact, Shard
-from ..loader.sample_reader import SampleReader, ShardFile
+from ..artifact import Artifact
+from ..loader.sample_reader import SampleReader, read_shard
 from ..order.plan import Plan
 
 Tokens = NDArray[Any]
 """Token ids of shape (n,), any unsigned or signed integer type."""
+
+Block = tuple[Tokens, NDArray[np.int64]]
+"""Token ids, and the lengths of the rows that they make up."""
 
 _ROWS_AT_ONCE = 1024
 
@@ -27,6 +28,11 @@ class Rows:
 
     tokens: mds.Samples
     lengths: NDArray[np.int64]
+
+    @classmethod
+    def whole(cls, samples: mds.Samples) -> "Rows":
+        """Return rows of which nothing counts as PAD."""
+        return cls(samples, np.full(len(samples), samples.shape[1], np.int64))
 
     def __len__(self) -> int:
         return len(self.lengths)
@@ -46,6 +52,20 @@ class Rows:
         """Yield the tokens of each row."""
         for row, length in zip(self.tokens, self.lengths.tolist(), strict=True):
             yield row[:length]
+
+
+@dataclass(frozen=True)
+class Part:
+    """What is read of a file, by default all of it.
+
+    column: where the ids are, None for the name that exports have. dtype: of the ids of a flat file. start, stop: of a
+    file that is divided, in bytes, or in documents for Megatron-LM's; stop None: to the end.
+    """
+
+    column: str | None = None
+    dtype: str = "uint16"
+    start: int = 0
+    stop: int | None = None
 
 
 class TokenDigest:
@@ -70,23 +90,6 @@ class TokenDigest:
         return self._hash.hexdigest()
 
 
-def read_checked(shard: Shard) -> bytes:
-    """Return the bytes of a shard file. Raises WorkError when they are not what the index says."""
-    damage = f"shard {shard.path} is damaged (its hash differs): restore it or build the pool again"
-
-    def read() -> bytes:
-        data = storage.read_bytes(shard.path)
-        if len(data) != shard.bytes or mds.xxh64(data) != shard.xxh64:
-            # A store may have sent it badly this once; what a disk holds stays as it is.
-            raise OSError(damage) if storage.is_url(shard.path) else WorkError(damage)
-        return data
-
-    try:
-        return storage.patiently(read, f"read {shard.path}", 5)
-    except FileNotFoundError:
-        raise WorkError(f"shard {shard.path} is missing: restore it or build the pool again") from None
-
-
 def read_rows(artifact: Artifact, plan: Plan | None = None) -> Iterator[Rows]:
     """Yield the samples of `artifact` in canonical order or, with a plan for it, of all positions of the plan.
 
@@ -100,7 +103,7 @@ def _canonical(artifact: Artifact) -> Iterator[Rows]:
     m = artifact.manifest
     done = 0
     for shard in artifact.shards:
-        samples = mds.decode_shard(read_checked(shard), m.seq_len, m.dtype)[: shard.samples]
+        samples = read_shard(shard, m)
         lengths = np.full(len(samples), m.seq_len, np.int64)
         done += len(samples)
         lengths[-1] -= max(0, done * m.seq_len - m.tokens)
@@ -109,22 +112,10 @@ def _canonical(artifact: Artifact) -> Iterator[Rows]:
 
 def _planned(artifact: Artifact, plan: Plan) -> Iterator[Rows]:
     m = artifact.manifest
-    reader = _reader(artifact)
+    reader = SampleReader.of(artifact)
     for start in range(0, plan.positions, _ROWS_AT_ONCE):
         ids = plan.ids(range(start, min(start + _ROWS_AT_ONCE, plan.positions)))
         yield Rows(reader.read(ids.astype(np.int64)).astype(m.dtype), plan.n_tokens(ids))
-
-
-def _reader(artifact: Artifact) -> SampleReader:
-    """Return random access to the samples of an artifact, a remote one's shards kept in the cache folder."""
-    m = artifact.manifest
-    if not storage.is_url(artifact.root):
-        files = [ShardFile(s.path, s.path, s.samples, s.bytes, s.xxh64) for s in artifact.shards]
-        return SampleReader(files, m.seq_len, m.dtype)
-    from ..loader.stream import ArtifactStream, default_cache
-
-    stream = ArtifactStream(artifact, default_cache())
-    return SampleReader(stream.files, m.seq_len, m.dtype, fetch=stream.fetch)
 
 
 def regroup(rows: Iterable[Rows], n: int) -> Iterator[Rows]:

@@ -9,16 +9,19 @@ import io
 import itertools
 import math
 import tarfile
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Iterable, Iterator
 from functools import lru_cache
 from typing import Any
 
 import numpy as np
 
 from ...common import storage
-from .rows import Tokens
+from ...common.publish import Sink
+from ..manifest import Manifest
+from .rows import Block, Part, Rows, Tokens
 
+ENDING = ".tar"
+COLUMN = "tokens.npy"
 SAMPLES_PER_FILE = 4096
 
 
@@ -27,35 +30,35 @@ def n_files(n_samples: int) -> int:
     return -(-n_samples // SAMPLES_PER_FILE)
 
 
-def write(create: Callable[[str], AbstractContextManager[Any]], samples: Iterable[Tokens]) -> None:
-    """Write `samples`, arrays of ids, to files that `create` opens by name."""
+def write(sink: Sink, rows: Iterable[Rows], subset: Manifest, n_rows: int, by_row: bool) -> None:
+    """Write each of `rows` as a sample."""
     import webdataset
 
-    left = enumerate(samples)
+    left = enumerate(sample for block in rows for sample in block.arrays())
     for number in itertools.count():
         group = list(itertools.islice(left, 1))
         if not group:
             return
         with (
-            create(f"shard-{number:06d}.tar") as file,
+            sink.create(f"shard-{number:06d}.tar") as file,
             webdataset.TarWriter(file, user="", group="", mtime=0) as writer,
         ):
             for i, sample in itertools.chain(group, itertools.islice(left, SAMPLES_PER_FILE - 1)):
-                writer.write({"__key__": f"{i:012d}", "tokens.npy": sample})
+                writer.write({"__key__": f"{i:012d}", COLUMN: sample})
 
 
-def read(file: Any, column: str = "tokens.npy") -> Iterator[Tokens]:
-    """Yield the samples in an opened tar file. Raises ValueError when one is no array of ids."""
-    with tarfile.open(fileobj=file, mode="r|") as tar:
+def read(path: str, part: Part) -> Iterator[Block]:
+    """Yield the samples in a tar file one by one. Raises ValueError when one is no array of ids."""
+    with storage.open_read(path) as file, tarfile.open(fileobj=file, mode="r|") as tar:
         for member in tar:
-            if member.name.partition(".")[2] != column:
+            if member.name.partition(".")[2] != (part.column or COLUMN):
                 continue
             data = tar.extractfile(member)
             assert data is not None, "a member with an extension is a file"
             sample = _parse(data.read())
             if sample.ndim != 1 or sample.dtype.kind not in "iu":
                 raise ValueError(f"{member.name} is no array of token ids")
-            yield sample
+            yield sample, np.array([len(sample)])
 
 
 def _parse(data: bytes) -> Tokens:
@@ -77,12 +80,3 @@ def _header(data: bytes) -> tuple[tuple[int, ...], np.dtype[Any]]:
         raise ValueError("an array is in a newer version of NumPy's format than 1.0")
     shape, _, dtype = np.lib.format.read_array_header_1_0(file)
     return shape, dtype
-
-
-def count_tokens(root: str, names: Sequence[str], pad: int) -> int:
-    """Return how many tokens that are not PAD the tar files `names` below `root` hold."""
-    total = 0
-    for name in names:
-        with storage.open_read(storage.join(root, name)) as file:
-            total += sum(int((sample != pad).sum()) for sample in read(file))
-    return total

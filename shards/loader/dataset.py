@@ -8,9 +8,7 @@ floor(L * r / R) to floor(L * (r + 1) / R). Nothing is padded, dropped or read t
 
 import atexit
 import contextlib
-import fcntl
 import os
-import tempfile
 import time
 from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -22,18 +20,20 @@ import torch.distributed as dist
 from filelock import FileLock
 from numpy.typing import NDArray
 from streaming.base.dataset import StreamingDataset, _ShardState
-from streaming.base.distributed import all_gather_object, get_world_size, maybe_init_dist
+from streaming.base.distributed import maybe_init_dist
 from streaming.base.shared import SharedMemory
 from torch.utils.data import DataLoader
 
 from ...common import storage
-from ...common.errors import EpochalError, RequestError, WorkError
+from ...common.errors import RequestError
 from ..artifact import Artifact, open_artifact
 from ..order.base import Order
-from ..order.mixture import Mixture, order_from_dict
 from ..order.plan import Plan
+from ..order.stored import order_from_dict
+from .agreement import agree, device_batch, one_at_a_time
+from .cache import default_cache
 from .sample_reader import SampleReader, shared_array
-from .stream import ArtifactStream, default_cache
+from .stream import ArtifactStream
 
 STATE_VERSION = 1
 
@@ -75,7 +75,7 @@ class RepeatedDataset(StreamingDataset):
     def __init__(
         self,
         root: str | Sequence[str],
-        plan: Plan | Mixture,
+        plan: Order,
         *,
         global_batch: int,
         batched: bool = False,
@@ -89,20 +89,20 @@ class RepeatedDataset(StreamingDataset):
         try:
             streams, problem = [], None
             try:
-                device_batch = _device_batch(plan, global_batch, batched, replication)
+                rank_batch = device_batch(plan, global_batch, batched, replication)
                 streams = _open_streams(root, plan, cache, cache_limit, download_attempts)
             except Exception as error:  # whatever it is, the other ranks must hear of it instead of waiting
                 problem = error
             settings = {"global batch": global_batch, "batched": batched, "replication": replication}
-            with _one_at_a_time():
-                _agree(plan, settings, problem)
+            with one_at_a_time():
+                agree(plan, settings, problem)
                 assert streams, "a rank without streams has raised"
                 super().__init__(
                     streams=streams,
-                    batch_size=device_batch,
+                    batch_size=rank_batch,
                     cache_limit=cache_limit,
                     replication=replication,
-                    predownload=device_batch,
+                    predownload=rank_batch,
                 )
                 self._forget_names()
         finally:
@@ -350,11 +350,11 @@ class _Spans:
 
 
 def _open_streams(
-    root: str | Sequence[str], order: Plan | Mixture, cache: str | None, cache_limit: int | None, attempts: int
+    root: str | Sequence[str], order: Order, cache: str | None, cache_limit: int | None, attempts: int
 ) -> list[ArtifactStream]:
     """Return a stream for each artifact that `order` reads, each held against its plan."""
     roots = [root] if isinstance(root, str) else list(root)
-    plans = [order] if isinstance(order, Plan) else [source.plan for source in order.sources]
+    plans = list(order.components().values())
     if len(roots) != len(plans):
         raise RequestError(f"the order reads {len(plans)} artifacts, {len(roots)} were named")
     artifacts = [_open_for(path, plan, attempts) for path, plan in zip(roots, plans, strict=True)]
@@ -377,63 +377,3 @@ def _open_for(root: str, plan: Plan, attempts: int) -> Artifact:
     if expected != plan:
         raise RequestError(f"the plan is not for {root}: {expected.difference(plan)} (this artifact)")
     return artifact
-
-
-def _device_batch(plan: Order, global_batch: int, batched: bool, replication: int | None) -> int:
-    ranks = get_world_size() // (replication or 1)
-    plan.batch_samples(global_batch * plan.seq_len)
-    if global_batch % ranks:
-        raise RequestError(f"a global batch of {global_batch} samples does not divide by {ranks} ranks")
-    last = plan.positions % global_batch
-    if not batched and 0 < last < ranks:
-        raise RequestError(
-            f"the last batch has {last} samples for {ranks} ranks, so some would have no batch: use batched=True, "
-            "where they get an empty one, or another budget or batch"
-        )
-    return global_batch // ranks
-
-
-def _agree(plan: Order, settings: dict[str, Any], problem: Exception | None) -> None:
-    """Raise on every rank when one has a problem, or another plan or setting than rank 0."""
-    if get_world_size() == 1:
-        if problem:
-            raise problem
-        return
-    everyone = all_gather_object((plan.to_dict(), settings, problem and (_status(problem), str(problem))))
-    for rank, (_, _, failure) in enumerate(everyone):
-        if failure:
-            raise (RequestError if failure[0] == 2 else WorkError)(f"rank {rank}: {failure[1]}")
-    first = order_from_dict(everyone[0][0])
-    for rank, (theirs, others, _) in enumerate(everyone):
-        differences = [first.difference(order_from_dict(theirs))]
-        differences += [f"{k} is {others[k]}, not {v}" for k, v in everyone[0][1].items() if others[k] != v]
-        if any(differences):
-            raise RequestError(f"rank {rank} has another run than rank 0: {', '.join(filter(None, differences))}")
-
-
-def _status(problem: Exception) -> int:
-    return problem.exit_status if isinstance(problem, EpochalError) else 1
-
-
-@contextlib.contextmanager
-def _one_at_a_time() -> Iterator[None]:
-    """Let one job at a time on this machine look for free shared-memory names: streaming's search is a race.
-
-    The lock is on the folder for temporary files itself: it leaves no file, and ends with the process. The local
-    leader holds it; the others wait for it in `_agree`. After a minute we go on without.
-    """
-    if int(os.environ.get("LOCAL_RANK", 0)):
-        yield
-        return
-    folder = os.open(tempfile.gettempdir(), os.O_RDONLY)
-    try:
-        deadline = time.monotonic() + 60
-        while time.monotonic() < deadline:
-            try:
-                fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except OSError:
-                time.sleep(0.01)
-        yield
-    finally:
-        os.close(folder)

@@ -1,30 +1,25 @@
-"""Reading samples by id: shards as memory maps, opened once, checked against their hash when they are."""
+"""From shards to samples: whatever reads an artifact reads it here, and every shard is held against its hash.
+
+`SampleReader` reads samples by id from memory maps, `read_shard` a whole shard for those that go through all of them
+once. `verify` alone does neither: it has to say what is wrong with each.
+"""
 
 import mmap
 import os
 import resource
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from ...common import storage
 from ...common.errors import WorkError
+from ...common.hashing import xxh64
 from .. import mds
-
-
-@dataclass(frozen=True)
-class ShardFile:
-    """A shard as it lies, or will lie, on this machine. samples: leading samples that belong to the artifact.
-
-    source: where it comes from, path or URL (for messages). path: the local file. bytes, xxh64: of the whole file.
-    """
-
-    source: str
-    path: str
-    samples: int
-    bytes: int
-    xxh64: str
+from ..artifact import Artifact, Shard
+from ..manifest import Manifest
+from .cache import ShardFile, default_cache, download, shard_files
 
 
 class SampleReader:
@@ -52,6 +47,15 @@ class SampleReader:
         self._sound = shared_array(len(shards), np.uint8)
         self._maps: dict[int, mds.Samples] = {}
 
+    @classmethod
+    def of(cls, artifact: Artifact, cache: str | None = None, verify: bool = True) -> "SampleReader":
+        """Return a reader of an artifact: in place, or from a URL by way of a cache folder (by default
+        `cache.default_cache`), into which a shard comes when a sample of it is first read."""
+        m = artifact.manifest
+        remote = any(storage.is_url(shard.path) for shard in artifact.shards)
+        files = shard_files(artifact, (cache or default_cache()) if remote else None)
+        return cls(files, m.seq_len, m.dtype, verify, partial(_download, files) if remote else None)
+
     def __getstate__(self) -> dict[str, object]:
         return self.__dict__ | {"_maps": {}, "_sound": self._sound.copy()}
 
@@ -72,6 +76,12 @@ class SampleReader:
             mapped = self._maps.get(shard)
             out[i] = (self._open(shard) if mapped is None else mapped)[row]
         return out
+
+    def check(self, ids: ArrayLike) -> None:
+        """Open the shards of `ids` now: processes forked later need not hash them. Raises WorkError like `read`."""
+        for shard in np.unique(self.locate(ids)[0]).tolist():
+            if shard not in self._maps:
+                self._open(shard)
 
     def keep_only(self, resident: Callable[[int], bool]) -> None:
         """Let go of maps of shards that are not resident any more, so that the disk gets their space back."""
@@ -104,19 +114,45 @@ class SampleReader:
         if not self._verify or self._sound[shard]:
             return
         info = self.shards[shard]
-        sound = self._matches(info)
+        sound = info.matches()
         if not sound and self._fetch is not None:
             os.unlink(info.path)  # a copy in the cache: get it again
             self._fetch(shard)
-            sound = self._matches(info)
+            sound = info.matches()
         if not sound:
             raise WorkError(
                 f"shard {info.path} is damaged: its xxh64 is not {info.xxh64}; restore it, or build or carve again"
             )
         self._sound[shard] = 1
 
-    def _matches(self, info: ShardFile) -> bool:
-        return os.path.getsize(info.path) == info.bytes and mds.xxh64_file(info.path) == info.xxh64
+
+def _download(files: Sequence[ShardFile], shard: int) -> None:
+    download(files[shard])
+
+
+def read_shard(shard: Shard, manifest: Manifest) -> mds.Samples:
+    """Return the samples of a shard that belong to the artifact of `manifest`, shape (samples, seq_len).
+
+    The file is read whole from where it lies, path or URL. Raises WorkError when it is not what the index says.
+    """
+    return mds.decode_shard(read_checked(shard), manifest.seq_len, manifest.dtype)[: shard.samples]
+
+
+def read_checked(shard: Shard) -> bytes:
+    """Return the bytes of a shard file. Raises WorkError when they are not what the index says."""
+    damage = f"shard {shard.path} is damaged (its hash differs): restore it or build the pool again"
+
+    def read() -> bytes:
+        data = storage.read_bytes(shard.path)
+        if len(data) != shard.bytes or xxh64(data) != shard.xxh64:
+            # A store may have sent it badly this once; what a disk holds stays as it is.
+            raise OSError(damage) if storage.is_url(shard.path) else WorkError(damage)
+        return data
+
+    try:
+        return storage.patiently(read, f"read {shard.path}", 5)
+    except FileNotFoundError:
+        raise WorkError(f"shard {shard.path} is missing: restore it or build the pool again") from None
 
 
 def shared_array(n: int, dtype: type) -> NDArray:

@@ -3,7 +3,7 @@
 import json
 from abc import ABC, abstractmethod
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -11,7 +11,11 @@ from numpy.typing import ArrayLike, NDArray
 from ...common.errors import RequestError
 from ...common.hashing import derive_words, mix64
 
+if TYPE_CHECKING:  # only a name in annotations: plan.py is made of this file
+    from .plan import Plan
+
 Ids = NDArray[np.uint64]
+Int = NDArray[np.int64]
 Lanes = tuple[int, int]
 
 _CHUNK = 1 << 20
@@ -24,36 +28,123 @@ _BLOCK = 1 << 15
 class Order(ABC):
     """Which sample is read at which position of a run: a pure function, known by its `fingerprint`.
 
-    seed: 0 to 2**63 - 1. seq_len: tokens of a sample.
+    A plan repeats one subset; a mixture reads several, its components, each by a plan of its own. Whoever reads an
+    order needs to know which only where a component's name is shown: a plan is its own single component, "".
+
+    kind: which of the two. seed: 0 to 2**63 - 1. seq_len: tokens of a sample. samples: n, different samples of all
+    components. unique_tokens: N, their tokens, PAD never counted. total_tokens: T, the budget in real tokens.
     """
 
+    kind: ClassVar[Literal["plan", "mixture"]]
     seed: int
     seq_len: int
+    samples: int
+    unique_tokens: int
+    total_tokens: int
 
     @property
     @abstractmethod
     def fingerprint(self) -> str:
         """32 hexadecimal digits that name the order."""
 
+    # -- how long the run is ------------------------------------------------------------------------------------
+
     @property
     @abstractmethod
     def positions(self) -> int:
         """P: how many samples the run reads."""
 
+    @property
     @abstractmethod
-    def ids(self, positions: range | ArrayLike) -> Ids:
-        """Return the sample at each position, uint64 of shape (k,)."""
+    def copies(self) -> int:
+        """Passes that are begun over the component that is repeated most."""
 
     @abstractmethod
     def tokens_before(self, position: int) -> int:
-        """Return how many tokens the samples before `position` hold."""
+        """Return how many real tokens positions [0, position) hold."""
+
+    @property
+    def tokens(self) -> int:
+        """Real tokens of the whole run: T, or less than one sample short of it."""
+        return self.tokens_before(self.positions)
+
+    @property
+    def passes(self) -> float:
+        """Passes over the unique tokens that the whole run makes."""
+        return self.tokens / self.unique_tokens
+
+    # -- the order ----------------------------------------------------------------------------------------------
+
+    @abstractmethod
+    def components(self) -> dict[str, "Plan"]:
+        """Return the plan of each component by its name, in the order in which `counts` and `locate` number them."""
+
+    @abstractmethod
+    def ids(self, positions: range | ArrayLike) -> Ids:
+        """Return the sample at each position, uint64 of shape (k,): 0 to `samples`, counted through the components."""
+
+    @abstractmethod
+    def locate(self, ids: ArrayLike) -> tuple[Int, Ids]:
+        """Return the component of each sample and its number within it, int64 and uint64 (k,).
+
+        Raises RequestError for an unknown sample.
+        """
+
+    @abstractmethod
+    def position_of(self, ids: ArrayLike, pass_: int) -> Ids:
+        """Return where each sample comes in pass `pass_` of its own component, uint64 (k,).
+
+        A result of at least `positions` means that the run ends before. Raises RequestError for an unknown sample.
+        """
+
+    @abstractmethod
+    def position_of_own(self, component: int, numbers: Int) -> Ids:
+        """Return the position at which each of a component's own positions comes, uint64 of shape (k,).
+
+        numbers: int64 (k,), 0 to `positions` of its plan (not checked).
+        """
+
+    @property
+    def lookup_width(self) -> int:
+        """Positions that are worked out to look at one: its own, or a window of a mixture."""
+        return 1
+
+    @abstractmethod
+    def n_tokens(self, ids: ArrayLike) -> Int:
+        """Return the real tokens of each sample in `ids`, int64 of the same shape."""
+
+    # -- what was seen ------------------------------------------------------------------------------------------
+
+    @abstractmethod
+    def counts(self, position: int) -> list[int]:
+        """Return how many of the positions [0, position) belong to each component."""
+
+    @abstractmethod
+    def exposures(self, position: int, ids: ArrayLike | None = None) -> Int:
+        """Return how often each sample comes in positions [0, position), int64 (k,), for `ids` or for all samples."""
+
+    @abstractmethod
+    def histogram(self, position: int) -> dict[int, int]:
+        """Return {exposures: number of samples that come so often} for positions [0, position)."""
+
+    @abstractmethod
+    def unique_tokens_seen(self, position: int) -> int:
+        """Return how many different tokens positions [0, position) hold: exact where `counts_unique_tokens`, else the
+        expectation of that."""
+
+    @property
+    @abstractmethod
+    def counts_unique_tokens(self) -> bool:
+        """Whether `unique_tokens_seen` is exact: always, but for long plans of the policy `global`."""
+
+    # -- JSON ---------------------------------------------------------------------------------------------------
 
     @abstractmethod
     def to_dict(self) -> dict[str, Any]:
-        """Return the order as JSON data."""
+        """Return the order as JSON data. See `stored.order_from_dict`."""
 
     @abstractmethod
-    def difference(self, other: Any) -> str:
+    def difference(self, other: "Order") -> str:
         """Return what tells `other` from this order; empty when they are equal."""
 
     def to_json(self) -> str:

@@ -9,33 +9,22 @@ its plan: the k-th position of source s, counted over the whole run, reads sampl
 docs/repetition.md is the definition for others, with test vectors.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from fractions import Fraction
 from functools import cached_property
-from math import gcd
-from typing import Any
+from typing import Any, ClassVar, Literal
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from ...common.errors import RequestError, WorkError
-from ...common.hashing import check_seed, derive_words, mix64
+from ...common.hashing import check_seed
 from ...common.hashing import digest as json_digest
-from ..manifest import Manifest
-from .base import Ids, Order, as_positions
-from .plan import Plan, Policy
+from .base import Ids, Int, Order, as_positions
+from .plan import Plan
+from .windows import CHUNK, MAX_WINDOW, Stage, StageWindows
 
 MIXTURE_VERSION = 1
 """Raised whenever the same numbers would give another order, or another digest."""
-
-MAX_WINDOW = 1 << 20
-_GOLDEN = 0x9E3779B97F4A7C15
-
-_CHUNK = 1 << 18
-"""Positions whose windows are held at once."""
-
-Int = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -51,27 +40,16 @@ class Source:
 
 
 @dataclass(frozen=True)
-class Stage:
-    """So many positions, of which each source has its share (integers, one a source; 0: not in this stage)."""
-
-    positions: int
-    shares: tuple[int, ...]
-
-    def __post_init__(self) -> None:
-        wrong = [n for n in (self.positions, *self.shares) if isinstance(n, bool) or not isinstance(n, int)]
-        if wrong:
-            raise RequestError(f"positions and shares of a stage are integers, got {wrong[0]!r}")
-
-
-@dataclass(frozen=True)
 class Mixture(Order):
     """The order of a run over several subsets. Equal mixtures have equal fingerprints.
 
     window: W, positions over which the shares are met exactly. seed: of how sources are spread over a window.
 
     A sample's id is its number in its subset plus the samples of the sources before it, so ids go from 0 to `samples`.
-    Build one with `by_tokens` or `by_weights`. Raises RequestError when the numbers contradict each other.
+    Build one with `by_tokens` or `by_weights` of mixing.py. Raises RequestError when the numbers contradict each other.
     """
+
+    kind: ClassVar[Literal["plan", "mixture"]] = "mixture"
 
     sources: tuple[Source, ...]
     stages: tuple[Stage, ...]
@@ -126,12 +104,12 @@ class Mixture(Order):
         return sum(stage.positions for stage in self.stages)
 
     @cached_property
-    def samples(self) -> int:
+    def samples(self) -> int:  # type: ignore[override]  # the sources have it
         """Different samples, of all sources together."""
         return sum(source.plan.samples for source in self.sources)
 
     @cached_property
-    def unique_tokens(self) -> int:
+    def unique_tokens(self) -> int:  # type: ignore[override]  # the sources have it
         """Unique tokens, of all sources together."""
         return sum(source.plan.unique_tokens for source in self.sources)
 
@@ -141,19 +119,21 @@ class Mixture(Order):
         return max(source.plan.copies for source in self.sources)
 
     @property
-    def tokens(self) -> int:
-        """Real tokens of the whole run."""
-        return self.tokens_before(self.positions)
-
-    @property
-    def total_tokens(self) -> int:
+    def total_tokens(self) -> int:  # type: ignore[override]  # the sources have it
         """The budget: those of the sources' plans together."""
         return sum(source.plan.total_tokens for source in self.sources)
 
+    def components(self) -> dict[str, Plan]:
+        """Return the sources' plans by the names of the sources, in their order."""
+        return {source.name: source.plan for source in self.sources}
+
+    def _plans_at(self, position: int) -> list[tuple[Plan, int]]:
+        """Return each source's plan and how many of its own positions the mixture's [0, position) read."""
+        return list(zip(self.components().values(), self.counts(position), strict=True))
+
     def tokens_before(self, position: int) -> int:
         """Return the real tokens in positions [0, position)."""
-        counts = self.counts(position)
-        return sum(source.plan.tokens_before(n) for source, n in zip(self.sources, counts, strict=True))
+        return sum(plan.tokens_before(n) for plan, n in self._plans_at(position))
 
     @cached_property
     def offsets(self) -> tuple[int, ...]:
@@ -163,56 +143,22 @@ class Mixture(Order):
     @cached_property
     def _begins(self) -> list[list[int]]:
         """How much of each source was read before each stage; last, how much in all."""
-        found = [[0] * len(self.sources)]
+        begins = [[0] * len(self.sources)]
         for stage in self.stages:
-            found.append([a + b for a, b in zip(found[-1], _totals(stage, stage.positions), strict=True)])
-        return found
+            begins.append([a + b for a, b in zip(begins[-1], stage.totals(stage.positions), strict=True)])
+        return begins
 
     # -- windows ------------------------------------------------------------------------------------------------
 
-    def _before(self, stage: Stage, windows: NDArray[Any]) -> Int:
-        """Return how much of each source comes in a stage before each of some windows, int64 (k, sources).
-
-        windows: numbers from 0 to the number of windows, object integers.
-        """
-        whole, rest = divmod(stage.positions, self.window)
-        found = _counts(stage, np.minimum(windows * self.window, stage.positions))
-        if rest and whole:
-            # The last, shorter window must come out right to the sample: it shares what is left with the one before.
-            last = np.array([whole - 1, whole + 1], object) * self.window
-            start, end = _counts(stage, np.minimum(last, stage.positions))
-            left = np.concatenate([[0], np.cumsum(end - start)]).astype(object)
-            size = self.window + rest
-            cut = np.diff((2 * left * self.window + size) // (2 * size)).astype(np.int64)
-            found[windows == whole] = start + cut
-        return found
+    @cached_property
+    def _windows(self) -> list[StageWindows]:
+        """The windows of each stage."""
+        return [StageWindows(stage, i, self.window, self.seed) for i, stage in enumerate(self.stages)]
 
     def quotas(self, stage: int, windows: range) -> Int:
         """Return how many positions of each window of a stage belong to each source, int64 (len(windows), sources)."""
         edges = np.array([*windows, windows.stop], object)
-        return np.diff(self._before(self.stages[stage], edges), axis=0)
-
-    def _spread(self, number: int, windows: Int) -> tuple[Int, Int, Int]:
-        """Return (source of each place, what of it came before in the window, what came before the window).
-
-        Shapes (k, width), (k, width), (k, sources), for windows of one width of stage `number`.
-        """
-        stage = self.stages[number]
-        numbers = windows.astype(object)
-        before, after = self._before(stage, numbers), self._before(stage, numbers + 1)
-        width = min(self.window, stage.positions - int(windows[0]) * self.window)
-        slots = (windows.astype(np.uint64) * np.uint64(MAX_WINDOW))[:, None] + np.arange(width, dtype=np.uint64)
-        key = derive_words("mixture/window", self.seed, number, 1)[0]
-        order = np.argsort(mix64(key + slots * np.uint64(_GOLDEN)), axis=1, kind="stable")
-        edges = np.cumsum(after - before, axis=1)
-        source = np.zeros((len(windows), width), np.int64)
-        for s in range(len(self.sources) - 1):
-            source += order >= edges[:, s : s + 1]
-        earlier = np.zeros_like(source)
-        for s in np.flatnonzero((after - before).any(axis=0)):
-            mine = source == s
-            earlier[mine] = (np.cumsum(mine, axis=1) - 1)[mine]
-        return source, earlier, before
+        return np.diff(self._windows[stage].before(edges), axis=0)
 
     def _located(self, positions: Ids) -> tuple[Int, Int]:
         """Return the source of each position and what of it came before in the run, int64 (k,) each."""
@@ -222,34 +168,9 @@ class Mixture(Order):
         stages = np.searchsorted(edges, wanted, side="right") - 1
         for i in np.unique(stages).tolist():
             where = np.flatnonzero(stages == i)
-            source[where], number[where] = self._located_in(i, wanted[where] - edges[i])
+            source[where], earlier = self._windows[i].locate(wanted[where] - edges[i])
+            number[where] = np.array(self._begins[i], np.int64)[source[where]] + earlier
         return source, number
-
-    def _located_in(self, number: int, places: Int) -> tuple[Int, Int]:
-        """Return what `_located` does for places counted from the beginning of stage `number`."""
-        begun = np.array(self._begins[number], np.int64)
-        present = np.flatnonzero(self.stages[number].shares)
-        if len(present) == 1:
-            return np.full(len(places), present[0]), begun[present[0]] + places
-        windows, inverse = np.unique(places // self.window, return_inverse=True)
-        source, count = np.empty(len(places), np.int64), np.empty(len(places), np.int64)
-        for first, part in self._parts(number, windows):
-            where = np.flatnonzero((inverse >= first) & (inverse < first + len(part)))
-            row, column = inverse[where] - first, places[where] % self.window
-            sources, earlier, before = self._spread(number, part)
-            source[where] = sources[row, column]
-            count[where] = begun[source[where]] + before[row, source[where]] + earlier[row, column]
-        return source, count
-
-    def _parts(self, number: int, windows: Int) -> Iterator[tuple[int, Int]]:
-        """Yield (index of the first, windows) of some windows of one width at a time; a short last one comes alone."""
-        whole = self.stages[number].positions // self.window
-        n = int(np.searchsorted(windows, whole))
-        at_once = max(1, _CHUNK // self.window)
-        for start in range(0, n, at_once):
-            yield start, windows[start : min(start + at_once, n)]
-        if n < len(windows):
-            yield n, windows[n:]
 
     # -- the order ----------------------------------------------------------------------------------------------
 
@@ -259,9 +180,9 @@ class Mixture(Order):
         Costs a window's work for each window that is touched, wherever it lies. Raises RequestError outside of the run.
         """
         out = np.empty(0, np.uint64)
-        if isinstance(positions, range) and len(positions) > _CHUNK:
-            starts = range(positions.start, positions.stop, _CHUNK)
-            return np.concatenate([self.ids(range(a, min(a + _CHUNK, positions.stop))) for a in starts])
+        if isinstance(positions, range) and len(positions) > CHUNK:
+            starts = range(positions.start, positions.stop, CHUNK)
+            return np.concatenate([self.ids(range(a, min(a + CHUNK, positions.stop))) for a in starts])
         wanted = as_positions(positions)
         if not len(wanted):
             return out
@@ -297,43 +218,25 @@ class Mixture(Order):
             out[where[reached]] = self.position_of_own(s, numbers[reached].astype(np.int64))
         return out
 
-    def position_of_own(self, s: int, numbers: Int) -> Ids:
-        """Return the position at which each of source `s`'s own positions comes, uint64 of shape (k,).
+    def position_of_own(self, component: int, numbers: Int) -> Ids:
+        """Return the position at which each of a source's own positions comes, uint64 of shape (k,).
 
-        numbers: int64 (k,), 0 to positions of its plan (not checked). Costs a window's work for each one touched.
+        component: number of the source. numbers: int64 (k,), 0 to positions of its plan (not checked). Costs a window's
+        work for each one touched.
         """
         out = np.empty(len(numbers), np.uint64)
-        begins = np.array([begin[s] for begin in self._begins])
+        begins = np.array([begin[component] for begin in self._begins])
         stages = np.searchsorted(begins, numbers, side="right") - 1
         starts = np.cumsum([0] + [stage.positions for stage in self.stages])
         for i in np.unique(stages).tolist():
             where = np.flatnonzero(stages == i)
-            out[where] = starts[i] + self._place_of(i, s, numbers[where] - begins[i])
+            out[where] = starts[i] + self._windows[i].place_of(component, numbers[where] - begins[i])
         return out
 
-    def _place_of(self, number: int, s: int, counts: Int) -> Int:
-        """Return the place, in stage `number`, of source `s`'s samples `counts`, counted from the stage's beginning."""
-        stage = self.stages[number]
-        if sum(map(bool, stage.shares)) == 1:
-            return counts
-        n_windows = -(-stage.positions // self.window)
-        guess = counts.astype(object) * sum(stage.shares) // (stage.shares[s] * self.window)
-        windows = np.minimum(guess, n_windows - 1)
-        while True:  # the guess is off by a window or two where quotas were rounded
-            late = self._before(stage, windows)[:, s] > counts
-            early = self._before(stage, windows + 1)[:, s] <= counts
-            if not (late.any() or early.any()):
-                break
-            windows = windows - late.astype(int) + early.astype(int)
-        found, inverse = np.unique(windows.astype(np.int64), return_inverse=True)
-        places = np.empty(len(counts), np.int64)
-        for first, part in self._parts(number, found):
-            where = np.flatnonzero((inverse >= first) & (inverse < first + len(part)))
-            sources, _, before = self._spread(number, part)
-            row = inverse[where] - first
-            mine = np.argsort(sources != s, axis=1, kind="stable")  # places of this source first, in order
-            places[where] = part[row] * self.window + mine[row, counts[where] - before[row, s]]
-        return places
+    @property
+    def lookup_width(self) -> int:
+        """Positions that are worked out to look at one: a window."""
+        return self.window
 
     # -- what was seen ------------------------------------------------------------------------------------------
 
@@ -345,35 +248,40 @@ class Mixture(Order):
             i, left = i + 1, left - self.stages[i].positions
         if i == len(self.stages):
             return list(self._begins[-1])
-        window, place = divmod(left, self.window)
-        found = np.array(self._begins[i]) + self._before(self.stages[i], np.array([window], object))[0]
-        if place:
-            sources = self._located_in(i, np.arange(left - place, left))[0]
-            found = found + np.bincount(sources, minlength=len(self.sources))
-        return found.tolist()
+        return (np.array(self._begins[i]) + self._windows[i].counts(left)).tolist()
 
     def exposures(self, position: int, ids: ArrayLike | None = None) -> Int:
         """Return how often each sample comes in positions [0, position), int64 (k,), for `ids` or for all samples.
 
         What each source's own plan says after as many of its positions as the mixture has read.
         """
-        counts = self.counts(position)
+        plans = self._plans_at(position)
         if ids is None:
-            return np.concatenate([s.plan.exposures(n) for s, n in zip(self.sources, counts, strict=True)])
+            return np.concatenate([plan.exposures(n) for plan, n in plans])
         sources, inner = self.locate(ids)
         out = np.empty(len(sources), np.int64)
         for s in np.unique(sources).tolist():
             where = np.flatnonzero(sources == s)
-            out[where] = self.sources[s].plan.exposures(counts[s], inner[where])
+            plan, n = plans[s]
+            out[where] = plan.exposures(n, inner[where])
         return out
 
     def histogram(self, position: int) -> dict[int, int]:
         """Return {exposures: number of samples that have been seen so often} for positions [0, position)."""
-        found: dict[int, int] = {}
-        for source, n in zip(self.sources, self.counts(position), strict=True):
-            for times, samples in source.plan.histogram(n).items():
-                found[times] = found.get(times, 0) + samples
-        return dict(sorted(found.items()))
+        summed: dict[int, int] = {}
+        for plan, n in self._plans_at(position):
+            for times, samples in plan.histogram(n).items():
+                summed[times] = summed.get(times, 0) + samples
+        return dict(sorted(summed.items()))
+
+    def unique_tokens_seen(self, position: int) -> int:
+        """Return how many different tokens positions [0, position) hold; see `Plan.unique_tokens_seen`."""
+        return sum(plan.unique_tokens_seen(n) for plan, n in self._plans_at(position))
+
+    @property
+    def counts_unique_tokens(self) -> bool:
+        """Whether `unique_tokens_seen` is exact: no source is too long a plan of the policy `global`."""
+        return all(plan.counts_unique_tokens for plan in self.components().values())
 
     def n_tokens(self, ids: ArrayLike) -> Int:
         """Return the real tokens of each sample in `ids`, int64 of the same shape."""
@@ -433,163 +341,12 @@ class Mixture(Order):
 
     def difference(self, other: Order) -> str:
         """Return what tells `other` from this mixture, such as `window is 10, not 100`; empty when they are equal."""
-        if not isinstance(other, Mixture):
+        if other.kind != self.kind:
             return "one is a mixture, the other a plan of one subset"
         mine, theirs = self.to_dict(), other.to_dict()
-        found = [f"{k} is {theirs[k]}, not {mine[k]}" for k in ("window", "seed", "stages") if mine[k] != theirs[k]]
-        names = [s.name for s in self.sources]
-        if names != [s.name for s in other.sources]:
-            return ", ".join([*found, f"sources are {[s.name for s in other.sources]}, not {names}"])
-        pairs = zip(self.sources, other.sources, strict=True)
-        return ", ".join(found + [f"{a.name}: {a.plan.difference(b.plan)}" for a, b in pairs if a != b])
-
-
-def _counts(stage: Stage, lengths: NDArray[Any]) -> Int:
-    """Return how much of each source the first so many positions of a stage hold, int64 (k, sources).
-
-    lengths: object integers, so that nothing overflows.
-    """
-    total = sum(stage.shares)
-    edges = np.cumsum(np.array([0, *stage.shares], object))
-    return np.diff((2 * lengths[:, None] * edges + total) // (2 * total), axis=1).astype(np.int64)
-
-
-def _totals(stage: Stage, length: int) -> list[int]:
-    return _counts(stage, np.array([length], object))[0].tolist()
-
-
-# -- building -------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Ingredient:
-    """A subset that goes into a mixture, under a name, and how it is repeated."""
-
-    name: str
-    manifest: Manifest
-    seed: int = 0
-    policy: Policy = "reshuffle"
-
-
-def by_tokens(parts: Sequence[tuple[Ingredient, int]], window: int, seed: int = 0) -> Mixture:
-    """Return the mixture that reads each ingredient for exactly so many tokens, all spread evenly over the run.
-
-    Each source's plan is the one that it would have alone. Raises RequestError when they do not go together.
-    """
-    check_together([part for part, _ in parts])
-    plans = [Plan.for_artifact(part.manifest, tokens, part.seed, part.policy) for part, tokens in parts]
-    sources = tuple(Source(part.name, plan) for (part, _), plan in zip(parts, plans, strict=True))
-    shares = tuple(plan.positions for plan in plans)
-    return Mixture(sources, (Stage(sum(shares), shares),), window, seed)
-
-
-def by_weights(
-    parts: Sequence[Ingredient],
-    stages: Sequence[tuple[int, Mapping[str, Fraction | int]]],
-    window: int,
-    seed: int = 0,
-) -> Mixture:
-    """Return the mixture whose stages are (tokens, weight by name), one after the other.
-
-    Up to the end of each stage the run has as many positions as the tokens so far pay for: short of them by less than a
-    sample. Raises RequestError when they do not go together.
-    """
-    check_together(parts)
-    known = {part.name for part in parts}
-    made: list[Stage] = []
-    begun = [0] * len(parts)
-    budget = 0
-    for tokens, weights in stages:
-        unknown = sorted(set(weights) - known)
-        if unknown:
-            raise RequestError(
-                f"a stage names '{unknown[0]}', which is no source: there are {', '.join(sorted(known))}"
-            )
-        shares = _integers([Fraction(weights.get(part.name, 0)) for part in parts])
-        budget += tokens
-        made.append(_stage(parts, begun, shares, budget))
-        begun = [a + b for a, b in zip(begun, _totals(made[-1], made[-1].positions), strict=True)]
-    unused = [part.name for part, n in zip(parts, begun, strict=True) if not n]
-    if unused:
-        raise RequestError(f"no stage reads a sample of '{unused[0]}': give it a weight, or leave it out")
-    sources = tuple(Source(p.name, _plan_of(p, n)) for p, n in zip(parts, begun, strict=True))
-    return Mixture(sources, tuple(made), window, seed)
-
-
-def _integers(weights: list[Fraction]) -> tuple[int, ...]:
-    if min(weights) < 0 or not sum(weights):
-        raise RequestError("weights are not negative, and one of them at least is more than zero")
-    scale = 1
-    for weight in weights:
-        scale = scale * weight.denominator // gcd(scale, weight.denominator)
-    whole = [int(weight * scale) for weight in weights]
-    common = gcd(*whole)
-    return tuple(n // common for n in whole)
-
-
-def _stage(parts: Sequence[Ingredient], begun: list[int], shares: tuple[int, ...], budget: int) -> Stage:
-    """Return the longest stage that `budget` tokens, counted from the run's beginning, pay for."""
-    seq_len = parts[0].manifest.seq_len
-
-    def spare(length: int) -> int:
-        counts = [a + b for a, b in zip(begun, _totals(Stage(length, shares), length), strict=True)]
-        return budget - sum(_plan_of(p, n).tokens for p, n in zip(parts, counts, strict=True) if n)
-
-    length = max(0, budget // seq_len - sum(begun))
-    while (left := spare(length)) >= seq_len:  # samples with PAD hold fewer tokens than were paid for
-        length += left // seq_len
-    while length and spare(length) < 0:
-        length -= 1
-    if not length:
-        raise RequestError(f"a stage of the mixture pays for no sample of {seq_len} tokens: give it more")
-    return Stage(length, shares)
-
-
-def _plan_of(part: Ingredient, positions: int) -> Plan:
-    """Return the plan of exactly so many positions."""
-    m = part.manifest
-    widest = Plan.for_artifact(m, -(-positions // m.samples) * m.tokens, part.seed, part.policy)
-    return Plan.for_artifact(m, widest.tokens_before(positions), part.seed, part.policy)
-
-
-def check_together(parts: Sequence[Ingredient]) -> None:
-    """Raise RequestError unless the ingredients have the same tokenizer and sample length and share no token."""
-    if not parts:
-        raise RequestError("a mixture needs at least one source")
-    first = parts[0].manifest
-    for part in parts[1:]:
-        m = part.manifest
-        if m.tokenizer.model_dump(exclude={"name"}) != first.tokenizer.model_dump(exclude={"name"}):
-            raise RequestError(
-                f"'{part.name}' was tokenized with {m.tokenizer.name}, '{parts[0].name}' with another tokenizer "
-                f"({first.tokenizer.name}): they cannot be mixed"
-            )
-        if m.seq_len != first.seq_len:
-            raise RequestError(
-                f"the samples of '{part.name}' have {m.seq_len} tokens, those of '{parts[0].name}' {first.seq_len}"
-            )
-    spans = [(_span(part.manifest), part.name) for part in parts]
-    for i, ((pool, start, stop), name) in enumerate(spans):
-        for (other, begin, end), earlier in spans[:i]:
-            if pool == other and start < end and begin < stop:
-                raise RequestError(
-                    f"'{name}' and '{earlier}' hold the same samples of one pool: their unique tokens would be "
-                    "counted twice; carve another replicate, or mix other subsets"
-                )
-
-
-def _span(m: Manifest) -> tuple[str, int, int]:
-    """Return (fingerprint of the pool, first token, end) of what an artifact holds."""
-    pool, start = (m.parent.fingerprint, m.parent.start_sample * m.seq_len) if m.parent else (m.fingerprint, 0)
-    return pool, start, start + m.tokens
-
-
-def plans_of(order: Plan | Mixture) -> dict[str, Plan]:
-    """Return the plans that an order is made of by the names of their sources; a plan is its own, without a name."""
-    return {source.name: source.plan for source in order.sources} if isinstance(order, Mixture) else {"": order}
-
-
-def order_from_dict(data: dict[str, Any]) -> "Plan | Mixture":
-    """Return the plan or mixture that `to_dict` wrote; raises like their `from_dict`."""
-    is_mixture = isinstance(data, dict) and "mixture_version" in data
-    return Mixture.from_dict(data) if is_mixture else Plan.from_dict(data)
+        changes = [f"{k} is {theirs[k]}, not {mine[k]}" for k in ("window", "seed", "stages") if mine[k] != theirs[k]]
+        plans, others = self.components(), other.components()
+        if list(plans) != list(others):
+            return ", ".join([*changes, f"sources are {list(others)}, not {list(plans)}"])
+        changes += [f"{name}: {plans[name].difference(others[name])}" for name in plans if plans[name] != others[name]]
+        return ", ".join(changes)

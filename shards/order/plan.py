@@ -15,16 +15,16 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from decimal import Decimal, InvalidOperation
 from functools import cached_property
-from typing import Any, Literal, get_args
+from typing import Any, ClassVar, Literal, get_args
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from ...common.errors import RequestError, WorkError
 from ...common.hashing import check_seed
 from ...common.hashing import digest as json_digest
 from ..manifest import Manifest
-from .base import Ids, Order, as_positions, check_range
+from .base import Ids, Int, Order, as_positions, check_range
 from .permutation import MAX_SIZE, Permutation, keyed_permutation
 
 PLAN_VERSION = 1
@@ -34,7 +34,7 @@ Policy = Literal["reshuffle", "fixed", "global", "sequential"]
 POLICIES: tuple[str, ...] = get_args(Policy)
 
 _SLOTS = 1 << 20
-"""Slots of `global` that are looked at together: 8 MB."""
+"""Slots of `global` that are looked at together: 8 MB. Where a plan has more, `unique_tokens_seen` is expected."""
 
 
 @dataclass(frozen=True)
@@ -46,6 +46,8 @@ class Plan(Order):
     replicate of that size it is. total_tokens: T, the budget in real tokens. seed: 0 to 2**63 - 1.
     Raises RequestError when the numbers contradict each other or the budget is zero.
     """
+
+    kind: ClassVar[Literal["plan", "mixture"]] = "plan"
 
     subset: str
     samples: int
@@ -113,11 +115,6 @@ class Plan(Order):
         end = self.copies * self.samples
         return min(low, end), min(high, end)
 
-    @property
-    def tokens(self) -> int:
-        """Real tokens of the whole run: T, or less than one sample short of it."""
-        return self.tokens_before(self.positions)
-
     def tokens_before(self, position: int) -> int:
         """Return the real tokens in positions [0, position): only the last sample of the subset holds PAD."""
         return position * self.seq_len - self.padding * self._tails_before(position)
@@ -136,10 +133,14 @@ class Plan(Order):
         slots = np.arange(self.copies, dtype=np.uint64) * np.uint64(self.samples) + np.uint64(self.samples - 1)
         return np.sort(self._permutation(0).inverse(slots))
 
-    def n_tokens(self, ids: ArrayLike) -> NDArray[np.int64]:
+    def n_tokens(self, ids: ArrayLike) -> Int:
         """Return the real tokens of each sample in `ids`, int64 of the same shape: seq_len, less for the last one."""
         last = np.asarray(ids) == self.samples - 1
         return np.where(last, self.seq_len - self.padding, self.seq_len).astype(np.int64)
+
+    def components(self) -> dict[str, "Plan"]:
+        """Return the plan itself, whose name is empty."""
+        return {"": self}
 
     # -- the order ----------------------------------------------------------------------------------------------
 
@@ -225,6 +226,16 @@ class Plan(Order):
         wanted = np.asarray(ids, np.uint64)
         return wanted if self.policy == "sequential" else self._permutation(pass_).inverse(wanted)
 
+    def locate(self, ids: ArrayLike) -> tuple[Int, Ids]:
+        """Return zeros, as there is one component, and `ids`: int64 and uint64 (k,)."""
+        numbers = self._as_ids(ids)
+        return np.zeros(len(numbers), np.int64), numbers
+
+    def position_of_own(self, component: int, numbers: Int) -> Ids:
+        """Return `numbers` as uint64: the plan is its own single component."""
+        del component
+        return numbers.astype(np.uint64)
+
     def _as_ids(self, ids: ArrayLike) -> Ids:
         wanted = np.atleast_1d(np.asarray(ids))
         if wanted.dtype.kind not in "iu" or (len(wanted) and not 0 <= wanted.min() <= wanted.max() < self.samples):
@@ -233,7 +244,12 @@ class Plan(Order):
 
     # -- what was seen ------------------------------------------------------------------------------------------
 
-    def exposures(self, position: int, ids: ArrayLike | None = None) -> NDArray[np.int64]:
+    def counts(self, position: int) -> list[int]:
+        """Return [position]: all of them are this plan's."""
+        self._check_position(position)
+        return [position]
+
+    def exposures(self, position: int, ids: ArrayLike | None = None) -> Int:
         """Return how often each sample comes in positions [0, position), int64 (k,), for `ids` or for all samples.
 
         Computed from the inverse permutation, without walking the run: O(1) a sample (`global`: O(copies)).
@@ -259,6 +275,33 @@ class Plan(Order):
             return dict(zip(times.tolist(), counts.tolist(), strict=True))
         passes, place = divmod(position, self.samples)
         return {k: v for k, v in ((passes, self.samples - place), (passes + 1, place)) if v}
+
+    def unique_tokens_seen(self, position: int) -> int:
+        """Return how many different tokens positions [0, position) hold.
+
+        Closed form, but for `global` with more than one pass. There it is exact up to 2**20 slots (samples x copies;
+        the first call computes where each sample comes first, about 0.1 s) and beyond that the expectation over keys,
+        N * (1 - (1 - position / slots)**copies): a share of 1 / sqrt(samples) off or less.
+        """
+        self._check_position(position)
+        if self.policy != "global" or self.copies == 1:
+            return self.tokens_before(min(position, self.samples))
+        if not self.counts_unique_tokens:
+            left = 1 - position / (self.samples * self.copies)
+            return round(self.unique_tokens * (1 - left**self.copies))
+        seen = int(np.searchsorted(self._first_positions, position))
+        return seen * self.seq_len - self.padding * bool(self._tails_before(position))
+
+    @property
+    def counts_unique_tokens(self) -> bool:
+        """Whether `unique_tokens_seen` is exact: all but plans of `global` with several passes and over 2**20 slots."""
+        return self.policy != "global" or self.copies == 1 or self.samples * self.copies <= _SLOTS
+
+    @cached_property
+    def _first_positions(self) -> Int:
+        """Where each sample of a `global` plan comes first, ascending, int64 (samples,)."""
+        copies = self.positions_of_copies(np.arange(self.samples, dtype=np.uint64), range(self.copies))
+        return np.sort(copies.min(axis=0).astype(np.int64))
 
     def _check_position(self, position: int) -> None:
         if not 0 <= position <= self.copies * self.samples:
@@ -318,9 +361,9 @@ class Plan(Order):
 
     def difference(self, other: Order) -> str:
         """Return what tells `other` from this plan, such as `seed is 2, not 1`; empty when they are equal."""
-        if not isinstance(other, Plan):
+        if other.kind != self.kind:
             return "one is a plan of one subset, the other a mixture"
-        mine, theirs = asdict(self), asdict(other)
+        mine, theirs = asdict(self), other.to_dict()
         return ", ".join(f"{name} is {theirs[name]}, not {mine[name]}" for name in mine if mine[name] != theirs[name])
 
 

@@ -13,13 +13,13 @@ from numpy.typing import ArrayLike
 
 from ...common.errors import RequestError, WorkError
 from .base import Order, digest_text
-from .mixture import order_from_dict
+from .stored import order_from_dict
 
 RECEIPT_VERSION = 1
 
 
 class Receipt:
-    """Folds (position, id) pairs of `plan`, a Plan or a Mixture.
+    """Folds (position, id) pairs of an order, `plan`.
 
     Its whole state is `state`, an int64 array of shape (3,): how many pairs, and two sums mod 2**64. The state of
     several ranks is their element-wise sum with wrap-around, which is what all_reduce(SUM) on an int64 tensor does.

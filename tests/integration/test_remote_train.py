@@ -16,15 +16,14 @@ from epochal.common import storage
 from epochal.common.errors import RequestError, WorkError
 from epochal.datapipe.build import build
 from epochal.shards.carve import carve
-from epochal.shards.loader.stream import CACHE_VARIABLE
+from epochal.shards.loader.cache import CACHE_VARIABLE
 from epochal.tests.support.builds import settings
 from epochal.tests.support.corpora import real_documents, write_jsonl
 from epochal.tests.support.pools import TINY_RUN, letters
 from epochal.tests.support.stores import moto, new_bucket, refusal, s3rver, unsteady
 from epochal.tests.support.training import interrupt
-from epochal.train.checkpoint import load_model
+from epochal.train.checkpoint import load_model, open_checkpoint
 from epochal.train.config import TrainConfig
-from epochal.train.eval.evaluate import open_checkpoint
 from epochal.train.run_folder import RunFolder
 from epochal.train.trainer import read_metrics, train
 

@@ -11,11 +11,11 @@ from epochal.common.errors import RequestError
 from epochal.service.client import reporter
 from epochal.service.document_index import read_spans
 from epochal.shards.carve import carve
-from epochal.shards.order.mixture import Mixture, plans_of
 from epochal.tests.support.pools import EOD
 from epochal.tests.support.servers import PATIENCE, serving, until
 from epochal.train.config import TrainConfig
-from epochal.train.trainer import build_trainer, prepare, train
+from epochal.train.run import prepare
+from epochal.train.trainer import build_trainer, train
 
 torch.set_num_threads(1)
 
@@ -60,8 +60,8 @@ def walked(root: Path, runs: list[tuple[Any, int]]) -> dict[str, list[int]]:
     stream = np.zeros(1003, int)
     for plan, stop in runs:
         ids = plan.ids(range(stop))
-        where, inner = plan.locate(ids) if isinstance(plan, Mixture) else (np.zeros(stop, int), ids)
-        for s, part in enumerate(plans_of(plan).values()):
+        where, inner = plan.locate(ids)
+        for s, part in enumerate(plan.components().values()):
             for id_ in inner[where == s].tolist():
                 begin = (part.start_sample + id_) * 16
                 stream[begin : min(begin + 16, part.start_sample * 16 + part.unique_tokens)] += 1

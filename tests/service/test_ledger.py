@@ -13,9 +13,10 @@ from hypothesis import strategies as st
 from epochal.common.errors import RequestError
 from epochal.service.document_index import DocumentIndex, read_spans
 from epochal.service.ledger import Segment, histogram, intervals, most_exposed, parts, segments_of
-from epochal.shards.order.mixture import Mixture, Source, Stage, plans_of
+from epochal.shards.order.mixture import Mixture, Source
 from epochal.shards.order.permutation import inverse_many, keyed_permutation
 from epochal.shards.order.plan import POLICIES, Plan
+from epochal.shards.order.windows import Stage
 
 SEQ_LEN = 5
 
@@ -91,10 +92,10 @@ def histories(draw):
 def walk(order, stop):
     """Return {subset: [(position, sample) for every position before `stop`]} of a plan or mixture."""
     ids = order.ids(range(stop))
-    where, inner = order.locate(ids) if isinstance(order, Mixture) else (np.zeros(stop, int), ids)
+    where, inner = order.locate(ids)
     return {
         plan.subset: [(p, int(inner[p])) for p in np.flatnonzero(where == s).tolist()]
-        for s, plan in enumerate(plans_of(order).values())
+        for s, plan in enumerate(order.components().values())
     }
 
 
@@ -104,7 +105,7 @@ def brute_force(pools, pool_of, history):
     inside = {key: np.zeros(tokens, bool) for documents in pools.values() for key, _, tokens in documents}
     for order, stop in history:
         walked = walk(order, stop)
-        for plan in plans_of(order).values():
+        for plan in order.components().values():
             low, documents = plan.start_sample * SEQ_LEN, pools[pool_of[plan.subset]]
             high = low + plan.unique_tokens
             stream = np.zeros(max(high, max(a + n for _, a, n in documents)), int)

@@ -77,10 +77,10 @@ def test_from_carving_to_the_look_up(make_pool, tmp_path: Path):
 
 
 def test_a_server_with_tokens_asks_for_one(make_pool, tmp_path: Path):
-    from epochal.service.security import Policy
+    from epochal.service.security import AccessRules
 
     make_pool(300)
-    with serving(tmp_path / "artifacts", policy=Policy({"r" * 16: "read"})) as client, browser() as page:
+    with serving(tmp_path / "artifacts", rules=AccessRules({"r" * 16: "read"})) as client, browser() as page:
         page.open(client.url)
         page.wait("!document.querySelector('#token-form').hidden")
         page.run(fill("token", token="r" * 16))

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from epochal.common.errors import WorkError
+from epochal.common.hashing import xxh64
 from epochal.shards import mds
 from epochal.shards.artifact import open_artifact
 
@@ -20,7 +21,7 @@ def test_shard_bytes_equal_those_of_mdswriter(tmp_path: Path, dtype: str) -> Non
             writer.write({"tokens": sample})
     ours = mds.encode_shard(samples)
     assert ours == (tmp_path / "stock" / "shard.00000.mds").read_bytes()
-    entry = mds.index_entry("shard.00000.mds", 37, len(ours), mds.xxh64(ours), 24, dtype)
+    entry = mds.index_entry("shard.00000.mds", 37, len(ours), xxh64(ours), 24, dtype)
     assert entry == json.loads((tmp_path / "stock" / "index.json").read_text())["shards"][0]
 
 

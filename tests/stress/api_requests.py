@@ -19,7 +19,7 @@ from hypothesis.errors import Unsatisfiable
 from schemathesis import GenerationMode
 
 from epochal.service.client.client import Client
-from epochal.service.security import Policy
+from epochal.service.security import AccessRules
 from epochal.tests.support.pools import write_pool
 from epochal.tests.support.servers import postgresql, serving
 
@@ -107,7 +107,7 @@ def main() -> None:
         for name, documents in (("toy", 750), ("other", 300)):
             write_pool(folder, np.tile(np.array([1, 2, 3, 256], np.uint16), documents), name=name)
         database = stack.enter_context(postgresql()) if args.postgresql else None
-        client = stack.enter_context(serving(folder / "artifacts", database, Policy(rate=1e6, burst=10**6)))
+        client = stack.enter_context(serving(folder / "artifacts", database, AccessRules(rate=1e6, burst=10**6)))
         populate(client)
         found = try_requests(client, args.requests)
     shown = ", ".join(f"{count:,} x {status}" for status, count in sorted(found.items()))

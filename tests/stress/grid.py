@@ -58,7 +58,7 @@ def walk(client: Client, pool: Path, name: str) -> dict[str, list[int]]:
         shown = client.get(f"/plans/{run['plan']}")
         plan = Plan.from_dict({k: v for k, v in shown.items() if k not in ("tokens", "passes", "partial_samples")})
         low = plan.start_sample * plan.seq_len
-        for id_ in plan.ids(range(run["stop"])).tolist():
+        for id_ in plan.ids(range(run["position"])).tolist():
             begin = low + id_ * plan.seq_len
             stream[begin : min(begin + plan.seq_len, low + plan.unique_tokens)] += 1
     spans = [span for chunk in read_spans(str(pool)) for span in zip(*chunk.values(), strict=True)]

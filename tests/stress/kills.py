@@ -28,7 +28,7 @@ from epochal.common import storage
 from epochal.service.client.client import AwayError, Client, RefusedError
 from epochal.service.client.reporter import JOURNAL, Reporter
 from epochal.service.database import open_database
-from epochal.service.models import Report, Run
+from epochal.service.models import Report, RunRow
 from epochal.service.service import default_database
 from epochal.shards.order.plan import Plan
 from epochal.shards.order.receipt import Receipt
@@ -184,7 +184,7 @@ def _check(client: Client, witness: Witness, folders: list[Path], database: str)
     assert witness.failures == []
     opened = open_database(database)
     with opened.reader() as connection:
-        wanted = sa.select(Run.name, Report.token, Report.position).join(Run, Run.fingerprint == Report.run)
+        wanted = sa.select(RunRow.name, Report.token, Report.position).join(RunRow, RunRow.fingerprint == Report.run)
         there = {tuple(row) for row in connection.execute(wanted)}
     opened.close()
     lost = [said for said in witness.acknowledged if said not in there]

@@ -7,10 +7,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from epochal.benchmarks import common
+from epochal.common.hashing import xxh64
 from epochal.common.publish import FileInfo
 from epochal.shards import mds
 from epochal.shards.documents import SCHEMA
-from epochal.shards.manifest import Content, Manifest, TokenizerInfo, dump_manifest, fingerprint
+from epochal.shards.manifest import TokenizerInfo
 
 EOD, PAD, MASK, VOCAB = 256, 257, 258, 259
 """Special ids of the byte-level test vocabulary."""
@@ -39,7 +41,7 @@ def write_documents(root: Path, tokens: NDArray[np.uint16], files: dict[str, Fil
     }
     pq.write_table(pa.table(columns, schema=SCHEMA), root / "documents.parquet", row_group_size=7)
     data = (root / "documents.parquet").read_bytes()
-    files["documents.parquet"] = FileInfo(bytes=len(data), xxh64=mds.xxh64(data))
+    files["documents.parquet"] = FileInfo(bytes=len(data), xxh64=xxh64(data))
 
 
 def write_pool(
@@ -59,36 +61,11 @@ def write_pool(
     samples = np.full(n * seq_len, PAD, dtype)
     samples[: len(tokens)] = tokens
     samples = samples.reshape(n, seq_len)
-    entries, content, files = [], [], {}
-    for i, start in enumerate(range(0, n, samples_per_shard)):
-        block = samples[start : start + samples_per_shard]
-        data = mds.encode_shard(block)
-        file_hash = mds.xxh64(data)
-        (root / mds.shard_name(i)).write_bytes(data)
-        entries.append(mds.index_entry(mds.shard_name(i), len(block), len(data), file_hash, seq_len, dtype))
-        content.append(Content(xxh64=file_hash, samples=len(block)))
-        files[mds.shard_name(i)] = FileInfo(bytes=len(data), xxh64=file_hash)
+    shards = (samples[start : start + samples_per_shard] for start in range(0, n, samples_per_shard))
+    files: dict[str, FileInfo] = {}
     write_documents(root, tokens, files)
-    index = mds.dump_index(entries).encode()
-    (root / "index.json").write_bytes(index)
-    files["index.json"] = FileInfo(bytes=len(index), xxh64=mds.xxh64(index))
-    manifest = Manifest(
-        kind="pool",
-        name=name,
-        fingerprint="",
-        documents=int((tokens == EOD).sum()),
-        tokens=len(tokens),
-        samples=n,
-        shards=len(entries),
-        seq_len=seq_len,
-        dtype=dtype,
-        seed=0,
-        tokenizer=TokenizerInfo(name="bytes", fingerprint="0" * 32, vocab_size=VOCAB, eod=EOD, pad=PAD, mask=MASK),
-        content=content,
-        files=files,
-    )
-    manifest = manifest.model_copy(update={"fingerprint": fingerprint(manifest)})
-    (root / "manifest.json").write_text(dump_manifest(manifest))
+    ids = TokenizerInfo(name="bytes", fingerprint="0" * 32, vocab_size=VOCAB, eod=EOD, pad=PAD, mask=MASK)
+    common.write_pool(root, shards, ids, name, len(tokens), int((tokens == EOD).sum()), files)
     return root
 
 
@@ -113,3 +90,11 @@ def letters(seed: int, n: int) -> np.ndarray:
     tokens = np.random.default_rng(seed).integers(0, 8, n).astype(np.uint16)
     tokens[49::50] = tokens[-1] = 256
     return tokens
+
+
+def flip_bit(pool: Path | str, shard: int) -> str:
+    """Change one bit of the last token in a shard of a pool, which no look at its form can notice; return its name."""
+    path = Path(pool) / mds.shard_name(shard)
+    data = path.read_bytes()
+    path.write_bytes(data[:-2] + bytes([data[-2] ^ 1]) + data[-1:])
+    return path.name

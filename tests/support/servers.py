@@ -20,7 +20,7 @@ import uvicorn
 import epochal
 from epochal.service.api.app import create_app
 from epochal.service.client.client import AwayError, Client
-from epochal.service.security import Policy
+from epochal.service.security import AccessRules
 from epochal.service.service import Service
 
 PATIENCE = 300.0
@@ -37,11 +37,11 @@ DATABASES = [
 
 
 @contextlib.contextmanager
-def serving(root: Path, database: str | None = None, policy: Policy | None = None) -> Iterator[Client]:
+def serving(root: Path, database: str | None = None, rules: AccessRules | None = None) -> Iterator[Client]:
     """Serve `root` from a thread; yield a client."""
     with socket.socket(proto=socket.IPPROTO_TCP) as listener:
         listener.bind(("127.0.0.1", 0))
-        app = create_app(Service(str(root), database), policy or Policy())
+        app = create_app(Service(str(root), database), rules or AccessRules())
         server = uvicorn.Server(uvicorn.Config(app, log_level="warning", ws="none", timeout_graceful_shutdown=2))
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
         thread.start()

@@ -1,12 +1,27 @@
-"""Runs that are stopped on their way."""
+"""Text for small training runs, what finished ones leave, and runs that are stopped on their way."""
 
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import torch
 from composer import Callback
 
+from epochal.tests.support.pools import EOD
+from epochal.train.checkpoint import load_model
 from epochal.train.config import TrainConfig
-from epochal.train.trainer import build_trainer, prepare
+from epochal.train.run import prepare
+from epochal.train.run_folder import read_metrics
+from epochal.train.trainer import build_trainer
+
+SEQ_LEN = 16
+
+OBJECTIVES: list[dict] = [
+    {"name": "ar", "input_masking": 0.2},
+    {"name": "mdm", "weighting": "inverse_t", "sampling": "uniform"},
+    {"name": "mdm", "weighting": "exact_count", "sampling": "stratified"},
+]
 
 
 class StopAfter(Callback):
@@ -27,3 +42,21 @@ def interrupt(config: TrainConfig, steps: int) -> None:
     with pytest.raises(KeyboardInterrupt):
         trainer.fit()
     trainer.close()
+
+
+def tokens(seed: int, n: int) -> np.ndarray:
+    """Return documents of 50 tokens over eight letters."""
+    text = np.random.default_rng(seed).integers(0, 8, n).astype(np.uint16)
+    text[49::50] = text[-1] = EOD
+    return text
+
+
+def losses(folder: Path | str) -> list[float]:
+    """Return the training loss of every step, whatever its kind."""
+    rows = read_metrics(str(folder))
+    return [v for row in rows for k, v in row.items() if k.startswith("loss/train/") and not k.endswith("total")]
+
+
+def weights(folder: Path | str) -> dict[str, torch.Tensor]:
+    """Return the weights that a finished run left."""
+    return dict(load_model(str(Path(folder) / "final"))[0].named_parameters())

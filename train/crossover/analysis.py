@@ -14,7 +14,7 @@ import numpy as np
 
 from ...common import storage
 from . import estimate, scaling
-from .curves import Row, by_run, tasks
+from .curves import MetricsRow, by_run, tasks
 from .estimate import Pair
 
 ANALYSIS_NAME = "crossovers.json"
@@ -27,7 +27,7 @@ def lower_is_better(metric: str) -> bool:
     return metric == LOSS
 
 
-def metrics(rows: Sequence[Row]) -> list[str]:
+def metrics(rows: Sequence[MetricsRow]) -> list[str]:
     """Return the metrics that curves are compared by: the loss, then accuracy and ΔNLL of each task."""
     return [LOSS, *(f"{task}/{figure}" for task in tasks(rows) for figure in ("accuracy", "delta_nll"))]
 
@@ -38,7 +38,7 @@ def matched(ar: str, mdm: str) -> bool:
     return all(a[k] == b[k] for k in a.keys() & b.keys())
 
 
-def comparisons(runs: Sequence[Row]) -> Iterator[tuple[int, str, str]]:
+def comparisons(runs: Sequence[MetricsRow]) -> Iterator[tuple[int, str, str]]:
     """Yield (unique tokens, AR's settings, MDM's settings) of all curves that are to be compared."""
     kinds = list(dict.fromkeys((r["unique_tokens"], r["objective"], r["settings"]) for r in runs))
     for n in sorted({kind[0] for kind in kinds}):
@@ -46,7 +46,7 @@ def comparisons(runs: Sequence[Row]) -> Iterator[tuple[int, str, str]]:
             yield from ((n, ar, mdm) for m, o, mdm in kinds if (m, o) == (n, "mdm") and matched(ar, mdm))
 
 
-def analyse(rows: Sequence[Row], runs: Sequence[Row]) -> dict[str, Any]:
+def analyse(rows: Sequence[MetricsRow], runs: Sequence[MetricsRow]) -> dict[str, Any]:
     """Return {"crossovers": [...], "potentials": [...], "fits": [...]}; see `estimate` and `scaling` for the fields.
 
     rows, runs: of `curves.curves` and `curves.summary`.
@@ -72,21 +72,21 @@ def analyse(rows: Sequence[Row], runs: Sequence[Row]) -> dict[str, Any]:
     }
 
 
-def _kind(own: Sequence[Row]) -> tuple[int, str, str]:
+def _kind(own: Sequence[MetricsRow]) -> tuple[int, str, str]:
     return own[0]["unique_tokens"], own[0]["objective"], own[0]["settings"]
 
 
-def _unit(own: Sequence[Row]) -> tuple[int, int]:
+def _unit(own: Sequence[MetricsRow]) -> tuple[int, int]:
     return own[0]["replicate"], own[0]["seed"]
 
 
-def _curve(own: Sequence[Row], metric: str) -> estimate.Curve:
+def _curve(own: Sequence[MetricsRow], metric: str) -> estimate.Curve:
     kept = [r for r in own if r.get(metric) is not None]
     errors = [r.get(f"{metric}_se") or 0.0 for r in kept]
     return estimate.curve([r["tokens"] for r in kept], [r[metric] for r in kept], float(np.mean(errors)))
 
 
-def _crossover(curves: dict[str, list[Row]], metric: str, n: int, ar: str, mdm: str) -> dict[str, Any] | None:
+def _crossover(curves: dict[str, list[MetricsRow]], metric: str, n: int, ar: str, mdm: str) -> dict[str, Any] | None:
     measured = [own for own in curves.values() if any(r.get(metric) is not None for r in own)]
     sides = [
         {_unit(own): _curve(own, metric) for own in measured if _kind(own) == (n, objective, settings)}
@@ -103,7 +103,9 @@ def _crossover(curves: dict[str, list[Row]], metric: str, n: int, ar: str, mdm: 
     return body | asdict(found) | passes | {"low_passes": found.low / n, "high_passes": found.high / n}
 
 
-def _figures(curves: dict[str, list[Row]], metric: str, which: str, objective: str, settings: str) -> estimate.Values:
+def _figures(
+    curves: dict[str, list[MetricsRow]], metric: str, which: str, objective: str, settings: str
+) -> estimate.Values:
     """Return every run's best or final figure by unique tokens."""
     best = min if lower_is_better(metric) else max
     found: estimate.Values = {}
@@ -115,7 +117,7 @@ def _figures(curves: dict[str, list[Row]], metric: str, which: str, objective: s
 
 
 def _potential(
-    curves: dict[str, list[Row]], metric: str, which: str, n: int, ar: str, mdm: str
+    curves: dict[str, list[MetricsRow]], metric: str, which: str, n: int, ar: str, mdm: str
 ) -> dict[str, Any] | None:
     of_ar, of_mdm = (_figures(curves, metric, which, o, s) for o, s in (("ar", ar), ("mdm", mdm)))
     if n not in of_mdm or not of_ar:
@@ -124,7 +126,7 @@ def _potential(
     return {"metric": metric, "which": which, "unique_tokens": n, "ar": ar, "mdm": mdm} | asdict(found)
 
 
-def _fits(curves: dict[str, list[Row]]) -> Iterator[dict[str, Any]]:
+def _fits(curves: dict[str, list[MetricsRow]]) -> Iterator[dict[str, Any]]:
     kinds = list(dict.fromkeys(_kind(own)[1:] for own in curves.values()))
     for objective, settings in kinds:
         own = [r for rows in curves.values() if _kind(rows)[1:] == (objective, settings) for r in rows]

@@ -273,7 +273,7 @@ def figures(panels: Sequence[Html]) -> Html:
     return Html('<div class="panels">\n' + "".join(f"<figure>{p}</figure>\n" for p in panels) + "</div>\n")
 
 
-Points = list[tuple[float, float]]
+Polyline = list[tuple[float, float]]
 
 
 _WIDTH, _HEIGHT, _LEFT, _TOP, _BOTTOM = 640, 400, 64, 40, 52
@@ -282,7 +282,7 @@ _WIDTH, _HEIGHT, _LEFT, _TOP, _BOTTOM = 640, 400, 64, 40, 52
 _COLOURS = ("#c2410c", "#1d4ed8", "#15803d", "#7e22ce")
 
 
-def line_plot(curves: dict[str, Points], title: str, x_label: str, y_label: str) -> str:
+def line_plot(curves: dict[str, Polyline], title: str, x_label: str, y_label: str) -> str:
     """Return an SVG of `curves`: a line with a dot at every measured point, a title, axes and a legend."""
     points = [p for curve in curves.values() for p in curve]
     x_low, x_high = min(x for x, _ in points), max(x for x, _ in points)

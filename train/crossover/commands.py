@@ -4,12 +4,12 @@ import argparse
 import json
 import os
 import sys
-from collections.abc import Callable
 
-Run = Callable[[argparse.Namespace], int]
+from ...common.cli import Runner
+from ...common.errors import RequestError
 
 
-def crossover(parser: argparse.ArgumentParser) -> Run:
+def crossover(parser: argparse.ArgumentParser) -> Runner:
     """Add the arguments of `epochal crossover`; return what runs it."""
     parser.add_argument("grid", metavar="GRID", help="YAML file, or the name of a shipped grid such as crossover-cpu")
     parser.add_argument(
@@ -25,7 +25,6 @@ def crossover(parser: argparse.ArgumentParser) -> Run:
 
 
 def _crossover(args: argparse.Namespace) -> int:
-    from ...common.errors import RequestError
     from . import analysis, cost, grid, launch, wording
 
     if args.jobs is not None and args.jobs < 1:

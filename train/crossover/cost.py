@@ -10,13 +10,13 @@ from typing import Any
 
 import torch
 
+from ...common.cli import text_table
 from ...common.progress import clock
 from ...common.units import format_count, round_count
 from .. import durations
-from ..eval.tables import text_table
 from ..model.flops import PEAK_BF16
 from ..model.transformer import Transformer
-from .grid import Plan, RunSpec
+from .grid import GridPlan, RunSpec
 from .launch import TIMING_NAME, default_jobs, result_of, uses_gpu
 
 START_SECONDS = 12.0
@@ -96,7 +96,7 @@ def _probed(run: RunSpec, threads: int) -> Clock | None:
     return Clock(min(seconds[1:]) / run.seq_len * (1 + validation_flops_share(run)), "one step timed here")
 
 
-def estimate(plan: Plan, jobs: int | None = None) -> dict[str, Any]:
+def estimate(plan: GridPlan, jobs: int | None = None) -> dict[str, Any]:
     """Return what `plan` costs, JSON values.
 
     seconds_here: None where the models are too large to time on this machine, or the pool is not there.
@@ -130,7 +130,7 @@ def _seconds(run: RunSpec, speed: Clock | None) -> float | None:
     return None if speed is None else START_SECONDS + speed.seconds * run.total_tokens
 
 
-def _budget(plan: Plan, n: int) -> dict[str, Any]:
+def _budget(plan: GridPlan, n: int) -> dict[str, Any]:
     own = [run for run in plan.runs if run.unique_tokens == n]
     flops = sum(run.flops for run in own)
     return {

@@ -23,7 +23,7 @@ from .launch import result_of
 
 CURVES_NAME, RUNS_NAME = "curves.parquet", "runs.parquet"
 
-Row = dict[str, Any]
+MetricsRow = dict[str, Any]
 
 RUN_COLUMNS: tuple[tuple[str, pa.DataType], ...] = (
     ("run", pa.string()),
@@ -71,20 +71,20 @@ TABLE_COLUMNS: tuple[tuple[str, pa.DataType], ...] = (
 relative to the grid's."""
 
 
-def identity(run: RunSpec) -> Row:
+def identity(run: RunSpec) -> MetricsRow:
     """Return the columns that both tables begin with."""
     settings = json.dumps(run.settings, sort_keys=True)
     keys = ("unique_tokens", "objective", "replicate", "seed")
     return {"run": run.name} | {k: getattr(run, k) for k in keys} | {"settings": settings}
 
 
-def curve(run: RunSpec) -> list[Row]:
+def curve(run: RunSpec) -> list[MetricsRow]:
     """Return the rows of one run, in order; none where nothing is measured yet."""
     if not Path(run.folder, METRICS_NAME).is_file():
         return []
     kind = "nll" if run.shape.causal else "nelbo"
     parameters = run.shape.block_parameters + run.shape.head_parameters
-    rows: list[Row] = []
+    rows: list[MetricsRow] = []
     passing: dict[str, Any] = {}
     losses: list[float] = []
     for metrics in read_metrics(run.folder):
@@ -115,7 +115,7 @@ def curve(run: RunSpec) -> list[Row]:
     return rows
 
 
-def _task_figures(metrics: dict[str, float]) -> Row:
+def _task_figures(metrics: dict[str, float]) -> MetricsRow:
     found = {}
     for key, value in metrics.items():
         head, _, figure = key.rpartition("/")
@@ -124,12 +124,12 @@ def _task_figures(metrics: dict[str, float]) -> Row:
     return found
 
 
-def curves(runs: Sequence[RunSpec]) -> list[Row]:
+def curves(runs: Sequence[RunSpec]) -> list[MetricsRow]:
     """Return the rows of all runs, in order of the grid."""
     return [row for run in runs for row in curve(run)]
 
 
-def summary(run: RunSpec, rows: Sequence[Row]) -> Row:
+def summary(run: RunSpec, rows: Sequence[MetricsRow]) -> MetricsRow:
     """Return the row of one run in the table of runs. rows: its curve."""
     result = result_of(run)
     state = "finished" if result else "unfinished" if rows else "missing"
@@ -169,7 +169,7 @@ def _checkpoint(run: RunSpec, which: str, step: int) -> str | None:
     return f"runs/{run.name}/{which}" if load_card(folder).training["steps"] == step else None
 
 
-def write(out: str, rows: Sequence[Row], runs: Sequence[Row]) -> None:
+def write(out: str, rows: Sequence[MetricsRow], runs: Sequence[MetricsRow]) -> None:
     """Write both tables to the folder `out`, each whole or not at all."""
     tasks = sorted({key for row in rows for key in row if "/" in key})
     columns = [*CURVE_COLUMNS, *((key, pa.float64()) for key in tasks)]
@@ -181,19 +181,19 @@ def write(out: str, rows: Sequence[Row], runs: Sequence[Row]) -> None:
         storage.write_atomic(os.path.join(out, name), sink.getvalue().to_pybytes())
 
 
-def tasks(rows: Sequence[Row]) -> list[str]:
+def tasks(rows: Sequence[MetricsRow]) -> list[str]:
     """Return the names of the tasks that were scored, in order."""
     return sorted({key.rpartition("/")[0] for row in rows for key in row if key.endswith("/accuracy")})
 
 
-def by_run(rows: Sequence[Row]) -> dict[str, list[Row]]:
+def by_run(rows: Sequence[MetricsRow]) -> dict[str, list[MetricsRow]]:
     """Return the rows of each run, in order."""
-    found: dict[str, list[Row]] = {}
+    found: dict[str, list[MetricsRow]] = {}
     for row in rows:
         found.setdefault(row["run"], []).append(row)
     return found
 
 
-def points(rows: Sequence[Row], metric: str) -> Iterator[tuple[float, float]]:
+def points(rows: Sequence[MetricsRow], metric: str) -> Iterator[tuple[float, float]]:
     """Yield (tokens, value) of one run's rows where `metric` was measured."""
     return ((row["tokens"], row[metric]) for row in rows if row.get(metric) is not None)

@@ -45,10 +45,10 @@ def _objective(value: object) -> object:
     return {"name": value} if isinstance(value, str) else value
 
 
-Tokens = Annotated[Count, Field(ge=1)]
+TokenCount = Annotated[Count, Field(ge=1)]
 """A number of tokens."""
 
-Objective = Annotated[ARSection | MDMSection, Field(discriminator="name"), BeforeValidator(_objective)]
+ObjectiveSection = Annotated[ARSection | MDMSection, Field(discriminator="name"), BeforeValidator(_objective)]
 """`ar`, `mdm`, or a whole section such as {name: mdm, weighting: exact_count}."""
 
 
@@ -86,9 +86,9 @@ class Grid(Section):
     base: str
     pool: str
     validation: str | None = None
-    unique_tokens: list[Tokens] = Field(min_length=1)
-    total_tokens: Tokens
-    objectives: list[Objective] = Field(min_length=1)
+    unique_tokens: list[TokenCount] = Field(min_length=1)
+    total_tokens: TokenCount
+    objectives: list[ObjectiveSection] = Field(min_length=1)
     replicates: Positive | dict[str, Positive] = 1
     seeds: list[Annotated[int, Field(ge=0)]] = Field(default=[17], min_length=1)
     settings: dict[str, Any] = Field({})
@@ -226,7 +226,7 @@ class RunSpec:
 
 
 @dataclass(frozen=True)
-class Plan:
+class GridPlan:
     """A grid with its runs in order. pool: its manifest, None where it is not there (yet)."""
 
     grid: Grid
@@ -239,7 +239,7 @@ def load_grid(path: str, overrides: Iterable[str] = ()) -> Grid:
     return validate(Grid, load_yaml(file_or_shipped(GRIDS, path), list(overrides)), path)
 
 
-def plan(grid: Grid) -> Plan:
+def plan(grid: Grid) -> GridPlan:
     """Return the grid's runs; every configuration is checked, nothing is written.
 
     A pool that is not there yet is no error here: its vocabulary and length are assumed. Raises RequestError for
@@ -256,7 +256,7 @@ def plan(grid: Grid) -> Plan:
     runs = tuple(_runs(grid, manifest, validation))
     if len({r.name for r in runs}) < len(runs):
         raise RequestError(f"grid {grid.name}: two of its runs are the same one")
-    return Plan(grid, runs, manifest)
+    return GridPlan(grid, runs, manifest)
 
 
 def _manifest(path: str) -> Manifest | None:

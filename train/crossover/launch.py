@@ -28,7 +28,7 @@ from ...common.errors import RequestError
 from ...shards.carve import carve
 from ..run_folder import METRICS_NAME, RESULT_NAME
 from .board import Board
-from .grid import Plan, RunSpec
+from .grid import GridPlan, RunSpec
 
 CONFIG_NAME, LOG_NAME, TIMING_NAME, LOCK_NAME = "config.yaml", "log.txt", "timing.json", ".lock"
 POLL_SECONDS = 0.5
@@ -42,12 +42,12 @@ def result_of(run: RunSpec) -> dict[str, Any] | None:
     return json.loads(path.read_text())["result"] if path.is_file() else None
 
 
-def unfinished(plan: Plan) -> list[RunSpec]:
+def unfinished(plan: GridPlan) -> list[RunSpec]:
     """Return the runs that are still to be trained, in order."""
     return [run for run in plan.runs if result_of(run) is None]
 
 
-def prepare(plan: Plan, runs: Sequence[RunSpec]) -> None:
+def prepare(plan: GridPlan, runs: Sequence[RunSpec]) -> None:
     """Carve the subsets of `runs` that are missing and write each run's configuration.
 
     Raises RequestError when the pool is not there or the grid's subset was carved elsewhere.
@@ -71,7 +71,7 @@ def command(run: RunSpec, gpus: int) -> list[str]:
     return [*python, "-m", "composer.cli", "-n", str(gpus), "-m", "epochal.train", config]
 
 
-def slurm_script(plan: Plan, runs: Sequence[RunSpec], jobs: int | None) -> str:
+def slurm_script(plan: GridPlan, runs: Sequence[RunSpec], jobs: int | None) -> str:
     """Return a job array, one task per run, at most `jobs` at once; a task that is started again resumes."""
     gpus, at_once = plan.grid.gpus_per_run, f"%{jobs}" if jobs else ""
     on_cpu = all(run.config.device == "cpu" for run in runs)
@@ -112,7 +112,7 @@ class _Live:
     tokens: int
 
 
-def launch(plan: Plan, runs: Sequence[RunSpec], jobs: int, quiet: bool = False) -> list[Failure]:
+def launch(plan: GridPlan, runs: Sequence[RunSpec], jobs: int, quiet: bool = False) -> list[Failure]:
     """Train `runs`, `jobs` at once; return those that failed. Raises RequestError when others work on this grid."""
     done = sum(r.total_tokens for r in plan.runs if r not in runs)
     waiting, live, failures = list(runs), list[_Live](), list[Failure]()
@@ -139,7 +139,7 @@ def launch(plan: Plan, runs: Sequence[RunSpec], jobs: int, quiet: bool = False) 
     return failures
 
 
-def _start(run: RunSpec, plan: Plan, slot: int, lock: int) -> _Live:
+def _start(run: RunSpec, plan: GridPlan, slot: int, lock: int) -> _Live:
     gpus = plan.grid.gpus_per_run
     environment = os.environ | {"OMP_NUM_THREADS": str(plan.grid.threads)}
     if uses_gpu(run):
@@ -212,7 +212,7 @@ def uses_gpu(run: RunSpec) -> bool:
     return run.config.device == "gpu" or (run.config.device is None and torch.cuda.is_available())
 
 
-def default_jobs(plan: Plan) -> int:
+def default_jobs(plan: GridPlan) -> int:
     """Return how many runs fit this machine at once: by GPUs, or by cores."""
     if uses_gpu(plan.runs[0]):
         import torch

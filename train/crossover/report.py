@@ -15,8 +15,8 @@ from ...common.html import Cell, Html, Number, code, count, definitions, documen
 from ...common.units import format_count, round_count
 from . import analysis, charts, scaling
 from .charts import Axes, Mark, Series
-from .curves import Row, by_run
-from .grid import Plan
+from .curves import MetricsRow, by_run
+from .grid import GridPlan
 from .wording import interval, setting, where
 
 KINDS = {"nll": "NLL", "nelbo": "NELBO, upper bound"}
@@ -26,7 +26,9 @@ NAMES = {"ar": "AR", "mdm": "MDM"}
 class Results:
     """What the sections are made of. rows, runs: both tables; found: of `analysis.analyse`."""
 
-    def __init__(self, plan: Plan, rows: Sequence[Row], runs: Sequence[Row], found: dict[str, Any]) -> None:
+    def __init__(
+        self, plan: GridPlan, rows: Sequence[MetricsRow], runs: Sequence[MetricsRow], found: dict[str, Any]
+    ) -> None:
         self.plan, self.rows, self.runs, self.found = plan, rows, runs, found
         self.curves = by_run(rows)
         self.metrics = analysis.metrics(rows)
@@ -37,13 +39,13 @@ class Results:
         wanted = {"metric": metric, "unique_tokens": n, "ar": ar, "mdm": mdm}
         return next((c for c in self.found["crossovers"] if wanted.items() <= c.items()), None)
 
-    def of(self, n: int, objective: str, settings: str) -> list[list[Row]]:
+    def of(self, n: int, objective: str, settings: str) -> list[list[MetricsRow]]:
         """Return the curves of all draws and seeds of one kind of run."""
         keys = ("unique_tokens", "objective", "settings")
         return [own for own in self.curves.values() if tuple(own[0][k] for k in keys) == (n, objective, settings)]
 
 
-def render(plan: Plan, rows: Sequence[Row], runs: Sequence[Row], found: dict[str, Any]) -> Html:
+def render(plan: GridPlan, rows: Sequence[MetricsRow], runs: Sequence[MetricsRow], found: dict[str, Any]) -> Html:
     """Return the page. rows, runs, found: see `curves` and `analysis.analyse`."""
     results = Results(plan, rows, runs, found)
     finished = sum(r["state"] == "finished" for r in runs)
@@ -361,7 +363,7 @@ def _runs(results: Results) -> str:
     )
 
 
-def _loss_at(run: Row, which: str) -> Cell:
+def _loss_at(run: MetricsRow, which: str) -> Cell:
     if run.get(f"{which}_loss") is None:
         return "–"
     error = f" ± {run[f'{which}_loss_se']:.3f}" if run[f"{which}_loss_se"] else ""
@@ -369,7 +371,7 @@ def _loss_at(run: Row, which: str) -> Cell:
     return Number(f"{run[f'{which}_loss']:.3f}{error}{at}")
 
 
-def _kept(run: Row) -> str:
+def _kept(run: MetricsRow) -> str:
     kept = [which for which in ("best", "final") if run.get(f"{which}_checkpoint")]
     return " and ".join(kept) or "none yet"
 

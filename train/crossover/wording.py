@@ -6,16 +6,16 @@ import os
 from typing import Any
 
 from ...common import storage
+from ...common.cli import text_table
 from ...common.units import format_count, round_count
-from ..eval.tables import text_table
 from . import analysis, curves
-from .curves import Row
-from .grid import Plan
+from .curves import MetricsRow
+from .grid import GridPlan
 
 REPORT_NAME = "report.html"
 
 
-def publish(plan: Plan) -> dict[str, Any]:
+def publish(plan: GridPlan) -> dict[str, Any]:
     """Write curves.parquet, runs.parquet, crossovers.json and report.html; return what the command prints."""
     from . import report
 
@@ -63,7 +63,7 @@ NOTE = (
 )
 
 
-def setting(found: Row) -> str:
+def setting(found: MetricsRow) -> str:
     """Return the settings of a comparison in words: those of both, then what each has alone."""
     ar, mdm = (json.loads(found[k]) for k in ("ar", "mdm"))
     both = [f"{k}={v}" for k, v in ar.items() if k in mdm]
@@ -71,7 +71,7 @@ def setting(found: Row) -> str:
     return ", ".join([*both, *own])
 
 
-def where(found: Row) -> str:
+def where(found: MetricsRow) -> str:
     """Return a crossover in words: passes and tokens, or that there is none."""
     if found["status"] == "crosses":
         return f"pass {found['tokens_passes']:.1f} ({round_count(found['tokens'])} tokens)"
@@ -81,7 +81,7 @@ def where(found: Row) -> str:
     return f"not within the budget of {passes:.4g} pass{'' if passes == 1 else 'es'}"
 
 
-def interval(found: Row) -> str:
+def interval(found: MetricsRow) -> str:
     """Return the interval of a crossover in passes, and the share of resamples that cross where not all do."""
     if len(found["units"]) == 1:
         return "none from one pair"

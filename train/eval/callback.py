@@ -12,8 +12,9 @@ from ...shards.artifact import Artifact
 from ..config import EvalTasksSection
 from . import metrics, tasks
 from .continuation import continuation
-from .evaluate import tokenizer_of
-from .scoring import Encoded, Scorer, encode, record
+from .encoding import Encoded, encode, record
+from .scoring import Scorer
+from .tokenizers import tokenizer_of
 
 CONTINUATION = "continuation"
 FIGURES = ("accuracy", "accuracy_se", "delta_nll", "delta_nll_se")

@@ -6,19 +6,17 @@ knows only lengths scores 1 / choices.
 """
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ...common.errors import RequestError
 from ...common.hashing import derive_words, mix64
 from ...shards.artifact import Artifact
+from .encoding import Encoded
 from .likelihood import Rows
-from .scoring import Encoded, Group
+from .scoring import Group, TokenIds
 from .tasks import Item
 
 CONTEXT, ANSWER, CHOICES = 24, 4, 4
 """Tokens of the context and of each answer, and answers per item."""
-
-Ids = NDArray[np.int64]
 
 
 def continuation(artifact: Artifact, items: int) -> list[Encoded]:
@@ -57,7 +55,7 @@ class _Words:
         return int(self._next[0]) % n
 
 
-def _excerpt(row: Ids, words: _Words, eod: int) -> tuple[Ids, Ids]:
+def _excerpt(row: TokenIds, words: _Words, eod: int) -> tuple[TokenIds, TokenIds]:
     """Return a context of `row` and what follows it; 64 places are tried for one whose answer holds no EOD."""
     for _ in range(64):
         at = words.below(len(row) - CONTEXT - ANSWER + 1)

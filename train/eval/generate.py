@@ -14,10 +14,10 @@ import torch
 from torch import Tensor
 
 from ...common.errors import RequestError
-from ..model.kv_cache import KVCache, logits_of, read
+from ..model.kv_cache import KVCache
 from ..model.transformer import Transformer
 
-Order = Literal["confidence", "random"]
+FillOrder = Literal["confidence", "random"]
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Sampling:
     seed: int = 0
     stop: tuple[int, ...] = ()
     steps: int | None = None
-    order: Order = "confidence"
+    order: FillOrder = "confidence"
     block: int | None = None
 
     def __post_init__(self) -> None:
@@ -83,11 +83,11 @@ def frames(model: Transformer, prompt: Sequence[int], mask: int, sampling: Sampl
 
 @torch.no_grad()
 def _autoregressive(model: Transformer, prompt: list[int], mask: int, s: Sampling) -> Iterator[list[int]]:
-    device = model.embedding.weight.device
+    device = model.device
     random = torch.Generator("cpu").manual_seed(s.seed)
     cache, tokens, new = KVCache(model.config.layers), torch.tensor([prompt], device=device), []
     for _ in range(s.max_new_tokens):
-        logits = logits_of(model, read(model, tokens, cache=cache)[0, -1:])
+        logits = model.logits(model.hidden_states(tokens, cache=cache)[0, -1:])
         logits[:, mask] = -torch.inf
         token = int(_choose(logits, s, random)[0][0])
         if token in s.stop:
@@ -100,7 +100,7 @@ def _autoregressive(model: Transformer, prompt: list[int], mask: int, s: Samplin
 
 @torch.no_grad()
 def _unmasking(model: Transformer, prompt: list[int], mask: int, s: Sampling) -> Iterator[list[int]]:
-    device = model.embedding.weight.device
+    device = model.device
     random = torch.Generator("cpu").manual_seed(s.seed)
     text = torch.full((1, len(prompt) + s.max_new_tokens), mask, device=device)
     text[0, : len(prompt)] = torch.tensor(prompt, device=device)
@@ -132,7 +132,7 @@ def _fill_in(
     model: Transformer, text: Tensor, places: Tensor, quota: int, mask: int, s: Sampling, random: torch.Generator
 ) -> None:
     """Write `quota` of the masked `places` of `text` (1, length), in place."""
-    logits = logits_of(model, read(model, text)[0, places])
+    logits = model.logits(model.hidden_states(text)[0, places])
     logits[:, mask] = -torch.inf
     tokens, chance = _choose(logits, s, random)
     if s.order == "random":

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from ...common.errors import RequestError
 from ...shards.artifact import Artifact
-from ...shards.mds import map_shard
+from ...shards.loader.sample_reader import SampleReader
 from ..checkpoint import ModelCard
 from ..model.transformer import Transformer
 from ..objective.nelbo import estimate, masks_for
@@ -111,24 +111,28 @@ def difference(a: Likelihood, b: Likelihood, bound: bool = False) -> tuple[float
     return a.per_token - b.per_token, math.hypot(a.per_token_se, b.per_token_se)
 
 
+_ROWS_AT_ONCE = 256
+
+
 class Rows:
-    """The first samples of an artifact as int64 rows with their numbers of real tokens."""
+    """The first samples of an artifact as int64 rows with their numbers of real tokens.
+
+    Raises WorkError, when the rows are read, where a shard is damaged: each is hashed once.
+    """
 
     def __init__(self, artifact: Artifact, samples: int | None = None) -> None:
         m = artifact.manifest
         self.manifest = m
         self.samples = min(samples or m.samples, m.samples)
         self.tokens = min(m.tokens, self.samples * m.seq_len)
-        self._artifact = artifact
+        self._reader = SampleReader.of(artifact)
 
     def __iter__(self) -> Iterator[NDArray[np.int64]]:
         """Iterate rows without their PAD, int64 (real tokens,)."""
         m, left = self.manifest, self.tokens
-        for shard in self._artifact.shards:
-            for row in map_shard(shard.path, m.seq_len, m.dtype)[: shard.samples]:
-                if left <= 0:
-                    return
-                yield np.asarray(row[: min(left, m.seq_len)]).astype(np.int64)
+        for start in range(0, self.samples, _ROWS_AT_ONCE):
+            for row in self._reader.read(np.arange(start, min(start + _ROWS_AT_ONCE, self.samples))):
+                yield row[: min(left, m.seq_len)]
                 left -= m.seq_len
 
 
@@ -192,7 +196,7 @@ def _nll(
     model: Transformer, card: ModelCard, row: NDArray[np.int64], i: int, draws: int, seed: int, batch_tokens: int
 ) -> tuple[float, float]:
     inputs = np.concatenate([[card.tokenizer["eod"]], row[:-1]])
-    device = model.embedding.weight.device
+    device = model.device
     tokens, labels = (torch.from_numpy(x).to(device) for x in (inputs[None], row))
     return float(model(tokens, labels=labels).double().sum()), 0.0
 
@@ -217,9 +221,9 @@ def masked_nats(
 
     row: int64 (n,). masks: bool (rows, n).
     """
-    device = model.embedding.weight.device
+    device = model.device
     inputs = torch.from_numpy(np.where(masks, mask_id, row[None, :])).to(device)
     labels = torch.from_numpy(np.broadcast_to(row, masks.shape)[masks]).to(device)
     places = torch.from_numpy(np.flatnonzero(masks)).to(device)
-    nats = model(inputs, places=places, labels=labels).double().cpu().numpy()
+    nats = model(inputs, target_positions=places, labels=labels).double().cpu().numpy()
     return np.bincount(np.nonzero(masks)[0], nats, minlength=len(masks)).astype(np.float64)

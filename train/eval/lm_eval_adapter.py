@@ -16,9 +16,11 @@ from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
 
 from ...common.errors import RequestError
 from ...tokenize.tokenizer import Tokenizer
-from .evaluate import Checkpoint, open_checkpoint, tokenizer_for
+from ..checkpoint import Checkpoint, open_checkpoint
+from .encoding import encode_pairs
 from .generate import Sampling, frames
-from .scoring import Group, Ids, Scorer, encode_pairs
+from .scoring import Group, Scorer, TokenIds
+from .tokenizers import tokenizer_for
 
 
 @register_model("epochal")
@@ -74,7 +76,7 @@ class EpochalLM(LM):
         self.scorer.greedy = True
         return totals
 
-    def _windows(self, ids: Ids) -> list[tuple[Ids, Ids]]:
+    def _windows(self, ids: TokenIds) -> list[tuple[TokenIds, TokenIds]]:
         """Return (context, tokens) pairs in which every token is predicted once."""
         if not len(ids):
             return []

@@ -1,6 +1,6 @@
 """From the scores of a benchmark's items to accuracy, ΔNLL and the score of a model that only counts.
 
-Every function takes records as `choice.record` makes them, one per item.
+Every function takes records as `encoding.record` makes them, one per item.
 """
 
 import math

@@ -3,7 +3,7 @@
 An autoregressive model's conditional log-likelihood is exact. What answers share is read once: a question and all its
 answers are one row in which no answer sees another, and a prefix that all rows of a batch share (few-shot examples) is
 read once and kept as keys and values. A masked-diffusion model's is bounded: noise is on the answer only, the question
-always visible, mask counts stratified (`bound`); a one-token answer needs one sample and is exact.
+always visible, mask counts stratified (`objective.nelbo`); a one-token answer needs one sample and is exact.
 
 Both read EOD first, which is how documents begin in training.
 """
@@ -11,20 +11,18 @@ Both read EOD first, which is how documents begin in training.
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ...tokenize.tokenizer import Tokenizer
-from ..model.kv_cache import KVCache, logits_of, nll_of, read
+from ..model.kv_cache import KVCache
 from ..model.transformer import Transformer
 from ..objective.nelbo import MaskSet, estimate, masks_for
-from .tasks import Item
 
-Ids = NDArray[np.int64]
+TokenIds = NDArray[np.int64]
 
 TIGHTEST = 0.85
 """The shortest row of a batch over its longest, at least: so padding is never more than 15 % of what is read."""
@@ -40,8 +38,8 @@ class Group(NamedTuple):
     the same examples) and are read in batches of their own.
     """
 
-    context: Ids
-    answers: tuple[Ids, ...]
+    context: TokenIds
+    answers: tuple[TokenIds, ...]
     key: int = 0
     family: str = ""
 
@@ -90,7 +88,7 @@ class Scorer:
     batch_tokens: int = 16384
     greedy: bool = False
     work: Work = field(default_factory=Work)
-    _prefix: Ids | None = None
+    _prefix: TokenIds | None = None
     _cache: KVCache | None = None
 
     @torch.no_grad()
@@ -127,7 +125,7 @@ class Scorer:
         return scores
 
     def _score_trees(self, groups: Sequence[Group]) -> list[list[Score]]:
-        device = self.model.embedding.weight.device
+        device = self.model.device
         shared = _common_prefix([g.context for g in groups])
         shared = 0 if shared < SHARED_PREFIX or len(groups) == 1 else shared
         cache = self._prefix_cache(groups[0].context[:shared]) if shared else None
@@ -143,23 +141,23 @@ class Scorer:
             )
         )
         mask = _tree_mask(branch, shared)
-        hidden = read(self.model, tokens.to(device), positions.to(device), mask.to(device), cache).flatten(0, 1)
-        places = np.concatenate([row * length + t.places for row, t in enumerate(trees)])
+        hidden = self.model.hidden_states(tokens.to(device), mask.to(device), positions.to(device), cache).flatten(0, 1)
+        at = np.concatenate([row * length + t.target_positions for row, t in enumerate(trees)])
         labels = np.concatenate([a for g in groups for a in g.answers])
-        hidden = hidden.index_select(0, torch.from_numpy(places).to(device))
-        nats = nll_of(self.model, hidden, torch.from_numpy(labels).to(device)).double().cpu().numpy()
+        hidden = hidden.index_select(0, torch.from_numpy(at).to(device))
+        nats = self.model.nll(hidden, torch.from_numpy(labels).to(device)).double().cpu().numpy()
         hits = self._hits(hidden, labels) if self.greedy else None
         return _cut([len(g.answers) for g in groups], [len(a) for g in groups for a in g.answers], nats, hits)
 
-    def _hits(self, hidden: Tensor, labels: Ids) -> NDArray[np.bool_]:
-        best = torch.cat([logits_of(self.model, h).argmax(-1) for h in hidden.split(1024)])
+    def _hits(self, hidden: Tensor, labels: TokenIds) -> NDArray[np.bool_]:
+        best = torch.cat([self.model.logits(h).argmax(-1) for h in hidden.split(1024)])
         return best.cpu().numpy() == labels
 
-    def _prefix_cache(self, prefix: Ids) -> KVCache:
+    def _prefix_cache(self, prefix: TokenIds) -> KVCache:
         """Return the keys and values of `prefix`; those of the last one are remembered."""
         if self._cache is None or self._prefix is None or not np.array_equal(prefix, self._prefix):
             cache = KVCache(self.model.config.layers)
-            read(self.model, torch.from_numpy(prefix[None]).to(self.model.embedding.weight.device), cache=cache)
+            self.model.hidden_states(torch.from_numpy(prefix[None]).to(self.model.device), cache=cache)
             cache.set_keep(False)
             self._count(1, len(prefix), len(prefix))
             self._prefix, self._cache = prefix, cache
@@ -185,13 +183,13 @@ class Scorer:
         return scores
 
     def _masked_batch(self, part: Sequence[tuple["_Job", slice]]) -> list[NDArray[np.float64]]:
-        device = self.model.embedding.weight.device
+        device = self.model.device
         sizes = [len(range(*rows.indices(len(job.masks.masks)))) for job, rows in part]
         length = max(job.length for job, _ in part)
         inputs = np.zeros((sum(sizes), length), np.int64)
         targets = np.zeros(inputs.shape, np.bool_)
         labels = np.zeros_like(inputs)
-        real = np.zeros(inputs.shape, np.bool_)
+        attention_mask = np.zeros(inputs.shape, np.bool_)
         start = 0
         for (job, rows), size in zip(part, sizes, strict=True):
             block, at = slice(start, start + size), len(job.context)
@@ -200,26 +198,26 @@ class Scorer:
             inputs[block, at : job.length] = np.where(masks, self.mask, job.answer)
             targets[block, at : job.length] = masks
             labels[block, at : job.length] = job.answer
-            real[block, : job.length] = True
+            attention_mask[block, : job.length] = True
             start += size
-        self._count(len(inputs), int(real.sum()), inputs.size)
+        self._count(len(inputs), int(attention_mask.sum()), inputs.size)
         nats = self.model(
             torch.from_numpy(inputs).to(device),
-            None if real.all() else torch.from_numpy(real).to(device),
+            None if attention_mask.all() else torch.from_numpy(attention_mask).to(device),
             torch.from_numpy(np.flatnonzero(targets)).to(device),
             torch.from_numpy(labels[targets]).to(device),
         )
         sums = np.bincount(np.nonzero(targets)[0], nats.double().cpu().numpy(), minlength=len(inputs))
         return np.split(sums, np.cumsum(sizes)[:-1])
 
-    def _would_unmask(self, context: Ids, answer: Ids) -> bool:
+    def _would_unmask(self, context: TokenIds, answer: TokenIds) -> bool:
         """Return whether unmasking the surest token first, one a step, writes `answer`."""
-        device = self.model.embedding.weight.device
+        device = self.model.device
         tokens = torch.from_numpy(np.concatenate([context, np.full(len(answer), self.mask)]))[None].to(device)
-        hidden_at = torch.arange(len(context), tokens.shape[1], device=device)
+        masked = torch.arange(len(context), tokens.shape[1], device=device)
         left = torch.ones(len(answer), dtype=torch.bool, device=device)
         for _ in range(len(answer)):
-            logits = logits_of(self.model, read(self.model, tokens)[0, hidden_at])
+            logits = self.model.logits(self.model.hidden_states(tokens)[0, masked])
             logits[:, self.mask] = -torch.inf
             chance, best = logits.softmax(-1).max(-1)
             i = int(torch.where(left, chance, -1.0).argmax())
@@ -233,8 +231,8 @@ class _Job(NamedTuple):
     """An answer of a masked-diffusion model with its noise."""
 
     group: int
-    context: Ids
-    answer: Ids
+    context: TokenIds
+    answer: TokenIds
     masks: MaskSet
 
     @property
@@ -243,28 +241,29 @@ class _Job(NamedTuple):
 
 
 class _Tree(NamedTuple):
-    """A context and its answers as one row. branch: 0 for the context, 1 + i for answer i. places: of the token that
-    predicts each answer token, in order of the answers."""
+    """A context and its answers as one row. branch: 0 for the context, 1 + i for answer i. target_positions: of the
+    tokens that predict the answers' tokens, in order of the answers."""
 
-    tokens: Ids
-    positions: Ids
-    branch: Ids
-    places: Ids
+    tokens: TokenIds
+    positions: TokenIds
+    branch: TokenIds
+    target_positions: TokenIds
 
 
 def _tree(group: Group, skip: int) -> _Tree:
     """Return the row of `group` without its first `skip` tokens, which a cache holds."""
     context = group.context[skip:]
-    tokens, positions, branch, places = [context], [np.arange(skip, len(group.context))], [np.zeros_like(context)], []
+    tokens, positions, branch = [context], [np.arange(skip, len(group.context))], [np.zeros_like(context)]
+    targets = []
     at = len(context)
     for i, answer in enumerate(group.answers, 1):
         inner = len(answer) - 1  # the last token predicts nothing
         tokens.append(answer[:-1])
         positions.append(len(group.context) + np.arange(inner))
         branch.append(np.full(inner, i))
-        places.append(np.concatenate([[len(context) - 1], at + np.arange(inner)]))
+        targets.append(np.concatenate([[len(context) - 1], at + np.arange(inner)]))
         at += inner
-    return _Tree(*(np.concatenate(x).astype(np.int64) for x in (tokens, positions, branch, places)))
+    return _Tree(*(np.concatenate(x).astype(np.int64) for x in (tokens, positions, branch, targets)))
 
 
 def _tree_mask(branch: Tensor, shared: int) -> Tensor:
@@ -277,7 +276,7 @@ def _tree_mask(branch: Tensor, shared: int) -> Tensor:
     return torch.cat((seen, own), 2)[:, None]
 
 
-def _common_prefix(contexts: Sequence[Ids]) -> int:
+def _common_prefix(contexts: Sequence[TokenIds]) -> int:
     """Return how many first tokens all contexts share, at least one token of each left over."""
     length = min(len(c) for c in contexts) - 1
     first = contexts[0][:length]
@@ -332,62 +331,3 @@ def _row_batches(jobs: Sequence[_Job], batch_tokens: int) -> list[list[tuple[int
 
 
 # From questions to groups and from scores to records.
-
-
-@dataclass(frozen=True)
-class Encoded:
-    """An item as groups: one when all choices share their context, else one per choice."""
-
-    item: Item
-    groups: tuple[Group, ...]
-
-    @property
-    def tokens(self) -> tuple[int, ...]:
-        """Return the tokens of each answer."""
-        return tuple(len(a) for g in self.groups for a in g.answers)
-
-
-def encode(items: Sequence[Item], tokenizer: Tokenizer, shots: int = 0) -> list[Encoded]:
-    """Return `items` as ids, EOD first. shots: examples in their prompts, the same for all items of a subject.
-
-    An answer's ids are those of context + answer after the first len(ids of context), so that text is tokenized as
-    a whole, as lm-evaluation-harness does.
-    """
-    pairs = [(item, context, answer) for item in items for context, answer in zip(item.contexts, item.answers)]  # noqa: B905
-    groups = iter(encode_pairs([(c, a) for _, c, a in pairs], tokenizer))
-    encoded = []
-    for item in items:
-        own = [next(groups) for _ in item.answers]
-        family = item.subject if shots else ""
-        keyed = [Group(c, (a,), item.id * 64 + i, family) for i, (c, a) in enumerate(own)]
-        if len(set(item.contexts)) == 1:
-            keyed = [Group(keyed[0].context, tuple(a for _, a in own), item.id * 64, family)]
-        encoded.append(Encoded(item, tuple(keyed)))
-    return encoded
-
-
-def encode_pairs(pairs: Sequence[tuple[str, str]], tokenizer: Tokenizer) -> list[tuple[Ids, Ids]]:
-    """Return (EOD + ids of the context, ids of the answer) of each (context, answer); white space at a context's end
-    belongs to the answer."""
-    moved = [(c.rstrip(), c[len(c.rstrip()) :] + a) for c, a in pairs]
-    contexts = list(dict.fromkeys(c for c, _ in moved))
-    known = dict(zip(contexts, tokenizer.encode(contexts), strict=True))
-    whole = tokenizer.encode([c + a for c, a in moved])
-    return [_part(known[c], ids, tokenizer.info.eod) for (c, _), ids in zip(moved, whole, strict=True)]
-
-
-def _part(context: NDArray[np.uint32], whole: NDArray[np.uint32], eod: int) -> tuple[Ids, Ids]:
-    cut = min(len(context), len(whole) - 1)  # an answer has a token even where it melts into the context's last
-    return np.concatenate([[eod], context[:cut]]).astype(np.int64), whole[cut:].astype(np.int64)
-
-
-def record(encoded: Encoded, scores: Sequence[Sequence[Score]]) -> dict[str, Any]:
-    """Return what is kept of one item: everything a table needs, nothing of the text."""
-    flat = [s for group in scores for s in group]
-    item = encoded.item
-    body: dict[str, Any] = {"id": item.id, "subject": item.subject, "gold": item.gold}
-    body |= {"nats": [s.nats for s in flat], "se": [None if np.isnan(s.se) else s.se for s in flat]}
-    body |= {"tokens": list(encoded.tokens), "characters": list(item.characters)}
-    if flat[0].greedy is not None:
-        body["greedy"] = [s.greedy for s in flat]
-    return body

@@ -3,12 +3,14 @@
 from collections.abc import Sequence
 from typing import Any
 
+from ...common.cli import text_table
+
 
 def describe(body: dict[str, list[dict[str, Any]]], out: str) -> str:
     """Return the tables of an evaluation."""
     parts = []
     if body["tasks"]:
-        parts += [_accuracies(body["tasks"]), _leaks(body["tasks"]), _costs(body["tasks"])]
+        parts += [_accuracies(body["tasks"]), _contamination(body["tasks"]), _costs(body["tasks"])]
     if body["likelihoods"]:
         parts.append(_likelihoods(body["likelihoods"]))
     if body.get("lm_eval"):
@@ -51,9 +53,9 @@ def _explain_accuracies(norm: str) -> str:
     )
 
 
-def _leaks(rows: Sequence[dict[str, Any]]) -> str:
+def _contamination(rows: Sequence[dict[str, Any]]) -> str:
     lines = dict.fromkeys(f"{r['task']}:{r['shots']}: {r['leak_check']}" for r in rows)
-    return "\n".join(["leak check:", *(f"  {line}" for line in lines)])
+    return "\n".join(["contamination check:", *(f"  {line}" for line in lines)])
 
 
 def _costs(rows: Sequence[dict[str, Any]]) -> str:
@@ -91,10 +93,3 @@ def _harness_table(rows: Sequence[dict[str, Any]]) -> str:
         for r in rows
     ]
     return text_table(head, body)
-
-
-def text_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Return a table of text: `head`, a rule, `rows`; columns as wide as they must be."""
-    widths = [max(len(row[i]) for row in [head, *rows]) for i in range(len(head))]
-    lines = ["  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in [head, *rows]]
-    return "\n".join([lines[0], "  ".join("-" * w for w in widths), *lines[1:]])

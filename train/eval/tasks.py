@@ -18,9 +18,9 @@ from typing import Any
 import fsspec
 
 from ...common.errors import RequestError, one_line
-from ...shards.manifest import items_digest
+from ...common.hashing import items_digest
 
-Row = Mapping[str, Any]
+BenchmarkRow = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class Item:
 
 @dataclass(frozen=True)
 class Benchmark:
-    """All items of one file. digest: of its rows, for `leaks`; None for what came from the hub."""
+    """All items of one file. digest: of its rows, for `contamination`; None when they came from the hub."""
 
     task: str
     items: tuple[Item, ...]
@@ -65,13 +65,13 @@ class Task:
 
     files: tuple[str, ...]
     hub: tuple[str, str | None, str]
-    item: Callable[[int, Row], Item]
+    item: Callable[[int, BenchmarkRow], Item]
     preamble: Callable[[str], str] = lambda subject: ""
     shot_files: tuple[str, ...] = ()
     shot_split: str | None = None
 
 
-def _texts(row: Row, *keys: str) -> list[str]:
+def _texts(row: BenchmarkRow, *keys: str) -> list[str]:
     for key in keys:
         if not isinstance(row[key], str):
             raise ValueError(f"'{key}' is no text")
@@ -102,7 +102,7 @@ def _hellaswag_text(text: str) -> str:
     return text.replace("  ", " ")
 
 
-def _hellaswag(row_id: int, row: Row) -> Item:
+def _hellaswag(row_id: int, row: BenchmarkRow) -> Item:
     if "query" in row:
         return _query(row_id, row)
     activity, a, b = _texts(row, "activity_label", "ctx_a", "ctx_b")
@@ -111,7 +111,7 @@ def _hellaswag(row_id: int, row: Row) -> Item:
     return _same_context(row_id, context, choices, _index(row["label"], len(choices), "label"))
 
 
-def _query(row_id: int, row: Row) -> Item:
+def _query(row_id: int, row: BenchmarkRow) -> Item:
     choices = _choices(row["choices"], "choices")
     (query,) = _texts(row, "query")
     return _same_context(row_id, query, choices, _index(row["gold"], len(choices), "gold"))
@@ -123,20 +123,20 @@ def _question_and_answer(question: str) -> str:
     return f"Question: {question}\nAnswer:"
 
 
-def _local_question(row_id: int, row: Row) -> Item:
+def _local_question(row_id: int, row: BenchmarkRow) -> Item:
     item = _query(row_id, row)
     context = _question_and_answer(item.contexts[0])
     return Item(row_id, (context,) * len(item.answers), item.answers, item.gold)
 
 
-def _mmlu(row_id: int, row: Row) -> Item:
+def _mmlu(row_id: int, row: BenchmarkRow) -> Item:
     question, subject = _texts(row, "question", "subject")
     choices = _choices(row["choices"], "choices")
     gold = _index(row["answer"], len(choices), "answer")
     return _same_context(row_id, _question_and_answer(question), choices, gold, subject)
 
 
-def _arc(row_id: int, row: Row) -> Item:
+def _arc(row_id: int, row: BenchmarkRow) -> Item:
     if "query" in row:
         return _local_question(row_id, row)
     (question,) = _texts(row, "question")
@@ -147,14 +147,14 @@ def _arc(row_id: int, row: Row) -> Item:
     return _same_context(row_id, _question_and_answer(question), choices, labels.index(row["answerKey"]))
 
 
-def _piqa(row_id: int, row: Row) -> Item:
+def _piqa(row_id: int, row: BenchmarkRow) -> Item:
     if "query" in row:
         return _local_question(row_id, row)
     goal, *choices = _texts(row, "goal", "sol1", "sol2")
     return _same_context(row_id, _question_and_answer(goal), choices, _index(row["label"], 2, "label"))
 
 
-def _winogrande(row_id: int, row: Row) -> Item:
+def _winogrande(row_id: int, row: BenchmarkRow) -> Item:
     if "context_options" in row:
         options = _choices(row["context_options"], "context_options")
         (ending,) = _texts(row, "continuation")
@@ -168,7 +168,7 @@ def _winogrande(row_id: int, row: Row) -> Item:
     return Item(row_id, tuple(options), (" " + ending.strip(),) * len(options), gold)
 
 
-def _lambada(row_id: int, row: Row) -> Item:
+def _lambada(row_id: int, row: BenchmarkRow) -> Item:
     if "text" in row:
         context, _, word = _texts(row, "text")[0].rpartition(" ")
     else:
@@ -263,7 +263,7 @@ def find(folder: str, stems: Sequence[str], name: str) -> str:
     raise RequestError(f"task {name}: {folder} holds no {stems[0]}.jsonl (or .jsonl.gz, .jsonl.zst)")
 
 
-def _items(task: Task, rows: Sequence[Row], source: str) -> Iterator[Item]:
+def _items(task: Task, rows: Sequence[BenchmarkRow], source: str) -> Iterator[Item]:
     for number, row in enumerate(rows):
         try:
             yield task.item(number, row)
@@ -273,7 +273,7 @@ def _items(task: Task, rows: Sequence[Row], source: str) -> Iterator[Item]:
             raise RequestError(f"{source} row {number + 1} is malformed: {error}") from None
 
 
-def _read(task: Task, path: str | None, split: str) -> tuple[list[Row], str, str | None]:
+def _read(task: Task, path: str | None, split: str) -> tuple[list[BenchmarkRow], str, str | None]:
     if path is None:
         dataset, config, _ = task.hub
         return hub_rows(dataset, config, split), f"{dataset} ({split})", None
@@ -281,13 +281,13 @@ def _read(task: Task, path: str | None, split: str) -> tuple[list[Row], str, str
     return rows, path, digest
 
 
-def read_rows(path: str) -> tuple[list[Row], str]:
+def read_rows(path: str) -> tuple[list[BenchmarkRow], str]:
     """Return the objects of a JSON lines file (plain, gz, zst; path or URL) and the digest of its rows.
 
     The digest is BLAKE2b-128 over the non-empty rows, each stripped of white space, joined by line ends: what a pool's
     manifest lists of the files it was decontaminated against. Raises RequestError.
     """
-    rows: list[Row] = []
+    rows: list[BenchmarkRow] = []
     lines: list[bytes] = []
     number = 0
     try:
@@ -306,7 +306,7 @@ def read_rows(path: str) -> tuple[list[Row], str]:
     return rows, items_digest(lines)
 
 
-def hub_rows(dataset: str, config: str | None, split: str) -> list[Row]:
+def hub_rows(dataset: str, config: str | None, split: str) -> list[BenchmarkRow]:
     """Return the rows of a split of a dataset on the hub. Raises RequestError when it cannot be had."""
     try:
         from datasets import load_dataset

@@ -25,9 +25,7 @@ class LanguageModel(ComposerModel):
 
     def forward(self, batch: dict[str, Any]) -> Tensor:
         """Return the weighted sum of negative log-likelihoods over the micro-batch, a scalar in nats."""
-        return self.transformer(
-            batch["tokens"], batch.get("real"), batch.get("places"), batch["labels"], batch["weights"]
-        )
+        return self.transformer(*_inputs(batch), batch["labels"], batch["weights"])
 
     def loss(self, outputs: Tensor, batch: dict[str, Any], *args: Any, **kwargs: Any) -> dict[str, Tensor]:  # type: ignore[override]
         """Return {kind: nats per token}, the sum divided by rows * tokens of a row, targets or not.
@@ -39,7 +37,7 @@ class LanguageModel(ComposerModel):
 
     def eval_forward(self, batch: dict[str, Any], outputs: Any = None) -> Tensor:
         """Return the nats of each sample under each noise sample, float64 (samples, noise samples)."""
-        nll = self.transformer(batch["tokens"], batch.get("real"), batch.get("places"), batch["labels"])
+        nll = self.transformer(*_inputs(batch), batch["labels"])
         rows = batch["tokens"].shape[0]
         sums = torch.zeros(rows, dtype=torch.float64, device=nll.device)
         sums.index_add_(0, batch["rows"], nll.double() * batch["weights"].double())
@@ -56,6 +54,10 @@ class LanguageModel(ComposerModel):
     def update_metric(self, batch: dict[str, Any], outputs: Tensor, metric: Metric) -> None:
         """Add a micro-batch to a validation metric."""
         metric.update(outputs, batch["n_tokens"])
+
+
+def _inputs(batch: dict[str, Any]) -> tuple[Tensor, Tensor | None, Tensor | None]:
+    return batch["tokens"], batch.get("attention_mask"), batch.get("target_positions")
 
 
 class MeanLoss(Metric):

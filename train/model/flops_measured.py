@@ -15,7 +15,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from .flops import matrix_parameters
-from .kv_cache import KVCache, logits_of, read
+from .kv_cache import KVCache
 from .transformer import ModelConfig, Transformer
 
 MAX_TIMED_PARAMETERS = {"cpu": 200_000_000, "cuda": 12_000_000_000}
@@ -33,7 +33,7 @@ def counted(step: Step) -> int:
 
 def training_step(model: Transformer, seq_len: int) -> Step:
     """Return forward and backward of one sample with a target at every token."""
-    tokens = torch.zeros(1, seq_len, dtype=torch.int64, device=model.embedding.weight.device)
+    tokens = torch.zeros(1, seq_len, dtype=torch.int64, device=model.device)
     weights = torch.ones(seq_len, device=tokens.device)
 
     def step() -> None:
@@ -45,27 +45,27 @@ def training_step(model: Transformer, seq_len: int) -> Step:
 
 def decoding(model: Transformer, n: int) -> Step:
     """Return the reading of the last of `n` tokens, keys and values of the others cached, and its logits."""
-    tokens = torch.zeros(1, n, dtype=torch.int64, device=model.embedding.weight.device)
+    tokens = torch.zeros(1, n, dtype=torch.int64, device=model.device)
     cache = KVCache(model.config.layers)
     with torch.no_grad(), sdpa_kernel(SDPBackend.MATH):
         if n > 1:
-            read(model, tokens[:, 1:], cache=cache)
+            model.hidden_states(tokens[:, 1:], cache=cache)
     cache.set_keep(False)
 
     @torch.no_grad()
     def step() -> None:
-        logits_of(model, read(model, tokens[:, :1], cache=cache))
+        model.logits(model.hidden_states(tokens[:, :1], cache=cache))
 
     return step
 
 
 def denoising(model: Transformer, n: int) -> Step:
     """Return one full pass over `n` tokens with logits for all."""
-    tokens = torch.zeros(1, n, dtype=torch.int64, device=model.embedding.weight.device)
+    tokens = torch.zeros(1, n, dtype=torch.int64, device=model.device)
 
     @torch.no_grad()
     def step() -> None:
-        logits_of(model, read(model, tokens))
+        model.logits(model.hidden_states(tokens))
 
     return step
 

@@ -10,13 +10,14 @@ the two types: an autoregressive model attends to the left, a masked-diffusion m
 
 import math
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .cross_entropy import token_nll, weighted_nll_sum
+from .kv_cache import KVCache, LayerCache
 
 VOCAB_MULTIPLE = 64
 """Rows of the embedding are padded to a multiple of this, so that matrix products use the tensor cores fully."""
@@ -107,14 +108,6 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     return torch.cat((a * cos - b * sin, b * cos + a * sin), dim=-1).to(x.dtype)
 
 
-class Past(Protocol):
-    """Keys and values of one layer's earlier tokens, for generation and for scoring with a shared prefix."""
-
-    def extend(self, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-        """Return earlier and new keys and values, each (batch, kv_heads, earlier + new, head_size)."""
-        ...
-
-
 class ResidualLinear(nn.Linear):
     """A projection back into the residual stream: its initial weights shrink with depth."""
 
@@ -133,23 +126,26 @@ class Attention(nn.Module):
         self.q_norm: nn.Module = RMSNorm(c.head_size, c.norm_eps) if c.qk_norm else nn.Identity()
         self.k_norm: nn.Module = RMSNorm(c.head_size, c.norm_eps) if c.qk_norm else nn.Identity()
 
-    def forward(self, x: Tensor, cos: Tensor, sin: Tensor, mask: Tensor | None, past: "Past | None" = None) -> Tensor:
-        """Return (batch, length, hidden). mask: bool, broadcastable to (batch, heads, length, length), or None.
+    def forward(
+        self, x: Tensor, cos: Tensor, sin: Tensor, mask: Tensor | None, cache: LayerCache | None = None
+    ) -> Tensor:
+        """Return (batch, length, hidden).
 
-        past: keys and values of earlier tokens, which come first in `mask`'s last dimension; with one and no mask
-        every token attends to all.
+        mask: bool, broadcastable to (batch, heads, length, cached + length), or None. cache: keys and values of
+        earlier tokens, which come first in `mask`'s last dimension. Without a mask, tokens attend to the left in a
+        causal model that has no cache, and to everything otherwise.
         """
         batch, length, _ = x.shape
         sizes = (self.heads, self.kv_heads, self.kv_heads)
         qkv = self.qkv(x).view(batch, length, sum(sizes), self.head_size).transpose(1, 2)
         q, k, v = qkv.split(sizes, dim=1)
         q, k = rotate(self.q_norm(q), cos, sin), rotate(self.k_norm(k), cos, sin)
-        if past is not None:
-            k, v = past.extend(k, v)
+        if cache is not None:
+            k, v = cache.extend(k, v)
         if self.kv_heads != self.heads:
             k, v = (y.repeat_interleave(self.heads // self.kv_heads, dim=1) for y in (k, v))
         p = self.dropout if self.training else 0.0
-        causal = self.causal and mask is None and past is None
+        causal = self.causal and mask is None and cache is None
         y = F.scaled_dot_product_attention(q, k, v, mask, dropout_p=p, is_causal=causal)
         return self.out(y.transpose(1, 2).reshape(batch, length, self.heads * self.head_size))
 
@@ -179,9 +175,11 @@ class Block(nn.Module):
         self.mlp = SwiGLU(c)
         self.dropout = nn.Dropout(c.dropout)
 
-    def forward(self, x: Tensor, cos: Tensor, sin: Tensor, mask: Tensor | None, past: "Past | None" = None) -> Tensor:
+    def forward(
+        self, x: Tensor, cos: Tensor, sin: Tensor, mask: Tensor | None, cache: LayerCache | None = None
+    ) -> Tensor:
         """Return the residual stream after this layer, shape of `x`."""
-        x = x + self.dropout(self.attention(self.attention_norm(x), cos, sin, mask, past))
+        x = x + self.dropout(self.attention(self.attention_norm(x), cos, sin, mask, cache))
         return x + self.dropout(self.mlp(self.mlp_norm(x)))
 
 
@@ -216,44 +214,95 @@ class Transformer(nn.Module):
         """Return whether activation checkpointing recomputes `module` as a unit: each block is one."""
         return isinstance(module, Block)
 
-    def hidden_states(self, tokens: Tensor, real: Tensor | None = None) -> Tensor:
-        """Return the normed last hidden states, (batch, length, hidden).
+    @property
+    def device(self) -> torch.device:
+        """Return where the weights lie."""
+        return self.embedding.weight.device
 
-        tokens: int64 (batch, length). real: bool (batch, length), False where nothing may attend to (PAD); None when
-        every token is real. A causal model needs no `real`: PAD only ever comes last.
+    @property
+    def output_head(self) -> Tensor:
+        """Return the weights that turn hidden states into logits, (padded vocabulary, hidden)."""
+        return self.embedding.weight if self.head is None else self.head.weight
+
+    def hidden_states(
+        self,
+        tokens: Tensor,
+        attention_mask: Tensor | None = None,
+        positions: Tensor | None = None,
+        cache: KVCache | None = None,
+    ) -> Tensor:
+        """Return the normed last hidden states, (batch, length, hidden): the one pass that everything goes through.
+
+        tokens: int64 (batch, length). attention_mask: None where nothing is hidden but what lies to the right in a
+        causal model; bool (batch, length), False on PAD, which nothing may attend to (a causal model ignores it: PAD
+        only ever comes last); or bool (batch, 1, length, cached + length), True where a token (row) may attend
+        (column), in place of the causal mask. positions: int64 (batch, length) or (length,), of the rotary embedding;
+        None when the tokens follow each other and the cache. cache: keys and values of earlier tokens, to which those
+        of `tokens` are added.
         """
-        mask = None if real is None or self.config.causal else real[:, None, None, :]
-        head_size = self.config.head_size
-        assert head_size is not None, "filled in by ModelConfig"
+        past, length = cache.length if cache else 0, tokens.shape[1]
+        cos, sin = self._rotations(positions, past, length, tokens.device)
+        mask = self._mask(attention_mask, cache, length, tokens.device)
         x = self.embedding(tokens)
-        cos, sin = rotary_tables(tokens.shape[1], head_size, self.config.rope_base, tokens.device)
-        for block in self.blocks:
-            x = block(x, cos, sin, mask)
+        for i, block in enumerate(self.blocks):
+            x = block(x, cos, sin, mask, cache.layers[i] if cache else None)
         return self.norm(x)
+
+    def _rotations(
+        self, positions: Tensor | None, past: int, length: int, device: torch.device
+    ) -> tuple[Tensor, Tensor]:
+        """Return cos and sin of `positions`, or of past to past + length - 1; they broadcast over batch and heads."""
+        head_size, base = self.config.head_size, self.config.rope_base
+        assert head_size is not None, "filled in by ModelConfig"
+        if positions is None:
+            cos, sin = rotary_tables(past + length, head_size, base, device)
+            return cos[past:], sin[past:]
+        cos, sin = (table[positions] for table in rotary_tables(int(positions.max()) + 1, head_size, base, device))
+        return (cos[:, None], sin[:, None]) if positions.dim() == 2 else (cos, sin)
+
+    def _mask(
+        self, attention_mask: Tensor | None, cache: KVCache | None, length: int, device: torch.device
+    ) -> Tensor | None:
+        """Return what `Attention` takes for `attention_mask`, see `hidden_states`."""
+        if attention_mask is not None and attention_mask.dim() == 4:
+            return attention_mask
+        if self.config.causal:
+            if cache is None or length == 1:
+                return None  # attention itself masks the right; a single token has none
+            return torch.ones(length, cache.length + length, dtype=torch.bool, device=device).tril(cache.length)
+        return None if attention_mask is None else attention_mask[:, None, None, :]
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """Return logits in float32 or wider, (..., vocab_size), of hidden states (..., hidden)."""
+        logits = F.linear(hidden, self.output_head)[..., : self.config.vocab_size]
+        return logits.to(torch.promote_types(logits.dtype, torch.float32))
+
+    def nll(self, hidden: Tensor, labels: Tensor) -> Tensor:
+        """Return nats, float32 or wider (n,), of labels (n,) given hidden states (n, hidden); without gradients."""
+        return token_nll(hidden, self.output_head, labels, self.config.vocab_size)
 
     def forward(
         self,
         tokens: Tensor,
-        real: Tensor | None = None,
-        places: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        target_positions: Tensor | None = None,
         labels: Tensor | None = None,
         weights: Tensor | None = None,
     ) -> Tensor:
         """Return logits, or losses when `labels` are given.
 
-        tokens, real: as for `hidden_states`. places: int64 (n,), indices into the flattened (batch * length)
-        that logits are computed for, in order; None for all. labels: int64 (n,). weights: (n,).
+        tokens, attention_mask: as for `hidden_states`. target_positions: int64 (n,), indices into the flattened
+        (batch * length) that logits are computed for, in order; None for all. labels: int64 (n,). weights: (n,).
         Returns logits (n, vocab_size), or with labels the negative log-likelihood of each label in nats, float32
         (n,), or with weights too the scalar sum of weight * nll. Ids from vocab_size on have probability 0.
         """
-        x = self.hidden_states(tokens, real).flatten(0, 1)
-        x = x if places is None else x.index_select(0, places)
-        weight = self.embedding.weight if self.head is None else self.head.weight
+        x = self.hidden_states(tokens, attention_mask).flatten(0, 1)
+        x = x if target_positions is None else x.index_select(0, target_positions)
         if labels is None:
-            return F.linear(x, weight)[:, : self.config.vocab_size]
+            return self.logits(x)
         if weights is None:
-            return token_nll(x, weight, labels, self.config.vocab_size)
-        return weighted_nll_sum(x, weight, labels, weights, self.config.vocab_size)
+            return self.nll(x, labels)
+        return weighted_nll_sum(x, self.output_head, labels, weights, self.config.vocab_size)
 
 
 def count_parameters(module: nn.Module) -> int:

@@ -5,7 +5,7 @@ log-likelihoods by batch * seq_len, so that a loss is the same however a batch i
 PAD is never a target and, in a masked-diffusion model, never attended to.
 
 `corrupt` works on numpy arrays on the CPU (in loader workers); `pack` turns rows of its result into what
-`Transformer.forward` takes, with the places of all targets known, so that no GPU has to be waited for.
+`Transformer.forward` takes, with the positions of all targets known, so that nothing waits for a GPU.
 """
 
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ from torch import Tensor
 
 from . import noise
 
-Tokens = NDArray[np.int64]
+TokenRows = NDArray[np.int64]
 
 
 class SpecialIds(NamedTuple):
@@ -33,14 +33,15 @@ class Corrupted(NamedTuple):
     """What a model reads and must predict, for rows of a batch.
 
     inputs: int64 (rows, length). labels: int64 (rows, length). targets: bool (rows, length), True where the label
-    must be predicted. weights: float64 (rows,), of each of the row's targets. real: bool (rows, length), False on PAD.
+    must be predicted. weights: float64 (rows,), of each of the row's targets. attention_mask: bool (rows, length),
+    False on PAD.
     """
 
     inputs: NDArray[np.int64]
     labels: NDArray[np.int64]
     targets: NDArray[np.bool_]
     weights: NDArray[np.float64]
-    real: NDArray[np.bool_]
+    attention_mask: NDArray[np.bool_]
 
 
 class Objective(Protocol):
@@ -52,7 +53,7 @@ class Objective(Protocol):
     @property
     def kind(self) -> str: ...
 
-    def corrupt(self, tokens: Tokens, n_tokens: NDArray[np.int64], positions: noise.Positions) -> Corrupted:
+    def corrupt(self, tokens: TokenRows, n_tokens: NDArray[np.int64], positions: noise.Positions) -> Corrupted:
         """Return what to read and predict.
 
         tokens: int64 (rows, length). n_tokens: int64 (rows,), real tokens; the rest of a row is PAD.
@@ -61,7 +62,7 @@ class Objective(Protocol):
         ...
 
 
-def _real(tokens: Tokens, n_tokens: NDArray[np.int64]) -> NDArray[np.bool_]:
+def _real(tokens: TokenRows, n_tokens: NDArray[np.int64]) -> NDArray[np.bool_]:
     return np.arange(tokens.shape[1])[None, :] < n_tokens[:, None]
 
 
@@ -83,7 +84,7 @@ class Autoregressive:
         """Return `nll`; with masked inputs the loss is no likelihood of the text, and its name says so."""
         return "nll_masked_input" if self.input_masking else "nll"
 
-    def corrupt(self, tokens: Tokens, n_tokens: NDArray[np.int64], positions: noise.Positions) -> Corrupted:
+    def corrupt(self, tokens: TokenRows, n_tokens: NDArray[np.int64], positions: noise.Positions) -> Corrupted:
         """See `Objective.corrupt`."""
         inputs = np.concatenate([np.full_like(tokens[:, :1], self.ids.eod), tokens[:, :-1]], axis=1)
         if self.input_masking:
@@ -119,7 +120,7 @@ class MaskedDiffusion:
     causal = False
     kind = "nelbo"
 
-    def corrupt(self, tokens: Tokens, n_tokens: NDArray[np.int64], positions: noise.Positions) -> Corrupted:
+    def corrupt(self, tokens: TokenRows, n_tokens: NDArray[np.int64], positions: noise.Positions) -> Corrupted:
         """See `Objective.corrupt`."""
         tokens = tokens[:, : self._length(positions, tokens.shape[1])]
         n_tokens = np.minimum(n_tokens, tokens.shape[1])
@@ -179,22 +180,22 @@ class Packed(NamedTuple):
     """Keyword arguments of `Transformer.forward`; None where everything is meant."""
 
     tokens: Tensor
-    real: Tensor | None
-    places: Tensor | None
+    attention_mask: Tensor | None
+    target_positions: Tensor | None
     labels: Tensor
     weights: Tensor
 
 
 def pack(rows: Corrupted, dtype: torch.dtype = torch.float32) -> Packed:
     """Return `rows` as tensors for the model; weights have `dtype`."""
-    places = np.flatnonzero(rows.targets)
-    every = len(places) == rows.targets.size
+    target_positions = np.flatnonzero(rows.targets)
+    every = len(target_positions) == rows.targets.size
     weights = np.repeat(rows.weights, rows.targets.sum(1))
     return Packed(
         tokens=torch.from_numpy(np.ascontiguousarray(rows.inputs)),
-        real=None if rows.real.all() else torch.from_numpy(rows.real),
-        places=None if every else torch.from_numpy(places),
-        labels=torch.from_numpy(rows.labels.reshape(-1)[places]),
+        attention_mask=None if rows.attention_mask.all() else torch.from_numpy(rows.attention_mask),
+        target_positions=None if every else torch.from_numpy(target_positions),
+        labels=torch.from_numpy(rows.labels.reshape(-1)[target_positions]),
         weights=torch.from_numpy(weights).to(dtype),
     )
 

@@ -2,6 +2,7 @@
 
 import functools
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +26,7 @@ from epochal.shards.formats import arrow_tables, webdataset
 from epochal.shards.verify import verify
 from epochal.tests.support.builds import settings, stream
 from epochal.tests.support.corpora import real_documents, write_jsonl
+from epochal.tests.support.pools import flip_bit
 from epochal.tokenize.tokenizer import decoder, load_tokenizer
 
 LAYOUTS = ["wds", "parquet", "megatron", "bin", "hf"]
@@ -179,6 +181,13 @@ def test_a_damaged_file_stops_the_build_with_its_name(pool, tmp_path):
     again, _ = export(pool, "parquet", str(tmp_path / "p"))
     with pytest.raises(WorkError, match="has no column 'tokens', only input_ids"):
         imported(tmp_path, {"format": "parquet", "path": again, "tokenized": {"tokenizer": "gpt2", "column": "tokens"}})
+
+
+def test_a_flipped_bit_in_a_pool_stops_its_import_with_the_shards_name(pool, tmp_path):
+    copy = shutil.copytree(pool, tmp_path / "copy")
+    name = flip_bit(copy, 0)
+    with pytest.raises(WorkError, match=f"{name} is damaged"):
+        imported(tmp_path, {"format": "mds", "path": str(copy)})
 
 
 def test_filters_look_at_the_decoded_text_and_what_they_change_is_encoded_again(pool, tmp_path):

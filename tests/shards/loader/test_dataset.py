@@ -12,12 +12,13 @@ import numpy as np
 import pytest
 import torch
 
+from epochal.common import hashing
 from epochal.common.errors import EpochalError, RequestError
-from epochal.shards import mds
 from epochal.shards.artifact import open_artifact
 from epochal.shards.carve import carve
+from epochal.shards.loader.cache import ShardFile
 from epochal.shards.loader.dataset import RepeatedDataset
-from epochal.shards.loader.sample_reader import SampleReader, ShardFile
+from epochal.shards.loader.sample_reader import SampleReader
 from epochal.shards.order.plan import POLICIES, Plan
 from epochal.tests.support.loading import check_run, flat, interrupted, plan_for, read_until_error, tokens_of
 from epochal.tests.support.ranks import run_ranks
@@ -192,14 +193,14 @@ def test_without_verifying_a_changed_byte_is_not_looked_for(make_pool) -> None:
 def test_each_shard_is_hashed_once_for_all_workers(make_pool, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     pool = str(make_pool(1000))
     log = tmp_path / "hashed"
-    hash_file = mds.xxh64_file
+    hash_file = hashing.xxh64_file
 
     def logged(path: str) -> str:
         with log.open("a") as f:
             f.write(f"{path}\n")
         return hash_file(path)
 
-    monkeypatch.setattr(mds, "xxh64_file", logged)
+    monkeypatch.setattr(hashing, "xxh64_file", logged)
     dataset = RepeatedDataset(pool, plan_for(pool), global_batch=8)
     list(dataset)
     assert len(log.read_text().splitlines()) == 8

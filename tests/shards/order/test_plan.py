@@ -211,12 +211,13 @@ def test_plan_command(make_pool, capsys) -> None:
     pool = str(make_pool(1001))
     assert main(["plan", pool, "--total-tokens", "5005", "--batch-tokens", "128", "--params", "1M", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
-    assert {k: found[k] for k in ("passes", "partial", "steps", "tokens", "samples")} == {
+    assert {k: found[k] for k in ("passes", "partial", "steps", "tokens", "positions", "samples")} == {
         "passes": 5,
         "partial": 0.0,
         "steps": 40,
         "tokens": 5005,
-        "samples": 315,
+        "positions": 315,
+        "samples": 63,
     }
     assert found["training_flops"] == 6 * 10**6 * 5005
     assert main(["plan", pool, "--epochs", "3.5", "--batch-tokens", "128"]) == 0

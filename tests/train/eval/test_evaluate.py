@@ -15,11 +15,14 @@ import torch
 from epochal.__main__ import main
 from epochal.common.errors import RequestError, WorkError
 from epochal.shards.artifact import open_artifact
+from epochal.tests.support.pools import flip_bit
 from epochal.tokenize.tokenizer import load_tokenizer
-from epochal.train.checkpoint import CONFIG_NAME, ModelCard, save_model
-from epochal.train.eval import evaluate
-from epochal.train.eval.evaluate import Settings, byte_lengths, run
+from epochal.train.checkpoint import CONFIG_NAME, ModelCard, open_checkpoint, save_model
+from epochal.train.eval import evaluate, results
+from epochal.train.eval.continuation import continuation
+from epochal.train.eval.evaluate import Settings, run
 from epochal.train.eval.likelihood import difference, measure, table
+from epochal.train.eval.tokenizers import byte_lengths
 from epochal.train.model.transformer import ModelConfig, Transformer
 
 torch.set_num_threads(1)
@@ -94,19 +97,19 @@ def test_an_interrupted_evaluation_goes_on(
     whole = run(models[1:], settings)["tasks"][0]
     monkeypatch.setattr(evaluate, "CHUNK_ITEMS", 5)
     scored: list[int] = []
-    add = evaluate.ItemStore.add
+    add = results.ItemStore.add
 
-    def stop_after_two(store: evaluate.ItemStore, records: list) -> None:
+    def stop_after_two(store: results.ItemStore, records: list) -> None:
         if len(scored) == 10:
             raise KeyboardInterrupt
         scored.extend(r["id"] for r in records)
         add(store, records)
 
-    monkeypatch.setattr(evaluate.ItemStore, "add", stop_after_two)
+    monkeypatch.setattr(results.ItemStore, "add", stop_after_two)
     settings = replace(settings, out=str(tmp_path / "parts"))
     with pytest.raises(KeyboardInterrupt):
         run(models[1:], settings)
-    monkeypatch.setattr(evaluate.ItemStore, "add", add)
+    monkeypatch.setattr(results.ItemStore, "add", add)
     (file,) = (tmp_path / "parts" / "items").iterdir()
     with file.open("a") as f:
         f.write('{"id": 3, "cut')  # the write that the interruption cut off
@@ -142,7 +145,7 @@ def likelihoods(make_pool: Callable[..., Path], tmp_path: Path) -> list:
     lengths = np.array([1] * 256 + [0] * 3)
     found = []
     for name, causal in (("ar", True), ("mdm", False)):
-        opened = evaluate.open_checkpoint(save(tmp_path / name, causal, BYTES, 16), "cpu")
+        opened = open_checkpoint(save(tmp_path / name, causal, BYTES, 16), "cpu")
         keys: dict[str, Any] = {"byte_lengths": lengths, "name": name, "noise_samples": 16}
         found.append(measure(opened.model, opened.card, pool, **keys))
         # more noise samples: the same bound within its error, which is smaller
@@ -178,7 +181,7 @@ def test_kinds_are_never_mixed_unlabelled(make_pool: Callable[..., Path], tmp_pa
 
 def test_nll_of_a_pool_is_the_chain_rule(make_pool: Callable[..., Path], tmp_path: Path) -> None:
     pool = open_artifact(str(make_pool(20, 16)))
-    opened = evaluate.open_checkpoint(save(tmp_path / "ar", True, BYTES, 16), "cpu")
+    opened = open_checkpoint(save(tmp_path / "ar", True, BYTES, 16), "cpu")
     record = measure(opened.model, opened.card, pool)
     total = 0.0
     from epochal.train.eval.likelihood import Rows
@@ -190,6 +193,19 @@ def test_nll_of_a_pool_is_the_chain_rule(make_pool: Callable[..., Path], tmp_pat
                 total -= float(opened.model(torch.tensor([text[:i]]))[-1].log_softmax(-1)[text[i]])
     assert record.nats == pytest.approx(total, abs=1e-3)
     assert (record.tokens, record.samples) == (20, 2)
+
+
+def test_a_flipped_bit_in_a_pool_stops_likelihoods_and_the_task_made_from_it(
+    make_pool: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    pool = make_pool(2000, 64)
+    model = save(tmp_path / "ar", True, BYTES)
+    assert len(continuation(open_artifact(str(pool)), 3)) == 3
+    name = flip_bit(pool, 2)
+    assert main(["evaluate", model, "--loss", str(pool), "--out", str(tmp_path / "out")]) == 1
+    assert f"{name} is damaged" in capsys.readouterr().err.strip().splitlines()[-1]
+    with pytest.raises(WorkError, match=f"{name} is damaged"):
+        continuation(open_artifact(str(pool)), 3)
 
 
 def test_bytes_of_ids_are_those_of_their_text() -> None:
@@ -237,7 +253,7 @@ def test_a_checkpoint_of_another_format_is_one_line(data: Path, tmp_path: Path, 
 def test_weights_that_are_not_finite_are_one_line(
     models: list[str], data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    opened = evaluate.open_checkpoint(models[0], "cpu")
+    opened = open_checkpoint(models[0], "cpu")
     torch.nn.init.constant_(opened.model.norm.weight, math.nan)
     monkeypatch.setattr(evaluate, "open_checkpoint", lambda *args: opened)
     with pytest.raises(WorkError, match=r"gives item \d+ no finite likelihood"):

@@ -10,8 +10,7 @@ import torch
 
 from epochal.common.errors import RequestError
 from epochal.tokenize.tokenizer import Tokenizer, load_tokenizer
-from epochal.train.checkpoint import ModelCard, load_model, save_model
-from epochal.train.eval.evaluate import open_checkpoint
+from epochal.train.checkpoint import ModelCard, load_model, open_checkpoint, save_model
 from epochal.train.hf_export import save_huggingface
 from epochal.train.model.transformer import ModelConfig, Transformer
 

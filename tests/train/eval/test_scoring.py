@@ -7,8 +7,9 @@ import pytest
 import torch
 
 from epochal.tokenize.tokenizer import Tokenizer, load_tokenizer
+from epochal.train.eval.encoding import encode, encode_pairs
 from epochal.train.eval.metrics import counting_nats, credit, summarise
-from epochal.train.eval.scoring import Group, Scorer, encode, encode_pairs
+from epochal.train.eval.scoring import Group, Scorer
 from epochal.train.eval.tasks import Item
 from epochal.train.model.transformer import ModelConfig, Transformer
 

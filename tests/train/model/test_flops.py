@@ -1,6 +1,7 @@
 """FLOPs: the paper's ratios, and the formulas against what torch executes."""
 
 import pytest
+import torch
 
 from epochal.train.config import ModelSection, model_section
 from epochal.train.model.flops import (
@@ -12,9 +13,10 @@ from epochal.train.model.flops import (
     ratio,
     report,
     training,
+    training_flops_per_token,
 )
 from epochal.train.model.flops_measured import measure
-from epochal.train.model.transformer import ModelConfig
+from epochal.train.model.transformer import ModelConfig, Transformer
 
 GPT2 = 50259
 
@@ -60,3 +62,22 @@ def test_small_models_are_timed() -> None:
     counts = measure(ModelConfig(64, 1, 8, 2, 16, causal=True), seq_len=8, repeats=1)
     assert counts["timed"]
     assert counts["decode_ar"]["flops_per_s"] > 0
+
+
+def test_flops_of_the_paper_model() -> None:
+    shape = {"layers": 26, "hidden": 1792, "heads": 14, "head_size": 128, "ffn": 4736, "vocab_size": 50269}
+    full = training_flops_per_token(ModelConfig(causal=False, **shape), 2048)
+    causal = training_flops_per_token(ModelConfig(causal=True, **shape), 2048)
+    assert full == pytest.approx(6 * 1.086e9 + 12 * 26 * 1792 * 2048, rel=1e-3)
+    assert full - causal == 6 * 26 * 1792 * 2048
+
+
+def test_flops_agree_with_what_torch_counts() -> None:
+    from torch.nn.attention import SDPBackend, sdpa_kernel
+    from torch.utils.flop_counter import FlopCounterMode
+
+    config = ModelConfig(vocab_size=64, layers=2, hidden=64, heads=2, ffn=96, causal=False)
+    model, tokens = Transformer(config), torch.zeros(1, 128, dtype=torch.int64)
+    with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):  # the CPU's own is not counted
+        model(tokens)
+    assert counter.get_total_flops() * 3 / 128 == pytest.approx(training_flops_per_token(config, 128), rel=0.03)

@@ -141,7 +141,7 @@ def test_probabilities_of_all_sequences_sum_to_one() -> None:
     every = np.array(list(itertools.product(range(VOCAB), repeat=4)))
     rows = corrupt(Autoregressive(IDS), every)
     packed = pack(rows, torch.float64)
-    nll = model(packed.tokens, None, packed.places, packed.labels).view(-1, 4).sum(1)
+    nll = model(packed.tokens, None, packed.target_positions, packed.labels).view(-1, 4).sum(1)
     assert float((-nll).exp().sum()) == pytest.approx(1.0, abs=1e-9)
 
 

@@ -9,7 +9,7 @@ import pytest
 from epochal.common.errors import RequestError
 from epochal.datapipe.text.decontaminate import build_index
 from epochal.shards.manifest import Manifest
-from epochal.train.eval.contamination import leak_status
+from epochal.train.eval.contamination import contamination_status
 from epochal.train.eval.tasks import load, parse_task, read_rows, spread
 
 
@@ -156,12 +156,15 @@ def test_clean_means_decontaminated_against_exactly_these_items(tmp_path: Path) 
     path = write(tmp_path, "piqa.jsonl.gz", [{"query": f"q{i}", "choices": ["a", "b"], "gold": 0} for i in range(9)])
     index = build_index([str(path)], n=13)
     _, digest = read_rows(str(path))
-    status = leak_status(digest, manifest(index.file_summary()))  # written by one side, read by the other
+    status = contamination_status(digest, manifest(index.file_summary()))  # written by one side, read by the other
     assert status.clean
     assert "9 items (13-grams; 2 items" in status.reason
     changed = write(tmp_path, "changed.jsonl.gz", [{"query": "q"}])
-    for unknown in (leak_status(read_rows(str(changed))[1], manifest(index.file_summary())), leak_status(digest, None)):
+    for unknown in (
+        contamination_status(read_rows(str(changed))[1], manifest(index.file_summary())),
+        contamination_status(digest, None),
+    ):
         assert not unknown.clean
         assert unknown.reason.startswith("not known to be clean")
-    assert not leak_status(None, manifest(index.file_summary())).clean
-    assert not leak_status(digest, manifest([]).model_copy(update={"statistics": {}})).clean
+    assert not contamination_status(None, manifest(index.file_summary())).clean
+    assert not contamination_status(digest, manifest([]).model_copy(update={"statistics": {}})).clean

@@ -1,28 +1,26 @@
 """`epochal plan`, `epochal order`, `epochal audit`: what a run will read, and whether it did."""
 
 import argparse
-import json
-from collections.abc import Callable
 from typing import Any
 
-from ..common import storage
-from ..common.config import load_yaml, validate
-from ..common.errors import RequestError
-from ..common.units import format_count, parse_count
-from .artifact import open_artifact
-from .order.mixture import Mixture
-from .order.mixture_config import MixtureSettings, describe_stages, mixture_file, open_mixture
-from .order.plan import POLICIES, Plan, tokens_for_epochs
-from .order.receipt import Receipt
+from ...common import storage
+from ...common.cli import Runner, print_json
+from ...common.config import load_yaml, validate
+from ...common.errors import RequestError
+from ...common.units import format_count, parse_count
+from ..artifact import open_artifact
+from .base import Order
+from .mixture import Mixture
+from .mixture_config import MixtureSettings, describe_stages, mixture_file, open_mixture
+from .plan import POLICIES, Plan, tokens_for_epochs
+from .receipt import Receipt
 
 MOST_SHOWN = 10_000_000
 """Positions that `order` prints at most: beyond that a program should compute them (docs/repetition.md)."""
 
-Run = Callable[[argparse.Namespace], int]
 
-
-def plan(parser: argparse.ArgumentParser) -> Run:
-    """How a token budget repeats a subset."""
+def plan(parser: argparse.ArgumentParser) -> Runner:
+    """Add the arguments of `epochal plan`; return what runs it."""
     parser.add_argument("subset", help="folder or URL of a subset or pool, or the YAML file of a mixture")
     _add_budget(parser)
     parser.add_argument("--batch-tokens", required=True, help="tokens of a global batch: 524288")
@@ -41,7 +39,7 @@ def _run_plan(args: argparse.Namespace) -> int:
     batch_tokens = parse_count(args.batch_tokens, "--batch-tokens")
     numbers = plan_numbers(the_plan, batch_tokens, parse_count(args.params, "--params") if args.params else None)
     if args.json:
-        print(json.dumps(numbers))
+        print_json(numbers)
         return 0
     partial = f" + {numbers['partial']:.4f} of a pass" if numbers["partial"] else ""
     print(
@@ -66,11 +64,11 @@ def _plan_mixture(args: argparse.Namespace) -> int:
     numbers: dict[str, Any] = {
         "steps": mixture.steps(batch_samples),
         "tokens": mixture.tokens,
-        "samples": mixture.positions,
+        "positions": mixture.positions,
         "batch_samples": batch_samples,
         "last_batch_samples": (mixture.positions - 1) % batch_samples + 1,
         "unique_tokens": mixture.unique_tokens,
-        "unique_samples": mixture.samples,
+        "samples": mixture.samples,
         "sources": {source.name: _of_source(source.plan) for source in mixture.sources},
         "window": mixture.window,
         "stages": describe_stages(mixture),
@@ -79,7 +77,7 @@ def _plan_mixture(args: argparse.Namespace) -> int:
     }
     numbers |= {"params": params, "training_flops": 6 * params * mixture.tokens} if params else {}
     if args.json:
-        print(json.dumps(numbers))
+        print_json(numbers)
         return 0
     for source in mixture.sources:
         the_plan = source.plan
@@ -105,7 +103,8 @@ def _of_source(the_plan: Plan) -> dict[str, Any]:
         "passes": passes,
         "partial": place / the_plan.samples,
         "tokens": the_plan.tokens,
-        "samples": the_plan.positions,
+        "positions": the_plan.positions,
+        "samples": the_plan.samples,
         "unique_tokens": the_plan.unique_tokens,
         "exposures": {str(k): v for k, v in _histogram(the_plan).items()},
         "fingerprint": the_plan.fingerprint,
@@ -125,7 +124,8 @@ def plan_numbers(the_plan: Plan, batch_tokens: int, params: int | None = None) -
     """Return what `epochal plan --json` prints.
 
     passes: whole passes; partial: the fraction of a pass after them; steps: global batches, a short last one
-    included; tokens: real tokens; samples: positions; training_flops: 6 x params x tokens.
+    included; tokens: real tokens; positions: samples that the run reads;
+    samples: those of the subset; training_flops: 6 x params x tokens.
     """
     batch_samples = the_plan.batch_samples(batch_tokens)
     passes, place = divmod(the_plan.positions, the_plan.samples)
@@ -135,11 +135,11 @@ def plan_numbers(the_plan: Plan, batch_tokens: int, params: int | None = None) -
         "partial_samples": place,
         "steps": the_plan.steps(batch_samples),
         "tokens": the_plan.tokens,
-        "samples": the_plan.positions,
+        "positions": the_plan.positions,
         "batch_samples": batch_samples,
         "last_batch_samples": (the_plan.positions - 1) % batch_samples + 1,
         "unique_tokens": the_plan.unique_tokens,
-        "unique_samples": the_plan.samples,
+        "samples": the_plan.samples,
         "exposures": {str(k): v for k, v in _histogram(the_plan).items()},
         "fingerprint": the_plan.fingerprint,
         "plan": the_plan.to_dict(),
@@ -152,8 +152,8 @@ def _histogram(the_plan: Plan) -> dict[int, int]:
     return {} if the_plan.policy == "global" else the_plan.histogram(the_plan.positions)
 
 
-def order(parser: argparse.ArgumentParser) -> Run:
-    """Which samples come at which positions."""
+def order(parser: argparse.ArgumentParser) -> Runner:
+    """Add the arguments of `epochal order`; return what runs it."""
     parser.add_argument("subset", help="folder or URL of a subset or pool, or the YAML file of a mixture")
     parser.add_argument("--start", default="0", help="first position (samples from the run's beginning; default 0)")
     parser.add_argument("--count", required=True, help="number of positions")
@@ -166,18 +166,20 @@ def _run_order(args: argparse.Namespace) -> int:
     start, count = parse_count(args.start, "--start"), parse_count(args.count, "--count")
     if count > MOST_SHOWN:
         raise RequestError(f"--count is at most {MOST_SHOWN:,}: for more, compute them (docs/repetition.md)")
-    the_order = _mixture(args) if mixture_file(args.subset) else _plan_to_show(args, start, count)
-    if (isinstance(the_order, Mixture) or _asked(args)) and start + count > the_order.positions:
+    mixed = mixture_file(args.subset)
+    the_order: Order = _mixture(args) if mixed else _plan_to_show(args, start, count)
+    if (mixed or _asked(args)) and start + count > the_order.positions:
         raise RequestError(f"the run ends at position {the_order.positions}: ask for less, or a larger budget")
     positions, ids = range(start, start + count), the_order.ids(range(start, start + count))
     columns = {"ids": ids.tolist(), "positions": list(positions)}
-    if isinstance(the_order, Mixture):
-        sources, inner = the_order.locate(ids)
-        columns |= {"sources": [the_order.sources[s].name for s in sources], "source_ids": inner.tolist()}
+    if mixed:
+        numbers, inner = the_order.locate(ids)
+        names = list(the_order.components())
+        columns |= {"sources": [names[s] for s in numbers], "source_ids": inner.tolist()}
     if args.json:
-        print(json.dumps(columns))
+        print_json(columns)
         return 0
-    shown = ("positions", "sources", "source_ids") if isinstance(the_order, Mixture) else ("positions", "ids")
+    shown = ("positions", "sources", "source_ids") if mixed else ("positions", "ids")
     for row in zip(*(columns[name] for name in shown), strict=True):
         print(*row)
     return 0
@@ -196,8 +198,8 @@ def _plan_to_show(args: argparse.Namespace, start: int, count: int) -> Plan:
     return Plan.for_artifact(manifest, budget, args.seed, args.policy or "reshuffle")
 
 
-def audit(parser: argparse.ArgumentParser) -> Run:
-    """Whether a run trained on exactly the samples of its plan, each position once."""
+def audit(parser: argparse.ArgumentParser) -> Runner:
+    """Add the arguments of `epochal audit`; return what runs it."""
     parser.add_argument("receipt", help="the receipt that a run wrote, path or URL")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     return _run_audit
@@ -213,7 +215,7 @@ def _run_audit(args: argparse.Namespace) -> int:
     receipt = Receipt.from_json(text)
     problem = receipt.check()
     if args.json:
-        print(json.dumps({"ok": problem is None, "problem": problem} | receipt.to_dict()))
+        print_json({"ok": problem is None, "problem": problem} | receipt.to_dict())
     elif problem is None:
         print(f"ok: {receipt.count:,} samples, every position of plan {receipt.plan.fingerprint} exactly once")
     else:

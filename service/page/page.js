@@ -1,199 +1,3 @@
-<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta name="color-scheme" content="light dark">
-<title>epochal: repetition control</title>
-<style>
-:root {
-  --paper: #fcfcfa; --ink: #1f2328; --quiet: #5c636b; --line: #dcdcd6; --track: #efefea; --field: #fff;
-  --link: #2b5c91; --bad: #a3342c; --good: #2f6b3c; --s0: #3f6d9e; --s1: #b0642f; --s2: #4c7f4f; --s3: #85579b;
-}
-@media (prefers-color-scheme: dark) {
-  :root {
-    --paper: #17191c; --ink: #e3e4e5; --quiet: #9ba2aa; --line: #33373c; --track: #23262a; --field: #1e2125;
-    --link: #8db8e6; --bad: #ef8f86; --good: #8cc598; --s0: #6f9fd2; --s1: #d1925f; --s2: #83b886; --s3: #b993cf;
-  }
-}
-* { box-sizing: border-box; }
-html { color-scheme: light dark; background: var(--paper); color: var(--ink); -webkit-text-size-adjust: 100%; }
-body {
-  margin: 0 auto; padding: 2.5rem 1.25rem 4rem; max-width: 66rem;
-  font: 1rem/1.5 system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", Arial, sans-serif;
-}
-h1, h2, h3, p, ul, dl { margin: 0; }
-h1 { font-size: 2.1rem; line-height: 1.2; font-weight: 650; }
-h2 { font-size: 1.3rem; font-weight: 650; margin: 2.6rem 0 .6rem; padding-top: .9rem; border-top: 1px solid var(--line); }
-h3 { font-size: 1rem; font-weight: 650; margin: 1.4rem 0 .3rem; overflow-wrap: anywhere; }
-p { max-width: 44rem; margin-bottom: .4rem; }
-.kind, .note, .quiet, small, dt, thead th { color: var(--quiet); }
-.kind, .note, small, thead th { font-size: .85rem; }
-.lead { margin-top: .4rem; font-size: 1.05rem; }
-a { color: var(--link); text-underline-offset: .15em; }
-:focus-visible { outline: 2px solid var(--link); outline-offset: 2px; }
-nav ul { display: flex; flex-wrap: wrap; gap: .2rem 1.1rem; padding: 0; margin-top: .8rem; list-style: none; }
-nav a { display: inline-block; padding: .2rem 0; }
-code { overflow-wrap: anywhere; }
-code { font: .88em/1.4 ui-monospace, SFMono-Regular, Menlo, Consolas, "DejaVu Sans Mono", monospace; }
-.scroll { overflow-x: auto; }
-table { width: 100%; margin: .4rem 0; border-collapse: collapse; font-variant-numeric: tabular-nums; }
-th, td { padding: .35rem .9rem .35rem 0; text-align: left; vertical-align: top; border-bottom: 1px solid var(--line); }
-th:last-child, td:last-child { padding-right: 0; }
-thead th, tbody th { font-weight: 400; }
-tbody th { overflow-wrap: anywhere; min-width: 6rem; }
-td { overflow-wrap: break-word; }
-.n { text-align: right; white-space: nowrap; overflow-wrap: normal; }
-form { display: grid; grid-template-columns: repeat(auto-fill, minmax(11.5rem, 1fr)); gap: .7rem 1rem; align-items: end; margin: .5rem 0; }
-label { display: block; font-size: .85rem; color: var(--quiet); }
-label.full { grid-column: 1 / -1; }
-input, select, textarea, button { font: inherit; font-size: 1rem; color: inherit; border-radius: 4px; }
-input, select, textarea {
-  display: block; width: 100%; margin-top: .15rem; padding: .4rem .55rem; min-height: 2.5rem;
-  background: var(--field); border: 1px solid #8a9098; color: var(--ink);
-}
-textarea { min-height: 4.5rem; resize: vertical; }
-button { padding: .4rem .9rem; min-height: 2.5rem; background: none; border: 1px solid var(--link); color: var(--link); cursor: pointer; }
-button.main { background: var(--link); color: var(--paper); }
-button.text { border: 0; padding: 0; min-height: 1.7rem; text-align: left; text-decoration: underline; text-underline-offset: .15em; overflow-wrap: anywhere; }
-button[disabled] { opacity: .6; cursor: default; }
-[role=alert] { color: var(--bad); font-weight: 550; }
-[role=alert]:empty, [role=status]:empty { display: none; }
-.good { color: var(--good); } .bad { color: var(--bad); }
-.track { height: .5rem; min-width: 5rem; margin: .45rem 0 .2rem; background: var(--track); border-radius: 2px; overflow: hidden; }
-.track i { display: block; height: 100%; background: var(--s0); }
-dl { display: grid; grid-template-columns: repeat(auto-fill, minmax(11rem, 1fr)); gap: .6rem 1.4rem; margin: .5rem 0; }
-dl > .wide { grid-column: span 2; }
-dt { font-size: .85rem; } dd { margin: 0; font-variant-numeric: tabular-nums; overflow-wrap: anywhere; }
-svg { display: block; max-width: none; }
-svg text { fill: var(--ink); font-size: 12px; font-family: inherit; }
-svg .quiet { fill: var(--quiet); }
-svg .axis, svg .edge { stroke: var(--line); fill: none; }
-svg .edge { stroke: var(--quiet); stroke-width: 1.2; }
-svg .box { fill: var(--field); stroke: var(--quiet); }
-svg a:focus-visible .box, svg a:hover .box { stroke: var(--link); stroke-width: 2; }
-.charts { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 20rem), 1fr)); gap: 1rem 2rem; }
-.c0 { color: var(--s0); } .c1 { color: var(--s1); } .c2 { color: var(--s2); } .c3 { color: var(--s3); }
-.legend { display: flex; flex-wrap: wrap; gap: .1rem 1rem; font-size: .85rem; }
-.legend i { display: inline-block; width: 1rem; height: 0; border-top: 3px solid; margin: 0 .4rem .25rem 0; }
-[hidden] { display: none !important; }
-@media (max-width: 44rem) {
-  body { padding: 1.4rem 1rem 3rem; }
-  .stack thead { position: absolute; width: 1px; height: 1px; overflow: hidden; clip-path: inset(50%); }
-  .stack, .stack tbody, .stack tr { display: block; }
-  .stack tr { padding: .5rem 0; border-bottom: 1px solid var(--line); }
-  .stack th, .stack td { display: block; padding: .1rem 0; border: 0; text-align: left; white-space: normal; }
-  .stack th { font-weight: 650; }
-  .stack td { display: grid; grid-template-columns: 7rem 1fr; gap: .7rem; align-items: baseline; }
-  .stack td::before { content: attr(data-head); color: var(--quiet); font-size: .85rem; }
-  form { grid-template-columns: 1fr 1fr; }
-  dl { grid-template-columns: 1fr 1fr; }
-}
-</style>
-</head>
-<body>
-<header>
-<p class="kind">epochal</p>
-<h1>Repetition control</h1>
-<p class="lead">Which artifacts, plans and runs there are, and how often each document was seen by which model.</p>
-<nav aria-label="Sections"><ul>
-<li><a href="#runs">Runs</a></li><li><a href="#catalogue">Catalogue</a></li><li><a href="#carve">Carve</a></li>
-<li><a href="#plan">Plan</a></li><li><a href="#lineage">Lineage</a></li><li><a href="#document">Document look-up</a></li>
-<li><a href="#limits">Limits</a></li>
-</ul></nav>
-<p role="alert" id="problem"></p>
-<form id="token-form" hidden>
-<label>Token<input name="token" type="password" autocomplete="off" required></label><button class="main">Use token</button>
-</form>
-</header>
-<main>
-<section id="runs" aria-labelledby="runs-h">
-<h2 id="runs-h">Runs</h2>
-<p class="note" id="runs-note" role="status">Loading.</p>
-<div id="runs-table"></div>
-<div id="run-detail" aria-live="polite"></div>
-</section>
-
-<section id="catalogue" aria-labelledby="catalogue-h">
-<h2 id="catalogue-h">Catalogue</h2>
-<form id="search-form" role="search">
-<label>Name<input name="name" autocomplete="off"></label>
-<label>Fingerprint<input name="fingerprint" autocomplete="off" pattern="[0-9a-f]{1,32}" title="up to 32 hexadecimal digits"></label>
-<label>Tokenizer<input name="tokenizer" autocomplete="off"></label>
-<label>At least unique tokens<input name="least_tokens" inputmode="numeric" pattern="[0-9]*" title="digits"></label>
-<button>Search</button>
-</form>
-<div id="artifacts-table"></div>
-<p role="alert" id="artifact-problems"></p>
-</section>
-
-<section id="carve" aria-labelledby="carve-h">
-<h2 id="carve-h">Carve</h2>
-<p class="note">A subset of exactly so many unique tokens. Nothing is copied; the same request gives the same subset.</p>
-<form id="carve-form">
-<label>Pool<select name="pool" required></select></label>
-<label>Unique tokens<input name="unique_tokens" required placeholder="500M" autocomplete="off"></label>
-<label>Replicate<input name="replicate" type="number" min="0" value="0" required></label>
-<label>Name (optional)<input name="name" autocomplete="off" pattern="[A-Za-z0-9][A-Za-z0-9._+\-]*" title="letters, digits, . _ + -"></label>
-<button class="main">Carve</button>
-</form>
-<p role="alert"></p><p role="status"></p>
-</section>
-
-<section id="plan" aria-labelledby="plan-h">
-<h2 id="plan-h">Plan</h2>
-<form id="plan-form">
-<label>Subset or pool<select name="subset" required></select></label>
-<label>Passes<input name="epochs" placeholder="96" inputmode="decimal" autocomplete="off"></label>
-<label>or tokens in all<input name="total_tokens" placeholder="96B" autocomplete="off"></label>
-<label>Order<select name="policy"><option>reshuffle</option><option>fixed</option><option>global</option><option>sequential</option></select></label>
-<label>Seed<input name="seed" type="number" min="0" value="0" required></label>
-<label>Name (optional)<input name="name" autocomplete="off" pattern="[A-Za-z0-9][A-Za-z0-9._+\-]*" title="letters, digits, . _ + -"></label>
-<button class="main">Plan</button>
-</form>
-<p role="alert"></p><p role="status"></p>
-<div id="plan-detail" aria-live="polite"></div>
-<h3>Plans</h3>
-<div id="plans-table"></div>
-</section>
-
-<section id="lineage" aria-labelledby="lineage-h">
-<h2 id="lineage-h">Lineage</h2>
-<p class="note" id="lineage-note"></p>
-<div class="scroll" id="lineage-picture" tabindex="0" role="region" aria-label="Lineage picture"></div>
-</section>
-
-<section id="document" aria-labelledby="document-h">
-<h2 id="document-h">Document look-up</h2>
-<p class="note">Which models have seen a document, how often, and when. A text is hashed as a build does, and not kept.</p>
-<form id="document-form">
-<label>Look up by<select name="by"><option value="id">id</option><option value="key">key</option><option value="text">text</option></select></label>
-<label>Run (all when empty)<input name="run" list="run-names" autocomplete="off"></label><datalist id="run-names"></datalist>
-<label class="full">Document<textarea name="document" required rows="2"></textarea></label>
-<button class="main">Look up</button>
-</form>
-<p role="alert"></p>
-<div id="document-found" role="status"></div>
-</section>
-
-<section id="limits" aria-labelledby="limits-h">
-<h2 id="limits-h">Limits</h2>
-<p class="note">A run whose plan would break a limit is refused before it starts, and told by how much.</p>
-<div id="limits-table"></div>
-<form id="limit-form">
-<label>Kind<select name="kind">
-<option value="exposures">exposures of a document, all ancestors counted</option>
-<option value="subset_exposures">exposures of a document on the run’s own subset</option>
-<option value="tokens">tokens in all, all ancestors counted</option>
-</select></label>
-<label>At most<input name="cap" required inputmode="numeric" pattern="[0-9]+" title="digits" autocomplete="off"></label>
-<label>Only runs on<select name="subset"><option value="">any subset</option></select></label>
-<button class="main">Set limit</button>
-</form>
-<p role="alert"></p><p role="status"></p>
-</section>
-</main>
-<script>
 "use strict";
 const $ = (selector, root = document) => root.querySelector(selector);
 const short = (fingerprint) => fingerprint.slice(0, 8);
@@ -288,7 +92,7 @@ async function showRuns() {
   fill("#runs-note", `${live} live, ${runs.length - live} other. Refreshed every 3 seconds.`);
   fill("#run-names", ...runs.map((run) => h("option", { value: run.name })));
   const focused = document.activeElement?.closest("#runs-table") ? document.activeElement.textContent : null;
-  fill("#runs-table", table(["Run", "State", "Position", "#Passes", "Loss", "#Unique tokens seen", "Receipt", "Heard of"],
+  fill("#runs-table", table(["Run", "State", "Position", "#Passes", "Loss", "#Unique tokens seen", "Receipt", "Last report"],
     runs.map((run) => [link(run.name, () => chooseRun(run.fingerprint)), run.live ? h("strong", { class: "good" }, "live") : run.state === "open" ? "lease over" : run.state,
       progress(run), run.passes.toFixed(2), loss(run), (run.expected ? "about " : "") + count(run.unique_tokens_seen),
       h("span", { class: { valid: "good", "not valid": "bad" }[run.receipt] }, run.receipt === "none" && run.digest ? `digest ${short(run.digest)}` : run.receipt),
@@ -312,9 +116,9 @@ async function showRun() {
   const by = (reports, name) => ({ name, points: reports.filter((r) => r.loss != null).map((r) => [r.unique_tokens_seen, r.loss]) });
   fill("#run-detail", h("h3", {}, `Run ${run.name}`),
     pairs([["Plan", link(short(run.plan), () => choosePlan(run.plan)), false], ["Order", run.policy], ["Step", `${count(run.step)} of ${count(run.steps)}`], ["Tokens", count(run.tokens)],
-      ...run.sources.map((s) => [`Source ${s.name}`, `${s.passes.toFixed(2)} passes, ${count(s.position)} of ${count(s.positions)} samples`]),
+      ...run.sources.map((s) => [`Source ${s.name}`, `${s.passes.toFixed(2)} passes, ${count(s.position)} of ${count(s.positions)} positions`]),
       ["Lease", run.lease ?? "-"], ["Fingerprint", h("code", {}, run.fingerprint), true],
-      ["Ancestry", run.ancestry.map((a) => `${a.name ?? a.run} to ${count(a.stop)}`).join(", from "), true],
+      ["Ancestry", run.ancestry.map((a) => `${a.name ?? a.run} to ${count(a.position)}`).join(", from "), true],
       ...(run.receipt_problem ? [["Receipt", run.receipt_problem, true]] : [])]),
     h("div", { class: "charts" }, chart("Loss, nats per token", series, "passes over the unique tokens"),
       chart("Loss by unique tokens seen", [by(run.reports, `training ${KINDS[run.kind] ?? ""}`)], run.expected ? "unique tokens seen (expectation)" : "unique tokens seen")),
@@ -331,7 +135,7 @@ async function checkDigest() {
 /* -- catalogue -- */
 async function showArtifacts() {
   const found = await get("/artifacts", Object.fromEntries(new FormData($("#search-form"))));
-  fill("#artifacts-table", table(["Name", "Kind", "#Unique tokens", "#Documents", "Tokenizer", "Fingerprint", "Do"],
+  fill("#artifacts-table", table(["Name", "Kind", "#Unique tokens", "#Documents", "Tokenizer", "Fingerprint", "Action"],
     found.artifacts.map((a) => [a.name + (a.current ? "" : " (earlier)"), a.replicate ? `${a.kind}, replicate ${a.replicate}` : a.kind, count(a.tokens), count(a.documents), a.tokenizer,
       h("button", { class: "text", type: "button", title: a.fingerprint, onclick: () => chooseLineage(a.fingerprint), "aria-label": `lineage of ${a.name}` }, h("code", {}, short(a.fingerprint))),
       link(a.kind === "pool" ? "Carve" : "Plan", () => a.kind === "pool" ? go("carve", "pool", a.fingerprint) : go("plan", "subset", a.fingerprint), `${a.kind === "pool" ? "Carve" : "Plan"} ${a.name}`)]),
@@ -450,7 +254,7 @@ async function lookUp(data) {
 const LIMITS = { exposures: "exposures of a document, all ancestors counted", subset_exposures: "exposures of a document on the run’s own subset", tokens: "tokens in all, all ancestors counted" };
 async function showLimits() {
   const { limits } = await get("/limits");
-  fill("#limits-table", table(["Limit", "#At most", "Only runs on", "Do"],
+  fill("#limits-table", table(["Limit", "#At most", "Only runs on", "Action"],
     limits.map((l) => [LIMITS[l.kind], count(l.cap), l.subset ? state.names[l.subset] ?? short(l.subset) : "any subset",
       link("Remove", () => guard($("#limits [role=alert]"), async () => { await call("DELETE", `/limits/${l.id}`); await showLimits(); }), `Remove limit ${l.id}`)]), "No limits."));
 }
@@ -501,6 +305,3 @@ function start() {
 }
 start();
 setInterval(() => { if (!document.hidden && $("#token-form").hidden) guard($("#problem"), showRuns); }, 3000);
-</script>
-</body>
-</html>

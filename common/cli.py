@@ -1,0 +1,132 @@
+"""What all commands share: how they are run, how they fail, and tables of text.
+
+A command is a function `(parser) -> runner`: it adds its arguments to `parser` and returns what runs it. Modules of
+commands are imported only when theirs is chosen, so `--help` needs none of the heavy packages.
+"""
+
+import argparse
+import errno
+import functools
+import importlib
+import json
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import NoReturn
+
+from .errors import EpochalError, RequestError, one_line
+
+Runner = Callable[[argparse.Namespace], int]
+"""Runs a command on its arguments; returns the exit status."""
+
+Command = Callable[[argparse.ArgumentParser], Runner]
+
+Commands = Mapping[str, tuple[str, str]]
+"""By name: the module in the package that holds the command, and one line that says what it does.
+
+The command is the module's function of that name, `-` written `_`.
+"""
+
+
+def run_commands(commands: Commands, package: str, version: str, argv: Sequence[str]) -> int:
+    """Run the command line of `package`; return the exit status, see `run_plainly`."""
+
+    def run(words: list[str]) -> int:
+        if not words or words[0] not in commands:
+            return _overview(commands, version, words)
+        module, summary = commands[words[0]]
+        return _run(
+            words[0],
+            getattr(importlib.import_module(f"{package}.{module}"), words[0].replace("-", "_")),
+            summary,
+            words[1:],
+        )
+
+    return run_plainly(run, argv)
+
+
+def run_command(name: str, command: Command, summary: str, argv: Sequence[str]) -> int:
+    """Run the command line of one command, as `epochal name` does; return the exit status, see `run_plainly`."""
+    return run_plainly(lambda words: _run(name, command, summary, words), argv)
+
+
+def run_plainly(run: Callable[[list[str]], int], argv: Sequence[str]) -> int:
+    """Return what `run` returns; an error becomes one line on standard error and its exit status.
+
+    0: done. 1: the work failed. 2: the request was wrong. 130: interrupted. `run` is given `argv` without `--debug`,
+    which lets the traceback through.
+    """
+    try:
+        return run([word for word in argv if word != "--debug"])
+    except KeyboardInterrupt:
+        print("epochal: interrupted; nothing was lost: run the same command again to go on", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        sys.stderr.close()  # the reader of our output went away (`epochal show | head`)
+        return 1
+    except Exception as error:
+        if "--debug" in argv:
+            raise
+        message, status = explain(error)
+        print(f"epochal: {message}", file=sys.stderr)
+        return status
+
+
+class _Parser(argparse.ArgumentParser):
+    """Reports a wrong command line in one line, as every other wrong request."""
+
+    def error(self, message: str) -> NoReturn:
+        raise RequestError(f"{message} (see {self.prog} --help)")
+
+
+def _run(name: str, command: Command, summary: str, argv: Sequence[str]) -> int:
+    parser = _Parser(prog=f"epochal {name}", description=summary, allow_abbrev=False)
+    parser.add_argument("--debug", action="store_true", help="show the traceback of a failure")
+    runner = command(parser)
+    return runner(parser.parse_intermixed_args(argv))
+
+
+def _overview(commands: Commands, version: str, argv: Sequence[str]) -> int:
+    """Answer --help and --version, and refuse what is no command; imports nothing that a command needs."""
+    parser = _Parser(
+        prog="epochal",
+        description="Exact unique-token datasets, deterministic repetition, and training that compares on them.",
+        epilog="Each command has its own --help. --debug shows the traceback of a failure.",
+        # argparse leaves the indent of subcommands out of its columns: at 2 the longest one would break its line.
+        formatter_class=functools.partial(argparse.HelpFormatter, indent_increment=1),
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", action="version", version=f"epochal {version}")
+    listed = parser.add_subparsers(metavar="command", required=True, title="commands")
+    for name, (_, summary) in commands.items():
+        listed.add_parser(name, help=summary)
+    parser.parse_args(argv)
+    raise AssertionError("parse_args answers or refuses everything but a command")
+
+
+def explain(error: Exception) -> tuple[str, int]:
+    """Return one line for `error` and the exit status it stands for."""
+    if isinstance(error, EpochalError):
+        return str(error), error.exit_status
+    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+        return f"no space left on the disk{_at(error)}: free some and run the same command again", 1
+    if isinstance(error, PermissionError):
+        return f"permission denied{_at(error)}", 1
+    text = one_line(error, 300)
+    return f"failed with {type(error).__name__}: {text} (run again with --debug for the traceback)", 1
+
+
+def _at(error: OSError) -> str:
+    return f" at {Path(str(error.filename))}" if error.filename else ""
+
+
+def text_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Return a table of text: `head`, a rule, `rows`; columns as wide as they must be."""
+    widths = [max(len(row[i]) for row in [head, *rows]) for i in range(len(head))]
+    lines = ["  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in [head, *rows]]
+    return "\n".join([lines[0], "  ".join("-" * w for w in widths), *lines[1:]])
+
+
+def print_json(value: object) -> None:
+    """Print `value` as one line of JSON on standard output."""
+    print(json.dumps(value))

@@ -1,0 +1,78 @@
+"""Pools and subsets over HTTP: search, one of them, carving, and the lineage of everything."""
+
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, Path, Query, Response
+from sqlalchemy import Connection
+
+from ...common.errors import RequestError
+from ...common.units import parse_count
+from .. import catalogue
+from ..catalogue import ArtifactQuery
+from ..errors import NotFoundError
+from ..schemas import INT, CarveRequest, Text
+from .dependencies import ServiceOfApp, answer
+
+router = APIRouter()
+
+
+@router.get("/artifacts")
+def search(
+    service: ServiceOfApp,
+    kind: Literal["pool", "subset"] | None = None,
+    name: Text | None = None,
+    fingerprint: Annotated[str | None, Query(pattern=r"^[0-9a-f]{1,32}$")] = None,
+    tokenizer: Text | None = None,
+    least_tokens: Annotated[int | None, Query(ge=0, le=INT)] = None,
+    most_tokens: Annotated[int | None, Query(ge=0, le=INT)] = None,
+    limit: Annotated[int, Query(ge=1, le=1000)] = 100,
+    offset: Annotated[int, Query(ge=0, le=INT)] = 0,
+) -> Response:
+    """Search pools and subsets by kind, part of a name, beginning of a fingerprint, tokenizer, unique tokens."""
+    service.refresh()
+    query = ArtifactQuery(kind, name, fingerprint, tokenizer, least_tokens, most_tokens, limit, offset)
+    return answer({"artifacts": service.read(catalogue.search, query), "problems": service.problems})
+
+
+@router.get("/artifacts/{artifact}")
+def describe(service: ServiceOfApp, artifact: Annotated[str, Path(max_length=200)]) -> Response:
+    """Return one pool or subset (name or fingerprint): its manifest, places, and what its names have meant."""
+    service.refresh()
+    if not artifact.isprintable():
+        raise NotFoundError("nothing has that name")
+    fingerprint = service.read(catalogue.resolve, "artifact", artifact)
+    return answer(service.read(catalogue.describe, fingerprint))
+
+
+@router.post("/subsets", status_code=201, responses={200: {"description": "it was there already"}})
+def carve(service: ServiceOfApp, body: CarveRequest) -> Response:
+    """Carve a subset of exactly so many unique tokens. The same request again returns the same subset."""
+    tokens = parse_count(body.unique_tokens, "unique_tokens")
+    if tokens > INT:
+        raise RequestError("unique_tokens: too many")
+    fingerprint, new = service.carve(body.pool, tokens, body.replicate, body.name)
+    return answer(service.read(catalogue.describe, fingerprint), 201 if new else 200)
+
+
+@router.get("/lineage")
+def lineage(
+    service: ServiceOfApp,
+    of: Annotated[Text | None, Query(description="only what this came from and led to")] = None,
+) -> Response:
+    """Return nodes and edges: pool -> subset -> plan -> run -> checkpoint -> continued run.
+
+    of: only what this (name or fingerprint) came from and led to.
+    """
+    service.refresh()
+    return answer(service.read(_lineage, of))
+
+
+def _lineage(connection: Connection, of: str | None) -> dict[str, Any]:
+    if of is None:
+        return catalogue.lineage(connection, None)
+    for kind in ("run", "plan", "artifact"):
+        try:
+            return catalogue.lineage(connection, catalogue.resolve(connection, kind, of))
+        except RequestError:
+            continue
+    raise NotFoundError(f"there is no run, plan, subset or pool '{of}'")

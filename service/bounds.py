@@ -1,0 +1,78 @@
+"""Bounds: how large a plan, and how much work for one answer, the service accepts."""
+
+from typing import Any
+
+from ..common.errors import RequestError
+from ..shards.manifest import Manifest
+from ..shards.order.base import Order
+from ..shards.order.mixture_config import MixtureSource
+from ..shards.order.plan import tokens_for_epochs
+from ..shards.order.stored import order_from_dict
+from .catalogue import FINGERPRINT
+from .schemas import INT
+
+MOST_TOKENS = 10**18
+MOST_COPIES = 10**6
+MOST_DIGEST = 20_000_000
+"""Positions that one digest is computed over: about two seconds."""
+
+MOST_COUNTED = 1 << 28
+"""Samples x passes that are looked at for one answer of the policy `global`."""
+
+MOST_PLACES = 1 << 26
+"""Places in windows of a mixture that are worked out for one answer: some seconds."""
+
+
+def check_budget(policy: str, total_tokens: int, unique_tokens: int) -> None:
+    """Raise RequestError for a plan too large to answer for. Called before one is made: its length is counted then."""
+    if total_tokens > MOST_TOKENS:
+        raise RequestError(f"total_tokens is at most {MOST_TOKENS:,}")
+    if policy == "global" and total_tokens > MOST_COPIES * unique_tokens:
+        raise RequestError(f"at most {MOST_COPIES:,} passes can be shuffled together: use the policy reshuffle")
+
+
+def most_tokens(source: MixtureSource, staged: int, manifest: Manifest) -> int:
+    """Return how many tokens of a source a mixture with a length of its own reads at most.
+
+    staged: the tokens of all its stages together.
+    """
+    if source.tokens is not None:
+        return source.tokens
+    return staged if source.epochs is None else tokens_for_epochs(source.epochs, manifest.tokens)
+
+
+def order_from_request(data: dict[str, Any]) -> Order:
+    """Return the order that a request holds whole. Raises RequestError, WorkError.
+
+    Its bounds are checked before it is made, because making it may already count along its length.
+    """
+    sources = data.get("sources")
+    parts = [s.get("plan") for s in sources if isinstance(s, dict)] if isinstance(sources, list) else [data]
+    for part in (part for part in parts if isinstance(part, dict)):
+        total, unique = part.get("total_tokens"), part.get("unique_tokens")
+        if isinstance(total, int) and isinstance(unique, int):
+            check_budget(str(part.get("policy")), total, max(1, unique))
+    order = order_from_dict(data)
+    for plan in order.components().values():
+        if not isinstance(plan.subset, str) or not FINGERPRINT.fullmatch(plan.subset):
+            raise RequestError("plan: subset must be a fingerprint, 32 hexadecimal digits")
+        if plan.start_sample * plan.seq_len > INT or plan.unique_tokens > INT:
+            raise RequestError("plan: its numbers are too large")
+    return order
+
+
+def check_shares(order: Order) -> None:
+    """Raise RequestError when the shares of a mixture's stages are integers that JSON readers do not all take."""
+    stages = order.to_dict().get("stages", [])
+    if any(share >= 2**63 for stage in stages for share in stage["shares"]):
+        raise RequestError("the mixture's shares have more than 63 bits: round the weights")
+
+
+def slots_counted(order: Order) -> int:
+    """Return how many slots of the policy `global` are looked at to count the exposures of all samples."""
+    return sum(p.samples * p.copies for p in order.components().values() if p.policy == "global")
+
+
+def lookups_at_once(order: Order) -> int:
+    """Return at how many positions of an order one request may look: each costs a window's work in a mixture."""
+    return MOST_PLACES // order.lookup_width

@@ -1,0 +1,267 @@
+"""Answers on exposures: which runs were fed a document, how many documents a run saw, how a plan repeats its samples.
+
+The arithmetic is the ledger's; here are the questions to the catalogue around it, and the answers as JSON data.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import sqlalchemy as sa
+
+from ..common.errors import RequestError
+from ..shards.order.base import Order
+from ..shards.order.plan import Plan
+from . import catalogue, ledger, runs
+from .bounds import MOST_COUNTED, slots_counted
+from .document_index import Document
+from .errors import NotFoundError
+from .ledger import Segment, plans_at, segments_of
+from .models import Artifact
+from .runs import Ancestor
+from .service import Service
+
+UNKNOWN = ""
+"""The pool of a subset that the catalogue does not have."""
+
+MOST_CURVE = 1 << 22
+MOST_CURVE_COPIES = 1000
+
+_POOLS = sa.select(Artifact.fingerprint).where(Artifact.kind == "pool")
+
+Parts = list[tuple[Segment, list[ledger.Part]]]
+"""The parts of a document in each segment of a stretch of a history."""
+
+
+# -- one document ---------------------------------------------------------------------------------------------------
+
+
+def seen(
+    service: Service,
+    key: bytes | None = None,
+    id_: str | None = None,
+    run: str | None = None,
+    position: int | None = None,
+) -> dict[str, Any]:
+    """Return which runs were fed the document with this key (or the documents with this id), how often and when.
+
+    run: only this one (name or fingerprint), sample by sample, also when it saw nothing. position: as of there,
+    not as of its last report. Raises NotFoundError, RequestError.
+    """
+    with service.db.reader() as connection:
+        wanted = catalogue.resolve(connection, "run", run) if run is not None else None
+        histories = runs.ancestries(connection)
+        pools = connection.execute(_POOLS).scalars().all()
+    if wanted is not None:
+        histories = {wanted: _until(service, histories[wanted], position)}
+    elif position is not None:
+        raise RequestError("position needs a run")
+    if wanted is not None:
+        plans = [plan for a in histories[wanted] for plan in service.plan(a.plan).components().values()]
+        pools = [p for p in dict.fromkeys(service.pool_of(plan.subset) for plan in plans) if p]
+    documents, unread = _find(service, pools, key, id_)
+    if not documents:
+        hint = f" ({len(unread)} pools could not be looked at: register them)" if unread else ""
+        what = f"key {key.hex()}" if key is not None else f"id {(id_ or '')[:200]!r}"
+        raise NotFoundError(f"no document with {what} is in the pools{' of that run' if run else ''}{hint}")
+    return {"documents": [_document(service, of, histories, set(unread), wanted is not None) for of in documents]}
+
+
+def _until(service: Service, history: Sequence[Ancestor], position: int | None) -> list[Ancestor]:
+    """Return a history up to `position` of its run. Raises RequestError."""
+    first, *rest = history
+    if position is None:
+        return [first, *rest]
+    positions = service.plan(first.plan).positions
+    if not 0 <= position <= positions:
+        raise RequestError(f"position {position} is not in the plan of run '{first.name}', which ends at {positions}")
+    return [Ancestor(first.run, first.name, first.plan, position, first.batch_samples), *rest]
+
+
+def _find(
+    service: Service, pools: Sequence[str], key: bytes | None, id_: str | None
+) -> tuple[list[dict[str, Document]], list[str]]:
+    """Return documents, each by the pools it lies in, and the pools that cannot be looked at."""
+    by_key: dict[str, dict[str, Document]] = {}
+    indexes = {pool: service.index(pool) for pool in pools}
+    keys = {key} if key is not None else set()
+    for index in indexes.values():
+        if index is not None and id_ is not None:
+            keys |= {bytes.fromhex(document.key) for document in index.by_id(id_)}
+    for pool, index in indexes.items():
+        for wanted in keys if index is not None else ():
+            for document in index.by_key(wanted):  # type: ignore[union-attr]
+                by_key.setdefault(document.key, {})[pool] = document
+    return [by_key[k] for k in sorted(by_key)], [pool for pool, index in indexes.items() if index is None]
+
+
+def _document(
+    service: Service,
+    places: dict[str, Document],
+    histories: dict[str, list[Ancestor]],
+    unread: set[str],
+    in_full: bool,
+) -> dict[str, Any]:
+    """Return what every run has seen of the document that lies at `places`; in full, also sample by sample."""
+    document = next(iter(places.values()))
+    by_ancestor, unknown = _parts(service, places, histories, unread)
+    parts = {a: [part for _, row in rows for part in row] for a, rows in by_ancestor.items()}
+    shown = []
+    for history in histories.values():
+        row = _run_shown(document.tokens, history, parts, unknown)
+        if in_full:
+            row["segments"] = _segments_shown(history, by_ancestor)
+        if in_full or row["exposures"]["most"] or row["unknown"]:
+            shown.append(row)
+    return {
+        "key": document.key,
+        "id": document.id,
+        "source": document.source,
+        "tokens": document.tokens,
+        "pools": [{"pool": pool, "start": d.start} for pool, d in places.items()],
+        "runs": shown,
+        "runs_looked_at": len(histories),
+    }
+
+
+def _parts(
+    service: Service, places: dict[str, Document], histories: dict[str, list[Ancestor]], unread: set[str]
+) -> tuple[dict[Ancestor, Parts], set[str]]:
+    """Return the parts of a document in every stretch of every history, by segment, and the plans that train on a
+    pool that is unknown."""
+    asked: list[tuple[Ancestor, Segment]] = []
+    unknown: set[str] = set()
+    for ancestor in {a: None for history in histories.values() for a in history}:
+        for segment in _segments(service, ancestor):
+            if segment.pool == UNKNOWN or segment.pool in unread:
+                unknown.add(ancestor.plan)
+            elif segment.pool in places:
+                asked.append((ancestor, segment))
+    spans = [(places[s.pool].start, places[s.pool].tokens) for _, s in asked]
+    by_ancestor: dict[Ancestor, Parts] = {}
+    for (ancestor, segment), row in zip(asked, ledger.parts([s for _, s in asked], spans), strict=True):
+        by_ancestor.setdefault(ancestor, []).append((segment, row))
+    return by_ancestor, unknown
+
+
+def _segments(service: Service, a: Ancestor) -> list[Segment]:
+    """Return the segments of a stretch of a history; their pool is UNKNOWN where the catalogue lacks a subset."""
+    return segments_of(a.run, service.plan(a.plan), a.stop, a.batch_samples, lambda s: service.pool_of(s) or UNKNOWN)
+
+
+def _run_shown(
+    tokens: int, history: Sequence[Ancestor], parts: dict[Ancestor, list[ledger.Part]], unknown: set[str]
+) -> dict[str, Any]:
+    """Return what one run has seen of a document of `tokens` tokens."""
+    rows = [parts.get(a, []) for a in history]
+    level = ledger.intervals(tokens, rows)
+    fed = sum((stop - start) * times for start, stop, times in level)
+    seen = [(a, [part for part in row if part.exposures]) for a, row in zip(history, rows, strict=True)]
+    seen = [(a, row) for a, row in seen if row]  # the youngest run first
+    times_seen = [times for _, _, times in level]
+    return {
+        "run": history[0].name,
+        "fingerprint": history[0].run,
+        "exposures": {"least": min(times_seen), "most": max(times_seen), "mean": fed / tokens},
+        "tokens_fed": fed,
+        "first": _event(seen[-1][0], min(part.first or 0 for part in seen[-1][1])) if seen else None,
+        "last": _event(seen[0][0], max(part.last or 0 for part in seen[0][1])) if seen else None,
+        "intervals": [{"start": a, "stop": b, "exposures": times} for a, b, times in level],
+        "unknown": [a.name for a in history if a.plan in unknown],
+    }
+
+
+def _segments_shown(history: Sequence[Ancestor], by_ancestor: dict[Ancestor, Parts]) -> list[dict[str, Any]]:
+    """Return the parts of a document in each stretch of a history.
+
+    source: of a mixture, whose subset the samples are of. position: of the run; source_position: how many of the
+    positions before it are the source's.
+    """
+    return [
+        {
+            "run": a.name,
+            "plan": a.plan,
+            "position": a.stop,
+            "source": segment.source,
+            "source_position": segment.stop,
+            "parts": [part._asdict() for part in row],
+        }
+        for a in history
+        for segment, row in by_ancestor.get(a, [])
+        if row
+    ]
+
+
+def _event(ancestor: Ancestor, position: int) -> dict[str, Any]:
+    return {"run": ancestor.name, "position": position, "step": position // ancestor.batch_samples}
+
+
+# -- all documents of a run -----------------------------------------------------------------------------------------
+
+
+def histogram(service: Service, run: str, position: int | None = None) -> dict[str, Any]:
+    """Return how many documents a run saw how often, over its ancestry. Raises NotFoundError, RequestError."""
+    with service.db.reader() as connection:
+        fingerprint = catalogue.resolve(connection, "run", run)
+        history = runs.ancestries(connection)[fingerprint]
+    history = _until(service, history, position)
+    segments = [segment for a in history for segment in _countable(service, a)]
+    counted = ledger.histogram(segments, service.read_documents)
+    return {
+        "run": history[0].name,
+        "fingerprint": fingerprint,
+        "position": history[0].stop,
+        "ancestry": [{"run": a.name, "plan": a.plan, "position": a.stop} for a in history],
+    } | {name: {str(k): v for k, v in rows.items()} for name, rows in counted.items()}
+
+
+def _countable(service: Service, ancestor: Ancestor) -> list[Segment]:
+    """Return the segments of a stretch whose documents are to be counted. Raises NotFoundError, RequestError."""
+    segments = _segments(service, ancestor)
+    for plan, pool in ((s.plan, s.pool) for s in segments):
+        if pool == UNKNOWN:
+            raise NotFoundError(f"subset {plan.subset} of run '{ancestor.name}' is not in the catalogue: register it")
+    slots = slots_counted(service.plan(ancestor.plan))
+    if slots > MOST_COUNTED:
+        raise RequestError(f"run '{ancestor.name}' shuffles {slots:,} samples together: too many")
+    return segments
+
+
+# -- the samples of a plan ------------------------------------------------------------------------------------------
+
+
+def exposure_curve(order: Order, points: int = 65) -> dict[str, Any]:
+    """Return, at evenly spaced positions, the share of samples not seen yet and the least and most exposures.
+
+    For `global` with more than 2**22 slots or 1000 passes the share is its expectation, taken as (1 - p / nc)**c, and
+    `kind` says so; least and most are then null.
+    """
+    at = sorted({round(order.positions * i / (points - 1)) for i in range(points)})
+    counts = [[count for _, count in plans_at(order, p)] for p in at]
+    curves = [_curve(plan, stops) for plan, *stops in zip(order.components().values(), *counts, strict=True)]
+    rows = []
+    for position, *by_plan in zip(at, *(curve for _, curve in curves), strict=True):
+        unseen, least, most = zip(*by_plan, strict=True)
+        known = None not in least
+        rows.append(
+            {
+                "position": position,
+                "unseen": sum(unseen) / order.samples,
+                "least": min(least) if known else None,
+                "most": max(most) if known else None,
+            }
+        )
+    exact = all(kind == "exact" for kind, _ in curves)
+    return {"kind": "exact" if exact else "expected", "samples": order.samples, "points": rows}
+
+
+def _curve(plan: Plan, stops: Sequence[int]) -> tuple[str, list[tuple[float, int | None, int | None]]]:
+    """Return whether it is exact or expected, and (samples not seen, least, most exposures) at positions of a plan."""
+    n, slots = plan.samples, plan.samples * plan.copies
+    if plan.policy != "global":
+        return "exact", [(max(0, n - p), p // n, -(-p // n)) for p in stops]
+    if slots > MOST_CURVE or plan.copies > MOST_CURVE_COPIES:
+        return "expected", [(n * (1 - p / slots) ** plan.copies, None, None) for p in stops]
+    where = plan.positions_of_copies(np.arange(n, dtype=np.uint64), range(plan.copies))
+    counted = [(where < p).sum(axis=0) for p in stops]
+    return "exact", [(int((seen == 0).sum()), int(seen.min()), int(seen.max())) for seen in counted]

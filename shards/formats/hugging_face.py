@@ -1,0 +1,41 @@
+"""A folder of Arrow streams of samples, as `datasets.load_from_disk` reads it."""
+
+import json
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import pyarrow as pa
+
+from ...common import storage
+from ...common.publish import Sink
+from ..manifest import Manifest
+from .arrow_tables import COLUMN, check_column, files, lists, schema_of
+from .rows import Block, Part, Rows
+
+ENDING = ".arrow"
+
+
+def write(sink: Sink, rows: Iterable[Rows], subset: Manifest, n_rows: int, by_row: bool) -> None:
+    """Write what `Dataset.save_to_disk` writes: Arrow streams, state.json, dataset_info.json."""
+    names = []
+    for name, batches in files("data-{:05d}-of-{:05d}.arrow", rows, subset, n_rows):
+        names.append(name)
+        with sink.create(name) as file, pa.ipc.new_stream(file, schema_of(subset)) as writer:
+            for batch in batches:
+                writer.write_batch(batch)
+    formatting: dict[str, Any] = {"_format_columns": None, "_format_kwargs": {}, "_format_type": None}
+    state = formatting | {"_output_all_columns": False, "_split": "train"}
+    state |= {"_data_files": [{"filename": name} for name in names], "_fingerprint": subset.fingerprint[:16]}
+    sink.write("state.json", json.dumps(state, indent=2, sort_keys=True).encode())
+    # No `features`: they are taken from the Arrow schema, whose names have not changed between versions of datasets.
+    info = {"citation": "", "description": subset.name, "homepage": "", "license": ""}
+    sink.write("dataset_info.json", json.dumps(info, indent=2).encode())
+
+
+def read(path: str, part: Part) -> Iterator[Block]:
+    """Yield the ids and lengths of the rows in an Arrow stream; raises like `parquet.read`."""
+    column = part.column or COLUMN
+    with storage.open_read(path) as file, pa.ipc.open_stream(file) as reader:
+        check_column(column, reader.schema.names)
+        for batch in reader:
+            yield lists(batch.column(batch.schema.get_field_index(column)), column)

@@ -1,0 +1,103 @@
+"""The wheel, installed where no checkout is: it builds, carves, trains and serves from another folder."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import sysconfig
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from epochal.service.client.client import Client
+from epochal.tests.support.servers import free_port, wait_for
+
+ROOT = Path(__file__).parents[2]
+
+
+def run(*words: str | Path, cwd: Path) -> str:
+    """Run a command that must succeed; return what it prints."""
+    environment = {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "PYTHONDONTWRITEBYTECODE")}
+    environment["OMP_NUM_THREADS"] = "1"
+    done = subprocess.run([str(w) for w in words], cwd=cwd, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, f"{words}: {done.stdout[-2000:]}{done.stderr[-2000:]}"
+    return done.stdout
+
+
+def install(tmp_path: Path) -> Path:
+    """Build the wheel from a copy of the checkout, install it into a new environment; return that one's `bin`.
+
+    What it depends on is taken from this environment, which is put behind the new one's own packages.
+    """
+    names = run("git", "ls-files", "-co", "--exclude-standard", cwd=ROOT).splitlines()
+    for name in (name for name in names if (ROOT / name).is_file()):
+        (tmp_path / "copy" / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT / name, tmp_path / "copy" / name)
+    uv = [sys.executable, "-m", "uv"]
+    offline = ("--no-build-isolation", "--offline", "--python", sys.executable)
+    run(*uv, "build", "--quiet", "--wheel", *offline, "--out-dir", tmp_path, tmp_path / "copy", cwd=tmp_path)
+    run(sys.executable, "-m", "venv", "--without-pip", tmp_path / "venv", cwd=tmp_path)
+    python = tmp_path / "venv" / "bin" / "python"
+    (wheel,) = tmp_path.glob("*.whl")
+    run(*uv, "pip", "install", "--quiet", "--offline", "--no-deps", "--python", python, wheel, cwd=tmp_path)
+    site = Path(run(python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))", cwd=tmp_path).strip())
+    (site / "zz_dependencies.pth").write_text(sysconfig.get_path("purelib") + "\n")
+    shutil.rmtree(tmp_path / "copy")
+    return python.parent
+
+
+def data_files() -> set[str]:
+    """Return the files beside the code that the package reads when it runs, as they are named in a wheel."""
+    folders = ("datapipe/yamls", "train/yamls", "train/crossover/grids")
+    names = {str(p.relative_to(ROOT)) for folder in folders for p in (ROOT / folder).glob("*.yaml")}
+    return {f"epochal/{n}" for n in names | {"py.typed", "service/page.html", "service/migrations/script.py.mako"}}
+
+
+@pytest.mark.slow
+@pytest.mark.processes
+def test_the_wheel_builds_carves_trains_and_serves(tmp_path: Path):
+    bin_ = install(tmp_path)
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    with zipfile.ZipFile(next(tmp_path.glob("*.whl"))) as wheel:
+        missing = data_files() - set(wheel.namelist())
+        assert not missing
+
+    def epochal(*words: str) -> Any:
+        return json.loads(run(bin_ / "epochal", *words, "--json", cwd=elsewhere))
+
+    where = "import epochal, epochal.tokenize._pieces as c; print(epochal.__file__, c.__file__)"
+    assert all(str(bin_.parent) in path for path in run(bin_ / "python", "-c", where, cwd=elsewhere).split())
+    settings = [
+        "sources.0.fraction=0.05",
+        "seq_len=64",
+        "validation_tokens=5k",
+        "max_reject_fraction=0.2",
+        "name=small",
+    ]
+    pool = epochal("build", "python", *settings)
+    assert pool["tokens"] > 20_000
+    subset = epochal("carve", "artifacts/pools/small", "--unique-tokens", "4000")
+    assert subset["tokens"] == 4000
+    data = [
+        "train_loader.dataset.path=artifacts/subsets/small-4k",
+        "eval_loader.dataset.path=artifacts/pools/small-val",
+    ]
+    shape = ["model.layers=1", "model.hidden=16", "model.heads=2", "model.ffn=16", "eval_loader.dataset.samples=8"]
+    trained = epochal("train", "tiny-ar", *data, *shape, "max_duration=1ep", "progress_bar=false")
+    assert trained["receipt"]["valid"]
+    port = free_port()
+    words = [bin_ / "epochal", "serve", "--root", "artifacts", "--port", str(port)]
+    server = subprocess.Popen([str(w) for w in words], cwd=elsewhere, stdout=subprocess.DEVNULL)
+    try:
+        client = Client(f"http://127.0.0.1:{port}")
+        wait_for(client)
+        assert client.get("/health")["service"] == "epochal"
+        assert {a["name"] for a in client.get("/artifacts")["artifacts"]} == {"small", "small-val", "small-4k"}
+        client.close()
+    finally:
+        server.terminate()
+        server.wait()

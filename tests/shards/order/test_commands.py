@@ -1,0 +1,108 @@
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from epochal.__main__ import main
+from epochal.common.config import validate
+from epochal.common.errors import RequestError
+from epochal.shards.order.mixture import Mixture
+from epochal.shards.order.mixture_config import MixtureSettings, open_mixture
+from epochal.shards.order.receipt import Receipt
+from epochal.tests.support.mixtures import toy_mixture
+
+
+def write_yaml(path: Path, subsets, text: str) -> str:
+    for name, root in subsets.items():
+        text = text.replace(f"<{name}>", root)
+    path.write_text(text)
+    return str(path)
+
+
+def test_plan_order_and_audit_of_a_mixture(subsets, tmp_path, capsys):
+    path = write_yaml(
+        tmp_path / "mix.yaml",
+        subsets,
+        "window: 60\nsources:\n  a: {path: <a>, epochs: 40}\n  b: {path: <b>, epochs: 4, policy: fixed, seed: 9}\n",
+    )
+    assert main(["plan", path, "--batch-tokens", "128", "--json"]) == 0
+    numbers = json.loads(capsys.readouterr().out)
+    assert numbers["tokens"] == 40 * 901 + 4 * 1500
+    assert (numbers["positions"], numbers["samples"]) == (40 * 57 + 4 * 94, 57 + 94)
+    assert {k: numbers["sources"]["a"][k] for k in ("positions", "samples")} == {"positions": 40 * 57, "samples": 57}
+    assert numbers["sources"]["a"]["exposures"] == {"40": 57}
+    assert numbers["sources"]["b"]["exposures"] == {"4": 94}
+    mixture = Mixture.from_dict(numbers["plan"])
+    assert main(["plan", path, "--batch-tokens", "128"]) == 0
+    text = capsys.readouterr().out
+    assert "a: 901 unique tokens, 40 passes (reshuffle, seed 0)" in text
+    assert "b: 1.5k unique tokens, 4 passes (fixed, seed 9)" in text
+    assert main(["order", path, "--start", "10", "--count", "20", "--json"]) == 0
+    shown = json.loads(capsys.readouterr().out)
+    assert shown["ids"] == mixture.ids(range(10, 30)).tolist()
+    assert shown["source_ids"] == [
+        i - {"a": 0, "b": 57}[s] for i, s in zip(shown["ids"], shown["sources"], strict=True)
+    ]
+    assert main(["order", path, "--start", str(mixture.positions), "--count", "1"]) == 2
+    receipt = Receipt(mixture)
+    receipt.add(np.arange(mixture.positions), mixture.ids(range(mixture.positions)))
+    (tmp_path / "receipt.json").write_text(receipt.to_json())
+    assert main(["audit", str(tmp_path / "receipt.json")]) == 0
+    wrong = Receipt(mixture)
+    wrong.add(np.arange(mixture.positions), np.roll(mixture.ids(range(mixture.positions)), 1))
+    (tmp_path / "receipt.json").write_text(wrong.to_json())
+    assert main(["audit", str(tmp_path / "receipt.json")]) == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "words", "message"),
+    [
+        ("sources: {a: {path: <a>}}", [], "'a' needs one of epochs, tokens, weight"),
+        ("sources: {a: {path: <a>, epochs: 2, weight: 1}}", [], "'a' needs one of"),
+        ("sources: {a: {path: <a>, epochs: 2}, b: {path: <b>, weight: 1}}", [], "give all sources a weight"),
+        ("sources: {a: {path: <a>, epochs: 2}}", ["--epochs", "2"], "leave --total-tokens out"),
+        ("sources: {a: {path: <a>, weight: 2}}", [], "has no end of its own: give --total-tokens"),
+        ("sources: {a: {path: <a>, epoch: 2}}", [], "did you mean"),
+        ("sources: {a: {path: <a>, epochs: x}}", [], "epochs 'x' is no number"),
+        ("sources: {a: {path: <a>}}\nstages: [{weights: {b: 1}}]", [], "names 'b', which is no source"),
+        ("sources: {a: {path: <a>, weight: 1}}\nstages: [{weights: {a: 1}}]", [], "stages say how much"),
+        (
+            "sources: {a: {path: <a>}, b: {path: <b>}}\nstages: [{tokens: 1M, weights: {a: 1}}, {weights: {b: 1}}]",
+            ["--total-tokens", "1M"],
+            "the stages before the last take all",
+        ),
+        ("sources: {a: {path: <a>, weight: 1}}", ["--total-tokens", "15"], "pays for no sample"),
+        ("sources: {a: {path: <a>, weight: 1}}", ["--total-tokens", "1M", "--policy", "fixed"], "--policy is for one"),
+    ],
+)
+def test_wrong_requests_are_one_line(subsets, tmp_path, capsys, text, words, message):
+    path = write_yaml(tmp_path / "mix.yaml", subsets, text)
+    assert main(["plan", path, "--batch-tokens", "128", *words]) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1
+
+
+def test_stages_in_yaml(subsets, tmp_path):
+    text = (
+        "sources: {a: {path: <a>}, b: {path: <b>}}\nwindow: 20\n"
+        "stages: [{tokens: 5000, weights: {a: 1}}, {weights: {a: 0.5, b: 1.5}}]"
+    )
+    import yaml
+
+    path = write_yaml(tmp_path / "mix.yaml", subsets, text)
+    opened = open_mixture(validate(MixtureSettings, yaml.safe_load(Path(path).read_text()), path), 4, lambda n: 20_000)
+    assert [s.shares for s in opened.mixture.stages] == [(1, 0), (1, 3)]
+    assert 0 <= 20_000 - opened.mixture.tokens < 16
+    assert opened.mixture.seed == 4
+
+
+def test_a_leak_check_against_one_source_is_refused(subsets):
+    from types import SimpleNamespace
+
+    from epochal.train.eval.contamination import training_manifest
+
+    card = SimpleNamespace(training={"plan": toy_mixture(subsets)[0].to_dict()})
+    with pytest.raises(RequestError, match=r"a mixture \(a, b, c\)"):
+        training_manifest(subsets["a"], card)

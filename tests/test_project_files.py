@@ -1,0 +1,71 @@
+"""What stands beside the code says what the code says: CONTRIBUTING, CHANGELOG, CITATION, pre-commit, pyproject."""
+
+import ast
+import re
+import tomllib
+from pathlib import Path
+
+import yaml
+
+import epochal
+from epochal.__main__ import COMMANDS
+
+ROOT = Path(__file__).parent.parent
+QUESTION = re.compile(r"^\| (?P<question>[^|]+\?) \| `(?P<file>[^`]+)` \| `(?P<name>[^`]+)` \|$", re.MULTILINE)
+
+
+def read(name: str) -> str:
+    """Return a text file of the root."""
+    return (ROOT / name).read_text(encoding="utf-8")
+
+
+def definitions(file: str) -> set[str]:
+    """Return the names of all functions and classes of a Python file."""
+    kinds = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
+    return {node.name for node in ast.walk(ast.parse(read(file))) if isinstance(node, kinds)}
+
+
+def test_ten_questions_lead_to_where_the_answer_stands():
+    rows = list(QUESTION.finditer(read("CONTRIBUTING.md")))
+    assert len(rows) == 10
+    wrong = [row[0] for row in rows if row["name"] not in definitions(row["file"])]
+    assert not wrong, "CONTRIBUTING.md: not there:\n" + "\n".join(wrong)
+
+
+def test_contributing_names_folders_that_are_there():
+    (table,) = re.findall(r"\| folder \| holds .*?\n\n", read("CONTRIBUTING.md"), re.DOTALL)
+    folders = set(re.findall(r"`([a-z/]+/)`", table))
+    assert all((ROOT / folder).is_dir() for folder in folders)
+    listed = tomllib.loads(read("pyproject.toml"))["tool"]["setuptools"]["packages"]
+    code = {name.removeprefix("epochal.").replace(".", "/") + "/" for name in listed if name.count(".") > 0}
+    unnamed = {f for f in code - folders if not f.endswith(("yamls/", "grids/", "api/")) and "migrations" not in f}
+    assert not unnamed, f"CONTRIBUTING.md does not say what these hold: {sorted(unnamed)}"
+
+
+def test_the_version_is_the_same_everywhere():
+    assert yaml.safe_load(read("CITATION.cff"))["version"] == epochal.__version__
+    assert re.search(r"^## (\S+)$", read("CHANGELOG.md"), re.MULTILINE)[1] == epochal.__version__
+    assert tomllib.loads(read("pyproject.toml"))["tool"]["setuptools"]["dynamic"]["version"]["attr"].startswith(
+        "epochal."
+    )
+
+
+def test_before_a_commit_the_checks_of_make_lint_run():
+    hooks = [hook for repo in yaml.safe_load(read(".pre-commit-config.yaml"))["repos"] for hook in repo["hooks"]]
+    assert [(hook["entry"], hook["language"], hook["always_run"]) for hook in hooks] == [("make lint", "system", True)]
+
+
+def test_the_readme_names_every_command():
+    missing = [command for command in COMMANDS if f"epochal {command} " not in read("README.md")]
+    assert not missing
+
+
+def test_package_data_is_listed():
+    listed = tomllib.loads(read("pyproject.toml"))["tool"]["setuptools"]["package-data"]
+    patterns = {f"{name.replace('.', '/')}/{p}".removeprefix("epochal/") for name in listed for p in listed[name]}
+    kinds = {".yaml", ".html", ".mako", ".typed"}
+    skipped = {"tests", "benchmarks", "docs", "artifacts", "runs", "build", "dist"}
+    here = (p.relative_to(ROOT) for p in ROOT.rglob("*") if p.suffix in kinds or p.name == "py.typed")
+    data = [p for p in here if not p.parts[0].startswith(".") and p.parts[0] not in skipped]
+    assert Path("py.typed") in data
+    assert [str(p) for p in data if not any(p.match(pattern) for pattern in patterns)] == []

@@ -1,0 +1,38 @@
+"""A small run: two pools of eight letters, and configurations that train on them."""
+
+from collections.abc import Callable as Function
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from epochal.tests.support.training import SEQ_LEN, tokens
+from epochal.train.config import TrainConfig
+
+
+@pytest.fixture
+def run_config(make_pool: Function[..., Path], tmp_path: Path) -> Function[..., TrainConfig]:
+    """Return `make(objective, **changes)`: 3.37 passes over 1003 unique tokens in batches of 8."""
+    make_pool(tokens(1, 1003), SEQ_LEN, name="toy")
+    held_out = make_pool(tokens(2, 333), SEQ_LEN, name="toy-val")
+
+    def make(objective: str | dict = "ar", **changes: Any) -> TrainConfig:
+        data: dict[str, Any] = {
+            "seed": 3,
+            "model": {"layers": 2, "hidden": 32, "heads": 2, "ffn": 48},
+            "objective": {"name": objective} if isinstance(objective, str) else objective,
+            "train_loader": {"dataset": {"path": str(tmp_path / "artifacts" / "pools" / "toy")}},
+            "eval_loader": {"dataset": {"path": str(held_out)}, "noise_samples": 3},
+            "optimizer": {"lr": 3e-3},
+            "scheduler": {"name": "wsd", "t_warmup": "2ba"},
+            "max_duration": "3.37ep",
+            "global_train_batch_size": 8,
+            "device_train_microbatch_size": 4,
+            "eval_interval": "10ba",
+            "save_interval": "10ba",
+            "device": "cpu",
+            "progress_bar": False,
+        }
+        return TrainConfig.model_validate(data | changes)
+
+    return make

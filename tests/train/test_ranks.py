@@ -1,0 +1,139 @@
+"""Runs of several ranks on one machine give what one rank gives."""
+
+import json
+import multiprocessing
+import os
+import socket
+import subprocess
+import sys
+import traceback
+from collections.abc import Callable as Function
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import yaml
+
+import epochal
+from epochal.tests.support.training import OBJECTIVES, interrupt, losses
+from epochal.train.model.transformer import ModelConfig, Transformer
+from epochal.train.trainer import train
+
+torch.set_num_threads(1)  # these models are too small to share out
+
+
+def in_ranks(world: int, function: Function[..., Any], *args: Any) -> None:
+    """Call `function(*args)` in `world` forked ranks (gloo on loopback); fail when one of them fails."""
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        port = s.getsockname()[1]
+    context = multiprocessing.get_context("fork")
+    ranks = [context.Process(target=_rank, args=(r, world, port, function, args)) for r in range(world)]
+    for rank in ranks:
+        rank.start()
+    for rank in ranks:
+        rank.join(120)
+    codes = [rank.exitcode for rank in ranks]
+    for rank in ranks:
+        rank.kill()
+    assert codes == [0] * world
+
+
+def _rank(rank: int, world: int, port: int, function: Function, args: tuple) -> None:
+    names = {"RANK": rank, "WORLD_SIZE": world, "LOCAL_RANK": rank, "LOCAL_WORLD_SIZE": world, "NODE_RANK": 0}
+    os.environ |= {k: str(v) for k, v in names.items()} | {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    os.environ["COMPOSER_RUN_NAME"] = os.environ["STREAMING_RUN"] = "test"
+    try:
+        function(*args)
+        os._exit(0)
+    except BaseException:
+        traceback.print_exc()
+        os._exit(1)
+
+
+@pytest.mark.processes
+@pytest.mark.parametrize("objective", OBJECTIVES, ids=lambda o: f"{o['name']}-{o.get('weighting', '')}")
+def test_two_ranks_give_the_losses_and_the_receipt_of_one(run_config, tmp_path: Path, objective: dict) -> None:
+    one, two = tmp_path / "one", tmp_path / "two"
+    expected = train(run_config(objective, save_folder=str(one), max_duration="1168"))
+    in_ranks(2, train, run_config(objective, save_folder=str(two), max_duration="1168"))
+    result = json.loads((two / "result.json").read_text())["result"]
+    assert result["receipt"] == expected["receipt"]
+    np.testing.assert_allclose(losses(two), losses(one), rtol=0, atol=5e-5)
+    for kind, value in expected["validation"].items():
+        assert result["validation"][kind] == pytest.approx(value, abs=1e-4)
+
+
+@pytest.mark.processes
+def test_resumed_on_another_number_of_ranks_sees_the_same_samples_and_masks(run_config, tmp_path: Path) -> None:
+    folders = tmp_path / "whole", tmp_path / "parts"
+    whole, parts = (
+        run_config("mdm", save_folder=str(f), autoresume=True, max_duration="1.2ep", save_interval="4ba")
+        for f in folders
+    )
+    expected = train(whole)
+    in_ranks(2, interrupt, parts, 6)
+    result = train(parts)
+    assert result["receipt"] == expected["receipt"]
+    np.testing.assert_allclose(losses(folders[1]), losses(folders[0]), rtol=0, atol=5e-5)
+
+
+@pytest.mark.processes
+def test_composers_launcher_trains_on_two_ranks(run_config, tmp_path: Path) -> None:
+    config = run_config("mdm", save_folder=str(tmp_path / "run"), max_duration="1ep").model_dump()
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(json.loads(json.dumps(config))))
+    root = Path(epochal.__file__).parent.parent
+    command = [sys.executable, "-m", "composer.cli", "-n", "2", "-m", "epochal.train", str(tmp_path / "config.yaml")]
+    path = os.pathsep.join(filter(None, [str(root), os.environ.get("PYTHONPATH")]))
+    done = subprocess.run(
+        [*command, "run_name=launched"],
+        env=os.environ | {"PYTHONPATH": path},
+        capture_output=True,
+        text=True,
+        timeout=600,
+        cwd=tmp_path,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    result = json.loads((tmp_path / "run" / "result.json").read_text())["result"]
+    assert result["name"] == "launched"
+    assert result["receipt"]["valid"]
+
+
+def _sharded_loss(folder: Path) -> None:
+    """Write the loss and a gradient norm of one step with every block sharded over all ranks."""
+    import torch.distributed as dist
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.fsdp import fully_shard
+
+    if "RANK" in os.environ:
+        dist.init_process_group("gloo")
+    model = _small_model()
+    if dist.is_initialized():
+        mesh = init_device_mesh("cpu", (dist.get_world_size(),))
+        for module in reversed(list(model.modules())):
+            if model.fsdp_wrap_fn(module):
+                fully_shard(module, mesh=mesh)
+        fully_shard(model, mesh=mesh)
+    tokens = torch.arange(32).view(2, 16) % 50
+    loss = model(tokens, None, torch.arange(0, 32, 2), torch.arange(16) % 50, torch.ones(16))
+    loss.backward()
+    norm = torch.nn.utils.get_total_norm([p.grad for p in model.parameters() if p.grad is not None])
+    if hasattr(norm, "full_tensor"):
+        norm = norm.full_tensor() / dist.get_world_size()  # torch's gloo sums gradients, NCCL averages them
+    (folder / f"{os.environ.get('RANK', 'whole')}.json").write_text(json.dumps([float(loss), float(norm)]))
+
+
+def _small_model() -> Transformer:
+    torch.manual_seed(0)
+    return Transformer(ModelConfig(vocab_size=50, layers=2, hidden=32, heads=2, ffn=48, causal=True, init_std=0.2))
+
+
+@pytest.mark.processes
+def test_a_model_sharded_over_two_ranks_has_the_loss_and_gradient_of_a_whole_one(tmp_path: Path) -> None:
+    _sharded_loss(tmp_path)
+    in_ranks(2, _sharded_loss, tmp_path)
+    whole, zero, one = (json.loads((tmp_path / f"{name}.json").read_text()) for name in ("whole", "0", "1"))
+    assert zero == pytest.approx(whole, rel=1e-5)
+    assert one == pytest.approx(whole, rel=1e-5)

@@ -1,0 +1,64 @@
+"""What an evaluation leaves: items scored so far, results.json and its tables as Parquet."""
+
+import json
+import math
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from ...common.storage import write_atomic
+
+
+class ItemStore:
+    """Scored items of one model on one benchmark, one JSON line each, in a file that only grows."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self.records: dict[int, dict[str, Any]] = {}
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        whole = 0
+        if os.path.exists(path):
+            for line in Path(path).read_bytes().splitlines(keepends=True):
+                if not line.endswith(b"\n"):
+                    break  # the write that was cut off
+                body = json.loads(line)
+                self.records[body["id"]] = body
+                whole += len(line)
+            os.truncate(path, whole)
+
+    def add(self, records: Sequence[dict[str, Any]]) -> None:
+        """Append records and make them durable."""
+        with open(self.path, "a") as f:
+            f.writelines(json.dumps(r) + "\n" for r in records)
+            f.flush()
+            os.fsync(f.fileno())
+        self.records |= {r["id"]: r for r in records}
+
+
+def write_results(body: dict[str, list[dict[str, Any]]], out: str) -> None:
+    """Write results.json, and as Parquet one row per model and task, per item, and per likelihood."""
+    os.makedirs(out, exist_ok=True)
+    write_atomic(os.path.join(out, "results.json"), (json.dumps(body, indent=2, default=_plain) + "\n").encode())
+    flat = [{k: v for k, v in row.items() if not isinstance(v, dict)} for row in body["tasks"]]
+    subjects = [
+        {"model": row["model"], "task": row["task"], "shots": row["shots"], "subject": name} | values
+        for row in body["tasks"]
+        for name, values in row.get("subjects", {}).items()
+    ]
+    for name, rows in (
+        ("results", flat),
+        ("subjects", subjects),
+        ("likelihoods", body["likelihoods"]),
+        ("lm_eval", body.get("lm_eval", [])),
+    ):
+        if rows:
+            pl.DataFrame(rows, infer_schema_length=None).write_parquet(os.path.join(out, f"{name}.parquet"))
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, float) and math.isnan(value):
+        return None
+    raise TypeError(f"{type(value).__name__} is no JSON")

@@ -1,0 +1,213 @@
+"""A configuration checked against its data and this machine, and what follows: plan, shape, objective, schedule."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from composer.utils import dist
+from packaging.version import Version
+
+from ..common import storage
+from ..common.errors import RequestError
+from ..shards.artifact import Artifact, open_artifact
+from ..shards.loader.cache import default_cache, in_cache
+from ..shards.order.base import Order
+from ..shards.order.mixture_config import open_mixture
+from ..shards.order.plan import Plan
+from . import durations
+from .config import ARSection, ConstantSection, CosineSection, MDMSection, TrainConfig, WSDSection
+from .model.transformer import ModelConfig, config_dict
+from .objective.objectives import Autoregressive, MaskedDiffusion, Objective, SpecialIds
+from .optimizer import Schedule, cosine, warmup, warmup_stable_decay
+from .run_folder import RunFolder
+
+
+@dataclass(frozen=True)
+class Run:
+    """A checked configuration with all that follows from it and its data.
+
+    artifacts: what is trained on, one, or the sources of a mixture. validation: its shards on this machine.
+    steps: optimizer steps of the whole run. folder: what the run leaves, and where.
+    """
+
+    config: TrainConfig
+    artifacts: tuple[Artifact, ...]
+    validation: Artifact | None
+    plan: Order
+    shape: ModelConfig
+    objective: Objective
+    device: str
+    steps: int
+    folder: RunFolder | None
+
+    @property
+    def artifact(self) -> Artifact:
+        """Return the first artifact, whose tokenizer and sample length all have."""
+        return self.artifacts[0]
+
+    @property
+    def batch_tokens(self) -> int:
+        """Return the tokens of a whole global batch."""
+        return self.config.global_train_batch_size * self.plan.seq_len
+
+    def span(self, text: str | int, what: str) -> int:
+        """Return a span of the configuration in steps."""
+        return durations.steps(text, self.steps, self.batch_tokens, self.plan.unique_tokens, what)
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """Return what makes two runs the same: order, model, objective, batch. JSON values only."""
+        first = self.config.init_from
+        start = {"init_from": first if storage.is_url(first) else os.path.abspath(first)} if first else {}
+        return {
+            "plan": self.plan.to_dict(),
+            "model": config_dict(self.shape),
+            "objective": self.config.objective.model_dump(),
+            "seed": self.config.seed,
+            "global_train_batch_size": self.config.global_train_batch_size,
+        } | start
+
+
+def prepare(config: TrainConfig) -> Run:
+    """Check `config` against its data and this machine. Raises RequestError naming the first thing that is wrong."""
+    artifacts, plan = _order(config)
+    manifest = artifacts[0].manifest
+    cache = config.train_loader.dataset.cache or default_cache()
+    validation = _patiently_open(config.eval_loader.dataset.path) if config.eval_loader else None
+    _check_data(config, artifacts[0], validation)
+    batch = plan.batch_samples(config.global_train_batch_size * manifest.seq_len)
+    ranks = dist.get_world_size()
+    if batch % ranks:
+        raise RequestError(f"global_train_batch_size {batch} cannot be shared out evenly over {ranks} ranks")
+    ids = SpecialIds(manifest.tokenizer.eod, manifest.tokenizer.pad, manifest.tokenizer.mask)
+    objective = build_objective(config, ids)
+    return Run(
+        config=config,
+        artifacts=artifacts,
+        validation=in_cache(validation, cache) if validation else None,
+        plan=plan,
+        shape=config.model.shape(objective.causal, manifest.tokenizer.vocab_size),
+        objective=objective,
+        device=_device(config),
+        steps=plan.steps(batch),
+        folder=RunFolder(config.save_folder, cache) if config.save_folder else None,
+    )
+
+
+def _patiently_open(path: str) -> Artifact:
+    return storage.patiently(lambda: open_artifact(path), f"read {path}", storage.ATTEMPTS)
+
+
+def _order(config: TrainConfig) -> tuple[tuple[Artifact, ...], Order]:
+    """Return what is trained on, and in which order."""
+    data, span = config.train_loader.dataset, config.max_duration
+    if data.mixture is not None:
+        budget = (lambda unique: durations.total_tokens(span, unique)) if span else None
+        opened = open_mixture(data.mixture, config.seed, budget, "max_duration")
+        return opened.artifacts, opened.mixture
+    artifact = _patiently_open(data.path)
+    total = durations.total_tokens(span, artifact.manifest.tokens)
+    seed = config.seed if data.seed is None else data.seed
+    return (artifact,), Plan.for_artifact(artifact.manifest, total, seed, data.policy)
+
+
+def build_objective(config: TrainConfig, ids: SpecialIds) -> Objective:
+    """Return the objective of `config`, its noise keyed by the run's seed."""
+    section = config.objective
+    if isinstance(section, ARSection):
+        return Autoregressive(ids, config.seed, section.input_masking)
+    keys = section.model_dump(exclude={"name"})
+    return MaskedDiffusion(ids, config.seed, group=config.global_train_batch_size, **keys)
+
+
+def validation_objective(run: Run, noise_samples: int, noise_seed: int) -> Objective:
+    """Return what validation measures: the exact likelihood, or the exact-count bound whatever was trained with.
+
+    The exact-count form needs no eps and has the lower variance; its noise is fixed by `noise_seed`, stratified over
+    the noise samples of each sample.
+    """
+    ids = run.objective.ids  # type: ignore[attr-defined]
+    if isinstance(run.config.objective, MDMSection):
+        return MaskedDiffusion(ids, noise_seed, "exact_count", sampling="stratified", group=noise_samples)
+    return Autoregressive(ids)
+
+
+def _check_data(config: TrainConfig, artifact: Artifact, validation: Artifact | None) -> None:
+    manifest, path = artifact.manifest, config.train_loader.dataset.where
+    stated = config.model.vocab_size
+    if stated is not None and stated != manifest.tokenizer.vocab_size:
+        raise RequestError(
+            f"model.vocab_size is {stated}, but {path} was tokenized with {manifest.tokenizer.vocab_size} ids "
+            f"({manifest.tokenizer.name}): remove model.vocab_size or use other data"
+        )
+    if config.max_seq_len is not None and config.max_seq_len != manifest.seq_len:
+        raise RequestError(f"max_seq_len is {config.max_seq_len}, but the samples of {path} have {manifest.seq_len}")
+    if validation is None:
+        return
+    other = validation.manifest
+    if other.tokenizer.fingerprint != manifest.tokenizer.fingerprint:
+        raise RequestError(
+            f"{validation.root} was tokenized with {other.tokenizer.name}, {path} with another tokenizer "
+            f"({manifest.tokenizer.name}): losses would not compare"
+        )
+
+
+def _device(config: TrainConfig) -> str:
+    device = config.device or ("gpu" if torch.cuda.is_available() else "cpu")
+    if device == "gpu" and not torch.cuda.is_available():
+        raise RequestError("device is gpu, but torch sees no GPU here: use device=cpu precision=fp32")
+    if device == "cpu" and config.precision == "amp_bf16":
+        raise RequestError("precision amp_bf16 needs a GPU: use precision=fp32 on a CPU")
+    if device == "cpu" and config.parallelism_config is not None:
+        raise RequestError("parallelism_config (FSDP) needs GPUs: use parallelism_config=null on a CPU")
+    _check_auto(config, device)
+    fsdp = (config.parallelism_config and config.parallelism_config.fsdp) or {}
+    if fsdp.get("state_dict_type", "full") != "full" and storage.is_url(config.save_folder or ""):
+        raise RequestError(f"a save_folder at a URL needs whole checkpoints, not {fsdp['state_dict_type']} ones")
+    return device
+
+
+def _check_auto(config: TrainConfig, device: str) -> None:
+    if config.device_train_microbatch_size != "auto" or device == "cpu" or config.parallelism_config is None:
+        return
+    if Version(torch.__version__) >= Version("2.7.1"):  # Composer 0.32.1 patches torch for older versions only
+        raise RequestError(
+            f"device_train_microbatch_size auto does not work with parallelism_config on torch {torch.__version__}: "
+            "give an integer"
+        )
+
+
+def schedule(run: Run) -> Schedule:
+    """Return the learning rate's multiplier as a function of the step."""
+    s = run.config.scheduler
+    warm = run.span(s.t_warmup, "scheduler.t_warmup")
+    if isinstance(s, WSDSection):
+        tail = run.span(s.t_decay, "scheduler.t_decay")
+        return lambda step: warmup_stable_decay(step, run.steps, warm, tail, s.alpha_f, s.decay)
+    if isinstance(s, CosineSection):
+        return lambda step: cosine(step, run.steps, warm, s.alpha_f)
+    assert isinstance(s, ConstantSection), "the configuration knows three schedules"
+    return lambda step: warmup(step, warm)
+
+
+def validation_kind(run: Run) -> str:
+    """Return the kind of the validation loss: `nll` or `nelbo`."""
+    return "nelbo" if run.config.objective.name == "mdm" else "nll"
+
+
+def run_name(config: TrainConfig) -> str:
+    """Return the run's name: its own, or its folder's."""
+    return config.run_name or (Path(config.save_folder).name if config.save_folder else "run")
+
+
+def first_difference(saved: Any, wanted: Any, path: str = "") -> str:
+    """Return the first difference between two JSON-like values as `key is X there and Y here`, empty when equal."""
+    if isinstance(saved, dict) and isinstance(wanted, dict):
+        for key in [*wanted, *(k for k in saved if k not in wanted)]:
+            found = first_difference(saved.get(key), wanted.get(key), f"{path}.{key}" if path else str(key))
+            if found:
+                return found
+        return ""
+    return "" if saved == wanted else f"{path} is {saved} there and {wanted} here"
