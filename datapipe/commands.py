@@ -2,12 +2,11 @@
 
 import argparse
 import gc
-from collections.abc import Callable
 
-Run = Callable[[argparse.Namespace], int]
+from ..common.cli import Runner, print_json
 
 
-def build(parser: argparse.ArgumentParser) -> Run:
+def build(parser: argparse.ArgumentParser) -> Runner:
     """Add the arguments of `epochal build`; return what runs it."""
     parser.add_argument("config", help="YAML of the build, or a shipped one's name (python, folder, paper-10B, ...)")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="sources.0.path=data/ out=DIR tasks=8 ...")
@@ -15,8 +14,6 @@ def build(parser: argparse.ArgumentParser) -> Run:
     parser.add_argument("--json", action="store_true", help="print what `epochal show --json` prints, of the pool")
 
     def run(args: argparse.Namespace) -> int:
-        import json
-
         from ..shards.commands import describe
         from .config import load_build
         from .run.fork_server import start_task_server
@@ -30,7 +27,7 @@ def build(parser: argparse.ArgumentParser) -> Run:
         gc.freeze()  # as in the tasks' processes (executors.py): this process does nothing else
         built = build(config, quiet=args.quiet or args.json)
         if args.json:
-            print(json.dumps(describe(built.pool)))
+            print_json(describe(built.pool))
             return 0
         for path in filter(None, (built.pool, built.validation)):
             m = describe(path)

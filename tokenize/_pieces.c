@@ -1,8 +1,40 @@
 /* The inner loops of pieces.py: text is cut into pieces, each piece is looked up by its bytes, and what is known of it,
-   its ids and the codes of its fragments of words, is gathered for all pieces in order.
+   its ids and the codes of its word fragments, is gathered for all pieces in order.
 
-   Nothing here knows a tokenizer or Unicode. Which class a character has, and what a piece not met before stands for,
-   is asked of Python functions, once for each character and about once for each distinct piece. */
+   Nothing here knows a tokenizer or Unicode. Two Python functions are asked: `class_of` for the class of a character,
+   once for each distinct one, and `resolve` for the ids and codes of pieces not met before, once for each group of pieces.
+
+   Failure. A function that returns int returns 0, or -1 with a Python exception set. With the exception set, one that
+   returns a pointer returns NULL, one that returns the number of a row 0 (no piece has row 0), and one that returns a
+   class UNKNOWN. Callers pass a failure up at once.
+
+   The two tables. `kept` lives as long as its Pieces and remembers up to `limit` distinct pieces of up to KEPT_BYTES.
+   Longer pieces, and all new ones once it is full, go into `scratch`, which is emptied after each group. A group is
+   about GROUP_BYTES of text, of one text or of several:
+
+     cut_text      cuts, and looks each piece up; one not met before gets a row that has no ids and codes yet
+     resolve_new   asks for them, for all new rows at once, and table_fill adds them
+     gather_group  goes through the group's rows again and writes ids and words
+     table_empty   empties `scratch`
+
+   Between the first two steps there are rows without ids and codes (n_known < n_rows). So when a call fails, both tables
+   are emptied: no later call may take such a row for a piece that has no ids.
+
+   The open word. A word may consist of fragments from several pieces. The edges in a code, FIRST and LAST, say whether
+   its fragment may be joined to what is before and after its piece. "load_2d x" is cut into five pieces of a fragment
+   each, whose hashes are f0 to f4; all have both edges, but the last, which begins with a space, has only LAST:
+
+     piece    hash                                              power    written
+     load     f0                                                1
+     _        f0 + f1 STEP                                      STEP
+     2        f0 + f1 STEP + f2 STEP^2                          STEP^2
+     d        f0 + f1 STEP + f2 STEP^2 + f3 STEP^3              STEP^3
+     " x"     f4                                                1        load_2d, as the next word begins
+     (end)                                                               x, as the text ends
+
+   `pending` says that `hash` is of a word not yet written; `open`, that the last fragment has LAST, so that one with
+   FIRST continues the word. A piece without fragments ("!=") closes the word: it stays pending, but is no longer open.
+   These four are in Work and not on the stack, because a group may end in the middle of a word. */
 
 #define PY_SSIZE_T_CLEAN
 #define Py_LIMITED_API 0x030B0000
@@ -12,12 +44,12 @@
 #include <string.h>
 
 enum { LETTER = 1, DIGIT = 2, OTHER = 4, SPACE = 8, BLANK = 24, UNKNOWN = 255 }; /* BLANK, the space character: SPACE too */
-enum { FIRST = 1, LAST = 2 }; /* edges of a fragment: may be one word with what is before, after its piece */
+enum { FIRST = 1, LAST = 2 }; /* edges of a fragment: may be joined to what is before, after its piece */
 
 #define POINTS 0x110000
 #define GROUP_BYTES (1 << 20) /* text between two calls for new pieces: what it needs stays in the caches */
-#define KEPT_BYTES 127        /* longer pieces are forgotten after their group */
-#define SCRATCH 0x80000000u   /* in a row's number: it is of the table that is emptied after each group */
+#define KEPT_BYTES 127        /* longer pieces go into `scratch` */
+#define SCRATCH 0x80000000u   /* in a row's number: the row is of `scratch`, not of `kept` */
 #define MULTIPLIER 0x9E3779B97F4A7C15u /* 2^64 / golden ratio: Fibonacci hashing (Knuth, TAOCP 3, 6.4) */
 #define WORD_STEP 0xA0761D6478BD642Fu  /* words.py has the same: a word of fragments f0 f1 ... is the sum of fi STEP^i */
 
@@ -238,20 +270,20 @@ static uint8_t class_at(Pieces *self, const uint8_t *p, size_t *length, PyObject
         PyObject *answer = PyObject_CallFunction(class_of, "k", (unsigned long)point);
         if (!answer)
             return UNKNOWN;
-        long found = PyLong_AsLong(answer);
+        long class = PyLong_AsLong(answer);
         Py_DECREF(answer);
-        if (found != LETTER && found != DIGIT && found != OTHER && found != SPACE && found != BLANK) {
+        if (class != LETTER && class != DIGIT && class != OTHER && class != SPACE && class != BLANK) {
             if (!PyErr_Occurred())
-                PyErr_Format(PyExc_ValueError, "no class of a character: %ld", found);
+                PyErr_Format(PyExc_ValueError, "no class of a character: %ld", class);
             return UNKNOWN;
         }
-        self->classes[point] = (uint8_t)found;
+        self->classes[point] = (uint8_t)class;
     }
     return self->classes[point];
 }
 
-/* Return where the run of characters of class `wanted`, SPACE with BLANK, that p is in ends, NULL on failure. */
-static inline const uint8_t *run_end(Pieces *self, const uint8_t *p, const uint8_t *end, uint8_t wanted,
+/* Return where the run of characters of class `kind` (SPACE includes BLANK) from p on ends, NULL on failure. */
+static inline const uint8_t *run_end(Pieces *self, const uint8_t *p, const uint8_t *end, uint8_t kind,
                                      PyObject *class_of)
 {
     while (p < end) {
@@ -259,7 +291,7 @@ static inline const uint8_t *run_end(Pieces *self, const uint8_t *p, const uint8
         uint8_t class = *p < 0x80 ? self->classes[*p] : UNKNOWN;
         if (class == UNKNOWN && (class = class_at(self, p, &length, class_of)) == UNKNOWN)
             return NULL;
-        if (!(class & wanted))
+        if (!(class & kind))
             break;
         p += length;
     }
@@ -315,8 +347,8 @@ typedef struct {
 /* Return where `more` bytes can be written, NULL on failure. */
 static char *output_reserve(Output *output, size_t more)
 {
-    size_t wanted = output->used + more;
-    if (wanted > (size_t)PyByteArray_Size(output->array) && PyByteArray_Resize(output->array, (Py_ssize_t)wanted))
+    size_t size = output->used + more;
+    if (size > (size_t)PyByteArray_Size(output->array) && PyByteArray_Resize(output->array, (Py_ssize_t)size))
         return NULL;
     return PyByteArray_AsString(output->array) + output->used;
 }
@@ -378,8 +410,8 @@ typedef struct {
     size_t used; /* elements */
 } Input;
 
-/* Give the table's new rows the next of `counts` and `values`. */
-static int take(Array *array, size_t element, uint32_t *end, Input *counts, Input *values)
+/* Append the next of `values`, as many as the next of `counts` says; set `end` to where in the array they end. */
+static int append_counted(Array *array, size_t element, uint32_t *end, Input *counts, Input *values)
 {
     size_t count = ((const uint32_t *)counts->view.buf)[counts->used++];
     if ((values->used + count) * element > (size_t)values->view.len) {
@@ -393,19 +425,20 @@ static int take(Array *array, size_t element, uint32_t *end, Input *counts, Inpu
     return 0;
 }
 
-static int fill(Table *table, Input *input)
+/* Give the table's new rows their ids and codes, the next of the input. */
+static int table_fill(Table *table, Input *input)
 {
     for (; table->n_known < table->n_rows; table->n_known++) {
         Row *end = (Row *)table->rows.data + table->n_known + 1;
-        if (take(&table->ids, sizeof(uint32_t), &end->ids, &input[0], &input[1]) ||
-            take(&table->codes, sizeof(uint64_t), &end->codes, &input[2], &input[3]))
+        if (append_counted(&table->ids, sizeof(uint32_t), &end->ids, &input[0], &input[1]) ||
+            append_counted(&table->codes, sizeof(uint64_t), &end->codes, &input[2], &input[3]))
             return -1;
     }
     return 0;
 }
 
-/* Ask work_out what the new pieces stand for. */
-static int learn(Pieces *self, PyObject *work_out)
+/* Ask `resolve` for the ids and codes of the pieces that are new in both tables. */
+static int resolve_new(Pieces *self, PyObject *resolve)
 {
     PyObject *pieces = PyList_New(0), *answer = NULL;
     Input input[4] = {{{0}, 0}};
@@ -417,7 +450,7 @@ static int learn(Pieces *self, PyObject *work_out)
         status = 0;
         goto done;
     }
-    answer = PyObject_CallFunctionObjArgs(work_out, pieces, NULL);
+    answer = PyObject_CallFunctionObjArgs(resolve, pieces, NULL);
     if (!answer)
         goto done;
     if (!PyTuple_Check(answer) || PyTuple_Size(answer) != 4) {
@@ -431,7 +464,7 @@ static int learn(Pieces *self, PyObject *work_out)
         PyErr_SetString(PyExc_ValueError, "one count is expected for each new piece");
         goto done;
     }
-    status = fill(&self->kept, input) || fill(&self->scratch, input) ? -1 : 0;
+    status = table_fill(&self->kept, input) || table_fill(&self->scratch, input) ? -1 : 0;
 done:
     while (open)
         PyBuffer_Release(&input[--open].view);
@@ -520,16 +553,16 @@ static int gather_group(Pieces *self, Work *work)
     return 0;
 }
 
-static int end_group(Pieces *self, Work *work, PyObject *work_out)
+static int end_group(Pieces *self, Work *work, PyObject *resolve)
 {
-    if (learn(self, work_out) || gather_group(self, work))
+    if (resolve_new(self, resolve) || gather_group(self, work))
         return -1;
     work->rows.used = 0;
     table_empty(&self->scratch);
     return PyErr_CheckSignals();
 }
 
-static int cut_text(Pieces *self, Work *work, PyObject *text, size_t *in_group, PyObject *class_of, PyObject *work_out)
+static int cut_text(Pieces *self, Work *work, PyObject *text, size_t *in_group, PyObject *class_of, PyObject *resolve)
 {
     Py_ssize_t length;
     const uint8_t *p = (const uint8_t *)PyUnicode_AsUTF8AndSize(text, &length), *end;
@@ -554,7 +587,7 @@ static int cut_text(Pieces *self, Work *work, PyObject *text, size_t *in_group, 
         if ((work->n_waiting == AHEAD || *in_group >= GROUP_BYTES) && look_up(self, work))
             return -1;
         if (*in_group >= GROUP_BYTES) {
-            if (end_group(self, work, work_out))
+            if (end_group(self, work, resolve))
                 return -1;
             *in_group = 0;
         }
@@ -571,8 +604,8 @@ static int output_open(Output *output)
 
 static PyObject *pieces_gather(Pieces *self, PyObject *args)
 {
-    PyObject *texts, *class_of, *work_out, *result = NULL;
-    if (!PyArg_ParseTuple(args, "O!OO", &PyList_Type, &texts, &class_of, &work_out))
+    PyObject *texts, *class_of, *resolve, *result = NULL;
+    if (!PyArg_ParseTuple(args, "O!OO", &PyList_Type, &texts, &class_of, &resolve))
         return NULL;
     Work work = {0};
     Output *outputs[4] = {&work.ids, &work.id_ends, &work.words, &work.word_ends};
@@ -581,16 +614,16 @@ static PyObject *pieces_gather(Pieces *self, PyObject *args)
         if (output_open(outputs[i]))
             goto done;
     for (Py_ssize_t i = 0; i < PyList_Size(texts); i++)
-        if (cut_text(self, &work, PyList_GetItem(texts, i), &in_group, class_of, work_out))
+        if (cut_text(self, &work, PyList_GetItem(texts, i), &in_group, class_of, resolve))
             goto done;
-    if (end_group(self, &work, work_out))
+    if (end_group(self, &work, resolve))
         goto done;
     for (int i = 0; i < 4; i++)
         if (PyByteArray_Resize(outputs[i]->array, (Py_ssize_t)outputs[i]->used))
             goto done;
     result = PyTuple_Pack(4, work.ids.array, work.id_ends.array, work.words.array, work.word_ends.array);
 done:
-    if (!result) { /* pieces whose ids and codes are not known must not be found later */
+    if (!result) { /* rows without ids and codes must not be met later */
         table_empty(&self->kept);
         table_empty(&self->scratch);
     }
@@ -602,9 +635,9 @@ done:
 
 static PyObject *pieces_split(Pieces *self, PyObject *args)
 {
-    PyObject *text, *class_of, *found = PyList_New(0);
+    PyObject *text, *class_of, *pieces = PyList_New(0);
     Py_ssize_t start, most, length;
-    if (!found || !PyArg_ParseTuple(args, "OnnO", &text, &start, &most, &class_of))
+    if (!pieces || !PyArg_ParseTuple(args, "OnnO", &text, &start, &most, &class_of))
         goto failed;
     const uint8_t *p = (const uint8_t *)PyUnicode_AsUTF8AndSize(text, &length), *end;
     if (!p)
@@ -615,19 +648,19 @@ static PyObject *pieces_split(Pieces *self, PyObject *args)
     }
     end = p + length;
     p += start;
-    while (p < end && PyList_Size(found) < most) {
+    while (p < end && PyList_Size(pieces) < most) {
         const uint8_t *stop = piece_end(self, p, end, class_of);
         PyObject *piece = stop ? PyBytes_FromStringAndSize((const char *)p, stop - p) : NULL;
-        if (!piece || PyList_Append(found, piece)) {
+        if (!piece || PyList_Append(pieces, piece)) {
             Py_XDECREF(piece);
             goto failed;
         }
         Py_DECREF(piece);
         p = stop;
     }
-    return found;
+    return pieces;
 failed:
-    Py_XDECREF(found);
+    Py_XDECREF(pieces);
     return NULL;
 }
 

@@ -19,12 +19,12 @@ class Pieces:
         self,
         texts: list[str],
         class_of: Callable[[int], int],
-        work_out: Callable[[list[bytes]], Sequence[Any]],
+        resolve: Callable[[list[bytes]], Sequence[Any]],
     ) -> tuple[bytearray, bytearray, bytearray, bytearray]:
         """Return (ids, where each text's end, hashes of words, where each text's end).
 
-        class_of: the class of a character. work_out: what new pieces stand for, four arrays: uint32 counts and values
-        of ids, uint32 counts and uint64 values of codes.
+        class_of: the class of a character. resolve: the ids and codes of new pieces, in four arrays: uint32 counts and
+        values of ids, uint32 counts and uint64 values of codes.
         """
 
     def split(self, text: str, start: int, most: int, class_of: Callable[[int], int]) -> list[bytes]:

@@ -70,7 +70,7 @@ class PieceTable:
         Text i has ids[starts[i]:starts[i + 1]], the id behind it included, and words, uint64 hashes, likewise; starts
         are int64 (n_texts + 1,).
         """
-        ids, id_ends, words, word_ends = self._pieces.gather(list(texts), self._class_of, self._work_out)
+        ids, id_ends, words, word_ends = self._pieces.gather(list(texts), self._class_of, self._resolve)
         return np.frombuffer(ids, self._dtype), _starts(id_ends), np.frombuffer(words, np.uint64), _starts(word_ends)
 
     def split(self, text: str) -> Iterator[bytes]:
@@ -80,9 +80,9 @@ class PieceTable:
             yield from pieces
             start += sum(map(len, pieces))
 
-    def _work_out(self, pieces: list[bytes]) -> tuple[NDArray[Any], ...]:
-        """Return what new pieces stand for: how many ids each has, uint32; the ids, uint32; and the same of codes,
-        uint64."""
+    def _resolve(self, pieces: list[bytes]) -> tuple[NDArray[Any], ...]:
+        """Return the ids and codes of new pieces: how many ids each has, uint32; the ids, uint32; how many codes each
+        has, uint32; the codes, uint64."""
         ids = list(map(self._encode, pieces)) if self._encode else [[]] * len(pieces)
         return *_flat(ids, np.uint32), *_flat(list(map(self._codes, pieces)), np.uint64)
 
