@@ -1,6 +1,6 @@
 """Engines: functions from texts to ids. The reference is Hugging Face `tokenizers`; a faster one must equal it.
 
-tiktoken equals it for byte-level BPE whose ids grow with merge rank: the same pre-splitting expression, the same
+tiktoken equals it for byte-level BPE whose ids grow with merge rank: the same pre-tokenization expression, the same
 greedy merges. Where that cannot be shown from the tokenizer's own description, there is no fast engine. Where the
 expression is GPT-2's, the fast engine can also encode piece by piece, each distinct piece once (see pieces.py).
 """
@@ -14,21 +14,25 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-Ids = NDArray[np.uint32]
-Engine = Callable[[Sequence[str]], list[Ids]]
+TokenIds = NDArray[np.uint32]
+Engine = Callable[[Sequence[str]], list[TokenIds]]
+"""The ids of each of some texts."""
+
+PieceEncoder = Callable[[bytes], Sequence[int]]
+"""The ids of one piece (see pieces.py), given its UTF-8."""
 
 
 @dataclass(frozen=True)
 class FastEngine:
-    """encode: texts to ids. encode_piece: the UTF-8 of a piece as pieces.py cuts them to ids; None where the tokenizer
-    does not split as GPT-2 does."""
+    """encode: texts to ids. encode_piece: the same for one piece; None where the tokenizer does not split as GPT-2
+    does."""
 
     encode: Engine
-    encode_piece: Callable[[bytes], Sequence[int]] | None
+    encode_piece: PieceEncoder | None
 
 
 GPT2_PATTERN = r"""'(?:[sdmt]|ll|ve|re)| ?\p{L}++| ?\p{N}++| ?[^\s\p{L}\p{N}]++|\s++$|\s+(?!\S)|\s"""
-"""GPT-2's pre-splitting expression, with possessive quantifiers that change no match but save backtracking."""
+"""GPT-2's pre-tokenization expression, with possessive quantifiers that change no match but save backtracking."""
 
 
 def reference_engine(spec: dict[str, Any]) -> Engine:
@@ -40,7 +44,7 @@ def reference_engine(spec: dict[str, Any]) -> Engine:
     tokenizer.no_truncation()
     tokenizer.no_padding()
 
-    def encode(texts: Sequence[str]) -> list[Ids]:
+    def encode(texts: Sequence[str]) -> list[TokenIds]:
         encodings = tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)
         return [np.array(e.ids, np.uint32) for e in encodings]
 
@@ -50,14 +54,14 @@ def reference_engine(spec: dict[str, Any]) -> Engine:
 def fast_engine(spec: dict[str, Any]) -> FastEngine | None:
     """Return a tiktoken engine with the reference's ids, or None where equality cannot be shown."""
     pattern = _split_pattern(spec)
-    ranks = _mergeable_ranks(spec)
+    ranks = mergeable_ranks(spec)
     if pattern is None or ranks is None:
         return None
     import tiktoken
 
     encoding = tiktoken.Encoding("epochal", pat_str=pattern, mergeable_ranks=ranks, special_tokens={})
 
-    def encode(texts: Sequence[str]) -> list[Ids]:
+    def encode(texts: Sequence[str]) -> list[TokenIds]:
         return [np.array(encoding.encode_ordinary(text), np.uint32) for text in texts]
 
     # Only this goes without tiktoken's regular expression, which costs more than merging does.
@@ -87,7 +91,7 @@ def _split_pattern(spec: dict[str, Any]) -> str | None:
     return None
 
 
-def _mergeable_ranks(spec: dict[str, Any]) -> dict[bytes, int] | None:
+def mergeable_ranks(spec: dict[str, Any]) -> dict[bytes, int] | None:
     """Return token bytes -> id, or None unless all 256 bytes have an id and ids grow with merge rank."""
     model = spec["model"]
     unusual = ("dropout", "unk_token", "continuing_subword_prefix", "end_of_word_suffix", "byte_fallback")

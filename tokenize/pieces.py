@@ -1,14 +1,14 @@
-"""Pieces: what texts are cut into before they are encoded, and what is known of each distinct one.
+"""Pieces (pre-tokens): what texts are cut into before they are encoded, and what is known of each distinct one.
 
     '(?:[sdmt]|ll|ve|re)\\p{L}*| ?\\p{L}+| ?\\p{N}+| ?[^\\s\\p{L}\\p{N}]+|\\s+(?!\\S)|\\s+
 
-This is GPT-2's pre-splitting but for one thing: GPT-2 cuts after 's, 'd and so on, and so through a word in quotes that
-begins like that at the start of a line ('self'). A piece holds the whole word; its ids are those of the two.
+This is GPT-2's pre-tokenization but for one thing: GPT-2 cuts after 's, 'd and so on, even inside a quoted word that
+begins like that at the start of a line ('self'). A piece holds the whole word; its ids are those of the two parts.
 
-Text repeats its pieces: 12 MB of Python have 3 million, 49 thousand of them distinct. So a piece's ids and its
-fragments of words are worked out once, by Python functions, and found again by its bytes in `_pieces.c`, which also
-cuts. What class a character has is asked of the reference, the byte-level pre-tokenizer of Hugging Face `tokenizers`:
-no table of ours can be of another Unicode version than its own.
+Text repeats its pieces: 12 MB of Python have 3 million, 49 thousand of them distinct. So the ids and the word fragments
+of a piece are worked out once, by Python functions, and looked up by its bytes from then on, in `_pieces.c`, which also
+does the cutting. The class of a character comes from the reference, the byte-level pre-tokenizer of Hugging Face
+`tokenizers`, so that it cannot be of another Unicode version.
 """
 
 import itertools
@@ -19,10 +19,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..common.errors import WorkError
+from .engines import PieceEncoder
 
 
 class NotCompiledError(WorkError, ImportError):
-    """The compiled part is missing: an ImportError too, which the process that tasks fork from leaves to them."""
+    """The compiled part is missing. Also an ImportError, which the process that tasks fork from ignores while it
+    preloads, so that a task reports it."""
 
 
 try:
@@ -38,30 +40,27 @@ SPLIT_AT_ONCE = 1 << 16
 FIRST, LAST = _pieces.FIRST, _pieces.LAST
 """The two lowest bits of a fragment's code: whether it may be one word with what is before, or after, its piece."""
 
-PieceIds = Callable[[bytes], Sequence[int]]
-"""The ids of one piece, given its UTF-8."""
-
 
 class PieceTable:
     """Cuts texts into pieces and gathers what is known of them; it learns with each text.
 
-    piece_ids: the ids of a piece; None: ids are not wanted. piece_codes: a piece's fragments of words, each a hash in
-    the upper 62 bits of a code and its edges in the others; fragments of one word are put together. end: id behind
-    each text. dtype: of ids.
+    piece_codes: from the UTF-8 of a piece to a code for each of its fragments of words: a hash in the upper 62 bits,
+    its edges in the two lowest; fragments of one word are put together. encode_piece: from the same to its ids; None:
+    no ids are gathered. end: id behind each text. dtype: of ids.
     """
 
     def __init__(
         self,
         piece_codes: Callable[[bytes], Sequence[int]],
-        piece_ids: PieceIds | None = None,
+        encode_piece: PieceEncoder | None = None,
         end: int = 0,
         dtype: type[np.unsignedinteger] = np.uint32,
     ) -> None:
         from tokenizers import pre_tokenizers
 
         self._reference = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True)
-        self._codes, self._ids, self._dtype = piece_codes, piece_ids, dtype
-        self._pieces = _pieces.Pieces(np.dtype(dtype).itemsize, end if piece_ids else -1, LIMIT)
+        self._codes, self._encode, self._dtype = piece_codes, encode_piece, dtype
+        self._pieces = _pieces.Pieces(np.dtype(dtype).itemsize, end if encode_piece else -1, LIMIT)
 
     def gather(
         self, texts: Sequence[str]
@@ -84,16 +83,16 @@ class PieceTable:
     def _work_out(self, pieces: list[bytes]) -> tuple[NDArray[Any], ...]:
         """Return what new pieces stand for: how many ids each has, uint32; the ids, uint32; and the same of codes,
         uint64."""
-        ids = list(map(self._ids, pieces)) if self._ids else [[]] * len(pieces)
+        ids = list(map(self._encode, pieces)) if self._encode else [[]] * len(pieces)
         return *_flat(ids, np.uint32), *_flat(list(map(self._codes, pieces)), np.uint64)
 
     def _class_of(self, point: int) -> int:
         """Return the class of a character: it joins its like on both sides into one piece."""
         if point == 0x20:
             return _pieces.BLANK
-        for beside, found in (("a", _pieces.LETTER), ("1", _pieces.DIGIT), ("!", _pieces.OTHER)):
+        for beside, kind in (("a", _pieces.LETTER), ("1", _pieces.DIGIT), ("!", _pieces.OTHER)):
             if len(self._reference.pre_tokenize_str(f"{beside}{chr(point)}{beside}")) == 1:
-                return found
+                return kind
         return _pieces.SPACE
 
 

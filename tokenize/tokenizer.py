@@ -1,4 +1,4 @@
-"""A tokenizer as the rest of epochal sees it: ids, special ids, a fingerprint, and an engine that encodes batches."""
+"""A tokenizer as the rest of epochal sees it: ids of texts, texts of ids, special ids, and a fingerprint."""
 
 import json
 import os
@@ -7,12 +7,13 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ..common.errors import RequestError, one_line
 from ..common.hashing import digest
 from ..shards.manifest import TokenizerInfo
 from . import gpt2
-from .engines import Engine, FastEngine, Ids, fast_engine, reference_engine
+from .engines import Engine, FastEngine, PieceEncoder, TokenIds, fast_engine, mergeable_ranks, reference_engine
 
 KNOWN_EOD = ("<|endoftext|>", "<|end_of_text|>", "</s>", "<eos>", "<|eot_id|>", "[SEP]")
 KNOWN_PAD = ("<|pad|>", "<pad>", "[PAD]", "<|finetune_right_pad_id|>")
@@ -20,11 +21,12 @@ KNOWN_MASK = ("<|mask|>", "<mask>", "[MASK]", "<|mdm_mask|>")
 
 
 class Tokenizer:
-    """A loaded tokenizer. info: goes into manifests. spec: the parsed tokenizer.json. Its engines are made when they
-    are needed, and left behind when it is sent to another process."""
+    """A loaded tokenizer. info: goes into manifests. spec: the parsed tokenizer.json. fast: whether an engine other
+    than the reference may encode. Engines are made when they are needed, and left behind when the tokenizer is sent to
+    another process."""
 
     def __init__(self, info: TokenizerInfo, spec: dict[str, Any], fast: bool = True) -> None:
-        self.info, self.spec, self._fast_wanted = info, spec, fast
+        self.info, self.spec, self._allow_fast = info, spec, fast
 
     @property
     def engine_name(self) -> str:
@@ -37,8 +39,8 @@ class Tokenizer:
         return self._fast.encode if self._fast else self.reference
 
     @property
-    def encode_piece(self) -> Callable[[bytes], Sequence[int]] | None:
-        """The same for one piece (see pieces.py), where the tokenizer splits as GPT-2 does."""
+    def encode_piece(self) -> PieceEncoder | None:
+        """The same for one piece, where the tokenizer splits as GPT-2 does, else None."""
         return self._fast.encode_piece if self._fast else None
 
     def decode(self, ids: Sequence[int]) -> str:
@@ -48,7 +50,7 @@ class Tokenizer:
 
     @cached_property
     def _fast(self) -> FastEngine | None:
-        return fast_engine(self.spec) if self._fast_wanted else None
+        return fast_engine(self.spec) if self._allow_fast else None
 
     @cached_property
     def _decoder(self) -> Any:
@@ -65,7 +67,7 @@ class Tokenizer:
         """Return the same tokenizer on the reference engine."""
         return Tokenizer(self.info, self.spec, fast=False)
 
-    def first_difference(self, texts: Sequence[str], encoded: Sequence[Ids]) -> int | None:
+    def first_difference(self, texts: Sequence[str], encoded: Sequence[TokenIds]) -> int | None:
         """Return the index of the first of `texts` whose ids in `encoded` are not the reference's, or None."""
         if not self._fast or not texts:
             return None
@@ -73,7 +75,7 @@ class Tokenizer:
         return next((i for i, (a, b) in enumerate(pairs) if not np.array_equal(a, b)), None)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return Tokenizer, (self.info, self.spec, self._fast_wanted)
+        return Tokenizer, (self.info, self.spec, self._allow_fast)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "Tokenizer":
         return self  # nothing in it changes
@@ -165,3 +167,28 @@ def _fingerprint(spec: dict[str, Any]) -> str:
     """Return BLAKE2b-128 over what decides ids: model, normaliser, pre-tokenizer, added tokens."""
     parts = {key: spec.get(key) for key in ("model", "normalizer", "pre_tokenizer", "added_tokens")}
     return digest(parts)
+
+
+Decoder = Callable[[NDArray[Any]], str | None]
+"""The text of ids (n,), or None where they are no text."""
+
+
+def decoder(tokenizer: Tokenizer) -> Decoder:
+    """Return the function that decodes ids and answers None where they are not whole UTF-8.
+
+    Byte-level BPE is decoded byte by byte, so that encoding a text and decoding it gives the text itself. For others
+    the tokenizer's own decoder is used, which cannot bring back what its normaliser changed (spaces, capitals).
+    """
+    ranks = mergeable_ranks(tokenizer.spec)
+    if ranks is None:
+        return lambda ids: tokenizer.decode(ids.tolist())
+    table = {id_: token for token, id_ in ranks.items()}
+    table |= {t["id"]: t["content"].encode() for t in tokenizer.spec.get("added_tokens") or []}
+
+    def decode(ids: NDArray[Any]) -> str | None:
+        try:
+            return b"".join([table.get(i, b"") for i in ids.tolist()]).decode()
+        except UnicodeDecodeError:
+            return None
+
+    return decode

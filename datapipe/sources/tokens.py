@@ -30,8 +30,7 @@ from ...shards.formats.registry import FORMATS, in_order
 from ...shards.formats.rows import Block, Part, Tokens
 from ...shards.loader.sample_reader import read_shard
 from ...shards.manifest import ExportManifest, Manifest, TokenizerInfo
-from ...tokenize.decoding import Decoder, decoder
-from ...tokenize.tokenizer import Tokenizer, load_tokenizer
+from ...tokenize.tokenizer import Decoder, Tokenizer, decoder, load_tokenizer
 from ..config import Source, Tokenized, TokenizerChoice
 from .base import InputFile, Intake, Listing, Reader, list_files
 

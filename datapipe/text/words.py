@@ -17,7 +17,8 @@ import xxhash
 from numpy.typing import NDArray
 
 from ...common.hashing import mix64
-from ...tokenize.pieces import FIRST, LAST, PieceIds, PieceTable
+from ...tokenize.engines import PieceEncoder
+from ...tokenize.pieces import FIRST, LAST, PieceTable
 
 U64 = NDArray[np.uint64]
 
@@ -55,9 +56,9 @@ class Analyser:
     dtype: of ids."""
 
     def __init__(
-        self, piece_ids: PieceIds | None = None, eod: int = 0, dtype: type[np.unsignedinteger] = np.uint32
+        self, encode_piece: PieceEncoder | None = None, eod: int = 0, dtype: type[np.unsignedinteger] = np.uint32
     ) -> None:
-        self._table = PieceTable(_fragment_codes, piece_ids, eod, dtype)
+        self._table = PieceTable(_fragment_codes, encode_piece, eod, dtype)
 
     def analyse(self, texts: Sequence[str]) -> Analysed:
         """Return the words, and the ids if there is an encoder, of `texts`."""

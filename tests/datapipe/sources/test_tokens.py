@@ -27,8 +27,7 @@ from epochal.shards.verify import verify
 from epochal.tests.support.builds import settings, stream
 from epochal.tests.support.corpora import real_documents, write_jsonl
 from epochal.tests.support.pools import flip_bit
-from epochal.tokenize.decoding import decoder
-from epochal.tokenize.tokenizer import load_tokenizer
+from epochal.tokenize.tokenizer import decoder, load_tokenizer
 
 LAYOUTS = ["wds", "parquet", "megatron", "bin", "hf"]
 EOD = 50256
