@@ -39,7 +39,7 @@ settings to change, as on the command line:
 
 `Mixture` is the order of a run over several subsets, each repeated as often as it needs to be:
 
-    from epochal.shards.order.mixture import Ingredient, by_tokens
+    from epochal.shards.order.mixing import Ingredient, by_tokens
 
     parts = [Ingredient("much", manifest), Ingredient("little", epochal.open_artifact(other).manifest)]
     mixture: epochal.Mixture = by_tokens([(parts[0], 40_000), (parts[1], 40_000)], window=16)

@@ -16,9 +16,8 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from ..shards.order.base import Order
+from ..shards.order.base import Order, Repetition
 from ..shards.order.permutation import inverse_many
-from ..shards.order.plan import Plan
 from .errors import NotFoundError
 
 Ints = NDArray[np.int64]
@@ -37,7 +36,7 @@ class Segment(NamedTuple):
     """
 
     run: str
-    plan: Plan
+    plan: Repetition
     stop: int
     batch_samples: int
     pool: str
@@ -68,7 +67,7 @@ def segments_of(run: str, order: Order, stop: int, batch_samples: int, pool_of: 
     ]
 
 
-def plans_at(order: Order, position: int) -> list[tuple[Plan, int]]:
+def plans_at(order: Order, position: int) -> list[tuple[Repetition, int]]:
     """Return the plans of an order, each with how many of its own positions come before `position`."""
     counts: Sequence[int] = _counts(order, position) if order.kind == "mixture" else order.counts(position)
     return list(zip(order.components().values(), counts, strict=True))
@@ -300,7 +299,7 @@ def _add(totals: dict[str, dict[int, int]], pieces: Pieces) -> None:
 # -- the most seen document -----------------------------------------------------------------------------------------
 
 
-def most_at(plan: Plan, stop: int) -> int:
+def most_at(plan: Repetition, stop: int) -> int:
     """Return a number of exposures that no sample exceeds in positions [0, stop); some sample reaches it but for
     `global`, where it is the number of copies, or of positions."""
     return min(stop, plan.copies) if plan.policy == "global" else -(-stop // plan.samples)

@@ -9,8 +9,8 @@ from pydantic import AfterValidator, BaseModel, Field, StringConstraints
 
 from ..common.config import Section, validate
 from ..common.hashing import canonical_json
+from ..shards.order.base import POLICIES
 from ..shards.order.mixture_config import MixtureSettings
-from ..shards.order.plan import POLICIES
 from ..shards.order.windows import MAX_WINDOW
 
 INT = 2**63 - 1

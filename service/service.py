@@ -18,7 +18,7 @@ from ..common.errors import EpochalError, RequestError
 from ..shards import carve
 from ..shards.artifact import open_artifact
 from ..shards.manifest import Manifest
-from ..shards.order.base import Order
+from ..shards.order.base import Order, Repetition
 from ..shards.order.mixing import Ingredient, check_together
 from ..shards.order.mixture_config import MixtureSettings, mix
 from ..shards.order.plan import Plan
@@ -201,7 +201,7 @@ class Service:
         if len(known) > 1:
             check_together(known)
 
-    def _check_subset(self, plan: Plan) -> Manifest | None:
+    def _check_subset(self, plan: Repetition) -> Manifest | None:
         """Return the manifest of a plan's subset where it is known. Raises like `check_plan`."""
         check_budget(plan.policy, plan.total_tokens, plan.unique_tokens)
         with self.db.reader() as connection:

@@ -34,7 +34,7 @@ def carve(parser: argparse.ArgumentParser) -> Runner:
 
 def export(parser: argparse.ArgumentParser) -> Runner:
     """Add the arguments of `epochal export`; return what runs it."""
-    from .order.plan import POLICIES
+    from .order.base import POLICIES
 
     parser.add_argument("subset", help="folder or URL of a subset or pool")
     parser.add_argument(

@@ -14,7 +14,8 @@ from .carve import relative_path
 from .formats.registry import FORMATS
 from .formats.rows import Rows, TokenDigest, read_rows
 from .manifest import ExportLayout, ExportManifest, ExportParent, Manifest, dump_manifest, export_fingerprint
-from .order.plan import Plan, Policy
+from .order.base import Policy
+from .order.plan import Plan
 
 
 def export(

@@ -73,7 +73,7 @@ def test_a_full_disk_is_named(monkeypatch, make_pool, capsys):
     def full(*_: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device", "/some/file")
 
-    monkeypatch.setattr("epochal.shards.carve._write_manifest", full)
+    monkeypatch.setattr("epochal.shards.carve.dump_manifest", full)
     pool = make_pool(700)
     assert main(["carve", str(pool), "--unique-tokens", "100"]) == 1
     assert "no space left on the disk at /some/file" in capsys.readouterr().err

@@ -10,8 +10,7 @@ from sqlalchemy import Connection
 from starlette.concurrency import run_in_threadpool
 
 from ...common.errors import EpochalError, RequestError
-from ...shards.order.base import Order
-from ...shards.order.plan import Plan
+from ...shards.order.base import Order, Repetition
 from .. import catalogue, limits, runs
 from ..bounds import MOST_DIGEST, lookups_at_once, order_from_request
 from ..database import now
@@ -211,6 +210,6 @@ def _progress(row: dict[str, Any], order: Order) -> dict[str, Any]:
     }
 
 
-def _unique_tokens_seen(plans: list[tuple[Plan, int]]) -> int:
+def _unique_tokens_seen(plans: list[tuple[Repetition, int]]) -> int:
     """Return what `Order.unique_tokens_seen` says of the order whose `plans_at` a position these are."""
     return sum(plan.unique_tokens_seen(n) for plan, n in plans)

@@ -27,7 +27,7 @@ from torch.utils.data import DataLoader
 from ...common import storage
 from ...common.errors import RequestError
 from ..artifact import Artifact, open_artifact
-from ..order.base import Order
+from ..order.base import Order, Repetition
 from ..order.plan import Plan
 from ..order.stored import order_from_dict
 from .agreement import agree, device_batch, one_at_a_time
@@ -371,7 +371,7 @@ def _open_streams(
     return [ArtifactStream(artifact, cache, attempts) for artifact in artifacts]
 
 
-def _open_for(root: str, plan: Plan, attempts: int) -> Artifact:
+def _open_for(root: str, plan: Repetition, attempts: int) -> Artifact:
     artifact = storage.patiently(lambda: open_artifact(root), f"read {root}", attempts)
     expected = Plan.for_artifact(artifact.manifest, plan.total_tokens, plan.seed, plan.policy)
     if expected != plan:

@@ -2,8 +2,9 @@
 
 import json
 from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, get_args
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -11,12 +12,12 @@ from numpy.typing import ArrayLike, NDArray
 from ...common.errors import RequestError
 from ...common.hashing import derive_words, mix64
 
-if TYPE_CHECKING:  # only a name in annotations: plan.py is made of this file
-    from .plan import Plan
-
 Ids = NDArray[np.uint64]
 Int = NDArray[np.int64]
 Lanes = tuple[int, int]
+
+Policy = Literal["reshuffle", "fixed", "global", "sequential"]
+POLICIES: tuple[str, ...] = get_args(Policy)
 
 _CHUNK = 1 << 20
 """Positions whose ids are held at once by what folds over a long range."""
@@ -76,7 +77,7 @@ class Order(ABC):
     # -- the order ----------------------------------------------------------------------------------------------
 
     @abstractmethod
-    def components(self) -> dict[str, "Plan"]:
+    def components(self) -> Mapping[str, "Repetition"]:
         """Return the plan of each component by its name, in the order in which `counts` and `locate` number them."""
 
     @abstractmethod
@@ -199,6 +200,31 @@ class Order(ABC):
     @cached_property
     def _digest_keys(self) -> NDArray[np.uint64]:
         return derive_words(f"digest/{self.fingerprint}", self.seed, 0, 3)
+
+
+class Repetition(Order):
+    """The order of one subset: what every component of an order is. `Plan` is the one there is.
+
+    subset: fingerprint of the artifact. policy: how it is repeated. replicate, start_sample: the window of its pool.
+    """
+
+    subset: str
+    policy: Policy
+    replicate: int
+    start_sample: int
+
+    @property
+    @abstractmethod
+    def padding(self) -> int:
+        """PAD ids in the last sample, 0 to seq_len - 1."""
+
+    @abstractmethod
+    def positions_of_copies(self, ids: Ids, copies: range) -> Ids:
+        """Return where some copies of each sample lie, uint64 (len(copies), k), for the policy `global`."""
+
+    @abstractmethod
+    def blocks_of_copies(self, ids: int) -> Iterator[range]:
+        """Yield the copies of a sample in blocks that do for `ids` samples at once."""
 
 
 def digest_text(lanes: Lanes) -> str:

@@ -9,10 +9,10 @@ from ...common.config import load_yaml, validate
 from ...common.errors import RequestError
 from ...common.units import format_count, parse_count
 from ..artifact import open_artifact
-from .base import Order
+from .base import POLICIES, Order
 from .mixture import Mixture
 from .mixture_config import MixtureSettings, describe_stages, mixture_file, open_mixture
-from .plan import POLICIES, Plan, tokens_for_epochs
+from .plan import Plan, tokens_for_epochs
 from .receipt import Receipt
 
 MOST_SHOWN = 10_000_000

@@ -7,8 +7,9 @@ from math import gcd
 
 from ...common.errors import RequestError
 from ..manifest import Manifest
+from .base import Policy
 from .mixture import Mixture, Source
-from .plan import Plan, Policy
+from .plan import Plan
 from .windows import Stage
 
 

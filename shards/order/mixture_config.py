@@ -11,9 +11,10 @@ from ...common.config import Count, Section
 from ...common.errors import RequestError
 from ..artifact import Artifact, open_artifact
 from ..manifest import Manifest
+from .base import Policy
 from .mixing import Ingredient, by_tokens, by_weights
 from .mixture import Mixture
-from .plan import Policy, tokens_for_epochs
+from .plan import tokens_for_epochs
 from .windows import MAX_WINDOW
 
 Weight = Annotated[float, Field(gt=0, allow_inf_nan=False)]

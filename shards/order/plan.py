@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from decimal import Decimal, InvalidOperation
 from functools import cached_property
-from typing import Any, ClassVar, Literal, get_args
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -24,21 +24,19 @@ from ...common.errors import RequestError, WorkError
 from ...common.hashing import check_seed
 from ...common.hashing import digest as json_digest
 from ..manifest import Manifest
-from .base import Ids, Int, Order, as_positions, check_range
+from .base import POLICIES, Ids, Int, Order, Policy, Repetition, as_positions, check_range
 from .permutation import MAX_SIZE, Permutation, keyed_permutation
 
 PLAN_VERSION = 1
 """Raised whenever the same numbers would give another order, or another digest."""
 
-Policy = Literal["reshuffle", "fixed", "global", "sequential"]
-POLICIES: tuple[str, ...] = get_args(Policy)
 
 _SLOTS = 1 << 20
 """Slots of `global` that are looked at together: 8 MB. Where a plan has more, `unique_tokens_seen` is expected."""
 
 
 @dataclass(frozen=True)
-class Plan(Order):
+class Plan(Repetition):
     """The order of one run. Equal plans have equal fingerprints and give the same samples in the same order.
 
     subset: fingerprint of the artifact. samples: its samples n. unique_tokens: its tokens N, PAD never counted.

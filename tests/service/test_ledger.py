@@ -13,9 +13,10 @@ from hypothesis import strategies as st
 from epochal.common.errors import RequestError
 from epochal.service.document_index import DocumentIndex, read_spans
 from epochal.service.ledger import Segment, histogram, intervals, most_exposed, parts, segments_of
+from epochal.shards.order.base import POLICIES
 from epochal.shards.order.mixture import Mixture, Source
 from epochal.shards.order.permutation import inverse_many, keyed_permutation
-from epochal.shards.order.plan import POLICIES, Plan
+from epochal.shards.order.plan import Plan
 from epochal.shards.order.windows import Stage
 
 SEQ_LEN = 5

@@ -19,7 +19,8 @@ from epochal.shards.carve import carve
 from epochal.shards.loader.cache import ShardFile
 from epochal.shards.loader.dataset import RepeatedDataset
 from epochal.shards.loader.sample_reader import SampleReader
-from epochal.shards.order.plan import POLICIES, Plan
+from epochal.shards.order.base import POLICIES
+from epochal.shards.order.plan import Plan
 from epochal.tests.support.loading import check_run, flat, interrupted, plan_for, read_until_error, tokens_of
 from epochal.tests.support.ranks import run_ranks
 

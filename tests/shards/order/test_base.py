@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from epochal.common.errors import RequestError
-from epochal.shards.order.base import Order
+from epochal.shards.order.base import POLICIES, Order
 from epochal.shards.order.mixture import Mixture, Source
-from epochal.shards.order.plan import POLICIES, Plan
+from epochal.shards.order.plan import Plan
 from epochal.shards.order.stored import order_from_dict
 from epochal.shards.order.windows import Stage
 

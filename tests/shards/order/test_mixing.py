@@ -5,9 +5,10 @@ import numpy as np
 import pytest
 
 from epochal.common.errors import RequestError, WorkError
+from epochal.shards.order.base import POLICIES
 from epochal.shards.order.mixing import Ingredient, by_tokens, by_weights
 from epochal.shards.order.mixture import Mixture
-from epochal.shards.order.plan import POLICIES, Plan
+from epochal.shards.order.plan import Plan
 from epochal.shards.order.stored import order_from_dict
 from epochal.tests.support.mixtures import ingredient
 

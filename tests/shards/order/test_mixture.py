@@ -6,8 +6,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from epochal.common.errors import RequestError
+from epochal.shards.order.base import POLICIES
 from epochal.shards.order.mixture import Mixture, Source
-from epochal.shards.order.plan import POLICIES, Plan
+from epochal.shards.order.plan import Plan
 from epochal.shards.order.windows import Stage
 
 pytestmark = pytest.mark.filterwarnings("ignore:This DataLoader will create")

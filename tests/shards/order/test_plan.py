@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from epochal.__main__ import main
 from epochal.common.errors import RequestError, WorkError
 from epochal.shards.artifact import open_artifact
-from epochal.shards.order.base import digest_text
-from epochal.shards.order.plan import POLICIES, Plan, tokens_for_epochs
+from epochal.shards.order.base import POLICIES, digest_text
+from epochal.shards.order.plan import Plan, tokens_for_epochs
 
 VECTORS = json.loads((Path(__file__).parent / "order_vectors.json").read_text())
 
