@@ -67,7 +67,7 @@ from typing import TYPE_CHECKING, Any
 from .common.moved import answer_old_names
 
 if TYPE_CHECKING:
-    from .datapipe.build import Built
+    from .datapipe.build import BuildResult
     from .datapipe.config import Build
     from .shards.artifact import open_artifact
     from .shards.carve import carve
@@ -97,7 +97,7 @@ _HOMES = {
 answer_old_names()
 
 
-def build(config: "str | Build", overrides: Sequence[str] = (), quiet: bool = False) -> "Built":
+def build(config: "str | Build", overrides: Sequence[str] = (), quiet: bool = False) -> "BuildResult":
     """Build the pool and validation pool that `config` describes, or return them when they are there already.
 
     config: a YAML file, the name of a shipped build (`folder`, `python`, ...) or a `Build`. overrides: `key=value`

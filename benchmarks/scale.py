@@ -33,7 +33,7 @@ from epochal.datapipe.stages.pack import (
     PoolLayout,
     WrittenShard,
     _Share,
-    read_written,
+    read_shard_lists,
     write_cuts,
     write_fates,
 )
@@ -101,7 +101,7 @@ def _steps(work: Path, tasks: int, partitions: int) -> Iterator[dict[str, Any]]:
         ours = range(layout.n_shards * rank // tasks, layout.n_shards * (rank + 1) // tasks)
         shards = [asdict(WrittenShard(n, 1 << 14, 1 << 26, "0" * 16)) for n in ours]
         (work / ROWS_NAME / f"{rank:05d}.json").write_text(json.dumps(shards))
-    yield _measured(f"lists of {layout.n_shards:,} shards read", lambda: read_written(str(work)))
+    yield _measured(f"lists of {layout.n_shards:,} shards read", lambda: read_shard_lists(str(work)))
 
 
 def _documents(work: Path, n: int, per_part: int = 1_000_000) -> Iterator[dict[str, Any]]:

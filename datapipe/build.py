@@ -54,7 +54,7 @@ SMALL_DOCUMENTS, SMALL_TOKENS = 1 << 19, 1 << 26
 
 
 @dataclass(frozen=True)
-class Built:
+class BuildResult:
     """What a build has made; `new` is False when it was there already. `validation` is None when none was asked for."""
 
     pool: str
@@ -62,7 +62,7 @@ class Built:
     new: bool
 
 
-def build(config: Build, quiet: bool = False, say: Any = print) -> Built:
+def build(config: Build, quiet: bool = False, say: Any = print) -> BuildResult:
     """Build the pools that `config` describes, or return them when they are there already.
 
     quiet: no progress on standard error. say: what prints announcements. Raises RequestError or WorkError.
@@ -80,10 +80,10 @@ def build(config: Build, quiet: bool = False, say: Any = print) -> Built:
         new = not _built_already(targets, request, config)
         work = _work_folder(targets[0], request, config)
         if new:
-            _Run(config, work, listings, tokenizer, quiet, say).to_files(targets, request)
+            _Stages(config, work, listings, tokenizer, quiet, say).to_files(targets, request)
             storage.write_atomic(_record_path(targets[0]), json.dumps({"request": request}).encode())
         storage.remove(work)
-    return Built(targets[0], targets[1] if names[1:] else None, new)
+    return BuildResult(targets[0], targets[1] if names[1:] else None, new)
 
 
 def _request_digest(config: Build, listings: list[Listing], tokenizer: Tokenizer) -> str:
@@ -168,7 +168,7 @@ def _publish(staged: str, target: str, request: str) -> None:
     publish_folder(staged, target, request)
 
 
-class _Run:
+class _Stages:
     """One pass through the stages in `work`."""
 
     def __init__(

@@ -1,6 +1,6 @@
-"""Sorting more than memory holds. Records are dealt out by the range of a value, so that equal values meet in one range
-that fits into memory while the rest waits on the scratch disk; tables of rows are written in any order and joined in
-sorted order, with a few thousand rows of each piece in memory."""
+"""Sorting more than memory holds. Records are dealt out into ranges of a value: equal values are in one range, and one
+range at a time is in memory while the others wait on the scratch disk. Tables of rows are written in any order and
+joined in sorted order, with a few thousand rows of each piece in memory."""
 
 import contextlib
 import heapq
@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from ..common import arrow, storage
 
 IN_MEMORY = 1 << 26
-"""Records of a range, about: at 24 to 56 bytes each, up to 4 GB."""
+"""About how many records a range has: at 24 to 56 bytes each, up to 4 GB."""
 
 Records = NDArray[np.void]
 
@@ -49,19 +49,17 @@ def deal(batches: Iterable[Records], field: str, n: int, dtype: np.dtype[Any]) -
 
 
 def array_on_disk(shape: tuple[int, ...], dtype: Any) -> NDArray[Any]:
-    """Return an array of zeros that lies in a scratch file without a name: memory holds what is in use."""
+    """Return an array of zeros in a nameless scratch file: only the pages in use take memory."""
     if 0 in shape:
         return np.zeros(shape, dtype)
     with tempfile.TemporaryFile(prefix="epochal-") as f:
         return np.asarray(np.memmap(f, dtype, "w+", shape=shape))
 
 
-Row = tuple[Any, ...]
-
+TableRow = tuple[Any, ...]
 
 GROUP = 20_000
-"""Rows of a row group: each is sorted."""
-
+"""Rows of a row group; each group is sorted."""
 
 MERGED = 128
 """Pieces that are merged at once."""
@@ -72,11 +70,11 @@ class TableWriter:
 
     def __init__(self, path: str, schema: pa.Schema) -> None:
         self._schema = schema
-        self._rows: list[Row] = []
+        self._rows: list[TableRow] = []
         self._publishing = storage.publishing_file(path)
         self._writer = pq.ParquetWriter(self._publishing.__enter__(), schema)
 
-    def add(self, row: Row) -> None:
+    def add(self, row: TableRow) -> None:
         """Add a row, its values in the order of the schema."""
         self._rows.append(row)
         if len(self._rows) >= GROUP:
@@ -113,17 +111,17 @@ def join_tables(paths: Sequence[str], target: str, schema: pa.Schema) -> None:
         _write(target, schema, _merged(pieces))
 
 
-def _write(path: str, schema: pa.Schema, rows: Iterable[Row]) -> None:
+def _write(path: str, schema: pa.Schema, rows: Iterable[TableRow]) -> None:
     writer = TableWriter(path, schema)
     for row in rows:
         writer.add(row)
     writer.close()
 
 
-def _merged(pieces: Sequence[tuple[str, list[int]]]) -> Iterator[Row]:
+def _merged(pieces: Sequence[tuple[str, list[int]]]) -> Iterator[TableRow]:
     return heapq.merge(*(_rows(path, groups) for path, groups in pieces))
 
 
-def _rows(path: str, groups: list[int]) -> Iterator[Row]:
+def _rows(path: str, groups: list[int]) -> Iterator[TableRow]:
     for batch in pq.ParquetFile(storage.open_read(path)).iter_batches(1024, row_groups=groups):
         yield from zip(*(column.to_pylist() for column in batch.columns), strict=True)

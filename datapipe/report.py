@@ -1,7 +1,7 @@
 """The report of a pool: one self-contained HTML page of what became of every row that was read.
 
-A section is a function from the pool to HTML, listed in SECTIONS; `common/html.py` has the look of it. Equal pools
-give equal bytes: no time, no path of this machine, every order is explicit.
+A section is a function from the pool to HTML, listed in SECTIONS; the look is in `common/html.py`. Equal pools give
+equal bytes: no time and no path of this machine is in it, and every order is explicit.
 """
 
 import heapq
@@ -213,14 +213,14 @@ def _decontamination(pool: Artifact) -> str:
     first = [
         (_code(r["id"]), _code(r["evaluation_file"]), r["item"], r["ngram"]) for r in _first_rows(table, FIRST_ROWS)
     ]
-    found = f"<h3>Hits</h3>\n{_shown(len(first), sum(hits.values()))}" + _table(
+    examples = f"<h3>Hits</h3>\n{_shown(len(first), sum(hits.values()))}" + _table(
         ["Document", "File", "Item, from 0", "Words"], first, "stack"
     )
     return (
         _p(f"{_count(documents, 'document')} removed that shared {evaluation['ngram']} words in a row with an item.")
         + _p(f"{short} with fewer words than that could not be looked for. contaminated.parquet lists the hits.")
         + _table(["Evaluation file", "Items", "Hits"], files)
-        + (found if first else "")
+        + (examples if first else "")
     )
 
 
@@ -291,13 +291,13 @@ def _rows_at(table: pq.ParquetFile, start: int, n: int) -> list[dict[str, Any]]:
     while start >= table.metadata.row_group(group).num_rows:
         start -= table.metadata.row_group(group).num_rows
         group += 1
-    found: list[dict[str, Any]] = []
+    rows: list[dict[str, Any]] = []
     for batch in table.iter_batches(4096, row_groups=[group]):
-        found += batch.slice(start, n - len(found)).to_pylist() if start < len(batch) else []
-        if len(found) == n:
+        rows += batch.slice(start, n - len(rows)).to_pylist() if start < len(batch) else []
+        if len(rows) == n:
             break
         start = max(0, start - len(batch))
-    return found
+    return rows
 
 
 def _ranked(counts: dict[str, int]) -> list[tuple[str, int]]:

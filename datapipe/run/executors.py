@@ -1,7 +1,7 @@
 """Running a stage: datatrove's executors, on this machine, on a Ray cluster or on Slurm, with one behaviour.
 
-A stage is run to its end, tasks that are done already are left out, and what a task raised is raised here, whatever
-process or machine it happened on. All is kept quiet on the terminal: datatrove's logs lie in the build's work folder.
+A stage is run to its end; tasks that are done already are not run again; and what a task raised is raised here, in
+whatever process or machine that was. Nothing is printed on the terminal: logs are in the build's work folder.
 """
 
 import contextlib
@@ -41,7 +41,7 @@ HOPELESS = {
     "JobHeldUser",
     "launch_failed_requeued_held",
 }
-"""Reasons for which Slurm keeps a job waiting until a person does something."""
+"""Reasons for which Slurm keeps a job waiting until someone intervenes."""
 
 
 class _Quiet(PipelineExecutor):
@@ -62,7 +62,7 @@ class _Quiet(PipelineExecutor):
 
 class _Local(_Quiet, LocalPipelineExecutor):
     def run(self) -> None:
-        """Run the tasks that are not done, here or in processes: not in datatrove's pool, which waits for ever for a
+        """Run the tasks that are not done, here or in processes, but not in datatrove's pool: it waits forever for a
         task whose process was killed."""
         self.save_executor_as_json()
         ranks = list(self.get_incomplete_ranks())
@@ -88,7 +88,7 @@ def _run_in_processes(executor: _Local, ranks: list[int], workers: int) -> None:
                 process = alive.pop(sentinel)
                 process.join()
                 if process.exitcode:
-                    return  # the caller finds tasks missing, and what they left
+                    return  # the caller sees which tasks are missing, and the errors that they left
     finally:
         for process in processes:
             if process.is_alive():
@@ -98,8 +98,8 @@ def _run_in_processes(executor: _Local, ranks: list[int], workers: int) -> None:
 
 def _work(executor: _Local, ranks: list[int], taken: Any) -> None:
     """Run the next task that no process has taken yet, until there is none. An error, kept for the caller, ends the
-    process with a code of its own."""
-    gc.freeze()  # what is imported is no garbage: to look through it again and again takes up to a tenth of the time
+    process with exit status 1."""
+    gc.freeze()  # imported objects are never garbage: collecting among them takes up to a tenth of the time
     while True:
         with taken.get_lock():
             i = taken.value
@@ -113,7 +113,7 @@ def _work(executor: _Local, ranks: list[int], taken: Any) -> None:
 
 
 class _RankWorker(datatrove_ray.RankWorker):
-    """Runs tasks in the actor itself: in datatrove's pool of processes, one that is killed is waited for for ever."""
+    """Runs tasks in the actor itself, because datatrove's pool of processes waits forever for one that is killed."""
 
     def run_for_rank(self, executor_ref: Any, ranks: list[int], node_ips: list[str], node_idx: int) -> PipelineStats:
         os.environ["RAY_NODELIST"], os.environ["RAY_NODEID"] = ",".join(node_ips), str(node_idx)
@@ -147,7 +147,7 @@ class _Slurm(_Quiet, SlurmPipelineExecutor):
             raise
 
     def launch_merge_stats(self) -> None:
-        """Submit nothing: no one reads the merged statistics, and after a failure the job would wait for ever."""
+        """Submit nothing: no one reads the merged statistics, and after a failure the job would wait forever."""
 
     def _wait(self) -> None:
         pause = 0.25
@@ -165,7 +165,7 @@ class _Slurm(_Quiet, SlurmPipelineExecutor):
 
 @contextlib.contextmanager
 def _sbatch_errors() -> Iterator[None]:
-    """Raise RequestError with what sbatch prints when it refuses; else what it prints is dropped."""
+    """Raise RequestError with what sbatch prints when it refuses a job; otherwise drop what it prints."""
     with tempfile.TemporaryFile() as printed:
         terminal = os.dup(2)
         os.dup2(printed.fileno(), 2)
@@ -210,45 +210,45 @@ def run_stage(
     folder = f"{work}/logs/{stage}"
     make: dict[str, Any] = {"local": _local, "ray": _ray, "slurm": _on_slurm}
     executor = make[where.name](where, pipeline, tasks, min(workers, tasks), folder)
-    with _own_errors(executor, stage, raises):
+    with _task_errors(executor, stage, raises):
         if executor.logging_dir.exists("errors"):
             executor.logging_dir.rm("errors", recursive=True)
         executor.run()
 
 
 @contextlib.contextmanager
-def _own_errors(executor: PipelineExecutor, stage: str, raises: Sequence[type[WorkError]]) -> Iterator[None]:
-    """Raise the first error that a task left behind, or WorkError when tasks are missing without one."""
+def _task_errors(executor: PipelineExecutor, stage: str, raises: Sequence[type[WorkError]]) -> Iterator[None]:
+    """Raise the first error that a task left, or WorkError when tasks are missing and left none."""
     try:
         yield
     except (RequestError, WorkError):
         raise
     except Exception as error:
-        _raise_left(executor, stage, raises)
+        _raise_task_error(executor, stage, raises)
         reason = one_line(error, 300)
         raise WorkError(f"stage {stage} failed: {type(error).__name__}: {reason}") from error
     executor.logging_dir.invalidate_cache()  # others wrote there
     missing = executor.get_incomplete_ranks(skip_completed=True)
     if missing:
-        _raise_left(executor, stage, raises)
+        _raise_task_error(executor, stage, raises)
         raise WorkError(
             f"{len(missing)} of {executor.world_size} tasks of stage {stage} were lost (killed, or out of time or "
-            "memory): run the same command again, it goes on with them"
+            "memory): run the same command again, and it goes on with them"
         )
 
 
-def _raise_left(executor: PipelineExecutor, stage: str, raises: Sequence[type[WorkError]]) -> None:
+def _raise_task_error(executor: PipelineExecutor, stage: str, raises: Sequence[type[WorkError]]) -> None:
     classes: list[type[Exception]] = [RequestError, WorkError, *raises]
     known = {cls.__name__: cls for cls in classes}
     executor.logging_dir.invalidate_cache()
     for name in sorted(executor.logging_dir.list_files("errors")):
         with executor.logging_dir.open(name) as f:
-            left = json.load(f)
-        if left["type"] in known:
-            raise known[left["type"]](left["message"])
-        rank, message = int(name.rpartition("/")[2].split(".")[0]), one_line(left["message"], 300)
+            error = json.load(f)
+        if error["type"] in known:
+            raise known[error["type"]](error["message"])
+        rank, message = int(name.rpartition("/")[2].split(".")[0]), one_line(error["message"], 300)
         log = executor.logging_dir.resolve_paths(f"logs/task_{rank:05d}.log")
-        raise WorkError(f"task {rank} of stage {stage} failed: {left['type']}: {message} (its log: {log})")
+        raise WorkError(f"task {rank} of stage {stage} failed: {error['type']}: {message} (its log: {log})")
 
 
 def _local(where: Any, pipeline: list[Any], tasks: int, workers: int, folder: str) -> PipelineExecutor:
@@ -306,6 +306,6 @@ def _on_slurm(where: SlurmExecutor, pipeline: list[Any], tasks: int, workers: in
 
 
 def _job_name(folder: str) -> str:
-    """Return a name that no other build's jobs have: the work folder's, which holds the request's digest."""
+    """Return a name that the jobs of no other build have: that of the work folder, which holds the request's digest."""
     *_, work, _, stage = folder.split("/")
     return f"epochal{work}-{stage}"

@@ -1,6 +1,5 @@
-"""The process that a build's tasks on this machine fork from: it imports while the build gets ready, if started early.
-
-Imports nothing itself, so that it can be started before the build is imported.
+"""The process that a build's tasks on this machine are forked from. Started early, it imports what they need while the
+build gets ready; so this file imports nothing of ours, and can be loaded before the build is.
 """
 
 import multiprocessing
@@ -10,7 +9,7 @@ import os
 import signal
 
 ENVIRONMENT = {"RAYON_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
-"""Loading libraries must not start a pool of threads in each of several processes."""
+"""So that libraries do not start a pool of threads in each of several processes."""
 
 
 def set_environment() -> None:
@@ -19,9 +18,9 @@ def set_environment() -> None:
 
 
 def start_task_server() -> None:
-    """Start the process that tasks fork from, once for all stages; it goes on importing what they need by itself.
+    """Start the process that tasks are forked from, once for all stages; it imports what they need in the background.
 
-    It and the tasks have interrupts blocked: Ctrl-C is the main process's to handle, which ends the tasks.
+    It and the tasks have interrupts blocked: the main process handles Ctrl-C, and ends the tasks.
     """
     set_environment()
     multiprocessing.set_forkserver_preload(["epochal.datapipe.stages.ingest", "epochal.datapipe.stages.pack"])

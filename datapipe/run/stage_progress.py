@@ -1,4 +1,4 @@
-"""Progress of a stage whose tasks run in other processes: each says in a file how far it is, one thread sums up."""
+"""Progress of a stage whose tasks run in other processes: each writes how far it is to a file; a thread adds up."""
 
 import contextlib
 import os
@@ -25,7 +25,7 @@ class StageProgress:
         now = time.monotonic()
         if now - self._last >= self._pause:
             self._last = now
-            with contextlib.suppress(OSError), storage.open_write(self._path) as f:  # nobody's work hangs on it
+            with contextlib.suppress(OSError), storage.open_write(self._path) as f:  # a task must not fail over this
                 f.write(str(done).encode())
 
 

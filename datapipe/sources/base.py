@@ -19,9 +19,8 @@ from ..config import Source
 
 @dataclass(frozen=True)
 class InputFile:
-    """One file to read: `path` relative to its listing's root, `name` as it appears in ids and rejects.
-
-    start: where the part that is meant begins, for files that are divided (in bytes; documents for Megatron-LM's).
+    """One file to read, or a part of one. path: relative to its listing's root. name: as it appears in ids and rejects.
+    size: in bytes. start: where the part begins, for files that are divided (in bytes; in documents for Megatron-LM's).
     """
 
     path: str
@@ -41,8 +40,8 @@ class Listing:
 
 @dataclass
 class Intake:
-    """What a task has read: rows by source, bytes, rejects by reason, and those not yet written to its table, each
-    (source, file, row from 0, reason)."""
+    """What a task has read. rows: by source. rejected: rejects by reason. rejects: those not yet written to the task's
+    table, each (source, file, row from 0, reason)."""
 
     rows: dict[int, int] = field(default_factory=dict)
     rejected: dict[str, int] = field(default_factory=dict)
@@ -63,20 +62,20 @@ def list_files(number: int, source: Source) -> Listing:
         fs, path = fsspec.core.url_to_fs(os.path.expanduser(source.path))
         base, pattern = _split_glob(path)
         if pattern:
-            found = fs.glob(f"{base}/{pattern}", detail=True)
+            paths = fs.glob(f"{base}/{pattern}", detail=True)
         elif fs.isfile(path):
-            base, found = path.rpartition("/")[0], {path: fs.info(path)}
+            base, paths = path.rpartition("/")[0], {path: fs.info(path)}
         else:
-            found = fs.find(path, detail=True)
+            paths = fs.find(path, detail=True)
     except (ImportError, ValueError) as error:
         raise RequestError(f"source '{source.name}': cannot open {source.path}: {error}") from None
     except FileNotFoundError:
-        found = {}
-    if not found:
+        paths = {}
+    if not paths:
         raise RequestError(f"source '{source.name}': {source.path} does not exist or holds no file")
-    names = {p: p.removeprefix(base).lstrip("/") for p, info in found.items() if info["type"] == "file"}
+    names = {p: p.removeprefix(base).lstrip("/") for p, info in paths.items() if info["type"] == "file"}
     names = {p: n for p, n in names.items() if not any(part.startswith(".") for part in n.split("/"))}
-    files = [InputFile(n, n, int(found[p]["size"] or 0)) for p, n in names.items()]
+    files = [InputFile(n, n, int(paths[p]["size"] or 0)) for p, n in names.items()]
     return Listing(number, str(fs.unstrip_protocol(base)), sorted(files, key=lambda f: f.name))
 
 

@@ -1,4 +1,4 @@
-"""Every kind of source by name: how its files are listed, and what reads them."""
+"""Every format of sources by name: how the files are listed, and which reader reads them."""
 
 import hashlib
 import os

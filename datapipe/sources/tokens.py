@@ -1,11 +1,12 @@
 """Sources that hold token ids already: MDS, WebDataset, Megatron-LM, flat files, Parquet, Arrow.
 
-A document's ids are taken as they are; its text, decoded from them, gives its key, and with it its place, and is what
-filters, decontamination and deduplication look at. So the pool that an export was made from comes back from it.
+A document's ids are taken as they are. Its text is decoded from them: it gives the document's key, and so its place in
+the pool, and is what filters, decontamination and deduplication look at. So an export of a pool becomes the same pool
+again.
 
-Rows are no documents: a sample may begin in the middle of one. The ids of all files, in order, are one stream, cut at
-EOD. Files are read by different tasks, so there is one rule for whose a document is: that file's which holds the EOD
-before it (the first file's also the very first one). Its reader goes on into the next files until it ends.
+Rows are not documents: a sample may begin in the middle of one. The ids of all files, in order, are one stream, cut at
+EOD. Different tasks read the files, so one rule decides which file a document belongs to: the one that holds the EOD
+before it (the first file has the very first document too). Its reader goes on into later files until the document ends.
 """
 
 import json
@@ -111,8 +112,9 @@ def _manifest_beside(source: Source) -> Manifest | ExportManifest | None:
     """Return the manifest of the artifact or export that a source is, or lies in, if there is one."""
     path = str(source.path)
     folder = path if "*" not in path and not path.endswith(tuple(ENDINGS.values())) else os.path.dirname(path)
-    found = next((f for f in (folder, os.path.dirname(folder)) if storage.exists(storage.join(f, MANIFEST_NAME))), None)
-    return None if found is None else read_any_manifest(found)
+    folders = (folder, os.path.dirname(folder))
+    root = next((f for f in folders if storage.exists(storage.join(f, MANIFEST_NAME))), None)
+    return None if root is None else read_any_manifest(root)
 
 
 def check_tokenizers(sources: Iterable[Source], tokenizer: Tokenizer, chosen: str) -> None:
@@ -167,13 +169,13 @@ class TokenizedReader(Reader):
         return self._source.tokenized
 
     @cached_property
-    def _known(self) -> "_Known":
+    def _encoding(self) -> "_Encoding":
         info, decode = _loaded(self._choice)
         manifest = _manifest_beside(self._source)
-        return _Known(info, decode, manifest.dtype if isinstance(manifest, ExportManifest) else None)
+        return _Encoding(info, decode, manifest.dtype if isinstance(manifest, ExportManifest) else None)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {k: v for k, v in self.__dict__.items() if k not in ("_known", "_numbers")}
+        return {k: v for k, v in self.__dict__.items() if k not in ("_encoding", "_numbers")}
 
     @cached_property
     def _numbers(self) -> dict[str, int]:
@@ -187,10 +189,10 @@ class TokenizedReader(Reader):
 
     def _document(self, ids: Tokens, file: InputFile) -> Document | str:
         """Return the document of some ids, or the reason why there is none."""
-        info = self._known.info
+        info = self._encoding.info
         if int(ids.min()) < 0 or int(ids.max()) >= info.vocab_size or (ids == info.mask).any():
             return "ids outside the vocabulary"
-        text = self._known.decode(ids)
+        text = self._encoding.decode(ids)
         if text is None:
             return "not UTF-8"
         if "\x00" in text:
@@ -199,7 +201,7 @@ class TokenizedReader(Reader):
 
     def _documents_of(self, number: int) -> Iterator[Tokens]:
         """Yield the ids, EOD taken off, of the documents that belong to file `number`; empty ones are left out."""
-        info = self._known.info
+        info = self._encoding.info
         rows_end = (self._settings.documents or ("rows" if self._source.format == "megatron" else "eod")) == "rows"
         if rows_end:
             for ids, lengths in self._blocks(number):
@@ -211,7 +213,7 @@ class TokenizedReader(Reader):
             return
         here = (_without(ids, info.pad) for ids in _coalesced(self._blocks(number)))
         later = (block for i in range(number + 1, len(self._listing.files)) for block in self._blocks(i))
-        yield from own_documents(here, (_without(ids, info.pad) for ids, _ in later), info.eod, first=number == 0)
+        yield from file_documents(here, (_without(ids, info.pad) for ids, _ in later), info.eod, first=number == 0)
 
     def _blocks(self, number: int) -> Iterator[Block]:
         """Yield what is in file `number`. Raises WorkError when it is not what it should be."""
@@ -228,37 +230,36 @@ class TokenizedReader(Reader):
             return
         after = self._listing.files[number + 1 : number + 2]
         stop = after[0].start if after and after[0].path == file.path else None
-        dtype = self._known.dtype or self._settings.dtype or "uint16"
+        dtype = self._encoding.dtype or self._settings.dtype or "uint16"
         part = Part(self._settings.column, dtype, file.start, stop)
         yield from FORMATS[self._source.format].read(storage.join(self._listing.root, file.path), part)
 
 
 @lru_cache(maxsize=2)
 def _loaded(choice: TokenizerChoice) -> tuple[TokenizerInfo, Decoder]:
-    found = load_tokenizer(choice.name, choice.eod, choice.pad, choice.mask, fast=False)
-    return found.info, decoder(found)
+    tokenizer = load_tokenizer(choice.name, choice.eod, choice.pad, choice.mask, fast=False)
+    return tokenizer.info, decoder(tokenizer)
 
 
 @dataclass(frozen=True)
-class _Known:
-    """What is known of a source's ids: special ones, how to decode them, and the type that a manifest says."""
+class _Encoding:
+    """How a source's ids are read: special ids, the function that decodes, the type that a manifest names, if any."""
 
     info: TokenizerInfo
     decode: Decoder
     dtype: str | None
 
 
-def own_documents(here: Iterable[Tokens], after: Iterable[Tokens], eod: int, first: bool) -> Iterator[Tokens]:
+def file_documents(here: Iterable[Tokens], after: Iterable[Tokens], eod: int, first: bool) -> Iterator[Tokens]:
     """Yield the documents of one file of a stream: those whose preceding EOD is in it.
 
     here: the file's ids, in blocks; after: those of the files that follow, read only as far as the first EOD. first:
     whether the file begins the stream, and with it a document.
     """
-    owned = _owned(here, after, eod, first)
-    yield from _cut(owned, eod, end=True)
+    yield from _cut(_file_stream(here, after, eod, first), eod, end=True)
 
 
-def _owned(here: Iterable[Tokens], after: Iterable[Tokens], eod: int, first: bool) -> Iterator[Tokens]:
+def _file_stream(here: Iterable[Tokens], after: Iterable[Tokens], eod: int, first: bool) -> Iterator[Tokens]:
     begun = first
     for ids in here:
         if not begun:

@@ -5,8 +5,9 @@ A cluster is a connected component of the duplicate links, exact and near. Its s
 key; between copies of one key, the smallest (digest of the text as it came, source, id). Clusters are drawn for
 validation in the order of a keyed hash of their survivor's key, until `validation_tokens` are reached.
 
-What there is for each document, its parent in the forest of clusters and its fate, lies in files; records of duplicates
-are dealt out, first by cluster, then by survivor (see deal.py). Memory is one range of them, or the largest cluster.
+What is kept for each document, its parent in the forest of clusters and its fate, lies in files; records of duplicates
+are dealt out, first by cluster, then by survivor (see external_sort.py). Memory is one range of them, or the largest
+cluster.
 """
 
 from collections.abc import Iterable, Iterator
@@ -47,7 +48,7 @@ MEMBER = np.dtype([("cluster", "<u8"), *((name, "<u8") for name in _KEYS), ("sou
 """A document that has duplicates. cluster: the same number for all of a cluster, evenly spread; source: its place
 in the order of names."""
 
-GONE = np.dtype(
+REMOVAL = np.dtype(
     [
         ("survivor_hi", "<u8"),
         ("survivor_lo", "<u8"),
@@ -94,10 +95,10 @@ class Corpus:
 
     def ids(self, numbers: NDArray[np.int64]) -> list[str]:
         """Return the ids of `numbers`."""
-        found = np.empty(len(numbers), object)
+        ids = np.empty(len(numbers), object)
         for part, mine, rows in self._split(numbers):
-            found[mine] = part.ids(rows)
-        return found.tolist()
+            ids[mine] = part.ids(rows)
+        return ids.tolist()
 
     def source_names(self, numbers: NDArray[np.int64]) -> list[str]:
         """Return the names of the sources of `numbers`."""
@@ -111,9 +112,9 @@ class Corpus:
         """Return the signatures of `numbers`, shape (len(numbers), buckets * hashes)."""
         out: NDArray[np.uint32] | None = None
         for part, mine, rows in self._split(numbers):
-            found = part.signatures(rows)
-            out = np.zeros((len(numbers), found.shape[1]), np.uint32) if out is None else out
-            out[mine] = found
+            signatures = part.signatures(rows)
+            out = np.zeros((len(numbers), signatures.shape[1]), np.uint32) if out is None else out
+            out[mine] = signatures
         return np.zeros((0, 0), np.uint32) if out is None else out
 
 
@@ -128,7 +129,7 @@ class Forest:
         self.linked = array_on_disk((n_documents,), np.bool_)
 
     def join(self, edges: Edges) -> None:
-        """Make one cluster of the clusters of each two documents that a link joins."""
+        """Join the two clusters of each pair of documents that is linked."""
         self.linked[edges.reshape(-1)] = True
         a, b = edges.T
         while len(a):
@@ -158,13 +159,13 @@ def find_clusters(corpus: Corpus, edges: Iterable[Edges]) -> Iterator[NDArray[np
     def members() -> Iterator[NDArray[np.void]]:
         for first, documents in corpus.batches():
             rows = np.flatnonzero(forest.linked[first : first + len(documents)])
-            found = np.empty(len(rows), MEMBER)
+            some = np.empty(len(rows), MEMBER)
             for name in _KEYS:
-                found[name] = documents[name][rows]
-            found["source"] = corpus.source_rank(documents[rows])
-            found["number"] = first + rows
-            found["cluster"] = mix64(forest.roots(found["number"]).astype(np.uint64))
-            yield found
+                some[name] = documents[name][rows]
+            some["source"] = corpus.source_rank(documents[rows])
+            some["number"] = first + rows
+            some["cluster"] = mix64(forest.roots(some["number"]).astype(np.uint64))
+            yield some
 
     for some in deal(members(), "cluster", int(np.count_nonzero(forest.linked)), MEMBER):
         sorted_by = [np.ascontiguousarray(some[name]) for name in ("cluster", *_KEYS, "source")]
@@ -191,7 +192,7 @@ def _break_ties_by_id(
 
 
 @dataclass
-class Removed:
+class RemovedCounts:
     """What deduplication removed, in documents and tokens; sizes: clusters by size, as `histogram` counts them."""
 
     exact_documents: int = 0
@@ -208,7 +209,7 @@ def histogram(values: NDArray[np.integer[Any]]) -> NDArray[np.int64]:
 
 def remove_duplicates(
     corpus: Corpus, edges: Iterable[Edges], fates: NDArray[np.uint8], path: str, n_hashes: int
-) -> Removed:
+) -> RemovedCounts:
     """Mark as REMOVED in `fates` (uint8, one a document) all but the survivors of the clusters that `edges` make, and
     write duplicates.parquet, a row per removed document in order of survivor and preference.
 
@@ -216,9 +217,9 @@ def remove_duplicates(
     its cluster that is in the pool. similarity: share of equal hashes of the two signatures (of `n_hashes`), which
     estimates the Jaccard similarity of their word n-grams; 1 for equal keys.
     """
-    removed = Removed()
+    removed = RemovedCounts()
 
-    def gone() -> Iterator[NDArray[np.void]]:
+    def removals() -> Iterator[NDArray[np.void]]:
         for members in find_clusters(corpus, edges):
             if not len(members):
                 continue
@@ -226,65 +227,65 @@ def remove_duplicates(
             first = np.flatnonzero(begins)
             removed.sizes += histogram(np.diff(np.append(first, len(members))))
             fates[members["number"][~begins]] = REMOVED
-            yield _gone(members, begins, first[np.cumsum(begins) - 1])
+            yield _removals(members, begins, first[np.cumsum(begins) - 1])
 
     with storage.publishing_file(path) as partial, pq.ParquetWriter(partial, DUPLICATES) as writer:
-        waiting = np.zeros(0, GONE)
-        for some in deal(gone(), "survivor_hi", corpus.n_documents, GONE):
+        waiting = np.zeros(0, REMOVAL)
+        for some in deal(removals(), "survivor_hi", corpus.n_documents, REMOVAL):
             order = np.lexsort([np.ascontiguousarray(some[name]) for name in ("survivor_lo", "survivor_hi")])
             waiting = np.concatenate([waiting, some[order]])
             whole = len(waiting) // ROW_GROUP * ROW_GROUP
             for start in range(0, whole, ROW_GROUP):
-                _write_gone(writer, corpus, waiting[start : start + ROW_GROUP], n_hashes, removed)
+                _write_removals(writer, corpus, waiting[start : start + ROW_GROUP], n_hashes, removed)
             waiting = waiting[whole:]
         if len(waiting):
-            _write_gone(writer, corpus, waiting, n_hashes, removed)
+            _write_removals(writer, corpus, waiting, n_hashes, removed)
     return removed
 
 
-def _gone(members: NDArray[np.void], begins: NDArray[np.bool_], survivor: NDArray[np.int64]) -> NDArray[np.void]:
-    """Return a GONE record for each of `members` that does not begin a cluster. survivor: rows of their survivors."""
-    left = np.flatnonzero(~begins)
-    found = np.empty(len(left), GONE)
+def _removals(members: NDArray[np.void], begins: NDArray[np.bool_], survivor: NDArray[np.int64]) -> NDArray[np.void]:
+    """Return a REMOVAL for each of `members` that does not begin a cluster. survivor: row of the survivor of each."""
+    rows = np.flatnonzero(~begins)
+    removals = np.empty(len(rows), REMOVAL)
     for name in ("key_hi", "key_lo", "number"):
-        found[name] = members[name][left]
-    chosen = members[survivor[left]]
-    found["survivor_hi"], found["survivor_lo"] = chosen["key_hi"], chosen["key_lo"]
-    found["survivor"] = chosen["number"]
-    before = members[left - 1]
-    found["exact"] = (found["key_hi"] == before["key_hi"]) & (found["key_lo"] == before["key_lo"])
-    return found
+        removals[name] = members[name][rows]
+    survivors = members[survivor[rows]]
+    removals["survivor_hi"], removals["survivor_lo"] = survivors["key_hi"], survivors["key_lo"]
+    removals["survivor"] = survivors["number"]
+    before = members[rows - 1]
+    removals["exact"] = (removals["key_hi"] == before["key_hi"]) & (removals["key_lo"] == before["key_lo"])
+    return removals
 
 
-def _write_gone(
-    writer: pq.ParquetWriter, corpus: Corpus, gone: NDArray[np.void], n_hashes: int, removed: Removed
+def _write_removals(
+    writer: pq.ParquetWriter, corpus: Corpus, removals: NDArray[np.void], n_hashes: int, removed: RemovedCounts
 ) -> None:
     """Write a row group of duplicates.parquet and count what is in it."""
-    keys = arrow.keys(gone["key_hi"], gone["key_lo"])
-    survivors = arrow.keys(gone["survivor_hi"], gone["survivor_lo"])
-    differs = (gone["key_hi"] != gone["survivor_hi"]) | (gone["key_lo"] != gone["survivor_lo"])
-    similarity = np.ones(len(gone), np.float32)
+    keys = arrow.keys(removals["key_hi"], removals["key_lo"])
+    survivors = arrow.keys(removals["survivor_hi"], removals["survivor_lo"])
+    differs = (removals["key_hi"] != removals["survivor_hi"]) | (removals["key_lo"] != removals["survivor_lo"])
+    similarity = np.ones(len(removals), np.float32)
     if n_hashes and differs.any():
-        agree = corpus.signatures(gone["number"][differs]) == corpus.signatures(gone["survivor"][differs])
+        agree = corpus.signatures(removals["number"][differs]) == corpus.signatures(removals["survivor"][differs])
         similarity[differs] = agree.mean(axis=1)
     hexadecimal = survivors.tobytes().hex()
     arrays = [
         arrow.fixed(keys),
-        arrow.strings(corpus.ids(gone["number"])),
-        arrow.strings(corpus.source_names(gone["number"])),
+        arrow.strings(corpus.ids(removals["number"])),
+        arrow.strings(corpus.source_names(removals["number"])),
         arrow.fixed(survivors),
-        arrow.strings(corpus.ids(gone["survivor"])),
-        arrow.strings(corpus.source_names(gone["survivor"])),
-        arrow.strings(["exact" if exact else "near" for exact in gone["exact"].tolist()]),
+        arrow.strings(corpus.ids(removals["survivor"])),
+        arrow.strings(corpus.source_names(removals["survivor"])),
+        arrow.strings(["exact" if exact else "near" for exact in removals["exact"].tolist()]),
         arrow.strings([hexadecimal[i : i + 32] for i in range(0, len(hexadecimal), 32)]),
         arrow.numbers(similarity),
     ]
     writer.write_batch(pa.RecordBatch.from_arrays(arrays, schema=DUPLICATES), row_group_size=ROW_GROUP)
-    tokens = corpus.column("tokens", gone["number"]).astype(np.int64)
-    removed.exact_documents += int(gone["exact"].sum())
-    removed.exact_tokens += int(tokens[gone["exact"]].sum())
-    removed.near_documents += int((~gone["exact"]).sum())
-    removed.near_tokens += int(tokens[~gone["exact"]].sum())
+    tokens = corpus.column("tokens", removals["number"]).astype(np.int64)
+    removed.exact_documents += int(removals["exact"].sum())
+    removed.exact_tokens += int(tokens[removals["exact"]].sum())
+    removed.near_documents += int((~removals["exact"]).sum())
+    removed.near_tokens += int(tokens[~removals["exact"]].sum())
 
 
 _DRAWN_BITS = 16
@@ -293,12 +294,12 @@ _CANDIDATE = np.dtype(
 )
 
 
-def draw_validation(corpus: Corpus, fates: NDArray[np.uint8], wanted: int) -> None:
+def draw_validation(corpus: Corpus, fates: NDArray[np.uint8], n_tokens: int) -> None:
     """Mark as VALIDATION in `fates` the TRAIN documents that come first in the order (drawn, key), until they hold
-    `wanted` tokens. Raises RequestError when validation would take everything.
+    `n_tokens` tokens. Raises RequestError when validation would take everything.
 
-    Two passes: tokens are summed by the first bits of `drawn`, and only documents of the one group in which `wanted`
-    is reached are sorted.
+    All documents are read twice: first tokens are summed by the leading bits of `drawn`, then only the documents of the
+    one group in which `n_tokens` is reached are sorted.
     """
     shift = np.uint64(64 - _DRAWN_BITS)
     tokens = np.zeros(1 << _DRAWN_BITS, np.int64)
@@ -308,13 +309,13 @@ def draw_validation(corpus: Corpus, fates: NDArray[np.uint8], wanted: int) -> No
         np.add.at(tokens, (kept["drawn"] >> shift).astype(np.int64), kept["tokens"].astype(np.int64))
         n_kept += len(kept)
     total = int(tokens.sum())
-    if total <= wanted:
+    if total <= n_tokens:
         raise RequestError(
-            f"validation_tokens is {wanted:,}, but after deduplication there are only {total:,} "
+            f"validation_tokens is {n_tokens:,}, but after deduplication there are only {total:,} "
             "tokens in all: ask for fewer or add sources"
         )
     ends = np.cumsum(tokens)
-    last = int(np.searchsorted(ends, wanted, side="right"))  # the group in which `wanted` is reached
+    last = int(np.searchsorted(ends, n_tokens, side="right"))  # the group in which they are reached
     n_drawn, candidates = 0, [np.zeros(0, _CANDIDATE)]
     for first, documents in corpus.batches():
         mine = fates[first : first + len(documents)]
@@ -323,17 +324,17 @@ def draw_validation(corpus: Corpus, fates: NDArray[np.uint8], wanted: int) -> No
         rows = np.flatnonzero((mine == TRAIN) & (group == last))
         mine[inside] = VALIDATION
         n_drawn += int(inside.sum())
-        found = np.empty(len(rows), _CANDIDATE)
+        some = np.empty(len(rows), _CANDIDATE)
         for name in ("drawn", "key_hi", "key_lo", "tokens"):
-            found[name] = documents[name][rows]
-        found["number"] = first + rows
-        candidates.append(found)
+            some[name] = documents[name][rows]
+        some["number"] = first + rows
+        candidates.append(some)
     group_records = np.sort(np.concatenate(candidates), order=["drawn", "key_hi", "key_lo"])
     before = ends[last] - tokens[last] + np.cumsum(group_records["tokens"]) - group_records["tokens"]
-    chosen = group_records["number"][before < wanted]
+    chosen = group_records["number"][before < n_tokens]
     if n_drawn + len(chosen) == n_kept:
         raise RequestError(
-            f"validation_tokens is {wanted:,}, which takes every one of {n_kept:,} documents: "
+            f"validation_tokens is {n_tokens:,}, which takes every one of {n_kept:,} documents: "
             "ask for fewer or add sources"
         )
     fates[chosen] = VALIDATION

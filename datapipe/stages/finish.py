@@ -23,7 +23,7 @@ from ..external_sort import join_tables
 from ..report import write_report
 from .cluster import TRAIN
 from .ingest import CONTAMINATED, REJECTED
-from .pack import ROWS_NAME, PoolLayout, WrittenShard, read_written
+from .pack import ROWS_NAME, PoolLayout, WrittenShard, read_shard_lists
 
 
 def versions(config: Build, tokenizer: Tokenizer) -> dict[str, str]:
@@ -45,7 +45,7 @@ def finish_pool(
 ) -> None:
     """Complete the pool in `layout.folder`: everything but its shards, which are there, and the manifest last."""
     folder = layout.folder
-    written = read_written(folder)
+    written = read_shard_lists(folder)
     if [shard.number for shard in written] != list(range(layout.n_shards)):
         raise WorkError(f"{folder} lacks shards that its tasks reported: remove {work} and build again")
     n_documents = join_rows(folder, storage.join(folder, DOCUMENTS_NAME), [s.name for s in config.sources])

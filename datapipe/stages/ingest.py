@@ -1,7 +1,7 @@
 """Ingest: everything that needs a document's text, done once, in one pass over each task's share of the input.
 
 Normalise and key it, look for evaluation items in it, sign it for near-duplicate detection, encode it. What comes out
-is a part (see parts.py) and the tables of rejected and contaminated documents; the text itself is let go.
+is a part (see parts.py) and the tables of rejected and contaminated documents; the text itself is not kept.
 """
 
 import os
@@ -27,7 +27,7 @@ from ..sources.tokens import given_ids
 from ..text import document_key
 from ..text.decontaminate import Decontaminator
 from ..text.filters import removed_by
-from ..text.words import Analysed, Analyser, Words, windows, word_ngrams
+from ..text.words import Analyser, Analysis, Words, windows, word_ngrams
 from .parts import DOCUMENT, Batch, Documents, PartWriter
 
 BATCH_CHARS = 1 << 22
@@ -52,7 +52,7 @@ class EngineDiffersError(WorkError):
 
 @dataclass(frozen=True)
 class IngestSettings:
-    """What a task needs to know beside its pipeline; `index_path` holds the pickled EvaluationIndex, if any."""
+    """What a task needs besides its pipeline. index_path: of the pickled EvaluationIndex, if any."""
 
     work: str
     sources: tuple[str, ...]
@@ -122,7 +122,7 @@ class _Task:
     def _ingest(self, batch: list[Document]) -> None:
         given = [given_ids(document) for document in batch]
         raw = np.array([document_key.raw_digest(document.text) for document in batch], np.uint64)
-        for document in batch:  # nobody needs the text as it came any more; a long one is not to be held twice
+        for document in batch:  # the text as it came is not needed any more, and a long one must not be held twice
             document.text = document_key.normalise(document.text)
         kept = [i for i, document in enumerate(batch) if document.text]
         self.counts["empty"] += len(batch) - len(kept)
@@ -176,21 +176,21 @@ class _Task:
         return [i for i in range(len(texts)) if i not in dropped]
 
     def _encode(
-        self, texts: list[str], keys: list[bytes], given: list[NDArray[np.uint32] | None], analysed: Analysed
+        self, texts: list[str], keys: list[bytes], given: list[NDArray[np.uint32] | None], analysed: Analysis
     ) -> list[NDArray[np.unsignedinteger]]:
         """Return each document's ids, EOD after them: those it came with, or those of its text, as analysed or encoded
         here. A sample of the latter, chosen by key, is encoded by the reference too and must come out equal."""
         fresh = [i for i, ids in enumerate(given) if ids is None]
         if self.tokenizer.encode_piece:
             starts = analysed.starts.tolist()
-            found = [analysed.tokens[starts[i] : starts[i + 1]] for i in fresh]
+            new = [analysed.tokens[starts[i] : starts[i + 1]] for i in fresh]
         else:
-            found = [self._ended(ids) for ids in self.tokenizer.encode([texts[i] for i in fresh])]
-        pairs = [(texts[i], ids[:-1]) for i, ids in zip(fresh, found, strict=True) if _is_sample(texts[i], keys[i])]
+            new = [self._ended(ids) for ids in self.tokenizer.encode([texts[i] for i in fresh])]
+        pairs = [(texts[i], ids[:-1]) for i, ids in zip(fresh, new, strict=True) if _is_sample(texts[i], keys[i])]
         if self.tokenizer.first_difference([text for text, _ in pairs], [ids for _, ids in pairs]) is not None:
             raise EngineDiffersError(f"engine {self.tokenizer.engine_name} differs from the reference on a document")
-        new = iter(found)
-        return [next(new) if ids is None else self._ended(ids) for ids in given]
+        following = iter(new)
+        return [next(following) if ids is None else self._ended(ids) for ids in given]
 
     def _ended(self, ids: NDArray[np.unsignedinteger]) -> NDArray[np.unsignedinteger]:
         return np.append(ids, self.tokenizer.info.eod).astype(self.settings.dtype)
@@ -222,7 +222,7 @@ def _batches(documents: Any) -> Iterator[list[Document]]:
 
 def _sign(words: Words, near: NearDuplicates | None) -> tuple[NDArray[np.uint32], NDArray[np.bool_]]:
     """Return the texts' MinHash signatures over their word n-grams, uint32 (n_texts, buckets * hashes), and whether
-    each has one: not a text without n-gram, and none when near-duplicates are not wanted."""
+    each has one: a text without n-gram has none, and no text has one when there is no deduplication of near ones."""
     from rensa import RMinHash
 
     n_texts = len(words.starts) - 1

@@ -1,6 +1,6 @@
 """Match: which documents agree with which. Each task takes one bucket of the signatures (or the keys, for exact
-duplicates), brings equal values together and links those who have them: time n log n whatever collides, memory one
-range of values (see deal.py), or all documents of one value.
+duplicates), brings equal values together and links the documents that have them. It takes n log n time, however many
+values are equal, and memory for one range of values (see external_sort.py), or for all documents of one value.
 
 Documents are numbered across parts in order of part and row; the numbers mean nothing outside a build.
 """
@@ -21,10 +21,10 @@ Edges = NDArray[np.int64]
 """Shape (n, 2): numbers of two documents that are duplicates of each other."""
 
 VALUE = np.dtype([("value", "<u8"), ("more", "<u8"), ("number", "<i8")])
-"""What documents are compared by. value: what ranges are made of; more: 0, or what must be equal too."""
+"""What documents are compared by. value: dealt out by its range. more: what must be equal too, or 0."""
 
 KEPT_PARTS = 100
-"""Of more parts than this the maps are not kept open."""
+"""If there are more parts than this, their maps are not kept open."""
 
 EDGES_AT_ONCE = 1 << 22
 

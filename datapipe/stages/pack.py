@@ -1,8 +1,8 @@
 """Pack: the surviving documents in canonical order, cut into samples and shards.
 
-The order is by place, which parts already hold in sorted runs: a task merges one range of places at a time, so it
-holds the tokens of one partition and one shard, whatever the size of the pool. Shards are divided among tasks; each
-task starts and ends on a shard's edge and reads whatever partitions its shards need.
+The order is by place, and parts are runs that are sorted by place already. A task merges one range of places, a
+partition, at a time, so that it holds the tokens of one partition and one shard, whatever the size of the pool. Shards
+are divided among tasks; each task begins and ends at the edge of a shard and reads the partitions that its shards need.
 """
 
 import contextlib
@@ -32,8 +32,8 @@ ROWS_NAME = "rows"
 
 @dataclass(frozen=True)
 class PoolLayout:
-    """How a pool's stream is cut. folder: where its files are built. code: its documents' fate. tokens: in each
-    partition of places."""
+    """How a pool's stream is cut. folder: where its files are built. code: the fate of its documents. tokens: how many
+    are in each partition."""
 
     folder: str
     code: int
@@ -73,8 +73,8 @@ def auto_samples_per_shard(n_tokens: int, seq_len: int, dtype: str) -> int:
     """Return a power of two that makes about 64 shards, between 16 samples and 64 MiB: small enough to give replicates
     distinct places in small pools, large enough to be few in large ones. Depends on the pool's size alone."""
     most = min((64 << 20) // (seq_len * np.dtype(dtype).itemsize), mds.max_samples_per_shard(seq_len, dtype))
-    wanted = max(16, n_tokens // seq_len // 64)
-    return max(1, min(1 << (wanted.bit_length() - 1), most))
+    samples = max(16, n_tokens // seq_len // 64)
+    return max(1, min(1 << (samples.bit_length() - 1), most))
 
 
 class Pack(PipelineStep):
@@ -155,9 +155,9 @@ class _Share:
         cuts = self.cuts.read(partition, len(self.runs))
         fates = self.fates.read([(base + a, base + b) for (_, _, base), (a, b) in zip(self.runs, cuts, strict=True)])
         spans = [(part, run.first + a, run.first + b) for (part, run, _), (a, b) in zip(self.runs, cuts, strict=True)]
-        found = [d[f == self.layout.code] for d, f in zip(read_spans("documents", spans), fates, strict=True)]
-        records = np.concatenate(found)
-        owners = np.repeat(np.arange(len(found)), [len(some) for some in found])
+        kept = [d[f == self.layout.code] for d, f in zip(read_spans("documents", spans), fates, strict=True)]
+        records = np.concatenate(kept)
+        owners = np.repeat(np.arange(len(kept)), [len(some) for some in kept])
         order = np.lexsort((records["place_lo"], records["place_hi"]))
         return owners[order], records[order]
 
@@ -173,9 +173,9 @@ class _Share:
         np.maximum.at(hi, owner, begin + lengths)
         lo = np.minimum(lo, hi)
         spans = [(part, a, b) for (part, _, _), a, b in zip(self.runs, lo.tolist(), hi.tolist(), strict=True)]
-        found = read_spans(name, spans)
+        ranges = read_spans(name, spans)
         pieces = zip(owner.tolist(), (begin - lo[owner]).tolist(), lengths.tolist(), strict=True)
-        return [found[o][start : start + n] for o, start, n in pieces]
+        return [ranges[o][start : start + n] for o, start, n in pieces]
 
     def _tokens(self, owner: NDArray[np.int64], records: Documents) -> NDArray[Any]:
         return np.concatenate(self._cut_out("tokens", owner, records["token_start"], records["tokens"]))
@@ -211,8 +211,8 @@ class Fates:
         """Return the fates of documents `start` to `stop` for each (start, stop)."""
         if self._map is not None:
             return [self._map[start:stop] for start, stop in spans]
-        found = storage.read_ranges([(self._path, start, stop) for start, stop in spans])
-        return [np.frombuffer(data, np.uint8) for data in found]
+        pieces = storage.read_ranges([(self._path, start, stop) for start, stop in spans])
+        return [np.frombuffer(data, np.uint8) for data in pieces]
 
 
 def write_fates(work: str, fates: NDArray[np.uint8]) -> None:
@@ -270,7 +270,7 @@ def _publish_list(folder: str, rank: int, written: list[WrittenShard]) -> None:
     storage.write_atomic(storage.join(folder, f"{ROWS_NAME}/{rank:05d}.json"), text.encode(), flush=False)
 
 
-def read_written(folder: str) -> list[WrittenShard]:
+def read_shard_lists(folder: str) -> list[WrittenShard]:
     """Return all shards that the tasks wrote, in order."""
     rows = storage.join(folder, ROWS_NAME)
     written = []

@@ -1,4 +1,4 @@
-"""The tokenized part: what one task makes of its share of the documents, on its way to the pool.
+"""Parts: what each ingest task makes of its share of the documents, for the stages after it.
 
 A part is a folder, local or at a URL, published whole (in an object store part.json comes last):
 
@@ -7,8 +7,8 @@ A part is a folder, local or at a URL, published whole (in an object store part.
     part.json       run boundaries and the task's counts
     cuts.bin        per run: uint32 (partitions + 1,), where in it each of `partitions` equal ranges of place begins
 
-Documents come in runs, as many as fit into memory; within a run they are sorted by place, so that whoever orders the
-pool reads just its range.
+Documents come in runs, each as many as fit into memory, sorted by place. So a packing task reads only its own range of
+places from each run.
 """
 
 import json
@@ -45,7 +45,7 @@ DOCUMENT = np.dtype(
 PART_NAME = "part.json"
 WRITE_BYTES = 1 << 18
 AT_ONCE = 1 << 20
-"""Documents whose records are looked at together where all are gone through."""
+"""Documents whose records are read together by whatever goes through all of them."""
 
 Documents = NDArray[np.void]
 
@@ -99,7 +99,7 @@ class PartWriter:
         records = np.concatenate([batch.records for batch in pending])
         order = np.lexsort([records[name] for name in ("raw", "key_lo", "key_hi", "place_lo", "place_hi")])
         ids = [identifier for batch in pending for identifier in batch.ids]
-        tokens = [own for batch in pending for own in batch.tokens]
+        tokens = [document for batch in pending for document in batch.tokens]
         records = records[order]
         records["token_start"] = self._token_start + _starts(records["tokens"])
         records["id_start"] = self._id_start + _starts(records["id_bytes"])
@@ -144,17 +144,17 @@ def _starts(lengths: NDArray[np.unsignedinteger]) -> NDArray[np.uint64]:
 
 
 @dataclass(frozen=True)
-class Run:
-    """`documents` records from row `first` of a part."""
+class SortedRun:
+    """A run: `documents` records from row `first` of a part on, sorted by place."""
 
     first: int
     documents: int
 
 
 class Part:
-    """A published part. What is asked for by rows is read in ranges; `documents` and `signatures` go to all of a file,
-    through a memory map of it, or of a copy on a scratch disk when the part is at a URL. keep_maps: maps stay open,
-    and with each a file descriptor, of which a process has about 1000."""
+    """A published part. `read_spans` reads ranges of a file; `documents`, `ids` and `signatures` use a map of the whole
+    file, or of a copy on a scratch disk when the part is at a URL. keep_maps: maps stay open, and with each of
+    them a file descriptor, of which a process has about 1000."""
 
     def __init__(self, folder: str, keep_maps: bool = True) -> None:
         self.folder, self._keep_maps = folder, keep_maps
@@ -162,7 +162,7 @@ class Part:
         self.counts: dict[str, Any] = self._info["counts"]
         self.partitions: int = self._info["partitions"]
         firsts = np.cumsum([0, *self._info["runs"]]).tolist()
-        self.runs = [Run(first, n) for first, n in zip(firsts, self._info["runs"], strict=False)]
+        self.runs = [SortedRun(first, n) for first, n in zip(firsts, self._info["runs"], strict=False)]
         self.n_documents: int = firsts[-1]
         self._maps: dict[str, NDArray[Any]] = {}
         self._scratch: tempfile.TemporaryDirectory[str] | None = None
@@ -228,12 +228,12 @@ class Part:
             for start in range(0, run.documents, AT_ONCE):
                 stop = min(start + AT_ONCE, run.documents)
                 base = (run.first * buckets + b * run.documents) * hashes
-                (found,) = read_spans("signatures", [(self, base + start * hashes, base + stop * hashes)])
-                yield run.first + start, documents[run.first + start : run.first + stop], found.reshape(-1, hashes)
+                (block,) = read_spans("signatures", [(self, base + start * hashes, base + stop * hashes)])
+                yield run.first + start, documents[run.first + start : run.first + stop], block.reshape(-1, hashes)
         self._forget()
 
     def _forget(self) -> None:
-        """Let go of copies of a remote part, unless few parts make maps worth keeping."""
+        """Delete the local copies of a remote part, unless its maps are kept open."""
         if self._scratch is not None and not self._keep_maps:
             self._scratch.cleanup()
             self._scratch = None
@@ -270,5 +270,5 @@ def read_spans(name: str, spans: Sequence[tuple[Part, int, int]]) -> list[NDArra
         return [part.span(name, start, stop) for part, start, stop in spans]
     dtype = spans[0][0].dtype(name)
     size = dtype.itemsize
-    found = storage.read_ranges([(part.path(name), start * size, stop * size) for part, start, stop in spans])
-    return [np.frombuffer(data, dtype) for data in found]
+    pieces = storage.read_ranges([(part.path(name), start * size, stop * size) for part, start, stop in spans])
+    return [np.frombuffer(data, dtype) for data in pieces]

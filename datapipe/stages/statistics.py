@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .cluster import REMOVED, TRAIN, VALIDATION, Corpus, Removed, histogram
+from .cluster import REMOVED, TRAIN, VALIDATION, Corpus, RemovedCounts, histogram
 from .parts import Part
 
 
@@ -83,7 +83,7 @@ def count_documents(corpus: Corpus, fates: NDArray[np.uint8]) -> DocumentCounts:
 
 
 def collect_statistics(
-    corpus: Corpus, counts: DocumentCounts, removed: Removed, evaluation: dict[str, Any] | None
+    corpus: Corpus, counts: DocumentCounts, removed: RemovedCounts, evaluation: dict[str, Any] | None
 ) -> dict[str, Any]:
     """Return what the manifest and the report say of the way from rows to pools; the same for any number of tasks."""
     totals = ingest_totals(corpus.parts)
@@ -104,7 +104,7 @@ def collect_statistics(
 
 
 def _waterfall(
-    totals: IngestTotals, removed: Removed, ends: dict[str, tuple[int, int]], tokens: int, decontaminated: bool
+    totals: IngestTotals, removed: RemovedCounts, ends: dict[str, tuple[int, int]], tokens: int, decontaminated: bool
 ) -> list[dict[str, Any]]:
     """Return steps in order: {"step", "documents", "tokens"}, the first what was read, the next what each took away,
     the last what is in the pool. Tokens are known (not null) from encoding on."""
@@ -138,5 +138,5 @@ def _by_source(corpus: Corpus, counts: DocumentCounts, totals: IngestTotals) -> 
 
 def _histogram_rows(counts: NDArray[np.int64]) -> list[list[int]]:
     """Return [[lower edge, count], ...] over powers of two, from the first to the last that is not empty."""
-    found = np.flatnonzero(counts)
-    return [[1 << e, int(counts[e])] for e in range(found[0], found[-1] + 1)] if len(found) else []
+    filled = np.flatnonzero(counts)
+    return [[1 << e, int(counts[e])] for e in range(filled[0], filled[-1] + 1)] if len(filled) else []

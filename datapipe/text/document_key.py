@@ -1,4 +1,4 @@
-"""What a document is, apart from where it came from: its normalised text, its key, its place in canonical order.
+"""What identifies a document wherever it came from: its normalised text, its key, its place in canonical order.
 
     text  -> NFC, line ends as \\n, no white space at either end
     key   =  BLAKE2b-128(UTF-8 of the normalised text)
@@ -15,7 +15,7 @@ __all__ = ["content_key", "normalise", "place", "raw_digest", "validation_order"
 
 
 def raw_digest(text: str) -> int:
-    """Return 64 bits of BLAKE2b over the text as it came: decides between texts of one key that differ in form."""
+    """Return 64 bits of BLAKE2b over the text as it came: decides between texts of one key, which differ in form."""
     return int.from_bytes(text_digest(text, 8), "big")
 
 

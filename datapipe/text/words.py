@@ -2,9 +2,9 @@
 decontamination compare.
 
 A word is a maximal run of letters, digits, marks and underscores in lower case. In scripts written without spaces (Han,
-kana, Thai, Lao, Khmer, Myanmar) each character is a word. Because words are made of the pieces that text is split into
-for encoding, both need only one pass over the characters: a piece's fragment of a word is hashed once for each distinct
-piece (see tokenize/pieces.py), and a word of several fragments ("load", "_", "2", "d") is put together from theirs.
+kana, Thai, Lao, Khmer, Myanmar) each character is a word. Words are made of the pieces that text is split into for
+encoding, so that one pass over the characters serves both: a piece's word fragments are hashed once for each distinct
+piece (see tokenize/pieces.py), and the hash of a word of several ("load", "_", "2", "d") is computed from theirs.
 """
 
 import functools
@@ -42,7 +42,7 @@ class Words:
 
 
 @dataclass(frozen=True)
-class Analysed:
+class Analysis:
     """What a batch of texts is made of. tokens: ids of all texts, EOD after each, in one array, text i's from
     starts[i] to starts[i + 1]; none without an encoder."""
 
@@ -52,18 +52,18 @@ class Analysed:
 
 
 class Analyser:
-    """Finds words and, given what encodes one piece, token ids of texts in one pass. eod: the id after each text.
-    dtype: of ids."""
+    """Finds the words of texts and, given what encodes one piece, their token ids, in one pass. eod: the id after each
+    text. dtype: of ids."""
 
     def __init__(
         self, encode_piece: PieceEncoder | None = None, eod: int = 0, dtype: type[np.unsignedinteger] = np.uint32
     ) -> None:
         self._table = PieceTable(_fragment_codes, encode_piece, eod, dtype)
 
-    def analyse(self, texts: Sequence[str]) -> Analysed:
+    def analyse(self, texts: Sequence[str]) -> Analysis:
         """Return the words, and the ids if there is an encoder, of `texts`."""
         tokens, starts, words, word_starts = self._table.gather(texts)
-        return Analysed(tokens, starts, Words(words, word_starts))
+        return Analysis(tokens, starts, Words(words, word_starts))
 
     def spell(self, text: str) -> Iterator[str]:
         """Yield the words of one text as strings, in order: the same words that `analyse` hashes."""
@@ -133,11 +133,11 @@ def _fragments(piece: bytes) -> list[tuple[str, int]]:
     """Return the fragments of words in a piece, in lower case, and whether they may be part of the same word as what
     is before (FIRST) and after (LAST) the piece."""
     text = piece.decode().lower()
-    found = []
+    fragments = []
     for match in _FRAGMENT.finditer(text):
         edges = 0 if match.lastindex else FIRST * (match.start() == 0) | LAST * (match.end() == len(text))
-        found.append((match[0], edges))
-    return found
+        fragments.append((match[0], edges))
+    return fragments
 
 
 def _fragment_codes(piece: bytes) -> Sequence[int]:

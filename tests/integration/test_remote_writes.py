@@ -13,7 +13,7 @@ from epochal.__main__ import main
 from epochal.common import storage
 from epochal.common.errors import EpochalError, RequestError, WorkError
 from epochal.common.publish import publishing
-from epochal.datapipe.build import Built, build
+from epochal.datapipe.build import BuildResult, build
 from epochal.shards.artifact import open_artifact, read_any_manifest, read_export
 from epochal.shards.carve import carve
 from epochal.shards.export import export
@@ -82,7 +82,7 @@ def inputs(tmp_path: Path) -> dict[str, object]:
     return {"seq_len": 64, "samples_per_shard": 64, "validation_tokens": 2_000}
 
 
-def fingerprints(built: Built) -> list[str]:
+def fingerprints(built: BuildResult) -> list[str]:
     return [open_artifact(root).manifest.fingerprint for root in (built.pool, str(built.validation))]
 
 

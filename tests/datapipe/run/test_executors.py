@@ -12,7 +12,7 @@ import pytest
 
 from epochal.__main__ import main
 from epochal.common.errors import RequestError, WorkError
-from epochal.datapipe.build import Built, build
+from epochal.datapipe.build import BuildResult, build
 from epochal.datapipe.config import Build
 from epochal.shards.artifact import read_manifest
 from epochal.tests.support.builds import same_files, settings
@@ -23,7 +23,7 @@ SLURM = {"name": "slurm", "partition": "debug", "mem_per_cpu_gb": 1, "time": "00
 
 
 @pytest.fixture(scope="module")
-def local(tmp_path_factory) -> tuple[Built, Build]:
+def local(tmp_path_factory) -> tuple[BuildResult, Build]:
     tmp_path = tmp_path_factory.mktemp("local")
     lines = [json.dumps({"id": f"d{i}", "text": text}).encode() for i, text in enumerate(real_documents(200))]
     glob = write_jsonl(tmp_path / "in", [*lines, *lines[:20]], ["a.jsonl", "b.jsonl"])
@@ -48,7 +48,7 @@ def elsewhere(config: Build, tmp_path: Path, executor: object) -> Build:
     return Build.model_validate(config.model_dump() | changes)
 
 
-def check_same(a: Built, b: Built) -> None:
+def check_same(a: BuildResult, b: BuildResult) -> None:
     assert b.new
     assert a.validation is not None
     assert b.validation is not None

@@ -18,7 +18,7 @@ from epochal.common.errors import RequestError, WorkError
 from epochal.datapipe.build import build
 from epochal.datapipe.config import Build, Source
 from epochal.datapipe.sources import tokens
-from epochal.datapipe.sources.tokens import cut_rows, own_documents
+from epochal.datapipe.sources.tokens import cut_rows, file_documents
 from epochal.shards.artifact import open_artifact, read_manifest
 from epochal.shards.carve import carve
 from epochal.shards.export import export
@@ -291,7 +291,7 @@ def test_each_document_belongs_to_one_file_wherever_files_are_cut(stream, cuts, 
     found = [
         d.tolist()
         for i in range(len(files))
-        for d in own_documents(blocks[i], (b for later in blocks[i + 1 :] for b in later), 0, i == 0)
+        for d in file_documents(blocks[i], (b for later in blocks[i + 1 :] for b in later), 0, i == 0)
     ]
     expected = [[int(c) for c in part] for part in "".join(map(str, stream)).split("0") if part]
     assert found == expected
