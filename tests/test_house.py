@@ -46,10 +46,10 @@ class Import:
 
 def python_files(*leaves: str) -> list[str]:
     """Return the package's Python files, relative to the root; those of `leaves` too."""
-    hidden = {p.name for p in ROOT.iterdir() if p.name.startswith(".")}
-    skipped = hidden | {"artifacts", "runs", "build", "dist"} | (set(LEAVES) - set(leaves))
-    paths = (p.relative_to(ROOT) for p in ROOT.rglob("*.py"))
-    return sorted(str(p) for p in paths if p.parts[0] not in skipped)
+    skipped = {"artifacts", "runs", "build", "dist", *LEAVES} - set(leaves)
+    folders = [p for p in ROOT.iterdir() if p.is_dir() and p.name not in skipped and not p.name.startswith(".")]
+    paths = [*ROOT.glob("*.py"), *(path for folder in folders for path in folder.rglob("*.py"))]
+    return sorted(str(path.relative_to(ROOT)) for path in paths)
 
 
 def module_file(module: str) -> str | None:
