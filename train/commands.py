@@ -249,7 +249,7 @@ def export_model(parser: argparse.ArgumentParser) -> Runner:
 
 
 def _export_model(args: argparse.Namespace) -> int:
-    from .hf_export import export_huggingface
+    from .model.hf_export import export_huggingface
 
     body = export_huggingface(args.checkpoint, args.out, args.tokenizer)
     described = f"exported {body['out']}  ({body['architecture']}, {body['parameters']:,} weights)"

@@ -13,12 +13,12 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from ..common.errors import RequestError
-from ..common.storage import is_url
-from ..tokenize.tokenizer import Tokenizer
-from .checkpoint import ModelCard, open_checkpoint
-from .eval.tokenizers import tokenizer_for
-from .model.transformer import ModelConfig, Transformer, count_parameters
+from ...common.errors import RequestError
+from ...common.storage import is_url
+from ...tokenize.tokenizer import Tokenizer
+from ..checkpoint import ModelCard, open_checkpoint
+from ..eval.tokenizers import tokenizer_for
+from .transformer import ModelConfig, Transformer, count_parameters
 
 
 def export_huggingface(checkpoint: str, out: str, tokenizer: str | None = None) -> dict[str, Any]:
