@@ -86,14 +86,22 @@ def _run(name: str, command: Command, summary: str, argv: Sequence[str]) -> int:
     return runner(parser.parse_intermixed_args(argv))
 
 
+class _OverviewFormatter(argparse.HelpFormatter):
+    """Leaves room for the indent of subcommands, which argparse forgets: the longest one would break its line."""
+
+    def add_argument(self, action: argparse.Action) -> None:
+        super().add_argument(action)
+        if isinstance(action, argparse._SubParsersAction):
+            self._action_max_length += self._indent_increment
+
+
 def _overview(commands: Commands, version: str, argv: Sequence[str]) -> int:
     """Answer --help and --version, and refuse what is no command; imports nothing that a command needs."""
     parser = _Parser(
         prog="epochal",
         description="Exact unique-token datasets, deterministic repetition, and training that compares on them.",
         epilog="Each command has its own --help. --debug shows the traceback of a failure.",
-        # argparse leaves the indent of subcommands out of its columns: at 2 the longest one would break its line.
-        formatter_class=functools.partial(argparse.HelpFormatter, indent_increment=1),
+        formatter_class=functools.partial(_OverviewFormatter, indent_increment=1),
         allow_abbrev=False,
     )
     parser.add_argument("--version", action="version", version=f"epochal {version}")

@@ -80,7 +80,7 @@ def save_model(folder: str, weights: dict[str, Tensor], card: ModelCard) -> None
 
 
 def load_card(folder: str) -> ModelCard:
-    """Return what config.json in `folder` (local or URL) says. Raises RequestError when it is no model of ours."""
+    """Return what config.json in `folder` (local or URL) says. Raises RequestError when it is not a model of ours."""
     path = storage.join(folder, CONFIG_NAME)
     try:
         body = json.loads(storage.patiently(lambda: storage.read_bytes(path), f"read {path}", storage.ATTEMPTS))
@@ -151,7 +151,7 @@ def open_checkpoint(path: str, device: str, dtype: torch.dtype = torch.float32) 
 
 
 def check_device(device: str) -> str:
-    """Return `device`. Raises RequestError when there is no such device here."""
+    """Return `device`. Raises RequestError when this machine has no such device."""
     try:
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:

@@ -52,7 +52,9 @@ def _model_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--dtype", choices=("float32", "bfloat16"), default="float32", help="of the weights (default float32)"
     )
-    parser.add_argument("--tokenizer", metavar="PATH", help="tokenizer.json, where the model's name of it is no file")
+    parser.add_argument(
+        "--tokenizer", metavar="PATH", help="tokenizer.json, when the name in the model's card is not a file"
+    )
     parser.add_argument("--seed", type=int, default=0, help="of all noise (default 0)")
 
 
@@ -243,7 +245,9 @@ def export_model(parser: argparse.ArgumentParser) -> Runner:
         "--format", choices=("huggingface",), default="huggingface", help="for AutoModelForCausalLM (default)"
     )
     parser.add_argument("--out", required=True, metavar="DIR", help="where it goes: a new folder")
-    parser.add_argument("--tokenizer", metavar="PATH", help="tokenizer.json, where the model's name of it is no file")
+    parser.add_argument(
+        "--tokenizer", metavar="PATH", help="tokenizer.json, when the name in the model's card is not a file"
+    )
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     return _export_model
 
@@ -304,7 +308,9 @@ def _shape(path: str, overrides: Sequence[str]) -> tuple[Any, int | None, bool |
     found = path if Path(path).exists() else shipped(YAMLS, path) or shipped(YAMLS, f"model-{path}")
     if found is None:
         raise RequestError(f"{path} is neither a file, a shipped run nor a preset ({', '.join(presets())})")
-    given = [f"{key}=x" for key in ("train_loader.dataset.path", "eval_loader.dataset.path")]  # of no matter here
+    given = [
+        f"{key}=x" for key in ("train_loader.dataset.path", "eval_loader.dataset.path")
+    ]  # must be given, and are not read
     data = load_yaml(found, [*(given if "objective:" in Path(found).read_text() else []), *overrides])
     if not isinstance(data.get("model"), dict):
         raise RequestError(f"{path} has no section `model`")

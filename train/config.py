@@ -128,7 +128,7 @@ class EvalLoaderSection(Section):
 class EvalTasksSection(Section):
     """Multiple choice, scored with every validation. tasks: benchmarks as in `mmlu:5`, or `continuation`.
 
-    `continuation` asks which of four pieces of the validation pool's text goes on a context of it; it needs no
+    `continuation` asks which of four pieces of the validation pool's text continues a context from it; it needs no
     benchmark and fits any tokenizer. data: folder of the benchmarks' files, the hub when not given. limit: items per
     task. noise_samples: of masked diffusion, per answer. normalize: what an answer's nats are divided by.
     """

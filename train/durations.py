@@ -21,7 +21,7 @@ def _number(text: str, unit: str, what: str) -> float:
     except ValueError:
         value = math.nan
     if not 0 < value < math.inf:
-        raise RequestError(f"{what} '{text}{unit}' is no positive number of {unit}")
+        raise RequestError(f"{what} '{text}{unit}' is not a positive number of {unit}")
     return value
 
 
@@ -35,7 +35,7 @@ def total_tokens(text: str | int, unique_tokens: int, what: str = "max_duration"
         raise RequestError(f"{what} '{text}' must be in tokens (96B) or passes over the data (480ep)")
     tokens = tokens_for_epochs(number, unique_tokens) if unit == "ep" else parse_count(number, what)
     if tokens < 1:
-        raise RequestError(f"{what} '{text}' is no training at all: give at least one token")
+        raise RequestError(f"{what} '{text}' trains on nothing: give at least one token")
     return tokens
 
 

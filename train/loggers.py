@@ -40,7 +40,7 @@ class JsonlLogger(LoggerDestination):
         self.row |= {k: float(v) for k, v in metrics.items() if not k.startswith("time/")}
 
     def batch_end(self, state: State, logger: Logger) -> None:
-        """Write the step: Composer saves a checkpoint before loggers hear of it, and must not be ahead of metrics."""
+        """Write the step: checkpoints are saved before loggers are called, and none may be ahead of its metrics."""
         self._write()
 
     def eval_end(self, state: State, logger: Logger) -> None:
@@ -66,7 +66,7 @@ class JsonlLogger(LoggerDestination):
 class PublishRun(LoggerDestination):
     """Copies a run's folder to its URL after every checkpoint; training waits for it.
 
-    A logger, as those hear of a checkpoint after Composer has saved it.
+    It is a logger because Composer calls loggers after it has saved a checkpoint.
     """
 
     def __init__(self, folder: RunFolder) -> None:

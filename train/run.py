@@ -202,12 +202,12 @@ def run_name(config: TrainConfig) -> str:
     return config.run_name or (Path(config.save_folder).name if config.save_folder else "run")
 
 
-def first_difference(saved: Any, wanted: Any, path: str = "") -> str:
+def first_difference(saved: Any, asked: Any, path: str = "") -> str:
     """Return the first difference between two JSON-like values as `key is X there and Y here`, empty when equal."""
-    if isinstance(saved, dict) and isinstance(wanted, dict):
-        for key in [*wanted, *(k for k in saved if k not in wanted)]:
-            found = first_difference(saved.get(key), wanted.get(key), f"{path}.{key}" if path else str(key))
-            if found:
-                return found
+    if isinstance(saved, dict) and isinstance(asked, dict):
+        for key in [*asked, *(k for k in saved if k not in asked)]:
+            difference = first_difference(saved.get(key), asked.get(key), f"{path}.{key}" if path else str(key))
+            if difference:
+                return difference
         return ""
-    return "" if saved == wanted else f"{path} is {saved} there and {wanted} here"
+    return "" if saved == asked else f"{path} is {saved} there and {asked} here"

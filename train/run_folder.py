@@ -46,9 +46,9 @@ class RunFolder:
     """The folder of a run at `path`, local or a URL; everything is written to the folder `local`.
 
     For a URL, `local` is a folder of `cache` that nothing depends on: `publish` copies it to the URL, and `fetch`, at
-    the start of a run, makes it what lies there. `published.json`, written after the files that it names, says what a
-    run goes on from: the newest checkpoint and, of files that only grow, the bytes they had by then. So a run that is
-    killed while it publishes goes on from what it had published before.
+    the start of a run, makes it what lies there. `published.json`, written after the files that it names, says where a
+    run resumes: the newest checkpoint and, of files that only grow, the bytes they had by then. So a run that is killed
+    while it publishes resumes from what it had published before.
     """
 
     def __init__(self, path: str, cache: str) -> None:
@@ -72,7 +72,7 @@ class RunFolder:
         return os.path.basename(os.readlink(link)) if os.path.islink(link) and os.path.exists(link) else None
 
     def published(self) -> dict[str, Any] | None:
-        """Return what a run at a URL goes on from, None when nothing has been published. Raises WorkError."""
+        """Return from where a run at a URL resumes, None when nothing has been published. Raises WorkError."""
         data = self.read(PUBLISHED_NAME)
         try:
             return None if data is None else json.loads(data)
@@ -80,7 +80,7 @@ class RunFolder:
             raise WorkError(f"{storage.join(self.path, PUBLISHED_NAME)} is damaged: restore it") from None
 
     def fetch(self) -> None:
-        """Make `local` what the run at the URL goes on from; nothing for a local run. Raises WorkError."""
+        """Make `local` what the run at the URL resumes from; does nothing for a local run. Raises WorkError."""
         if not self.remote:
             return
         there = self.published() or {"checkpoint": None, "files": {}, "service_sent": None}
@@ -112,7 +112,7 @@ class RunFolder:
         self._sent[name] = (_signature(target), info)
 
     def publish(self) -> None:
-        """Copy to the URL what is new in `local`: models, then what a run goes on from, then how it ended.
+        """Copy to the URL what is new in `local`: models, then what a run resumes from, then how it ended.
 
         Raises WorkError when the store does not take it: what was published before still holds.
         """

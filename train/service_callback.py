@@ -23,9 +23,9 @@ if TYPE_CHECKING:  # its packages are an extra: imported only by runs that name 
 class ServiceReports(Callback):
     """Registers the run, reports at intervals, closes it at the end of its `with` block; rank 0 alone talks.
 
-    claim: name, plan, batch_samples, details; see `service.reporter`. receipts: what knows how far the run is.
+    claim: name, plan, batch_samples, details; see `service.client.reporter`. receipts: holds how far the run is.
     folder: of the run. latest: name of the link there to the newest checkpoint. A refusal before the first step stops
-    the run; nothing else that the service does can.
+    the run; nothing that the service does later can.
     """
 
     def __init__(
@@ -136,7 +136,7 @@ class ServiceReports(Callback):
 
 
 def send_rest(folder: str) -> None:
-    """Send what a finished run could not; a service that is still away is told of in one line."""
+    """Send what a finished run could not; one line says when the service still does not answer."""
     from ..service.client.reporter import send_rest
 
     try:

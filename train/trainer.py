@@ -82,7 +82,7 @@ def evaluator(run: Run) -> Evaluator | None:
 def build_trainer(run: Run, reports: ServiceReports | None = None) -> Trainer:
     """Return Composer's trainer for `run`, a checkpoint loaded where there is one. Raises RequestError, WorkError.
 
-    reports: tells the service of the run; it is asked first, before anything is written.
+    reports: registers the run with the service, before anything is written.
     """
     config = run.config
     if dist.get_world_size() > 1:
@@ -199,7 +199,7 @@ def _microbatch(run: Run) -> int | str:
 
 
 def _agree(run: Run) -> None:
-    """Raise WorkError when ranks were given different runs: they would wait for each other for ever."""
+    """Raise WorkError when ranks were given different runs: they would wait for each other without end."""
     mine = digest(run.identity)
     if len(set(dist.all_gather_object(mine))) > 1:
         raise WorkError(f"rank {dist.get_global_rank()} disagrees about the run: all ranks need the same configuration")
@@ -213,9 +213,9 @@ def _on_ranks(mine: bool, action: Callable[[], None]) -> None:
             action()
         except EpochalError as error:
             problem = error
-    for found in dist.all_gather_object(problem):
-        if found:
-            raise found
+    for error_of_rank in dist.all_gather_object(problem):
+        if error_of_rank:
+            raise error_of_rank
 
 
 def _claim(run: Run, folder: RunFolder) -> None:
@@ -324,10 +324,10 @@ def _finish(run: Run, trainer: Trainer) -> None:
 
 def _finished(run: Run) -> dict[str, Any] | None:
     """Return the result that the same run left in its folder, or None."""
-    found = run.folder.read(RESULT_NAME) if run.folder and run.config.autoresume else None
-    if found is None:
+    text = run.folder.read(RESULT_NAME) if run.folder and run.config.autoresume else None
+    if text is None:
         return None
-    saved = json.loads(found)
+    saved = json.loads(text)
     return saved["result"] if not first_difference(saved["identity"], run.identity) else None
 
 

@@ -242,7 +242,7 @@ def load_grid(path: str, overrides: Iterable[str] = ()) -> Grid:
 def plan(grid: Grid) -> GridPlan:
     """Return the grid's runs; every configuration is checked, nothing is written.
 
-    A pool that is not there yet is no error here: its vocabulary and length are assumed. Raises RequestError for
+    A pool that does not exist yet is not an error here: its vocabulary and length are assumed. Raises RequestError for
     a configuration that is wrong, and for more unique tokens than the pool has.
     """
     manifest = _manifest(grid.pool)
@@ -343,7 +343,7 @@ def _key(config: TrainConfig, n: int, replicate: int, manifest: Manifest | None,
     other text is not.
     """
     body = config.model_dump(mode="json", exclude=COSMETIC)
-    body["service"] = None  # who is told of a run changes no figure; the key stays, as those of runs that are there do
+    body["service"] = None  # reports change no figure; the key stays, so that the names of finished runs do
     body["train_loader"] = {"policy": body["train_loader"]["dataset"]["policy"]}
     body["train_loader"]["seed"] = config.train_loader.dataset.seed
     assert config.eval_loader is not None, "the grid names a validation pool"

@@ -28,7 +28,8 @@ class EpochalLM(LM):
     """A checkpoint for the harness: `EpochalLM("runs/x/final")` or model_args `checkpoint=runs/x/final`.
 
     checkpoint: folder or an open one. noise_samples, seed: of masked diffusion. batch_tokens: tokens read at a time.
-    max_gen_toks: of generation where a task does not say. batch_size and the like are accepted and not used.
+    max_gen_toks: of generation where a task does not say. The harness' other settings, such as
+    batch_size, are accepted and not used.
     """
 
     def __init__(

@@ -61,4 +61,4 @@ def write_results(body: dict[str, list[dict[str, Any]]], out: str) -> None:
 def _plain(value: Any) -> Any:
     if isinstance(value, float) and math.isnan(value):
         return None
-    raise TypeError(f"{type(value).__name__} is no JSON")
+    raise TypeError(f"{type(value).__name__} is not a JSON type")

@@ -74,13 +74,13 @@ class Task:
 def _texts(row: BenchmarkRow, *keys: str) -> list[str]:
     for key in keys:
         if not isinstance(row[key], str):
-            raise ValueError(f"'{key}' is no text")
+            raise ValueError(f"'{key}' is not a text")
     return [row[key] for key in keys]
 
 
 def _choices(value: Any, key: str) -> list[str]:
     if not isinstance(value, list) or len(value) < 2 or not all(isinstance(v, str) and v.strip() for v in value):
-        raise ValueError(f"'{key}' is no list of at least two texts")
+        raise ValueError(f"'{key}' is not a list of at least two texts")
     return value
 
 
@@ -296,13 +296,13 @@ def read_rows(path: str) -> tuple[list[BenchmarkRow], str]:
                 if line := line.strip():
                     row = json.loads(line)
                     if not isinstance(row, dict):
-                        raise RequestError(f"{path} row {number} is no JSON object")
+                        raise RequestError(f"{path} row {number} is not a JSON object")
                     rows.append(row)
                     lines.append(line)
     except FileNotFoundError:
         raise RequestError(f"{path} does not exist") from None
     except (ValueError, EOFError, gzip.BadGzipFile, io.UnsupportedOperation) as error:
-        raise RequestError(f"{path} row {number} is no JSON ({error})") from None
+        raise RequestError(f"{path} row {number} is not JSON ({error})") from None
     return rows, items_digest(lines)
 
 

@@ -10,9 +10,9 @@ HOLE = "░"
 
 
 class LiveText:
-    """Redraws a text in place each time it changes; where there is no terminal nothing is drawn.
+    """Redraws a text in place each time it changes; without a terminal nothing is drawn.
 
-    decode: from ids to text. mask: the id of places not filled in yet.
+    decode: from ids to text. mask: the id that stands for a token not filled in yet.
     """
 
     def __init__(self, decode: Callable[[Sequence[int]], str], mask: int, stream: TextIO | None = None) -> None:

@@ -81,7 +81,7 @@ class Autoregressive:
 
     @property
     def kind(self) -> str:
-        """Return `nll`; with masked inputs the loss is no likelihood of the text, and its name says so."""
+        """Return `nll`; with masked inputs the loss is not a likelihood of the text, and its name says so."""
         return "nll_masked_input" if self.input_masking else "nll"
 
     def corrupt(self, tokens: TokenRows, n_tokens: NDArray[np.int64], positions: noise.Positions) -> Corrupted:

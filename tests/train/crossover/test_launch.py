@@ -11,12 +11,15 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
+import torch
 
 from epochal.train.crossover import launch, report
 from epochal.train.crossover.curves import curves
 from epochal.train.crossover.launch import Failure, result_of, tokens_so_far, unfinished
 from epochal.train.run_folder import read_metrics
 from epochal.train.trainer import train
+
+torch.set_num_threads(1)  # as many as a grid gives each of its runs: scores are equal to the last bit
 
 SETTINGS = {"eval_tasks": {"tasks": ["continuation"], "limit": 8, "noise_samples": 2}, "model.dropout": 0.1}
 PUBLISHED = ("curves.parquet", "runs.parquet", "crossovers.json", "report.html")

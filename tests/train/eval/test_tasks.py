@@ -106,13 +106,13 @@ def test_examples_are_the_first_of_the_items_subject(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("row", "line"),
     [
-        ("{nonsense", "row 2 is no JSON"),
-        ("[1]", "row 2 is no JSON object"),
+        ("{nonsense", "row 2 is not JSON"),
+        ("[1]", "row 2 is not a JSON object"),
         ('{"query": "q", "choices": ["a", "b"]}', "row 2 has no 'gold'"),
         ('{"query": "q", "choices": ["a", "b"], "gold": 2}', "row 2 is malformed: 'gold' is 2, which is none"),
         ('{"query": "q", "choices": ["a", "b"], "gold": null}', "row 2 is malformed: 'gold' is None"),
-        ('{"query": "q", "choices": ["a"], "gold": 0}', "row 2 is malformed: 'choices' is no list"),
-        ('{"query": 3, "choices": ["a", "b"], "gold": 0}', "row 2 is malformed: 'query' is no text"),
+        ('{"query": "q", "choices": ["a"], "gold": 0}', "row 2 is malformed: 'choices' is not a list"),
+        ('{"query": 3, "choices": ["a", "b"], "gold": 0}', "row 2 is malformed: 'query' is not a text"),
         ('{"ctx_a": "a", "ctx_b": "b"}', "row 2 has no 'activity_label'"),
     ],
 )
