@@ -60,17 +60,20 @@ def segments_of(run: str, order: Order, stop: int, batch_samples: int, pool_of: 
 
     pool_of: from a subset's fingerprint to its pool's.
     """
-    mixture = order if order.kind == "mixture" else None  # positions of a plan are the run's as they are
+    if order.kind == "plan":  # its positions are the run's as they are
+        (plan,) = order.components().values()
+        return [Segment(run, plan, stop, batch_samples, pool_of(plan.subset))]
     return [
-        Segment(run, plan, count, batch_samples, pool_of(plan.subset), mixture, number)
+        Segment(run, plan, count, batch_samples, pool_of(plan.subset), order, number)
         for number, (plan, count) in enumerate(plans_at(order, stop))
     ]
 
 
 def plans_at(order: Order, position: int) -> list[tuple[Repetition, int]]:
     """Return the plans of an order, each with how many of its own positions come before `position`."""
-    counts: Sequence[int] = _counts(order, position) if order.kind == "mixture" else order.counts(position)
-    return list(zip(order.components().values(), counts, strict=True))
+    if order.kind == "plan":  # all of them are its own
+        return [(plan, position) for plan in order.components().values()]
+    return list(zip(order.components().values(), _counts(order, position), strict=True))
 
 
 @lru_cache(maxsize=1 << 14)
