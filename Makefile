@@ -51,9 +51,10 @@ $(SMALL_POOL)/manifest.json: | $(READY)
 crossover: $(READY) $(SMALL_POOL)/manifest.json ## AR against masked diffusion over unique tokens: curves, crossovers, report (2 cores, 20 min)
 	@$(BIN)/epochal crossover crossover-cpu
 
-lint: $(READY) ## style and types
+lint: $(READY) ## style, docstrings and types
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
+	@$(BIN)/python tests/support/docstrings.py
 	@MYPYPATH=$(VENV)/src $(BIN)/mypy --explicit-package-bases -p epochal
 	@$(CC) -std=c11 -Wall -Wextra -Werror -fsyntax-only tokenize/_pieces.c -I"$$($(BIN)/python -c "$(HEADERS)")"
 

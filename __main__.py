@@ -12,6 +12,7 @@ COMMANDS: Commands = {
     "crossover": ("train.crossover.commands", "a grid of AR and MDM runs: trained, compared, reported"),
     "evaluate": ("train.commands", "likelihoods and benchmarks of checkpoints, either type, kinds declared"),
     "export": ("shards.commands", "subset -> WebDataset, Parquet, Megatron-LM, flat or Hugging Face files"),
+    "export-model": ("train.commands", "checkpoint of an AR model -> a Hugging Face model with its tokenizer"),
     "flops": ("train.commands", "FLOPs of a model: training, and generating with either type"),
     "generate": ("train.commands", "text from a checkpoint of either type"),
     "plan": ("shards.order.commands", "how a token budget repeats a subset: passes, steps, samples"),

@@ -67,7 +67,7 @@ MOVED = {
     "train.eval_tasks": "train.eval.callback",
     "train.evaluate": "train.eval.evaluate",
     "train.generate": "train.eval.generate",
-    "train.huggingface": "train.hf_export",
+    "train.huggingface": "train.model.hf_export",
     "train.incremental": "train.model.kv_cache",
     "train.inference_flops": "train.model.flops",
     "train.language_model": "train.model.composer",

@@ -63,9 +63,9 @@ def test_the_readme_names_every_command():
 def test_package_data_is_listed():
     listed = tomllib.loads(read("pyproject.toml"))["tool"]["setuptools"]["package-data"]
     patterns = {f"{name.replace('.', '/')}/{p}".removeprefix("epochal/") for name in listed for p in listed[name]}
-    kinds = {".yaml", ".html", ".mako", ".typed"}
     skipped = {"tests", "benchmarks", "docs", "artifacts", "runs", "build", "dist"}
-    here = (p.relative_to(ROOT) for p in ROOT.rglob("*") if p.suffix in kinds or p.name == "py.typed")
-    data = [p for p in here if not p.parts[0].startswith(".") and p.parts[0] not in skipped]
+    folders = [p for p in ROOT.iterdir() if p.is_dir() and p.name not in skipped and not p.name.startswith(".")]
+    paths = [ROOT / "py.typed", *(path for folder in folders for path in folder.rglob("*"))]
+    data = [p.relative_to(ROOT) for p in paths if p.suffix in {".yaml", ".html", ".mako"} or p.name == "py.typed"]
     assert Path("py.typed") in data
     assert [str(p) for p in data if not any(p.match(pattern) for pattern in patterns)] == []

@@ -1,4 +1,4 @@
-"""The commands of models: train, evaluate, generate, flops."""
+"""The commands of models: train, evaluate, generate, export-model, flops."""
 
 import argparse
 import json
@@ -234,6 +234,27 @@ def _check_room(tokens: int, seq_len: int) -> None:
 def _until(text: str, stops: Sequence[str]) -> str:
     ends = [text.find(stop) for stop in stops if stop and stop in text]
     return text[: min(ends)] if ends else text
+
+
+def export_model(parser: argparse.ArgumentParser) -> Runner:
+    """Add the arguments of `epochal export-model`; return what runs it."""
+    parser.add_argument("checkpoint", metavar="CHECKPOINT", help="folder of a model, or of a run (its final)")
+    parser.add_argument(
+        "--format", choices=("huggingface",), default="huggingface", help="for AutoModelForCausalLM (default)"
+    )
+    parser.add_argument("--out", required=True, metavar="DIR", help="where it goes: a new folder")
+    parser.add_argument("--tokenizer", metavar="PATH", help="tokenizer.json, where the model's name of it is no file")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    return _export_model
+
+
+def _export_model(args: argparse.Namespace) -> int:
+    from .model.hf_export import export_huggingface
+
+    body = export_huggingface(args.checkpoint, args.out, args.tokenizer)
+    described = f"exported {body['out']}  ({body['architecture']}, {body['parameters']:,} weights)"
+    print(json.dumps(body) if args.json else described)
+    return 0
 
 
 def flops(parser: argparse.ArgumentParser) -> Runner:

@@ -25,7 +25,7 @@ def crossover(parser: argparse.ArgumentParser) -> Runner:
 
 
 def _crossover(args: argparse.Namespace) -> int:
-    from . import analysis, cost, grid, launch, wording
+    from . import cost, grid, launch
 
     if args.jobs is not None and args.jobs < 1:
         raise RequestError(f"--jobs must be at least 1, got {args.jobs}")
@@ -46,7 +46,9 @@ def _crossover(args: argparse.Namespace) -> int:
         print(cost.describe(cost.estimate(plan, args.jobs)), file=sys.stderr, flush=True)
     jobs = args.jobs or launch.default_jobs(plan)
     failures = launch.launch(plan, runs, jobs, args.quiet) if runs else []
-    body = wording.publish(plan)
+    from . import analysis, report, wording
+
+    body = report.publish(plan)
     body["failures"] = [{"run": f.run.name, "reason": f.reason} for f in failures]
     print(json.dumps(analysis.plain(body)) if args.json else wording.describe(body))
     for failure in failures:

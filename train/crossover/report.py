@@ -6,43 +6,18 @@ its kind.
 
 import json
 import math
+import os
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import numpy as np
-
+from ...common import storage
 from ...common.html import Cell, Html, Number, code, count, definitions, document, paragraph, table, text
 from ...common.units import format_count, round_count
-from . import analysis, charts, scaling
-from .charts import Axes, Mark, Series
-from .curves import MetricsRow, by_run
+from . import analysis, charts, curves
+from .curves import MetricsRow
 from .grid import GridPlan
+from .panels import KINDS, NAMES, Results, fit_panels, metric_legend, metric_panels, settings_words, y_label
 from .wording import interval, setting, where
-
-KINDS = {"nll": "NLL", "nelbo": "NELBO, upper bound"}
-NAMES = {"ar": "AR", "mdm": "MDM"}
-
-
-class Results:
-    """What the sections are made of. rows, runs: both tables; found: of `analysis.analyse`."""
-
-    def __init__(
-        self, plan: GridPlan, rows: Sequence[MetricsRow], runs: Sequence[MetricsRow], found: dict[str, Any]
-    ) -> None:
-        self.plan, self.rows, self.runs, self.found = plan, rows, runs, found
-        self.curves = by_run(rows)
-        self.metrics = analysis.metrics(rows)
-        self.compared = list(analysis.comparisons(runs))
-
-    def crossover(self, metric: str, n: int, ar: str, mdm: str) -> dict[str, Any] | None:
-        """Return the crossover of one comparison."""
-        wanted = {"metric": metric, "unique_tokens": n, "ar": ar, "mdm": mdm}
-        return next((c for c in self.found["crossovers"] if wanted.items() <= c.items()), None)
-
-    def of(self, n: int, objective: str, settings: str) -> list[list[MetricsRow]]:
-        """Return the curves of all draws and seeds of one kind of run."""
-        keys = ("unique_tokens", "objective", "settings")
-        return [own for own in self.curves.values() if tuple(own[0][k] for k in keys) == (n, objective, settings)]
 
 
 def render(plan: GridPlan, rows: Sequence[MetricsRow], runs: Sequence[MetricsRow], found: dict[str, Any]) -> Html:
@@ -106,72 +81,6 @@ BOUND_NOTE = (
 )  # fmt: skip
 
 
-def _panels(results: Results, metric: str) -> Html:
-    own = [(n, ar, mdm, [*results.of(n, "ar", ar), *results.of(n, "mdm", mdm)]) for n, ar, mdm in results.compared]
-    values = [r[metric] for *_, curves in own for rows in curves for r in rows if r.get(metric) is not None]
-    if not values:
-        return paragraph("Nothing is measured yet.")
-    y_span = min(values), max(values)
-    panels = []
-    for n, ar, mdm, _ in own:
-        series = [
-            s
-            for objective, settings in (("ar", ar), ("mdm", mdm))
-            for s in _series(results, metric, n, objective, settings)
-        ]
-        words = setting({"ar": ar, "mdm": mdm})
-        axes = Axes(
-            title=f"{format_count(n)} unique tokens" + (f", {words}" if words else ""),
-            x_label="passes over the data",
-            y_label=_y_label(metric),
-            x_per=n,
-            upper_label="tokens",
-            x_span=(0, results.plan.grid.total_tokens),
-            y_span=y_span,
-            percent=metric.endswith("accuracy"),
-        )
-        panels.append(charts.panel(axes, series, _mark(results.crossover(metric, n, ar, mdm))))
-    return charts.figures(panels)
-
-
-def _series(results: Results, metric: str, n: int, objective: str, settings: str) -> list[Series]:
-    """Return the mean curve over draws and seeds, and each draw's own beneath it."""
-    kept = [
-        [(r["tokens"], r[metric]) for r in own if r.get(metric) is not None]
-        for own in results.of(n, objective, settings)
-    ]
-    curves = [points for points in kept if points]
-    if not curves:
-        return []
-    kind = f", {KINDS['nelbo' if objective == 'mdm' else 'nll']}" if metric == analysis.LOSS else ""
-    name = f"{NAMES[objective]}{kind}"
-    faint = [Series(name, objective, points, faint=True) for points in curves] if len(curves) > 1 else []
-    # Evaluations that not all draws have yet (a grid at work) have no mean.
-    common = sorted(set.intersection(*({x for x, _ in points} for points in curves)))
-    mean = [(x, float(np.mean([dict(points)[x] for points in curves]))) for x in common]
-    return [*faint, Series(name if len(curves) == 1 else f"{name}, mean of {len(curves)}", objective, mean)]
-
-
-def _mark(found: dict[str, Any] | None) -> Mark | None:
-    if found is None or found["status"] != "crosses":
-        return None
-    label = f"pass {found['tokens_passes']:.1f}"
-    low, high = found["low"], found["high"]
-    return Mark(found["tokens"], label) if math.isnan(low) else Mark(found["tokens"], label, low, high)
-
-
-def _y_label(metric: str) -> str:
-    if metric == analysis.LOSS:
-        return "validation loss, nats per token"
-    task, _, figure = metric.rpartition("/")
-    return f"{task}: accuracy" if figure == "accuracy" else f"{task}: ΔNLL, wrong minus right answers"
-
-
-def _legend(loss: bool) -> Html:
-    kinds = {"ar": ", NLL", "mdm": ", NELBO (upper bound)"} if loss else {"ar": "", "mdm": ""}
-    return charts.legend([(k, f"{NAMES[k]}{kinds[k]}", "") for k in NAMES])
-
-
 def _loss(results: Results) -> str:
     return (
         paragraph(
@@ -179,8 +88,8 @@ def _loss(results: Results) -> str:
             "draws of data; thin: each draw. The dashed line is where MDM overtakes for good, its band the 95 % "
             "interval."
         )
-        + _legend(loss=True)
-        + _panels(results, analysis.LOSS)
+        + metric_legend(loss=True)
+        + metric_panels(results, analysis.LOSS)
     )
 
 
@@ -188,9 +97,9 @@ def _tasks(results: Results) -> str:
     others = [m for m in results.metrics if m != analysis.LOSS]
     if not others:
         return paragraph("No task was scored: add eval_tasks to the grid’s settings.")
-    parts: list[str] = [TASK_NOTE, _legend(loss=False)]
+    parts: list[str] = [TASK_NOTE, metric_legend(loss=False)]
     for metric in others:
-        parts += [f"<h3>{text(_y_label(metric))}</h3>\n", _panels(results, metric)]
+        parts += [f"<h3>{text(y_label(metric))}</h3>\n", metric_panels(results, metric)]
     return "".join(parts)
 
 
@@ -205,7 +114,7 @@ def _crossovers(results: Results) -> str:
     rows = [
         [
             *(
-                _y_label(c["metric"]),
+                y_label(c["metric"]),
                 Number(format_count(c["unique_tokens"])),
                 setting(c),
                 where(c),
@@ -235,7 +144,7 @@ ESTIMATE_NOTE = paragraph(
 def _potential(results: Results) -> str:
     rows = [
         [
-            *(_y_label(p["metric"]), Number(format_count(p["unique_tokens"])), setting(p)),
+            *(y_label(p["metric"]), Number(format_count(p["unique_tokens"])), setting(p)),
             *(p["which"], Number(ratio(p)), _ratio_interval(p)),
         ]
         for p in results.found["potentials"]
@@ -275,7 +184,7 @@ def _fits(results: Results) -> str:
     rows = []
     for f in results.found["fits"]:
         many = json.loads(f["settings"])
-        who = f"{NAMES[f['objective']]}, {KINDS[f['kind']]}" + (f", {_words(many)}" if many else "")
+        who = f"{NAMES[f['objective']]}, {KINDS[f['kind']]}" + (f", {settings_words(many)}" if many else "")
         if f["why_not"]:
             rows.append([who, _keep(f["form"]), str(f["points"]), f["why_not"], "", "", ""])
             continue
@@ -285,7 +194,7 @@ def _fits(results: Results) -> str:
         rms = Html(", ".join(_keep(f"{100 * f[k]:.1f} %") for k in ("rms", "worst")))
         rows.append([who, _keep(f["form"]), str(f["points"]), _constants(f), rms, left, late])
     head = ["Runs", "Form", "Evaluations", "Constants", "Residuals: RMS, largest", "RMS on a budget left out"]
-    panels = _fit_panels(results)
+    panels = fit_panels(results)
     return FIT_NOTE + _stack([*head, "RMS on the last third"], rows) + panels
 
 
@@ -304,42 +213,8 @@ FIT_NOTE = (
 )  # fmt: skip
 
 
-def _words(settings: dict[str, Any]) -> str:
-    return ", ".join(f"{k}={v}" for k, v in settings.items())
-
-
 def _constants(f: dict[str, Any]) -> str:
     return ", ".join(f"{k} {v:.3g}{'*' if k in f['at_bound'] else ''}" for k, v in f["constants"].items())
-
-
-def _fit_panels(results: Results) -> str:
-    """Return, for every fit, the laws through the measured losses of each budget."""
-    panels = []
-    fitted = [f for f in results.found["fits"] if not f["why_not"]]
-    budgets = sorted({r["unique_tokens"] for r in results.rows})
-    for f in fitted:
-        form = next(form for form in scaling.FORMS if form.name == f["form"])
-        law = scaling.Fit(form, f["points"], unit=f["unit"], theta=tuple(f["theta"]))
-        series = []
-        for i, n in enumerate(budgets):
-            own = [r for rows in results.of(n, f["objective"], f["settings"]) for r in rows]
-            if not own:
-                continue
-            name, kind = f"{format_count(n)} unique", f"b{i % 5}"
-            series.append(Series(name, kind, sorted((r["tokens"], r["loss"]) for r in own), line=False))
-            at = np.linspace(min(r["tokens"] for r in own), max(r["tokens"] for r in own), 80)
-            drawn = law.predict(np.full(len(at), float(n)), at)
-            series.append(
-                Series(f"{name}, law", kind, list(zip(at.tolist(), drawn.tolist(), strict=True)), dashed=True)
-            )
-        title = f"{NAMES[f['objective']]} ({KINDS[f['kind']]}), {f['form']}"
-        y_label = "validation loss, nats per token" + (
-            f", {_words(json.loads(f['settings']))}" if f["settings"] != "{}" else ""
-        )
-        axes = Axes(title=title, x_label="million tokens trained on", y_label=y_label, x_per=1e6)
-        panels.append(charts.panel(axes, series))
-    entries = [(f"b{i % 5}", f"{format_count(n)} unique", "") for i, n in enumerate(budgets)]
-    return f"<h3>Laws and measurements</h3>\n{charts.legend(entries)}{charts.figures(panels)}" if panels else ""
 
 
 def _runs(results: Results) -> str:
@@ -415,3 +290,28 @@ SECTIONS: tuple[tuple[str, str, Callable[[Results], str]], ...] = (
 STYLE = """
 .keep { white-space: nowrap; }
 """
+
+
+REPORT_NAME = "report.html"
+
+
+def publish(plan: GridPlan) -> dict[str, Any]:
+    """Write curves.parquet, runs.parquet, crossovers.json and report.html; return what the command prints."""
+    rows = curves.curves(plan.runs)
+    own = curves.by_run(rows)
+    runs = [curves.summary(run, own.get(run.name, [])) for run in plan.runs]
+    found = analysis.analyse(rows, runs)
+    out = plan.grid.out
+    os.makedirs(out, exist_ok=True)
+    curves.write(out, rows, runs)
+    analysis.write(out, found)
+    page = render(plan, rows, runs, found)
+    storage.write_atomic(os.path.join(out, REPORT_NAME), page.encode())
+    return {
+        "grid": plan.grid.name,
+        "out": out,
+        "runs": len(runs),
+        "finished": sum(run["state"] == "finished" for run in runs),
+        "receipts_valid": sum(run["receipt"] == "valid" for run in runs),
+        "report": os.path.join(out, REPORT_NAME),
+    } | found

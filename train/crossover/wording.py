@@ -1,42 +1,12 @@
-"""What a grid leaves in its folder once its runs are done: curves, runs, crossovers, the report."""
+"""A crossover in words: its setting, its place, its interval, and the lines that `epochal crossover` ends with."""
 
 import json
 import math
-import os
 from typing import Any
 
-from ...common import storage
 from ...common.cli import text_table
 from ...common.units import format_count, round_count
-from . import analysis, curves
 from .curves import MetricsRow
-from .grid import GridPlan
-
-REPORT_NAME = "report.html"
-
-
-def publish(plan: GridPlan) -> dict[str, Any]:
-    """Write curves.parquet, runs.parquet, crossovers.json and report.html; return what the command prints."""
-    from . import report
-
-    rows = curves.curves(plan.runs)
-    own = curves.by_run(rows)
-    runs = [curves.summary(run, own.get(run.name, [])) for run in plan.runs]
-    found = analysis.analyse(rows, runs)
-    out = plan.grid.out
-    os.makedirs(out, exist_ok=True)
-    curves.write(out, rows, runs)
-    analysis.write(out, found)
-    page = report.render(plan, rows, runs, found)
-    storage.write_atomic(os.path.join(out, REPORT_NAME), page.encode())
-    return {
-        "grid": plan.grid.name,
-        "out": out,
-        "runs": len(runs),
-        "finished": sum(run["state"] == "finished" for run in runs),
-        "receipts_valid": sum(run["receipt"] == "valid" for run in runs),
-        "report": os.path.join(out, REPORT_NAME),
-    } | found
 
 
 def describe(body: dict[str, Any]) -> str:

@@ -12,7 +12,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from epochal.train.crossover import launch, report, wording
+from epochal.train.crossover import launch, report
 from epochal.train.crossover.curves import curves
 from epochal.train.crossover.launch import Failure, result_of, tokens_so_far, unfinished
 from epochal.train.run_folder import read_metrics
@@ -45,7 +45,7 @@ def test_killed_at_any_moment_and_started_again_it_ends_in_the_same_bytes(make_p
     launch.prepare(whole, whole.runs)
     for run in whole.runs:
         train(run.config)
-    wording.publish(whole)
+    report.publish(whole)
 
     killed = make_plan(**changes, out=str(tmp_path / "killed"))
     ar, mdm = killed.runs
@@ -69,7 +69,7 @@ def test_killed_at_any_moment_and_started_again_it_ends_in_the_same_bytes(make_p
     assert result_of(mdm) is None
 
     assert launch.launch(killed, unfinished(killed), jobs=2, quiet=True) == []
-    body = wording.publish(killed)
+    body = report.publish(killed)
     assert (body["finished"], body["receipts_valid"]) == (2, 2)
     assert {p: p.stat().st_mtime_ns for p in Path(ar.folder).rglob("*")} == before
     for name in PUBLISHED:
@@ -93,7 +93,7 @@ def test_a_run_that_fails_stops_no_other_and_is_named(make_plan, tmp_path, capfd
     monkeypatch.setattr(launch, "command", lambda run, gpus: commands[run.name])
     (failure,) = launch.launch(made, unfinished(made), jobs=1)
     assert failure == Failure(bad, "the disk is full")
-    body = wording.publish(made)
+    body = report.publish(made)
     assert (body["runs"], body["finished"]) == (2, 1)
     table = pq.read_table(tmp_path / "out" / "runs.parquet").to_pylist()
     assert [row["state"] for row in table] == ["missing", "finished"]
@@ -107,7 +107,7 @@ def test_curves_say_what_the_runs_measured(make_plan, tmp_path):
     made = make_plan(unique_tokens=[300], settings=SETTINGS)
     launch.prepare(made, made.runs)
     outcomes = [train(run.config) for run in made.runs]
-    wording.publish(made)
+    report.publish(made)
     rows = pq.read_table(tmp_path / "out" / "curves.parquet").to_pylist()
     assert [r["step"] for r in rows] == [5, 10, 15, 20, 25] * 2
     assert {r["kind"] for r in rows if r["objective"] == "mdm"} == {"nelbo"}
@@ -134,7 +134,7 @@ def test_curves_say_what_the_runs_measured(make_plan, tmp_path):
             assert (tmp_path / "out" / row[f"{which}_checkpoint"] / "model.safetensors").exists()
     receipt = Path(made.runs[0].folder, "receipt.json")
     receipt.write_text(receipt.read_text().replace('"count": ', '"count": 1'))
-    wording.publish(made)
+    report.publish(made)
     assert pq.read_table(tmp_path / "out" / "runs.parquet").to_pylist()[0]["receipt"] != "valid"
 
 

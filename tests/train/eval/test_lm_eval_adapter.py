@@ -11,7 +11,7 @@ import torch
 from epochal.common.errors import RequestError
 from epochal.tokenize.tokenizer import Tokenizer, load_tokenizer
 from epochal.train.checkpoint import ModelCard, load_model, open_checkpoint, save_model
-from epochal.train.hf_export import save_huggingface
+from epochal.train.model.hf_export import save_huggingface
 from epochal.train.model.transformer import ModelConfig, Transformer
 
 os.environ["HF_HUB_OFFLINE"] = os.environ["HF_DATASETS_OFFLINE"] = "1"

@@ -6,16 +6,49 @@ query, key and value, one for gate and up; rows of the vocabulary that pad it to
 
 import json
 import os
+import shutil
 from typing import Any
 
 import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from ..common.errors import RequestError
-from ..tokenize.tokenizer import Tokenizer
-from .checkpoint import ModelCard
-from .model.transformer import ModelConfig, Transformer
+from ...common.errors import RequestError
+from ...common.storage import is_url
+from ...tokenize.tokenizer import Tokenizer
+from ..checkpoint import ModelCard, open_checkpoint
+from ..eval.tokenizers import tokenizer_for
+from .transformer import ModelConfig, Transformer, count_parameters
+
+
+def export_huggingface(checkpoint: str, out: str, tokenizer: str | None = None) -> dict[str, Any]:
+    """Write the model at `checkpoint` to the new folder `out`, whole or not at all.
+
+    checkpoint: folder or URL of a model, or of a run, whose final model is meant. tokenizer: path of its
+    tokenizer.json, where the name in its card is not enough. Returns JSON values: out, format, architecture,
+    parameters, seq_len. Raises RequestError for a masked-diffusion model, for another tokenizer, and for an `out` that
+    holds something or is a URL; WorkError for a damaged model.
+    """
+    out = out.rstrip("/")
+    if is_url(out):
+        raise RequestError(f"--out {out}: models are written to a local folder; copy it from there")
+    if os.path.exists(out) and (not os.path.isdir(out) or os.listdir(out)):
+        raise RequestError(f"{out} holds something already: choose another --out")
+    opened = open_checkpoint(checkpoint, "cpu")
+    partial = f"{out}.partial"
+    shutil.rmtree(partial, ignore_errors=True)
+    try:
+        save_huggingface(opened.model, opened.card, tokenizer_for(opened.card, tokenizer), partial)
+        os.rename(partial, out)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    return {
+        "out": out,
+        "format": "huggingface",
+        "architecture": _architecture(opened.model.config),
+        "parameters": count_parameters(opened.model),
+        "seq_len": opened.card.seq_len,
+    }
 
 
 def save_huggingface(model: Transformer, card: ModelCard, tokenizer: Tokenizer, folder: str) -> None:
@@ -26,7 +59,7 @@ def save_huggingface(model: Transformer, card: ModelCard, tokenizer: Tokenizer, 
     """
     if not model.config.causal:
         raise RequestError(
-            "only an autoregressive model can be written for transformers: it has no masked-diffusion one"
+            "only an autoregressive model can be written for transformers, which has no masked-diffusion model"
         )
     os.makedirs(folder, exist_ok=True)
     info = tokenizer.info
@@ -56,10 +89,9 @@ def _write(folder: str, name: str, body: dict[str, Any]) -> None:
 
 def config(c: ModelConfig, seq_len: int, eod: int, pad: int) -> dict[str, Any]:
     """Return config.json of transformers for shape `c`."""
-    name = "Qwen3" if c.qk_norm else "Llama"
     return {
-        "architectures": [f"{name}ForCausalLM"],
-        "model_type": name.lower(),
+        "architectures": [_architecture(c)],
+        "model_type": _architecture(c).removesuffix("ForCausalLM").lower(),
         "vocab_size": c.vocab_size,
         "hidden_size": c.hidden,
         "intermediate_size": c.ffn,
@@ -81,6 +113,10 @@ def config(c: ModelConfig, seq_len: int, eod: int, pad: int) -> dict[str, Any]:
         "pad_token_id": pad,
         "torch_dtype": "float32",
     }
+
+
+def _architecture(c: ModelConfig) -> str:
+    return "Qwen3ForCausalLM" if c.qk_norm else "LlamaForCausalLM"
 
 
 def weights(model: Transformer) -> dict[str, Tensor]:

@@ -1,0 +1,141 @@
+"""The figures of a grid's report: curves of a metric, and fitted laws through measured losses."""
+
+import json
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from ...common.html import Html, paragraph
+from ...common.units import format_count
+from . import analysis, charts, scaling
+from .charts import Axes, Mark, Series
+from .curves import MetricsRow, by_run
+from .grid import GridPlan
+from .wording import setting
+
+KINDS = {"nll": "NLL", "nelbo": "NELBO, upper bound"}
+NAMES = {"ar": "AR", "mdm": "MDM"}
+
+
+class Results:
+    """What the sections are made of. rows, runs: both tables; found: of `analysis.analyse`."""
+
+    def __init__(
+        self, plan: GridPlan, rows: Sequence[MetricsRow], runs: Sequence[MetricsRow], found: dict[str, Any]
+    ) -> None:
+        self.plan, self.rows, self.runs, self.found = plan, rows, runs, found
+        self.curves = by_run(rows)
+        self.metrics = analysis.metrics(rows)
+        self.compared = list(analysis.comparisons(runs))
+
+    def crossover(self, metric: str, n: int, ar: str, mdm: str) -> dict[str, Any] | None:
+        """Return the crossover of one comparison."""
+        wanted = {"metric": metric, "unique_tokens": n, "ar": ar, "mdm": mdm}
+        return next((c for c in self.found["crossovers"] if wanted.items() <= c.items()), None)
+
+    def of(self, n: int, objective: str, settings: str) -> list[list[MetricsRow]]:
+        """Return the curves of all draws and seeds of one kind of run."""
+        keys = ("unique_tokens", "objective", "settings")
+        return [own for own in self.curves.values() if tuple(own[0][k] for k in keys) == (n, objective, settings)]
+
+
+def metric_panels(results: Results, metric: str) -> Html:
+    own = [(n, ar, mdm, [*results.of(n, "ar", ar), *results.of(n, "mdm", mdm)]) for n, ar, mdm in results.compared]
+    values = [r[metric] for *_, curves in own for rows in curves for r in rows if r.get(metric) is not None]
+    if not values:
+        return paragraph("Nothing is measured yet.")
+    y_span = min(values), max(values)
+    panels = []
+    for n, ar, mdm, _ in own:
+        series = [
+            s
+            for objective, settings in (("ar", ar), ("mdm", mdm))
+            for s in _series(results, metric, n, objective, settings)
+        ]
+        words = setting({"ar": ar, "mdm": mdm})
+        axes = Axes(
+            title=f"{format_count(n)} unique tokens" + (f", {words}" if words else ""),
+            x_label="passes over the data",
+            y_label=y_label(metric),
+            x_per=n,
+            upper_label="tokens",
+            x_span=(0, results.plan.grid.total_tokens),
+            y_span=y_span,
+            percent=metric.endswith("accuracy"),
+        )
+        panels.append(charts.panel(axes, series, _mark(results.crossover(metric, n, ar, mdm))))
+    return charts.figures(panels)
+
+
+def _series(results: Results, metric: str, n: int, objective: str, settings: str) -> list[Series]:
+    """Return the mean curve over draws and seeds, and each draw's own beneath it."""
+    kept = [
+        [(r["tokens"], r[metric]) for r in own if r.get(metric) is not None]
+        for own in results.of(n, objective, settings)
+    ]
+    curves = [points for points in kept if points]
+    if not curves:
+        return []
+    kind = f", {KINDS['nelbo' if objective == 'mdm' else 'nll']}" if metric == analysis.LOSS else ""
+    name = f"{NAMES[objective]}{kind}"
+    faint = [Series(name, objective, points, faint=True) for points in curves] if len(curves) > 1 else []
+    # Evaluations that not all draws have yet (a grid at work) have no mean.
+    common = sorted(set.intersection(*({x for x, _ in points} for points in curves)))
+    mean = [(x, float(np.mean([dict(points)[x] for points in curves]))) for x in common]
+    return [*faint, Series(name if len(curves) == 1 else f"{name}, mean of {len(curves)}", objective, mean)]
+
+
+def _mark(found: dict[str, Any] | None) -> Mark | None:
+    if found is None or found["status"] != "crosses":
+        return None
+    label = f"pass {found['tokens_passes']:.1f}"
+    low, high = found["low"], found["high"]
+    return Mark(found["tokens"], label) if math.isnan(low) else Mark(found["tokens"], label, low, high)
+
+
+def y_label(metric: str) -> str:
+    if metric == analysis.LOSS:
+        return "validation loss, nats per token"
+    task, _, figure = metric.rpartition("/")
+    return f"{task}: accuracy" if figure == "accuracy" else f"{task}: ΔNLL, wrong minus right answers"
+
+
+def metric_legend(loss: bool) -> Html:
+    kinds = {"ar": ", NLL", "mdm": ", NELBO (upper bound)"} if loss else {"ar": "", "mdm": ""}
+    return charts.legend([(k, f"{NAMES[k]}{kinds[k]}", "") for k in NAMES])
+
+
+def settings_words(settings: dict[str, Any]) -> str:
+    return ", ".join(f"{k}={v}" for k, v in settings.items())
+
+
+def fit_panels(results: Results) -> str:
+    """Return, for every fit, the laws through the measured losses of each budget."""
+    panels = []
+    fitted = [f for f in results.found["fits"] if not f["why_not"]]
+    budgets = sorted({r["unique_tokens"] for r in results.rows})
+    for f in fitted:
+        form = next(form for form in scaling.FORMS if form.name == f["form"])
+        law = scaling.Fit(form, f["points"], unit=f["unit"], theta=tuple(f["theta"]))
+        series = []
+        for i, n in enumerate(budgets):
+            own = [r for rows in results.of(n, f["objective"], f["settings"]) for r in rows]
+            if not own:
+                continue
+            name, kind = f"{format_count(n)} unique", f"b{i % 5}"
+            series.append(Series(name, kind, sorted((r["tokens"], r["loss"]) for r in own), line=False))
+            at = np.linspace(min(r["tokens"] for r in own), max(r["tokens"] for r in own), 80)
+            drawn = law.predict(np.full(len(at), float(n)), at)
+            series.append(
+                Series(f"{name}, law", kind, list(zip(at.tolist(), drawn.tolist(), strict=True)), dashed=True)
+            )
+        title = f"{NAMES[f['objective']]} ({KINDS[f['kind']]}), {f['form']}"
+        y_label = "validation loss, nats per token" + (
+            f", {settings_words(json.loads(f['settings']))}" if f["settings"] != "{}" else ""
+        )
+        axes = Axes(title=title, x_label="million tokens trained on", y_label=y_label, x_per=1e6)
+        panels.append(charts.panel(axes, series))
+    entries = [(f"b{i % 5}", f"{format_count(n)} unique", "") for i, n in enumerate(budgets)]
+    return f"<h3>Laws and measurements</h3>\n{charts.legend(entries)}{charts.figures(panels)}" if panels else ""
