@@ -1,5 +1,5 @@
-"""Arrow columns from plain values, and back. Not with `pyarrow.array` and `to_numpy`: they import pandas, a quarter of
-a second in every process."""
+"""Arrow columns from plain values, and back, without `pyarrow.array` and `to_numpy`: they import pandas, which takes a
+quarter of a second in every process."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -52,5 +52,5 @@ def dictionary(indices: NDArray[Any], names: Sequence[str]) -> pa.Array:
 
 def integers(chunked: pa.ChunkedArray) -> NDArray[np.int64]:
     """Return an int64 column without nulls as an array."""
-    found = [np.frombuffer(a.buffers()[1], np.int64, len(a), 8 * a.offset) for a in chunked.chunks if len(a)]
-    return np.concatenate([np.zeros(0, np.int64), *found])
+    arrays = [np.frombuffer(a.buffers()[1], np.int64, len(a), 8 * a.offset) for a in chunked.chunks if len(a)]
+    return np.concatenate([np.zeros(0, np.int64), *arrays])

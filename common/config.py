@@ -1,7 +1,7 @@
 """Configuration files: YAML with interpolation and `key=value` overrides, held against a typed model.
 
-Every command that takes a configuration reads it with `load_yaml` and then `validate`s it, so that a misspelt key is
-one line with the key that was probably meant, wherever it came from.
+Every command that takes a configuration reads it with `load_yaml` and then `validate`s it, so that a misspelt key, in a
+file or an override, gives a one-line error with the key that was probably meant.
 """
 
 import difflib
@@ -23,13 +23,13 @@ M = TypeVar("M", bound=BaseModel)
 
 
 class Section(BaseModel):
-    """Base of what comes from outside: frozen, and no key is accepted that is not a field."""
+    """Base of configurations and requests: frozen, and every key must be a field."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class Record(Section):
-    """Base of what this package writes and reads back: besides, no value of another type is converted."""
+    """Base of what this package writes and reads back: a Section that does not convert values of other types either."""
 
     model_config = ConfigDict(strict=True)
 
@@ -91,7 +91,7 @@ def _read(where: str) -> DictConfig:
     except IsADirectoryError:
         raise RequestError(f"{where} is a folder, not a configuration file") from None
     except (yaml.YAMLError, OmegaConfBaseException, UnicodeDecodeError, OSError) as error:
-        raise RequestError(f"{where} is no valid YAML: {one_line(error)}") from None
+        raise RequestError(f"{where} is not valid YAML: {one_line(error)}") from None
     if not isinstance(config, DictConfig):
         raise RequestError(f"{where} must hold `key: value` pairs at its top level")
     return config
@@ -101,7 +101,7 @@ def _apply(config: DictConfig, override: str) -> None:
     key, equals, text = override.partition("=")
     key = key.strip()
     if not equals or not all(key.split(".")):
-        raise RequestError(f"'{override}' is no override: write key=value, as in optimizer.lr=1e-3")
+        raise RequestError(f"'{override}' is not an override: write key=value, as in optimizer.lr=1e-3")
     try:
         # from_dotlist reads a value as the files are read: 1e-3 is a number, [1, 2] a list, ${a.b} a reference.
         value = OmegaConf.to_container(OmegaConf.from_dotlist([f"v={text}"]), resolve=False)["v"]  # type: ignore[index,call-overload]
@@ -128,10 +128,10 @@ def _check_index(config: DictConfig, key: str) -> None:
 
 
 def validate(model: type[M], data: dict[str, Any], where: str) -> M:
-    """Return `data` as a `model`; its fields are typed and, by its own `extra="forbid"`, the only keys allowed.
+    """Return `data` as a `model`, whose fields are typed and, if it forbids others as a Section does, the only keys.
 
-    where: the file (or section) that `data` came from, named first in the error. Raises RequestError of one line:
-    for an unknown key with the nearest known one, else with the first key that is wrong and why.
+    where: the file (or section) that `data` came from, named first in the error. Raises RequestError of one line: an
+    unknown key with the nearest known one, else the first key that is wrong and why.
     """
     try:
         return model.model_validate(data)
@@ -181,8 +181,8 @@ def _fields(classes: Iterable[type[BaseModel]], part: str) -> list[Any]:
 
 
 def _classes_at(model: type[BaseModel], section: Sequence[str]) -> list[type[BaseModel]]:
-    """Return the models that a section's keys are checked against; parts that name no field (indices, the tags of
-    tagged unions) stay at the same place."""
+    """Return the models that the keys of a section are checked against. Parts that name no field (indices, tags of
+    tagged unions) do not lead to another model."""
     classes: list[type[BaseModel]] = [model]
     for part in section:
         annotations = _fields(classes, part)
@@ -195,12 +195,12 @@ def _classes_at(model: type[BaseModel], section: Sequence[str]) -> list[type[Bas
 
 
 def _tags(cls: type[BaseModel]) -> set[str]:
-    """Return the values of `cls`'s Literal fields: one of them is the tag pydantic puts into an error's place."""
+    """Return the values of `cls`'s Literal fields: one of them is the tag that pydantic adds to an error's location."""
     return {str(value) for field in cls.model_fields.values() for value in get_args(field.annotation)}
 
 
 def _real_parts(model: type[BaseModel], loc: Sequence[int | str]) -> list[str]:
-    """Return `loc` without the tags of tagged unions, which are in no file."""
+    """Return `loc` without the tags of tagged unions, which no file contains."""
     parts: list[str] = []
     classes: list[type[BaseModel]] = [model]
     for part in loc:

@@ -1,4 +1,4 @@
-"""The two kinds of failure a user sees, each one line; anything else is a defect of ours."""
+"""The two kinds of failure that a user sees, each as one line; any other exception is a defect of this package."""
 
 from itertools import pairwise
 
@@ -10,26 +10,26 @@ class EpochalError(Exception):
 
 
 class RequestError(EpochalError):
-    """What was asked for is wrong: a missing file, an unknown key, more tokens than there are. Exit status 2."""
+    """The request is wrong: a missing file, an unknown key, more tokens than there are. Exit status 2."""
 
     exit_status = 2
 
 
 class WorkError(EpochalError):
-    """A right request whose work failed: a damaged shard, a full disk, too many bad rows. Exit status 1."""
+    """The request is right, but the work failed: a damaged shard, a full disk, too many bad rows. Exit status 1."""
 
     exit_status = 1
 
 
 def one_line(error: BaseException | str, most: int = 200) -> str:
-    """Return what an error of a library says as one line of at most `most` characters; never empty.
+    """Return what a library's error says, as one line of at most `most` characters; never empty.
 
-    Indented lines, which only explain the one before, are left out unless that ends with a colon. A YAML error is told
-    with its place in the file, a database's in the driver's own words.
+    Indented lines, which only explain the one before, are left out unless that one ends with a colon. For a YAML error
+    the line in the file is added; for a database's error the driver's message is used.
     """
     mark = getattr(error, "problem_mark", None)
     if mark is not None and getattr(error, "problem", None):
         return f"{error.problem} (line {mark.line + 1})"[:most]  # type: ignore[union-attr]  # yaml.MarkedYAMLError
     lines = str(getattr(error, "orig", None) or error).strip().splitlines()
-    told = [line for before, line in pairwise([":", *lines]) if not line[:1].isspace() or before.endswith(":")]
-    return " ".join(" ".join(told).split())[:most] or ("no message" if isinstance(error, str) else type(error).__name__)
+    kept = [line for before, line in pairwise([":", *lines]) if not line[:1].isspace() or before.endswith(":")]
+    return " ".join(" ".join(kept).split())[:most] or ("no message" if isinstance(error, str) else type(error).__name__)

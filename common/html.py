@@ -1,7 +1,7 @@
-"""How reports look: escaped text, tables, and one document, so that every page of ours is the same kind of page.
+"""How reports look: escaped text, tables, and the document around them, so that all pages look alike.
 
 Whatever comes from data passes through `text`: a cell is escaped unless it is `Html`. A page is one file that loads
-nothing from elsewhere, light or dark as the reader has it, readable on a phone and on paper.
+nothing from elsewhere. It is light or dark as the reader's system is, and readable on a phone and on paper.
 """
 
 import base64
@@ -16,7 +16,7 @@ class Html(str):
 
 
 class Number(Html):
-    """HTML that is set as numbers are: to the right."""
+    """HTML that is aligned to the right, as numbers are."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Bar:
 
 
 Cell = str | int | Bar
-"""Html as it is, other text escaped, integers with separators."""
+"""Html is shown as it is, other text escaped, integers with separators."""
 
 
 LONGEST_TEXT = 160
@@ -39,7 +39,7 @@ LONGEST_TEXT = 160
 
 
 def table(heads: Sequence[str], rows: Iterable[Sequence[Cell]], kind: str = "") -> Html:
-    """Return a table whose first column heads its rows. kind: a class of it; `stack` has a line per cell on phones."""
+    """Return a table whose first column heads the rows. kind: its CSS class; `stack` has a line per cell on phones."""
     rows = list(rows)
     numeric = [_is_numeric(cell) for cell in rows[0]] if rows else [False] * len(heads)
     head = "".join(
@@ -50,7 +50,7 @@ def table(heads: Sequence[str], rows: Iterable[Sequence[Cell]], kind: str = "") 
 
 
 def _row(row: Sequence[Cell], heads: Sequence[str] | None) -> str:
-    """Return the cells of a row; with `heads` each one names its column, for when it stands alone."""
+    """Return the cells of a row; with `heads` each one names its column, for layouts where it stands alone."""
     html_cells = []
     for i, cell in enumerate(row):
         kinds = " ".join(k for k, on in (("n", _is_numeric(cell)), ("b", isinstance(cell, Bar))) if on)
@@ -90,7 +90,7 @@ def code(words: str, uncut: bool = False) -> Html:
 
 
 def paragraph(words: str, kind: str = "") -> Html:
-    """Return a paragraph of text; kind: a class of it, such as `note`."""
+    """Return a paragraph of text. kind: its CSS class, such as `note`."""
     return Html(f"<p{_class(kind)}>{text(words, len(words))}</p>\n")
 
 
@@ -102,14 +102,14 @@ def definitions(pairs: Iterable[tuple[str, Cell]]) -> Html:
 
 
 def text(words: str, longest: int = LONGEST_TEXT) -> Html:
-    """Return text as HTML, cut to `longest` characters; what would not show, or would reorder what stands beside it
-    (control and direction characters), is spelled out."""
+    """Return text as HTML, cut to `longest` characters; characters that would not show, or would reorder what is beside
+    them (control and direction characters), are written as escapes."""
     cut = words if len(words) <= longest else words[: longest - 1] + "…"
     return Html(html.escape("".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in cut)))
 
 
 def shown(first: int, total: int) -> Html:
-    """Return a note that a table is not all there is, nothing when it is."""
+    """Return a note that a table shows only the first rows, or nothing when it shows all."""
     return paragraph(f"The first {first:,} of {total:,}.", "note") if first < total else Html("")
 
 
@@ -127,9 +127,9 @@ def document(
     style: str = "",
     script: str = "",
 ) -> Html:
-    """Return a whole page. kind: above its name. lead: below it. sections: (anchor, title, HTML).
+    """Return a whole page. kind: shown above its name. lead: shown below. sections: (anchor, title, HTML).
 
-    style, script: of this page besides `STYLE`; no other script can run in it.
+    style, script: for this page, besides `STYLE`; no other script can run in it.
     """
     nav = "".join(f'<li><a href="#{key}">{heading}</a></li>' for key, heading, _ in sections)
     body = "\n".join(

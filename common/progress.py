@@ -9,10 +9,10 @@ from .units import format_bytes
 
 
 class Progress:
-    """A step of `total` units (`bytes` or a noun) that reports `done` as it goes.
+    """Reports the progress of a step of `total` units (`bytes` or a noun).
 
-    On a terminal one line is redrawn with share, rate and time left; elsewhere a line every `every` seconds and one
-    at the end; with `quiet` nothing. Use as a context manager.
+    On a terminal one line is redrawn with share, rate and time left; elsewhere a line is printed every `every` seconds,
+    and one at the end; with `quiet` nothing. Use it as a context manager.
     """
 
     def __init__(self, step: str, total: int, unit: str, quiet: bool = False, every: float = 15.0) -> None:
@@ -24,7 +24,7 @@ class Progress:
         self._done = 0
 
     def update(self, done: int) -> None:
-        """Say that `done` units are done in all; draws only as often as an eye can follow."""
+        """Say that `done` units are done in all; drawn only as often as the eye can follow."""
         self._done = done
         now = time.monotonic()
         if now - self._shown >= self._every:
@@ -36,7 +36,7 @@ class Progress:
         self.update(self._done + n)
 
     def finish(self, total: int) -> None:
-        """Say that all of `total` units are done, without drawing; the end line follows when the context closes."""
+        """Say that all of `total` units are done, without drawing; the last line comes when the context closes."""
         self._done = total
 
     def _amount(self, n: float) -> str:

@@ -1,4 +1,4 @@
-"""What a document is, apart from where it came from: its normalised text and the key that is a hash of it.
+"""What identifies a text wherever it came from: its normalised form, and the key that is a hash of it.
 
 text  -> NFC, line ends as \\n, no white space at either end
 key   =  BLAKE2b-128(UTF-8 of the normalised text)
@@ -21,13 +21,13 @@ def normalise(text: str) -> str:
 
 
 def _nfc(text: str) -> str:
-    """Return `text` in NFC: block by block, cut before line ends, which nothing combines with. One character that the
-    quick check cannot decide makes `unicodedata` decompose all that it is given, at 60 ns a character."""
+    """Return `text` in NFC, normalised in blocks that begin at line ends, which combine with nothing. A character that
+    its quick check cannot decide makes `unicodedata` decompose everything it is given, at 60 ns a character."""
     if len(text) <= BLOCK_CHARS:
         return unicodedata.normalize("NFC", text)
     if all(unicodedata.normalize("NFC", block) is block for block in _blocks(text)):
         return text
-    utf8 = bytearray()  # a quarter of what the blocks of a text with a single emoji would take
+    utf8 = bytearray()  # takes a quarter of the memory of the blocks of a text with a single emoji
     for block in _blocks(text):
         utf8 += unicodedata.normalize("NFC", block).encode()
     return utf8.decode()

@@ -12,7 +12,7 @@ _COUNT = re.compile(r"([0-9][0-9_,]*(?:\.[0-9]+)?)\s*([KMBT]?)", re.IGNORECASE)
 def parse_count(text: str | int, what: str = "token count") -> int:
     """Return the exact integer written as `500M`, `1.5B`, `2k`, `1_000_000` or a plain integer.
 
-    Raises RequestError when the text is no count, or not a whole number (`1.5`).
+    Raises RequestError when the text is not a count, or not of a whole number (`1.5`).
     """
     if isinstance(text, int) and not isinstance(text, bool):
         if text < 0:
@@ -20,7 +20,7 @@ def parse_count(text: str | int, what: str = "token count") -> int:
         return text
     match = _COUNT.fullmatch(str(text).strip())
     if not match:
-        raise RequestError(f"{what} '{text}' is no number: write it as 500M, 1.5B or a plain integer")
+        raise RequestError(f"{what} '{text}' is not a number: write it as 500M, 1.5B or a plain integer")
     number = Decimal(match[1].replace("_", "").replace(",", "")) * _MULTIPLIERS[match[2].upper()]
     if number != int(number):
         raise RequestError(f"{what} '{text}' is not a whole number")

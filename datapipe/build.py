@@ -5,9 +5,9 @@
     cluster  (here)         choose survivors, draw validation                          -> fates
     pack     (tasks)        canonical order, samples, shards                           -> shards, rows
 
-Everything happens in a work folder, beside the target or where `work` says, local or at a URL, named by a digest of the
-request; the finished pools are renamed into place, or copied there with the manifest last. Killed at any moment, the
-same command goes on with the tasks that are not done.
+Everything happens in a work folder, beside the target or where `work` says, local or at a URL; its name is a digest of
+the request. Finished pools are renamed into place, or copied there with the manifest last. If a build is killed, at any
+moment, the same command goes on with the tasks that are not done.
 """
 
 import contextlib
@@ -47,15 +47,16 @@ from .text.filters import make_filters, try_filters
 
 PARTITION_BYTES, MOST_PARTITIONS = 32 << 20, 1 << 14
 RUN_BYTES, MOST_RUN_BYTES, RUNS = 192 << 20, 2 << 30, 1 << 13
-"""Whoever packs a partition reads a piece of every run: of much input, runs and partitions become larger, not more."""
+"""Packing a partition reads a piece of every run: with much input, runs and partitions grow in size, not number."""
 
 SMALL_DOCUMENTS, SMALL_TOKENS = 1 << 19, 1 << 26
-"""Matching fewer documents, packing fewer tokens takes less than half a second."""
+"""Matching fewer documents, or packing fewer tokens, takes less than half a second."""
 
 
 @dataclass(frozen=True)
 class BuildResult:
-    """What a build has made; `new` is False when it was there already. `validation` is None when none was asked for."""
+    """What a build has made: the paths of the pool and of its validation pool, None when `validation_tokens` is 0. new:
+    False when they were there already."""
 
     pool: str
     validation: str | None
@@ -65,7 +66,7 @@ class BuildResult:
 def build(config: Build, quiet: bool = False, say: Any = print) -> BuildResult:
     """Build the pools that `config` describes, or return them when they are there already.
 
-    quiet: no progress on standard error. say: what prints announcements. Raises RequestError or WorkError.
+    quiet: show no progress on standard error. say: prints announcements. Raises RequestError or WorkError.
     """
     names = [config.name] + ([f"{config.name}-val"] if config.validation_tokens else [])
     out = config.out if storage.is_url(config.out) else os.path.abspath(storage.local_path(config.out))
@@ -95,8 +96,8 @@ def _request_digest(config: Build, listings: list[Listing], tokenizer: Tokenizer
 
 @contextlib.contextmanager
 def _lock(target: str) -> Iterator[None]:
-    """Hold the target against a second build of it from this machine (for a local target: from any that sees the
-    folder); the lock goes with the process, however it ends."""
+    """Lock the target against a second build of it from this machine (if it is local, from any that sees the folder).
+    The lock ends with the process, however that ends."""
     folder, name = (tempfile.gettempdir(), f"epochal-{digest(target)}") if storage.is_url(target) else _split(target)
     os.makedirs(folder, exist_ok=True)
     lock = filelock.FileLock(os.path.join(folder, f".{name}.lock"))
@@ -121,7 +122,7 @@ def _record_path(target: str) -> str:
 
 
 def _built_already(targets: list[str], request: str, config: Build) -> bool:
-    """Return whether all targets are the finished work of this very request. Raises RequestError when one is not."""
+    """Return whether all targets are there, made by this very request. Raises RequestError when one is not that."""
     try:
         asked = json.loads(storage.read_bytes(_record_path(targets[0]))).get("request")
     except (FileNotFoundError, ValueError):
@@ -132,7 +133,7 @@ def _built_already(targets: list[str], request: str, config: Build) -> bool:
             if storage.is_url(target) and storage.exists(storage.join(target, UNFINISHED_NAME)):
                 there.remove(target)  # being copied when the build was stopped
                 continue
-            raise RequestError(f"{target} exists and is no artifact: choose another out= or name=, or remove it")
+            raise RequestError(f"{target} exists and is not an artifact: choose another out= or name=, or remove it")
         if asked not in (None, request) or read_manifest(target).config != config.identity():
             raise RequestError(
                 f"{target} was built from another configuration or other inputs: choose another out= or name=, "
@@ -142,7 +143,7 @@ def _built_already(targets: list[str], request: str, config: Build) -> bool:
 
 
 def _work_folder(target: str, request: str, config: Build) -> str:
-    """Return the folder that this request is worked on in; those of other requests for the same target are removed."""
+    """Return the folder where this request is worked on; remove those of other requests for the same target."""
     folder, name = _split(target)
     if config.work is not None:  # where builds of other targets may lie too
         folder = config.work if storage.is_url(config.work) else os.path.abspath(storage.local_path(config.work))
@@ -169,7 +170,7 @@ def _publish(staged: str, target: str, request: str) -> None:
 
 
 class _Stages:
-    """One pass through the stages in `work`."""
+    """The stages of a build, in its work folder."""
 
     def __init__(
         self, config: Build, work: str, listings: list[Listing], tokenizer: Tokenizer, quiet: bool, say: Any
@@ -204,13 +205,13 @@ class _Stages:
             _publish(layout.folder, target, request)
 
     def _stage(self, name: str, pipeline: list[Any], tasks: int, small: bool = False) -> None:
-        """Run a stage; small: done before processes for it would have started."""
+        """Run a stage. small: it would be done before processes for it had started, so none are."""
         config = self.config
         workers = 1 if small and config.executor.name == "local" else config.workers
         run_stage(self.work, name, pipeline, tasks, workers, config.executor, [EngineDiffersError])
 
     def _index_evaluations(self) -> dict[str, Any] | None:
-        """Index the evaluation files once for all tasks; return what the manifest says of them."""
+        """Index the evaluation files once for all tasks; return what the manifest says about them."""
         chosen = self.config.decontaminate
         if chosen is None:
             return None
@@ -264,8 +265,8 @@ class _Stages:
             reason, count = max(totals.rejected.items(), key=lambda item: (item[1], item[0]))
             raise WorkError(
                 f"{rejected:,} of {rows:,} rows cannot be used, more than max_reject_fraction "
-                f"{self.config.max_reject_fraction:g} allows (most often: {reason}, {count:,} times): mend the input, "
-                "or allow more"
+                f"{self.config.max_reject_fraction:g} allows (most often: {reason}, {count:,} times): correct the "
+                "input, or allow more"
             )
         if not sum(p.n_documents for p in open_parts(self.work)):
             raise WorkError("no document is left after reading and filtering: look at the sources and filters")

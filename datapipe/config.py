@@ -1,4 +1,4 @@
-"""What a build is: the typed form of its YAML."""
+"""The configuration of a build: the typed form of its YAML."""
 
 import os
 from collections.abc import Sequence
@@ -23,12 +23,12 @@ YAMLS = Path(__file__).parent / "yamls"
 
 
 class Tokenized(Section):
-    """That a source holds token ids instead of text, and how they are to be read.
+    """Says that a source holds token ids instead of text, and how to read them.
 
-    tokenizer: which one made them: a name as `tokenizer.name` takes it, or a fingerprint; it must be the build's own.
-    documents: where they end: `eod`, at every EOD, whatever rows and files they cross, or `rows`, also at the end of
-    every row (of Megatron's documents, where this is the default). column: of Parquet, Arrow and MDS, or the extension
-    in WebDataset. dtype: of the ids in a flat file without a manifest, or in an MDS column of bytes.
+    tokenizer: the one that made them, a name as `tokenizer.name` takes it, or a fingerprint; it must be the build's.
+    documents: where documents end: `eod`, at every EOD, whatever rows and files they cross; or `rows`, also at the end
+    of every row (of each of Megatron's documents, where this is the default). column: of Parquet, Arrow and MDS, or the
+    extension in WebDataset. dtype: of the ids in a flat file without a manifest, or in an MDS column of bytes.
     """
 
     tokenizer: str
@@ -44,9 +44,9 @@ class Source(Section):
     standard library and installed packages; needs no path), hub (a data set that `datasets.load_dataset` finds, its
     name as path); or, with `tokenized`, token ids: mds, wds (WebDataset), megatron (.bin/.idx), bin (flat), hf (Arrow
     files of `save_to_disk`), parquet. path: a file, a folder or a glob, local or any fsspec URL.
-    split, subset: of a hub data set. limit: only the first so many rows, in order of path and row; one task then reads
-    the source alone. fraction: only files whose path (relative to its root) hashes below it. max_bytes: only files up
-    to this size.
+    split, subset: of a hub data set. limit: how many rows to read, the first ones in order of path and row; one task
+    then reads the source alone. fraction: only files whose path (relative to its root) hashes below it. max_bytes: only
+    files up to this size.
     """
 
     name: str = ""
@@ -75,8 +75,8 @@ class Source(Section):
 
     @model_serializer(mode="wrap")
     def _without_what_is_not_used(self, handler: SerializerFunctionWrapHandler) -> dict[str, object]:
-        """Leave keys of other kinds of sources out, so that a pool's configuration does not change when there are new
-        kinds."""
+        """Leave out the keys of other kinds of sources, so that a pool's configuration stays the same when kinds are
+        added."""
         unused = {"tokenized"} if self.tokenized is None else set()
         unused |= {"split", "subset"} if self.format != "hub" else set()
         return {key: value for key, value in handler(self).items() if key not in unused}
@@ -104,7 +104,7 @@ class NearDuplicates(Section):
 
 
 class Deduplicate(Section):
-    """Exact duplicates always go; near ones unless `near` is null."""
+    """Exact duplicates are always removed, near-duplicates unless `near` is null."""
 
     near: NearDuplicates | None = NearDuplicates()
 
@@ -143,8 +143,8 @@ class RayExecutor(Section):
 
 
 class SlurmExecutor(Section):
-    """Tasks are array jobs. partition, time (of one job, as sbatch takes it), mem_per_cpu_gb, qos, and `sbatch`, any
-    further options: as the cluster wants them. setup: shell lines before each task (`module load ...`).
+    """Tasks are array jobs. partition, time (of one job, as sbatch takes it), mem_per_cpu_gb, qos, and `sbatch` for any
+    further options: as the cluster requires. setup: shell lines before each task (`module load ...`).
 
     tasks_per_job: how many tasks a job runs one after the other. max_array_size: jobs in one array; MaxArraySize of
     the cluster's slurm.conf.
@@ -175,9 +175,9 @@ Executor = Annotated[
 class Build(Section):
     """A build: sources to one pool and its validation pool, at `<out>/pools/<name>` and `<out>/pools/<name>-val`.
 
-    work: where intermediates lie while it is built, a path or URL that all tasks reach; beside the pool by default.
-    executor: where tasks run. tasks, workers: into how many tasks the work is cut and how many run at a time. None of
-    them changes a byte.
+    work: where intermediate files are during the build, a path or URL that all tasks reach; by default beside the pool.
+    executor: where tasks run. tasks: into how many the work is divided. workers: how many run at a time. None of these
+    changes a byte of the result.
     """
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
@@ -204,7 +204,7 @@ class Build(Section):
         names = [s.name for s in named]
         twice = next((n for n in names if names.count(n) > 1), None)
         if twice is not None:
-            raise ValueError(f"two sources are named '{twice}': give each a name of its own")
+            raise ValueError(f"two sources are named '{twice}': give each its own name")
         return named
 
     def identity(self) -> dict[str, object]:

@@ -42,7 +42,7 @@ def test_every_command_has_help(command, capsys):
         (["carve", "x"], "required: --unique-tokens"),
         (["show", "/nowhere"], "/nowhere does not exist"),
         (["verify", "/nowhere"], "/nowhere does not exist"),
-        (["carve", "/nowhere", "--unique-tokens", "many"], "is no number"),
+        (["carve", "/nowhere", "--unique-tokens", "many"], "is not a number"),
         (["build", "nowhere.yaml"], "nowhere.yaml does not exist"),
         (["build", "python", "sead=3"], "unknown key 'sead': did you mean 'seed'?"),
         (["build", "python", "sources.7.path=x"], "the list there has 1 entries"),

@@ -1,8 +1,8 @@
-"""Engines: functions from texts to ids. The reference is Hugging Face `tokenizers`; a faster one must equal it.
+"""Engines: functions from texts to ids. The reference is Hugging Face `tokenizers`; a faster engine must equal it.
 
-tiktoken equals it for byte-level BPE whose ids grow with merge rank: the same pre-tokenization expression, the same
-greedy merges. Where that cannot be shown from the tokenizer's own description, there is no fast engine. Where the
-expression is GPT-2's, the fast engine can also encode piece by piece, each distinct piece once (see pieces.py).
+tiktoken does for byte-level BPE whose ids grow with merge rank: it has the same pre-tokenization expression and the
+same greedy merges. Where the tokenizer's description does not show that, there is no fast engine. Where the expression
+is GPT-2's, the fast engine can also encode piece by piece, each distinct piece once (see pieces.py).
 """
 
 import itertools
@@ -32,7 +32,7 @@ class FastEngine:
 
 
 GPT2_PATTERN = r"""'(?:[sdmt]|ll|ve|re)| ?\p{L}++| ?\p{N}++| ?[^\s\p{L}\p{N}]++|\s++$|\s+(?!\S)|\s"""
-"""GPT-2's pre-tokenization expression, with possessive quantifiers that change no match but save backtracking."""
+"""GPT-2's pre-tokenization expression, with possessive quantifiers, which change no match but save backtracking."""
 
 
 def reference_engine(spec: dict[str, Any]) -> Engine:
@@ -64,7 +64,7 @@ def fast_engine(spec: dict[str, Any]) -> FastEngine | None:
     def encode(texts: Sequence[str]) -> list[TokenIds]:
         return [np.array(encoding.encode_ordinary(text), np.uint32) for text in texts]
 
-    # Only this goes without tiktoken's regular expression, which costs more than merging does.
+    # The only way past tiktoken's regular expression, which costs more than merging does.
     merge = encoding._core_bpe.encode_single_piece
 
     def encode_piece(piece: bytes) -> Sequence[int]:

@@ -30,7 +30,7 @@ class Tokenizer:
 
     @property
     def engine_name(self) -> str:
-        """Which engine `encode` uses: `tiktoken` (checked against the reference), or `tokenizers`, the reference."""
+        """The engine that `encode` uses: `tiktoken` (checked against the reference), or `tokenizers`, the reference."""
         return "tiktoken" if self._fast else "tokenizers"
 
     @property
@@ -40,7 +40,7 @@ class Tokenizer:
 
     @property
     def encode_piece(self) -> PieceEncoder | None:
-        """The same for one piece, where the tokenizer splits as GPT-2 does, else None."""
+        """The same for one piece, or None where the tokenizer does not split as GPT-2 does."""
         return self._fast.encode_piece if self._fast else None
 
     def decode(self, ids: Sequence[int]) -> str:
@@ -86,8 +86,9 @@ def load_tokenizer(
 ) -> Tokenizer:
     """Return the tokenizer `name`: `gpt2` (offline), the path of a tokenizer.json, or a name on the hub.
 
-    eod, pad, mask: the special tokens' texts where they are not the usual ones. MASK and PAD get the next ids after
-    the vocabulary, in that order, when it has none. Raises RequestError when it cannot be loaded or has no EOD.
+    eod, pad, mask: the special tokens' texts where they are not the usual ones. Where the vocabulary has no MASK or
+    PAD, they get the next ids after it, in that order. fast: as of Tokenizer. Raises RequestError when the tokenizer
+    cannot be loaded or has no EOD.
     """
     spec = _load_spec(name)
     vocab = _vocabulary(spec, name)
@@ -123,13 +124,13 @@ def _load_spec(name: str) -> dict[str, Any]:
             with open(path, encoding="utf-8") as f:
                 spec = json.load(f)
         except (ValueError, OSError) as error:
-            raise RequestError(f"{path} is no tokenizer.json: {error}") from None
+            raise RequestError(f"{path} is not a tokenizer.json: {error}") from None
     elif name.endswith(".json") or name.startswith((".", "/", "~")):
         raise RequestError(f"tokenizer file {name} does not exist")
     else:
         spec = _from_hub(name)
     if not isinstance(spec, dict) or "model" not in spec:
-        raise RequestError(f"{path} is no tokenizer.json: it has no 'model'")
+        raise RequestError(f"{path} is not a tokenizer.json: it has no 'model'")
     return spec
 
 

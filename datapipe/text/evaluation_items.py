@@ -66,4 +66,4 @@ def _rows(path: str) -> Iterator[tuple[int, bytes]]:
                     orjson.loads(line)
                     yield row, line
         except (orjson.JSONDecodeError, gzip.BadGzipFile, EOFError, io.UnsupportedOperation) as error:
-            raise RequestError(f"decontaminate.files: {path} row {row + 1} is no JSON ({error})") from None
+            raise RequestError(f"decontaminate.files: {path} row {row + 1} is not JSON ({error})") from None

@@ -79,8 +79,8 @@ def test_an_override_replaces_a_section_whole(file: Path) -> None:
         (["out=${nothing.here}"], "'out' cannot be resolved"),
         (["sources.2.path=x"], "the list there has 2 entries"),
         (["sources.x.path=x"], "the list there has 2 entries"),
-        (["tasks"], "is no override"),
-        (["=3"], "is no override"),
+        (["tasks"], "is not an override"),
+        (["=3"], "is not an override"),
         (["out=[1"], "cannot be applied"),
     ],
 )

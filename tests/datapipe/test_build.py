@@ -187,7 +187,7 @@ def test_something_else_at_the_target_is_left_alone(corpus, tmp_path):
     target = tmp_path / "out" / "pools" / "p"
     target.mkdir(parents=True)
     (target / "notes.txt").write_text("keep me")
-    with pytest.raises(RequestError, match="is no artifact"):
+    with pytest.raises(RequestError, match="is not an artifact"):
         build(config, quiet=True)
     assert (target / "notes.txt").read_text() == "keep me"
 

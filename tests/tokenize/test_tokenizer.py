@@ -104,7 +104,7 @@ def test_a_normaliser_or_a_plain_added_token_leaves_only_the_reference_engine(tm
         ("./nowhere/tokenizer.json", {}, "does not exist"),
         ("gpt2", {"eod": "<nope>"}, "has no token '<nope>' to be tokenizer.eod"),
         ("gpt2", {"pad": "<|endoftext|>"}, "three different tokens"),
-        (__file__, {}, "is no tokenizer.json"),
+        (__file__, {}, "is not a tokenizer.json"),
     ],
 )
 def test_bad_tokenizers_are_refused_in_one_line(name, kwargs, message):

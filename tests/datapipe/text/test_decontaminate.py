@@ -65,7 +65,7 @@ def test_items_shorter_than_an_ngram_are_counted(tmp_path):
     assert index.file_summary()[0]["items"] == 2
 
 
-@pytest.mark.parametrize(("content", "message"), [(None, "does not exist"), ("{bad\n", "row 1 is no JSON")])
+@pytest.mark.parametrize(("content", "message"), [(None, "does not exist"), ("{bad\n", "row 1 is not JSON")])
 def test_bad_evaluation_files_are_refused(tmp_path, content, message):
     path = tmp_path / "items.jsonl"
     if content is not None:
