@@ -20,6 +20,7 @@ from epochal.shards.order.plan import POLICIES, Plan
 SEQ_LEN = 5
 
 
+@pytest.mark.slow
 @given(
     st.lists(
         st.tuples(
@@ -130,6 +131,7 @@ def reader(pools):
     return read
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None)
 @given(histories())
 def test_the_ledger_equals_counting_every_position(history):

@@ -98,6 +98,7 @@ def refused(call, *args, **kwargs) -> RefusedError:
     return caught.value
 
 
+@pytest.mark.slow
 def test_from_pool_to_look_up(client: Client, root: Path):
     (pool,) = client.get("/artifacts")["artifacts"]
     assert (pool["kind"], pool["name"], pool["tokens"]) == ("pool", "toy", 3000)
@@ -132,6 +133,7 @@ def test_from_pool_to_look_up(client: Client, root: Path):
     assert nodes == {"pool", "subset", "plan", "run"}
 
 
+@pytest.mark.slow
 def test_a_name_moves_and_a_fingerprint_does_not(client: Client, root: Path, make_pool):
     before = client.get("/artifacts/toy")
     (root / "pools" / "toy").rename(root / "pools" / "older")
@@ -172,6 +174,7 @@ def test_two_live_runs_never_hold_one_name(client: Client, root: Path):
     assert "leased to a live run" in str(refused(claim, client, "one", plan, "late"))
 
 
+@pytest.mark.slow
 def test_a_lease_is_taken_over_where_it_was_left(client: Client):
     plan = client.plan("toy", epochs=2)
     first = claim(client, "one", plan, "a", lease_seconds=1)
@@ -190,6 +193,7 @@ def test_a_lease_is_taken_over_where_it_was_left(client: Client):
     assert [r["position"] for r in client.get("/runs/one")["reports"]] == [20, 40, 50]
 
 
+@pytest.mark.slow
 def test_a_closed_run_frees_its_name_and_its_receipt_is_checked(client: Client):
     plan = client.plan("toy", epochs=1)
     receipts = Receipt(plan), Receipt(plan)
@@ -210,6 +214,7 @@ def test_a_closed_run_frees_its_name_and_its_receipt_is_checked(client: Client):
     assert [client.get(f"/runs/{name}")["receipt"] for name in "ab"] == ["not valid"] * 2
 
 
+@pytest.mark.slow
 def test_limits_refuse_a_run_before_it_starts(client: Client):
     small = client.carve("toy", 800)["fingerprint"]
     whole, half = client.plan("toy", epochs=4), client.plan(small, epochs=3, policy="fixed", seed=2)
@@ -256,6 +261,7 @@ def brute_force(
     return {key: counts.tolist() for key, counts in seen.items()}
 
 
+@pytest.mark.slow
 def test_the_ledger_follows_a_run_through_subsets_and_policies(client: Client, root: Path, capsys):
     """A run continued twice, on other subsets with other policies, against walking every position."""
     a = client.plan(client.carve("toy", 1003)["name"], epochs=4, seed=1)
@@ -294,6 +300,7 @@ def the_same_documents(n_tokens: int) -> np.ndarray:
     return tokens[: np.flatnonzero(tokens[:n_tokens] == EOD)[-1] + 1]
 
 
+@pytest.mark.slow
 def test_the_ledger_follows_runs_on_mixtures(root: Path, database: str | None, make_pool):
     """A plan, continued on a mixture of two pools that share documents, continued on one in stages; all walked."""
     make_pool(the_same_documents(2000), name="other")
@@ -390,6 +397,7 @@ def test_the_ledger_follows_runs_on_mixtures(root: Path, database: str | None, m
         until(lambda: client.get("/runs/fourth")["receipt"] == "valid", "the receipt was found valid")
 
 
+@pytest.mark.slow
 def test_wrong_mixtures_are_told_in_one_sentence(client: Client):
     small = client.carve("toy", 700)["fingerprint"]
     both = {"a": {"subset": small, "epochs": 1}, "b": {"subset": "toy", "epochs": 1}}
@@ -445,6 +453,7 @@ def test_texts_are_looked_up_by_the_hash_a_build_gives_them(client: Client, tmp_
     assert main(words) == 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("method", "path", "body", "status", "sentence"),
     [
@@ -499,6 +508,7 @@ def test_an_unchecked_name_never_reaches_the_file_system(root: Path, tmp_path: P
     assert Service(str(root))._scanner.scan()[0].manifest.name == "toy"
 
 
+@pytest.mark.slow
 def test_tokens_sizes_rates_and_origins(root: Path):
     tokens = {"r" * 16: "read", "w" * 16: "write"}
     policy = Policy(tokens, frozenset({"127.0.0.1"}), body_bytes=1000, rate=1000, burst=30)
@@ -590,6 +600,7 @@ def test_curves_equal_counting(make_pool):
     assert (large["kind"], large["points"][1]["least"]) == ("expected", None)
 
 
+@pytest.mark.slow
 def test_reports_wait_on_the_disk_while_the_service_is_away(root: Path, tmp_path: Path, capsys):
     warned: list[str] = []
     with serving(root) as client:
@@ -636,6 +647,7 @@ def test_a_refusal_at_the_start_is_told_and_another_process_cannot_share_the_fol
         assert [n["name"] for n in client.get("/lineage", of="mine")["nodes"] if n["kind"] == "checkpoint"] == ["ba2"]
 
 
+@pytest.mark.slow
 def test_the_command_line_needs_none_of_the_services_packages():
     code = "import sys; sys.modules.update(fastapi=None, httpx=None); from epochal.__main__ import main; "
     code += "sys.exit(main(['serve']) + main(['seen', '--document', 'x']))"

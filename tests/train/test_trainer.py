@@ -71,6 +71,7 @@ def run_config(make_pool: Function[..., Path], tmp_path: Path) -> Function[..., 
     return make
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("objective", ["ar", "mdm"])
 def test_a_run_trains_on_its_plan_exactly(run_config, tmp_path: Path, objective: str) -> None:
     result = train(run_config(objective, save_folder=str(tmp_path / "run")))
@@ -102,6 +103,7 @@ OBJECTIVES: list[dict] = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("objective", OBJECTIVES, ids=lambda o: f"{o['name']}-{o.get('weighting', '')}")
 def test_micro_batches_change_neither_losses_nor_receipt(run_config, tmp_path: Path, objective: dict) -> None:
     results = [
@@ -114,6 +116,7 @@ def test_micro_batches_change_neither_losses_nor_receipt(run_config, tmp_path: P
     np.testing.assert_allclose(one, auto, rtol=0, atol=2e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("objective", OBJECTIVES[1:2], ids=["mdm"])
 def test_interrupted_and_resumed_equals_uninterrupted_bit_for_bit(run_config, tmp_path: Path, objective: dict) -> None:
     shape = {"layers": 2, "hidden": 32, "heads": 2, "ffn": 48, "dropout": 0.1}
@@ -132,6 +135,7 @@ def test_interrupted_and_resumed_equals_uninterrupted_bit_for_bit(run_config, tm
     assert again["receipt"] == expected["receipt"]
 
 
+@pytest.mark.slow
 def test_a_checkpoint_of_another_run_is_refused_and_kept(run_config, tmp_path: Path) -> None:
     folder = str(tmp_path / "run")
     interrupt(run_config("ar", save_folder=folder, autoresume=True), 12)
@@ -152,6 +156,7 @@ def test_a_checkpoint_of_another_run_is_refused_and_kept(run_config, tmp_path: P
     assert train(run_config("ar", save_folder=folder, autoresume=True))["receipt"]["valid"]
 
 
+@pytest.mark.slow
 def test_nan_stops_the_run_names_its_positions_and_keeps_the_last_checkpoint(
     run_config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -172,6 +177,7 @@ def test_nan_stops_the_run_names_its_positions_and_keeps_the_last_checkpoint(
     assert train(config)["receipt"]["valid"]
 
 
+@pytest.mark.slow
 def test_a_full_disk_while_saving_leaves_the_last_checkpoint(
     run_config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -214,6 +220,7 @@ def test_wrong_requests_are_one_line(run_config, changes: dict, message: str) ->
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.slow
 def test_the_exported_model_scores_what_validation_measured(run_config, tmp_path: Path) -> None:
     for objective in ("ar", "mdm"):
         folder = tmp_path / objective
@@ -253,6 +260,7 @@ def test_a_damaged_or_foreign_model_is_refused(run_config, tmp_path: Path) -> No
         load_model(str(folder))
 
 
+@pytest.mark.slow
 def test_the_logs_name_kinds_and_count_exactly(run_config, tmp_path: Path) -> None:
     result = train(run_config("mdm", save_folder=str(tmp_path / "run")))
     last = read_metrics(str(tmp_path / "run"))[-1]
@@ -281,6 +289,7 @@ class ReadsMetrics(Callback):
         self.found.append(last)
 
 
+@pytest.mark.slow
 def test_a_checkpoint_is_never_ahead_of_its_metrics(run_config, tmp_path: Path) -> None:
     trainer = build_trainer(prepare(run_config(save_folder=str(tmp_path / "run"))))
     reader = ReadsMetrics(str(tmp_path / "run"))
@@ -292,6 +301,7 @@ def test_a_checkpoint_is_never_ahead_of_its_metrics(run_config, tmp_path: Path) 
     assert "metrics/validation/nll" in reader.found[9]
 
 
+@pytest.mark.slow
 def test_both_types_overfit_a_small_subset(run_config, make_pool, tmp_path: Path) -> None:
     pool = make_pool(tokens(1, 203), SEQ_LEN, name="small")
     for objective, passes in (("ar", 100), ({"name": "mdm", "weighting": "exact_count"}, 250)):
@@ -425,6 +435,7 @@ def test_a_model_sharded_over_two_ranks_has_the_loss_and_gradient_of_a_whole_one
     assert one == pytest.approx(whole, rel=1e-5)
 
 
+@pytest.mark.slow
 def test_a_mixture_is_trained_on_exactly(run_config, make_pool, tmp_path: Path) -> None:
     more = make_pool(tokens(4, 505), SEQ_LEN, name="more")
     sources = {
