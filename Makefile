@@ -38,8 +38,8 @@ shards: $(READY) $(POOL)/manifest.json ## build the default pool from real text,
 test: $(READY) ## run every test
 	@$(BIN)/python -m pytest
 
-test-fast: $(READY) ## run the tests of single functions: under a minute on 2 cores
-	@$(BIN)/python -m pytest -m "not processes and not slow" -n 2 --dist loadfile
+test-fast: $(READY) ## run the tests of single modules: under a minute
+	@$(BIN)/python -m pytest -m "not processes and not slow" --ignore tests/integration
 
 train: $(READY) ## train a tiny AR and a tiny MDM model on real text, repeated; receipts, table, plot
 	@$(BIN)/python -W ignore -m epochal.examples.demo

@@ -100,8 +100,14 @@ answer_old_names()
 def build(config: "str | Build", overrides: Sequence[str] = (), quiet: bool = False) -> "BuildResult":
     """Build the pool and validation pool that `config` describes, or return them when they are there already.
 
-    config: a YAML file, the name of a shipped build (`folder`, `python`, ...) or a `Build`. overrides: `key=value`
-    settings for a file or a shipped build. quiet: no progress on standard error. Raises RequestError or WorkError.
+    Args:
+        config: a YAML file, the name of a shipped build (`folder`, `python`, ...) or a `Build`.
+        overrides: `key=value` settings for a file or a shipped build.
+        quiet: no progress on standard error.
+
+    Raises:
+        RequestError: for a wrong request.
+        WorkError: when the work failed.
     """
     from .common.errors import RequestError
     from .datapipe.build import build as build_pools

@@ -61,7 +61,11 @@ def build_ours(source: str, out: str, tasks: int) -> dict[str, float]:
 
 
 def build_stock(source: str, out: str, tasks: int, plain: bool, seed: int = 1) -> dict[str, float]:
-    """Build with the stock stages; return seconds by stage. seed: of the signatures."""
+    """Build with the stock stages; return seconds by stage.
+
+    Args:
+        seed: of the signatures.
+    """
     from datatrove.executor import LocalPipelineExecutor
     from datatrove.pipeline.dedup import minhash
     from datatrove.pipeline.readers import JsonlReader
@@ -153,9 +157,12 @@ def run_child(kind: str, source: Path, out: Path, tasks: int) -> dict[str, Any]:
 
 
 def compare(source: Path, ours: Path, stock: Path) -> dict[str, int]:
-    """Compare two finished builds document by document. Raises SystemExit unless every document in either has the ids
-    of the reference, Hugging Face `tokenizers`, and every document that only the stock build kept is in our table of
-    duplicates."""
+    """Compare two finished builds document by document.
+
+    Raises:
+        SystemExit: unless every document in either has the ids of the reference, Hugging Face `tokenizers`, and every
+            document that only the stock build kept is in our table of duplicates.
+    """
     import pyarrow.parquet as pq
 
     from epochal.shards.artifact import open_artifact

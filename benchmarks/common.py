@@ -55,8 +55,10 @@ def write_pool(
 ) -> Manifest:
     """Write a pool into the folder at `folder`, which exists; return its manifest.
 
-    shards: the samples of each shard, (samples, seq_len) of uint16 or uint32. tokens: how many there are without the
-    PAD that fills up the last sample; all, if not given. files: of the pool that lie in the folder already.
+    Args:
+        shards: the samples of each shard, (samples, seq_len) of uint16 or uint32.
+        tokens: how many there are without the PAD that fills up the last sample; all, if not given.
+        files: of the pool that lie in the folder already.
     """
     entries, content, listed = [], [], dict(files or {})
     for number, block in enumerate(shards):
@@ -94,7 +96,8 @@ def random_pool(
 ) -> str:
     """Write a pool of random uint16 tokens below EOD into the folder at `folder`, which exists; return its path.
 
-    document_tokens: of a document on average; 0: EOD does not occur.
+    Args:
+        document_tokens: of a document on average; 0: EOD does not occur.
     """
     write_pool(folder, _random_shards(samples, per_shard, seq_len, ids.eod, document_tokens), ids)
     return str(folder)

@@ -66,7 +66,10 @@ def load_yaml(path: str | os.PathLike[str], overrides: Sequence[str] = ()) -> di
 
     An override is `key=value`: keys are dotted, a number picks an entry of a list (`sources.0.path=x`), the value is
     YAML and replaces what was there. `${other.key}` and `${oc.env:NAME}` are resolved after the overrides; a value
-    `???` must be overridden. Raises RequestError.
+    `???` must be overridden.
+
+    Raises:
+        RequestError: for a wrong request.
     """
     where = os.fspath(path)
     config = _read(where)
@@ -130,8 +133,11 @@ def _check_index(config: DictConfig, key: str) -> None:
 def validate(model: type[M], data: dict[str, Any], where: str) -> M:
     """Return `data` as a `model`, whose fields are typed and, if it forbids others as a Section does, the only keys.
 
-    where: the file (or section) that `data` came from, named first in the error. Raises RequestError of one line: an
-    unknown key with the nearest known one, else the first key that is wrong and why.
+    Args:
+        where: the file (or section) that `data` came from, named first in the error.
+
+    Raises:
+        RequestError: of one line: an unknown key with the nearest known one, else the first key that is wrong and why.
     """
     try:
         return model.model_validate(data)

@@ -19,7 +19,11 @@ MAX_SEED = 2**63 - 1
 
 
 def check_seed(seed: int) -> int:
-    """Return `seed` if it is an integer from 0 to 2**63 - 1. Raises RequestError otherwise."""
+    """Return `seed` if it is an integer from 0 to 2**63 - 1.
+
+    Raises:
+        RequestError: otherwise.
+    """
     if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed <= MAX_SEED:
         raise RequestError(f"seed must be an integer from 0 to 2**63 - 1, got {seed!r}")
     return seed
@@ -100,6 +104,10 @@ def stream_hash(file: Any, most: int | None = None) -> FileHash:
 
 
 def xxh64_file(path: str) -> str:
-    """Return the xxh64 of the local file at `path`, read in pieces. Raises FileNotFoundError."""
+    """Return the xxh64 of the local file at `path`, read in pieces.
+
+    Raises:
+        FileNotFoundError: when there is no such file.
+    """
     with open(path, "rb", buffering=0) as f:
         return stream_hash(f).hexdigest()

@@ -39,7 +39,11 @@ LONGEST_TEXT = 160
 
 
 def table(heads: Sequence[str], rows: Iterable[Sequence[Cell]], kind: str = "") -> Html:
-    """Return a table whose first column heads the rows. kind: its CSS class; `stack` has a line per cell on phones."""
+    """Return a table whose first column heads the rows.
+
+    Args:
+        kind: its CSS class; `stack` has a line per cell on phones.
+    """
     rows = list(rows)
     numeric = [_is_numeric(cell) for cell in rows[0]] if rows else [False] * len(heads)
     head = "".join(
@@ -90,7 +94,11 @@ def code(words: str, uncut: bool = False) -> Html:
 
 
 def paragraph(words: str, kind: str = "") -> Html:
-    """Return a paragraph of text. kind: its CSS class, such as `note`."""
+    """Return a paragraph of text.
+
+    Args:
+        kind: its CSS class, such as `note`.
+    """
     return Html(f"<p{_class(kind)}>{text(words, len(words))}</p>\n")
 
 
@@ -127,9 +135,14 @@ def document(
     style: str = "",
     script: str = "",
 ) -> Html:
-    """Return a whole page. kind: shown above its name. lead: shown below. sections: (anchor, title, HTML).
+    """Return a whole page.
 
-    style, script: for this page, besides `STYLE`; no other script can run in it.
+    Args:
+        kind: shown above its name.
+        lead: shown below.
+        sections: (anchor, title, HTML).
+        style: for this page, besides `STYLE`; no other script can run in it.
+        script: for this page, besides `STYLE`; no other script can run in it.
     """
     nav = "".join(f'<li><a href="#{key}">{heading}</a></li>' for key, heading, _ in sections)
     body = "\n".join(

@@ -40,7 +40,11 @@ class FileInfo(Record):
 
     @classmethod
     def at(cls, path: str) -> "FileInfo":
-        """Return that of the file at `path` (local or URL), read in pieces. Raises FileNotFoundError."""
+        """Return that of the file at `path` (local or URL), read in pieces.
+
+        Raises:
+            FileNotFoundError: when there is no such file.
+        """
         size, file_hash = storage.file_digest(path)
         return cls(bytes=size, xxh64=file_hash)
 
@@ -109,8 +113,12 @@ class Sink:
 def publishing(out: str, request: str) -> Iterator[Sink]:
     """Yield a sink whose files appear at `out` together, or, when the body fails, not at all.
 
-    request: names what is being made; an interrupted attempt at the same one is begun again. The body must write the
-    manifest last. Raises RequestError when `out` exists.
+    Args:
+        request: names what is being made; an interrupted attempt at the same one is begun again. The body must write
+            the manifest last.
+
+    Raises:
+        RequestError: when `out` exists.
     """
     if not storage.is_url(out):
         with _renamed(os.path.abspath(storage.local_path(out))) as folder:

@@ -84,7 +84,11 @@ def exists(path: str) -> bool:
 
 
 def read_bytes(path: str) -> bytes:
-    """Return the bytes of the file at `path` (local or URL). Raises FileNotFoundError."""
+    """Return the bytes of the file at `path` (local or URL).
+
+    Raises:
+        FileNotFoundError: when there is no such file.
+    """
     if is_url(path):
         return bytes(_store(path).cat_file(path))
     with open(local_path(path), "rb") as f:
@@ -99,7 +103,10 @@ def patiently(action: Callable[[], T], what: str, attempts: int) -> T:
     """Return what `action` returns, tried up to `attempts` times with growing, random pauses.
 
     Errors of this package, a missing file and local failures (a full disk, a forbidden folder) are raised at once:
-    trying again does not mend them. Raises WorkError `cannot <what> after ...` when no attempt worked.
+    trying again does not mend them.
+
+    Raises:
+        WorkError: `cannot <what> after ...` when no attempt worked.
     """
     if attempts < 1:
         raise RequestError(f"download_attempts must be at least 1, got {attempts}")
@@ -119,7 +126,11 @@ def patiently(action: Callable[[], T], what: str, attempts: int) -> T:
 
 
 def open_read(path: str) -> Any:
-    """Return the file at `path` (local or URL) opened to read bytes anywhere in it. Raises FileNotFoundError."""
+    """Return the file at `path` (local or URL) opened to read bytes anywhere in it.
+
+    Raises:
+        FileNotFoundError: when there is no such file.
+    """
     if is_url(path):
         return _store(path).open(path, "rb")
     return open(local_path(path), "rb")
@@ -157,7 +168,11 @@ def discard(file: Any) -> None:
 
 
 def file_digest(path: str) -> tuple[int, str]:
-    """Return size in bytes and xxh64 of the file at `path` (local or URL), read in pieces. Raises FileNotFoundError."""
+    """Return size in bytes and xxh64 of the file at `path` (local or URL), read in pieces.
+
+    Raises:
+        FileNotFoundError: when there is no such file.
+    """
     with open_read(path) as f:
         hashed = stream_hash(f)
     return hashed.bytes, hashed.hexdigest()
@@ -166,7 +181,9 @@ def file_digest(path: str) -> tuple[int, str]:
 def upload(source: str, target: str) -> None:
     """Copy the local file `source` to the URL `target`: readers there see the old file or the new one, never a part.
 
-    Raises WorkError when the store does not take it, RequestError when there is no such bucket.
+    Raises:
+        WorkError: when the store does not take it.
+        RequestError: when there is no such bucket.
     """
     _write(lambda: _store(target).put_file(source, target), target)
 
@@ -220,7 +237,11 @@ def read_ranges(spans: Sequence[tuple[str, int, int]]) -> list[bytes]:
 
 
 def copy_file(source: str, target: str) -> None:
-    """Copy the file at `source` (local or URL) to the local path `target`. Raises FileNotFoundError."""
+    """Copy the file at `source` (local or URL) to the local path `target`.
+
+    Raises:
+        FileNotFoundError: when there is no such file.
+    """
     if is_url(source):
         _store(source).get_file(source, target)
     else:
@@ -230,7 +251,11 @@ def copy_file(source: str, target: str) -> None:
 @contextlib.contextmanager
 def publishing_file(path: str, flush: bool = False) -> Iterator[str]:
     """Yield the path of a new local file; when the body succeeds it is published as `path` (local or URL), so that
-    readers see the old file or the new one, never a part. flush: have the disk hold it first."""
+    readers see the old file or the new one, never a part.
+
+    Args:
+        flush: have the disk hold it first.
+    """
     if is_url(path):
         with tempfile.TemporaryDirectory(prefix="epochal-") as folder:
             temporary = os.path.join(folder, posixpath.basename(path))

@@ -12,7 +12,8 @@ _COUNT = re.compile(r"([0-9][0-9_,]*(?:\.[0-9]+)?)\s*([KMBT]?)", re.IGNORECASE)
 def parse_count(text: str | int, what: str = "token count") -> int:
     """Return the exact integer written as `500M`, `1.5B`, `2k`, `1_000_000` or a plain integer.
 
-    Raises RequestError when the text is not a count, or not of a whole number (`1.5`).
+    Raises:
+        RequestError: when the text is not a count, or not of a whole number (`1.5`).
     """
     if isinstance(text, int) and not isinstance(text, bool):
         if text < 0:

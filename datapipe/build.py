@@ -55,8 +55,11 @@ SMALL_DOCUMENTS, SMALL_TOKENS = 1 << 19, 1 << 26
 
 @dataclass(frozen=True)
 class BuildResult:
-    """What a build has made: the paths of the pool and of its validation pool, None when `validation_tokens` is 0. new:
-    False when they were there already."""
+    """What a build has made: the paths of the pool and of its validation pool, None when `validation_tokens` is 0.
+
+    Attributes:
+        new: False when they were there already.
+    """
 
     pool: str
     validation: str | None
@@ -66,7 +69,13 @@ class BuildResult:
 def build(config: Build, quiet: bool = False, say: Any = print) -> BuildResult:
     """Build the pools that `config` describes, or return them when they are there already.
 
-    quiet: show no progress on standard error. say: prints announcements. Raises RequestError or WorkError.
+    Args:
+        quiet: show no progress on standard error.
+        say: prints announcements.
+
+    Raises:
+        RequestError: for a wrong request.
+        WorkError: when the work failed.
     """
     names = [config.name] + ([f"{config.name}-val"] if config.validation_tokens else [])
     out = config.out if storage.is_url(config.out) else os.path.abspath(storage.local_path(config.out))

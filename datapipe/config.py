@@ -25,10 +25,13 @@ YAMLS = Path(__file__).parent / "yamls"
 class Tokenized(Section):
     """Says that a source holds token ids instead of text, and how to read them.
 
-    tokenizer: the one that made them, a name as `tokenizer.name` takes it, or a fingerprint; it must be the build's.
-    documents: where documents end: `eod`, at every EOD, whatever rows and files they cross; or `rows`, also at the end
-    of every row (of each of Megatron's documents, where this is the default). column: of Parquet, Arrow and MDS, or the
-    extension in WebDataset. dtype: of the ids in a flat file without a manifest, or in an MDS column of bytes.
+    Attributes:
+        tokenizer: the one that made them, a name as `tokenizer.name` takes it, or a fingerprint; it must be the
+            build's.
+        documents: where documents end: `eod`, at every EOD, whatever rows and files they cross; or `rows`, also at the
+            end of every row (of each of Megatron's documents, where this is the default).
+        column: of Parquet, Arrow and MDS, or the extension in WebDataset.
+        dtype: of the ids in a flat file without a manifest, or in an MDS column of bytes.
     """
 
     tokenizer: str
@@ -40,13 +43,17 @@ class Tokenized(Section):
 class Source(Section):
     """Where documents come from.
 
-    format: jsonl (plain, gz, zst), parquet, text (each file is a document), python (the .py files of this Python's
-    standard library and installed packages; needs no path), hub (a data set that `datasets.load_dataset` finds, its
-    name as path); or, with `tokenized`, token ids: mds, wds (WebDataset), megatron (.bin/.idx), bin (flat), hf (Arrow
-    files of `save_to_disk`), parquet. path: a file, a folder or a glob, local or any fsspec URL.
-    split, subset: of a hub data set. limit: how many rows to read, the first ones in order of path and row; one task
-    then reads the source alone. fraction: only files whose path (relative to its root) hashes below it. max_bytes: only
-    files up to this size.
+    Attributes:
+        format: jsonl (plain, gz, zst), parquet, text (each file is a document), python (the .py files of this Python's
+            standard library and installed packages; needs no path), hub (a data set that `datasets.load_dataset` finds,
+            its name as path); or, with `tokenized`, token ids: mds, wds (WebDataset), megatron (.bin/.idx), bin (flat),
+            hf (Arrow files of `save_to_disk`), parquet.
+        path: a file, a folder or a glob, local or any fsspec URL.
+        split: of a hub data set.
+        subset: of a hub data set.
+        limit: how many rows to read, the first ones in order of path and row; one task then reads the source alone.
+        fraction: only files whose path (relative to its root) hashes below it.
+        max_bytes: only files up to this size.
     """
 
     name: str = ""
@@ -132,8 +139,13 @@ class LocalExecutor(Section):
 
 
 class RayExecutor(Section):
-    """Tasks are actors of a Ray cluster that is running already. address: as `ray.init` takes it; `auto`: RAY_ADDRESS,
-    or this machine's. mem_per_cpu_gb: GB to reserve. seconds: a task that takes longer is lost; null: no limit."""
+    """Tasks are actors of a Ray cluster that is running already.
+
+    Attributes:
+        address: as `ray.init` takes it; `auto`: RAY_ADDRESS, or this machine's.
+        mem_per_cpu_gb: GB to reserve.
+        seconds: a task that takes longer is lost; null: no limit.
+    """
 
     name: Literal["ray"]
     address: str = "auto"
@@ -144,10 +156,12 @@ class RayExecutor(Section):
 
 class SlurmExecutor(Section):
     """Tasks are array jobs. partition, time (of one job, as sbatch takes it), mem_per_cpu_gb, qos, and `sbatch` for any
-    further options: as the cluster requires. setup: shell lines before each task (`module load ...`).
+    further options: as the cluster requires.
 
-    tasks_per_job: how many tasks a job runs one after the other. max_array_size: jobs in one array; MaxArraySize of
-    the cluster's slurm.conf.
+    Attributes:
+        setup: shell lines before each task (`module load ...`).
+        tasks_per_job: how many tasks a job runs one after the other.
+        max_array_size: jobs in one array; MaxArraySize of the cluster's slurm.conf.
     """
 
     name: Literal["slurm"]
@@ -175,9 +189,14 @@ Executor = Annotated[
 class Build(Section):
     """A build: sources to one pool and its validation pool, at `<out>/pools/<name>` and `<out>/pools/<name>-val`.
 
-    work: where intermediate files are during the build, a path or URL that all tasks reach; by default beside the pool.
-    executor: where tasks run. tasks: into how many the work is divided. workers: how many run at a time. None of these
-    changes a byte of the result.
+    None of these changes a byte of the result.
+
+    Attributes:
+        work: where intermediate files are during the build, a path or URL that all tasks reach; by default beside the
+            pool.
+        executor: where tasks run.
+        tasks: into how many the work is divided.
+        workers: how many run at a time.
     """
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
@@ -213,6 +232,10 @@ class Build(Section):
 
 
 def load_build(config: str, overrides: Sequence[str] = ()) -> Build:
-    """Return the build that a YAML file, or a shipped configuration's name, describes. Raises RequestError."""
+    """Return the build that a YAML file, or a shipped configuration's name, describes.
+
+    Raises:
+        RequestError: for a wrong request.
+    """
     path = file_or_shipped(YAMLS, config)
     return validate(Build, load_yaml(path, overrides), path)

@@ -26,7 +26,9 @@ Records = NDArray[np.void]
 def deal(batches: Iterable[Records], field: str, n: int, dtype: np.dtype[Any]) -> Iterator[Records]:
     """Yield all records of `batches`, one range of `field` at a time in rising order; within a range as they came.
 
-    field: a uint64, evenly spread over its 2^64 values, as hashes are. n: how many records there are at most.
+    Args:
+        field: a uint64, evenly spread over its 2^64 values, as hashes are.
+        n: how many records there are at most.
     """
     bits = (max(n - 1, 0) // IN_MEMORY).bit_length()
     if bits == 0:

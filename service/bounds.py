@@ -34,7 +34,8 @@ def check_budget(policy: str, total_tokens: int, unique_tokens: int) -> None:
 def most_tokens(source: MixtureSource, staged: int, manifest: Manifest) -> int:
     """Return how many tokens of a source a mixture with a length of its own reads at most.
 
-    staged: the tokens of all its stages together.
+    Args:
+        staged: the tokens of all its stages together.
     """
     if source.tokens is not None:
         return source.tokens
@@ -42,9 +43,13 @@ def most_tokens(source: MixtureSource, staged: int, manifest: Manifest) -> int:
 
 
 def order_from_request(data: dict[str, Any]) -> Order:
-    """Return the order that a request holds whole. Raises RequestError, WorkError.
+    """Return the order that a request holds whole.
 
     Its bounds are checked before it is made, because making it may already count along its length.
+
+    Raises:
+        RequestError: for a wrong request.
+        WorkError: when the work failed.
     """
     sources = data.get("sources")
     parts = [s.get("plan") for s in sources if isinstance(s, dict)] if isinstance(sources, list) else [data]

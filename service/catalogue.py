@@ -33,7 +33,11 @@ MOST_ROWS = 500
 
 @dataclass(frozen=True)
 class FoundArtifact:
-    """An artifact as it lies at `path`. xxh64: of its manifest file."""
+    """An artifact as it lies at `path`.
+
+    Attributes:
+        xxh64: of its manifest file.
+    """
 
     path: str
     manifest: Manifest
@@ -41,7 +45,12 @@ class FoundArtifact:
 
 
 def read_artifact(path: str) -> FoundArtifact:
-    """Return the artifact at `path` (folder or URL). Raises RequestError, WorkError."""
+    """Return the artifact at `path` (folder or URL).
+
+    Raises:
+        RequestError: for a wrong request.
+        WorkError: when the work failed.
+    """
     path = path if storage.is_url(path) else os.path.realpath(storage.local_path(path))
     where = storage.join(path, MANIFEST_NAME)
     try:
@@ -180,7 +189,10 @@ def meaning(connection: Connection, kind: str, name: str) -> str | None:
 def resolve(connection: Connection, kind: str, text: str) -> str:
     """Return the fingerprint of the pool, subset, plan or run called `text` (a name or a fingerprint).
 
-    The kind `artifact` takes a subset, or else a pool. Raises NotFoundError.
+    The kind `artifact` takes a subset, or else a pool.
+
+    Raises:
+        NotFoundError: when nothing of that name is known.
     """
     if FINGERPRINT.fullmatch(text):
         table: Any = {"plan": PlanRow, "run": RunRow}.get(kind, Artifact).__table__
@@ -212,7 +224,13 @@ def locate(connection: Connection, fingerprint: str) -> str | None:
 
 @dataclass(frozen=True)
 class ArtifactQuery:
-    """What is looked for; None matches everything. name, tokenizer: a part of it. fingerprint: its beginning."""
+    """What is looked for; None matches everything.
+
+    Attributes:
+        name: a part of it.
+        fingerprint: its beginning.
+        tokenizer: a part of it.
+    """
 
     kind: str | None = None
     name: str | None = None
@@ -312,7 +330,8 @@ def subsets_of(data: dict[str, Any]) -> list[str]:
 def lineage(connection: Connection, of: str | None) -> dict[str, Any]:
     """Return {nodes, edges}: pool -> subset -> plan -> run -> checkpoint -> continued run.
 
-    of: fingerprint of one of them, to get what it came from and what came from it; else the newest of all there is.
+    Args:
+        of: fingerprint of one of them, to get what it came from and what came from it; else the newest of all there is.
     """
     nodes: dict[str, dict[str, Any]] = {}
     edges: list[tuple[str, str]] = []

@@ -45,7 +45,11 @@ class Database:
 
     @contextmanager
     def reader(self) -> Iterator[Connection]:
-        """Yield a connection that sees one state of the database. Raises UnreachableError."""
+        """Yield a connection that sees one state of the database.
+
+        Raises:
+            UnreachableError: when the database does not answer.
+        """
         try:
             with self.engine.connect() as connection:
                 yield connection
@@ -63,7 +67,12 @@ class Database:
 
 
 def open_database(url: str) -> Database:
-    """Open (and create or migrate) the database at `url`. Raises RequestError for a wrong URL, WorkError."""
+    """Open (and create or migrate) the database at `url`.
+
+    Raises:
+        RequestError: for a wrong URL.
+        WorkError: when the work failed.
+    """
     try:
         parsed = make_url(url)
     except ArgumentError:
@@ -112,7 +121,11 @@ def _sqlite(url: sa.URL) -> Engine:
 
 
 def migrate(engine: Engine) -> None:
-    """Bring the tables to this version's. Raises RequestError when a newer epochal made them."""
+    """Bring the tables to this version's.
+
+    Raises:
+        RequestError: when a newer epochal made them.
+    """
     config = Config()
     config.set_main_option("script_location", "epochal.service:migrations")
     with engine.connect().execution_options(writes=True) as connection, connection.begin():

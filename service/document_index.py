@@ -52,7 +52,8 @@ def read_spans(root: str) -> Iterator[dict[str, Any]]:
 class DocumentIndex:
     """The documents of the pool at `root` (path or URL), whose fingerprint is `pool`. Safe to share among threads.
 
-    folder: where indexes are kept; this one is built there when it is missing, and appears whole or not at all.
+    Attributes:
+        folder: where indexes are kept; this one is built there when it is missing, and appears whole or not at all.
     """
 
     def __init__(self, root: str, pool: str, folder: str) -> None:

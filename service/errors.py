@@ -18,7 +18,11 @@ class ConflictError(RequestError):
 
 
 class DeniedError(RequestError):
-    """The request has no token, or one that does not allow it. known: answered with 403, not 401."""
+    """The request has no token, or one that does not allow it.
+
+    Attributes:
+        known: answered with 403, not 401.
+    """
 
     def __init__(self, message: str, known: bool) -> None:
         super().__init__(message)

@@ -45,8 +45,13 @@ def seen(
 ) -> dict[str, Any]:
     """Return which runs were fed the document with this key (or the documents with this id), how often and when.
 
-    run: only this one (name or fingerprint), sample by sample, also when it saw nothing. position: as of there,
-    not as of its last report. Raises NotFoundError, RequestError.
+    Args:
+        run: only this one (name or fingerprint), sample by sample, also when it saw nothing.
+        position: as of there, not as of its last report.
+
+    Raises:
+        NotFoundError: when nothing of that name is known.
+        RequestError: for a wrong request.
     """
     with service.db.reader() as connection:
         wanted = catalogue.resolve(connection, "run", run) if run is not None else None
@@ -200,7 +205,12 @@ def _event(ancestor: Ancestor, position: int) -> dict[str, Any]:
 
 
 def histogram(service: Service, run: str, position: int | None = None) -> dict[str, Any]:
-    """Return how many documents a run saw how often, over its ancestry. Raises NotFoundError, RequestError."""
+    """Return how many documents a run saw how often, over its ancestry.
+
+    Raises:
+        NotFoundError: when nothing of that name is known.
+        RequestError: for a wrong request.
+    """
     with service.db.reader() as connection:
         fingerprint = catalogue.resolve(connection, "run", run)
         history = runs.ancestries(connection)[fingerprint]

@@ -31,8 +31,10 @@ _SCAN = 1 << 20
 class Segment(NamedTuple):
     """Positions [0, stop) of a plan, trained by `run` in batches of `batch_samples`.
 
-    pool: fingerprint of the pool whose stream the plan's samples are cut from. order: the mixture whose component
-    number `component` the plan is, if any; `stop` is then how many of the component's own positions came.
+    Attributes:
+        pool: fingerprint of the pool whose stream the plan's samples are cut from.
+        order: the mixture whose component number `component` the plan is, if any; `stop` is then how many of the
+            component's own positions came.
     """
 
     run: str
@@ -58,7 +60,8 @@ class Segment(NamedTuple):
 def segments_of(run: str, order: Order, stop: int, batch_samples: int, pool_of: Callable[[str], str]) -> list[Segment]:
     """Return what positions [0, stop) of a run's order are: one segment, or one for each source of a mixture.
 
-    pool_of: from a subset's fingerprint to its pool's.
+    Args:
+        pool_of: from a subset's fingerprint to its pool's.
     """
     if order.kind == "plan":  # its positions are the run's as they are
         (plan,) = order.components().values()
@@ -85,7 +88,8 @@ def _counts(mixture: Order, position: int) -> tuple[int, ...]:
 class Part(NamedTuple):
     """Tokens [start, stop) of a document, all in one sample: its exposures, first and last position (None: none).
 
-    sample: its number in the segment's subset. The positions are the run's, also in a mixture.
+    Attributes:
+        sample: its number in the segment's subset. The positions are the run's, also in a mixture.
     """
 
     sample: int

@@ -29,7 +29,11 @@ def add(connection: Connection, kind: str, cap: int, subset: str | None) -> dict
 
 
 def remove(connection: Connection, number: int) -> None:
-    """Remove a limit. Raises NotFoundError."""
+    """Remove a limit.
+
+    Raises:
+        NotFoundError: when nothing of that name is known.
+    """
     if not connection.execute(sa.delete(Limit).where(Limit.id == number)).rowcount:
         raise NotFoundError(f"there is no limit {number}")
 
@@ -48,9 +52,11 @@ def check(
 ) -> None:
     """Raise ConflictError when `plan`, trained to its end on top of `history`, would break a limit, with the excess.
 
-    history: plans or mixtures and the positions they stop at. pool_of: the pool of a plan's subset (any other name
-    where it is not known). A mixture trains on several subsets, each of which a limit may be of. See `most_exposed`
-    for the cost.
+    A mixture trains on several subsets, each of which a limit may be of. See `most_exposed` for the cost.
+
+    Args:
+        history: plans or mixtures and the positions they stop at.
+        pool_of: the pool of a plan's subset (any other name where it is not known).
     """
     whole = [s for order, stop in [(plan, plan.positions), *history] for s in segments_of("", order, stop, 1, pool_of)]
     own = [p.subset for p in plan.components().values()]

@@ -18,7 +18,11 @@ class Base(DeclarativeBase):
 
 
 class Artifact(Base):
-    """A pool or subset, by fingerprint. pool: fingerprint of the pool whose stream it is cut from (its own for one)."""
+    """A pool or subset, by fingerprint.
+
+    Attributes:
+        pool: fingerprint of the pool whose stream it is cut from (its own for one).
+    """
 
     __tablename__ = "artifacts"
     fingerprint: Mapped[str] = mapped_column(Fingerprint, primary_key=True)
@@ -76,12 +80,22 @@ class PlanSubset(Base):
 
 
 class RunRow(Base):
-    """A run of a plan. parent, parent_position: the run whose model it continues, and where it took over.
+    """A run of a plan.
 
-    position, tokens, loss, kind, digest, reported: of the furthest report of the newest lease (token) that reported:
-    a run that goes on from an earlier checkpoint goes back there. state: open, or how it was
-    closed (finished, failed, stopped). details: what the run says of itself (model, objective, identity).
-    receipt: what it handed in at its end; receipt_problem: why it is not valid (empty: it is; null: not checked yet).
+    Attributes:
+        parent: the run whose model it continues, and where it took over.
+        parent_position: the run whose model it continues, and where it took over.
+        details: what the run says of itself (model, objective, identity).
+        state: open, or how it was closed (finished, failed, stopped).
+        position: of the furthest report of the newest lease (token) that reported: a run that goes on from an earlier
+            checkpoint goes back there.
+        tokens: see `position`.
+        loss: see `position`.
+        kind: see `position`.
+        digest: see `position`.
+        reported: see `position`.
+        receipt: what it handed in at its end.
+        receipt_problem: why it is not valid (empty: it is; null: not checked yet).
     """
 
     __tablename__ = "runs"
@@ -108,8 +122,10 @@ class RunRow(Base):
 class Lease(Base):
     """Who may report for a run name: one row a name, so that a lock on it decides. token rises with every holder.
 
-    holder: who it is (a folder of a run keeps its own), session: the process; asking again gives it the same lease.
-    seconds: how long it lasts after each report.
+    Attributes:
+        holder: who it is (a folder of a run keeps its own).
+        session: the process; asking again gives it the same lease.
+        seconds: how long it lasts after each report.
     """
 
     __tablename__ = "leases"
@@ -123,7 +139,12 @@ class Lease(Base):
 
 
 class Report(Base):
-    """What a run said at a position, under a lease. split: train or validation. kind: what the loss is, as nll."""
+    """What a run said at a position, under a lease.
+
+    Attributes:
+        split: train or validation.
+        kind: what the loss is, as nll.
+    """
 
     __tablename__ = "reports"
     run: Mapped[str] = mapped_column(ForeignKey("runs.fingerprint"), primary_key=True)
@@ -151,8 +172,10 @@ class Checkpoint(Base):
 class Limit(Base):
     """A cap that runs are held against when they start.
 
-    kind: exposures (of a document, over a run's ancestry), subset_exposures (over those parts of it that train on the
-    run's own subset), tokens (over its ancestry). subset: holds only for runs that train on it; null: for all.
+    Attributes:
+        kind: exposures (of a document, over a run's ancestry), subset_exposures (over those parts of it that train on
+            the run's own subset), tokens (over its ancestry).
+        subset: holds only for runs that train on it; null: for all.
     """
 
     __tablename__ = "limits"

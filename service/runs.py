@@ -26,10 +26,15 @@ RUN_VERSION = 1
 
 @dataclass(frozen=True)
 class RunClaim:
-    """What a run says when it starts. holder, session: see `Lease`. seconds: how long a lease lasts after a report.
+    """What a run says when it starts.
 
-    parent: name or fingerprint of the run whose model is trained on, parent_position: where it is taken over
-    (None: at its last reported position). details: what else is to be known of the run, JSON.
+    Attributes:
+        holder: see `Lease`.
+        session: see `Lease`.
+        seconds: how long a lease lasts after a report.
+        parent: name or fingerprint of the run whose model is trained on.
+        parent_position: where it is taken over (None: at its last reported position).
+        details: what else is to be known of the run, JSON.
     """
 
     name: str
@@ -66,7 +71,12 @@ class Ancestor(NamedTuple):
 
 
 def identify(connection: Connection, claim: RunClaim) -> dict[str, Any]:
-    """Return the row of the run that `claim` is about, its fingerprint included. Raises NotFoundError, RequestError."""
+    """Return the row of the run that `claim` is about, its fingerprint included.
+
+    Raises:
+        NotFoundError: when nothing of that name is known.
+        RequestError: for a wrong request.
+    """
     parent, position = None, 0
     if claim.parent is not None:
         parent = resolve(connection, "run", claim.parent)
@@ -107,7 +117,10 @@ def _same_tokenizer(connection: Connection, plan: Order, parents: str) -> None:
 def claim_lease(connection: Connection, claim: RunClaim, run: dict[str, Any]) -> dict[str, Any]:
     """Register the run and take the lease on its name; return run, token, position and what else is known of it.
 
-    The same session gets the same lease again. Raises ConflictError while another holder's lease lasts.
+    The same session gets the same lease again.
+
+    Raises:
+        ConflictError: while another holder's lease lasts.
     """
     enter_plan(connection, claim.plan)
     at = now(connection)
@@ -168,7 +181,12 @@ def _renew(connection: Connection, lease: Any) -> None:
 
 
 def renew(connection: Connection, name: str, token: int) -> dict[str, Any]:
-    """Say that the run is alive. Raises NotFoundError, ConflictError."""
+    """Say that the run is alive.
+
+    Raises:
+        NotFoundError: when nothing of that name is known.
+        ConflictError: when it contradicts what is there.
+    """
     lease = _held(connection, name, token)
     _renew(connection, lease)
     return {"token": token, "seconds": lease.seconds}
@@ -177,7 +195,10 @@ def renew(connection: Connection, name: str, token: int) -> dict[str, Any]:
 def report(connection: Connection, name: str, token: int, said: Sequence[RunReport]) -> dict[str, Any]:
     """Enter reports; one that is there already changes nothing. Return how many are new and the run's position.
 
-    Raises NotFoundError, ConflictError for a lease that is over, RequestError for a position beyond the plan.
+    Raises:
+        NotFoundError: for a lease that is over.
+        ConflictError: for a lease that is over.
+        RequestError: for a position beyond the plan.
     """
     lease = _held(connection, name, token)
     run = connection.execute(
@@ -239,7 +260,11 @@ def checked(connection: Connection, fingerprint: str, receipt: dict[str, Any], p
 
 
 def get(connection: Connection, fingerprint: str) -> Any:
-    """Return the row of a run. Raises NotFoundError."""
+    """Return the row of a run.
+
+    Raises:
+        NotFoundError: when nothing of that name is known.
+    """
     row = connection.execute(sa.select(RunRow.__table__).where(RunRow.fingerprint == fingerprint)).one_or_none()
     if row is None:
         raise NotFoundError(f"there is no run '{fingerprint}'")
@@ -247,7 +272,11 @@ def get(connection: Connection, fingerprint: str) -> Any:
 
 
 def plan_of(connection: Connection, fingerprint: str) -> dict[str, Any]:
-    """Return a plan as it was entered. Raises NotFoundError."""
+    """Return a plan as it was entered.
+
+    Raises:
+        NotFoundError: when nothing of that name is known.
+    """
     found = connection.execute(sa.select(PlanRow.plan).where(PlanRow.fingerprint == fingerprint)).scalar()
     if found is None:
         raise NotFoundError(f"there is no plan '{fingerprint}'")
@@ -301,7 +330,12 @@ def listed(
     limit: int = 200,
     fingerprint: str | None = None,
 ) -> list[Any]:
-    """Return runs, the last heard of first. name: a part of it. live: only those whose lease lasts, or the others."""
+    """Return runs, the last heard of first.
+
+    Args:
+        name: a part of it.
+        live: only those whose lease lasts, or the others.
+    """
     rows = sa.select(RunRow.__table__, Lease.run.label("leased"), Lease.until, Lease.token.label("lease_token"))
     rows = rows.outerjoin(Lease, Lease.run == RunRow.fingerprint)
     if name:

@@ -52,7 +52,13 @@ PointsQuery = Annotated[int, Query(ge=1, le=5000)]
 
 
 class CarveRequest(Section):
-    """A subset to carve. pool: name or fingerprint. unique_tokens: an integer, or text as 500M. name: of the subset."""
+    """A subset to carve.
+
+    Attributes:
+        pool: name or fingerprint.
+        unique_tokens: an integer, or text as 500M.
+        name: of the subset.
+    """
 
     pool: Text
     unique_tokens: Positive | Annotated[str, StringConstraints(max_length=40)]
@@ -61,8 +67,13 @@ class CarveRequest(Section):
 
 
 class SourceRequest(Section):
-    """A source of a mixture. subset: name or fingerprint of a subset or pool. How much of it is read: epochs, tokens,
-    weight, or nothing where stages say it. seed: the plan's when not given."""
+    """A source of a mixture.
+
+    Attributes:
+        subset: name or fingerprint of a subset or pool. How much of it is read: epochs, tokens, weight, or nothing
+            where stages say it.
+        seed: the plan's when not given.
+    """
 
     subset: Text
     epochs: Epochs | None = None
@@ -88,7 +99,11 @@ class MixtureRequest(Section):
     seed: Natural | None = None
 
     def settings(self) -> MixtureSettings:
-        """Return it as settings whose paths are names or fingerprints. Raises RequestError."""
+        """Return it as settings whose paths are names or fingerprints.
+
+        Raises:
+            RequestError: for a wrong request.
+        """
         data = self.model_dump(mode="json", exclude_none=True)
         for source in data["sources"].values():
             source["path"] = source.pop("subset")
@@ -97,7 +112,11 @@ class MixtureRequest(Section):
 
 class PlanRequest(Section):
     """A plan to make: of a subset (or pool), by name or fingerprint, with either total_tokens or epochs; or of a
-    mixture, with one of them where its sources have weights. seed: of the order, or of sources without one."""
+    mixture, with one of them where its sources have weights.
+
+    Attributes:
+        seed: of the order, or of sources without one.
+    """
 
     subset: Text | None = None
     mixture: MixtureRequest | None = None
@@ -116,11 +135,13 @@ class ParentRequest(Section):
 
 
 class RunRequest(Section):
-    """A run that starts, or goes on. plan: as `to_dict` of a Plan or Mixture gives it, or the name or fingerprint of a
-    known one.
+    """A run that starts, or goes on.
 
-    holder: who claims the name; the same holder may claim it again while its lease lasts. session: of the process:
-    asking again with it changes nothing. lease_seconds: how long the lease lasts after each report.
+    Attributes:
+        plan: as `to_dict` of a Plan or Mixture gives it, or the name or fingerprint of a known one.
+        holder: who claims the name; the same holder may claim it again while its lease lasts.
+        session: of the process: asking again with it changes nothing.
+        lease_seconds: how long the lease lasts after each report.
     """
 
     name: Label
@@ -167,7 +188,11 @@ class CheckpointRequest(Section):
 
 
 class CloseRequest(Section):
-    """A run that ends. receipt: as `Receipt.to_dict` gives it; it is checked after the answer."""
+    """A run that ends.
+
+    Attributes:
+        receipt: as `Receipt.to_dict` gives it; it is checked after the answer.
+    """
 
     token: LeaseNumber
     state: Literal["finished", "failed", "stopped"]
@@ -183,7 +208,12 @@ class LimitRequest(Section):
 
 
 class TextRequest(Section):
-    """A document's text, to be looked up by its key. run, position: as for a key."""
+    """A document's text, to be looked up by its key.
+
+    Attributes:
+        run: as for a key.
+        position: as for a key.
+    """
 
     text: Annotated[str, StringConstraints(max_length=4 << 20)]
     run: Text | None = None

@@ -28,10 +28,15 @@ LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
 
 @dataclass(frozen=True)
 class AccessRules:
-    """What a server demands. tokens: role by token; none: everybody may do everything (loopback only).
+    """What a server demands.
 
-    hosts: names that requests may be for (None: any), which keeps other sites' names from being pointed at a loopback
-    server. body_bytes: of a request. rate: requests a second of one client, burst: how many at once.
+    Attributes:
+        tokens: role by token; none: everybody may do everything (loopback only).
+        hosts: names that requests may be for (None: any), which keeps other sites' names from being pointed at a
+            loopback server.
+        body_bytes: of a request.
+        rate: requests a second of one client.
+        burst: how many at once.
     """
 
     tokens: Mapping[str, str] = field(default_factory=dict)
@@ -52,7 +57,8 @@ def is_loopback(host: str) -> bool:
 def read_tokens(file: str | None, environment: Mapping[str, str] = os.environ) -> dict[str, str]:
     """Return roles by token, from the lines `role token` of `file` or `role:token,...` in $EPOCHAL_TOKENS.
 
-    Raises RequestError; no message contains a token.
+    Raises:
+        RequestError: ; no message contains a token.
     """
     if file is not None:
         try:

@@ -98,7 +98,11 @@ class Service:
         return found
 
     def manifest(self, kind: str, text: str) -> Manifest:
-        """Return the manifest of the `kind` called `text` (name or fingerprint). Raises NotFoundError."""
+        """Return the manifest of the `kind` called `text` (name or fingerprint).
+
+        Raises:
+            NotFoundError: when nothing of that name is known.
+        """
         self.refresh()
         with self.db.reader() as connection:
             fingerprint = catalogue.resolve(connection, kind, text)
@@ -106,7 +110,11 @@ class Service:
         return Manifest.model_validate_json(json.dumps(data))
 
     def plan(self, text: str) -> Order:
-        """Return the plan or mixture called `text` (name or fingerprint). Raises NotFoundError."""
+        """Return the plan or mixture called `text` (name or fingerprint).
+
+        Raises:
+            NotFoundError: when nothing of that name is known.
+        """
         if text not in self._plans:
             with self.db.reader() as connection:
                 fingerprint = catalogue.resolve(connection, "plan", text)
@@ -140,7 +148,10 @@ class Service:
     def carve(self, pool: str, tokens: int, replicate: int, name: str | None) -> tuple[str, bool]:
         """Carve a subset into `<root>/subsets/`; return its fingerprint and whether it is new.
 
-        Raises NotFoundError, ConflictError when that folder holds something else, RequestError as carving does.
+        Raises:
+            NotFoundError: when that folder holds something else.
+            ConflictError: when that folder holds something else.
+            RequestError: as carving does.
         """
         manifest = self.manifest("pool", pool)
         where = self.read(catalogue.locate, manifest.fingerprint)
@@ -171,7 +182,9 @@ class Service:
     def mixture(self, settings: MixtureSettings, seed: int, budget: Callable[[int], int] | None) -> Order:
         """Return the mixture of settings whose paths are names or fingerprints of artifacts; see `open_mixture`.
 
-        Raises NotFoundError, RequestError also when it is out of bounds.
+        Raises:
+            NotFoundError: also when it is out of bounds.
+            RequestError: also when it is out of bounds.
         """
         manifests = [self.manifest("artifact", source.path) for source in settings.sources.values()]
         if settings.has_length:
@@ -184,7 +197,12 @@ class Service:
         return mix(settings, manifests, seed, budget, "total_tokens and epochs")
 
     def enter_plan(self, plan: Order, name: str | None) -> bool:
-        """Enter a plan; return whether it is new. Raises RequestError when it is out of bounds, ConflictError."""
+        """Enter a plan; return whether it is new.
+
+        Raises:
+            RequestError: when it is out of bounds.
+            ConflictError: when it contradicts what is there.
+        """
         self.check_plan(plan)
         return self.write(catalogue.enter_plan, plan, name)
 
@@ -218,7 +236,13 @@ class Service:
     # -- runs -------------------------------------------------------------------------------------------------------
 
     def claim(self, claim: RunClaim) -> dict[str, Any]:
-        """Register a run and lease its name. Raises NotFoundError, RequestError, ConflictError (live run, limit)."""
+        """Register a run and lease its name.
+
+        Raises:
+            NotFoundError: (live run, limit).
+            RequestError: (live run, limit).
+            ConflictError: (live run, limit).
+        """
         self.refresh()
         self.check_plan(claim.plan)
         with self.db.reader() as connection:
@@ -261,7 +285,11 @@ class Service:
         return self._pools[subset]
 
     def read_documents(self, pool: str) -> Iterator[dict[str, Any]]:
-        """Yield the spans of a pool's documents; see `documents.read_spans`. Raises NotFoundError."""
+        """Yield the spans of a pool's documents; see `documents.read_spans`.
+
+        Raises:
+            NotFoundError: when nothing of that name is known.
+        """
         return read_spans(self._pool_path(pool))
 
     def _pool_path(self, pool: str) -> str:

@@ -18,8 +18,12 @@ INDEX_NAME = "index.json"
 class Shard:
     """One entry of an artifact's index.
 
-    basename: as the index says it, relative to the artifact's folder. path: the file itself, path or URL.
-    samples: leading samples that belong to the artifact. bytes, xxh64: of the whole file.
+    Attributes:
+        basename: as the index says it, relative to the artifact's folder.
+        path: the file itself, path or URL.
+        samples: leading samples that belong to the artifact.
+        bytes: of the whole file.
+        xxh64: of the whole file.
     """
 
     basename: str
@@ -39,7 +43,11 @@ class Artifact:
 
 
 def read_manifest(root: str) -> Manifest:
-    """Return the manifest of the pool or subset at `root`. Raises RequestError when there is none."""
+    """Return the manifest of the pool or subset at `root`.
+
+    Raises:
+        RequestError: when there is none.
+    """
     manifest = read_any_manifest(root)
     if isinstance(manifest, ExportManifest):
         raise RequestError(
@@ -50,7 +58,11 @@ def read_manifest(root: str) -> Manifest:
 
 
 def read_export(root: str) -> ExportManifest:
-    """Return the manifest of the export at `root`. Raises RequestError when there is none."""
+    """Return the manifest of the export at `root`.
+
+    Raises:
+        RequestError: when there is none.
+    """
     manifest = read_any_manifest(root)
     if not isinstance(manifest, ExportManifest):
         raise RequestError(f"{root} is a {manifest.kind}, not an export")
@@ -58,7 +70,11 @@ def read_export(root: str) -> ExportManifest:
 
 
 def read_any_manifest(root: str) -> Manifest | ExportManifest:
-    """Return the manifest at `root`, whatever it is of. Raises RequestError when there is none."""
+    """Return the manifest at `root`, whatever it is of.
+
+    Raises:
+        RequestError: when there is none.
+    """
     where = storage.join(root, MANIFEST_NAME)
     try:
         data = storage.read_bytes(where)
@@ -76,8 +92,12 @@ def read_any_manifest(root: str) -> Manifest | ExportManifest:
 def open_artifact(root: str) -> Artifact:
     """Return the artifact at `root`, manifest and index checked against each other; no shard is opened.
 
-    A shard's file must be named `shard.NNNNN.mds` and lie in the artifact's own folder or in that of its parent
-    pool, whose manifest must be there and have the fingerprint that the subset names. Raises RequestError or WorkError.
+    A shard's file must be named `shard.NNNNN.mds` and lie in the artifact's own folder or in that of its parent pool,
+    whose manifest must be there and have the fingerprint that the subset names.
+
+    Raises:
+        RequestError: for a wrong request.
+        WorkError: when the work failed.
     """
     root = root if storage.is_url(root) else os.path.abspath(storage.local_path(root))
     manifest = read_manifest(root)

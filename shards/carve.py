@@ -49,10 +49,12 @@ def carve(
 ) -> tuple[str, bool]:
     """Carve a subset of exactly `tokens` unique tokens from the pool at `pool`.
 
-    Returns (folder of the subset, whether it is new): the same subset already at `out` is left as it is. `out`
-    defaults to `subsets/<pool>-<tokens>[-r<replicate>]` beside `pools/`. With `materialize` the shards are copied, so
-    that the folder stands alone; layout `wds` writes WebDataset tar files instead, which stand alone too. Raises
-    RequestError when the pool has too few tokens or `out` holds something else.
+    Returns (folder of the subset, whether it is new): the same subset already at `out` is left as it is. `out` defaults
+    to `subsets/<pool>-<tokens>[-r<replicate>]` beside `pools/`. With `materialize` the shards are copied, so that the
+    folder stands alone; layout `wds` writes WebDataset tar files instead, which stand alone too.
+
+    Raises:
+        RequestError: when the pool has too few tokens or `out` holds something else.
     """
     source = open_artifact(pool)
     window = locate_window(source, tokens, replicate)
@@ -97,7 +99,11 @@ def window_start(replicate: int, n_shards: int) -> int:
 
 
 def locate_window(pool: Artifact, tokens: int, replicate: int) -> Window:
-    """Return the window of `tokens` tokens for `replicate`. Raises RequestError when there are not so many."""
+    """Return the window of `tokens` tokens for `replicate`.
+
+    Raises:
+        RequestError: when there are not so many.
+    """
     m = pool.manifest
     if m.kind != "pool":
         raise RequestError(f"{pool.root} is a {m.kind}, not a pool: carve from its pool '{m.parent and m.parent.name}'")

@@ -29,11 +29,13 @@ def export(
 ) -> tuple[str, bool]:
     """Write the tokens of the pool or subset at `subset` to `out` (folder or URL) in the format `layout`.
 
-    Without `passes` in canonical order, exactly its N tokens; with it, all samples in the order of the plan of
-    `passes` whole passes, exactly passes * N tokens. PAD is never written. Returns (where it is, whether it is new):
-    the same export already there is left as it is. Memory is bounded by a shard, whatever the size.
+    Without `passes` in canonical order, exactly its N tokens; with it, all samples in the order of the plan of `passes`
+    whole passes, exactly passes * N tokens. PAD is never written. Returns (where it is, whether it is new): the same
+    export already there is left as it is. Memory is bounded by a shard, whatever the size.
 
-    Raises RequestError when `out` holds something else, WorkError when a shard is damaged.
+    Raises:
+        RequestError: when `out` holds something else.
+        WorkError: when a shard is damaged.
     """
     artifact = open_artifact(subset)
     plan = _plan(artifact.manifest, passes, seed, policy)

@@ -51,11 +51,12 @@ class Content(Record):
 class Manifest(Record):
     """What an artifact is.
 
-    tokens: unique tokens, EOD included, PAD never; samples = ceil(tokens / seq_len): only the last may hold PAD.
-    documents: documents with at least one token in the artifact.
-    content: the pool's shards, or the parts of them that a subset is made of, in order.
-    tail: xxh64 of the subset's own last, padded sample (null when tokens is a multiple of seq_len, and for pools).
-    layout: what the files are: MDS shards with an index.json, or WebDataset tar files (see formats/webdataset.py).
+    Attributes:
+        documents: documents with at least one token in the artifact.
+        tokens: unique tokens, EOD included, PAD never; samples = ceil(tokens / seq_len): only the last may hold PAD.
+        content: the pool's shards, or the parts of them that a subset is made of, in order.
+        tail: xxh64 of the subset's own last, padded sample (null when tokens is a multiple of seq_len, and for pools).
+        layout: what the files are: MDS shards with an index.json, or WebDataset tar files (see formats/webdataset.py).
     """
 
     format: Literal["epochal"] = "epochal"
@@ -97,10 +98,13 @@ class ExportParent(Record):
 class ExportManifest(Record):
     """What an export is: the tokens of a subset in another format.
 
-    layout: the format. tokens: those in the files, `unique_tokens` times the passes of `plan`, PAD
-    never among them. samples: rows, each of seq_len tokens, shorter where the subset's last sample is. documents: of
-    the subset. plan: the order of the rows, null for the canonical one. token_digest: see `rows.TokenDigest`; its
-    words are of `dtype`.
+    Attributes:
+        layout: the format.
+        documents: of the subset.
+        tokens: those in the files, `unique_tokens` times the passes of `plan`, PAD never among them.
+        samples: rows, each of seq_len tokens, shorter where the subset's last sample is.
+        plan: the order of the rows, null for the canonical one.
+        token_digest: see `rows.TokenDigest`; its words are of `dtype`.
     """
 
     format: Literal["epochal"] = "epochal"
@@ -168,7 +172,9 @@ def _text(body: dict[str, Any]) -> str:
 def parse_manifest(text: str, where: str) -> Manifest | ExportManifest:
     """Return the manifest written in `text`; `where` names the file in errors.
 
-    Raises RequestError for something that is no manifest of ours or a newer version, WorkError for a damaged one.
+    Raises:
+        RequestError: for something that is no manifest of ours or a newer version.
+        WorkError: for a damaged one.
     """
     try:
         body = json.loads(text)

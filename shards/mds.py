@@ -89,7 +89,8 @@ def decode_shard(data: bytes, seq_len: int, dtype: str) -> Samples:
 def map_shard(path: str, seq_len: int, dtype: str) -> Samples:
     """Return a read-only memory map of all samples in the shard at `path`, shape (n_samples, seq_len).
 
-    Raises WorkError when the file is not a whole shard of this form.
+    Raises:
+        WorkError: when the file is not a whole shard of this form.
     """
     with open(path, "rb") as f:
         head = f.read(4)

@@ -23,14 +23,15 @@ from .order.plan import Plan
 def verify(root: str, progress: bool = False) -> list[str]:
     """Return every problem found in the artifact at `root`, one line each; an empty list means it is whole.
 
-    Raises RequestError when there is no artifact.
-
     Checked: the manifest's own checksum; size and xxh64 of every file it lists; for a view every shard of the pool it
-    refers to; the fingerprint; that the shards hold exactly the stated tokens, ids below the vocabulary, PAD only
-    after the last token; for a pool that each document ends with EOD where documents.parquet says. For an export: the
+    refers to; the fingerprint; that the shards hold exactly the stated tokens, ids below the vocabulary, PAD only after
+    the last token; for a pool that each document ends with EOD where documents.parquet says. For an export: the
     manifest's checksum, every file, the fingerprint; that the bytes, read back in their format, are exactly the stated
     tokens with the stated digest; and, where the subset is still where it was, that its own tokens, read from its
     shards in the same order, are the same. Memory is bounded by a shard, or some row groups, whatever the size.
+
+    Raises:
+        RequestError: when there is no artifact.
     """
     if not storage.exists(storage.join(root, MANIFEST_NAME)):
         read_manifest(root)  # raises: there is nothing to verify

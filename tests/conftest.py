@@ -5,10 +5,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import pytest
 import yaml
 
 from epochal.tests.support.pools import TINY_RUN, letters, write_pool
+
+# How long an example takes says nothing on a machine that does other work too.
+hypothesis.settings.register_profile("epochal", deadline=None)
+hypothesis.settings.load_profile("epochal")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -41,6 +41,7 @@ def test_every_public_name_is_there_and_listed():
         epochal.carv  # noqa: B018
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("first", ["import epochal.train.durations", "from epochal import train", "epochal.train"])
 def test_train_is_a_function_and_a_package_whichever_came_first(first: str):
     code = f"""

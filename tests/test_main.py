@@ -95,6 +95,7 @@ def test_options_may_stand_between_arguments(make_pool, capsys):
     assert "did you mean 'seed'" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_debug_shows_the_traceback():
     assert "Traceback" not in run("show", "/nowhere").stderr
     assert "Traceback" in run("show", "/nowhere", "--debug").stderr

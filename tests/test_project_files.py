@@ -5,6 +5,7 @@ import re
 import tomllib
 from pathlib import Path
 
+import pytest
 import yaml
 
 import epochal
@@ -60,6 +61,7 @@ def test_the_readme_names_every_command():
     assert not missing
 
 
+@pytest.mark.slow
 def test_package_data_is_listed():
     listed = tomllib.loads(read("pyproject.toml"))["tool"]["setuptools"]["package-data"]
     patterns = {f"{name.replace('.', '/')}/{p}".removeprefix("epochal/") for name in listed for p in listed[name]}

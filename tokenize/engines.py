@@ -24,8 +24,10 @@ PieceEncoder = Callable[[bytes], Sequence[int]]
 
 @dataclass(frozen=True)
 class FastEngine:
-    """encode: texts to ids. encode_piece: the same for one piece; None where the tokenizer does not split as GPT-2
-    does."""
+    """Attributes:
+    encode: texts to ids.
+    encode_piece: the same for one piece; None where the tokenizer does not split as GPT-2 does.
+    """
 
     encode: Engine
     encode_piece: PieceEncoder | None

@@ -44,9 +44,12 @@ FIRST, LAST = _pieces.FIRST, _pieces.LAST
 class PieceTable:
     """Cuts texts into pieces and gathers what is known of them; it learns with each text.
 
-    piece_codes: from the UTF-8 of a piece to a code for each of its fragments of words: a hash in the upper 62 bits,
-    its edges in the two lowest; fragments of one word are put together. encode_piece: from the same to its ids; None:
-    no ids are gathered. end: id behind each text. dtype: of ids.
+    Attributes:
+        piece_codes: from the UTF-8 of a piece to a code for each of its fragments of words: a hash in the upper 62
+            bits, its edges in the two lowest; fragments of one word are put together.
+        encode_piece: from the same to its ids; None: no ids are gathered.
+        end: id behind each text.
+        dtype: of ids.
     """
 
     def __init__(

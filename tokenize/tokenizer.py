@@ -21,9 +21,14 @@ KNOWN_MASK = ("<|mask|>", "<mask>", "[MASK]", "<|mdm_mask|>")
 
 
 class Tokenizer:
-    """A loaded tokenizer. info: goes into manifests. spec: the parsed tokenizer.json. fast: whether an engine other
-    than the reference may encode. Engines are made when they are needed, and left behind when the tokenizer is sent to
-    another process."""
+    """A loaded tokenizer.
+
+    Attributes:
+        info: goes into manifests.
+        spec: the parsed tokenizer.json.
+        fast: whether an engine other than the reference may encode. Engines are made when they are needed, and left
+            behind when the tokenizer is sent to another process.
+    """
 
     def __init__(self, info: TokenizerInfo, spec: dict[str, Any], fast: bool = True) -> None:
         self.info, self.spec, self._allow_fast = info, spec, fast
@@ -86,9 +91,16 @@ def load_tokenizer(
 ) -> Tokenizer:
     """Return the tokenizer `name`: `gpt2` (offline), the path of a tokenizer.json, or a name on the hub.
 
-    eod, pad, mask: the special tokens' texts where they are not the usual ones. Where the vocabulary has no MASK or
-    PAD, they get the next ids after it, in that order. fast: as of Tokenizer. Raises RequestError when the tokenizer
-    cannot be loaded or has no EOD.
+    Where the vocabulary has no MASK or PAD, they get the next ids after it, in that order.
+
+    Args:
+        eod: the special tokens' texts where they are not the usual ones.
+        pad: the special tokens' texts where they are not the usual ones.
+        mask: the special tokens' texts where they are not the usual ones.
+        fast: as of Tokenizer.
+
+    Raises:
+        RequestError: when the tokenizer cannot be loaded or has no EOD.
     """
     spec = _load_spec(name)
     vocab = _vocabulary(spec, name)

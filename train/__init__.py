@@ -12,8 +12,13 @@ if TYPE_CHECKING:
 def train(config: "str | TrainConfig", overrides: Sequence[str] = ()) -> dict[str, Any]:
     """Train the run that `config` describes to its end and return its result; see `trainer.train`.
 
-    config: a YAML file, the name of a shipped run (`tiny-ar`, ...) or a `TrainConfig`. overrides: `key=value` settings
-    for a file or a shipped run. Raises RequestError or WorkError.
+    Args:
+        config: a YAML file, the name of a shipped run (`tiny-ar`, ...) or a `TrainConfig`.
+        overrides: `key=value` settings for a file or a shipped run.
+
+    Raises:
+        RequestError: for a wrong request.
+        WorkError: when the work failed.
     """
     from ..common.errors import RequestError
     from .config import load_config

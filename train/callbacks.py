@@ -25,8 +25,9 @@ from .run_folder import RECEIPT_NAME
 class ReceiptCallback(Callback):
     """Folds every sample that a step was taken on into the receipt, over all ranks and restarts, and checks it.
 
-    identity: what makes this run this run (plan, model, objective, batch); it is saved with every checkpoint, and a
-    checkpoint of another run is refused with the first difference named.
+    Attributes:
+        identity: what makes this run this run (plan, model, objective, batch); it is saved with every checkpoint, and a
+            checkpoint of another run is refused with the first difference named.
     """
 
     def __init__(self, plan: Order, identity: dict[str, Any], folder: str | None) -> None:
@@ -48,14 +49,22 @@ class ReceiptCallback(Callback):
         return {"receipt": self.receipt.state.tolist(), "identity": self.identity}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue the receipt of a checkpoint. Raises RequestError for the checkpoint of another run."""
+        """Continue the receipt of a checkpoint.
+
+        Raises:
+            RequestError: for the checkpoint of another run.
+        """
         changed = first_difference(state["identity"], self.identity)
         if changed:
             raise RequestError(f"the checkpoint is of another run: {changed}; choose another save_folder")
         self.receipt = Receipt(self.receipt.plan, state["receipt"])
 
     def fit_end(self, state: State, logger: Logger) -> None:
-        """Write the receipt and hold it against the plan. Raises WorkError when they differ."""
+        """Write the receipt and hold it against the plan.
+
+        Raises:
+            WorkError: when they differ.
+        """
         problem = self.receipt.check()
         logger.log_metrics({"receipt/valid": float(problem is None), "receipt/samples": self.receipt.count})
         if self.path and dist.get_global_rank() == 0:
@@ -67,9 +76,10 @@ class ReceiptCallback(Callback):
 class RunMetrics(Callback):
     """Logs, after every step: tokens, passes over the data, unique tokens seen, tokens/s, MFU, learning rate.
 
-    flops_per_token: see `flops.training_flops_per_token`. peak: FLOP/s of one device; no MFU where it is not known.
-    MFU = tokens/s * flops_per_token / (peak * devices), over the time of steps alone: waiting for data counts,
-    validation and checkpoints do not.
+    Attributes:
+        flops_per_token: see `flops.training_flops_per_token`.
+        peak: FLOP/s of one device; no MFU where it is not known. MFU = tokens/s * flops_per_token / (peak * devices),
+            over the time of steps alone: waiting for data counts, validation and checkpoints do not.
     """
 
     def __init__(self, plan: Order, flops_per_token: float, peak: float | None) -> None:
@@ -103,8 +113,11 @@ class RunMetrics(Callback):
 class ClipGradient(Algorithm):
     """Clips the gradient's norm over all ranks, logs it, and stops the run when it is not finite.
 
-    It runs before the optimizer's step, so weights that a NaN would have spoilt are never made, and the last
-    checkpoint stays good. threshold: None to measure only.
+    It runs before the optimizer's step, so weights that a NaN would have spoilt are never made, and the last checkpoint
+    stays good.
+
+    Attributes:
+        threshold: None to measure only.
     """
 
     def __init__(self, threshold: float | None, batch_samples: int, positions: int) -> None:
@@ -117,7 +130,11 @@ class ClipGradient(Algorithm):
         return event == Event.AFTER_TRAIN_BATCH
 
     def apply(self, event: Event, state: State, logger: Logger) -> None:
-        """Clip. Raises WorkError naming the step and its positions when the norm is NaN or infinite."""
+        """Clip.
+
+        Raises:
+            WorkError: naming the step and its positions when the norm is NaN or infinite.
+        """
         norm = float(self._clip(state))
         logger.log_metrics({"run/grad_norm": norm})
         if not math.isfinite(norm):

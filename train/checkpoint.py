@@ -35,9 +35,13 @@ CONFIG_NAME = "config.json"
 class ModelCard:
     """What config.json says.
 
-    shape: of the transformer. objective: name and settings. kind: `nll` or `nelbo`, what the model's loss is.
-    tokenizer: the manifest's record (name, fingerprint, vocab_size, eod, pad, mask). seq_len: it was trained on.
-    training: plan, seed, steps, tokens and validation loss with its kind at the time of saving.
+    Attributes:
+        shape: of the transformer.
+        objective: name and settings.
+        kind: `nll` or `nelbo`, what the model's loss is.
+        tokenizer: the manifest's record (name, fingerprint, vocab_size, eod, pad, mask).
+        seq_len: it was trained on.
+        training: plan, seed, steps, tokens and validation loss with its kind at the time of saving.
     """
 
     shape: ModelConfig
@@ -65,7 +69,11 @@ class ModelCard:
 def save_model(folder: str, weights: dict[str, Tensor], card: ModelCard) -> None:
     """Write a model to `folder`, replacing one that is there; each file appears whole or not at all.
 
-    weights: state dict of a `Transformer`. Raises WorkError when the disk is full.
+    Args:
+        weights: state dict of a `Transformer`.
+
+    Raises:
+        WorkError: when the disk is full.
     """
     os.makedirs(folder, exist_ok=True)
     target, partial = os.path.join(folder, WEIGHTS_NAME), os.path.join(folder, f".{WEIGHTS_NAME}.partial")
@@ -80,7 +88,11 @@ def save_model(folder: str, weights: dict[str, Tensor], card: ModelCard) -> None
 
 
 def load_card(folder: str) -> ModelCard:
-    """Return what config.json in `folder` (local or URL) says. Raises RequestError when it is not a model of ours."""
+    """Return what config.json in `folder` (local or URL) says.
+
+    Raises:
+        RequestError: when it is not a model of ours.
+    """
     path = storage.join(folder, CONFIG_NAME)
     try:
         body = json.loads(storage.patiently(lambda: storage.read_bytes(path), f"read {path}", storage.ATTEMPTS))
@@ -131,7 +143,12 @@ def _on_disk(path: str) -> Iterator[str]:
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A model to evaluate. name: for people; fingerprint: of weights and shape."""
+    """A model to evaluate.
+
+    Attributes:
+        name: for people.
+        fingerprint: of weights and shape.
+    """
 
     name: str
     model: Transformer
@@ -151,7 +168,11 @@ def open_checkpoint(path: str, device: str, dtype: torch.dtype = torch.float32) 
 
 
 def check_device(device: str) -> str:
-    """Return `device`. Raises RequestError when this machine has no such device."""
+    """Return `device`.
+
+    Raises:
+        RequestError: when this machine has no such device.
+    """
     try:
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:

@@ -30,7 +30,8 @@ KNOWN: dict[str, dict[str, str]] = {
 def build(sections: dict[str, dict[str, Any] | None], where: str) -> list[Any]:
     """Return the callbacks or loggers (`where`) that `sections` names, made with the keywords it gives.
 
-    Raises RequestError for an unknown name or keyword, or a missing package.
+    Raises:
+        RequestError: for an unknown name or keyword, or a missing package.
     """
     return [_make(name, keywords or {}, where) for name, keywords in sections.items()]
 

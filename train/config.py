@@ -20,10 +20,12 @@ Span = str | int
 
 
 class ModelSection(Section):
-    """Shape of the model; see `ModelConfig`. preset: a shipped shape that the other keys change.
+    """Shape of the model; see `ModelConfig`.
 
-    vocab_size: taken from the data when not given, and refused when it is not the data's.
-    init_device: `meta` builds large FSDP models without holding them whole in memory first.
+    Attributes:
+        preset: a shipped shape that the other keys change.
+        vocab_size: taken from the data when not given, and refused when it is not the data's.
+        init_device: `meta` builds large FSDP models without holding them whole in memory first.
     """
 
     preset: str | None = None
@@ -54,7 +56,11 @@ class ModelSection(Section):
 
 
 class ARSection(Section):
-    """Next-token prediction. input_masking: share of input tokens replaced by MASK (the paper's ablation)."""
+    """Next-token prediction.
+
+    Attributes:
+        input_masking: share of input tokens replaced by MASK (the paper's ablation).
+    """
 
     name: Literal["ar"]
     input_masking: float = Field(0.0, ge=0.0, le=0.9)
@@ -73,9 +79,14 @@ class MDMSection(Section):
 class TrainDataSection(Section):
     """The subset to train on, and how it is repeated; or a mixture of several, each with a repetition of its own.
 
-    path: subset or pool, folder or URL. mixture: see `MixtureSettings`; instead of path, policy and seed. cache: folder
-    for the downloads of a remote one, cache_limit: its bytes. verify: check shards against their hashes when first
-    opened. seed: of the order; the run's seed when not given. policy: how passes are shuffled.
+    Attributes:
+        path: subset or pool, folder or URL.
+        mixture: see `MixtureSettings`; instead of path, policy and seed.
+        cache: folder for the downloads of a remote one.
+        cache_limit: its bytes.
+        verify: check shards against their hashes when first opened.
+        policy: how passes are shuffled.
+        seed: of the order; the run's seed when not given.
     """
 
     path: str = ""
@@ -101,7 +112,11 @@ class TrainDataSection(Section):
 
 
 class TrainLoaderSection(Section):
-    """The training data and its loader. num_workers: loader processes per rank."""
+    """The training data and its loader.
+
+    Attributes:
+        num_workers: loader processes per rank.
+    """
 
     dataset: TrainDataSection
     num_workers: int = Field(0, ge=0)
@@ -110,14 +125,23 @@ class TrainLoaderSection(Section):
 
 
 class EvalDataSection(Section):
-    """The pool to validate on. samples: how many of its first samples to use, all when not given."""
+    """The pool to validate on.
+
+    Attributes:
+        samples: how many of its first samples to use, all when not given.
+    """
 
     path: str
     samples: Positive | None = None
 
 
 class EvalLoaderSection(Section):
-    """Validation. noise_samples, noise_seed: of the masked-diffusion bound, the same noise at every evaluation."""
+    """Validation.
+
+    Attributes:
+        noise_samples: of the masked-diffusion bound, the same noise at every evaluation.
+        noise_seed: of the masked-diffusion bound, the same noise at every evaluation.
+    """
 
     dataset: EvalDataSection
     num_workers: int = Field(0, ge=0)
@@ -126,11 +150,17 @@ class EvalLoaderSection(Section):
 
 
 class EvalTasksSection(Section):
-    """Multiple choice, scored with every validation. tasks: benchmarks as in `mmlu:5`, or `continuation`.
+    """Multiple choice, scored with every validation.
 
     `continuation` asks which of four pieces of the validation pool's text continues a context from it; it needs no
-    benchmark and fits any tokenizer. data: folder of the benchmarks' files, the hub when not given. limit: items per
-    task. noise_samples: of masked diffusion, per answer. normalize: what an answer's nats are divided by.
+    benchmark and fits any tokenizer.
+
+    Attributes:
+        tasks: benchmarks as in `mmlu:5`, or `continuation`.
+        data: folder of the benchmarks' files, the hub when not given.
+        limit: items per task.
+        noise_samples: of masked diffusion, per answer.
+        normalize: what an answer's nats are divided by.
     """
 
     tasks: list[str] = Field(min_length=1)
@@ -151,7 +181,12 @@ class OptimizerSection(Section):
 
 
 class WSDSection(Section):
-    """Warm-up, stable, decay. t_decay: span of the tail; alpha_f: last rate over peak rate."""
+    """Warm-up, stable, decay.
+
+    Attributes:
+        t_decay: span of the tail.
+        alpha_f: last rate over peak rate.
+    """
 
     name: Literal["wsd"]
     t_warmup: Span = "0.01dur"
@@ -198,8 +233,10 @@ class ParallelismSection(Section):
 class ServiceSection(Section):
     """The repetition-control service that the run reports to; `service: URL` is short for `service: {url: URL}`.
 
-    parent, parent_position: the run whose model this one continues, and at which of its positions (default: the last
-    it reported). interval: seconds between reports.
+    Attributes:
+        parent: the run whose model this one continues, and at which of its positions (default: the last it reported).
+        parent_position: see `parent`.
+        interval: seconds between reports.
     """
 
     url: str
@@ -211,11 +248,15 @@ class ServiceSection(Section):
 class TrainConfig(Section):
     """A whole run. Spans (`Span`) are written 96B (tokens), 480ep (passes over the data), 1000ba (steps), 0.1dur.
 
-    global_train_batch_size: samples per step over all ranks. device_train_microbatch_size: samples whose activations
-    are held at once on a rank; `auto` finds the largest that fits (GPU only). max_duration: tokens or passes;
-    left out for a mixture that has a length of its own.
-    variables: free values for interpolation. save_interval, eval_interval: spans between checkpoints, evaluations.
-    init_from: folder of a saved model (as `runs/a/final`) whose weights the run starts with; the rest starts anew.
+    Attributes:
+        variables: free values for interpolation.
+        max_duration: tokens or passes; left out for a mixture that has a length of its own.
+        global_train_batch_size: samples per step over all ranks.
+        device_train_microbatch_size: samples whose activations are held at once on a rank; `auto` finds the largest
+            that fits (GPU only).
+        eval_interval: spans between checkpoints, evaluations.
+        save_interval: spans between checkpoints, evaluations.
+        init_from: folder of a saved model (as `runs/a/final`) whose weights the run starts with; the rest starts anew.
     """
 
     run_name: str | None = None
@@ -303,7 +344,11 @@ def presets() -> list[str]:
 
 
 def model_section(data: dict[str, Any], where: str) -> dict[str, Any]:
-    """Return the model section `data` with its preset, if any, filled in beneath. Raises RequestError."""
+    """Return the model section `data` with its preset, if any, filled in beneath.
+
+    Raises:
+        RequestError: for a wrong request.
+    """
     name = data.get("preset")
     if name is None:
         return data
@@ -316,7 +361,8 @@ def model_section(data: dict[str, Any], where: str) -> dict[str, Any]:
 def load_config(path: str, overrides: list[str] | tuple[str, ...] = ()) -> TrainConfig:
     """Return the run that the file at `path` (or a shipped one of that name) describes, `overrides` applied.
 
-    Raises RequestError of one line for anything wrong.
+    Raises:
+        RequestError: of one line for anything wrong.
     """
     data = load_yaml(file_or_shipped(YAMLS, path), overrides)
     if isinstance(data.get("model"), dict):

@@ -23,7 +23,8 @@ Batch = dict[str, Any]
 class Collate:
     """Draws an objective's noise for a rank's share of a batch.
 
-    draws: noise samples per sample (validation only); the noise position of draw k is position * draws + k.
+    Attributes:
+        draws: noise samples per sample (validation only); the noise position of draw k is position * draws + k.
     """
 
     def __init__(self, objective: Objective, draws: int = 1) -> None:
@@ -105,7 +106,10 @@ class ValidationSet(IterableDataset):
     """The first samples of a pool in batches, shared out over ranks: rank r of R holds samples r, r + R, ...
 
     All ranks have the same number of batches, some perhaps empty, because Composer ends an evaluation when the first
-    rank has no more. Raises WorkError when a shard that it reads is damaged: each is hashed here, once for all workers.
+    rank has no more.
+
+    Raises:
+        WorkError: when a shard that it reads is damaged: each is hashed here, once for all workers.
     """
 
     def __init__(self, artifact: Artifact, samples: int | None, batch: int, rank: int, ranks: int) -> None:

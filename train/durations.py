@@ -28,7 +28,8 @@ def _number(text: str, unit: str, what: str) -> float:
 def total_tokens(text: str | int, unique_tokens: int, what: str = "max_duration") -> int:
     """Return the tokens a run trains on: `96B` or `96Btok` tokens, `480ep` passes over `unique_tokens`.
 
-    Raises RequestError for other spans.
+    Raises:
+        RequestError: for other spans.
     """
     number, unit = _split(text)
     if unit in ("ba", "dur"):
@@ -42,7 +43,10 @@ def total_tokens(text: str | int, unique_tokens: int, what: str = "max_duration"
 def steps(text: str | int, total_steps: int, batch_tokens: int, unique_tokens: int, what: str) -> int:
     """Return a span in optimizer steps, at least 1; a number without a unit is tokens, as everywhere.
 
-    `0.1dur` is a share of `total_steps`, `2ep` two passes, `1000ba` steps, `1M` tokens. Raises RequestError.
+    `0.1dur` is a share of `total_steps`, `2ep` two passes, `1000ba` steps, `1M` tokens.
+
+    Raises:
+        RequestError: for a wrong request.
     """
     number, unit = _split(text)
     if unit == "ba":

@@ -13,7 +13,8 @@ from .config import OptimizerSection
 def build_optimizer(model: nn.Module, section: OptimizerSection, fused: bool = False) -> torch.optim.AdamW:
     """Return AdamW over `model`: matrices of linear layers are decayed, norms and embeddings are not.
 
-    fused: one kernel for all weights, for GPUs.
+    Args:
+        fused: one kernel for all weights, for GPUs.
     """
     kept = {id(m.weight) for m in model.modules() if isinstance(m, nn.Embedding)}
     named = [p for p in model.parameters() if p.requires_grad]

@@ -28,8 +28,11 @@ from .run_folder import RunFolder
 class Run:
     """A checked configuration with all that follows from it and its data.
 
-    artifacts: what is trained on, one, or the sources of a mixture. validation: its shards on this machine.
-    steps: optimizer steps of the whole run. folder: what the run leaves, and where.
+    Attributes:
+        artifacts: what is trained on, one, or the sources of a mixture.
+        validation: its shards on this machine.
+        steps: optimizer steps of the whole run.
+        folder: what the run leaves, and where.
     """
 
     config: TrainConfig
@@ -71,7 +74,11 @@ class Run:
 
 
 def prepare(config: TrainConfig) -> Run:
-    """Check `config` against its data and this machine. Raises RequestError naming the first thing that is wrong."""
+    """Check `config` against its data and this machine.
+
+    Raises:
+        RequestError: naming the first thing that is wrong.
+    """
     artifacts, plan = _order(config)
     manifest = artifacts[0].manifest
     cache = config.train_loader.dataset.cache or default_cache()

@@ -72,7 +72,11 @@ class RunFolder:
         return os.path.basename(os.readlink(link)) if os.path.islink(link) and os.path.exists(link) else None
 
     def published(self) -> dict[str, Any] | None:
-        """Return from where a run at a URL resumes, None when nothing has been published. Raises WorkError."""
+        """Return from where a run at a URL resumes, None when nothing has been published.
+
+        Raises:
+            WorkError: when the work failed.
+        """
         data = self.read(PUBLISHED_NAME)
         try:
             return None if data is None else json.loads(data)
@@ -80,7 +84,11 @@ class RunFolder:
             raise WorkError(f"{storage.join(self.path, PUBLISHED_NAME)} is damaged: restore it") from None
 
     def fetch(self) -> None:
-        """Make `local` what the run at the URL resumes from; does nothing for a local run. Raises WorkError."""
+        """Make `local` what the run at the URL resumes from; does nothing for a local run.
+
+        Raises:
+            WorkError: when the work failed.
+        """
         if not self.remote:
             return
         there = self.published() or {"checkpoint": None, "files": {}, "service_sent": None}
@@ -114,7 +122,8 @@ class RunFolder:
     def publish(self) -> None:
         """Copy to the URL what is new in `local`: models, then what a run resumes from, then how it ended.
 
-        Raises WorkError when the store does not take it: what was published before still holds.
+        Raises:
+            WorkError: when the store does not take it: what was published before still holds.
         """
         if not self.remote:
             return

@@ -23,9 +23,13 @@ if TYPE_CHECKING:  # its packages are an extra: imported only by runs that name 
 class ServiceReports(Callback):
     """Registers the run, reports at intervals, closes it at the end of its `with` block; rank 0 alone talks.
 
-    claim: name, plan, batch_samples, details; see `service.client.reporter`. receipts: holds how far the run is.
-    folder: of the run. latest: name of the link there to the newest checkpoint. A refusal before the first step stops
-    the run; nothing that the service does later can.
+    A refusal before the first step stops the run; nothing that the service does later can.
+
+    Attributes:
+        claim: name, plan, batch_samples, details; see `service.client.reporter`.
+        receipts: holds how far the run is.
+        folder: of the run.
+        latest: name of the link there to the newest checkpoint.
     """
 
     def __init__(
@@ -48,7 +52,11 @@ class ServiceReports(Callback):
         return self.receipts.receipt
 
     def start(self) -> None:
-        """Claim the run's name, on all ranks at once. Raises RequestError when the service refuses it."""
+        """Claim the run's name, on all ranks at once.
+
+        Raises:
+            RequestError: when the service refuses it.
+        """
         problem: EpochalError | None = None
         if dist.get_global_rank() == 0:
             try:

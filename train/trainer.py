@@ -80,9 +80,14 @@ def evaluator(run: Run) -> Evaluator | None:
 
 
 def build_trainer(run: Run, reports: ServiceReports | None = None) -> Trainer:
-    """Return Composer's trainer for `run`, a checkpoint loaded where there is one. Raises RequestError, WorkError.
+    """Return Composer's trainer for `run`, a checkpoint loaded where there is one.
 
-    reports: registers the run with the service, before anything is written.
+    Args:
+        reports: registers the run with the service, before anything is written.
+
+    Raises:
+        RequestError: for a wrong request.
+        WorkError: when the work failed.
     """
     config = run.config
     if dist.get_world_size() > 1:
@@ -278,7 +283,11 @@ def train(config: TrainConfig) -> dict[str, Any]:
     """Train a run to its end (from its last checkpoint, where autoresume finds one) and return its result.
 
     The result has JSON values: name, steps, tokens, passes, parameters, train and validation loss with their kinds,
-    receipt (`valid`, digest), folder. Raises RequestError or WorkError.
+    receipt (`valid`, digest), folder.
+
+    Raises:
+        RequestError: for a wrong request.
+        WorkError: when the work failed.
     """
     warnings.filterwarnings("ignore", message=".*No `EventCheckpoint`.*")
     run = prepare(config)

@@ -19,8 +19,13 @@ from ..config import Source
 
 @dataclass(frozen=True)
 class InputFile:
-    """One file to read, or a part of one. path: relative to its listing's root. name: as it appears in ids and rejects.
-    size: in bytes. start: where the part begins, for files that are divided (in bytes; in documents for Megatron-LM's).
+    """One file to read, or a part of one.
+
+    Attributes:
+        path: relative to its listing's root.
+        name: as it appears in ids and rejects.
+        size: in bytes.
+        start: where the part begins, for files that are divided (in bytes; in documents for Megatron-LM's).
     """
 
     path: str
@@ -40,8 +45,13 @@ class Listing:
 
 @dataclass
 class Intake:
-    """What a task has read. rows: by source. rejected: rejects by reason. rejects: those not yet written to the task's
-    table, each (source, file, row from 0, reason)."""
+    """What a task has read.
+
+    Attributes:
+        rows: by source.
+        rejected: rejects by reason.
+        rejects: those not yet written to the task's table, each (source, file, row from 0, reason).
+    """
 
     rows: dict[int, int] = field(default_factory=dict)
     rejected: dict[str, int] = field(default_factory=dict)
@@ -54,7 +64,11 @@ class Intake:
 
 
 def list_files(number: int, source: Source) -> Listing:
-    """Return the files at a source's path. Raises RequestError when there is none."""
+    """Return the files at a source's path.
+
+    Raises:
+        RequestError: when there is none.
+    """
     assert source.path is not None
     if storage.is_url(source.path):
         storage.filesystem(source.path.partition("://")[0].rpartition("::")[2])

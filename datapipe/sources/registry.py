@@ -12,7 +12,11 @@ from .tokens import TokenizedReader, list_tokenized
 
 
 def list_source(number: int, source: Source) -> list[Listing]:
-    """Return the listings of a source. Raises RequestError when it has no file."""
+    """Return the listings of a source.
+
+    Raises:
+        RequestError: when it has no file.
+    """
     if source.tokenized is not None:
         listings = [list_tokenized(number, source)]
     elif source.format == "hub":

@@ -53,7 +53,11 @@ def given_ids(document: Document) -> NDArray[np.uint32] | None:
 
 
 def list_tokenized(number: int, source: Source) -> Listing:
-    """Return the files of a tokenized source, in the order of their token stream. Raises RequestError."""
+    """Return the files of a tokenized source, in the order of their token stream.
+
+    Raises:
+        RequestError: for a wrong request.
+    """
     if source.format == "mds":
         return _list_mds(number, source)
     listing = list_files(number, source)
@@ -120,7 +124,8 @@ def _manifest_beside(source: Source) -> Manifest | ExportManifest | None:
 def check_tokenizers(sources: Iterable[Source], tokenizer: Tokenizer, chosen: str) -> None:
     """Raise RequestError unless every tokenized source was made with the build's tokenizer, as far as is known.
 
-    chosen: the name that the build's tokenizer was loaded by.
+    Args:
+        chosen: the name that the build's tokenizer was loaded by.
     """
     for source in sources:
         if source.tokenized is None:
@@ -253,8 +258,10 @@ class _Encoding:
 def file_documents(here: Iterable[Tokens], after: Iterable[Tokens], eod: int, first: bool) -> Iterator[Tokens]:
     """Yield the documents of one file of a stream: those whose preceding EOD is in it.
 
-    here: the file's ids, in blocks; after: those of the files that follow, read only as far as the first EOD. first:
-    whether the file begins the stream, and with it a document.
+    Args:
+        here: the file's ids, in blocks.
+        after: those of the files that follow, read only as far as the first EOD.
+        first: whether the file begins the stream, and with it a document.
     """
     yield from _cut(_file_stream(here, after, eod, first), eod, end=True)
 

@@ -193,7 +193,11 @@ def _break_ties_by_id(
 
 @dataclass
 class RemovedCounts:
-    """What deduplication removed, in documents and tokens; sizes: clusters by size, as `histogram` counts them."""
+    """What deduplication removed, in documents and tokens;.
+
+    Attributes:
+        sizes: clusters by size, as `histogram` counts them.
+    """
 
     exact_documents: int = 0
     exact_tokens: int = 0
@@ -296,10 +300,13 @@ _CANDIDATE = np.dtype(
 
 def draw_validation(corpus: Corpus, fates: NDArray[np.uint8], n_tokens: int) -> None:
     """Mark as VALIDATION in `fates` the TRAIN documents that come first in the order (drawn, key), until they hold
-    `n_tokens` tokens. Raises RequestError when validation would take everything.
+    `n_tokens` tokens.
 
     All documents are read twice: first tokens are summed by the leading bits of `drawn`, then only the documents of the
     one group in which `n_tokens` is reached are sorted.
+
+    Raises:
+        RequestError: when validation would take everything.
     """
     shift = np.uint64(64 - _DRAWN_BITS)
     tokens = np.zeros(1 << _DRAWN_BITS, np.int64)

@@ -52,7 +52,11 @@ class EngineDiffersError(WorkError):
 
 @dataclass(frozen=True)
 class IngestSettings:
-    """What a task needs besides its pipeline. index_path: of the pickled EvaluationIndex, if any."""
+    """What a task needs besides its pipeline.
+
+    Attributes:
+        index_path: of the pickled EvaluationIndex, if any.
+    """
 
     work: str
     sources: tuple[str, ...]

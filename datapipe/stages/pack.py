@@ -32,8 +32,13 @@ ROWS_NAME = "rows"
 
 @dataclass(frozen=True)
 class PoolLayout:
-    """How a pool's stream is cut. folder: where its files are built. code: the fate of its documents. tokens: how many
-    are in each partition."""
+    """How a pool's stream is cut.
+
+    Attributes:
+        folder: where its files are built.
+        code: the fate of its documents.
+        tokens: how many are in each partition.
+    """
 
     folder: str
     code: int

@@ -52,8 +52,14 @@ Documents = NDArray[np.void]
 
 @dataclass(frozen=True)
 class Batch:
-    """Documents on their way into a run. records: DOCUMENT, (n,), without token_start and id_start. ids: UTF-8.
-    tokens: ids of each, EOD included, of the part's dtype. signatures: uint32 (n, buckets * hashes)."""
+    """Documents on their way into a run.
+
+    Attributes:
+        records: DOCUMENT, (n,), without token_start and id_start.
+        ids: UTF-8.
+        tokens: ids of each, EOD included, of the part's dtype.
+        signatures: uint32 (n, buckets * hashes).
+    """
 
     records: Documents
     ids: list[bytes]
@@ -152,9 +158,14 @@ class SortedRun:
 
 
 class Part:
-    """A published part. `read_spans` reads ranges of a file; `documents`, `ids` and `signatures` use a map of the whole
-    file, or of a copy on a scratch disk when the part is at a URL. keep_maps: maps stay open, and with each of
-    them a file descriptor, of which a process has about 1000."""
+    """A published part.
+
+    `read_spans` reads ranges of a file; `documents`, `ids` and `signatures` use a map of the whole file, or of a copy
+    on a scratch disk when the part is at a URL.
+
+    Attributes:
+        keep_maps: maps stay open, and with each of them a file descriptor, of which a process has about 1000.
+    """
 
     def __init__(self, folder: str, keep_maps: bool = True) -> None:
         self.folder, self._keep_maps = folder, keep_maps

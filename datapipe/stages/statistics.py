@@ -13,8 +13,14 @@ from .parts import Part
 
 @dataclass
 class IngestTotals:
-    """The counts of all ingest tasks together. rows, accepted: by source; rejected: by reason; filters: as
-    `filters.removed_by` returns them, summed."""
+    """The counts of all ingest tasks together.
+
+    Attributes:
+        rows: by source.
+        accepted: by source.
+        rejected: by reason.
+        filters: as `filters.removed_by` returns them, summed.
+    """
 
     rows: dict[str, int] = field(default_factory=dict)
     accepted: dict[str, int] = field(default_factory=dict)
@@ -52,8 +58,14 @@ def _add_to(counts: dict[str, int], more: dict[str, int]) -> None:
 
 @dataclass(frozen=True)
 class DocumentCounts:
-    """What became of documents. documents, tokens: int64 (3, sources), by fate; lengths: documents that stay, as
-    `histogram` counts them; partitions: int64 (3, partitions), tokens by fate and range of place."""
+    """What became of documents.
+
+    Attributes:
+        documents: int64 (3, sources), by fate.
+        tokens: int64 (3, sources), by fate.
+        lengths: documents that stay, as `histogram` counts them.
+        partitions: int64 (3, partitions), tokens by fate and range of place.
+    """
 
     documents: NDArray[np.int64]
     tokens: NDArray[np.int64]

@@ -31,8 +31,13 @@ class Hit:
 class EvaluationIndex:
     """All n-grams of the evaluation items.
 
-    ngrams: uint64, sorted. items: int32, for each the number of an item that has it (pairs are distinct). files,
-    rows, raw: each item's file name, row and JSON. too_short: items that have fewer than n words.
+    Attributes:
+        ngrams: uint64, sorted.
+        items: int32, for each the number of an item that has it (pairs are distinct).
+        files: each item's file name, row and JSON.
+        rows: each item's file name, row and JSON.
+        raw: each item's file name, row and JSON.
+        too_short: items that have fewer than n words.
     """
 
     n: int
@@ -61,7 +66,8 @@ class EvaluationIndex:
 def build_index(files: Sequence[str], n: int) -> EvaluationIndex:
     """Return the index of all items in the JSONL `files` (paths, globs, URLs; plain, gz, zst).
 
-    Raises RequestError for a file that does not exist or a row that is not JSON.
+    Raises:
+        RequestError: for a file that does not exist or a row that is not JSON.
     """
     names, rows, raw = [], [], []
     for name, row, line in read_items(files):
@@ -90,7 +96,10 @@ class Decontaminator:
     def find(self, texts: Sequence[str], words: Words) -> list[Hit]:
         """Return a Hit for each (document, item) pair, the first shared n-gram in each, in order of document and item.
 
-        words: those of `texts`. Equal hashes are confirmed by comparing the words themselves.
+        Equal hashes are confirmed by comparing the words themselves.
+
+        Args:
+            words: those of `texts`.
         """
         hits: dict[tuple[int, int], Hit] = {}
         for document, shared in self._shared(words):

@@ -18,7 +18,8 @@ from ...common.errors import RequestError
 def read_items(files: Sequence[str]) -> Iterator[tuple[str, int, bytes]]:
     """Yield (file name, row from 0, JSON) of each item in the JSONL `files` (paths, globs, URLs; plain, gz, zst).
 
-    Raises RequestError for a file that does not exist or a row that is not JSON.
+    Raises:
+        RequestError: for a file that does not exist or a row that is not JSON.
     """
     for path in _paths(files):
         name = path.rstrip("/").rpartition("/")[2]

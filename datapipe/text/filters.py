@@ -16,7 +16,11 @@ UNUSABLE = {
 
 
 def make_filters(filters: Sequence[Filter]) -> list[Any]:
-    """Return datatrove's pipeline steps for `filters`. Raises RequestError, one line, for anything that is wrong."""
+    """Return datatrove's pipeline steps for `filters`.
+
+    Raises:
+        RequestError: one line, for anything that is wrong.
+    """
     return [_make(i, chosen) for i, chosen in enumerate(filters)]
 
 
@@ -49,7 +53,10 @@ def _make(i: int, chosen: Filter) -> Any:
 def try_filters(filters: Sequence[Any]) -> None:
     """Run each filter on a trial document, so that a package it lacks shows before the build and not in a task.
 
-    Raises RequestError. Anything else that a filter needs of a document, such as a URL in its metadata, is not checked.
+    Anything else that a filter needs of a document, such as a URL in its metadata, is not checked.
+
+    Raises:
+        RequestError: for a wrong request.
     """
     from datatrove.data import Document
 

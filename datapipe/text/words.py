@@ -34,8 +34,12 @@ _FRAGMENT = regex.compile(
 
 @dataclass(frozen=True)
 class Words:
-    """Words of a batch of texts. hashes: uint64 per word, all texts in one array; starts: int64 (n_texts + 1,), text
-    i's words are hashes[starts[i]:starts[i + 1]]."""
+    """Words of a batch of texts.
+
+    Attributes:
+        hashes: uint64 per word, all texts in one array.
+        starts: int64 (n_texts + 1,), text i's words are hashes[starts[i]:starts[i + 1]].
+    """
 
     hashes: U64
     starts: NDArray[np.int64]
@@ -43,8 +47,12 @@ class Words:
 
 @dataclass(frozen=True)
 class Analysis:
-    """What a batch of texts is made of. tokens: ids of all texts, EOD after each, in one array, text i's from
-    starts[i] to starts[i + 1]; none without an encoder."""
+    """What a batch of texts is made of.
+
+    Attributes:
+        tokens: ids of all texts, EOD after each, in one array, text i's from starts[i] to starts[i + 1]; none without
+            an encoder.
+    """
 
     tokens: NDArray[np.unsignedinteger]
     starts: NDArray[np.int64]
@@ -52,8 +60,12 @@ class Analysis:
 
 
 class Analyser:
-    """Finds the words of texts and, given what encodes one piece, their token ids, in one pass. eod: the id after each
-    text. dtype: of ids."""
+    """Finds the words of texts and, given what encodes one piece, their token ids, in one pass.
+
+    Attributes:
+        eod: the id after each text.
+        dtype: of ids.
+    """
 
     def __init__(
         self, encode_piece: PieceEncoder | None = None, eod: int = 0, dtype: type[np.unsignedinteger] = np.uint32

@@ -24,7 +24,12 @@ INSTALL = "the service's packages are not installed: pip install 'epochal[servic
 
 
 class RefusedError(RequestError):
-    """The service refused a request. status: of HTTP. details: what else it said."""
+    """The service refused a request.
+
+    Attributes:
+        status: of HTTP.
+        details: what else it said.
+    """
 
     def __init__(self, message: str, status: int, details: dict[str, Any]) -> None:
         super().__init__(message)
@@ -39,8 +44,12 @@ class AwayError(WorkError):
 class Client:
     """Calls of the service at `url` (default: $EPOCHAL_SERVICE, or port 8642 here). Safe to share among threads.
 
-    token: default $EPOCHAL_TOKEN. timeout: seconds to wait for an answer. Every call raises RefusedError when the
-    service refuses it and AwayError when there is no answer. Answers are JSON data; docs/service.md lists them.
+    Every call raises RefusedError when the service refuses it and AwayError when there is no answer. Answers are JSON
+    data; docs/service.md lists them.
+
+    Attributes:
+        token: default $EPOCHAL_TOKEN.
+        timeout: seconds to wait for an answer.
     """
 
     def __init__(self, url: str | None = None, token: str | None = None, timeout: float = 30.0) -> None:
@@ -92,8 +101,9 @@ class Client:
     def mixture(self, sources: dict[str, Any], **numbers: Any) -> Mixture:
         """Make a mixture of subsets that the service knows.
 
-        sources: by name, {subset, policy, seed} each with epochs, tokens or weight; numbers: stages, window of the
-        mixture, and total_tokens or epochs, seed, name of the plan.
+        Args:
+            sources: by name, {subset, policy, seed} each with epochs, tokens or weight.
+            numbers: stages, window of the mixture, and total_tokens or epochs, seed, name of the plan.
         """
         mixed = {key: numbers.pop(key) for key in ("stages", "window") if key in numbers}
         return Mixture.from_dict(self.post("/plans", mixture={"sources": sources, **mixed}, **numbers))

@@ -43,7 +43,11 @@ class _Progress:
 class Journal:
     """The calls of one run's folder, in order: claims, reports, checkpoints, ends. Only one process may have it open.
 
-    warn: called with one line about what the service refuses. Raises RequestError when another process has it open.
+    Attributes:
+        warn: called with one line about what the service refuses.
+
+    Raises:
+        RequestError: when another process has it open.
     """
 
     def __init__(self, folder: str, warn: Callable[[str], None]) -> None:
@@ -92,7 +96,12 @@ class Journal:
         return os.path.getsize(self._path) > self.progress.offset
 
     def send(self, client: Client, strict_from: int | None = None) -> None:
-        """Send what is left. Raises AwayError, and RefusedError for a claim at or beyond the byte `strict_from`."""
+        """Send what is left.
+
+        Raises:
+            AwayError: for a claim at or beyond the byte `strict_from`.
+            RefusedError: for a claim at or beyond the byte `strict_from`.
+        """
         for calls, end in self._groups():
             strict = strict_from is not None and self.progress.offset >= strict_from
             try:
@@ -137,7 +146,11 @@ class Journal:
             client.post(f"/runs/{self.progress.name}/{what}", token=self.progress.token, **body)
 
     def renew(self, client: Client) -> None:
-        """Say that the run is alive. Raises AwayError."""
+        """Say that the run is alive.
+
+        Raises:
+            AwayError: when the service does not answer.
+        """
         if not self.progress.refused:
             with contextlib.suppress(RefusedError):  # the next report is refused as well, and a warning says so
                 client.post(f"/runs/{self.progress.name}/lease", token=self.progress.token)
@@ -155,7 +168,10 @@ class Journal:
 class Reporter:
     """A run's connection to the service at `url`; `start` claims its name, a thread does the rest.
 
-    folder: of the run, for the journal. claim: the body of `POST /runs` but holder and session. token: see `Client`.
+    Attributes:
+        folder: of the run, for the journal.
+        claim: the body of `POST /runs` but holder and session.
+        token: see `Client`.
     """
 
     def __init__(
@@ -178,7 +194,11 @@ class Reporter:
         self._deadline = float("inf")
 
     def start(self) -> None:
-        """Claim the run's name. Raises RefusedError when the service refuses; when it is away the run goes on."""
+        """Claim the run's name.
+
+        Raises:
+            RefusedError: when the service refuses; when it is away the run goes on.
+        """
         size = os.path.getsize(os.path.join(self._journal.folder, JOURNAL))
         self._journal.append([{"call": "claim", "url": self._client.url, "body": self._claim}])
         try:
@@ -253,7 +273,8 @@ class Reporter:
 def send_rest(folder: str, warn: Callable[[str], None], token: str | None = None) -> bool:
     """Send what is left of the reports of the run in `folder`; return whether there is a journal at all.
 
-    Raises AwayError when the service is still away.
+    Raises:
+        AwayError: when the service is still away.
     """
     path = os.path.join(folder, JOURNAL)
     if not os.path.isfile(path):

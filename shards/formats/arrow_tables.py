@@ -58,7 +58,11 @@ def check_column(column: str, names: list[str]) -> None:
 
 
 def lists(array: Any, column: str) -> Block:
-    """Return the ids and lengths of the lists in a batch's column. Raises ValueError for other columns."""
+    """Return the ids and lengths of the lists in a batch's column.
+
+    Raises:
+        ValueError: for other columns.
+    """
     kind = array.type
     if not (pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)):
         raise ValueError(f"column '{column}' holds {kind}, not lists of token ids")

@@ -23,7 +23,11 @@ def write(sink: Sink, rows: Iterable[Rows], subset: Manifest, n_rows: int, by_ro
 
 
 def read(path: str, part: Part) -> Iterator[Block]:
-    """Yield the ids in a file, some millions at a time. Raises ValueError when it ends inside an id."""
+    """Yield the ids in a file, some millions at a time.
+
+    Raises:
+        ValueError: when it ends inside an id.
+    """
     width = np.dtype(part.dtype).itemsize
     left = 1 << 62 if part.stop is None else part.stop - part.start
     with storage.open_read(path) as file:

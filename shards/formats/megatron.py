@@ -95,7 +95,11 @@ class Index:
 
 
 def read_index(file: Any) -> Index:
-    """Return the header of an opened .idx file. Raises ValueError when it is none."""
+    """Return the header of an opened .idx file.
+
+    Raises:
+        ValueError: when it is none.
+    """
     head = file.read(HEADER_BYTES)
     if len(head) < HEADER_BYTES or head[:9] != MAGIC or int.from_bytes(head[9:17], "little") != 1:
         raise ValueError("it is no index of Megatron-LM (version 1)")
@@ -113,8 +117,9 @@ def index_path(path: str) -> str:
 def read(path: str, part: Part) -> Iterator[Block]:
     """Yield the ids and lengths of the documents in the .bin file at `path`, some documents at a time.
 
-    Raises ValueError where it and its index do not fit together: every byte of the .bin must belong to one sequence,
-    in order.
+    Raises:
+        ValueError: where it and its index do not fit together: every byte of the .bin must belong to one sequence, in
+            order.
     """
     with storage.open_read(path) as data, storage.open_read(index_path(path)) as index:
         yield from _read(data, index, part.start, part.stop)

@@ -31,7 +31,8 @@ def write(sink: Sink, rows: Iterable[Rows], subset: Manifest, n_rows: int, by_ro
 def read(path: str, part: Part) -> Iterator[Block]:
     """Yield the ids and lengths of the rows in a file, a batch at a time.
 
-    Raises ValueError when it has no such column, or one that holds no lists of integers.
+    Raises:
+        ValueError: when it has no such column, or one that holds no lists of integers.
     """
     column = part.column or COLUMN
     with storage.open_read(path) as file:

@@ -11,16 +11,27 @@ from .rows import Block, Part, Rows
 
 
 class Format(Protocol):
-    """What a module of a format holds. ENDING: of the names of the files that ids are read from."""
+    """What a module of a format holds.
+
+    Attributes:
+        ENDING: of the names of the files that ids are read from.
+    """
 
     ENDING: str
 
     def write(self, sink: Sink, rows: Iterable[Rows], subset: Manifest, n_rows: int, by_row: bool) -> None:
-        """Write `n_rows` rows of `subset`. by_row: they are in the order of a plan, so no document goes on from one row
-        into the next."""
+        """Write `n_rows` rows of `subset`.
+
+        Args:
+            by_row: they are in the order of a plan, so no document goes on from one row into the next.
+        """
 
     def read(self, path: str, part: Part) -> Iterator[Block]:
-        """Yield what is in the file at `path` (local or URL), in order. Raises ValueError where it is not whole."""
+        """Yield what is in the file at `path` (local or URL), in order.
+
+        Raises:
+            ValueError: where it is not whole.
+        """
 
 
 FORMATS: dict[str, Format] = {

@@ -58,8 +58,11 @@ class Rows:
 class Part:
     """What is read of a file, by default all of it.
 
-    column: where the ids are, None for the name that exports have. dtype: of the ids of a flat file. start, stop: of a
-    file that is divided, in bytes, or in documents for Megatron-LM's; stop None: to the end.
+    Attributes:
+        column: where the ids are, None for the name that exports have.
+        dtype: of the ids of a flat file.
+        start: of a file that is divided, in bytes, or in documents for Megatron-LM's; stop None: to the end.
+        stop: see `start`.
     """
 
     column: str | None = None
@@ -93,8 +96,10 @@ class TokenDigest:
 def read_rows(artifact: Artifact, plan: Plan | None = None) -> Iterator[Rows]:
     """Yield the samples of `artifact` in canonical order or, with a plan for it, of all positions of the plan.
 
-    Every shard is compared with its hash. Memory: one shard, or the maps of those that a plan reads from. Raises
-    WorkError when one is damaged.
+    Every shard is compared with its hash. Memory: one shard, or the maps of those that a plan reads from.
+
+    Raises:
+        WorkError: when one is damaged.
     """
     return _canonical(artifact) if plan is None else _planned(artifact, plan)
 

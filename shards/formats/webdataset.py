@@ -48,7 +48,11 @@ def write(sink: Sink, rows: Iterable[Rows], subset: Manifest, n_rows: int, by_ro
 
 
 def read(path: str, part: Part) -> Iterator[Block]:
-    """Yield the samples in a tar file one by one. Raises ValueError when one is no array of ids."""
+    """Yield the samples in a tar file one by one.
+
+    Raises:
+        ValueError: when one is no array of ids.
+    """
     with storage.open_read(path) as file, tarfile.open(fileobj=file, mode="r|") as tar:
         for member in tar:
             if member.name.partition(".")[2] != (part.column or COLUMN):

@@ -16,7 +16,11 @@ from ..order.stored import order_from_dict
 
 
 def device_batch(plan: Order, global_batch: int, batched: bool, replication: int | None) -> int:
-    """Return the samples of a rank's batch. Raises RequestError where plan, batch and ranks do not fit together."""
+    """Return the samples of a rank's batch.
+
+    Raises:
+        RequestError: where plan, batch and ranks do not fit together.
+    """
     ranks = get_world_size() // (replication or 1)
     plan.batch_samples(global_batch * plan.seq_len)
     if global_batch % ranks:

@@ -21,9 +21,14 @@ CACHE_VARIABLE = "EPOCHAL_CACHE"
 
 @dataclass(frozen=True)
 class ShardFile:
-    """A shard as it lies, or will lie, on this machine. samples: leading samples that belong to the artifact.
+    """A shard as it lies, or will lie, on this machine.
 
-    source: where it comes from, path or URL (for messages). path: the local file. bytes, xxh64: of the whole file.
+    Attributes:
+        source: where it comes from, path or URL (for messages).
+        path: the local file.
+        samples: leading samples that belong to the artifact.
+        bytes: of the whole file.
+        xxh64: of the whole file.
     """
 
     source: str
@@ -33,7 +38,11 @@ class ShardFile:
     xxh64: str
 
     def matches(self) -> bool:
-        """Return whether the local file has its size and hash, reading it from end to end. Raises FileNotFoundError."""
+        """Return whether the local file has its size and hash, reading it from end to end.
+
+        Raises:
+            FileNotFoundError: when there is no such file.
+        """
         return os.path.getsize(self.path) == self.bytes and hashing.xxh64_file(self.path) == self.xxh64
 
 
@@ -60,7 +69,8 @@ def _cached(artifact: Artifact, basename: str, cache: str) -> str:
 def download(file: ShardFile, attempts: int = storage.ATTEMPTS) -> None:
     """Bring a shard into the cache, whole and with the right hash or not at all.
 
-    Raises WorkError after `attempts` failures, or at once when the shard is not there any more.
+    Raises:
+        WorkError: after `attempts` failures, or at once when the shard is not there any more.
     """
     os.makedirs(os.path.dirname(file.path), exist_ok=True)
     try:
@@ -83,7 +93,11 @@ def _fetch(file: ShardFile) -> None:
 
 def in_cache(artifact: Artifact, cache: str) -> Artifact:
     """Return `artifact` with every shard on this machine: one at a URL has them in the cache folder, downloaded unless
-    they are there whole. Raises WorkError."""
+    they are there whole.
+
+    Raises:
+        WorkError: when the work failed.
+    """
     if not storage.is_url(artifact.root):
         return artifact
     files = shard_files(artifact, cache)

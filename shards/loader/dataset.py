@@ -56,20 +56,27 @@ class RepeatedDataset(StreamingDataset):
         sample_id  int, place in the subset (in a mixture: plus the samples of the sources before it)
         n_tokens   int, real tokens, seq_len or less for the subset's last sample
 
-    or, if `batched`, a rank's share of a whole batch at a time: the same keys, int64 arrays (k, seq_len) and (k,).
-    Use `loader()` for a DataLoader with the batch size that belongs to either.
+    or, if `batched`, a rank's share of a whole batch at a time: the same keys, int64 arrays (k, seq_len) and (k,). Use
+    `loader()` for a DataLoader with the batch size that belongs to either.
 
-    root: path or URL (s3://, gs://, hf://, file://) of a pool or subset. plan: its `subset` must be that artifact. For
-    a Mixture: the paths or URLs of its sources' artifacts, in their order.
-    global_batch: samples of a step over all ranks. cache: folder for downloads; needed for nothing local, which is
-    read in place unless `cache` is given; URLs use $EPOCHAL_CACHE or ~/.cache/epochal without it. cache_limit: bytes;
-    at least four times the largest shard; coldest shards are evicted. As the order is shuffled over the whole subset,
-    a limit below its size makes most samples a download. verify: compare each shard with its hash when it is first
-    opened, which reads it once from end to end. replication: so many consecutive ranks get the same samples (for
-    tensor parallelism). download_attempts: see ArtifactStream.
+    Iterating raises WorkError when a shard is gone, damaged or cannot be downloaded.
 
-    Raises RequestError when the artifact, the plan, the batch and the ranks do not fit together; on every rank when
-    it happens on one of them. Iterating raises WorkError when a shard is gone, damaged or cannot be downloaded.
+    Attributes:
+        root: path or URL (s3://, gs://, hf://, file://) of a pool or subset.
+        plan: its `subset` must be that artifact. For a Mixture: the paths or URLs of its sources' artifacts, in their
+            order.
+        global_batch: samples of a step over all ranks.
+        cache: folder for downloads; needed for nothing local, which is read in place unless `cache` is given; URLs use
+            $EPOCHAL_CACHE or ~/.cache/epochal without it.
+        cache_limit: bytes; at least four times the largest shard; coldest shards are evicted. As the order is shuffled
+            over the whole subset, a limit below its size makes most samples a download.
+        verify: compare each shard with its hash when it is first opened, which reads it once from end to end.
+        replication: so many consecutive ranks get the same samples (for tensor parallelism).
+        download_attempts: see ArtifactStream.
+
+    Raises:
+        RequestError: when the artifact, the plan, the batch and the ranks do not fit together; on every rank when it
+            happens on one of them.
     """
 
     def __init__(
@@ -199,7 +206,8 @@ class RepeatedDataset(StreamingDataset):
     def load_state_dict(self, obj: dict[str, Any]) -> None:
         """Continue at the position of a state, with any number of ranks and workers and any batch size.
 
-        Raises RequestError when the state is none of ours, or of another plan or subset; it says what differs.
+        Raises:
+            RequestError: when the state is none of ours, or of another plan or subset; it says what differs.
         """
         if not isinstance(obj, dict) or obj.get("state_version") != STATE_VERSION:
             raise RequestError("the checkpoint holds no state of an epochal dataset (or one of another version)")

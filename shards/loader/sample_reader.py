@@ -25,8 +25,9 @@ from .cache import ShardFile, default_cache, download, shard_files
 class SampleReader:
     """Random access to the samples of some shards, each `seq_len` tokens of `dtype` (`uint16` or `uint32`).
 
-    verify: compare each shard with its hash at its first opening: once for all processes forked from this one.
-    fetch: called with a shard's number when its file is not there; without it a missing file is an error.
+    Attributes:
+        verify: compare each shard with its hash at its first opening: once for all processes forked from this one.
+        fetch: called with a shard's number when its file is not there; without it a missing file is an error.
     """
 
     def __init__(
@@ -68,7 +69,8 @@ class SampleReader:
     def read(self, ids: ArrayLike) -> NDArray[np.int64]:
         """Return the tokens of each sample in `ids` (shape (k,)), int64 of shape (k, seq_len).
 
-        Raises WorkError when a shard is gone, damaged, or cannot be fetched.
+        Raises:
+            WorkError: when a shard is gone, damaged, or cannot be fetched.
         """
         shards, rows = self.locate(ids)
         out = np.empty((len(shards), self.seq_len), np.int64)
@@ -78,7 +80,11 @@ class SampleReader:
         return out
 
     def check(self, ids: ArrayLike) -> None:
-        """Open the shards of `ids` now: processes forked later need not hash them. Raises WorkError like `read`."""
+        """Open the shards of `ids` now: processes forked later need not hash them.
+
+        Raises:
+            WorkError: like `read`.
+        """
         for shard in np.unique(self.locate(ids)[0]).tolist():
             if shard not in self._maps:
                 self._open(shard)
@@ -133,13 +139,20 @@ def _download(files: Sequence[ShardFile], shard: int) -> None:
 def read_shard(shard: Shard, manifest: Manifest) -> mds.Samples:
     """Return the samples of a shard that belong to the artifact of `manifest`, shape (samples, seq_len).
 
-    The file is read whole from where it lies, path or URL. Raises WorkError when it is not what the index says.
+    The file is read whole from where it lies, path or URL.
+
+    Raises:
+        WorkError: when it is not what the index says.
     """
     return mds.decode_shard(read_checked(shard), manifest.seq_len, manifest.dtype)[: shard.samples]
 
 
 def read_checked(shard: Shard) -> bytes:
-    """Return the bytes of a shard file. Raises WorkError when they are not what the index says."""
+    """Return the bytes of a shard file.
+
+    Raises:
+        WorkError: when they are not what the index says.
+    """
     damage = f"shard {shard.path} is damaged (its hash differs): restore it or build the pool again"
 
     def read() -> bytes:

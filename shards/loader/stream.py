@@ -28,7 +28,8 @@ _STALE_SECONDS = 6 * 3600
 class ArtifactStream(Stream):
     """The shards of `artifact`, read in place (`cache` is None) or through a cache folder.
 
-    attempts: how often a download is tried before it is an error.
+    Attributes:
+        attempts: how often a download is tried before it is an error.
     """
 
     def __init__(self, artifact: Artifact, cache: str | None, attempts: int = 5) -> None:

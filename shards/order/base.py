@@ -32,8 +32,13 @@ class Order(ABC):
     A plan repeats one subset; a mixture reads several, its components, each by a plan of its own. Whoever reads an
     order needs to know which only where a component's name is shown: a plan is its own single component, "".
 
-    kind: which of the two. seed: 0 to 2**63 - 1. seq_len: tokens of a sample. samples: n, different samples of all
-    components. unique_tokens: N, their tokens, PAD never counted. total_tokens: T, the budget in real tokens.
+    Attributes:
+        kind: which of the two.
+        seed: 0 to 2**63 - 1.
+        seq_len: tokens of a sample.
+        samples: n, different samples of all components.
+        unique_tokens: N, their tokens, PAD never counted.
+        total_tokens: T, the budget in real tokens.
     """
 
     kind: ClassVar[Literal["plan", "mixture"]]
@@ -88,21 +93,26 @@ class Order(ABC):
     def locate(self, ids: ArrayLike) -> tuple[Int, Ids]:
         """Return the component of each sample and its number within it, int64 and uint64 (k,).
 
-        Raises RequestError for an unknown sample.
+        Raises:
+            RequestError: for an unknown sample.
         """
 
     @abstractmethod
     def position_of(self, ids: ArrayLike, pass_: int) -> Ids:
         """Return where each sample comes in pass `pass_` of its own component, uint64 (k,).
 
-        A result of at least `positions` means that the run ends before. Raises RequestError for an unknown sample.
+        A result of at least `positions` means that the run ends before.
+
+        Raises:
+            RequestError: for an unknown sample.
         """
 
     @abstractmethod
     def position_of_own(self, component: int, numbers: Int) -> Ids:
         """Return the position at which each of a component's own positions comes, uint64 of shape (k,).
 
-        numbers: int64 (k,), 0 to `positions` of its plan (not checked).
+        Args:
+            numbers: int64 (k,), 0 to `positions` of its plan (not checked).
         """
 
     @property
@@ -155,7 +165,11 @@ class Order(ABC):
     # -- batches ------------------------------------------------------------------------------------------------
 
     def batch_samples(self, batch_tokens: int) -> int:
-        """Return the samples of a global batch of `batch_tokens`. Raises RequestError when it is no whole number."""
+        """Return the samples of a global batch of `batch_tokens`.
+
+        Raises:
+            RequestError: when it is no whole number.
+        """
         samples, rest = divmod(batch_tokens, self.seq_len)
         if rest or not samples:
             raise RequestError(f"a batch of {batch_tokens} tokens is no whole number of samples of {self.seq_len}")
@@ -183,10 +197,12 @@ class Order(ABC):
     def fold(self, positions: ArrayLike, ids: ArrayLike) -> Lanes:
         """Return two sums mod 2**64 over the pairs (position, id), each mixed with keys of the order's fingerprint.
 
-        positions, ids: integers of the same shape (k,).
-
         The sums of parts add up to the sum of the whole, in any order; a missing, doubled or exchanged sample changes
         them (unseen by chance: 2**-128). They guard against accidents, not against someone who wants to forge them.
+
+        Args:
+            positions: integers of the same shape (k,).
+            ids: integers of the same shape (k,).
         """
         k = self._digest_keys
         p, y = np.asarray(positions, np.uint64), np.asarray(ids, np.uint64)
@@ -205,7 +221,11 @@ class Order(ABC):
 class Repetition(Order):
     """The order of one subset: what every component of an order is. `Plan` is the one there is.
 
-    subset: fingerprint of the artifact. policy: how it is repeated. replicate, start_sample: the window of its pool.
+    Attributes:
+        subset: fingerprint of the artifact.
+        policy: how it is repeated.
+        replicate: the window of its pool.
+        start_sample: the window of its pool.
     """
 
     subset: str
@@ -239,7 +259,11 @@ def check_range(positions: range) -> None:
 
 
 def as_positions(positions: range | ArrayLike) -> Ids:
-    """Return positions as uint64 of shape (k,). Raises RequestError for what is none."""
+    """Return positions as uint64 of shape (k,).
+
+    Raises:
+        RequestError: for what is none.
+    """
     if isinstance(positions, range):
         check_range(positions)
         return np.arange(positions.start, positions.start + len(positions), dtype=np.uint64)

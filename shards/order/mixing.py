@@ -26,7 +26,10 @@ class Ingredient:
 def by_tokens(parts: Sequence[tuple[Ingredient, int]], window: int, seed: int = 0) -> Mixture:
     """Return the mixture that reads each ingredient for exactly so many tokens, all spread evenly over the run.
 
-    Each source's plan is the one that it would have alone. Raises RequestError when they do not go together.
+    Each source's plan is the one that it would have alone.
+
+    Raises:
+        RequestError: when they do not go together.
     """
     check_together([part for part, _ in parts])
     plans = [Plan.for_artifact(part.manifest, tokens, part.seed, part.policy) for part, tokens in parts]
@@ -44,7 +47,10 @@ def by_weights(
     """Return the mixture whose stages are (tokens, weight by name), one after the other.
 
     Up to the end of each stage the run has as many positions as the tokens so far pay for: short of them by less than a
-    sample. Raises RequestError when they do not go together.
+    sample.
+
+    Raises:
+        RequestError: when they do not go together.
     """
     check_together(parts)
     known = {part.name for part in parts}

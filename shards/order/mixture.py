@@ -43,10 +43,15 @@ class Source:
 class Mixture(Order):
     """The order of a run over several subsets. Equal mixtures have equal fingerprints.
 
-    window: W, positions over which the shares are met exactly. seed: of how sources are spread over a window.
-
     A sample's id is its number in its subset plus the samples of the sources before it, so ids go from 0 to `samples`.
-    Build one with `by_tokens` or `by_weights` of mixing.py. Raises RequestError when the numbers contradict each other.
+    Build one with `by_tokens` or `by_weights` of mixing.py.
+
+    Attributes:
+        window: W, positions over which the shares are met exactly.
+        seed: of how sources are spread over a window.
+
+    Raises:
+        RequestError: when the numbers contradict each other.
     """
 
     kind: ClassVar[Literal["plan", "mixture"]] = "mixture"
@@ -177,7 +182,10 @@ class Mixture(Order):
     def ids(self, positions: range | ArrayLike) -> Ids:
         """Return the sample at each position, uint64 of shape (k,). See `locate` for its source.
 
-        Costs a window's work for each window that is touched, wherever it lies. Raises RequestError outside of the run.
+        Costs a window's work for each window that is touched, wherever it lies.
+
+        Raises:
+            RequestError: outside of the run.
         """
         out = np.empty(0, np.uint64)
         if isinstance(positions, range) and len(positions) > CHUNK:
@@ -203,7 +211,10 @@ class Mixture(Order):
     def position_of(self, ids: ArrayLike, pass_: int) -> Ids:
         """Return where each sample comes in pass `pass_` of its own source, uint64 (k,).
 
-        A result of at least `positions` means that the run ends before. Raises RequestError for an unknown sample.
+        A result of at least `positions` means that the run ends before.
+
+        Raises:
+            RequestError: for an unknown sample.
         """
         sources, inner = self.locate(ids)
         out = np.full(len(sources), self.positions, np.uint64)
@@ -221,8 +232,9 @@ class Mixture(Order):
     def position_of_own(self, component: int, numbers: Int) -> Ids:
         """Return the position at which each of a source's own positions comes, uint64 of shape (k,).
 
-        component: number of the source. numbers: int64 (k,), 0 to positions of its plan (not checked). Costs a window's
-        work for each one touched.
+        Args:
+            component: number of the source.
+            numbers: int64 (k,), 0 to positions of its plan (not checked). Costs a window's work for each one touched.
         """
         out = np.empty(len(numbers), np.uint64)
         begins = np.array([begin[component] for begin in self._begins])
@@ -322,7 +334,12 @@ class Mixture(Order):
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> "Mixture":
-        """Return the mixture that `to_dict` wrote. Raises RequestError when it is none, WorkError when changed."""
+        """Return the mixture that `to_dict` wrote.
+
+        Raises:
+            RequestError: when it is none.
+            WorkError: when changed.
+        """
         if not isinstance(data, dict) or "mixture_version" not in data:
             raise RequestError("this is no mixture of epochal")
         if data["mixture_version"] != MIXTURE_VERSION:

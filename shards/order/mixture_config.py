@@ -25,9 +25,14 @@ def _text(value: object) -> object:
 
 
 class MixtureSource(Section):
-    """A subset in a mixture. path: subset or pool, folder or URL. seed, policy: of its own repetition.
+    """A subset in a mixture.
 
     How much of it is read is given by one of: epochs (passes over it, 40 or 3.5), tokens (10B), weight.
+
+    Attributes:
+        path: subset or pool, folder or URL.
+        seed: of its own repetition.
+        policy: of its own repetition.
     """
 
     path: str
@@ -44,7 +49,12 @@ class MixtureSource(Section):
 
 
 class MixtureStage(Section):
-    """Part of a run. tokens: its length; the last stage may leave it out and takes the rest. weights: by source."""
+    """Part of a run.
+
+    Attributes:
+        tokens: its length; the last stage may leave it out and takes the rest.
+        weights: by source.
+    """
 
     tokens: Count | None = Field(default=None, ge=1)
     weights: dict[str, Weight] = Field(min_length=1)
@@ -53,8 +63,10 @@ class MixtureStage(Section):
 class MixtureSettings(Section):
     """Several subsets in one stream.
 
-    sources: by name, all with epochs or tokens, or all with a weight, or, with `stages`, none of them. window: samples
-    over which the shares are met exactly. seed: of how they are spread; the run's when not given.
+    Attributes:
+        sources: by name, all with epochs or tokens, or all with a weight, or, with `stages`, none of them.
+        window: samples over which the shares are met exactly.
+        seed: of how they are spread; the run's when not given.
     """
 
     sources: dict[str, MixtureSource] = Field(min_length=1)
@@ -100,8 +112,12 @@ def open_mixture(
 ) -> OpenedMixture:
     """Open the sources of a mixture and work out its order.
 
-    seed: where the settings give none. budget: from unique tokens to the run's tokens; None where nobody said how long
-    it is; `what` says how one does. Raises RequestError when that is said twice or not at all, or things do not fit.
+    Args:
+        seed: where the settings give none.
+        budget: from unique tokens to the run's tokens; None where nobody said how long it is; `what` says how one does.
+
+    Raises:
+        RequestError: when that is said twice or not at all, or things do not fit.
     """
     artifacts = tuple(open_artifact(source.path) for source in settings.sources.values())
     return OpenedMixture(artifacts, mix(settings, [a.manifest for a in artifacts], seed, budget, what))

@@ -47,7 +47,9 @@ def rounds(n: int) -> int:
 class Permutation:
     """The permutation of {0, ..., n - 1} with a key of 8 * rounds(n) bytes. Immutable; nothing in it grows with n.
 
-    n: 1 to 2**48. key: for each round the pair (a, b) of little-endian 32-bit words; b's lowest bit is set here.
+    Attributes:
+        n: 1 to 2**48.
+        key: for each round the pair (a, b) of little-endian 32-bit words; b's lowest bit is set here.
     """
 
     def __init__(self, n: int, key: bytes) -> None:

@@ -39,10 +39,18 @@ _SLOTS = 1 << 20
 class Plan(Repetition):
     """The order of one run. Equal plans have equal fingerprints and give the same samples in the same order.
 
-    subset: fingerprint of the artifact. samples: its samples n. unique_tokens: its tokens N, PAD never counted.
-    seq_len: tokens of a sample. start_sample: where its window of the pool begins (0 for a pool), replicate: which
-    replicate of that size it is. total_tokens: T, the budget in real tokens. seed: 0 to 2**63 - 1.
-    Raises RequestError when the numbers contradict each other or the budget is zero.
+    Attributes:
+        subset: fingerprint of the artifact.
+        samples: its samples n.
+        unique_tokens: its tokens N, PAD never counted.
+        seq_len: tokens of a sample.
+        total_tokens: T, the budget in real tokens.
+        seed: 0 to 2**63 - 1.
+        replicate: which replicate of that size it is.
+        start_sample: where its window of the pool begins (0 for a pool).
+
+    Raises:
+        RequestError: when the numbers contradict each other or the budget is zero.
     """
 
     kind: ClassVar[Literal["plan", "mixture"]] = "plan"
@@ -150,8 +158,13 @@ class Plan(Repetition):
     def ids(self, positions: range | ArrayLike) -> Ids:
         """Return the sample at each position, uint64 of shape (k,).
 
-        positions: a range (step 1), or integers of shape (k,) in any order. Every policy but `global` is defined for
-        all positions from 0; `global` ends after samples * copies. Raises RequestError outside of that.
+        Every policy but `global` is defined for all positions from 0; `global` ends after samples * copies.
+
+        Args:
+            positions: a range (step 1), or integers of shape (k,) in any order.
+
+        Raises:
+            RequestError: outside of that.
         """
         if isinstance(positions, range) and self.policy != "global":
             return self._range_ids(positions)
@@ -188,7 +201,10 @@ class Plan(Repetition):
     def position_of(self, ids: ArrayLike, pass_: int) -> Ids:
         """Return where each sample comes in pass `pass_` (for `global`: where its copy `pass_` lies), uint64 (k,).
 
-        A result of at least `positions` means that the run ends before. Raises RequestError for an unknown sample.
+        A result of at least `positions` means that the run ends before.
+
+        Raises:
+            RequestError: for an unknown sample.
         """
         wanted = self._as_ids(ids)
         if pass_ < 0 or (self.policy == "global" and pass_ >= self.copies):
@@ -201,7 +217,10 @@ class Plan(Repetition):
     def positions_of(self, id_: int) -> Ids:
         """Return where sample `id_` comes in each of the `copies` passes that are begun, ascending, uint64 (copies,).
 
-        Those of at least `positions` come after the run's end. Raises RequestError for an unknown sample.
+        Those of at least `positions` come after the run's end.
+
+        Raises:
+            RequestError: for an unknown sample.
         """
         if self.policy != "global":
             return np.concatenate([self.position_of([id_], pass_) for pass_ in range(self.copies)])
@@ -210,7 +229,11 @@ class Plan(Repetition):
     def positions_of_copies(self, ids: Ids, copies: range) -> Ids:
         """Return where some copies of each sample lie, uint64 (len(copies), k), for the policy `global`: one inverse.
 
-        ids: uint64 (k,), copies: of those from 0; neither is checked. See `blocks_of_copies` for many.
+        See `blocks_of_copies` for many.
+
+        Args:
+            ids: uint64 (k,).
+            copies: of those from 0; neither is checked.
         """
         slots = np.arange(copies.start, copies.stop, dtype=np.uint64)[:, None] * np.uint64(self.samples) + ids
         return self._permutation(0).inverse(slots.ravel()).reshape(slots.shape)
@@ -319,7 +342,12 @@ class Plan(Repetition):
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> "Plan":
-        """Return the plan that `to_dict` wrote. Raises RequestError when it is none, WorkError when it was changed."""
+        """Return the plan that `to_dict` wrote.
+
+        Raises:
+            RequestError: when it is none.
+            WorkError: when it was changed.
+        """
         if not isinstance(data, dict) or "plan_version" not in data:
             raise RequestError("this is no plan of epochal")
         if data["plan_version"] != PLAN_VERSION:

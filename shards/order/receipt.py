@@ -51,7 +51,11 @@ class Receipt:
         self.state += np.array([positions.size, first, second], np.uint64).view(np.int64)
 
     def merge(self, other: "Receipt") -> None:
-        """Add what another rank, or an earlier part of the run, has. Raises RequestError for another plan."""
+        """Add what another rank, or an earlier part of the run, has.
+
+        Raises:
+            RequestError: for another plan.
+        """
         if other.plan != self.plan:
             raise RequestError(f"receipts of two plans cannot be joined: {self.plan.difference(other.plan)}")
         self.state += other.state
@@ -86,7 +90,12 @@ class Receipt:
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> "Receipt":
-        """Return the receipt that `to_dict` wrote. Raises RequestError when it is none, WorkError when damaged."""
+        """Return the receipt that `to_dict` wrote.
+
+        Raises:
+            RequestError: when it is none.
+            WorkError: when damaged.
+        """
         if not isinstance(data, dict) or data.get("receipt_version") != RECEIPT_VERSION:
             raise RequestError("this is no receipt of epochal (or one of another version)")
         try:

@@ -41,7 +41,8 @@ class Stage:
     def counts(self, lengths: NDArray[Any]) -> Int:
         """Return how much of each source the first so many positions hold, int64 (k, sources).
 
-        lengths: object integers of shape (k,), so that nothing overflows.
+        Args:
+            lengths: object integers of shape (k,), so that nothing overflows.
         """
         total = sum(self.shares)
         edges = np.cumsum(np.array([0, *self.shares], object))
@@ -64,7 +65,8 @@ class StageWindows:
     def before(self, windows: NDArray[Any]) -> Int:
         """Return how much of each source comes in the stage before each of some windows, int64 (k, sources).
 
-        windows: numbers from 0 to the number of windows, object integers.
+        Args:
+            windows: numbers from 0 to the number of windows, object integers.
         """
         stage = self.stage
         whole, rest = divmod(stage.positions, self.width)
@@ -91,7 +93,8 @@ class StageWindows:
     def locate(self, places: Int) -> tuple[Int, Int]:
         """Return the source of each place and what of it came before in this stage, int64 (k,) each.
 
-        places: int64 (k,), counted from the stage's beginning.
+        Args:
+            places: int64 (k,), counted from the stage's beginning.
         """
         present = np.flatnonzero(self.stage.shares)
         if len(present) == 1:

@@ -48,6 +48,7 @@ def built(corpus, evaluation, tmp_path_factory):
     return build(config, quiet=True), config
 
 
+@pytest.mark.slow
 def test_a_planted_corpus_comes_out_as_planted(built, corpus):
     pool, validation = built[0].pool, built[0].validation
     duplicates = pl.read_parquet(f"{pool}/duplicates.parquet")
@@ -75,6 +76,7 @@ def test_a_planted_corpus_comes_out_as_planted(built, corpus):
     assert sorted(kept[0] + kept[1]) == sorted(rows - set(duplicates["id"]) - {corpus.contaminated})
 
 
+@pytest.mark.slow
 def test_pool_and_validation_are_whole_and_hold_the_documents_they_list(built, corpus):
     texts = {row.get("id"): row["text"] for row in _rows(corpus)}
     tokenizer = load_tokenizer("gpt2")
@@ -114,6 +116,7 @@ def test_the_waterfall_adds_up(built):
     assert at["pool"]["tokens"] == read_manifest(built[0].pool).tokens
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("tasks", "names"), [(2, ["a.jsonl"]), (7, ["z.jsonl", "b.jsonl.gz", "c.jsonl"]), (3, ["q.jsonl", "r.jsonl"])]
 )
@@ -146,6 +149,7 @@ def test_every_byte_is_equal_for_another_number_of_tasks_and_workers(built, tmp_
     assert same_files(built[0].validation, other.validation)
 
 
+@pytest.mark.slow
 def test_partitions_runs_and_shard_size_change_no_token(built, tmp_path, monkeypatch):
     monkeypatch.setattr("epochal.datapipe.build.PARTITION_BYTES", 40_000)
     monkeypatch.setattr("epochal.datapipe.build.RUN_BYTES", 100_000)
@@ -156,6 +160,7 @@ def test_partitions_runs_and_shard_size_change_no_token(built, tmp_path, monkeyp
     assert {s.samples for s in open_artifact(other.pool).shards[:-1]} == {7}
 
 
+@pytest.mark.slow
 def test_parts_whose_maps_are_not_kept_open_give_the_same_bytes(built, tmp_path, monkeypatch):
     monkeypatch.setattr("epochal.datapipe.stages.match.KEPT_PARTS", 1)
     other = build(built[1].model_copy(update={"out": str(tmp_path / "out"), "tasks": 3}), quiet=True)
@@ -163,6 +168,7 @@ def test_parts_whose_maps_are_not_kept_open_give_the_same_bytes(built, tmp_path,
     assert same_files(built[0].validation, other.validation)
 
 
+@pytest.mark.slow
 def test_another_seed_gives_another_order_of_the_same_documents(built, tmp_path):
     config = built[1].model_copy(update={"out": str(tmp_path / "out"), "seed": 1, "validation_tokens": 0})
     other = build(config, quiet=True).pool
@@ -172,6 +178,7 @@ def test_another_seed_gives_another_order_of_the_same_documents(built, tmp_path)
     assert mine != [key for key in theirs if key in set(mine)]
 
 
+@pytest.mark.slow
 def test_a_second_build_is_a_no_op_and_another_request_for_the_same_place_is_refused(built):
     result, config = built
     stamp = os.stat(f"{result.pool}/manifest.json").st_mtime_ns
@@ -192,6 +199,7 @@ def test_something_else_at_the_target_is_left_alone(corpus, tmp_path):
     assert (target / "notes.txt").read_text() == "keep me"
 
 
+@pytest.mark.slow
 def test_too_many_rejects_stop_the_build_and_say_why(tmp_path):
     lines = [json.dumps({"text": text}).encode() for text in real_documents(20)] + [b'{"txt": "x"}'] * 3
     config = settings(tmp_path, write_jsonl(tmp_path / "in", lines, ["a.jsonl"]))
@@ -202,6 +210,7 @@ def test_too_many_rejects_stop_the_build_and_say_why(tmp_path):
     assert read_manifest(build(allowed, quiet=True).pool).documents == 20
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["parquet", "text", "jsonl.zst"])
 def test_formats_give_the_same_pool(tmp_path, kind):
     texts = real_documents(30)
@@ -226,6 +235,7 @@ def test_formats_give_the_same_pool(tmp_path, kind):
     assert same_files(a, b, but={"manifest.json", "report.html"})
 
 
+@pytest.mark.slow
 def test_a_limit_takes_the_first_rows_whatever_the_number_of_tasks(tmp_path):
     lines = [json.dumps({"text": text, "id": f"d{i}"}).encode() for i, text in enumerate(real_documents(40))]
     glob = write_jsonl(tmp_path / "in", lines, ["a.jsonl", "b.jsonl", "c.jsonl"])
@@ -238,6 +248,7 @@ def test_a_limit_takes_the_first_rows_whatever_the_number_of_tasks(tmp_path):
     assert sorted(ids[0]) == sorted([f"d{i}" for i in range(0, 40, 3)] + [f"d{i}" for i in range(1, 19, 3)])
 
 
+@pytest.mark.slow
 def test_filters_run_by_name_and_account_for_what_they_remove(tmp_path):
     lines = [json.dumps({"text": text}).encode() for text in real_documents(30)]
     n = sum(b"import" in line for line in lines)
@@ -287,6 +298,7 @@ def test_wrong_configurations_are_refused_in_one_line(tmp_path, more, message):
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.slow
 def test_missing_input_and_greedy_validation_are_refused(tmp_path):
     with pytest.raises(RequestError, match="does not exist or holds no file"):
         build(settings(tmp_path, str(tmp_path / "nowhere")), quiet=True)
@@ -295,6 +307,7 @@ def test_missing_input_and_greedy_validation_are_refused(tmp_path):
         build(settings(tmp_path, glob, validation_tokens=100), quiet=True)
 
 
+@pytest.mark.slow
 def test_an_engine_that_differs_is_announced_and_replaced_by_the_reference(built, tmp_path, monkeypatch):
     from epochal.tokenize import tokenizer as module
 
@@ -343,6 +356,7 @@ def test_subsets_of_a_built_pool_never_hold_validation_documents(built):
     np.testing.assert_array_equal(stream(subset), stream(built[0].pool)[:30_001])
 
 
+@pytest.mark.slow
 def test_a_filter_whose_package_is_missing_is_refused_before_the_build(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "spacy", None)
     glob = write_jsonl(tmp_path / "in", [b'{"text": "x"}'], ["a.jsonl"])

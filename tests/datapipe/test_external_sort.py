@@ -22,6 +22,7 @@ from epochal.tests.support.corpora import real_documents, write_jsonl
 RECORD = np.dtype([("value", "<u8"), ("number", "<i8")])
 
 
+@pytest.mark.slow
 @given(st.lists(st.lists(st.integers(0, 2**64 - 1), max_size=20), max_size=6), st.integers(1, 8))
 def test_dealt_records_come_range_by_range_as_they_came(batches, in_memory):
     made, n = [], 0
@@ -45,6 +46,7 @@ def test_dealt_records_come_range_by_range_as_they_came(batches, in_memory):
     assert sorted(found["value"].tolist()) == sorted(whole["value"].tolist())
 
 
+@pytest.mark.slow
 @given(
     st.integers(1, 60).flatmap(
         lambda n: st.tuples(st.just(n), st.lists(st.lists(st.tuples(*[st.integers(0, n - 1)] * 2))))
@@ -106,6 +108,7 @@ def test_columns_are_what_arrow_makes_of_the_same_values(texts):
     assert arrow.integers(sliced).tolist() == sliced.to_pylist()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("near", [True, False])
 def test_a_build_that_holds_little_in_memory_gives_the_same_bytes(tmp_path, monkeypatch, near):
     texts = real_documents(150)

@@ -2,12 +2,15 @@
 
 from pathlib import Path
 
+import pytest
+
 from epochal.service.client.client import Client
 from epochal.service.service import Service
 from epochal.tests.support.servers import serving, until
 from epochal.tests.support.service_calls import refused
 
 
+@pytest.mark.slow
 def test_a_name_moves_and_a_fingerprint_does_not(client: Client, root: Path, make_pool):
     before = client.get("/artifacts/toy")
     (root / "pools" / "toy").rename(root / "pools" / "older")

@@ -4,6 +4,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 import epochal
 from epochal.__main__ import main
 from epochal.shards import carve
@@ -30,6 +32,7 @@ def test_registering_what_lies_elsewhere(root: Path, make_pool, tmp_path: Path, 
         assert client.get("/artifacts/elsewhere")["locations"][0]["path"] == elsewhere
 
 
+@pytest.mark.slow
 def test_the_command_line_needs_none_of_the_services_packages():
     code = "import sys; sys.modules.update(fastapi=None, httpx=None); from epochal.__main__ import main; "
     code += "sys.exit(main(['serve']) + main(['seen', '--document', 'x']))"

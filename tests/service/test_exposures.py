@@ -46,6 +46,7 @@ def brute_force(
     return {key: counts.tolist() for key, counts in seen.items()}
 
 
+@pytest.mark.slow
 def test_the_ledger_follows_a_run_through_subsets_and_policies(client: Client, root: Path, capsys):
     """A run continued twice, on other subsets with other policies, against walking every position."""
     a = client.plan(client.carve("toy", 1003)["name"], epochs=4, seed=1)
@@ -84,6 +85,7 @@ def the_same_documents(n_tokens: int) -> np.ndarray:
     return tokens[: np.flatnonzero(tokens[:n_tokens] == EOD)[-1] + 1]
 
 
+@pytest.mark.slow
 def test_the_ledger_follows_runs_on_mixtures(root: Path, database: str | None, make_pool):
     """A plan, continued on a mixture of two pools that share documents, continued on one in stages; all walked."""
     make_pool(the_same_documents(2000), name="other")

@@ -22,6 +22,7 @@ from epochal.shards.order.windows import Stage
 SEQ_LEN = 5
 
 
+@pytest.mark.slow
 @given(
     st.lists(
         st.tuples(
@@ -132,6 +133,7 @@ def reader(pools):
     return read
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None)
 @given(histories())
 def test_the_ledger_equals_counting_every_position(history):

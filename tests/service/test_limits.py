@@ -1,9 +1,12 @@
 """Limits: a run that would break one is refused before it starts."""
 
+import pytest
+
 from epochal.service.client.client import Client
 from epochal.tests.support.service_calls import claim, refused, report
 
 
+@pytest.mark.slow
 def test_limits_refuse_a_run_before_it_starts(client: Client):
     small = client.carve("toy", 800)["fingerprint"]
     whole, half = client.plan("toy", epochs=4), client.plan(small, epochs=3, policy="fixed", seed=2)

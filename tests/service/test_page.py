@@ -27,6 +27,7 @@ def text(selector: str) -> str:
     return f"(document.querySelector(`{selector}`)?.innerText ?? '')"
 
 
+@pytest.mark.slow
 def test_from_carving_to_the_look_up(make_pool, tmp_path: Path):
     make_pool(3000)
     with serving(tmp_path / "artifacts") as client, browser() as page:
@@ -76,6 +77,7 @@ def test_from_carving_to_the_look_up(make_pool, tmp_path: Path):
         assert [e for e in page.errors if "404" not in e] == []
 
 
+@pytest.mark.slow
 def test_a_server_with_tokens_asks_for_one(make_pool, tmp_path: Path):
     from epochal.service.security import AccessRules
 

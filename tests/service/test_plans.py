@@ -1,9 +1,12 @@
 """Plans over HTTP: what is wrong with a mixture is said in one sentence."""
 
+import pytest
+
 from epochal.service.client.client import Client
 from epochal.tests.support.service_calls import refused
 
 
+@pytest.mark.slow
 def test_wrong_mixtures_are_told_in_one_sentence(client: Client):
     small = client.carve("toy", 700)["fingerprint"]
     both = {"a": {"subset": small, "epochs": 1}, "b": {"subset": "toy", "epochs": 1}}

@@ -14,6 +14,7 @@ from epochal.tests.support.servers import serving
 from epochal.tests.support.service_calls import claim, refused
 
 
+@pytest.mark.slow
 def test_reports_wait_on_the_disk_while_the_service_is_away(root: Path, tmp_path: Path, capsys):
     warned: list[str] = []
     with serving(root) as client:

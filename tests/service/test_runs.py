@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 
 from epochal.service.client.client import Client, RefusedError
 from epochal.shards.order.receipt import Receipt
@@ -34,6 +35,7 @@ def test_two_live_runs_never_hold_one_name(client: Client, root: Path):
     assert "leased to a live run" in str(refused(claim, client, "one", plan, "late"))
 
 
+@pytest.mark.slow
 def test_a_lease_is_taken_over_where_it_was_left(client: Client):
     plan = client.plan("toy", epochs=2)
     first = claim(client, "one", plan, "a", lease_seconds=1)
@@ -52,6 +54,7 @@ def test_a_lease_is_taken_over_where_it_was_left(client: Client):
     assert [r["position"] for r in client.get("/runs/one")["reports"]] == [20, 40, 50]
 
 
+@pytest.mark.slow
 def test_a_closed_run_frees_its_name_and_its_receipt_is_checked(client: Client):
     plan = client.plan("toy", epochs=1)
     receipts = Receipt(plan), Receipt(plan)

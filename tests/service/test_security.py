@@ -12,6 +12,7 @@ from epochal.service.security import AccessRules, Buckets, read_tokens
 from epochal.tests.support.servers import serving
 
 
+@pytest.mark.slow
 def test_tokens_sizes_rates_and_origins(root: Path):
     tokens = {"r" * 16: "read", "w" * 16: "write"}
     rules = AccessRules(tokens, frozenset({"127.0.0.1"}), body_bytes=1000, rate=1000, burst=30)

@@ -11,6 +11,7 @@ from epochal.tests.support.servers import serving
 from epochal.tests.support.service_calls import claim, report
 
 
+@pytest.mark.slow
 def test_from_pool_to_look_up(client: Client, root: Path):
     (pool,) = client.get("/artifacts")["artifacts"]
     assert (pool["kind"], pool["name"], pool["tokens"]) == ("pool", "toy", 3000)
@@ -45,6 +46,7 @@ def test_from_pool_to_look_up(client: Client, root: Path):
     assert nodes == {"pool", "subset", "plan", "run"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("method", "path", "body", "status", "sentence"),
     [

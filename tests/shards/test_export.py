@@ -101,6 +101,7 @@ READERS = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("layout", "read"), READERS, ids=[read.__name__ for _, read in READERS])
 def test_the_formats_own_reader_gets_the_subset_token_for_token(subset, tmp_path, layout, read):
     path, tokens = subset

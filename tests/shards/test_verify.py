@@ -22,6 +22,7 @@ def flips(path: Path, n: int):
     path.write_bytes(original)
 
 
+@pytest.mark.slow
 def test_every_flipped_byte_of_a_pool_is_noticed(make_pool):
     pool = make_pool(700)
     assert verify(str(pool)) == []
@@ -31,6 +32,7 @@ def test_every_flipped_byte_of_a_pool_is_noticed(make_pool):
     assert verify(str(pool)) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("materialize", [False, True])
 def test_every_flipped_byte_of_a_subset_and_of_its_shards_is_noticed(make_pool, materialize):
     pool = make_pool(700)

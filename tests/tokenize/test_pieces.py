@@ -62,12 +62,14 @@ def split(texts: list[str]) -> list[list[bytes]]:
     return [list(SPLITTER.split(text)) for text in texts]
 
 
+@pytest.mark.slow
 @settings(max_examples=500, deadline=None)
 @given(st.lists(TEXTS, min_size=1, max_size=4))
 def test_pieces_are_the_reference_ones(texts):
     assert split(texts) == [reference_pieces(text) for text in texts]
 
 
+@pytest.mark.slow
 def test_every_character_is_split_as_the_reference_does():
     chars = [chr(c) for c in range(0x110000) if not 0xD800 <= c < 0xE000]
     texts = ["".join(f"a{c}a 1{c}1 .{c}. {c}'ll {c}" for c in chars[i : i + 4096 : 5]) for i in range(0, 0x30000, 4096)]
@@ -95,12 +97,14 @@ def reference_ids(texts: list[str]) -> list[list[int]]:
     return [ids.tolist() for ids in TOKENIZER.reference(texts)]
 
 
+@pytest.mark.slow
 @settings(max_examples=300, deadline=None)
 @given(st.lists(TEXTS, min_size=1, max_size=4))
 def test_ids_by_piece_are_the_reference_ids(texts):
     assert table_ids(texts, SHARED) == reference_ids(texts)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", [np.uint16, np.uint32])
 def test_ids_of_long_texts_are_the_reference_ids(dtype):
     """Of several megabytes, whose groups end anywhere in a text, with pieces that are too long to be kept."""
@@ -129,6 +133,7 @@ def test_a_full_table_goes_on_and_stays_small(monkeypatch):
         assert table._pieces.kept() < 50
 
 
+@pytest.mark.slow
 def test_the_table_grows_with_what_it_meets():
     table = new_table()
     texts = [f"{i:x} {i * 7919:o}" for i in range(60_000)]
@@ -174,6 +179,7 @@ def test_a_wrong_answer_for_new_pieces_is_refused(answer):
         _pieces.Pieces(2, 0, 10).gather(["some words"], lambda point: _pieces.LETTER, lambda pieces: answer)
 
 
+@pytest.mark.slow
 def test_without_its_compiled_part_a_build_says_so_in_one_line():
     program = (
         "import sys; sys.modules['epochal.tokenize._pieces'] = None; from epochal.__main__ import main; "

@@ -55,6 +55,7 @@ def test_gpt2_ids_and_special_ids(tokenizer):
     assert tokenizer.engine_name == "tiktoken"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("text", HOSTILE, ids=range(len(HOSTILE)))
 def test_hostile_text_gets_the_reference_ids_and_decodes_back(tokenizer, text):
     (ids,) = tokenizer.encode([text])
@@ -67,18 +68,21 @@ REFERENCE = load_tokenizer("gpt2", fast=False)
 FAST = load_tokenizer("gpt2")
 
 
+@pytest.mark.slow
 @settings(max_examples=400, deadline=None)
 @given(st.lists(st.one_of(st.sampled_from(PIECES), st.text(st.characters(exclude_categories=["Cs"])))).map("".join))
 def test_any_text_gets_the_reference_ids(text):
     np.testing.assert_array_equal(FAST.encode([text])[0], REFERENCE.encode([text])[0])
 
 
+@pytest.mark.slow
 def test_every_character_gets_the_reference_ids_beside_letters_digits_and_spaces():
     chars = [chr(c) for c in range(0x110000) if not 0xD800 <= c < 0xE000]
     texts = ["".join(f"a{c}a 1{c}1 .{c}. {c}'ll" for c in chars[i : i + 4096 : 7]) for i in range(0, len(chars), 4096)]
     assert FAST.first_difference(texts, FAST.encode(texts)) is None
 
 
+@pytest.mark.slow
 def test_tokenizer_file_with_its_own_special_tokens(tmp_path: Path):
     spec = gpt2.tokenizer_json()
     flags = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": True}
@@ -92,6 +96,7 @@ def test_tokenizer_file_with_its_own_special_tokens(tmp_path: Path):
     assert not set(loaded.encode(["x [MASK] <eod>"])[0].tolist()) & {50256, 50257, 50258, 50259}
 
 
+@pytest.mark.slow
 def test_a_normaliser_or_a_plain_added_token_leaves_only_the_reference_engine(tmp_path: Path):
     spec = gpt2.tokenizer_json() | {"normalizer": {"type": "NFC"}}
     (tmp_path / "tokenizer.json").write_text(json.dumps(spec))

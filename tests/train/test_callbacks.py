@@ -19,6 +19,7 @@ def test_unique_tokens_seen_are_counted_exactly() -> None:
         assert plan.unique_tokens_seen(position) == sum(plan.n_tokens(list(seen))) if seen else True
 
 
+@pytest.mark.slow
 def test_nan_stops_the_run_names_its_positions_and_keeps_the_last_checkpoint(
     run_config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -14,6 +14,7 @@ from epochal.train.trainer import train
 torch.set_num_threads(1)  # these models are too small to share out
 
 
+@pytest.mark.slow
 def test_the_exported_model_scores_what_validation_measured(run_config, tmp_path: Path) -> None:
     for objective in ("ar", "mdm"):
         folder = tmp_path / objective

@@ -24,6 +24,7 @@ def test_metrics_after_the_resumed_step_are_dropped(tmp_path: Path) -> None:
     assert read_metrics(str(tmp_path)) == [{"step": 1, "a": 1}, {"step": 2, "a": 2}, {"step": 3, "a": 5.0}]
 
 
+@pytest.mark.slow
 def test_the_logs_name_kinds_and_count_exactly(run_config, tmp_path: Path) -> None:
     result = train(run_config("mdm", save_folder=str(tmp_path / "run")))
     last = read_metrics(str(tmp_path / "run"))[-1]
@@ -52,6 +53,7 @@ class ReadsMetrics(Callback):
         self.found.append(last)
 
 
+@pytest.mark.slow
 def test_a_checkpoint_is_never_ahead_of_its_metrics(run_config, tmp_path: Path) -> None:
     trainer = build_trainer(prepare(run_config(save_folder=str(tmp_path / "run"))))
     reader = ReadsMetrics(str(tmp_path / "run"))

@@ -21,6 +21,7 @@ from epochal.train.trainer import train
 torch.set_num_threads(1)  # these models are too small to share out
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("objective", ["ar", "mdm"])
 def test_a_run_trains_on_its_plan_exactly(run_config, tmp_path: Path, objective: str) -> None:
     result = train(run_config(objective, save_folder=str(tmp_path / "run")))
@@ -34,6 +35,7 @@ def test_a_run_trains_on_its_plan_exactly(run_config, tmp_path: Path, objective:
     assert 1.5 < result["validation"][kind] < 5.6
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("objective", OBJECTIVES, ids=lambda o: f"{o['name']}-{o.get('weighting', '')}")
 def test_micro_batches_change_neither_losses_nor_receipt(run_config, tmp_path: Path, objective: dict) -> None:
     results = [
@@ -46,6 +48,7 @@ def test_micro_batches_change_neither_losses_nor_receipt(run_config, tmp_path: P
     np.testing.assert_allclose(one, auto, rtol=0, atol=2e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("objective", OBJECTIVES[1:2], ids=["mdm"])
 def test_interrupted_and_resumed_equals_uninterrupted_bit_for_bit(run_config, tmp_path: Path, objective: dict) -> None:
     shape = {"layers": 2, "hidden": 32, "heads": 2, "ffn": 48, "dropout": 0.1}
@@ -64,6 +67,7 @@ def test_interrupted_and_resumed_equals_uninterrupted_bit_for_bit(run_config, tm
     assert again["receipt"] == expected["receipt"]
 
 
+@pytest.mark.slow
 def test_a_checkpoint_of_another_run_is_refused_and_kept(run_config, tmp_path: Path) -> None:
     folder = str(tmp_path / "run")
     interrupt(run_config("ar", save_folder=folder, autoresume=True), 12)
@@ -84,6 +88,7 @@ def test_a_checkpoint_of_another_run_is_refused_and_kept(run_config, tmp_path: P
     assert train(run_config("ar", save_folder=folder, autoresume=True))["receipt"]["valid"]
 
 
+@pytest.mark.slow
 def test_a_full_disk_while_saving_leaves_the_last_checkpoint(
     run_config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -105,6 +110,7 @@ def test_a_full_disk_while_saving_leaves_the_last_checkpoint(
     assert len(losses(tmp_path / "run")) == 27
 
 
+@pytest.mark.slow
 def test_both_types_overfit_a_small_subset(run_config, make_pool, tmp_path: Path) -> None:
     pool = make_pool(tokens(1, 203), SEQ_LEN, name="small")
     for objective, passes in (("ar", 100), ({"name": "mdm", "weighting": "exact_count"}, 250)):
@@ -123,6 +129,7 @@ def test_both_types_overfit_a_small_subset(run_config, make_pool, tmp_path: Path
         assert np.mean(losses(tmp_path / str(passes))[-30:]) < validation - 0.1
 
 
+@pytest.mark.slow
 def test_a_mixture_is_trained_on_exactly(run_config, make_pool, tmp_path: Path) -> None:
     more = make_pool(tokens(4, 505), SEQ_LEN, name="more")
     sources = {

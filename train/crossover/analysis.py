@@ -49,7 +49,9 @@ def comparisons(runs: Sequence[MetricsRow]) -> Iterator[tuple[int, str, str]]:
 def analyse(rows: Sequence[MetricsRow], runs: Sequence[MetricsRow]) -> dict[str, Any]:
     """Return {"crossovers": [...], "potentials": [...], "fits": [...]}; see `estimate` and `scaling` for the fields.
 
-    rows, runs: of `curves.curves` and `curves.summary`.
+    Args:
+        rows: of `curves.curves` and `curves.summary`.
+        runs: of `curves.curves` and `curves.summary`.
     """
     finished = {r["run"] for r in runs if r["state"] == "finished"}
     curves = {name: own for name, own in by_run(rows).items() if name in finished}

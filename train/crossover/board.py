@@ -29,7 +29,12 @@ class Board:
             print(text, file=sys.stderr, flush=True)
 
     def draw(self, done: int, finished: int, live: Mapping[str, tuple[int, int]]) -> None:
-        """Show how far things are. done: tokens of finished runs. live: (tokens, of how many) by label."""
+        """Show how far things are.
+
+        Args:
+            done: tokens of finished runs.
+            live: (tokens, of how many) by label.
+        """
         tokens = done + sum(n for n, _ in live.values())
         self.first = tokens if self.first is None else self.first
         now = time.monotonic()

@@ -20,10 +20,15 @@ Point = tuple[float, float]
 
 @dataclass(frozen=True)
 class Series:
-    """A curve. name: for people. kind: a class (`ar`, `mdm`, `b0`...). points: (x, y), x increasing.
+    """A curve.
 
-    faint: one of several replicates, drawn thin and without marks. dashed: a law instead of measurements. line: joined
-    up.
+    Attributes:
+        name: for people.
+        kind: a class (`ar`, `mdm`, `b0`...).
+        points: (x, y), x increasing.
+        faint: one of several replicates, drawn thin and without marks.
+        dashed: a law instead of measurements.
+        line: joined up.
     """
 
     name: str
@@ -46,9 +51,13 @@ class Mark:
 
 @dataclass(frozen=True)
 class Axes:
-    """What a panel's axes say. x_per: the lower axis in units of so many x (passes). upper_label: x itself, above.
+    """What a panel's axes say.
 
-    x_span, y_span: what the panel shows at least.
+    Attributes:
+        x_per: the lower axis in units of so many x (passes).
+        upper_label: x itself, above.
+        x_span: what the panel shows at least.
+        y_span: what the panel shows at least.
     """
 
     title: str

@@ -28,7 +28,11 @@ LARGEST_TIMED = {"cpu": 2e10, "cuda": 1e15}
 
 @dataclass(frozen=True)
 class Clock:
-    """Seconds per training token of one kind of run, its validation included. source: where that is from."""
+    """Seconds per training token of one kind of run, its validation included.
+
+    Attributes:
+        source: where that is from.
+    """
 
     seconds: float
     source: str

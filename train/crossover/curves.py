@@ -130,7 +130,11 @@ def curves(runs: Sequence[RunSpec]) -> list[MetricsRow]:
 
 
 def summary(run: RunSpec, rows: Sequence[MetricsRow]) -> MetricsRow:
-    """Return the row of one run in the table of runs. rows: its curve."""
+    """Return the row of one run in the table of runs.
+
+    Args:
+        rows: its curve.
+    """
     result = result_of(run)
     state = "finished" if result else "unfinished" if rows else "missing"
     row = identity(run) | {

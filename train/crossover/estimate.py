@@ -39,7 +39,11 @@ Status = Literal["crosses", "ahead", "none"]
 
 
 class Curve(NamedTuple):
-    """A metric over tokens, float64 (evaluations,) each, tokens increasing. se: one standard error of all values."""
+    """A metric over tokens, float64 (evaluations,) each, tokens increasing.
+
+    Attributes:
+        se: one standard error of all values.
+    """
 
     tokens: Floats
     values: Floats
@@ -47,7 +51,11 @@ class Curve(NamedTuple):
 
 
 def curve(tokens: ArrayLike, values: ArrayLike, se: float = 0.0) -> Curve:
-    """Return a curve. Raises ValueError unless both are as long, not empty, finite, and tokens increase."""
+    """Return a curve.
+
+    Raises:
+        ValueError: unless both are as long, not empty, finite, and tokens increase.
+    """
     x, y = np.asarray(tokens, np.float64), np.asarray(values, np.float64)
     if x.shape != y.shape or x.ndim != 1 or not len(x) or not np.isfinite(np.concatenate([x, y])).all():
         raise ValueError(f"a curve needs as many finite tokens as values, got {x.shape} and {y.shape}")
@@ -93,10 +101,15 @@ def overtakes(tokens: Floats, leads: Floats) -> float | None:
 class Crossover:
     """Where MDM overtakes AR and stays ahead, in tokens.
 
-    status: `crosses`; `ahead` (from the first evaluation on); `none` within the budget. tokens: of the mean lead, None
-    unless it crosses. low, high: of the interval; -inf: before the first evaluation, inf: beyond the budget, NaN: of
-    one pair. share: of resamples whose lead stays. pairs: each pair's own crossover, None where it has none. budget:
-    last evaluation. final_lead: mean lead there, in the metric's unit, and its standard error over pairs (NaN for one).
+    Attributes:
+        status: `crosses`; `ahead` (from the first evaluation on); `none` within the budget.
+        tokens: of the mean lead, None unless it crosses.
+        low: of the interval; -inf: before the first evaluation, inf: beyond the budget, NaN: of one pair.
+        high: see `low`.
+        share: of resamples whose lead stays.
+        pairs: each pair's own crossover, None where it has none.
+        budget: last evaluation.
+        final_lead: mean lead there, in the metric's unit, and its standard error over pairs (NaN for one).
     """
 
     status: Status
@@ -111,7 +124,11 @@ class Crossover:
 
 
 def crossover(pairs: Sequence[Pair], lower_is_better: bool = True, seed: int = 0) -> Crossover | None:
-    """Return the crossover over `pairs`, None where their curves have no span in common. seed: of the bootstrap."""
+    """Return the crossover over `pairs`, None where their curves have no span in common.
+
+    Args:
+        seed: of the bootstrap.
+    """
     at = _common(pairs, lower_is_better)
     if not len(at):
         return None
@@ -173,9 +190,14 @@ Values = dict[int, list[float]]
 
 @dataclass(frozen=True)
 class Potential:
-    """How many times the unique tokens AR needs to match MDM. sign: "=" or, where the answer lies outside the budgets
-    that AR was run at, ">" (not even the largest is enough) or "<" (the smallest is). low, high: interval over
-    replicates, inf and 0 where it runs out of the budgets."""
+    """How many times the unique tokens AR needs to match MDM.
+
+    Attributes:
+        sign: "=" or, where the answer lies outside the budgets that AR was run at, ">" (not even the largest is enough)
+            or "<" (the smallest is).
+        low: interval over replicates, inf and 0 where it runs out of the budgets.
+        high: interval over replicates, inf and 0 where it runs out of the budgets.
+    """
 
     sign: Literal["=", ">", "<"]
     ratio: float
@@ -187,7 +209,9 @@ def match(budgets: Sequence[int], values: ArrayLike, target: float, lower_is_bet
     """Return the fewest unique tokens at which AR is as good as `target`; inf: none of the budgets is enough, 0: the
     smallest is.
 
-    budgets: increasing. values: AR's at each, straight in between over the logarithm of unique tokens.
+    Args:
+        budgets: increasing.
+        values: AR's at each, straight in between over the logarithm of unique tokens.
     """
     short = np.asarray(values, np.float64) - target
     short = short if lower_is_better else -short

@@ -72,13 +72,19 @@ def _not_own(flat: dict[str, Any]) -> dict[str, Any]:
 class Grid(Section):
     """A whole grid. Counts are written 500k, 1M, 96B.
 
-    base: the training configuration, a file or a shipped name. pool: what unique tokens are drawn from; validation:
-    the pool that all runs are validated on (`<pool>-val` when not given). total_tokens: every run's budget.
-    replicates: disjoint draws of data per budget, one number or a number for each budget. seeds: of weights, order and
-    noise. settings: training keys that replace the base's in all runs. overrides: training keys and lists of their
-    values; every combination is run. `objective.input_masking` and other keys of one objective vary its runs only.
-    threads: of a run on a CPU; their number changes the last bits of sums, so it does not follow from the machine.
-    gpus_per_run: processes that Composer's launcher starts per run. mfu: what H100-hours assume.
+    Attributes:
+        base: the training configuration, a file or a shipped name.
+        pool: what unique tokens are drawn from.
+        validation: the pool that all runs are validated on (`<pool>-val` when not given).
+        total_tokens: every run's budget.
+        replicates: disjoint draws of data per budget, one number or a number for each budget.
+        seeds: of weights, order and noise.
+        settings: training keys that replace the base's in all runs.
+        overrides: training keys and lists of their values; every combination is run. `objective.input_masking` and
+            other keys of one objective vary its runs only.
+        threads: of a run on a CPU; their number changes the last bits of sums, so it does not follow from the machine.
+        gpus_per_run: processes that Composer's launcher starts per run.
+        mfu: what H100-hours assume.
     """
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
@@ -184,8 +190,12 @@ COSMETIC = {
 class RunSpec:
     """One run of a grid.
 
-    key: fingerprint of all that its figures follow from. settings: the grid's overridden keys with this run's values.
-    subset: folder of its data, carved or not. seq_len, shape: assumed where the pool is missing.
+    Attributes:
+        key: fingerprint of all that its figures follow from.
+        settings: the grid's overridden keys with this run's values.
+        subset: folder of its data, carved or not.
+        shape: assumed where the pool is missing.
+        seq_len: assumed where the pool is missing.
     """
 
     name: str
@@ -227,7 +237,11 @@ class RunSpec:
 
 @dataclass(frozen=True)
 class GridPlan:
-    """A grid with its runs in order. pool: its manifest, None where it is not there (yet)."""
+    """A grid with its runs in order.
+
+    Attributes:
+        pool: its manifest, None where it is not there (yet).
+    """
 
     grid: Grid
     runs: tuple[RunSpec, ...]
@@ -235,15 +249,21 @@ class GridPlan:
 
 
 def load_grid(path: str, overrides: Iterable[str] = ()) -> Grid:
-    """Return the grid in the file at `path`, or the shipped one of that name. Raises RequestError of one line."""
+    """Return the grid in the file at `path`, or the shipped one of that name.
+
+    Raises:
+        RequestError: of one line.
+    """
     return validate(Grid, load_yaml(file_or_shipped(GRIDS, path), list(overrides)), path)
 
 
 def plan(grid: Grid) -> GridPlan:
     """Return the grid's runs; every configuration is checked, nothing is written.
 
-    A pool that does not exist yet is not an error here: its vocabulary and length are assumed. Raises RequestError for
-    a configuration that is wrong, and for more unique tokens than the pool has.
+    A pool that does not exist yet is not an error here: its vocabulary and length are assumed.
+
+    Raises:
+        RequestError: for a configuration that is wrong, and for more unique tokens than the pool has.
     """
     manifest = _manifest(grid.pool)
     validation = _manifest(grid.validation_pool)

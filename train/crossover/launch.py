@@ -50,7 +50,8 @@ def unfinished(plan: GridPlan) -> list[RunSpec]:
 def prepare(plan: GridPlan, runs: Sequence[RunSpec]) -> None:
     """Carve the subsets of `runs` that are missing and write each run's configuration.
 
-    Raises RequestError when the pool is not there or the grid's subset was carved elsewhere.
+    Raises:
+        RequestError: when the pool is not there or the grid's subset was carved elsewhere.
     """
     if plan.pool is None:
         raise RequestError(f"the pool {plan.grid.pool} does not exist: build it (epochal build) or name another, pool=")
@@ -113,7 +114,11 @@ class _Live:
 
 
 def launch(plan: GridPlan, runs: Sequence[RunSpec], jobs: int, quiet: bool = False) -> list[Failure]:
-    """Train `runs`, `jobs` at once; return those that failed. Raises RequestError when others work on this grid."""
+    """Train `runs`, `jobs` at once; return those that failed.
+
+    Raises:
+        RequestError: when others work on this grid.
+    """
     done = sum(r.total_tokens for r in plan.runs if r not in runs)
     waiting, live, failures = list(runs), list[_Live](), list[Failure]()
     with _locked(plan.grid.out) as lock, _terminable():

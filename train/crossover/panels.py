@@ -20,7 +20,13 @@ NAMES = {"ar": "AR", "mdm": "MDM"}
 
 
 class Results:
-    """What the sections are made of. rows, runs: both tables; found: of `analysis.analyse`."""
+    """What the sections are made of.
+
+    Attributes:
+        rows: both tables.
+        runs: both tables.
+        found: of `analysis.analyse`.
+    """
 
     def __init__(
         self, plan: GridPlan, rows: Sequence[MetricsRow], runs: Sequence[MetricsRow], found: dict[str, Any]

@@ -21,7 +21,13 @@ from .wording import interval, setting, where
 
 
 def render(plan: GridPlan, rows: Sequence[MetricsRow], runs: Sequence[MetricsRow], found: dict[str, Any]) -> Html:
-    """Return the page. rows, runs, found: see `curves` and `analysis.analyse`."""
+    """Return the page.
+
+    Args:
+        rows: see `curves` and `analysis.analyse`.
+        runs: see `curves` and `analysis.analyse`.
+        found: see `curves` and `analysis.analyse`.
+    """
     results = Results(plan, rows, runs, found)
     finished = sum(r["state"] == "finished" for r in runs)
     valid = sum(r["receipt"] == "valid" for r in runs)

@@ -51,7 +51,13 @@ class Points(NamedTuple):
 
 @dataclass(frozen=True)
 class Form:
-    """A law. constants: their names. low, high: bounds of their logarithms, data in units of `scale_of`."""
+    """A law.
+
+    Attributes:
+        constants: their names.
+        low: bounds of their logarithms, data in units of `scale_of`.
+        high: bounds of their logarithms, data in units of `scale_of`.
+    """
 
     name: str
     formula: str
@@ -95,11 +101,16 @@ FORMS = (SATURATING, U_SHAPED)
 
 @dataclass(frozen=True)
 class Fit:
-    """A fitted form. why_not: why there is none, empty when there is.
+    """A fitted form.
 
-    constants: by name, tokens in units of `unit`. at_bound: those that the data do not settle. rms, worst: of the
-    residuals of log L over all points. left_out: RMS error of log L on each budget when it was left out of the fit.
-    late: on the last third of the budget, fitted to the rest; None where that leaves too few points.
+    Attributes:
+        why_not: why there is none, empty when there is.
+        constants: by name, tokens in units of `unit`.
+        at_bound: those that the data do not settle.
+        rms: of the residuals of log L over all points.
+        worst: of the residuals of log L over all points.
+        left_out: RMS error of log L on each budget when it was left out of the fit.
+        late: on the last third of the budget, fitted to the rest; None where that leaves too few points.
     """
 
     form: Form

@@ -17,7 +17,10 @@ from ..checkpoint import ModelCard
 
 @dataclass(frozen=True)
 class ContaminationStatus:
-    """clean: the pool was decontaminated against exactly these items. reason: one line for people."""
+    """Attributes:
+    clean: the pool was decontaminated against exactly these items.
+    reason: one line for people.
+    """
 
     clean: bool
     reason: str
@@ -46,7 +49,8 @@ def contamination_status(digest: str | None, manifest: Manifest | None) -> Conta
 def training_manifest(path: str, card: ModelCard) -> Manifest:
     """Return the manifest of the pool that a model was trained on, `path` being the pool or a subset of it.
 
-    Raises RequestError when the model was trained on something else: its check would prove nothing.
+    Raises:
+        RequestError: when the model was trained on something else: its check would prove nothing.
     """
     manifest = read_manifest(path)
     plan = card.training.get("plan") or {}

@@ -23,7 +23,10 @@ def continuation(artifact: Artifact, items: int) -> list[Encoded]:
     """Return `items` items, a pure function of the pool; the texts of an `Item` stand for their lengths alone.
 
     Items are evenly spread over the pool's samples, at keyed places, right answers at keyed indices; answers hold no
-    EOD, so that all lie within documents. Raises RequestError when the pool's samples are too short.
+    EOD, so that all lie within documents.
+
+    Raises:
+        RequestError: when the pool's samples are too short.
     """
     rows = [row for row in Rows(artifact) if len(row) >= CONTEXT + ANSWER]
     if not rows:

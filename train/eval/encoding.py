@@ -26,10 +26,13 @@ class Encoded:
 
 
 def encode(items: Sequence[Item], tokenizer: Tokenizer, shots: int = 0) -> list[Encoded]:
-    """Return `items` as ids, EOD first. shots: examples in their prompts, the same for all items of a subject.
+    """Return `items` as ids, EOD first.
 
-    An answer's ids are those of context + answer after the first len(ids of context), so that text is tokenized as
-    a whole, as lm-evaluation-harness does.
+    An answer's ids are those of context + answer after the first len(ids of context), so that text is tokenized as a
+    whole, as lm-evaluation-harness does.
+
+    Args:
+        shots: examples in their prompts, the same for all items of a subject.
     """
     pairs = [(item, context, answer) for item in items for context, answer in zip(item.contexts, item.answers)]  # noqa: B905
     groups = iter(encode_pairs([(c, a) for _, c, a in pairs], tokenizer))

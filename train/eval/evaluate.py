@@ -36,12 +36,20 @@ CHUNK_ITEMS, CHUNK_BATCHES = 512, 16
 
 @dataclass(frozen=True)
 class Settings:
-    """How to evaluate. tasks: as in `mmlu:5`. data, files: where benchmarks lie (the hub when neither).
+    """How to evaluate.
 
-    norm: what answers are divided by. noise_samples, seed: of masked-diffusion models. limit: items per task, evenly
-    spread. loss: artifacts to measure likelihoods on, loss_samples of each. trained_on: the training artifact, for the
-    contamination check. batch_tokens: tokens read at a time. tokenizer: where the model's is when its name does not
-    say.
+    Attributes:
+        tasks: as in `mmlu:5`.
+        data: where benchmarks lie (the hub when neither).
+        files: where benchmarks lie (the hub when neither).
+        norm: what answers are divided by.
+        noise_samples: of masked-diffusion models.
+        seed: of masked-diffusion models.
+        limit: items per task, evenly spread.
+        loss: artifacts to measure likelihoods on, loss_samples of each.
+        trained_on: the training artifact, for the contamination check.
+        batch_tokens: tokens read at a time.
+        tokenizer: where the model's is when its name does not say.
     """
 
     tasks: tuple[str, ...] = tasks.PAPER_TASKS
@@ -173,8 +181,11 @@ def run_loss(checkpoint: Checkpoint, path: str, tokenizer: Tokenizer | None, set
 def run(paths: Sequence[str], settings: Settings) -> dict[str, Any]:
     """Return {"tasks": [...], "likelihoods": [...]} for the checkpoints at `paths`; write both to `settings.out`.
 
-    All benchmarks are read before the first model is, so that a bad row is known at once. Raises RequestError,
-    WorkError.
+    All benchmarks are read before the first model is, so that a bad row is known at once.
+
+    Raises:
+        RequestError: for a wrong request.
+        WorkError: when the work failed.
     """
     loaded = [tasks.load(task, settings.data, settings.files) for task in settings.tasks]
     for path in settings.loss:

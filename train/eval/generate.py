@@ -24,10 +24,15 @@ FillOrder = Literal["confidence", "random"]
 class Sampling:
     """How to generate.
 
-    max_new_tokens: at most so many. temperature: 0 takes the likeliest token. top_p: only the likeliest tokens that
-    together have this probability. seed: of all randomness. stop: ids that end the text and are no part of it.
-    Masked diffusion only: steps, reads per whole text (max_new_tokens when None, the best quality); order: which places
-    are settled first; block: tokens that are filled in together (all when None).
+    Attributes:
+        max_new_tokens: at most so many.
+        temperature: 0 takes the likeliest token.
+        top_p: only the likeliest tokens that together have this probability.
+        seed: of all randomness.
+        stop: ids that end the text and are no part of it. Masked diffusion only: steps, reads per whole text
+            (max_new_tokens when None, the best quality).
+        order: which places are settled first.
+        block: tokens that are filled in together (all when None).
     """
 
     max_new_tokens: int = 128
@@ -63,8 +68,10 @@ def generate(
 ) -> list[int]:
     """Return new ids after `prompt`, without the stop id that ended them.
 
-    prompt: ids, EOD first. mask: the MASK id, never written. show: called with the new ids so far whenever they change;
-    places that are not filled in yet hold MASK.
+    Args:
+        prompt: ids, EOD first.
+        mask: the MASK id, never written.
+        show: called with the new ids so far whenever they change; places that are not filled in yet hold MASK.
     """
     new: list[int] = []
     for new in frames(model, prompt, mask, sampling):

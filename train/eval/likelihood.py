@@ -30,10 +30,16 @@ KIND_NAMES = {"nll": "NLL (exact)", "nelbo": "NELBO (upper bound)"}
 class Likelihood:
     """One measured likelihood.
 
-    nats: of all tokens together. nats_se: standard error that noise leaves (NLL: 0; one noise sample: NaN); the choice
-    of texts is no part of it. noise_samples: inputs per sample (0 for NLL), drawn with `seed`. tokens: PAD excluded,
-    EOD included. bytes: UTF-8 bytes of the text, None where the tokenizer's bytes are not known. samples: rows read.
-    data, model: fingerprints. name: of the model, for people.
+    Attributes:
+        nats: of all tokens together.
+        nats_se: standard error that noise leaves (NLL: 0; one noise sample: NaN); the choice of texts is no part of it.
+        noise_samples: inputs per sample (0 for NLL), drawn with `seed`.
+        tokens: PAD excluded, EOD included.
+        bytes: UTF-8 bytes of the text, None where the tokenizer's bytes are not known.
+        samples: rows read.
+        data: fingerprints.
+        model: fingerprints.
+        name: of the model, for people.
     """
 
     kind: Kind
@@ -82,8 +88,9 @@ COLUMNS = ("name", "kind", "per_token", "per_token_se", "bits_per_byte", "noise_
 def table(records: Sequence[Likelihood], columns: Sequence[str] = COLUMNS) -> list[dict[str, Any]]:
     """Return one row per record with the fields and derived figures named in `columns`.
 
-    Raises RequestError when records of different kinds would stand side by side without `kind`, or of different data
-    without `data`.
+    Raises:
+        RequestError: when records of different kinds would stand side by side without `kind`, or of different data
+            without `data`.
     """
     for key, what in (("kind", "an NLL and a NELBO"), ("data", "likelihoods of different texts")):
         if key not in columns and len({getattr(r, key) for r in records}) > 1:
@@ -98,8 +105,12 @@ def table(records: Sequence[Likelihood], columns: Sequence[str] = COLUMNS) -> li
 def difference(a: Likelihood, b: Likelihood, bound: bool = False) -> tuple[float, float]:
     """Return a - b in nats per token and its standard error.
 
-    bound: allow a NELBO minus an NLL, which is an upper bound of the difference in likelihood (what `a` gains by it is
-    certain, what it lacks is not). Raises RequestError for other mixtures of kinds, and for different texts.
+    Args:
+        bound: allow a NELBO minus an NLL, which is an upper bound of the difference in likelihood (what `a` gains by it
+            is certain, what it lacks is not).
+
+    Raises:
+        RequestError: for other mixtures of kinds, and for different texts.
     """
     if a.data != b.data or a.tokens != b.tokens:
         raise RequestError(f"{a.name} and {b.name} were measured on different texts: their difference means nothing")
@@ -117,7 +128,8 @@ _ROWS_AT_ONCE = 256
 class Rows:
     """The first samples of an artifact as int64 rows with their numbers of real tokens.
 
-    Raises WorkError, when the rows are read, where a shard is damaged: each is hashed once.
+    Raises:
+        WorkError: when the rows are read, where a shard is damaged: each is hashed once.
     """
 
     def __init__(self, artifact: Artifact, samples: int | None = None) -> None:
@@ -153,8 +165,13 @@ def measure(
 ) -> Likelihood:
     """Return the model's likelihood of the first `samples` samples of `artifact` (all when None).
 
-    byte_lengths: int64 (vocab_size,), UTF-8 bytes of each id. batch_tokens: read at a time. tick: called with the
-    number of samples just finished. Raises RequestError when the artifact was not tokenized as the model's data was.
+    Args:
+        byte_lengths: int64 (vocab_size,), UTF-8 bytes of each id.
+        batch_tokens: read at a time.
+        tick: called with the number of samples just finished.
+
+    Raises:
+        RequestError: when the artifact was not tokenized as the model's data was.
     """
     check_tokenizer(card, artifact)
     rows = Rows(artifact, samples)
@@ -219,7 +236,9 @@ def masked_nats(
 ) -> NDArray[np.float64]:
     """Return, for each mask of one text, the nats of its masked tokens together, float64 (rows,).
 
-    row: int64 (n,). masks: bool (rows, n).
+    Args:
+        row: int64 (n,).
+        masks: bool (rows, n).
     """
     device = model.device
     inputs = torch.from_numpy(np.where(masks, mask_id, row[None, :])).to(device)

@@ -27,9 +27,13 @@ from .tokenizers import tokenizer_for
 class EpochalLM(LM):
     """A checkpoint for the harness: `EpochalLM("runs/x/final")` or model_args `checkpoint=runs/x/final`.
 
-    checkpoint: folder or an open one. noise_samples, seed: of masked diffusion. batch_tokens: tokens read at a time.
-    max_gen_toks: of generation where a task does not say. The harness' other settings, such as
-    batch_size, are accepted and not used.
+    Attributes:
+        checkpoint: folder or an open one.
+        noise_samples: of masked diffusion.
+        seed: of masked diffusion.
+        batch_tokens: tokens read at a time.
+        max_gen_toks: of generation where a task does not say. The harness' other settings, such as batch_size, are
+            accepted and not used.
     """
 
     def __init__(
@@ -142,7 +146,11 @@ def run_tasks(
 ) -> list[dict[str, Any]]:
     """Return one row per task and metric: model, task, kind, metric, value, stderr, noise samples.
 
-    include: folder with the user's own task files. Raises RequestError for a task the harness does not know.
+    Args:
+        include: folder with the user's own task files.
+
+    Raises:
+        RequestError: for a task the harness does not know.
     """
     from lm_eval import simple_evaluate
 

@@ -34,8 +34,9 @@ SHARED_PREFIX = 32
 class Group(NamedTuple):
     """A context and the answers that follow it.
 
-    key: noise position of the first answer; the others' follow. family: groups of one family begin alike (they have
-    the same examples) and are read in batches of their own.
+    Attributes:
+        key: noise position of the first answer; the others' follow.
+        family: groups of one family begin alike (they have the same examples) and are read in batches of their own.
     """
 
     context: TokenIds
@@ -47,7 +48,8 @@ class Group(NamedTuple):
 class Score(NamedTuple):
     """Nats of one answer given its context: the NLL, or the bound with the standard error that noise leaves.
 
-    greedy: whether the model would write this answer itself; None where it was not asked for.
+    Attributes:
+        greedy: whether the model would write this answer itself; None where it was not asked for.
     """
 
     nats: float
@@ -57,7 +59,13 @@ class Score(NamedTuple):
 
 @dataclass
 class Work:
-    """What scoring cost. sequences: rows of model input; real, padded: tokens of them without and with padding."""
+    """What scoring cost.
+
+    Attributes:
+        sequences: rows of model input.
+        real: tokens of them without and with padding.
+        padded: tokens of them without and with padding.
+    """
 
     sequences: int = 0
     real: int = 0
@@ -73,10 +81,16 @@ class Work:
 
 @dataclass
 class Scorer:
-    """Scores answers with one model. eod, mask: ids. limit: longest text in tokens, the length trained on.
+    """Scores answers with one model.
 
-    draws, seed: noise samples and seed of a masked-diffusion model. batch_tokens: tokens read at a time, padding
-    included. greedy: also find out whether each answer is what the model would write.
+    Attributes:
+        eod: ids.
+        mask: ids.
+        limit: longest text in tokens, the length trained on.
+        draws: noise samples and seed of a masked-diffusion model.
+        seed: noise samples and seed of a masked-diffusion model.
+        batch_tokens: tokens read at a time, padding included.
+        greedy: also find out whether each answer is what the model would write.
     """
 
     model: Transformer

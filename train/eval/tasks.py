@@ -27,8 +27,11 @@ BenchmarkRow = Mapping[str, Any]
 class Item:
     """One question. The text of choice i is contexts[i] + answers[i]; only answers[i] is scored.
 
-    id: row number in the file, from 0. gold: index of the right choice. subject: MMLU's, else "". answers begin with
-    the space that parts them from the context. lengths: characters of each answer without that space.
+    Attributes:
+        id: row number in the file, from 0.
+        gold: index of the right choice.
+        subject: MMLU's, else "". answers begin with the space that parts them from the context. lengths: characters of
+            each answer without that space.
     """
 
     id: int
@@ -45,7 +48,11 @@ class Item:
 
 @dataclass(frozen=True)
 class Benchmark:
-    """All items of one file. digest: of its rows, for `contamination`; None when they came from the hub."""
+    """All items of one file.
+
+    Attributes:
+        digest: of its rows, for `contamination`; None when they came from the hub.
+    """
 
     task: str
     items: tuple[Item, ...]
@@ -58,9 +65,13 @@ class Benchmark:
 class Task:
     """How a benchmark is found and read.
 
-    files: stems of local files, in order of preference. hub: dataset, configuration, split. item: from a row to its
-    parts. preamble: text before everything (of a subject). shot_files, shot_split: where examples for few-shot
-    prompts come from.
+    Attributes:
+        files: stems of local files, in order of preference.
+        hub: dataset, configuration, split.
+        item: from a row to its parts.
+        preamble: text before everything (of a subject).
+        shot_files: where examples for few-shot prompts come from.
+        shot_split: where examples for few-shot prompts come from.
     """
 
     files: tuple[str, ...]
@@ -204,7 +215,11 @@ PAPER_TASKS = ("hellaswag:0", "mmlu:0", "mmlu:5")
 
 
 def parse_task(text: str) -> tuple[str, int]:
-    """Return the task and the number of shots that `mmlu:5` or `mmlu` names. Raises RequestError."""
+    """Return the task and the number of shots that `mmlu:5` or `mmlu` names.
+
+    Raises:
+        RequestError: for a wrong request.
+    """
     name, colon, shots = text.strip().partition(":")
     if name not in TASKS:
         raise RequestError(f"unknown task '{name}': known are {', '.join(TASKS)} (or --lm-eval {name})")
@@ -218,8 +233,12 @@ def parse_task(text: str) -> tuple[str, int]:
 def load(text: str, data: str | None = None, files: Mapping[str, str] | None = None) -> Benchmark:
     """Return the benchmark that `text` (`mmlu:5`) names, prompts with their examples in front.
 
-    data: folder with local files, plain or compressed; the hub when None. files: paths by task name, instead. Raises
-    RequestError for an unknown task, a missing file or a malformed row.
+    Args:
+        data: folder with local files, plain or compressed; the hub when None.
+        files: paths by task name, instead.
+
+    Raises:
+        RequestError: for an unknown task, a missing file or a malformed row.
     """
     name, shots = parse_task(text)
     task = TASKS[name]
@@ -285,7 +304,10 @@ def read_rows(path: str) -> tuple[list[BenchmarkRow], str]:
     """Return the objects of a JSON lines file (plain, gz, zst; path or URL) and the digest of its rows.
 
     The digest is BLAKE2b-128 over the non-empty rows, each stripped of white space, joined by line ends: what a pool's
-    manifest lists of the files it was decontaminated against. Raises RequestError.
+    manifest lists of the files it was decontaminated against.
+
+    Raises:
+        RequestError: for a wrong request.
     """
     rows: list[BenchmarkRow] = []
     lines: list[bytes] = []
@@ -307,7 +329,11 @@ def read_rows(path: str) -> tuple[list[BenchmarkRow], str]:
 
 
 def hub_rows(dataset: str, config: str | None, split: str) -> list[BenchmarkRow]:
-    """Return the rows of a split of a dataset on the hub. Raises RequestError when it cannot be had."""
+    """Return the rows of a split of a dataset on the hub.
+
+    Raises:
+        RequestError: when it cannot be had.
+    """
     try:
         from datasets import load_dataset
 

@@ -12,7 +12,9 @@ HOLE = "░"
 class LiveText:
     """Redraws a text in place each time it changes; without a terminal nothing is drawn.
 
-    decode: from ids to text. mask: the id that stands for a token not filled in yet.
+    Attributes:
+        decode: from ids to text.
+        mask: the id that stands for a token not filled in yet.
     """
 
     def __init__(self, decode: Callable[[Sequence[int]], str], mask: int, stream: TextIO | None = None) -> None:
@@ -51,7 +53,11 @@ def _wrap(line: str, columns: int) -> list[str]:
 
 
 def spell(ids: Sequence[int], mask: int, decode: Callable[[Sequence[int]], str], for_terminal: bool = False) -> str:
-    """Return the text of `ids` with `HOLE` for each MASK; for_terminal: control characters but line ends left out."""
+    """Return the text of `ids` with `HOLE` for each MASK;.
+
+    Args:
+        for_terminal: control characters but line ends left out.
+    """
     parts: list[str] = []
     run: list[int] = []
     for token in [*ids, None]:

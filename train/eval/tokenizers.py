@@ -18,7 +18,8 @@ def tokenizer_for(card: ModelCard, path: str | None = None) -> Tokenizer:
 def tokenizer_of(stated: dict[str, Any], path: str | None = None) -> Tokenizer:
     """Return the tokenizer at `path`, or the one that `stated` (a manifest's record) names.
 
-    Raises RequestError when it cannot be found or is another one.
+    Raises:
+        RequestError: when it cannot be found or is another one.
     """
     try:
         found = load_tokenizer(path or str(stated.get("name")))

@@ -12,10 +12,13 @@ from .transformer import ModelConfig, Transformer
 
 
 class LanguageModel(ComposerModel):
-    """A `Transformer` with its loss. kind: the name of the training loss; validation measures `nll` or `nelbo`.
+    """A `Transformer` with its loss.
 
-    Batches are what `data.split_batch` makes of a loader's batch: dictionaries with the tensors of
-    `objectives.Packed` (absent where None), and `shape`: rows that hold a sample, and tokens of a row.
+    Batches are what `data.split_batch` makes of a loader's batch: dictionaries with the tensors of `objectives.Packed`
+    (absent where None), and `shape`: rows that hold a sample, and tokens of a row.
+
+    Attributes:
+        kind: the name of the training loss; validation measures `nll` or `nelbo`.
     """
 
     def __init__(self, transformer: Transformer, kind: str) -> None:
@@ -63,9 +66,10 @@ def _inputs(batch: dict[str, Any]) -> tuple[Tensor, Tensor | None, Tensor | None
 class MeanLoss(Metric):
     """Nats per real token over a validation set: the mean over noise samples, summed over samples, over tokens.
 
-    error: report the standard error that the noise leaves instead: sqrt(sum of s_i^2 / K) / tokens, s_i^2 being the
-    variance of sample i's K estimates. The estimates of one sample are stratified, so it errs on the large side; with
-    K = 1 it cannot be known and is NaN.
+    Attributes:
+        error: report the standard error that the noise leaves instead: sqrt(sum of s_i^2 / K) / tokens, s_i^2 being the
+            variance of sample i's K estimates. The estimates of one sample are stratified, so it errs on the large
+            side; with K = 1 it cannot be known and is NaN.
     """
 
     full_state_update = False
@@ -80,7 +84,12 @@ class MeanLoss(Metric):
             self.add_state(name, torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
 
     def update(self, nats: Tensor, n_tokens: Tensor) -> None:
-        """Add samples. nats: float64 (samples, noise samples). n_tokens: (samples,), real tokens."""
+        """Add samples.
+
+        Args:
+            nats: float64 (samples, noise samples).
+            n_tokens: (samples,), real tokens.
+        """
         draws = nats.shape[1]
         self.total += nats.mean(1).sum()
         self.tokens += n_tokens.sum()

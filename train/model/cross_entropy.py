@@ -41,7 +41,10 @@ def _logits(x: Tensor, weight: Tensor, vocab_size: int) -> Tensor:
 def token_nll(x: Tensor, weight: Tensor, labels: Tensor, vocab_size: int) -> Tensor:
     """Return the negative log-likelihood in nats of each label, float32 or wider (n,); for use without gradients.
 
-    x: hidden states (n, hidden). weight: output head (padded vocabulary, hidden). labels: int64 (n,).
+    Args:
+        x: hidden states (n, hidden).
+        weight: output head (padded vocabulary, hidden).
+        labels: int64 (n,).
     """
     dtype = _compute_dtype(x)
     weight = weight.to(dtype)
@@ -57,8 +60,11 @@ def token_nll(x: Tensor, weight: Tensor, labels: Tensor, vocab_size: int) -> Ten
 def weighted_nll_sum(x: Tensor, weight: Tensor, labels: Tensor, weights: Tensor, vocab_size: int) -> Tensor:
     """Return sum_i weights[i] * nll_i as a scalar, float32 or wider, differentiable in `x` and `weight`.
 
-    x: hidden states (n, hidden). weight: output head (padded vocabulary, hidden). labels: int64 (n,). weights: (n,),
-    constants. n may be 0.
+    Args:
+        x: hidden states (n, hidden).
+        weight: output head (padded vocabulary, hidden).
+        labels: int64 (n,).
+        weights: (n,), constants. n may be 0.
     """
     return _WeightedNLL.apply(x, weight, labels, weights, vocab_size)
 

@@ -24,9 +24,12 @@ def training_flops_per_token(config: ModelConfig, seq_len: int, target_share: fl
 
         6 * (block weights + target_share * head weights) + 12 * layers * width * seq_len * (1/2 if causal)
 
-    which is the form of Chowdhery et al. 2022 (PaLM, appendix B) with two corrections: a causal model needs half of
-    the attention matrix, and logits are needed for targets only. target_share: mean share of tokens that are targets,
-    1 for autoregressive, (1 + eps) / 2 for masked diffusion. Embedding look-ups count nothing.
+    which is the form of Chowdhery et al. 2022 (PaLM, appendix B) with two corrections: a causal model needs half of the
+    attention matrix, and logits are needed for targets only.
+
+    Args:
+        target_share: mean share of tokens that are targets, 1 for autoregressive, (1 + eps) / 2 for masked diffusion.
+            Embedding look-ups count nothing.
     """
     products = config.block_parameters + target_share * config.head_parameters
     attention = 12 * config.layers * config.attention_width * seq_len * (0.5 if config.causal else 1.0)
@@ -102,7 +105,9 @@ def ratio(config: ModelConfig, n: int, steps: int | None = None) -> float:
 def report(config: ModelConfig, seq_len: int, steps: int | None = None, block: int = 32) -> dict[str, Any]:
     """Return all figures: `training` per token, `inference_ratio` by generated length (steps = length), `inference`.
 
-    steps: of the declared rows, at most the length. block: of the cached row.
+    Args:
+        steps: of the declared rows, at most the length.
+        block: of the cached row.
     """
     inference = {}
     for n in LENGTHS:

@@ -24,10 +24,16 @@ from .transformer import ModelConfig, Transformer, count_parameters
 def export_huggingface(checkpoint: str, out: str, tokenizer: str | None = None) -> dict[str, Any]:
     """Write the model at `checkpoint` to the new folder `out`, whole or not at all.
 
-    checkpoint: folder or URL of a model, or of a run, whose final model is meant. tokenizer: path of its
-    tokenizer.json, where the name in its card is not enough. Returns JSON values: out, format, architecture,
-    parameters, seq_len. Raises RequestError for a masked-diffusion model, for another tokenizer, and for an `out` that
-    holds something or is a URL; WorkError for a damaged model.
+    Returns JSON values: out, format, architecture, parameters, seq_len.
+
+    Args:
+        checkpoint: folder or URL of a model, or of a run, whose final model is meant.
+        tokenizer: path of its tokenizer.json, where the name in its card is not enough.
+
+    Raises:
+        RequestError: for a masked-diffusion model, for another tokenizer, and for an `out` that holds something or is a
+            URL.
+        WorkError: for a damaged model.
     """
     out = out.rstrip("/")
     if is_url(out):
@@ -54,8 +60,10 @@ def export_huggingface(checkpoint: str, out: str, tokenizer: str | None = None) 
 def save_huggingface(model: Transformer, card: ModelCard, tokenizer: Tokenizer, folder: str) -> None:
     """Write config.json, model.safetensors and tokenizer files for `AutoModelForCausalLM` to `folder`.
 
-    The tokenizer puts EOD first, as in training. Raises RequestError for a masked-diffusion model, which transformers
-    would run as a causal one.
+    The tokenizer puts EOD first, as in training.
+
+    Raises:
+        RequestError: for a masked-diffusion model, which transformers would run as a causal one.
     """
     if not model.config.causal:
         raise RequestError(

@@ -27,10 +27,14 @@ VOCAB_MULTIPLE = 64
 class ModelConfig:
     """Shape of a transformer.
 
-    vocab_size: ids in use, special ids included. hidden, ffn: widths. kv_heads: key and value heads (grouped-query
-    attention when fewer than `heads`). head_size: hidden / heads when not given. dropout: of attention weights and
-    of what each block adds to the residual stream. init_std: of all weights; projections back into the residual
-    stream use init_std / sqrt(2 * layers).
+    Attributes:
+        vocab_size: ids in use, special ids included.
+        hidden: widths.
+        ffn: widths.
+        kv_heads: key and value heads (grouped-query attention when fewer than `heads`).
+        head_size: hidden / heads when not given.
+        init_std: of all weights; projections back into the residual stream use init_std / sqrt(2 * layers).
+        dropout: of attention weights and of what each block adds to the residual stream.
     """
 
     vocab_size: int
@@ -131,9 +135,11 @@ class Attention(nn.Module):
     ) -> Tensor:
         """Return (batch, length, hidden).
 
-        mask: bool, broadcastable to (batch, heads, length, cached + length), or None. cache: keys and values of
-        earlier tokens, which come first in `mask`'s last dimension. Without a mask, tokens attend to the left in a
-        causal model that has no cache, and to everything otherwise.
+        Without a mask, tokens attend to the left in a causal model that has no cache, and to everything otherwise.
+
+        Args:
+            mask: bool, broadcastable to (batch, heads, length, cached + length), or None.
+            cache: keys and values of earlier tokens, which come first in `mask`'s last dimension.
         """
         batch, length, _ = x.shape
         sizes = (self.heads, self.kv_heads, self.kv_heads)
@@ -233,12 +239,15 @@ class Transformer(nn.Module):
     ) -> Tensor:
         """Return the normed last hidden states, (batch, length, hidden): the one pass that everything goes through.
 
-        tokens: int64 (batch, length). attention_mask: None where nothing is hidden but what lies to the right in a
-        causal model; bool (batch, length), False on PAD, which nothing may attend to (a causal model ignores it: PAD
-        only ever comes last); or bool (batch, 1, length, cached + length), True where a token (row) may attend
-        (column), in place of the causal mask. positions: int64 (batch, length) or (length,), of the rotary embedding;
-        None when the tokens follow each other and the cache. cache: keys and values of earlier tokens, to which those
-        of `tokens` are added.
+        Args:
+            tokens: int64 (batch, length).
+            attention_mask: None where nothing is hidden but what lies to the right in a causal model; bool (batch,
+                length), False on PAD, which nothing may attend to (a causal model ignores it: PAD only ever comes
+                last); or bool (batch, 1, length, cached + length), True where a token (row) may attend (column), in
+                place of the causal mask.
+            positions: int64 (batch, length) or (length,), of the rotary embedding; None when the tokens follow each
+                other and the cache.
+            cache: keys and values of earlier tokens, to which those of `tokens` are added.
         """
         past, length = cache.length if cache else 0, tokens.shape[1]
         cos, sin = self._rotations(positions, past, length, tokens.device)
@@ -291,10 +300,16 @@ class Transformer(nn.Module):
     ) -> Tensor:
         """Return logits, or losses when `labels` are given.
 
-        tokens, attention_mask: as for `hidden_states`. target_positions: int64 (n,), indices into the flattened
-        (batch * length) that logits are computed for, in order; None for all. labels: int64 (n,). weights: (n,).
-        Returns logits (n, vocab_size), or with labels the negative log-likelihood of each label in nats, float32
-        (n,), or with weights too the scalar sum of weight * nll. Ids from vocab_size on have probability 0.
+        Returns logits (n, vocab_size), or with labels the negative log-likelihood of each label in nats, float32 (n,),
+        or with weights too the scalar sum of weight * nll. Ids from vocab_size on have probability 0.
+
+        Args:
+            tokens: as for `hidden_states`.
+            attention_mask: as for `hidden_states`.
+            target_positions: int64 (n,), indices into the flattened (batch * length) that logits are computed for, in
+                order; None for all.
+            labels: int64 (n,).
+            weights: (n,).
         """
         x = self.hidden_states(tokens, attention_mask).flatten(0, 1)
         x = x if target_positions is None else x.index_select(0, target_positions)

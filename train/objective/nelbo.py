@@ -21,8 +21,10 @@ from . import noise
 class MaskSet(NamedTuple):
     """Masked inputs for one text: NELBO = sum over rows of weight * (sum of the row's masked nats).
 
-    masks: bool (rows, n), True where masked. weights: float64 (rows,). exact: whether the rows are all there are, so
-    that the bound is known without noise.
+    Attributes:
+        masks: bool (rows, n), True where masked.
+        weights: float64 (rows,).
+        exact: whether the rows are all there are, so that the bound is known without noise.
     """
 
     masks: NDArray[np.bool_]
@@ -33,7 +35,11 @@ class MaskSet(NamedTuple):
 def masks_for(n: int, draws: int, seed: int, position: int) -> MaskSet:
     """Return at most `draws` masked inputs of `n` >= 1 tokens: all 2^n - 1 sets where they are that few, else a sample.
 
-    One draw is exact for one token, 128 are for seven. seed, position: what the noise is a pure function of.
+    One draw is exact for one token, 128 are for seven.
+
+    Args:
+        seed: what the noise is a pure function of.
+        position: what the noise is a pure function of.
     """
     if 2**n - 1 <= draws:
         return every_mask(n)
@@ -66,9 +72,12 @@ def sampled_masks(n: int, draws: int, seed: int, position: int) -> MaskSet:
 def estimate(nats: NDArray[np.float64], masks: MaskSet) -> tuple[float, float]:
     """Return the bound in nats and the standard error that the noise leaves (0 when exact, NaN with one draw).
 
-    nats: float64 (rows,), the sum of each row's masked negative log-likelihoods. With terms y_j = K * weight_j * nats_j
-    in the order of their strata, the squared error is sum (y_{j+1} - y_j)^2 / (2 K (K - 1)): neighbours differ by
-    their noise and little else (successive differences; Wolter 2007, chapter 8). It errs on the large side.
+    With terms y_j = K * weight_j * nats_j in the order of their strata, the squared error is sum (y_{j+1} - y_j)^2 / (2
+    K (K - 1)): neighbours differ by their noise and little else (successive differences; Wolter 2007, chapter 8). It
+    errs on the large side.
+
+    Args:
+        nats: float64 (rows,), the sum of each row's masked negative log-likelihoods.
     """
     terms = nats * masks.weights
     value = float(terms.sum())

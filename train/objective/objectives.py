@@ -32,9 +32,12 @@ class SpecialIds(NamedTuple):
 class Corrupted(NamedTuple):
     """What a model reads and must predict, for rows of a batch.
 
-    inputs: int64 (rows, length). labels: int64 (rows, length). targets: bool (rows, length), True where the label
-    must be predicted. weights: float64 (rows,), of each of the row's targets. attention_mask: bool (rows, length),
-    False on PAD.
+    Attributes:
+        inputs: int64 (rows, length).
+        labels: int64 (rows, length).
+        targets: bool (rows, length), True where the label must be predicted.
+        weights: float64 (rows,), of each of the row's targets.
+        attention_mask: bool (rows, length), False on PAD.
     """
 
     inputs: NDArray[np.int64]
@@ -56,8 +59,10 @@ class Objective(Protocol):
     def corrupt(self, tokens: TokenRows, n_tokens: NDArray[np.int64], positions: noise.Positions) -> Corrupted:
         """Return what to read and predict.
 
-        tokens: int64 (rows, length). n_tokens: int64 (rows,), real tokens; the rest of a row is PAD.
-        positions: int64 (rows,), places in the run's order, the only thing noise depends on besides the seed.
+        Args:
+            tokens: int64 (rows, length).
+            n_tokens: int64 (rows,), real tokens; the rest of a row is PAD.
+            positions: int64 (rows,), places in the run's order, the only thing noise depends on besides the seed.
         """
         ...
 
@@ -70,7 +75,8 @@ def _real(tokens: TokenRows, n_tokens: NDArray[np.int64]) -> NDArray[np.bool_]:
 class Autoregressive:
     """Next-token prediction: reads [BOS] + x[:-1], predicts x; the loss is the exact negative log-likelihood.
 
-    input_masking: probability that an input token (BOS never) is replaced by MASK, the paper's ablation.
+    Attributes:
+        input_masking: probability that an input token (BOS never) is replaced by MASK, the paper's ablation.
     """
 
     ids: SpecialIds
@@ -100,13 +106,15 @@ class Autoregressive:
 class MaskedDiffusion:
     """Masked diffusion: reads x with some tokens replaced by MASK, predicts those; the loss is an upper bound.
 
-    Of u in [0, 1) drawn per sample (`sampling`):
-    inverse_t: t = eps + (1 - eps) u, each token masked with probability t, weight 1/t (LLaDA, SMDM; Nie et al. 2025).
-    exact_count: k = 1 + floor(u n) of the n real tokens masked, weight n/k: each row contributes n times the mean
-    over its masked tokens, the any-order form of the same bound (Ou et al. 2024), unbiased without any eps.
+    Of u in [0, 1) drawn per sample (`sampling`): inverse_t: t = eps + (1 - eps) u, each token masked with probability
+    t, weight 1/t (LLaDA, SMDM; Nie et al. 2025). exact_count: k = 1 + floor(u n) of the n real tokens masked, weight
+    n/k: each row contributes n times the mean over its masked tokens, the any-order form of the same bound (Ou et al.
+    2024), unbiased without any eps.
 
-    group: positions that stratified levels are spread over: the global batch in samples.
-    random_length: probability that a step trains on a shorter length drawn uniformly (tokens beyond it are dropped).
+    Attributes:
+        group: positions that stratified levels are spread over: the global batch in samples.
+        random_length: probability that a step trains on a shorter length drawn uniformly (tokens beyond it are
+            dropped).
     """
 
     ids: SpecialIds

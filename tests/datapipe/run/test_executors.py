@@ -151,6 +151,7 @@ def test_wrong_executors_are_refused(tmp_path, executor, message) -> None:
         settings(tmp_path, "x", executor=executor)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("executor", "message"),
     [

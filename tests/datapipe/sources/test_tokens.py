@@ -72,6 +72,7 @@ def check_same_pool(a: str, b: str) -> None:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_an_import_of_an_export_gives_the_pool_it_came_from(pool, tmp_path, monkeypatch, layout):
     monkeypatch.setattr(webdataset, "SAMPLES_PER_FILE", 40)  # documents run on from one file to the next
@@ -243,6 +244,7 @@ def test_a_configuration_of_text_has_no_new_keys():
     assert Build.model_validate(config.model_dump()) == config
 
 
+@pytest.mark.slow
 def test_a_hub_data_set_through_datatroves_reader_any_number_of_tasks(tmp_path, monkeypatch):
     """`load_dataset` also takes a local folder, which is all that can be tried without a hub."""
     pytest.importorskip("datasets", reason="needs the extra `hf`")
@@ -297,6 +299,7 @@ def test_each_document_belongs_to_one_file_wherever_files_are_cut(stream, cuts, 
     assert found == expected
 
 
+@pytest.mark.slow
 def test_decoding_undoes_encoding_and_tells_what_is_no_text():
     tokenizer = load_tokenizer("gpt2")
     decode = decoder(tokenizer)

@@ -49,6 +49,7 @@ def test_each_item_of_a_document_is_reported_once_in_order(find):
     assert [(h.document, h.row) for h in find([text, text], items)] == [(0, 0), (0, 1), (1, 0), (1, 1)]
 
 
+@pytest.mark.slow
 def test_an_item_is_found_anywhere_in_a_long_document(find):
     """Of more words than are compared at once; there is one at the seam."""
     filler = "word " * ((1 << 20) - 6)

@@ -50,6 +50,7 @@ def test_words_of_several_scripts(text, expected):
     assert list(ANALYSER.spell(text)) == expected
 
 
+@pytest.mark.slow
 @settings(max_examples=300, deadline=None)
 @given(TEXT)
 def test_words_are_runs_of_letters_digits_marks_and_underscores(text):
@@ -60,6 +61,7 @@ def test_words_are_runs_of_letters_digits_marks_and_underscores(text):
     assert list(ANALYSER.spell(text)) == regex.findall(word, text)
 
 
+@pytest.mark.slow
 @settings(max_examples=300, deadline=None)
 @given(st.lists(TEXT, max_size=6))
 def test_words_and_their_hashes_are_the_same(texts):
@@ -74,6 +76,7 @@ def test_words_and_their_hashes_are_the_same(texts):
     assert len({v for values in by_word.values() for v in values}) == len(by_word)
 
 
+@pytest.mark.slow
 @settings(max_examples=200, deadline=None)
 @given(st.lists(TEXT, max_size=5), st.integers(1, 6))
 def test_ngrams_stay_within_a_text_and_depend_on_its_words_alone(texts, n):
@@ -92,6 +95,7 @@ def test_words_do_not_depend_on_how_texts_are_grouped():
     assert np.diff(whole.starts).tolist() == [len(words.hashes) for words in alone] == [270_000, 1, 1, 0, 40, 3]
 
 
+@pytest.mark.slow
 @settings(max_examples=100, deadline=None)
 @given(st.lists(TEXT, max_size=6), st.integers(1, 6), st.integers(1, 30))
 def test_windows_have_the_ngrams_of_the_texts(texts, n, size):

@@ -54,6 +54,7 @@ def test_a_pool_and_a_copy_are_read_like_a_view(make_pool, tmp_path: Path) -> No
     check_run(list(RepeatedDataset(copy, plan, global_batch=8)), plan, tokens_of(view))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("batched", [False, True])
 @pytest.mark.parametrize("workers", [0, 1, 2, 3])
 def test_workers_do_not_change_order_or_batches(subset: str, workers: int, batched: bool) -> None:
@@ -68,12 +69,14 @@ def test_workers_do_not_change_order_or_batches(subset: str, workers: int, batch
     assert len(loader) == len(batches)
 
 
+@pytest.mark.slow
 def test_ids_computed_ahead_do_not_show(subset: str, monkeypatch: pytest.MonkeyPatch) -> None:
     plan = plan_for(subset)
     monkeypatch.setattr("epochal.shards.loader.dataset._IDS_AHEAD", 10)
     check_run(flat(RepeatedDataset(subset, plan, global_batch=4).loader(2)), plan, tokens_of(subset))
 
 
+@pytest.mark.slow
 def test_a_state_continues_with_other_workers_and_batch(subset: str) -> None:
     plan = plan_for(subset)
     first = RepeatedDataset(subset, plan, global_batch=6)
@@ -87,6 +90,7 @@ def test_a_state_continues_with_other_workers_and_batch(subset: str) -> None:
         assert dataset.state_dict(60, True)["position"] == 60
 
 
+@pytest.mark.slow
 def test_workers_that_live_on_see_a_new_state(subset: str) -> None:
     plan = plan_for(subset)
     dataset = RepeatedDataset(subset, plan, global_batch=6)
@@ -158,6 +162,7 @@ def test_one_sample_by_its_id(subset: str) -> None:
 # -- bad shards ------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [0, 2])
 @pytest.mark.parametrize("damage", ["byte", "short", "gone"])
 def test_a_bad_shard_is_an_error_and_never_a_skip(make_pool, tmp_path: Path, damage: str, workers: int) -> None:
@@ -191,6 +196,7 @@ def test_without_verifying_a_changed_byte_is_not_looked_for(make_pool) -> None:
     assert len(list(RepeatedDataset(pool, plan, global_batch=8, verify=False))) == plan.positions
 
 
+@pytest.mark.slow
 def test_each_shard_is_hashed_once_for_all_workers(make_pool, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     pool = str(make_pool(1000))
     log = tmp_path / "hashed"
@@ -234,6 +240,7 @@ def assert_nothing_new(before: set[str]) -> None:
         time.sleep(0.05)
 
 
+@pytest.mark.slow
 def test_no_shared_memory_has_a_name_while_a_dataset_lives(subset: str) -> None:
     before = shared_memory()
     plan = plan_for(subset)

@@ -66,6 +66,7 @@ def test_a_whole_run_and_states_of_other_mixtures(subsets, tmp_path):
         RepeatedDataset(roots[:2], mixture, global_batch=8)
 
 
+@pytest.mark.slow
 def test_a_mixture_through_a_cache(subsets, tmp_path):
     mixture, roots, tokens = toy_mixture(subsets)
     urls = [f"file://{root}" for root in roots]

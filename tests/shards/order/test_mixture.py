@@ -89,6 +89,7 @@ def mixtures(draw):
         return mixture_of(counts, 1000, stages, policy=policy, padding=padding)
 
 
+@pytest.mark.slow
 @settings(max_examples=25, deadline=None)
 @given(mixtures(), st.randoms())
 def test_every_position_is_what_the_definition_says(mixture, random):
@@ -122,6 +123,7 @@ def test_every_position_is_what_the_definition_says(mixture, random):
     assert len(numbers) == mixture.positions
 
 
+@pytest.mark.slow
 def test_counts_are_exact_in_every_window_of_a_million_positions():
     """1 part of s0, 3 of s1 and 6 of s2: every aligned window of 1000 has 100, 300 and 600, wherever it lies."""
     parts = [plan(i, n, 1) for i, n in enumerate((1_000, 90_001, 250_000))]

@@ -37,6 +37,7 @@ def by_the_document(n: int, key: bytes, x: int) -> int:
             return x
 
 
+@pytest.mark.slow
 def test_every_small_n_is_permuted() -> None:
     for n in range(1, 4097):
         found = keyed_permutation(n, "test", 1, n).forward(np.arange(n, dtype=np.uint64))
@@ -95,17 +96,20 @@ def count_permutations(n: int, keys: int) -> float:
     return float(stats.chisquare(list(seen.values())).pvalue)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("n", [2, 3, 4, 5])
 def test_all_permutations_of_few_are_equally_likely(n: int) -> None:
     assert count_permutations(n, 20 * math.factorial(n) + 200) > LEAST_P
 
 
+@pytest.mark.slow
 def test_too_few_rounds_fail_the_same_test(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(permutation, "rounds", lambda n: 6)
     monkeypatch.setitem(globals(), "rounds", lambda n: 6)
     assert count_permutations(5, 2600) < 1e-12
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("n", [50, 100, 1030])
 def test_images_of_two_neighbours_are_independent(n: int) -> None:
     # Where 0 and 1 go, over many keys, in cells of a 10 x 10 table: as for permutations drawn at random.
@@ -119,6 +123,7 @@ def test_images_of_two_neighbours_are_independent(n: int) -> None:
     assert stats.chisquare(table.ravel(), expected.ravel()).pvalue > LEAST_P
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("n", [1000, 4097, 100_003])
 def test_passes_are_as_independent_as_fisher_yates(n: int) -> None:
     """Pass e against pass e + 1, for 400 passes: Spearman's correlation, fixed points, rising neighbours.

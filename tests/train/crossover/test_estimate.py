@@ -29,6 +29,7 @@ def planted(at: float, noise: float, pairs: int, seed: int, points: tuple[int, i
     return found
 
 
+@pytest.mark.slow
 @settings(max_examples=25, deadline=None)
 @given(
     at=st.floats(0.15, 0.8),
@@ -60,6 +61,7 @@ def test_where_mdm_stays_behind_there_is_none(seed, behind, pairs):
     assert pairs == 1 or (found.low, found.high) == (math.inf, math.inf)
 
 
+@pytest.mark.slow
 @given(seed=st.integers(0, 2**32))
 @settings(max_examples=10, deadline=None)
 def test_a_metric_where_more_is_better_is_the_mirror_image(seed):
@@ -101,6 +103,7 @@ def test_curves_with_other_evaluations_are_compared_where_both_are_known():
     assert crossover([Pair(curve([1, 2], [1, 1]), curve([3, 4], [1, 1]))]) is None
 
 
+@pytest.mark.slow
 def test_the_interval_holds_the_truth_as_often_as_it_says_and_is_reproducible():
     hits = 0
     for seed in range(40):
@@ -141,6 +144,7 @@ def test_what_is_no_curve_is_refused(values):
 BUDGETS = [25_000, 50_000, 100_000, 400_000]
 
 
+@pytest.mark.slow
 @settings(max_examples=25, deadline=None)
 @given(ratio=st.floats(1.2, 7.0), seed=st.integers(0, 2**32))
 def test_a_planted_data_potential_is_recovered_from_noise(ratio, seed):

@@ -43,6 +43,7 @@ def test_a_key_of_one_objective_varies_its_runs_only(make_plan):
     assert all(json.loads(ar)["model.dropout"] == json.loads(mdm)["model.dropout"] for _, ar, mdm in pairs)
 
 
+@pytest.mark.slow
 def test_a_run_is_named_by_what_its_figures_follow_from(make_plan, tmp_path):
     keys = [r.key for r in make_plan().runs]
     assert [r.key for r in make_plan(out=str(tmp_path / "elsewhere"), name="other", threads=2).runs] == keys
@@ -96,6 +97,7 @@ def test_a_wrong_grid_is_one_line(make_plan, changes, message):
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", shipped_names(GRIDS))
 def test_every_shipped_grid_can_be_planned(name, capsys, monkeypatch):
     monkeypatch.setattr(cost, "_probed", lambda run, threads: cost.Clock(1e-6, "a test"))

@@ -106,6 +106,7 @@ def test_a_run_that_fails_stops_no_other_and_is_named(make_plan, tmp_path, capfd
     assert f"FAILED  {bad.label}" in said
 
 
+@pytest.mark.slow
 def test_curves_say_what_the_runs_measured(make_plan, tmp_path):
     made = make_plan(unique_tokens=[300], settings=SETTINGS)
     launch.prepare(made, made.runs)
@@ -141,6 +142,7 @@ def test_curves_say_what_the_runs_measured(make_plan, tmp_path):
     assert pq.read_table(tmp_path / "out" / "runs.parquet").to_pylist()[0]["receipt"] != "valid"
 
 
+@pytest.mark.slow
 def test_a_cut_off_line_of_metrics_is_left_out(make_plan):
     made = make_plan(unique_tokens=[300])
     launch.prepare(made, made.runs)

@@ -20,6 +20,7 @@ def planted(form, constants: tuple[float, ...], noise: float = 0.0) -> Points:
 U_CONSTANTS = (2.0, 2.0, 0.5, 5.0, 0.05, 1.2, 0.8)
 
 
+@pytest.mark.slow
 def test_a_law_that_rises_is_fitted_by_the_u_shaped_form_and_not_by_the_saturating_one():
     points = planted(U_SHAPED, U_CONSTANTS, noise=0.01)
     rising, flat = fit(U_SHAPED, points), fit(SATURATING, points)
@@ -33,6 +34,7 @@ def test_a_law_that_rises_is_fitted_by_the_u_shaped_form_and_not_by_the_saturati
     assert lowest < min(first, last) - 0.05
 
 
+@pytest.mark.slow
 def test_a_law_that_saturates_is_recovered():
     points = planted(SATURATING, (2.0, 2.0, 0.5, 5.0))
     found = fit(SATURATING, points)
@@ -62,6 +64,7 @@ def test_too_few_points_are_said_not_fitted():
     assert np.isnan(few.rms)
 
 
+@pytest.mark.slow
 def test_a_fit_is_reproducible():
     points = planted(SATURATING, (2.0, 2.0, 0.5, 5.0), noise=0.02)
     assert fit(SATURATING, points, seed=1).theta == fit(SATURATING, points, seed=1).theta

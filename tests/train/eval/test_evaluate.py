@@ -59,6 +59,7 @@ def data(tmp_path: Path) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_both_types_from_the_command_line(
     models: list[str], data: Path, tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
@@ -90,6 +91,7 @@ def test_both_types_from_the_command_line(
     assert "items/s" not in shown
 
 
+@pytest.mark.slow
 def test_an_interrupted_evaluation_goes_on(
     models: list[str], data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -120,6 +122,7 @@ def test_an_interrupted_evaluation_goes_on(
         assert again[key] == (pytest.approx(whole[key]) if isinstance(whole[key], float) else whole[key]), key
 
 
+@pytest.mark.slow
 def test_other_noise_is_another_score(models: list[str], data: Path, tmp_path: Path) -> None:
     settings = Settings(tasks=("hellaswag",), data=str(data), noise_samples=2, quiet=True, out=str(tmp_path))
     a, b = (run(models[1:], replace(settings, seed=seed))["tasks"][0] for seed in (0, 1))
@@ -208,6 +211,7 @@ def test_a_flipped_bit_in_a_pool_stops_likelihoods_and_the_task_made_from_it(
         continuation(open_artifact(str(pool)), 3)
 
 
+@pytest.mark.slow
 def test_bytes_of_ids_are_those_of_their_text() -> None:
     tokenizer = load_tokenizer("gpt2")
     lengths = byte_lengths(tokenizer)
@@ -250,6 +254,7 @@ def test_a_checkpoint_of_another_format_is_one_line(data: Path, tmp_path: Path, 
     assert "holds no model" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_weights_that_are_not_finite_are_one_line(
     models: list[str], data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -260,6 +265,7 @@ def test_weights_that_are_not_finite_are_one_line(
         run(models[:1], Settings(("hellaswag",), data=str(data), quiet=True, out=str(tmp_path / "out")))
 
 
+@pytest.mark.slow
 def test_the_leak_check_wants_the_models_own_data(make_pool: Callable[..., Path], data: Path, tmp_path: Path) -> None:
     info = load_tokenizer("gpt2").info.model_dump()
     pool = make_pool(100, 16)
@@ -274,6 +280,7 @@ def test_the_leak_check_wants_the_models_own_data(make_pool: Callable[..., Path]
     assert "pool toy was not decontaminated against these items" in row["leak_check"]
 
 
+@pytest.mark.slow
 def test_generate_from_the_command_line(models: list[str], capsys: pytest.CaptureFixture) -> None:
     for model in models:
         assert main(["generate", model, "Once upon", "--max-new-tokens", "5", "--json"]) == 0
@@ -286,6 +293,7 @@ def test_generate_from_the_command_line(models: list[str], capsys: pytest.Captur
     assert "the model was trained on 64" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_flops_from_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     assert main(["flops", "paper-1b", "--json"]) == 0
     body = json.loads(capsys.readouterr().out)
@@ -304,6 +312,7 @@ def test_flops_from_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert "is neither a file, a shipped run nor a preset" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("objective", ["ar", "mdm"])
 def test_a_runs_own_validation_loss_is_found_again(
     make_pool: Callable[..., Path], tmp_path: Path, objective: str

@@ -51,6 +51,7 @@ def instances(kind: str, arguments: list[tuple]) -> list:
     return [Instance(kind, {}, arg, i) for i, arg in enumerate(arguments)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "shape", [{}, {"qk_norm": True, "kv_heads": 1, "head_size": 24}, {"tied_embeddings": False}], ids=str
 )
@@ -82,6 +83,7 @@ def test_only_ar_models_can_be_written_for_transformers(tmp_path: Path, gpt2: To
         save_huggingface(model, card, gpt2, str(tmp_path / "out"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("causal", [True, False])
 def test_a_task_of_the_harness_runs(tmp_path: Path, gpt2: Tokenizer, causal: bool) -> None:
     from epochal.train.eval.lm_eval_adapter import EpochalLM, run_tasks

@@ -37,6 +37,7 @@ def groups(n: int, seed: int = 0) -> list[Group]:
     return result
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("causal", [True, False])
 def test_scores_do_not_depend_on_batches(causal: bool) -> None:
     questions = groups(24)
@@ -95,6 +96,7 @@ def gpt2() -> Tokenizer:
     return load_tokenizer("gpt2")
 
 
+@pytest.mark.slow
 def test_text_is_tokenized_as_a_whole(gpt2: Tokenizer) -> None:
     pairs = [("Hello", " world"), ("Hello ", "world"), ("", "Hello"), ("wor", "ld")]
     ids = [(c.tolist(), a.tolist()) for c, a in encode_pairs(pairs, gpt2)]

@@ -50,6 +50,7 @@ def test_formulas_on_a_shape_computed_by_hand() -> None:
     assert figures["model"] == figures["with_attention_causal"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["tiny", "125m", "paper-1b", "8b"])
 def test_formulas_agree_with_what_torch_executes(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("epochal.train.model.flops_measured.MAX_TIMED_PARAMETERS", {"cpu": 0})  # count only

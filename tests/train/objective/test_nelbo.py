@@ -71,6 +71,7 @@ def test_ar_scores_equal_the_chain_rule(kv_heads: int) -> None:
     assert scorer._cache.length == 40
 
 
+@pytest.mark.slow
 def test_mdm_scores_equal_the_mean_over_orders() -> None:
     m = model(causal=False)
     context, answers = [EOD, 1, 2], [[3], [0, 1], [2, 2, 1, 3]]
@@ -85,6 +86,7 @@ def test_mdm_scores_equal_the_mean_over_orders() -> None:
     assert scores[2].nats > -math.log(np.mean(np.exp(-np.array(over_orders(m, context, answers[2]))))) + 1e-3
 
 
+@pytest.mark.slow
 def test_orders_make_a_distribution() -> None:
     m = model(causal=False)
     total = sum(np.mean(np.exp(-np.array(over_orders(m, [EOD], [a, b])))) for a in range(VOCAB) for b in range(VOCAB))
@@ -104,6 +106,7 @@ def chain_like(m: Transformer, context: list[int], token: int) -> float:
     return nats_of(m, [*context, MASK], len(context), token)
 
 
+@pytest.mark.slow
 def test_the_estimate_has_no_bias_and_its_error_is_the_one_reported() -> None:
     m, row = model(causal=False), np.random.default_rng(1).integers(0, 4, 9)
     full = every_mask(9)

@@ -79,6 +79,7 @@ def enumerated_bound(model: Transformer, tokens: np.ndarray) -> float:
     return total / math.factorial(length) / length
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("length", [1, 2, 4, 6])
 def test_both_weightings_equal_full_enumeration_of_the_bound(length: int) -> None:
     model = tiny_model(causal=False)
@@ -103,6 +104,7 @@ def test_both_weightings_equal_full_enumeration_of_the_bound(length: int) -> Non
     assert integral == pytest.approx(bound, abs=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sampling", ["uniform", "stratified"])
 @pytest.mark.parametrize("weighting", ["inverse_t", "exact_count"])
 def test_drawn_noise_averages_to_the_enumerated_bound(weighting, sampling) -> None:
