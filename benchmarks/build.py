@@ -289,6 +289,7 @@ _SENTENCE = "all these documents are one another's near-duplicate, since but a n
 
 
 def main() -> None:
+    """Measure, print the tables and write the result."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--mb", type=float, default=128, help="MB of Python source to build from")
     parser.add_argument("--input", type=Path, help="build from this JSONL instead")

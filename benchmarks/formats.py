@@ -46,6 +46,7 @@ def samples_of(pool: str) -> np.ndarray:
 
 
 def write_wds(folder: Path, samples: np.ndarray) -> None:
+    """Write samples as WebDataset tar files, by the other side's own writer."""
     import webdataset
 
     with webdataset.ShardWriter(f"{folder}/shard-%06d.tar", maxcount=4096, verbose=0) as writer:
@@ -54,6 +55,7 @@ def write_wds(folder: Path, samples: np.ndarray) -> None:
 
 
 def read_wds(folder: Path) -> int:
+    """Read the ids in WebDataset tar files by the other side's own reader."""
     import webdataset
 
     urls = sorted(str(p) for p in folder.glob("*.tar"))
@@ -70,12 +72,14 @@ def _table(samples: np.ndarray) -> Any:
 
 
 def write_parquet(folder: Path, samples: np.ndarray) -> None:
+    """Write samples as Parquet, by the other side's own writer."""
     import pyarrow.parquet as pq
 
     pq.write_table(_table(samples), folder / "x.parquet", compression="zstd", row_group_size=1024)
 
 
 def read_parquet(folder: Path) -> int:
+    """Read the ids in Parquet by the other side's own reader."""
     import pyarrow.parquet as pq
 
     files = sorted(folder.glob("data/*.parquet")) or sorted(folder.glob("*.parquet"))
@@ -83,6 +87,7 @@ def read_parquet(folder: Path) -> int:
 
 
 def write_hf(folder: Path, samples: np.ndarray) -> None:
+    """Write samples as a data set's Arrow files, by the other side's own writer."""
     from datasets import Dataset, disable_progress_bars
 
     disable_progress_bars()
@@ -90,6 +95,7 @@ def write_hf(folder: Path, samples: np.ndarray) -> None:
 
 
 def read_hf(folder: Path) -> int:
+    """Read the ids in a data set's Arrow files by the other side's own reader."""
     from datasets import load_from_disk
 
     data = load_from_disk(str(folder)).with_format("numpy")
@@ -97,6 +103,7 @@ def read_hf(folder: Path) -> int:
 
 
 def write_bin(folder: Path, samples: np.ndarray) -> None:
+    """Write samples as a flat file, by the other side's own writer."""
     out = np.memmap(folder / "train.bin", np.uint16, "w+", shape=(samples.size,))
     for start in range(0, len(samples), 1024):  # as nanoGPT's prepare.py does
         block = samples[start : start + 1024].reshape(-1)
@@ -105,11 +112,13 @@ def write_bin(folder: Path, samples: np.ndarray) -> None:
 
 
 def read_bin(folder: Path) -> int:
+    """Read the ids in a flat file by the other side's own reader."""
     stream = np.memmap(folder / "train.bin", np.uint16, "r")  # the format has no documents: one cuts at EOD oneself
     return sum(len(d) for d in np.split(stream, np.flatnonzero(stream == EOD) + 1))
 
 
 def write_megatron(folder: Path, samples: np.ndarray) -> None:
+    """Write samples as Megatron-LM's .bin and .idx, by the other side's own writer."""
     import torch
     from megatron.core.datasets.indexed_dataset import IndexedDatasetBuilder
 
@@ -121,6 +130,7 @@ def write_megatron(folder: Path, samples: np.ndarray) -> None:
 
 
 def read_megatron(folder: Path) -> int:
+    """Read the ids in Megatron-LM's .bin and .idx by the other side's own reader."""
     from megatron.core.datasets.indexed_dataset import IndexedDataset
 
     data = IndexedDataset(str(folder / "text_document"))
@@ -192,6 +202,7 @@ def _seconds(action: Callable[[], Any]) -> float:
 
 
 def main() -> int:
+    """Measure, print the table and write the result."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--samples", type=int, default=16_000, help="samples of the pool (4 kB each)")
     parser.add_argument("--rounds", type=int, default=3)

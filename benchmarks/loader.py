@@ -148,6 +148,7 @@ def epoch_order(sizes: list[int]) -> dict[str, dict[str, dict[str, float]]]:
 
 
 def main() -> None:
+    """Measure, print the tables and write the result."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--samples", type=int, default=20_000, help="samples of the pool (4 kB each)")
     parser.add_argument("--largest", type=int, default=10**8, help="samples of the largest epoch whose order is timed")

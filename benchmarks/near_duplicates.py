@@ -133,6 +133,7 @@ def mean(rows: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def main() -> None:
+    """Measure, print the table and write the result."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--pairs", type=int, default=400, help="pairs at each level of similarity")
     parser.add_argument("--seed", type=int, default=0, help="of the passages and edits")

@@ -224,7 +224,13 @@ def report(connection: Connection, name: str, token: int, said: Sequence[RunRepo
 
 
 def checkpoint(connection: Connection, name: str, token: int, position: int, label: str, digest: str | None) -> bool:
-    """Enter a checkpoint; return whether it is new. Raises like `report`."""
+    """Enter a checkpoint; return whether it is new.
+
+    Raises:
+        NotFoundError: as `report` does.
+        ConflictError: as `report` does.
+        RequestError: when the plan ends before `position`.
+    """
     lease = _held(connection, name, token)
     positions = _length(connection, get(connection, lease.run).plan)
     if position > positions:
@@ -234,7 +240,15 @@ def checkpoint(connection: Connection, name: str, token: int, position: int, lab
 
 
 def close(connection: Connection, name: str, token: int, state: str, receipt: dict[str, Any] | None) -> dict[str, Any]:
-    """Close a run: its name is free again. receipt: what it trained on, yet to be checked. Raises like `report`."""
+    """Close a run: its name is free again.
+
+    Args:
+        receipt: what it trained on, yet to be checked.
+
+    Raises:
+        NotFoundError: as `report` does.
+        ConflictError: as `report` does.
+    """
     lease = _held(connection, name, token)
     values: dict[str, Any] = {"state": state}
     if receipt is not None:

@@ -198,6 +198,7 @@ def _copy(sink: Sink, taken: Taken, m: Manifest) -> Entries:
 
 
 def relative_path(pool_root: str, out: str) -> str:
+    """Return the path that leads from the folder `out` to the pool's, with `/` on every system."""
     return posixpath.join(*os.path.relpath(os.path.realpath(pool_root), os.path.realpath(out)).split(os.sep))
 
 

@@ -202,8 +202,14 @@ def run_stage(
 ) -> None:
     """Run `pipeline` as `tasks` tasks, `workers` at a time; finished tasks of an interrupted run are not run again.
 
-    work: path or URL that all tasks reach. where: on which machines. Raises what a task raised where that is a
-    RequestError, a WorkError or one of `raises`, else WorkError.
+    Args:
+        work: path or URL that all tasks reach.
+        where: on which machines.
+        raises: errors of tasks that reach the caller as they are.
+
+    Raises:
+        RequestError: as a task raised it.
+        WorkError: as a task raised it, or one of `raises`; for every other error of a task too.
     """
     logger.remove()
     set_environment()

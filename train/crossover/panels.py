@@ -48,6 +48,7 @@ class Results:
 
 
 def metric_panels(results: Results, metric: str) -> Html:
+    """Return a panel for each budget and pair of settings: the curves of both types in one metric."""
     own = [(n, ar, mdm, [*results.of(n, "ar", ar), *results.of(n, "mdm", mdm)]) for n, ar, mdm in results.compared]
     values = [r[metric] for *_, curves in own for rows in curves for r in rows if r.get(metric) is not None]
     if not values:
@@ -102,6 +103,7 @@ def _mark(found: dict[str, Any] | None) -> Mark | None:
 
 
 def y_label(metric: str) -> str:
+    """Return what the upright axis of a metric's panels is called."""
     if metric == analysis.LOSS:
         return "validation loss, nats per token"
     task, _, figure = metric.rpartition("/")
@@ -109,11 +111,13 @@ def y_label(metric: str) -> str:
 
 
 def metric_legend(loss: bool) -> Html:
+    """Return the legend of both types of models, with the kinds of their losses for a panel of losses."""
     kinds = {"ar": ", NLL", "mdm": ", NELBO (upper bound)"} if loss else {"ar": "", "mdm": ""}
     return charts.legend([(k, f"{NAMES[k]}{kinds[k]}", "") for k in NAMES])
 
 
 def settings_words(settings: dict[str, Any]) -> str:
+    """Return settings as `key=value, ...`."""
     return ", ".join(f"{k}={v}" for k, v in settings.items())
 
 
