@@ -1,7 +1,7 @@
-"""Token counts as people write them: 500M, 1.5B, 96B, 1_000_000."""
+"""Token counts as people write them (500M, 1.5B, 96B, 1_000_000), and passes as token counts."""
 
 import re
-from decimal import Decimal
+from decimal import Decimal, InvalidOperation
 
 from .errors import RequestError
 
@@ -52,3 +52,14 @@ def format_bytes(n: float) -> str:
             return f"{n:.0f} {unit}" if unit == "B" else f"{n:.1f} {unit}"
         n /= 1000
     raise AssertionError("unreachable")
+
+
+def tokens_for_epochs(epochs: str | int, unique_tokens: int) -> int:
+    """Return the token budget of `epochs` passes over `unique_tokens`: exact for whole ones, rounded down otherwise."""
+    try:
+        number = Decimal(str(epochs))
+    except InvalidOperation:
+        raise RequestError(f"epochs '{epochs}' is no number: write it as 96 or 3.5") from None
+    if not number.is_finite() or number <= 0:
+        raise RequestError(f"epochs must be more than zero, got {epochs}")
+    return int(number * unique_tokens)

@@ -3,10 +3,10 @@
 from typing import Any
 
 from ..common.errors import RequestError
+from ..common.units import tokens_for_epochs
 from ..shards.manifest import Manifest
 from ..shards.order.base import Order
 from ..shards.order.mixture_config import MixtureSource
-from ..shards.order.plan import tokens_for_epochs
 from ..shards.order.stored import order_from_dict
 from .catalogue import FINGERPRINT
 from .schemas import INT

@@ -4,8 +4,7 @@ import math
 import re
 
 from ..common.errors import RequestError
-from ..common.units import parse_count
-from ..shards.order.plan import tokens_for_epochs
+from ..common.units import parse_count, tokens_for_epochs
 
 _SPAN = re.compile(r"(.+?)\s*(ep|ba|tok|dur)?")
 

@@ -8,9 +8,9 @@ from fastapi.responses import StreamingResponse
 from pydantic import Field
 
 from ...common.errors import RequestError
-from ...common.units import parse_count
+from ...common.units import parse_count, tokens_for_epochs
 from ...shards.order.base import Order
-from ...shards.order.plan import Plan, tokens_for_epochs
+from ...shards.order.plan import Plan
 from ..bounds import MOST_COUNTED, MOST_DIGEST, check_budget, lookups_at_once, slots_counted
 from ..exposures import exposure_curve
 from ..schemas import INT, PlanPath, PlanRequest, Text

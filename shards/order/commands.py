@@ -7,12 +7,12 @@ from ...common import storage
 from ...common.cli import Runner, print_json
 from ...common.config import load_yaml, validate
 from ...common.errors import RequestError
-from ...common.units import format_count, parse_count
+from ...common.units import format_count, parse_count, tokens_for_epochs
 from ..artifact import open_artifact
 from .base import POLICIES, Order
 from .mixture import Mixture
 from .mixture_config import MixtureSettings, describe_stages, mixture_file, open_mixture
-from .plan import Plan, tokens_for_epochs
+from .plan import Plan
 from .receipt import Receipt
 
 MOST_SHOWN = 10_000_000

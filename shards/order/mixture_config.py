@@ -9,12 +9,12 @@ from pydantic import BeforeValidator, Field, model_validator
 
 from ...common.config import Count, Section
 from ...common.errors import RequestError
+from ...common.units import tokens_for_epochs
 from ..artifact import Artifact, open_artifact
 from ..manifest import Manifest
 from .base import Policy
 from .mixing import Ingredient, by_tokens, by_weights
 from .mixture import Mixture
-from .plan import tokens_for_epochs
 from .windows import MAX_WINDOW
 
 Weight = Annotated[float, Field(gt=0, allow_inf_nan=False)]

@@ -13,7 +13,6 @@ docs/repetition.md is the definition for others, with test vectors.
 import json
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
-from decimal import Decimal, InvalidOperation
 from functools import cached_property
 from typing import Any, ClassVar, Literal
 
@@ -46,6 +45,7 @@ class Plan(Repetition):
         seq_len: tokens of a sample.
         total_tokens: T, the budget in real tokens.
         seed: 0 to 2**63 - 1.
+        policy: how the samples are repeated, see the head of this file.
         replicate: which replicate of that size it is.
         start_sample: where its window of the pool begins (0 for a pool).
 
@@ -391,14 +391,3 @@ class Plan(Repetition):
             return "one is a plan of one subset, the other a mixture"
         mine, theirs = asdict(self), other.to_dict()
         return ", ".join(f"{name} is {theirs[name]}, not {mine[name]}" for name in mine if mine[name] != theirs[name])
-
-
-def tokens_for_epochs(epochs: str | int, unique_tokens: int) -> int:
-    """Return the token budget of `epochs` passes over `unique_tokens`: exact for whole ones, rounded down otherwise."""
-    try:
-        number = Decimal(str(epochs))
-    except InvalidOperation:
-        raise RequestError(f"epochs '{epochs}' is no number: write it as 96 or 3.5") from None
-    if not number.is_finite() or number <= 0:
-        raise RequestError(f"epochs must be more than zero, got {epochs}")
-    return int(number * unique_tokens)

@@ -10,9 +10,10 @@ from hypothesis import strategies as st
 
 from epochal.__main__ import main
 from epochal.common.errors import RequestError, WorkError
+from epochal.common.units import tokens_for_epochs
 from epochal.shards.artifact import open_artifact
 from epochal.shards.order.base import POLICIES, digest_text
-from epochal.shards.order.plan import Plan, tokens_for_epochs
+from epochal.shards.order.plan import Plan
 
 VECTORS = json.loads((Path(__file__).parent / "order_vectors.json").read_text())
 
