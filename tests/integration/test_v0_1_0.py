@@ -1,7 +1,9 @@
 """What version 0.1.0 wrote is read, gone on with and answered as 0.1.0 did; `v0_1_0/make.py` made it."""
 
+import contextlib
 import json
 import shutil
+import sqlite3
 import tarfile
 from pathlib import Path
 from typing import Any
@@ -25,6 +27,8 @@ def old(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     """Unpack what 0.1.0 wrote into the working folder; return the answers that it gave."""
     with tarfile.open(ARCHIVE) as archive:
         archive.extractall(tmp_path, filter="data")
+    with contextlib.closing(sqlite3.connect(tmp_path / "artifacts" / ".service" / "epochal.db")) as database, database:
+        database.execute("UPDATE locations SET path = replace(path, '/v0_1_0', ?)", [str(tmp_path)])
     monkeypatch.chdir(tmp_path)
     return json.loads(Path("answers.json").read_text())
 

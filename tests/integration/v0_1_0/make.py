@@ -144,8 +144,11 @@ def make_service() -> dict[str, Any]:
     finally:
         server.terminate()
         server.wait()
-        with sqlite3.connect("artifacts/.service/epochal.db") as connection:
-            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        connection = sqlite3.connect("artifacts/.service/epochal.db", isolation_level=None)
+        connection.execute("UPDATE locations SET path = replace(path, ?, '/v0_1_0')", [str(Path.cwd())])
+        connection.execute("VACUUM")
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        connection.close()
 
 
 def without_what_is_not_needed(member: tarfile.TarInfo) -> tarfile.TarInfo | None:
