@@ -3,10 +3,14 @@ counted nowhere else. A row that cannot be used is a reject with a reason, never
 together does not depend on how many of them there are.
 """
 
+import codecs
 import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from datetime import date
+from decimal import Decimal
 from typing import Any
+from uuid import UUID
 
 import fsspec
 from datatrove.data import Document
@@ -15,6 +19,9 @@ from datatrove.pipeline.readers.base import BaseDiskReader
 from ...common import storage
 from ...common.errors import RequestError
 from ..config import Source
+
+BYTE_ORDER_MARK = codecs.BOM_UTF8
+"""What some programs write before UTF-8. It is not part of the text."""
 
 
 @dataclass(frozen=True)
@@ -70,34 +77,82 @@ def list_files(number: int, source: Source) -> Listing:
         RequestError: when there is none.
     """
     assert source.path is not None
-    if storage.is_url(source.path):
-        storage.filesystem(source.path.partition("://")[0].rpartition("::")[2])
+    path = os.path.expanduser(source.path)
     try:
-        fs, path = fsspec.core.url_to_fs(os.path.expanduser(source.path))
-        base, pattern = _split_glob(path)
-        if pattern:
-            paths = fs.glob(f"{base}/{pattern}", detail=True)
-        elif fs.isfile(path):
-            base, paths = path.rpartition("/")[0], {path: fs.info(path)}
+        if os.path.exists(path):  # as it is written, whatever `[`, `::` or `#` would mean in a pattern or a URL
+            base, sizes = _local_files(os.path.abspath(path), source)
+            fs = fsspec.filesystem("file")
         else:
-            paths = fs.find(path, detail=True)
+            if storage.is_url(path):
+                storage.filesystem(path.partition("://")[0].rpartition("::")[2])
+            fs, path = fsspec.core.url_to_fs(path)
+            base, sizes = _matches(fs, path, source)
     except (ImportError, ValueError) as error:
         raise RequestError(f"source '{source.name}': cannot open {source.path}: {error}") from None
-    except FileNotFoundError:
-        paths = {}
-    if not paths:
-        raise RequestError(f"source '{source.name}': {source.path} does not exist or holds no file")
-    names = {p: p.removeprefix(base).lstrip("/") for p, info in paths.items() if info["type"] == "file"}
+    names = {p: p.removeprefix(base).lstrip("/") for p in sizes}
     names = {p: n for p, n in names.items() if not any(part.startswith(".") for part in n.split("/"))}
-    files = [InputFile(n, n, int(paths[p]["size"] or 0)) for p, n in names.items()]
+    if not sizes:
+        raise RequestError(f"source '{source.name}': {source.path} does not exist or holds no file")
+    files = [InputFile(n, n, sizes[p]) for p, n in names.items()]
     return Listing(number, str(fs.unstrip_protocol(base)), sorted(files, key=lambda f: f.name))
 
 
-def _split_glob(path: str) -> tuple[str, str]:
-    """Split `a/b/*.gz` into (`a/b`, `*.gz`); no pattern when there is no wildcard."""
+def _local_files(path: str, source: Source) -> tuple[str, dict[str, int]]:
+    """Return the folder of a local file or folder, and the size of each file; links are followed."""
+    if os.path.isfile(path):
+        return os.path.dirname(path), {path: os.path.getsize(path)}
+    sizes: dict[str, int] = {}
+    for folder, folders, names in os.walk(path, followlinks=True):
+        above = {os.path.realpath(folder)}
+        above |= {os.path.realpath(folder[:i]) for i, c in enumerate(folder) if c == "/" and i >= len(path)}
+        for name in folders:
+            if os.path.realpath(os.path.join(folder, name)) in above:
+                raise RequestError(f"source '{source.name}': {folder}/{name} links to a folder above it: remove it")
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        shown = (os.path.join(folder, name) for name in names if not name.startswith("."))
+        sizes |= {file: _size(file, source) for file in shown}
+    return path, sizes
+
+
+def _size(path: str, source: Source) -> int:
+    try:
+        return os.path.getsize(path)
+    except FileNotFoundError:
+        raise RequestError(
+            f"source '{source.name}': {path} is a link to nothing: restore its file or remove it"
+        ) from None
+
+
+def _matches(fs: Any, path: str, source: Source) -> tuple[str, dict[str, int]]:
+    """Return what a path or pattern in a file system begins with, and the size of each file that it names."""
+    base, pattern = _split_glob(fs, path)
+    try:
+        if pattern:
+            infos = fs.glob(f"{_escaped(base)}/{pattern}", detail=True)
+        elif fs.isfile(path):
+            base, infos = path.rpartition("/")[0], {path: fs.info(path)}
+        else:
+            infos = fs.find(path, detail=True)
+    except FileNotFoundError:
+        infos = {}
+    if "file" in (fs.protocol, *fs.protocol):
+        return base, {p: _size(p, source) for p in infos if not os.path.isdir(p)}
+    return base, {p: int(info["size"] or 0) for p, info in infos.items() if info["type"] == "file"}
+
+
+def _split_glob(fs: Any, path: str) -> tuple[str, str]:
+    """Split `a/b/*.gz` into (`a/b`, `*.gz`); no pattern where there is no wildcard. A folder that is there is no
+    pattern, whatever its name."""
     parts = path.split("/")
-    first = next((i for i, part in enumerate(parts) if any(c in part for c in "*?[")), None)
-    return (path.rstrip("/"), "") if first is None else ("/".join(parts[:first]), "/".join(parts[first:]))
+    for i, part in enumerate(parts):
+        if any(c in part for c in "*?[") and not fs.isdir("/".join(parts[: i + 1])):
+            return "/".join(parts[:i]), "/".join(parts[i:])
+    return path.rstrip("/"), ""
+
+
+def _escaped(path: str) -> str:
+    """Return a pattern that matches `path` alone."""
+    return "".join(f"[{c}]" if c in "*?[" else c for c in path)
 
 
 class Reader(BaseDiskReader):
@@ -143,8 +198,17 @@ class Reader(BaseDiskReader):
         text, identifier = content.pop(self.text_key, None), content.pop(self.id_key, None)
         if text is None:
             return f"no field '{self.text_key}'"
+        if isinstance(text, bytes):  # Parquet of writers that do not mark text as such
+            try:
+                text = text.decode()
+            except UnicodeDecodeError:
+                return "not UTF-8"
         if not isinstance(text, str):
             return f"'{self.text_key}' is {type(text).__name__}, not text"
+        if isinstance(identifier, bytes):
+            identifier = identifier.decode("utf-8", "backslashreplace")
+        elif isinstance(identifier, float | Decimal | date | UUID):
+            identifier = str(identifier)
         if identifier is not None and not isinstance(identifier, str | int):
             return f"'{self.id_key}' is {type(identifier).__name__}, not text or a number"
         if "\x00" in text:

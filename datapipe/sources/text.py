@@ -10,7 +10,7 @@ from fsspec.compression import compr
 from fsspec.utils import infer_compression
 
 from ..config import Source
-from .base import InputFile, Intake, Listing, Reader
+from .base import BYTE_ORDER_MARK, InputFile, Intake, Listing, Reader
 
 
 class JsonlReader(Reader):
@@ -27,6 +27,8 @@ class JsonlReader(Reader):
                 for line in lines:
                     if row % 64 == 0:  # asking takes as long as reading a short line
                         self.intake.bytes_read = before + raw.tell()
+                        if row == 0:
+                            line = line.removeprefix(BYTE_ORDER_MARK)
                     if not line.isspace():
                         fields = _parse(line)
                         del line  # it may be long
@@ -103,7 +105,7 @@ class TextReader(Reader):
     def _rows(self, file: InputFile) -> Iterator[tuple[int, dict[str, Any] | str]]:
         try:
             with self.data_folder.open(file.path, "rb", compression=infer_compression(file.path)) as f:
-                yield 0, {self.text_key: f.read().decode(), self.id_key: file.name}
+                yield 0, {self.text_key: f.read().removeprefix(BYTE_ORDER_MARK).decode(), self.id_key: file.name}
         except UnicodeDecodeError:
             yield 0, "not UTF-8"
         except (OSError, EOFError) as error:

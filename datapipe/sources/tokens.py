@@ -40,7 +40,8 @@ _IDS_AT_ONCE = 1 << 18
 
 PART_BYTES = 64 << 20
 """Bytes of a flat or Megatron-LM file that one task reads, about; a multiple of every id's size."""
-ENDINGS = {name: module.ENDING for name, module in FORMATS.items()}
+ENDINGS = {name: (module.ENDING,) for name, module in FORMATS.items()} | {"wds": (".tar", ".tar.gz", ".tgz")}
+"""Of the files that ids are read from, by format."""
 
 
 def given_ids(document: Document) -> NDArray[np.uint32] | None:
@@ -61,10 +62,12 @@ def list_tokenized(number: int, source: Source) -> Listing:
     if source.format == "mds":
         return _list_mds(number, source)
     listing = list_files(number, source)
-    ending = ENDINGS[source.format]
-    named = {file.name: file for file in listing.files if file.name.endswith(ending)}
+    endings = ENDINGS[source.format]
+    named = {file.name: file for file in listing.files if file.name.endswith(endings)}
     if not named:
-        raise RequestError(f"source '{source.name}': no file at {source.path} ends in {ending}")
+        raise RequestError(f"source '{source.name}': no file at {source.path} ends in {' or '.join(endings)}")
+    if source.format == "hf":
+        named = _without_caches(named, listing, source)
     if source.format == "megatron":
         indices = {file.name for file in listing.files}
         lone = next((n for n in named if f"{n.removesuffix('.bin')}.idx" not in indices), None)
@@ -74,6 +77,23 @@ def list_tokenized(number: int, source: Source) -> Listing:
     if source.format in ("bin", "megatron"):
         files = [part for file in files for part in _parts(listing.root, file, source)]
     return Listing(number, listing.root, files)
+
+
+def _without_caches(named: dict[str, InputFile], listing: Listing, source: Source) -> dict[str, InputFile]:
+    """Return the files of data sets written by `save_to_disk`: those that the state.json beside them lists. The library
+    leaves what it computed from them in the same folder, in files of the same ending.
+
+    Raises:
+        RequestError: when a file is missing.
+    """
+    for state in (file.name for file in listing.files if os.path.basename(file.name) == "state.json"):
+        folder = state.removesuffix("state.json")
+        text = storage.read_bytes(storage.join(listing.root, state))
+        listed = {folder + entry["filename"] for entry in json.loads(text)["_data_files"]}
+        if missing := sorted(listed - named.keys()):
+            raise RequestError(f"source '{source.name}': {missing[0]}, which {state} lists, is missing: restore it")
+        named = {n: f for n, f in named.items() if n in listed or os.path.dirname(n) != folder.rstrip("/")}
+    return named
 
 
 def _parts(root: str, file: InputFile, source: Source) -> Iterator[InputFile]:
@@ -115,7 +135,11 @@ def _foreign_index(root: str, source: Source) -> list[dict[str, Any]]:
 def _manifest_beside(source: Source) -> Manifest | ExportManifest | None:
     """Return the manifest of the artifact or export that a source is, or lies in, if there is one."""
     path = str(source.path)
-    folder = path if "*" not in path and not path.endswith(tuple(ENDINGS.values())) else os.path.dirname(path)
+    folder = (
+        path
+        if "*" not in path and not path.endswith(tuple(e for endings in ENDINGS.values() for e in endings))
+        else os.path.dirname(path)
+    )
     folders = (folder, os.path.dirname(folder))
     root = next((f for f in folders if storage.exists(storage.join(f, MANIFEST_NAME))), None)
     return None if root is None else read_any_manifest(root)

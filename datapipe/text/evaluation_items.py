@@ -4,9 +4,11 @@ An item is a row of a JSONL file. Its texts are every string in the row; each st
 of strings (a question and each of its choices); and neighbouring strings joined (a context and its continuation).
 """
 
+import codecs
 import gzip
 import io
 import itertools
+import os
 from collections.abc import Iterator, Sequence
 
 import fsspec
@@ -51,8 +53,9 @@ def _collect(value: object, strings: list[str], lists: list[list[str]]) -> None:
 
 def _paths(files: Sequence[str]) -> Iterator[str]:
     for pattern in files:
-        fs, path = fsspec.core.url_to_fs(pattern)
-        matches = sorted(fs.glob(path)) if any(c in path for c in "*?[") else [path] * fs.exists(path)
+        local = os.path.exists(pattern)  # as it is written, whatever `::` would mean in a URL
+        fs, path = (fsspec.filesystem("file"), pattern) if local else fsspec.core.url_to_fs(pattern)
+        matches = [path] if fs.exists(path) else sorted(fs.glob(path)) if any(c in path for c in "*?[") else []
         if not matches:
             raise RequestError(f"decontaminate.files: {pattern} does not exist")
         yield from (fs.unstrip_protocol(match) if "://" in pattern else match for match in matches)
@@ -62,7 +65,9 @@ def _rows(path: str) -> Iterator[tuple[int, bytes]]:
     row = 0
     with fsspec.open(path, "rb", compression="infer") as f:
         try:
-            for row, line in enumerate(f):
+            for row, line in enumerate(io.BufferedReader(f)):  # not every decompressor knows lines
+                if row == 0:
+                    line = line.removeprefix(codecs.BOM_UTF8)
                 if line.strip():
                     orjson.loads(line)
                     yield row, line

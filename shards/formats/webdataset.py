@@ -53,12 +53,14 @@ def read(path: str, part: Part) -> Iterator[Block]:
     Raises:
         ValueError: when one is no array of ids.
     """
-    with storage.open_read(path) as file, tarfile.open(fileobj=file, mode="r|") as tar:
+    with storage.open_read(path) as file, tarfile.open(fileobj=file, mode="r|*") as tar:
         for member in tar:
-            if member.name.partition(".")[2] != (part.column or COLUMN):
+            # The key ends at the first dot of the file's name, as in webdataset, not of a folder before it.
+            if member.name.rpartition("/")[2].partition(".")[2] != (part.column or COLUMN):
                 continue
-            data = tar.extractfile(member)
-            assert data is not None, "a member with an extension is a file"
+            data = tar.extractfile(member) if member.isfile() else None
+            if data is None:
+                raise ValueError(f"{member.name} is a link or a folder, not a file")
             sample = _parse(data.read())
             if sample.ndim != 1 or sample.dtype.kind not in "iu":
                 raise ValueError(f"{member.name} is no array of token ids")

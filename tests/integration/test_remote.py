@@ -14,7 +14,7 @@ from epochal.datapipe.build import build
 from epochal.shards.artifact import open_artifact, read_export
 from epochal.shards.carve import carve
 from epochal.shards.export import export
-from epochal.shards.loader import stream
+from epochal.shards.loader.cache import CACHE_VARIABLE
 from epochal.shards.loader.dataset import RepeatedDataset
 from epochal.shards.manifest import Parent
 from epochal.shards.order.plan import Plan
@@ -86,7 +86,7 @@ def test_a_remote_view_is_read_through_a_cold_cache(put, tmp_path: Path, workers
 
 def test_the_default_cache_and_the_command_line(put, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
     url, view = put("clean")
-    monkeypatch.setenv(stream.CACHE_VARIABLE, str(tmp_path / "cache"))
+    monkeypatch.setenv(CACHE_VARIABLE, str(tmp_path / "cache"))
     plan = plan_for(view, epochs=1)
     check_run(list(RepeatedDataset(url, plan, global_batch=8)), plan, tokens_of(view))
     assert len(files_under(tmp_path / "cache")) == 8

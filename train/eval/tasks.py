@@ -6,6 +6,7 @@ Prompts are cloze: the model never sees the alternatives, only `question + answe
 lm-evaluation-harness uses (hellaswag, mmlu_continuation, arc, piqa, winogrande, lambada_openai).
 """
 
+import codecs
 import gzip
 import io
 import json
@@ -314,7 +315,9 @@ def read_rows(path: str) -> tuple[list[BenchmarkRow], str]:
     number = 0
     try:
         with fsspec.open(path, "rb", compression="infer") as f:
-            for number, line in enumerate(f, 1):
+            for number, line in enumerate(io.BufferedReader(f), 1):  # not every decompressor knows lines
+                if number == 1:
+                    line = line.removeprefix(codecs.BOM_UTF8)
                 if line := line.strip():
                     row = json.loads(line)
                     if not isinstance(row, dict):

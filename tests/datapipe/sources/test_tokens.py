@@ -1,8 +1,10 @@
 """Token ids as sources of a build: what was exported comes back as the pool that it was."""
 
 import functools
+import io
 import json
 import shutil
+import tarfile
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +25,7 @@ from epochal.shards.artifact import open_artifact, read_manifest
 from epochal.shards.carve import carve
 from epochal.shards.export import export
 from epochal.shards.formats import arrow_tables, webdataset
+from epochal.shards.formats.rows import Part
 from epochal.shards.verify import verify
 from epochal.tests.support.builds import settings, stream
 from epochal.tests.support.corpora import real_documents, write_jsonl
@@ -313,3 +316,39 @@ def test_a_row_ends_a_document_as_eod_does(rows):
     ids, lengths = np.array([i for row in rows for i in row], np.int64), np.array([len(row) for row in rows])
     found = [d.tolist() for d in cut_rows(ids, lengths, 0)]
     assert found == [[int(c) for c in part] for row in rows for part in "".join(map(str, row)).split("0") if part]
+
+
+@pytest.mark.parametrize(("name", "key"), [("a.tar", "./%03d"), ("a.tar", "train.v1/%03d"), ("a.tar.gz", "%03d")])
+def test_webdataset_keys_end_at_the_first_dot_of_a_files_name(tmp_path: Path, name: str, key: str) -> None:
+    documents = [np.array([i, i + 1, EOD], np.uint16) for i in range(3)]
+    with tarfile.open(tmp_path / name, "w:gz" if name.endswith("gz") else "w") as tar:
+        for i, ids in enumerate(documents):
+            data = io.BytesIO()
+            np.save(data, ids)
+            member = tarfile.TarInfo(f"{key % i}.tokens.npy")
+            member.size = len(data.getvalue())
+            tar.addfile(member, io.BytesIO(data.getvalue()))
+    source = Source(name="s", format="wds", path=str(tmp_path), tokenized={"tokenizer": "gpt2"})
+    assert [file.name for file in tokens.list_tokenized(0, source).files] == [name]
+    read = [ids.tolist() for ids, _ in webdataset.read(str(tmp_path / name), Part())]
+    assert read == [ids.tolist() for ids in documents]
+
+
+def test_a_link_in_a_tar_is_named(tmp_path: Path) -> None:
+    with tarfile.open(tmp_path / "a.tar", "w") as tar:
+        member = tarfile.TarInfo("000.tokens.npy")
+        member.type, member.linkname = tarfile.SYMTYPE, "/etc/passwd"
+        tar.addfile(member)
+    with pytest.raises(ValueError, match=r"000\.tokens\.npy is a link"):
+        list(webdataset.read(str(tmp_path / "a.tar"), Part()))
+
+
+def test_files_that_datasets_keeps_for_itself_are_left_alone(tmp_path: Path) -> None:
+    for name in ("data-00000-of-00001.arrow", "cache-0123.arrow"):
+        (tmp_path / name).write_bytes(b"")
+    (tmp_path / "state.json").write_text(json.dumps({"_data_files": [{"filename": "data-00000-of-00001.arrow"}]}))
+    source = Source(name="s", format="hf", path=str(tmp_path), tokenized={"tokenizer": "gpt2"})
+    assert [file.name for file in tokens.list_tokenized(0, source).files] == ["data-00000-of-00001.arrow"]
+    (tmp_path / "data-00000-of-00001.arrow").unlink()
+    with pytest.raises(RequestError, match=r"data-00000-of-00001\.arrow, which state\.json lists, is missing"):
+        tokens.list_tokenized(0, source)
