@@ -53,7 +53,8 @@ def data_files() -> set[str]:
     """Return the files beside the code that the package reads when it runs, as they are named in a wheel."""
     folders = ("datapipe/yamls", "train/yamls", "train/crossover/grids")
     names = {str(p.relative_to(ROOT)) for folder in folders for p in (ROOT / folder).glob("*.yaml")}
-    return {f"epochal/{n}" for n in names | {"py.typed", "service/page.html", "service/migrations/script.py.mako"}}
+    names |= {f"service/page/page.{kind}" for kind in ("html", "css", "js")}
+    return {f"epochal/{n}" for n in names | {"py.typed", "service/migrations/script.py.mako"}}
 
 
 @pytest.mark.slow
