@@ -3,7 +3,6 @@ counted nowhere else. A row that cannot be used is a reject with a reason, never
 together does not depend on how many of them there are.
 """
 
-import codecs
 import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -19,9 +18,6 @@ from datatrove.pipeline.readers.base import BaseDiskReader
 from ...common import storage
 from ...common.errors import RequestError
 from ..config import Source
-
-BYTE_ORDER_MARK = codecs.BOM_UTF8
-"""What some programs write before UTF-8. It is not part of the text."""
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,6 @@
 """Readers of text: JSON lines, Parquet, text files, Python source, data sets of a hub."""
 
+import codecs
 import io
 import itertools
 from collections.abc import Iterable, Iterator
@@ -10,7 +11,7 @@ from fsspec.compression import compr
 from fsspec.utils import infer_compression
 
 from ..config import Source
-from .base import BYTE_ORDER_MARK, InputFile, Intake, Listing, Reader
+from .base import InputFile, Intake, Listing, Reader
 
 
 class JsonlReader(Reader):
@@ -28,7 +29,7 @@ class JsonlReader(Reader):
                     if row % 64 == 0:  # asking takes as long as reading a short line
                         self.intake.bytes_read = before + raw.tell()
                         if row == 0:
-                            line = line.removeprefix(BYTE_ORDER_MARK)
+                            line = line.removeprefix(codecs.BOM_UTF8)
                     if not line.isspace():
                         fields = _parse(line)
                         del line  # it may be long
@@ -105,7 +106,7 @@ class TextReader(Reader):
     def _rows(self, file: InputFile) -> Iterator[tuple[int, dict[str, Any] | str]]:
         try:
             with self.data_folder.open(file.path, "rb", compression=infer_compression(file.path)) as f:
-                yield 0, {self.text_key: f.read().removeprefix(BYTE_ORDER_MARK).decode(), self.id_key: file.name}
+                yield 0, {self.text_key: f.read().removeprefix(codecs.BOM_UTF8).decode(), self.id_key: file.name}
         except UnicodeDecodeError:
             yield 0, "not UTF-8"
         except (OSError, EOFError) as error:
