@@ -1,11 +1,13 @@
-"""`epochal serve`, `register`, `seen`: run the service, tell it of artifacts and reports, ask what runs have seen."""
+"""`epochal serve`, `register`, `seen`, `login`, `release`: run the service, tell it of artifacts and reports, ask it."""
 
 import argparse
 import contextlib
+import getpass
 import re
 import socket
 import sys
 from typing import Any
+from urllib.parse import quote
 
 from ..common import storage
 from ..common.cli import Runner, print_json
@@ -74,19 +76,16 @@ def _listen(host: str, port: int) -> socket.socket:
 def register(parser: argparse.ArgumentParser) -> Runner:
     """Add the arguments of `epochal register`; return what runs it."""
     parser.add_argument("paths", nargs="+", metavar="path", help="folder or URL of a pool or subset, or a run's folder")
+    parser.add_argument("--service", metavar="URL", help="where a run's reports go (default: where it reported to)")
     _add_store(parser)
     return _run_register
 
 
 def _run_register(args: argparse.Namespace) -> int:
     _installed()
-    from .client.reporter import send_rest
     from .service import Service
 
-    runs = [p for p in args.paths if not storage.is_url(p) and send_rest(storage.local_path(p), _warn)]
-    for path in runs:
-        print(f"the service has all reports of {path}")
-    artifacts = [p for p in args.paths if p not in runs]
+    artifacts = [p for p in args.paths if storage.is_url(p) or not _send_rest(storage.local_path(p), args.service)]
     if artifacts:
         service = Service(args.root, args.database)
         try:
@@ -101,6 +100,70 @@ def _run_register(args: argparse.Namespace) -> int:
     return 0
 
 
+def _send_rest(folder: str, url: str | None) -> bool:
+    """Send what is left of a run's reports and say how they stand; return whether the folder is one of a run."""
+    from .client.reporter import send_rest
+
+    sent = send_rest(folder, _warn, url=url)
+    if sent is None:
+        return False
+    if sent.lost:
+        print(f"the service has all reports of {folder} but {sent.lost:,}, made after another run had its name")
+    elif sent.taken_over:
+        print(f"all reports of {folder} were sent; another run has its name since, so the service was not asked again")
+    else:
+        print(f"the service has all reports of {folder}")
+    return True
+
+
+def login(parser: argparse.ArgumentParser) -> Runner:
+    """Add the arguments of `epochal login`; return what runs it."""
+    parser.add_argument("url", help="address of a service, as https://host:8642; the token is read from standard input")
+    parser.add_argument("--forget", action="store_true", help="remove the token that is kept for this address")
+    return _run_login
+
+
+def _run_login(args: argparse.Namespace) -> int:
+    from .client.client import AwayError, Client, RefusedError
+    from .client.tokens import keep
+
+    if args.forget:
+        print(f"{keep(args.url, None)} has no token for {args.url}")
+        return 0
+    token = (getpass.getpass(f"token for {args.url}: ") if sys.stdin.isatty() else sys.stdin.readline()).strip()
+    if not token:
+        raise RequestError("no token was given: type it, or write it to standard input")
+    client = Client(args.url, token)
+    tried = "which takes it"
+    try:
+        client.get("/limits")
+    except AwayError as error:
+        tried = f"but it could not be tried ({error})"
+    except RefusedError as error:
+        if error.status == 401:
+            raise RequestError(f"the service at {args.url} does not take this token: nothing was kept") from None
+    finally:
+        client.close()
+    print(f"{keep(args.url, token)} keeps the token for {args.url}, {tried}")
+    return 0
+
+
+def release(parser: argparse.ArgumentParser) -> Runner:
+    """Add the arguments of `epochal release`; return what runs it."""
+    parser.add_argument("run", help="name of a run that is dead while its lease lasts")
+    _add_service(parser)
+    return _run_release
+
+
+def _run_release(args: argparse.Namespace) -> int:
+    from .client.client import Client
+
+    done = Client(args.service).post(f"/runs/{quote(args.run, safe='')}/release")
+    left = f"the lease had {done['seconds']:,.0f} s left" if done["seconds"] else "no lease on it lasted"
+    print(f"run name {done['name']} is free ({left}; the run's last report is of position {done['position']:,})")
+    return 0
+
+
 def seen(parser: argparse.ArgumentParser) -> Runner:
     """Add the arguments of `epochal seen`; return what runs it."""
     what = parser.add_mutually_exclusive_group(required=True)
@@ -109,7 +172,7 @@ def seen(parser: argparse.ArgumentParser) -> Runner:
     what.add_argument("--histogram", action="store_true", help="how many documents were seen how often (needs --run)")
     parser.add_argument("--run", metavar="R", help="name or fingerprint of a run (default: all of them)")
     parser.add_argument("--position", type=int, help="as of this position of the run (default: its last reported one)")
-    parser.add_argument("--service", metavar="URL", help="of the service (default $EPOCHAL_SERVICE, or port 8642 here)")
+    _add_service(parser)
     parser.add_argument("--json", action="store_true", help="one JSON object on standard output")
     return _run_seen
 
@@ -212,6 +275,10 @@ def _histogram_text(counted: dict[str, Any]) -> str:
     lines = ["  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in rows]
     of = " <- ".join(f"{a['run']} [0, {a['position']:,})" for a in counted["ancestry"])
     return "\n".join([f"positions {of}", *lines])
+
+
+def _add_service(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--service", metavar="URL", help="of the service (default $EPOCHAL_SERVICE, or port 8642 here)")
 
 
 def _add_store(parser: argparse.ArgumentParser) -> None:

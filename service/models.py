@@ -126,15 +126,18 @@ class Lease(Base):
         holder: who it is (a folder of a run keeps its own).
         session: the process; asking again gives it the same lease.
         seconds: how long it lasts after each report.
+        calls: how many calls the session has made under it, as it counts them: a session that counts more was
+            acknowledged what this database has lost.
     """
 
     __tablename__ = "leases"
     name: Mapped[str] = mapped_column(Name, primary_key=True)
     run: Mapped[str] = mapped_column(ForeignKey("runs.fingerprint"))
     token: Mapped[int] = mapped_column(BigInteger)
-    holder: Mapped[str] = mapped_column(String(64))
-    session: Mapped[str] = mapped_column(String(64))
+    holder: Mapped[str] = mapped_column(String(128))
+    session: Mapped[str] = mapped_column(String(128))
     seconds: Mapped[float] = mapped_column(Float)
+    calls: Mapped[int] = mapped_column(BigInteger, server_default="0")
     until: Mapped[float] = mapped_column(Float)
 
 

@@ -69,7 +69,8 @@ def read_tokens(file: str | None, environment: Mapping[str, str] = os.environ) -
         pairs = [line.split() for line in text.splitlines() if line.strip() and not line.lstrip().startswith("#")]
     else:
         where = f"${TOKENS_VARIABLE}"
-        pairs = [part.strip().split(":") for part in environment.get(TOKENS_VARIABLE, "").split(",") if part.strip()]
+        given = [part.strip() for part in environment.get(TOKENS_VARIABLE, "").split(",")]
+        pairs = [part.split(":") for part in given if part and "://" not in part]  # the others are a client's own
     tokens = {}
     for number, pair in enumerate(pairs, 1):
         if len(pair) != 2 or pair[0] not in ROLES or len(pair[1]) < LEAST_TOKEN:

@@ -11,10 +11,11 @@ from starlette.concurrency import run_in_threadpool
 
 from ...common.errors import EpochalError, RequestError
 from ...shards.order.base import Order, Repetition
-from .. import catalogue, limits, runs
+from .. import catalogue, leases, limits, runs
 from ..bounds import MOST_DIGEST, lookups_at_once, order_from_request
 from ..database import now
 from ..errors import ConflictError
+from ..leases import Held
 from ..ledger import plans_at
 from ..runs import RunClaim, RunReport
 from ..schemas import (
@@ -95,26 +96,32 @@ def show(
 async def report(service: ServiceOfApp, run: RunPath, body: ReportRequest) -> Response:
     """Enter reports; the answer comes when they are on the disk. The same report again changes nothing."""
     reports = [RunReport(**dict(item)) for item in body.reports]
-    return answer(await _write(service, runs.report, run, body.token, reports))
+    return answer(await _write(service, runs.report, run, _said(body), reports))
 
 
 @router.post("/runs/{run}/lease")
 async def renew(service: ServiceOfApp, run: RunPath, body: LeaseRequest) -> Response:
     """Say that a run is alive."""
-    return answer(await _write(service, runs.renew, run, body.token))
+    return answer(await _write(service, leases.renew, run, _said(body)))
+
+
+@router.post("/runs/{run}/release")
+async def release(service: ServiceOfApp, run: RunPath) -> Response:
+    """End the lease on a run's name, whoever holds it: for a holder that is dead while its lease lasts."""
+    return answer(await _write(service, runs.release, run))
 
 
 @router.post("/runs/{run}/checkpoints")
 async def checkpoint(service: ServiceOfApp, run: RunPath, body: CheckpointRequest) -> Response:
     """Enter a checkpoint."""
-    new = await _write(service, runs.checkpoint, run, body.token, body.position, body.name, body.digest)
+    new = await _write(service, runs.checkpoint, run, _said(body), body.position, body.name, body.digest)
     return answer({"new": new})
 
 
 @router.post("/runs/{run}/close")
 async def close(service: ServiceOfApp, run: RunPath, body: CloseRequest, request: Request) -> Response:
     """Close a run: its name is free again. Its receipt is checked after the answer."""
-    done = await _write(service, runs.close, run, body.token, body.state, body.receipt)
+    done = await _write(service, runs.close, run, _said(body), body.state, body.receipt)
     state = request.app.state
     state.receipts = asyncio.create_task(check_receipts(service, state.receipts))
     return answer(done)
@@ -164,6 +171,10 @@ def unlimited(service: ServiceOfApp, number: Annotated[int, Path(ge=0, le=INT)])
     """Remove a limit."""
     service.write(limits.remove, number)
     return answer({"removed": number})
+
+
+def _said(body: LeaseRequest) -> Held:
+    return Held(body.token, body.session, body.after)
 
 
 def _claim(service: Service, body: RunRequest) -> RunClaim:
