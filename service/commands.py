@@ -1,18 +1,24 @@
-"""`epochal serve`, `register`, `seen`, `login`, `release`: run the service, tell it of artifacts and reports, ask it."""
+"""`epochal serve`, `register`, `seen`, `login`, `release`: run the service, tell it of artifacts and runs, ask it."""
 
 import argparse
 import contextlib
 import getpass
+import os
 import re
 import socket
 import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from ..common import storage
 from ..common.cli import Runner, print_json
 from ..common.errors import RequestError, WorkError
+from ..common.publish import MANIFEST_NAME
 
+if TYPE_CHECKING:  # its packages are an extra
+    from .service import Service
+
+MOST_PROBLEMS = 10
 KEY = re.compile(r"[0-9a-f]{32}")
 
 
@@ -23,6 +29,9 @@ def serve(parser: argparse.ArgumentParser) -> Runner:
     parser.add_argument("--port", type=int, default=8642, help="port (default 8642; 0: a free one)")
     parser.add_argument("--tokens", metavar="FILE", help="lines `read TOKEN` or `write TOKEN` (or $EPOCHAL_TOKENS)")
     parser.add_argument("--rate", type=float, default=500.0, help="requests a second of one client (default 500)")
+    parser.add_argument(
+        "--proxy", action="append", default=[], metavar="ADDRESS", help="believe X-Forwarded-For of this proxy"
+    )
     return _run_serve
 
 
@@ -31,7 +40,8 @@ def _run_serve(args: argparse.Namespace) -> int:
     import uvicorn
 
     from .api.app import create_app
-    from .security import LOOPBACK_NAMES, AccessRules, is_loopback, read_tokens
+    from .api.connections import server_config
+    from .security import LOOPBACK_NAMES, AccessRules, check_proxy, is_loopback, read_tokens
     from .service import Service
 
     tokens = read_tokens(args.tokens)
@@ -42,21 +52,48 @@ def _run_serve(args: argparse.Namespace) -> int:
         )
     if not args.rate > 0:
         raise RequestError("--rate must be more than 0")
+    proxies = [check_proxy(text) for text in args.proxy]
     listener = _listen(args.host, args.port)
     rules = AccessRules(tokens, LOOPBACK_NAMES if local else None, rate=args.rate, burst=max(1, int(2 * args.rate)))
     service = Service(args.root, args.database)
     service.refresh(at_once=True)
     app = create_app(service, rules)
     shown = f"[{args.host}]" if ":" in args.host else args.host
-    print(f"serving {args.root} at http://{shown}:{listener.getsockname()[1]} (stop with ctrl-c)", flush=True)
+    print(f"serving {args.root} at http://{shown}:{listener.getsockname()[1]} (stop with ctrl-c)")
+    print("\n".join(_catalogue_text(args.root, service)), flush=True)
     # The application prints its own defects; uvicorn would add tracebacks of requests that are cut off at the end.
-    config = uvicorn.Config(app, log_level="critical", access_log=False, timeout_graceful_shutdown=5, ws="none")
+    config = server_config(app, proxies, log_level="critical", timeout_graceful_shutdown=5)
     server = uvicorn.Server(config)
     with contextlib.suppress(KeyboardInterrupt):  # raised again once everything is answered and closed
         server.run(sockets=[listener])
     if not server.started:
         raise WorkError("the server did not start: run again with --debug")
     return 0
+
+
+def _catalogue_text(root: str, service: "Service") -> list[str]:
+    """Return what lies under the root, or what would have to."""
+    from .catalogue import KINDS
+
+    kinds = [found.manifest.kind for found in service.found]
+    pools, subsets = kinds.count("pool"), kinds.count("subset")
+    lines = [f"it has {_counted(pools, 'pool')} and {_counted(subsets, 'subset')} under {service.root}"]
+    if not kinds:
+        below = [name for name in ("artifacts",) if any(os.path.isdir(os.path.join(root, name, k)) for k in KINDS)]
+        mend = f"; did you mean --root {os.path.join(root, below[0])}?" if below else ""
+        if os.path.basename(service.root) in KINDS:
+            mend = f"; did you mean --root {os.path.dirname(service.root)}?"
+        looked = " or ".join(os.path.join(kind, "NAME", MANIFEST_NAME) for kind in KINDS)
+        lines = [f"it has no artifacts: {service.root} has no {looked}{mend}"]
+    shown = list(service.problems.items())
+    lines += [f"  left out: {path}: {reason}" for path, reason in shown[:MOST_PROBLEMS]]
+    if len(shown) > MOST_PROBLEMS:
+        lines.append(f"  and {len(shown) - MOST_PROBLEMS:,} others: see `problems` of GET /artifacts")
+    return lines
+
+
+def _counted(n: int, what: str) -> str:
+    return f"{n:,} {what}{'' if n == 1 else 's'}"
 
 
 def _listen(host: str, port: int) -> socket.socket:

@@ -1,8 +1,8 @@
 """Leases: a run's name belongs to whoever holds its lease, by a number that rises with every holder.
 
 What comes under an older number is refused, however late it arrives. A number, or a count of calls, that this database
-does not know yet was given before it was replaced or restored from a backup: the answer says so, and the run sends again
-what is missing.
+does not know yet was given before it was replaced or restored from a backup: the answer says so, and the run sends
+again what is missing.
 """
 
 from typing import Any, NamedTuple

@@ -8,6 +8,9 @@ from typing import Any
 from sqlalchemy import JSON, BigInteger, Float, ForeignKey, Index, Integer, String
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
+INT = 2**63 - 1
+"""The largest number that a column takes."""
+
 Fingerprint = String(32)
 Name = String(500)
 Identity = BigInteger().with_variant(Integer, "sqlite")  # only INTEGER counts up by itself there

@@ -8,12 +8,12 @@ from fastapi import Path, Query
 from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, StringConstraints
 
 from ..common.config import Section, validate
-from ..common.hashing import canonical_json
 from ..shards.order.base import POLICIES
 from ..shards.order.mixture_config import MixtureSettings
 from ..shards.order.windows import MAX_WINDOW
+from .catalogue import is_storable
+from .models import INT
 
-INT = 2**63 - 1
 NAME = r"^[A-Za-z0-9][A-Za-z0-9._+-]{0,127}$"
 
 Fingerprint = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{32}$")]
@@ -43,12 +43,9 @@ assert set(POLICIES) == {"reshuffle", "fixed", "global", "sequential"}
 
 def _storable(value: dict[str, Any]) -> dict[str, Any]:
     """Return `value` if every JSON reader and both databases take it."""
-    try:
-        size = len(orjson.dumps(value))
-        canonical_json(value).encode()
-    except (TypeError, ValueError, RecursionError):
-        raise ValueError("must be JSON: finite numbers, integers of 64 bits, Unicode text, no deep nesting") from None
-    if size > MOST_BYTES:
+    if not is_storable(value):
+        raise ValueError("must be JSON: finite numbers, integers of 64 bits, Unicode text, no deep nesting")
+    if len(orjson.dumps(value)) > MOST_BYTES:
         raise ValueError(f"is at most {MOST_BYTES:,} bytes")
     return value
 

@@ -15,6 +15,7 @@ from .. import catalogue, leases, limits, runs
 from ..bounds import MOST_DIGEST, lookups_at_once, order_from_request
 from ..database import now
 from ..errors import ConflictError
+from ..exposures import digest_of
 from ..leases import Held
 from ..ledger import plans_at
 from ..runs import RunClaim, RunReport
@@ -32,6 +33,7 @@ from ..schemas import (
 )
 from ..service import Service
 from .dependencies import ServiceOfApp, answer
+from .workers import CLAIMS, COUNTS, LOOKUPS, Check
 
 T = TypeVar("T")
 
@@ -61,20 +63,25 @@ def listed(
 
 
 @router.post("/runs")
-def start(service: ServiceOfApp, body: RunRequest) -> Response:
+async def start(service: ServiceOfApp, request: Request, body: RunRequest) -> Response:
     """Register a run, or go on with it, and take the lease on its name. Refused with 409: a live run, a limit."""
-    return answer(service.claim(_claim(service, body)))
+    return await CLAIMS.run(request, lambda _: answer(service.claim(_claim(service, body))))
 
 
 @router.get("/runs/{run}")
-def show(
+async def show(
     service: ServiceOfApp,
+    request: Request,
     run: RunPath,
     split: Literal["train", "validation"] = "train",
     points: PointsQuery = 500,
 ) -> Response:
     """Return a run and at most about `points` of its reports."""
 
+    return await LOOKUPS.run(request, lambda _: answer(_shown(service, run, split, points)))
+
+
+def _shown(service: Service, run: str, split: str, points: int) -> dict[str, Any]:
     fingerprint = service.read(catalogue.resolve, "run", run)
     order = service.plan(service.read(runs.get, fingerprint).plan)
     most = min(points, lookups_at_once(order))
@@ -89,7 +96,7 @@ def show(
     shown = service.read(question)
     for row in shown["reports"]:
         row["unique_tokens_seen"] = _unique_tokens_seen(plans_at(order, row["position"]))
-    return answer(shown | _progress(shown, order))
+    return shown | _progress(shown, order)
 
 
 @router.post("/runs/{run}/reports")
@@ -136,9 +143,12 @@ async def check_receipts(service: Service, previous: "asyncio.Task[None] | None"
 
 
 @router.get("/runs/{run}/receipt")
-def receipt(service: ServiceOfApp, run: RunPath) -> Response:
+async def receipt(service: ServiceOfApp, request: Request, run: RunPath) -> Response:
     """Hold the digest that a run last reported against its plan's, for runs of up to 20 million positions."""
+    return await COUNTS.run(request, lambda check: answer(_receipt(service, run, check)))
 
+
+def _receipt(service: Service, run: str, check: Check) -> dict[str, Any]:
     def question(connection: Connection) -> Any:
         return runs.get(connection, catalogue.resolve(connection, "run", run))
 
@@ -147,10 +157,8 @@ def receipt(service: ServiceOfApp, run: RunPath) -> Response:
         raise ConflictError(f"run '{row.name}' has reported no digest yet")
     if row.position > MOST_DIGEST:
         raise RequestError(f"a digest is of at most {MOST_DIGEST:,} positions: epochal audit checks the receipt")
-    expected = service.plan(row.plan).digest(0, row.position)
-    return answer(
-        {"position": row.position, "digest": row.digest, "expected": expected, "valid": row.digest == expected}
-    )
+    expected = digest_of(service.plan(row.plan), 0, row.position, check)
+    return {"position": row.position, "digest": row.digest, "expected": expected, "valid": row.digest == expected}
 
 
 @router.get("/limits")

@@ -64,7 +64,7 @@ class Client:
         self.withheld = ""
         try:
             secure = not self.url.startswith("http://")  # certificates take longer to load than a request takes
-            # No redirect is followed, and no proxy of the environment used: a token goes where it is meant to, or nowhere.
+            # No redirect is followed and no proxy of the environment used: a token goes where it is meant to.
             self._http = httpx.Client(
                 base_url=self.url, timeout=timeout, trust_env=False, verify=secure, follow_redirects=False
             )

@@ -1,7 +1,8 @@
 """What a run tells the service, written down first: a service that is away never stops a run.
 
-Every call is a line in the folder's journal (see journal.py), flushed to the disk before it is sent. A thread does both.
-A run that starts again goes on with the same files, and `epochal register FOLDER` sends what is left of one that is over.
+Every call is a line in the folder's journal (see journal.py), flushed to the disk before it is sent. A thread does
+both. A run that starts again goes on with the same files, and `epochal register FOLDER` sends what is left of one that
+is over.
 """
 
 import os

@@ -1,6 +1,6 @@
 """Tokens of services, each bound to the address that it is for: none goes to an address that only a file names.
 
-Kept in `$EPOCHAL_TOKENS` (`https://host:port=TOKEN,...`) or by `epochal login URL`, in a file that only its owner reads.
+They are kept in `$EPOCHAL_TOKENS` (`https://host:port=TOKEN,...`) or by `epochal login URL`, in a file of its owner's.
 `$EPOCHAL_TOKEN` names no address, so it goes to those alone that the user gave: on the command line, in a call of
 `Client`, or as `$EPOCHAL_SERVICE`.
 """

@@ -29,7 +29,11 @@ class Run:
         self.journal = Journal(str(folder), self.warned.append)
         body = {"name": name, "plan": PLAN.to_dict(), "batch_samples": 8, "holder": self.journal.holder()}
         sessions = sum(call["call"] == "claim" for call, _ in self.journal._calls(0))
-        call = {"call": "claim", "url": "http://h", "body": body | {"session": f"s{sessions}", "lease_seconds": 60} | more}
+        call = {
+            "call": "claim",
+            "url": "http://h",
+            "body": body | {"session": f"s{sessions}", "lease_seconds": 60} | more,
+        }
         self.journal.append([call])
 
     def report(self, *positions: int) -> "Run":
@@ -111,7 +115,9 @@ def test_a_run_that_starts_again_sends_what_its_earlier_session_said(kept: str, 
 def test_a_run_that_is_over_is_sent_again_by_register(tmp_path: Path, capsys):
     folder = tmp_path / "run"
     with service(tmp_path / "one") as (client, _):
-        reporter = Reporter(client.url, str(folder), {"name": "over", "plan": PLAN.to_dict(), "batch_samples": 8}, print)
+        reporter = Reporter(
+            client.url, str(folder), {"name": "over", "plan": PLAN.to_dict(), "batch_samples": 8}, print
+        )
         reporter.start()
         for position in range(0, 80, 8):
             reporter.report(position=position, tokens=position)
@@ -219,7 +225,9 @@ def test_progress_of_the_first_version_is_read(tmp_path: Path):
         assert positions(client) == [8, 16]
 
 
-@pytest.mark.parametrize("line", ['{"call": "../../limits", "body": {}}', "{", '{"call": "claim", "body": {"name": 1}}'])
+@pytest.mark.parametrize(
+    "line", ['{"call": "../../limits", "body": {}}', "{", '{"call": "claim", "body": {"name": 1}}']
+)
 def test_a_line_that_is_no_call_is_named_and_not_sent(line: str, tmp_path: Path):
     run = Run(tmp_path / "run").report(8)
     with (tmp_path / "run" / JOURNAL).open("a") as f:

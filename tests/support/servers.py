@@ -10,7 +10,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ import uvicorn
 
 import epochal
 from epochal.service.api.app import create_app
+from epochal.service.api.connections import server_config
 from epochal.service.client.client import AwayError, Client
 from epochal.service.security import AccessRules
 from epochal.service.service import Service
@@ -37,12 +38,15 @@ DATABASES = [
 
 
 @contextlib.contextmanager
-def serving(root: Path, database: str | None = None, rules: AccessRules | None = None) -> Iterator[Client]:
+def serving(
+    root: Path, database: str | None = None, rules: AccessRules | None = None, proxies: Sequence[str] = ()
+) -> Iterator[Client]:
     """Serve `root` from a thread; yield a client."""
     with socket.socket(proto=socket.IPPROTO_TCP) as listener:
         listener.bind(("127.0.0.1", 0))
         app = create_app(Service(str(root), database), rules or AccessRules())
-        server = uvicorn.Server(uvicorn.Config(app, log_level="warning", ws="none", timeout_graceful_shutdown=2))
+        config = server_config(app, proxies, log_level="warning", timeout_graceful_shutdown=2)
+        server = uvicorn.Server(config)
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
         thread.start()
         client = Client(f"http://127.0.0.1:{listener.getsockname()[1]}", timeout=PATIENCE)
