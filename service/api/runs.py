@@ -40,8 +40,9 @@ T = TypeVar("T")
 router = APIRouter()
 
 
-async def _write(service: Service, job: Callable[..., T], *args: Any) -> T:
-    return await asyncio.wrap_future(service.db.write(lambda connection: job(connection, *args)))
+async def _write(service: Service, job: Callable[..., T], name: str, *args: Any) -> T:
+    """Return what `job` does under the lease of the run called `name`."""
+    return await asyncio.wrap_future(service.db.write(lambda connection: job(connection, name, *args), name))
 
 
 @router.get("/runs")

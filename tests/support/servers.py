@@ -38,25 +38,33 @@ DATABASES = [
 
 
 @contextlib.contextmanager
+def serving_app(app: Any, proxies: Sequence[str] = ()) -> Iterator[str]:
+    """Serve an ASGI application from a thread; yield its address."""
+    with socket.socket(proto=socket.IPPROTO_TCP) as listener:
+        listener.bind(("127.0.0.1", 0))
+        server = uvicorn.Server(server_config(app, proxies, log_level="warning", timeout_graceful_shutdown=2))
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
+        thread.start()
+        try:
+            until(lambda: server.started or not thread.is_alive(), "the server has started")
+            yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+        finally:
+            server.should_exit = True
+            thread.join()
+
+
+@contextlib.contextmanager
 def serving(
     root: Path, database: str | None = None, rules: AccessRules | None = None, proxies: Sequence[str] = ()
 ) -> Iterator[Client]:
     """Serve `root` from a thread; yield a client."""
-    with socket.socket(proto=socket.IPPROTO_TCP) as listener:
-        listener.bind(("127.0.0.1", 0))
-        app = create_app(Service(str(root), database), rules or AccessRules())
-        config = server_config(app, proxies, log_level="warning", timeout_graceful_shutdown=2)
-        server = uvicorn.Server(config)
-        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
-        thread.start()
-        client = Client(f"http://127.0.0.1:{listener.getsockname()[1]}", timeout=PATIENCE)
+    with serving_app(create_app(Service(str(root), database), rules or AccessRules()), proxies) as url:
+        client = Client(url, timeout=PATIENCE)
         try:
             wait_for(client)
             yield client
         finally:
             client.close()
-            server.should_exit = True
-            thread.join()
 
 
 def until(condition: Callable[[], Any], what: str) -> None:
