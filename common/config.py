@@ -60,8 +60,10 @@ def shipped(folder: Path, name: str) -> Path | None:
 
 
 def file_or_shipped(folder: Path, name: str) -> str:
-    """Return `name` if a file is there, else the file in `folder` of that name, else `name`. A folder of that name hides
-    no shipped file."""
+    """Return `name` if a file is there, else the file in `folder` of that name, else `name`.
+
+    A folder of that name hides no shipped file.
+    """
     return name if os.path.isfile(local_path(name)) else str(shipped(folder, name) or name)
 
 
