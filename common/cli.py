@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from .errors import EpochalError, RequestError, one_line, printable
+from .errors import EpochalError, RequestError, one_line, printable, without_passwords
 
 Runner = Callable[[argparse.Namespace], int]
 """Runs a command on its arguments; returns the exit status."""
@@ -68,7 +68,7 @@ def run_plainly(run: Callable[[list[str]], int], argv: Sequence[str]) -> int:
         if "--debug" in argv:
             raise
         message, status = explain(error)
-        print(f"epochal: {printable(message)}", file=sys.stderr)
+        print(f"epochal: {printable(without_passwords(message))}", file=sys.stderr)
         return status
 
 

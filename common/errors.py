@@ -32,6 +32,11 @@ def printable(text: str) -> str:
     return _UNSEEN.sub(lambda match: match[0].encode("unicode_escape").decode(), text)
 
 
+def without_passwords(text: str) -> str:
+    """Return `text` with `***` for the password of each URL in it (`scheme://user:password@host`)."""
+    return re.sub(r"(://[^/\s:@\"']*:)[^/\s@\"']+@", r"\1***@", text)
+
+
 def one_line(error: BaseException | str, most: int = 200) -> str:
     """Return what a library's error says, as one line of at most `most` characters; never empty.
 

@@ -64,10 +64,10 @@ def test_a_manifest_with_odd_values_is_refused(make_pool, change, capsys) -> Non
     assert [p.name for p in (root.parent.parent).iterdir()] == ["pools"]
 
 
-@pytest.mark.parametrize("text", ["[" * 100_000, '{"a": NaN}', '{"a": 1e999}', '{"a": "\\ud800"}', '{"a": ' + "9" * 5000])
-def test_odd_json_is_damage(text: str) -> None:
+@pytest.mark.parametrize("value", ["[" * 100_000, "NaN", "1e999", '"\\ud800"', "9" * 5000, "9" * 30])
+def test_odd_json_is_damage(value: str) -> None:
     with pytest.raises(EpochalError) as caught:
-        parse_manifest(text, "here")
+        parse_manifest(f'{{"format": "epochal", "a": {value}}}', "here")
     assert "\n" not in str(caught.value)
 
 
