@@ -13,11 +13,27 @@ from ..common.errors import RequestError, one_line
 from ..common.hashing import digest
 from ..shards.manifest import TokenizerInfo
 from . import gpt2
-from .engines import Engine, FastEngine, PieceEncoder, TokenIds, fast_engine, mergeable_ranks, reference_engine
+from .engines import (
+    Engine,
+    FastEngine,
+    PieceEncoder,
+    TokenIds,
+    fast_engine,
+    mergeable_ranks,
+    reference_engine,
+    why_reference,
+)
+from .special import Spec, added_ids, model_vocabulary, without_special
+from .unknown import UnknownCounter, unknown_counter
 
 KNOWN_EOD = ("<|endoftext|>", "<|end_of_text|>", "</s>", "<eos>", "<|eot_id|>", "[SEP]")
 KNOWN_PAD = ("<|pad|>", "<pad>", "[PAD]", "<|finetune_right_pad_id|>")
 KNOWN_MASK = ("<|mask|>", "<mask>", "[MASK]", "<|mdm_mask|>")
+
+
+PROVED = frozenset({"c33cd66689b1261c517974d71dd1dd90"})
+"""Fingerprints of tokenizers for which `why_reference` need not go through the vocabulary, which takes a quarter of a
+second: GPT-2's. A test does."""
 
 
 class Tokenizer:
@@ -30,8 +46,25 @@ class Tokenizer:
             behind when the tokenizer is sent to another process.
     """
 
-    def __init__(self, info: TokenizerInfo, spec: dict[str, Any], fast: bool = True) -> None:
+    def __init__(self, info: TokenizerInfo, spec: Spec, fast: bool = True) -> None:
         self.info, self.spec, self._allow_fast = info, spec, fast
+
+    @cached_property
+    def _text_spec(self) -> Spec:
+        """The description by which texts are encoded: none becomes EOD, PAD or MASK."""
+        return without_special(self.spec, self._special, self.info.name)
+
+    @property
+    def _special(self) -> set[int]:
+        return {self.info.eod, self.info.pad, self.info.mask}
+
+    @cached_property
+    def why_reference(self) -> str | None:
+        """Why texts are encoded by the reference, which is slow; None where tiktoken's ids are proved to be equal."""
+        if not self._allow_fast:
+            return "it is asked for"
+        same = len(self._text_spec["model"].get("merges", ())) == len(self.spec["model"].get("merges", ()))
+        return None if same and self.info.fingerprint in PROVED else why_reference(self._text_spec)
 
     @property
     def engine_name(self) -> str:
@@ -50,12 +83,12 @@ class Tokenizer:
 
     def decode(self, ids: Sequence[int]) -> str:
         """Return the text of `ids`; EOD, PAD and MASK have none."""
-        special = {self.info.eod, self.info.pad, self.info.mask}
+        special = self._special
         return str(self._decoder.decode([i for i in ids if i not in special]))
 
     @cached_property
     def _fast(self) -> FastEngine | None:
-        return fast_engine(self.spec) if self._allow_fast else None
+        return fast_engine(self._text_spec) if self.why_reference is None else None
 
     @cached_property
     def _decoder(self) -> Any:
@@ -66,7 +99,12 @@ class Tokenizer:
     @cached_property
     def reference(self) -> Engine:
         """The reference engine, which defines the ids."""
-        return reference_engine(self.spec)
+        return reference_engine(self._text_spec)
+
+    @cached_property
+    def count_unknown(self) -> UnknownCounter | None:
+        """What counts how much of a text the tokenizer does not know; None where it knows every text."""
+        return unknown_counter(self._text_spec)
 
     def on_reference(self) -> "Tokenizer":
         """Return the same tokenizer on the reference engine."""
@@ -80,7 +118,7 @@ class Tokenizer:
         return next((i for i, (a, b) in enumerate(pairs) if not np.array_equal(a, b)), None)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return Tokenizer, (self.info, self.spec, self._allow_fast)
+        return Tokenizer, (self.info, self.spec, self._allow_fast), {"why_reference": self.why_reference}
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "Tokenizer":
         return self  # nothing in it changes
@@ -104,6 +142,11 @@ def load_tokenizer(
     """
     spec = _load_spec(name)
     vocab = _vocabulary(spec, name)
+    if spec["model"].get("dropout"):
+        raise RequestError(
+            f"tokenizer '{name}' encodes at random (dropout {spec['model']['dropout']}): set model.dropout to null in "
+            "its tokenizer.json"
+        )
     next_id = max(vocab.values()) + 1
     eod_id = _special(vocab, eod, KNOWN_EOD, "eod", name)
     if eod_id is None:
@@ -124,7 +167,10 @@ def load_tokenizer(
         pad=pad_id,
         mask=mask_id,
     )
-    return Tokenizer(info, spec, fast)
+    tokenizer = Tokenizer(info, spec, fast)
+    if name != "gpt2":
+        tokenizer.reference  # noqa: B018  (refused now rather than in a task)
+    return tokenizer
 
 
 def _load_spec(name: str) -> dict[str, Any]:
@@ -160,13 +206,12 @@ def _from_hub(name: str) -> dict[str, Any]:
 
 def _vocabulary(spec: dict[str, Any], name: str) -> dict[str, int]:
     """Return text -> id of the model's tokens and the added ones."""
-    vocab = spec["model"].get("vocab")
     try:
-        tokens = dict(vocab) if isinstance(vocab, dict) else {entry[0]: i for i, entry in enumerate(vocab)}
-        tokens |= {added["content"]: added["id"] for added in spec.get("added_tokens") or []}
-    except (TypeError, KeyError, IndexError):
+        tokens = dict(model_vocabulary(spec))
+        added = [token["content"] for token in spec.get("added_tokens") or []]
+        return tokens | dict(zip(added, added_ids(spec), strict=True))
+    except (TypeError, KeyError, IndexError, AttributeError):
         raise RequestError(f"tokenizer '{name}' cannot be read: its vocabulary has no known form") from None
-    return tokens
 
 
 def _special(vocab: dict[str, int], token: str | None, known: tuple[str, ...], role: str, name: str) -> int | None:
