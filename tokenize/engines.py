@@ -60,8 +60,8 @@ KNOWN_PATTERNS = {
     _O200K: _O200K,
 }
 """Expressions of released tokenizers (GPT-2; cl100k and Llama 3; Qwen 2; o200k), letter by letter, and what tiktoken is
-given for them. `tokenizers` reads them with Oniguruma, tiktoken with Rust's fancy-regex, and the two differ, so no other
-expression is trusted; the tests compare these over all of Unicode. Each of them leaves no character out."""
+given for them. `tokenizers` reads them with Oniguruma, tiktoken with Rust's fancy-regex, and the two differ, so no
+other expression is trusted; the tests compare these over all of Unicode. None of them leaves a character out."""
 
 LONGEST_BLANK = 400_000
 """Characters of white space in a row; tiktoken fails at a million."""
@@ -158,9 +158,8 @@ def why_reference(spec: Spec) -> str | None:
         return "its pre-tokenizer is not that of byte-level BPE"
     if pattern not in KNOWN_PATTERNS:
         return "its expression is not one of GPT-2, cl100k (Llama 3), Qwen 2 and o200k, letter by letter"
-    unknown = spec["model"].keys() - {*_PLAIN_MODEL, "type", "vocab", "merges", "unk_token", "fuse_unk", "ignore_merges"}
-    unusual = sorted(unknown) + [key for key in _PLAIN_MODEL if spec["model"].get(key)]
-    if unusual:
+    strange = sorted(spec["model"].keys() - {*_PLAIN_MODEL, *_HARMLESS})
+    if unusual := strange + [key for key in _PLAIN_MODEL if spec["model"].get(key)]:
         return f"its model has {unusual[0]}"
     if not knows_all_text(spec):
         return "its vocabulary lacks some of the 256 bytes"
@@ -171,6 +170,9 @@ def why_reference(spec: Spec) -> str | None:
 
 _PLAIN_MODEL = ("dropout", "continuing_subword_prefix", "end_of_word_suffix", "byte_fallback")
 """Options of a BPE model that must not be set."""
+
+_HARMLESS = ("type", "vocab", "merges", "unk_token", "fuse_unk", "ignore_merges")
+"""What else it may have: unknown text does not occur where all 256 bytes are known."""
 
 
 def _one_sequence(post_processor: Any) -> bool:

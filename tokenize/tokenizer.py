@@ -23,7 +23,7 @@ from .engines import (
     reference_engine,
     why_reference,
 )
-from .special import Spec, added_ids, model_vocabulary, without_special
+from .special import Spec, added_ids, model_vocabulary, unknown_id, without_special
 from .unknown import UnknownCounter, unknown_counter
 
 KNOWN_EOD = ("<|endoftext|>", "<|end_of_text|>", "</s>", "<eos>", "<|eot_id|>", "[SEP]")
@@ -100,6 +100,24 @@ class Tokenizer:
     def reference(self) -> Engine:
         """The reference engine, which defines the ids."""
         return reference_engine(self._text_spec)
+
+    def spell_bytes(self, ids: TokenIds) -> bool:
+        """Return whether each of `ids` stands for some bytes, so that together they are those of one text."""
+        return self._of_bytes is not None and bool(self._of_bytes[ids].all())
+
+    @cached_property
+    def _of_bytes(self) -> NDArray[np.bool_] | None:
+        ranks = mergeable_ranks(self.spec)
+        if ranks is None:
+            return None
+        spelled = np.zeros(self.info.vocab_size, np.bool_)
+        spelled[list(ranks.values())] = True
+        return spelled
+
+    @cached_property
+    def unknown_id(self) -> int | None:
+        """The id that stands for text without tokens of its own, if there is one and such text."""
+        return unknown_id(self.spec)
 
     @cached_property
     def count_unknown(self) -> UnknownCounter | None:
@@ -239,7 +257,8 @@ def decoder(tokenizer: Tokenizer) -> Decoder:
     """
     ranks = mergeable_ranks(tokenizer.spec)
     if ranks is None:
-        return lambda ids: tokenizer.decode(ids.tolist())
+        unknown = tokenizer.unknown_id  # it stands for text that is lost, and is none itself
+        return lambda ids: tokenizer.decode(ids[ids != unknown].tolist())
     table = {id_: token for token, id_ in ranks.items()}
     table |= {t["id"]: t["content"].encode() for t in tokenizer.spec.get("added_tokens") or []}
 
