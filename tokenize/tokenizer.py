@@ -227,9 +227,12 @@ def _vocabulary(spec: dict[str, Any], name: str) -> dict[str, int]:
     try:
         tokens = dict(model_vocabulary(spec))
         added = [token["content"] for token in spec.get("added_tokens") or []]
-        return tokens | dict(zip(added, added_ids(spec), strict=True))
+        tokens |= dict(zip(added, added_ids(spec), strict=True))
     except (TypeError, KeyError, IndexError, AttributeError):
-        raise RequestError(f"tokenizer '{name}' cannot be read: its vocabulary has no known form") from None
+        tokens = {}
+    if not tokens or not all(isinstance(i, int) for i in tokens.values()):
+        raise RequestError(f"tokenizer '{name}' cannot be read: its vocabulary has no known form")
+    return tokens
 
 
 def _special(vocab: dict[str, int], token: str | None, known: tuple[str, ...], role: str, name: str) -> int | None:

@@ -8,6 +8,7 @@ import numpy as np
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
 from epochal.tests.support.corpora import real_documents
+from epochal.tokenize.special import byte_to_char
 
 CONTRACTION = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)"
 UPPER, LOWER = r"[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]", r"[\p{Ll}\p{Lm}\p{Lo}\p{M}]"
@@ -29,20 +30,28 @@ TIKTOKENS_OWN = (
 )
 """What tiktoken has for cl100k; `tokenizers` reads `{1,3}+` otherwise."""
 
-# Spellings of special tokens, also as normalisers make them; quotes and contractions, with letters that fold to s and k;
-# white space and line ends of all kinds; digits, scripts, marks, emoji, controls, the edges of the surrogates.
+# Spellings of special tokens, also as normalisers make them; quotes and contractions, with letters that fold to s and
+# k; white space and line ends of all kinds; digits, scripts, marks, emoji, controls, the edges of the surrogates.
 SNIPPETS = [
-    *("<|endoftext|>", "<|im_end|>", "</s>", "</S>", "＜/s＞", "<pad>", "[MASK]", "[mask]", "[SEP]", "<unk>", "[UNK]", "<s>"),
-    *("<|endoftext", "|>", "<0x0A>", "##ing", "▁the", "Ġthe", "<tool>", " <tool> ", "[PAD]", "<mask>", "<|end_of_text|>"),
-    *("'s", "'S", "'ſ", "'K", "'re", "'VE", "'ll", "'lL", "'d", "’s", "''t", "'", '"', "`", "don't", "I'M", "'İ", "'ﬁ", "ß'ſt"),
-    *(" ", "  ", "   ", "\n", "\n\n", "\r\n", "\r", "\t", "\x0b", "\x0c", "\x1c", "\x1f", "\x85", "\xa0", " \n", "\n \n  "),
-    *("\u1680", "\u180e", "\u2003", "\u2028", "\u2029", "\u202f", "\u205f", "\u3000", "\u200b", "\u2060", "\ufeff", "\u200d"),
+    *("<|endoftext|>", "<|im_end|>", "</s>", "</S>", "＜/s＞", "<pad>", "[MASK]", "[mask]", "[SEP]", "<unk>"),
+    *("[UNK]", "<s>"),
+    *("<|endoftext", "|>", "<0x0A>", "##ing", "▁the", "Ġthe", "<tool>", " <tool> ", "[PAD]", "<mask>"),
+    *("<|end_of_text|>",),
+    *("'s", "'S", "'ſ", "'\u212a", "'re", "'VE", "'ll", "'lL", "'d", "’s", "''t", "'", '"', "`", "don't", "I'M", "'İ"),
+    *("'ﬁ", "ß'ſt"),
+    *(" ", "  ", "   ", "\n", "\n\n", "\r\n", "\r", "\t", "\x0b", "\x0c", "\x1c", "\x1f", "\x85", "\xa0", " \n"),
+    *("\n \n  ",),
+    *("\u1680", "\u180e", "\u2003", "\u2028", "\u2029", "\u202f", "\u205f", "\u3000", "\u200b", "\u2060", "\ufeff"),
+    *("\u200d",),
     *("0", "7", "42", "123", "1234567", "٣٤٥", "४५", "１２", "½", "²", "Ⅻ", "①", "𝟙𝟚", "3.14", "1,000"),
     *("a", "the", " the", "The", "THE", "return", " self", "def ", "ing", "lower", "Upper", "camelCase", "XMLHttp"),
-    *("é", "e\u0301", "\u0301", "a\u0300\u0316", "ñ", "Å", "ﬁ", "ǅ", "ʰ", "ª", "ſ", "K", "ß", "ẞ", "İ", "ı", "Σς"),
-    *("漢字", "かな", "カ\u3099", "한국어", "ไทย", "हिन्दी", "العربية", "\u0640", "עברית", "ქართ", "ⴓ", "ᏸ", "Ꮿ", "𐐀", "𞤀"),
-    *("🙂", "👩‍👩‍👧", "🏳️‍🌈", "🇩🇪", "\ufe0f", "\u20e3", "☃", "€", "™", "∑", "…", "—", "_", "__", "/", "//", "\\", "{}", "();", "#", "@"),
-    *("\x01", "\x07", "\x1b[0m", "\x7f", "\x80", "\xad", "\ud7ff", "\ue000", "\ufffd", "\ufffe", "\U0010ffff", "\U000e0001"),
+    *("é", "e\u0301", "\u0301", "a\u0300\u0316", "ñ", "Å", "ﬁ", "ǅ", "ʰ", "ª", "ſ", "\u212a", "ß", "ẞ", "İ", "ı", "Σς"),
+    *("漢字", "かな", "カ\u3099", "한국어", "ไทย", "हिन्दी", "العربية", "\u0640", "עברית", "ქართ", "ⴓ", "ᏸ", "Ꮿ"),
+    *("𐐀", "𞤀"),
+    *("🙂", "👩‍👩‍👧", "🏳️‍🌈", "🇩🇪", "\ufe0f", "\u20e3", "☃", "€", "™", "∑", "…", "—", "_", "__", "/", "//"),
+    *("\\", "{}", "();", "#", "@"),
+    *("\x01", "\x07", "\x1b[0m", "\x7f", "\x80", "\xad", "\ud7ff", "\ue000", "\ufffd", "\ufffe", "\U0010ffff"),
+    *("\U000e0001",),
 ]
 
 
@@ -70,6 +79,21 @@ def byte_level(expression: str | None, special: str = "<|endoftext|>", **model: 
     tokenizer.train_from_iterator(_corpus(), trainers.BpeTrainer(vocab_size=1200, initial_alphabet=alphabet))
     tokenizer.add_special_tokens([special])
     return json.loads(tokenizer.to_str())
+
+
+def all_pairs(expression: str) -> dict[str, Any]:
+    """Return a byte-level BPE tokenizer.json in which any two bytes side by side in a piece are a token, so that ids
+    show where an expression cuts."""
+    stand_in = list(byte_to_char().values())
+    pairs = [[a, b] for a in stand_in for b in stand_in]
+    vocab = {token: i for i, token in enumerate([*stand_in, *map("".join, pairs), "<|endoftext|>"])}
+    split = {"type": "Split", "pattern": {"Regex": expression}, "behavior": "Isolated", "invert": False}
+    byte_level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": False}
+    return {
+        "added_tokens": [],
+        "pre_tokenizer": {"type": "Sequence", "pretokenizers": [split, byte_level]},
+        "model": {"type": "BPE", "vocab": vocab, "merges": pairs},
+    }
 
 
 def _with_added(spec: dict[str, Any], *tokens: AddedToken) -> dict[str, Any]:
@@ -104,6 +128,9 @@ def llama2() -> dict[str, Any]:
     spec = json.loads(tokenizer.to_str())
     spec["added_tokens"] = [token for token in spec["added_tokens"] if token["content"] in special]
     steps = [{"type": "Prepend", "prepend": "▁"}, {"type": "Replace", "pattern": {"String": " "}, "content": "▁"}]
+    strip = decoders.Strip(" ", 1, 0)
+    tokenizer.decoder = decoders.Sequence([decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), strip])
+    spec["decoder"] = json.loads(tokenizer.to_str())["decoder"]
     return spec | {"pre_tokenizer": None, "normalizer": {"type": "Sequence", "normalizers": steps}}
 
 
@@ -113,8 +140,8 @@ def unigram(byte_fallback: bool = False) -> dict[str, Any]:
     tokenizer.normalizer = normalizers.Sequence([normalizers.NFKC(), normalizers.Lowercase()])
     tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
     special = ["<pad>", "</s>", "<unk>"]
-    trainer = trainers.UnigramTrainer(vocab_size=500, special_tokens=special, unk_token="<unk>", show_progress=False)
-    tokenizer.train_from_iterator(_corpus(), trainer)
+    trainer = trainers.UnigramTrainer(vocab_size=500, special_tokens=special, unk_token="<unk>")
+    tokenizer.train_from_iterator(_corpus()[::4], trainer)
     spec = json.loads(tokenizer.to_str())
     if byte_fallback:
         spec["model"]["vocab"] += [[f"<0x{i:02X}>", -20.0] for i in range(256)]
