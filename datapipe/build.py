@@ -34,14 +34,15 @@ from .external_sort import array_on_disk
 from .run.executors import run_stage
 from .run.stage_progress import watch
 from .sources.base import Intake, Listing
+from .sources.flat_files import check_flat_files
 from .sources.registry import list_source, make_reader
 from .sources.tokens import check_tokenizers
 from .stages.cluster import TRAIN, VALIDATION, Corpus, draw_validation, remove_duplicates
 from .stages.finish import finish_pool, versions
-from .stages.ingest import EngineDiffersError, Ingest, IngestSettings
+from .stages.ingest import COMPARED_WHOLE, EngineDiffersError, Ingest, IngestSettings
 from .stages.match import Match, open_parts, read_edges
 from .stages.pack import ROWS_NAME, Pack, PoolLayout, auto_samples_per_shard, write_cuts, write_fates
-from .stages.statistics import collect_statistics, count_documents, ingest_totals
+from .stages.statistics import IngestTotals, collect_statistics, count_documents, ingest_totals
 from .text.decontaminate import build_index
 from .text.filters import make_filters, try_filters
 
@@ -178,6 +179,22 @@ def _publish(staged: str, target: str, request: str) -> None:
     publish_folder(staged, target, request)
 
 
+def _what_the_tokenizer_lost(totals: IngestTotals, tokenizer: Tokenizer) -> Iterator[str]:
+    """Yield what a user should know of documents and the tokenizer, a line each."""
+    name = tokenizer.info.name
+    if totals.unknown:
+        how = "characters left out" if tokenizer.unknown_id is None else "unknown tokens in their place"
+        yield (
+            f"tokenizer {name}: {totals.with_unknown:,} documents hold text that it does not know "
+            f"({totals.unknown:,} {how})"
+        )
+    if totals.known_by_ids:
+        yield (
+            f"tokenizer {name}: {totals.known_by_ids:,} documents that came as token ids are compared by their ids, "
+            "which it does not make of their text"
+        )
+
+
 class _Stages:
     """The stages of a build, in its work folder."""
 
@@ -192,6 +209,13 @@ class _Stages:
 
     def to_files(self, targets: list[str], request: str) -> None:
         """Run what is not done yet, up to the published pools."""
+        for line in check_flat_files(self.config.sources, self.listings, self.tokenizer.info):
+            self.say(line)
+        if self.tokenizer.why_reference and any(source.tokenized is None for source in self.config.sources):
+            self.say(
+                f"tokenizer {self.tokenizer.info.name}: encoding with the reference, Hugging Face tokenizers, which is "
+                f"slower than tiktoken ({self.tokenizer.why_reference})"
+            )
         evaluation = self._index_evaluations()
         self._ingest(evaluation)
         near = self.config.deduplicate.near
@@ -256,6 +280,7 @@ class _Stages:
             index_path=storage.join(self.work, "evaluation.pickle") if decontaminated else None,
             partitions=min(partitions, MOST_PARTITIONS),
             run_bytes=max(RUN_BYTES, min(self.input_bytes // RUNS, MOST_RUN_BYTES)),
+            compare_all=self.input_bytes <= COMPARED_WHOLE,
         )
         intake, filters = Intake(), make_filters(config.filters)
         readers = [
@@ -279,6 +304,8 @@ class _Stages:
             )
         if not sum(p.n_documents for p in open_parts(self.work)):
             raise WorkError("no document is left after reading and filtering: look at the sources and filters")
+        for line in _what_the_tokenizer_lost(totals, self.tokenizer):
+            self.say(line)
 
     def _cluster(self, evaluation: dict[str, Any] | None) -> tuple[list[PoolLayout], dict[str, Any]]:
         """Choose survivors and draw validation; return how each pool is cut and the statistics so far."""

@@ -13,11 +13,27 @@ from ..common.errors import RequestError, one_line
 from ..common.hashing import digest
 from ..shards.manifest import TokenizerInfo
 from . import gpt2
-from .engines import Engine, FastEngine, PieceEncoder, TokenIds, fast_engine, mergeable_ranks, reference_engine
+from .engines import (
+    Engine,
+    FastEngine,
+    PieceEncoder,
+    TokenIds,
+    fast_engine,
+    mergeable_ranks,
+    reference_engine,
+    why_reference,
+)
+from .special import Spec, added_ids, model_vocabulary, unknown_id, without_special
+from .unknown import UnknownCounter, unknown_counter
 
 KNOWN_EOD = ("<|endoftext|>", "<|end_of_text|>", "</s>", "<eos>", "<|eot_id|>", "[SEP]")
 KNOWN_PAD = ("<|pad|>", "<pad>", "[PAD]", "<|finetune_right_pad_id|>")
 KNOWN_MASK = ("<|mask|>", "<mask>", "[MASK]", "<|mdm_mask|>")
+
+
+PROVED = frozenset({"c33cd66689b1261c517974d71dd1dd90"})
+"""Fingerprints of tokenizers for which `why_reference` need not go through the vocabulary, which takes a quarter of a
+second: GPT-2's. A test does."""
 
 
 class Tokenizer:
@@ -30,8 +46,25 @@ class Tokenizer:
             behind when the tokenizer is sent to another process.
     """
 
-    def __init__(self, info: TokenizerInfo, spec: dict[str, Any], fast: bool = True) -> None:
+    def __init__(self, info: TokenizerInfo, spec: Spec, fast: bool = True) -> None:
         self.info, self.spec, self._allow_fast = info, spec, fast
+
+    @cached_property
+    def _text_spec(self) -> Spec:
+        """The description by which texts are encoded: none becomes EOD, PAD or MASK."""
+        return without_special(self.spec, self._special, self.info.name)
+
+    @property
+    def _special(self) -> set[int]:
+        return {self.info.eod, self.info.pad, self.info.mask}
+
+    @cached_property
+    def why_reference(self) -> str | None:
+        """Why texts are encoded by the reference, which is slow; None where tiktoken's ids are proved to be equal."""
+        if not self._allow_fast:
+            return "it is asked for"
+        same = len(self._text_spec["model"].get("merges", ())) == len(self.spec["model"].get("merges", ()))
+        return None if same and self.info.fingerprint in PROVED else why_reference(self._text_spec)
 
     @property
     def engine_name(self) -> str:
@@ -50,12 +83,12 @@ class Tokenizer:
 
     def decode(self, ids: Sequence[int]) -> str:
         """Return the text of `ids`; EOD, PAD and MASK have none."""
-        special = {self.info.eod, self.info.pad, self.info.mask}
+        special = self._special
         return str(self._decoder.decode([i for i in ids if i not in special]))
 
     @cached_property
     def _fast(self) -> FastEngine | None:
-        return fast_engine(self.spec) if self._allow_fast else None
+        return fast_engine(self._text_spec) if self.why_reference is None else None
 
     @cached_property
     def _decoder(self) -> Any:
@@ -66,7 +99,30 @@ class Tokenizer:
     @cached_property
     def reference(self) -> Engine:
         """The reference engine, which defines the ids."""
-        return reference_engine(self.spec)
+        return reference_engine(self._text_spec)
+
+    def spell_bytes(self, ids: TokenIds) -> bool:
+        """Return whether each of `ids` stands for some bytes, so that together they are those of one text."""
+        return self._of_bytes is not None and bool(self._of_bytes[ids].all())
+
+    @cached_property
+    def _of_bytes(self) -> NDArray[np.bool_] | None:
+        ranks = mergeable_ranks(self.spec)
+        if ranks is None:
+            return None
+        spelled = np.zeros(self.info.vocab_size, np.bool_)
+        spelled[list(ranks.values())] = True
+        return spelled
+
+    @cached_property
+    def unknown_id(self) -> int | None:
+        """The id that stands for text without tokens of its own, if there is one and such text."""
+        return unknown_id(self.spec)
+
+    @cached_property
+    def count_unknown(self) -> UnknownCounter | None:
+        """What counts how much of a text the tokenizer does not know; None where it knows every text."""
+        return unknown_counter(self._text_spec)
 
     def on_reference(self) -> "Tokenizer":
         """Return the same tokenizer on the reference engine."""
@@ -80,7 +136,7 @@ class Tokenizer:
         return next((i for i, (a, b) in enumerate(pairs) if not np.array_equal(a, b)), None)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return Tokenizer, (self.info, self.spec, self._allow_fast)
+        return Tokenizer, (self.info, self.spec, self._allow_fast), {"why_reference": self.why_reference}
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "Tokenizer":
         return self  # nothing in it changes
@@ -104,6 +160,11 @@ def load_tokenizer(
     """
     spec = _load_spec(name)
     vocab = _vocabulary(spec, name)
+    if spec["model"].get("dropout"):
+        raise RequestError(
+            f"tokenizer '{name}' encodes at random (dropout {spec['model']['dropout']}): set model.dropout to null in "
+            "its tokenizer.json"
+        )
     next_id = max(vocab.values()) + 1
     eod_id = _special(vocab, eod, KNOWN_EOD, "eod", name)
     if eod_id is None:
@@ -124,7 +185,10 @@ def load_tokenizer(
         pad=pad_id,
         mask=mask_id,
     )
-    return Tokenizer(info, spec, fast)
+    tokenizer = Tokenizer(info, spec, fast)
+    if name != "gpt2":
+        tokenizer.reference  # noqa: B018  (refused now rather than in a task)
+    return tokenizer
 
 
 def _load_spec(name: str) -> dict[str, Any]:
@@ -160,12 +224,14 @@ def _from_hub(name: str) -> dict[str, Any]:
 
 def _vocabulary(spec: dict[str, Any], name: str) -> dict[str, int]:
     """Return text -> id of the model's tokens and the added ones."""
-    vocab = spec["model"].get("vocab")
     try:
-        tokens = dict(vocab) if isinstance(vocab, dict) else {entry[0]: i for i, entry in enumerate(vocab)}
-        tokens |= {added["content"]: added["id"] for added in spec.get("added_tokens") or []}
-    except (TypeError, KeyError, IndexError):
-        raise RequestError(f"tokenizer '{name}' cannot be read: its vocabulary has no known form") from None
+        tokens = dict(model_vocabulary(spec))
+        added = [token["content"] for token in spec.get("added_tokens") or []]
+        tokens |= dict(zip(added, added_ids(spec), strict=True))
+    except (TypeError, KeyError, IndexError, AttributeError):
+        tokens = {}
+    if not tokens or not all(isinstance(i, int) for i in tokens.values()):
+        raise RequestError(f"tokenizer '{name}' cannot be read: its vocabulary has no known form")
     return tokens
 
 
@@ -194,7 +260,8 @@ def decoder(tokenizer: Tokenizer) -> Decoder:
     """
     ranks = mergeable_ranks(tokenizer.spec)
     if ranks is None:
-        return lambda ids: tokenizer.decode(ids.tolist())
+        unknown = tokenizer.unknown_id  # it stands for text that is lost, and is none itself
+        return lambda ids: tokenizer.decode(ids[ids != unknown].tolist())
     table = {id_: token for token, id_ in ranks.items()}
     table |= {t["id"]: t["content"].encode() for t in tokenizer.spec.get("added_tokens") or []}
 

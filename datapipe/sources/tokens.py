@@ -2,7 +2,7 @@
 
 A document's ids are taken as they are. Its text is decoded from them: it gives the document's key, and so its place in
 the pool, and is what filters, decontamination and deduplication look at. So an export of a pool becomes the same pool
-again.
+again. Where the tokenizer does not make the same ids of the text, they give the key (see stages/ingest.py).
 
 Rows are not documents: a sample may begin in the middle of one. The ids of all files, in order, are one stream, cut at
 EOD. Different tasks read the files, so one rule decides which file a document belongs to: the one that holds the EOD
@@ -35,7 +35,7 @@ from ...tokenize.tokenizer import Decoder, Tokenizer, decoder, load_tokenizer
 from ..config import Source, Tokenized, TokenizerChoice
 from .base import InputFile, Intake, Listing, Reader, list_files
 
-_GIVEN = "_tokenized"
+_GIVEN, DISTINCT = "_tokenized", "_distinct"
 _IDS_AT_ONCE = 1 << 18
 
 PART_BYTES = 64 << 20
@@ -132,7 +132,7 @@ def _foreign_index(root: str, source: Source) -> list[dict[str, Any]]:
         raise RequestError(f"source '{source.name}': {root} has no index.json of MDS shards") from None
 
 
-def _manifest_beside(source: Source) -> Manifest | ExportManifest | None:
+def manifest_beside(source: Source) -> Manifest | ExportManifest | None:
     """Return the manifest of the artifact or export that a source is, or lies in, if there is one."""
     path = str(source.path)
     folder = (
@@ -143,6 +143,11 @@ def _manifest_beside(source: Source) -> Manifest | ExportManifest | None:
     folders = (folder, os.path.dirname(folder))
     root = next((f for f in folders if storage.exists(storage.join(f, MANIFEST_NAME))), None)
     return None if root is None else read_any_manifest(root)
+
+
+def assumed_dtype(info: TokenizerInfo) -> str:
+    """Return the type of the ids of a flat file where nothing says it: the one that exports have."""
+    return "uint16" if info.vocab_size <= 1 << 16 else "uint32"
 
 
 def check_tokenizers(sources: Iterable[Source], tokenizer: Tokenizer, chosen: str) -> None:
@@ -163,7 +168,7 @@ def check_tokenizers(sources: Iterable[Source], tokenizer: Tokenizer, chosen: st
                 f"source '{source.name}' was tokenized with {named}, the build's tokenizer is {tokenizer.info.name} "
                 f"({tokenizer.info.fingerprint}): use that tokenizer, or build from the text"
             )
-        manifest = _manifest_beside(source)
+        manifest = manifest_beside(source)
         if manifest is not None:
             _check_manifest(source, manifest, tokenizer.info)
 
@@ -200,8 +205,9 @@ class TokenizedReader(Reader):
     @cached_property
     def _encoding(self) -> "_Encoding":
         info, decode = _loaded(self._choice)
-        manifest = _manifest_beside(self._source)
-        return _Encoding(info, decode, manifest.dtype if isinstance(manifest, ExportManifest) else None)
+        manifest = manifest_beside(self._source)
+        dtype = manifest.dtype if isinstance(manifest, ExportManifest) else None
+        return _Encoding(info, decode, dtype, manifest is not None)
 
     def __getstate__(self) -> dict[str, Any]:
         return {k: v for k, v in self.__dict__.items() if k not in ("_encoding", "_numbers")}
@@ -226,7 +232,8 @@ class TokenizedReader(Reader):
             return "not UTF-8"
         if "\x00" in text:
             return "NUL character"
-        return Document(text=text, id="", metadata={"_source": self._listing.source, _GIVEN: (text, ids.astype("u4"))})
+        metadata = {"_source": self._listing.source, _GIVEN: (text, ids.astype("u4"))}
+        return Document(text=text, id="", metadata=metadata | {DISTINCT: self._encoding.distinct})
 
     def _documents_of(self, number: int) -> Iterator[Tokens]:
         """Yield the ids, EOD taken off, of the documents that belong to file `number`; empty ones are left out."""
@@ -259,7 +266,7 @@ class TokenizedReader(Reader):
             return
         after = self._listing.files[number + 1 : number + 2]
         stop = after[0].start if after and after[0].path == file.path else None
-        dtype = self._encoding.dtype or self._settings.dtype or "uint16"
+        dtype = self._encoding.dtype or self._settings.dtype or assumed_dtype(self._encoding.info)
         part = Part(self._settings.column, dtype, file.start, stop)
         yield from FORMATS[self._source.format].read(storage.join(self._listing.root, file.path), part)
 
@@ -272,11 +279,13 @@ def _loaded(choice: TokenizerChoice) -> tuple[TokenizerInfo, Decoder]:
 
 @dataclass(frozen=True)
 class _Encoding:
-    """How a source's ids are read: special ids, the function that decodes, the type that a manifest names, if any."""
+    """How a source's ids are read: special ids, the function that decodes, the type that a manifest names, if any, and
+    whether it is an artifact: its build has removed duplicates."""
 
     info: TokenizerInfo
     decode: Decoder
     dtype: str | None
+    distinct: bool
 
 
 def file_documents(here: Iterable[Tokens], after: Iterable[Tokens], eod: int, first: bool) -> Iterator[Tokens]:

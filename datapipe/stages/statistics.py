@@ -8,12 +8,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .cluster import REMOVED, TRAIN, VALIDATION, Corpus, RemovedCounts, histogram
+from .ingest import COUNTS
 from .parts import Part
 
 
 @dataclass
 class IngestTotals:
-    """The counts of all ingest tasks together.
+    """The counts of all ingest tasks together; see `ingest.COUNTS`.
 
     Attributes:
         rows: by source.
@@ -29,6 +30,9 @@ class IngestTotals:
     empty: int = 0
     contaminated: int = 0
     text_bytes: int = 0
+    unknown: int = 0
+    with_unknown: int = 0
+    known_by_ids: int = 0
 
 
 def ingest_totals(parts: Iterable[Part]) -> IngestTotals:
@@ -38,9 +42,8 @@ def ingest_totals(parts: Iterable[Part]) -> IngestTotals:
         counts = part.counts
         for name in ("rows", "accepted", "rejected"):
             _add_to(getattr(totals, name), counts[name])
-        totals.empty += counts["empty"]
-        totals.contaminated += counts["contaminated"]
-        totals.text_bytes += counts["text_bytes"]
+        for name in COUNTS:
+            setattr(totals, name, getattr(totals, name) + counts[name])
         if not totals.filters:
             totals.filters = [{**row, "reasons": dict(row["reasons"])} for row in counts["filters"]]
             continue
@@ -112,7 +115,7 @@ def collect_statistics(
         "document_lengths": _histogram_rows(counts.lengths),
         "cluster_sizes": _histogram_rows(removed.sizes),
         "evaluation": evaluation,
-    }
+    } | {name: getattr(totals, name) for name in ("unknown", "with_unknown", "known_by_ids") if getattr(totals, name)}
 
 
 def _waterfall(
