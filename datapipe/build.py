@@ -35,7 +35,7 @@ from .run.executors import run_stage
 from .run.stage_progress import watch
 from .sources.base import Intake, Listing
 from .sources.registry import list_source, make_reader
-from .sources.tokens import check_tokenizers
+from .sources.tokenizers import carried_tokenizer, check_tokenizers
 from .stages.cluster import TRAIN, VALIDATION, Corpus, draw_validation, remove_duplicates
 from .stages.finish import finish_pool, versions
 from .stages.ingest import EngineDiffersError, Ingest, IngestSettings
@@ -80,6 +80,7 @@ def build(config: Build, quiet: bool = False, say: Any = print) -> BuildResult:
     names = [config.name] + ([f"{config.name}-val"] if config.validation_tokens else [])
     out = config.out if storage.is_url(config.out) else os.path.abspath(storage.local_path(config.out))
     targets = [storage.join(out, f"pools/{name}") for name in names]
+    config = _with_its_tokenizer(config, say)
     choice = config.tokenizer
     tokenizer = load_tokenizer(choice.name, choice.eod, choice.pad, choice.mask)
     check_tokenizers(config.sources, tokenizer, choice.name)
@@ -94,6 +95,17 @@ def build(config: Build, quiet: bool = False, say: Any = print) -> BuildResult:
             storage.write_atomic(_record_path(targets[0]), json.dumps({"request": request}).encode())
         storage.remove(work)
     return BuildResult(targets[0], targets[1] if names[1:] else None, new)
+
+
+def _with_its_tokenizer(config: Build, say: Any) -> Build:
+    """Return `config` with the tokenizer that its sources of token ids carry, unless it names one."""
+    if "name" in config.tokenizer.model_fields_set:
+        return config
+    folder = carried_tokenizer(config.sources)
+    if folder is None:
+        return config
+    say(f"tokenizer: that of {folder}")
+    return config.model_copy(update={"tokenizer": config.tokenizer.model_copy(update={"name": folder})})
 
 
 def _request_digest(config: Build, listings: list[Listing], tokenizer: Tokenizer) -> str:

@@ -28,7 +28,7 @@ def export_huggingface(checkpoint: str, out: str, tokenizer: str | None = None) 
 
     Args:
         checkpoint: folder or URL of a model, or of a run, whose final model is meant.
-        tokenizer: path of its tokenizer.json, where the name in its card is not enough.
+        tokenizer: path of its tokenizer.json, for a model that carries none.
 
     Raises:
         RequestError: for a masked-diffusion model, for another tokenizer, and for an `out` that holds something or is a
@@ -44,7 +44,7 @@ def export_huggingface(checkpoint: str, out: str, tokenizer: str | None = None) 
     partial = f"{out}.partial"
     shutil.rmtree(partial, ignore_errors=True)
     try:
-        save_huggingface(opened.model, opened.card, tokenizer_for(opened.card, tokenizer), partial)
+        save_huggingface(opened.model, opened.card, tokenizer_for(opened, tokenizer), partial)
         os.rename(partial, out)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
