@@ -79,7 +79,10 @@ def _check_manifest(source: Source, manifest: Manifest | ExportManifest, info: T
     theirs, ours = (t.model_dump(exclude={"name", "vocab_size"}) for t in (manifest.tokenizer, info))
     if theirs != ours:
         different = ", ".join(f"{k} {theirs[k]}, not {ours[k]}" for k in ours if theirs[k] != ours[k])
-        raise RequestError(f"source '{source.name}': its manifest says another tokenizer than the build's: {different}")
+        raise RequestError(
+            f"source '{source.name}': its manifest says another tokenizer than the build's: {different} "
+            f"(tokenizer.name={_artifact_folder(source)} takes this one)"
+        )
     if isinstance(manifest, ExportManifest) and manifest.plan is not None:
         raise RequestError(
             f"source '{source.name}' is an export in the order of a plan, its documents cut into samples: "

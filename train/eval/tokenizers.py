@@ -1,5 +1,7 @@
 """The tokenizer that a model's data was made with, and what its ids are worth in bytes."""
 
+import itertools
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -23,6 +25,14 @@ def has_tokenizer(checkpoint: Checkpoint) -> bool:
     """Return whether `tokenizer_for` needs no path and no network."""
     carried = storage.exists(storage.join(checkpoint.folder, TOKENIZER_NAME))
     return carried or checkpoint.card.tokenizer.get("name") == "gpt2"
+
+
+def token_text(tokenizer: Tokenizer, token: int) -> str:
+    """Return how the vocabulary spells the id `token`, which it holds."""
+    added = (t["content"] for t in tokenizer.spec.get("added_tokens") or [] if t["id"] == token)
+    vocab = tokenizer.spec["model"]["vocab"]
+    entries = vocab.items() if isinstance(vocab, dict) else ((entry[0], i) for i, entry in enumerate(vocab))
+    return str(next(itertools.chain(added, (text for text, id_ in entries if id_ == token))))
 
 
 def byte_lengths(tokenizer: Tokenizer) -> NDArray[np.int64] | None:
