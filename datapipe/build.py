@@ -80,9 +80,11 @@ def build(config: Build, quiet: bool = False, say: Any = print) -> BuildResult:
     names = [config.name] + ([f"{config.name}-val"] if config.validation_tokens else [])
     out = config.out if storage.is_url(config.out) else os.path.abspath(storage.local_path(config.out))
     targets = [storage.join(out, f"pools/{name}") for name in names]
-    config = _with_its_tokenizer(config, say)
+    config, named = _with_its_tokenizer(config), config.tokenizer
     choice = config.tokenizer
     tokenizer = load_tokenizer(choice.name, choice.eod, choice.pad, choice.mask)
+    if choice != named:
+        say(f"tokenizer: that of {choice.name}")
     check_tokenizers(config.sources, tokenizer, choice.name)
     try_filters(make_filters(config.filters))  # refused now rather than in a task
     listings = [listing for i, source in enumerate(config.sources) for listing in list_source(i, source)]
@@ -97,14 +99,13 @@ def build(config: Build, quiet: bool = False, say: Any = print) -> BuildResult:
     return BuildResult(targets[0], targets[1] if names[1:] else None, new)
 
 
-def _with_its_tokenizer(config: Build, say: Any) -> Build:
+def _with_its_tokenizer(config: Build) -> Build:
     """Return `config` with the tokenizer that its sources of token ids carry, unless it names one."""
     if "name" in config.tokenizer.model_fields_set:
         return config
     folder = carried_tokenizer(config.sources)
     if folder is None:
         return config
-    say(f"tokenizer: that of {folder}")
     return config.model_copy(update={"tokenizer": config.tokenizer.model_copy(update={"name": folder})})
 
 
