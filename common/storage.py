@@ -33,8 +33,10 @@ def is_url(path: str) -> bool:
 
 
 def local_path(path: str) -> str:
-    """Return `path` without `file://`."""
-    return path.removeprefix("file://")
+    """Return `path` without `file://`, and with the home folder for a leading `~/`: in YAML and in `key=~/x` no shell
+    has put it there."""
+    path = path.removeprefix("file://")
+    return os.path.expanduser(path) if path == "~" or path.startswith("~/") else path
 
 
 def filesystem(protocol: str) -> Any:

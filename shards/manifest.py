@@ -14,6 +14,7 @@ from pydantic import Field, ValidationError
 from ..common.config import Record
 from ..common.errors import RequestError, WorkError
 from ..common.hashing import digest
+from ..common.problems import problem_text
 from ..common.publish import FileInfo
 
 FORMAT_VERSION = 1
@@ -198,7 +199,7 @@ def parse_manifest(text: str, where: str) -> Manifest | ExportManifest:
 
 
 def first_problem(error: ValidationError) -> str:
-    """Return the first problem pydantic found as `key: what is wrong`."""
-    problem = error.errors()[0]
+    """Return the first problem as `key: what is wrong`."""
+    problem = error.errors(include_url=False)[0]
     key = ".".join(str(part) for part in problem["loc"]) or "document"
-    return f"{key}: {problem['msg']}"
+    return f"{key}: {problem_text(problem)}"
