@@ -8,8 +8,7 @@ from pydantic import ValidationError
 
 from ..common import storage
 from ..common.errors import WorkError
-from ..common.publish import MANIFEST_NAME
-from ..shards.artifact import read_any_manifest
+from ..shards.artifact import is_artifact, read_any_manifest
 from ..shards.manifest import TokenizerInfo
 from ..shards.tokenizer_file import artifact_tokenizer, read_tokenizer
 
@@ -35,7 +34,7 @@ def stated_tokenizer(folder: str) -> StatedTokenizer | None:
     """
     if not storage.is_url(folder) and not os.path.isdir(storage.local_path(folder)):
         return None
-    if storage.exists(storage.join(folder, MANIFEST_NAME)):
+    if is_artifact(folder):
         m = read_any_manifest(folder)
         return StatedTokenizer(m.tokenizer, artifact_tokenizer(folder, m))
     info = _of_model(folder)
@@ -47,7 +46,7 @@ def _of_model(folder: str) -> TokenizerInfo | None:
     where = storage.join(folder, "config.json")
     try:
         body = json.loads(storage.patiently(lambda: storage.read_bytes(where), f"read {where}", storage.ATTEMPTS))
-    except (FileNotFoundError, ValueError):
+    except (FileNotFoundError, ValueError, RecursionError):
         return None
     if not isinstance(body, dict) or body.get("format") != "epochal-model":
         return None

@@ -6,15 +6,10 @@ from collections.abc import Iterable
 
 from ...common import storage
 from ...common.errors import RequestError
-from ...common.publish import MANIFEST_NAME
-from ...shards.artifact import read_any_manifest
-from ...shards.formats.registry import FORMATS
+from ...shards.artifact import is_artifact, read_any_manifest
 from ...shards.manifest import ExportManifest, Manifest, TokenizerInfo
 from ...tokenize.tokenizer import Tokenizer, load_tokenizer
 from ..config import Source
-
-ENDINGS = {name: (module.ENDING,) for name, module in FORMATS.items()} | {"wds": (".tar", ".tar.gz", ".tgz")}
-"""Of the files that ids are read from, by format."""
 
 
 def manifest_beside(source: Source) -> Manifest | ExportManifest | None:
@@ -25,14 +20,11 @@ def manifest_beside(source: Source) -> Manifest | ExportManifest | None:
 
 def _artifact_folder(source: Source) -> str | None:
     """Return the folder of the artifact or export that a source is, or lies in, if there is one."""
-    path = str(source.path)
-    folder = (
-        path
-        if "*" not in path and not path.endswith(tuple(e for endings in ENDINGS.values() for e in endings))
-        else os.path.dirname(path)
-    )
-    folders = (folder, os.path.dirname(folder))
-    return next((f for f in folders if storage.exists(storage.join(f, MANIFEST_NAME))), None)
+    path = str(source.path).rstrip("/")
+    folders = [path, os.path.dirname(path), os.path.dirname(os.path.dirname(path))]
+    if os.path.isdir(storage.local_path(path)):
+        folders.pop()  # only files, or a pattern of them, may lie in a folder of an artifact
+    return next((folder for folder in folders if is_artifact(folder)), None)
 
 
 def carried_tokenizer(sources: Iterable[Source]) -> str | None:

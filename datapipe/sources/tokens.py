@@ -34,13 +34,15 @@ from ...shards.manifest import ExportManifest, TokenizerInfo
 from ...tokenize.tokenizer import Decoder, decoder, load_tokenizer
 from ..config import Source, Tokenized, TokenizerChoice
 from .base import InputFile, Intake, Listing, Reader, list_files
-from .tokenizers import ENDINGS, manifest_beside
+from .tokenizers import manifest_beside
 
 _GIVEN = "_tokenized"
 _IDS_AT_ONCE = 1 << 18
 
 PART_BYTES = 64 << 20
 """Bytes of a flat or Megatron-LM file that one task reads, about; a multiple of every id's size."""
+ENDINGS = {name: (module.ENDING,) for name, module in FORMATS.items()} | {"wds": (".tar", ".tar.gz", ".tgz")}
+"""Of the files that ids are read from, by format."""
 
 
 def given_ids(document: Document) -> NDArray[np.uint32] | None:

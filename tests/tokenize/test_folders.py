@@ -88,6 +88,8 @@ def test_a_tokenizer_put_in_its_place_and_a_damaged_card_are_noticed(tmp_path: P
     for text in ("{", "[]", '{"model_type": "llama"}'):  # no model of ours: a tokenizer.json like any other
         (tmp_path / "model" / "config.json").write_text(text)
         assert load_tokenizer(folder).info.fingerprint != info.fingerprint
+    (tmp_path / "model" / "manifest.json").write_text('{"resources": {"en": "other software"}}')
+    assert load_tokenizer(folder).info.fingerprint != info.fingerprint
     (tmp_path / "model" / "config.json").write_text('{"format": "epochal-model", "tokenizer": {"name": 1}}')
     with pytest.raises(WorkError, match=r"config\.json is damaged"):
         load_tokenizer(folder)

@@ -65,6 +65,7 @@ def test_the_folder_is_found_from_files_in_it(pools: list[str], tmp_path: Path) 
 
 
 def test_files_of_others_must_name_it(tmp_path: Path) -> None:
+    (tmp_path / "manifest.json").write_text('{"of": "another program"}')
     np.arange(5, dtype=np.uint16).tofile(tmp_path / "train.bin")
     source = {"name": "s", "format": "bin", "path": str(tmp_path / "train.bin")}
     with pytest.raises(RequestError, match="no manifest beside them says whose: name their tokenizer"):
