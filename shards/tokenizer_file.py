@@ -14,7 +14,7 @@ from ..common import storage
 from ..common.errors import EpochalError, WorkError
 from ..common.hashing import digest
 from ..common.publish import FileInfo, Sink
-from .artifact import read_any_manifest
+from .artifact import may_ask, read_any_manifest
 from .manifest import ExportManifest, Manifest
 
 TOKENIZER_NAME = "tokenizer.json"
@@ -73,9 +73,11 @@ def artifact_tokenizer(root: str, m: Manifest | ExportManifest) -> bytes | None:
         return own
     pool = storage.join(root, m.parent.path)
     try:
-        listed = read_any_manifest(pool).files.get(TOKENIZER_NAME)
+        listed = read_any_manifest(pool).files.get(TOKENIZER_NAME) if may_ask(pool, root) else None
     except EpochalError:
         return None  # whoever reads the view's tokens says that its pool is gone
+    if listed is None:
+        return None
     return read_tokenizer(pool, m.tokenizer.fingerprint, listed)
 
 

@@ -162,6 +162,8 @@ def _tokenizer_of(stated: StatedTokenizer, folder: str, fast: bool = True) -> To
         return Tokenizer(stated.info, json.loads(stated.file), fast)
     name = stated.info.name
     try:
+        if name.startswith(("/", ".", "~")):
+            raise RequestError("no build writes that name")
         spec = _load_spec(name)
         same = tokenizer_fingerprint(spec) == stated.info.fingerprint
     except RequestError:
