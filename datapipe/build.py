@@ -36,7 +36,7 @@ from .run.stage_progress import watch
 from .sources.base import Intake, Listing
 from .sources.flat_files import check_flat_files
 from .sources.registry import list_source, make_reader
-from .sources.tokens import check_tokenizers
+from .sources.tokenizers import carried_tokenizer, check_tokenizers
 from .stages.cluster import TRAIN, VALIDATION, Corpus, draw_validation, remove_duplicates
 from .stages.finish import finish_pool, versions
 from .stages.ingest import COMPARED_WHOLE, EngineDiffersError, Ingest, IngestSettings
@@ -81,8 +81,11 @@ def build(config: Build, quiet: bool = False, say: Any = print) -> BuildResult:
     names = [config.name] + ([f"{config.name}-val"] if config.validation_tokens else [])
     out = config.out if storage.is_url(config.out) else os.path.abspath(storage.local_path(config.out))
     targets = [storage.join(out, f"pools/{name}") for name in names]
+    config, named = _with_its_tokenizer(config), config.tokenizer
     choice = config.tokenizer
     tokenizer = load_tokenizer(choice.name, choice.eod, choice.pad, choice.mask)
+    if choice != named:
+        say(f"tokenizer: that of {choice.name}")
     check_tokenizers(config.sources, tokenizer, choice.name)
     try_filters(make_filters(config.filters))  # refused now rather than in a task
     listings = [listing for i, source in enumerate(config.sources) for listing in list_source(i, source)]
@@ -95,6 +98,16 @@ def build(config: Build, quiet: bool = False, say: Any = print) -> BuildResult:
             storage.write_atomic(_record_path(targets[0]), json.dumps({"request": request}).encode())
         storage.remove(work)
     return BuildResult(targets[0], targets[1] if names[1:] else None, new)
+
+
+def _with_its_tokenizer(config: Build) -> Build:
+    """Return `config` with the tokenizer that its sources of token ids carry, unless it names one."""
+    if "name" in config.tokenizer.model_fields_set:
+        return config
+    folder = carried_tokenizer(config.sources)
+    if folder is None:
+        return config
+    return config.model_copy(update={"tokenizer": config.tokenizer.model_copy(update={"name": folder})})
 
 
 def _request_digest(config: Build, listings: list[Listing], tokenizer: Tokenizer) -> str:

@@ -21,20 +21,23 @@ from ..common.config import Count, Section, file_or_shipped, load_yaml, validate
 YAMLS = Path(__file__).parent / "yamls"
 """The builds that come with this package."""
 
+ID_FORMATS = ("mds", "wds", "megatron", "bin", "hf")
+"""Formats of sources that hold token ids, never text."""
+
 
 class Tokenized(Section):
     """Says that a source holds token ids instead of text, and how to read them.
 
     Attributes:
         tokenizer: the one that made them, a name as `tokenizer.name` takes it, or a fingerprint; it must be the
-            build's.
+            build's. Artifacts and exports say it themselves.
         documents: where documents end: `eod`, at every EOD, whatever rows and files they cross; or `rows`, also at the
             end of every row (of each of Megatron's documents, where this is the default).
         column: of Parquet, Arrow and MDS, or the extension in WebDataset.
         dtype: of the ids in a flat file without a manifest, or in an MDS column of bytes.
     """
 
-    tokenizer: str
+    tokenizer: str | None = None
     documents: Literal["eod", "rows"] | None = None
     column: str | None = None
     dtype: Literal["uint16", "uint32", "int32", "int64"] | None = None
@@ -68,12 +71,18 @@ class Source(Section):
     fraction: float = Field(default=1.0, gt=0, le=1)
     max_bytes: Count | None = Field(default=None, ge=1)
 
+    @model_validator(mode="before")
+    @classmethod
+    def _tokenized_where_ids(cls, data: Any) -> Any:
+        """Need no `tokenized` where the format says that it holds ids."""
+        if isinstance(data, dict) and data.get("format") in ID_FORMATS and data.get("tokenized") is None:
+            return data | {"tokenized": {}}
+        return data
+
     @model_validator(mode="after")
     def _path_where_needed(self) -> "Source":
         if self.format != "python" and not self.path:
             raise ValueError(f"a source of format {self.format} needs a path")
-        if self.format in ("mds", "wds", "megatron", "bin", "hf") and self.tokenized is None:
-            raise ValueError(f"a source of format {self.format} holds token ids: name their tokenizer (tokenized:)")
         if self.tokenized is not None and self.format in ("jsonl", "text", "python", "hub"):
             raise ValueError(f"a source of format {self.format} holds text: leave tokenized out")
         if self.tokenized is not None and (self.fraction < 1 or self.max_bytes is not None):
@@ -124,7 +133,9 @@ class Decontaminate(Section):
 
 
 class TokenizerChoice(Section):
-    """`gpt2`, the path of a tokenizer.json, or a name on the hub; special tokens where they are not the usual ones."""
+    """`gpt2`, the path of a tokenizer.json, the folder of an artifact or model that carries one, or a name on the hub;
+    special tokens where they are not the usual ones. By default that of the first source of token ids that carries one.
+    """
 
     name: str = "gpt2"
     eod: str | None = None

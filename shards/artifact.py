@@ -89,6 +89,20 @@ def read_any_manifest(root: str) -> Manifest | ExportManifest:
     return parse_manifest(text, where)
 
 
+def is_artifact(root: str) -> bool:
+    """Return whether a manifest of ours lies at `root`, or one so damaged that nothing can be told; files of other
+    programs have that name too."""
+    where = storage.join(root, MANIFEST_NAME)
+    if not storage.exists(where):
+        return False
+    data = storage.patiently(lambda: storage.read_bytes(where), f"read {where}", storage.ATTEMPTS)
+    try:
+        body = parse_json(data, where)
+    except WorkError:
+        return True
+    return isinstance(body, dict) and body.get("format") == "epochal"
+
+
 def open_artifact(root: str) -> Artifact:
     """Return the artifact at `root`, manifest and index checked against each other; no shard is opened.
 

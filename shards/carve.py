@@ -26,6 +26,7 @@ from .formats.registry import FORMATS
 from .formats.rows import Rows
 from .loader.sample_reader import read_checked, read_shard
 from .manifest import Content, Manifest, Parent, dump_manifest, fingerprint
+from .tokenizer_file import carry_tokenizer
 
 Layout = Literal["mds", "wds"]
 
@@ -75,6 +76,8 @@ def carve(
             FORMATS[layout].write(sink, _rows(taken, tail, manifest), manifest, manifest.samples, by_row=True)
         else:
             _write_mds(sink, taken, tail, manifest)
+        if manifest.materialized:
+            carry_tokenizer(sink, source.root, source.manifest)
         whole = manifest.model_copy(update={"files": dict(sorted(sink.files.items()))})
         sink.write(MANIFEST_NAME, dump_manifest(whole).encode())
     return out, True

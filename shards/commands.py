@@ -130,6 +130,7 @@ def describe(path: str) -> dict[str, Any]:
     """Return what `epochal show` prints of the artifact at `path`; `--json` promises these keys."""
     from .artifact import read_any_manifest
     from .manifest import ExportManifest
+    from .tokenizer_file import TOKENIZER_NAME
 
     m = read_any_manifest(path)
     ids = m.tokenizer
@@ -140,7 +141,7 @@ def describe(path: str) -> dict[str, Any]:
         "documents": m.documents,
         "tokens": m.tokens,
         "samples": m.samples,
-        "shards": len(m.files) if isinstance(m, ExportManifest) else m.shards,
+        "shards": len(m.files.keys() - {TOKENIZER_NAME}) if isinstance(m, ExportManifest) else m.shards,
         "seq_len": m.seq_len,
         "dtype": m.dtype,
         **({} if isinstance(m, ExportManifest) else {"seed": m.seed}),

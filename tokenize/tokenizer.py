@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..common.errors import RequestError, one_line
-from ..common.hashing import digest
 from ..shards.manifest import TokenizerInfo
+from ..shards.tokenizer_file import tokenizer_fingerprint
 from . import gpt2
 from .engines import (
     Engine,
@@ -23,6 +23,7 @@ from .engines import (
     reference_engine,
     why_reference,
 )
+from .folders import StatedTokenizer, stated_tokenizer
 from .special import Spec, added_ids, model_vocabulary, unknown_id, without_special
 from .unknown import UnknownCounter, unknown_counter
 
@@ -145,9 +146,11 @@ class Tokenizer:
 def load_tokenizer(
     name: str, eod: str | None = None, pad: str | None = None, mask: str | None = None, fast: bool = True
 ) -> Tokenizer:
-    """Return the tokenizer `name`: `gpt2` (offline), the path of a tokenizer.json, or a name on the hub.
+    """Return the tokenizer `name`: `gpt2` (offline), the path of a tokenizer.json, the folder of an artifact, export or
+    model, or a name on the hub.
 
-    Where the vocabulary has no MASK or PAD, they get the next ids after it, in that order.
+    A folder of ours says which ids are special. Elsewhere, where the vocabulary has no MASK or PAD, they get the next
+    ids after it, in that order.
 
     Args:
         eod: the special tokens' texts where they are not the usual ones.
@@ -157,14 +160,13 @@ def load_tokenizer(
 
     Raises:
         RequestError: when the tokenizer cannot be loaded or has no EOD.
+        WorkError: when the folder, or the tokenizer.json in it, is damaged.
     """
+    stated = None if name == "gpt2" or eod or pad or mask else stated_tokenizer(name)
+    if stated is not None:
+        return _tokenizer_of(stated, name, fast)
     spec = _load_spec(name)
     vocab = _vocabulary(spec, name)
-    if spec["model"].get("dropout"):
-        raise RequestError(
-            f"tokenizer '{name}' encodes at random (dropout {spec['model']['dropout']}): set model.dropout to null in "
-            "its tokenizer.json"
-        )
     next_id = max(vocab.values()) + 1
     eod_id = _special(vocab, eod, KNOWN_EOD, "eod", name)
     if eod_id is None:
@@ -179,16 +181,66 @@ def load_tokenizer(
         raise RequestError(f"tokenizer '{name}': eod, pad and mask must be three different tokens")
     info = TokenizerInfo(
         name=os.path.basename(name.rstrip("/")) if os.path.exists(name) else name,
-        fingerprint=_fingerprint(spec),
+        fingerprint=tokenizer_fingerprint(spec),
         vocab_size=next_id,
         eod=eod_id,
         pad=pad_id,
         mask=mask_id,
     )
-    tokenizer = Tokenizer(info, spec, fast)
-    if name != "gpt2":
-        tokenizer.reference  # noqa: B018  (refused now rather than in a task)
+    return Tokenizer(info, spec, fast) if name == "gpt2" else _checked(Tokenizer(info, spec, fast), name)
+
+
+def _checked(tokenizer: Tokenizer, name: str) -> Tokenizer:
+    """Return a tokenizer that was made from somebody's file, if it can encode, and always alike."""
+    dropout = tokenizer.spec["model"].get("dropout")
+    if dropout:
+        raise RequestError(
+            f"tokenizer '{name}' encodes at random (dropout {dropout}): set model.dropout to null in its tokenizer.json"
+        )
+    tokenizer.reference  # noqa: B018  (refused now rather than in a task)
     return tokenizer
+
+
+def folder_tokenizer(folder: str, path: str | None = None) -> Tokenizer:
+    """Return the tokenizer that made the ids of the artifact, export or model in `folder` (local or URL), with the
+    special ids that the folder states.
+
+    Args:
+        path: a tokenizer.json to be read instead of what the folder carries; it must be the same tokenizer.
+
+    Raises:
+        RequestError: when it cannot be loaded, or is another one.
+        WorkError: when the folder, or the tokenizer.json in it, is damaged.
+    """
+    stated = stated_tokenizer(folder)
+    if stated is None:
+        raise RequestError(f"{folder} is neither an artifact nor a model of epochal")
+    if path is None:
+        return _tokenizer_of(stated, folder)
+    spec = _load_spec(path)
+    if tokenizer_fingerprint(spec) != stated.info.fingerprint:
+        raise RequestError(f"{path} is not the tokenizer that the ids of {folder} were made with ({stated.info.name})")
+    return Tokenizer(stated.info, spec)
+
+
+def _tokenizer_of(stated: StatedTokenizer, folder: str, fast: bool = True) -> Tokenizer:
+    """Return the tokenizer that a folder carries or, where it carries none, the one of the name that it states."""
+    if stated.file is not None:
+        return _checked(Tokenizer(stated.info, json.loads(stated.file), fast), folder)
+    name = stated.info.name
+    try:
+        if name.startswith(("/", ".", "~")):
+            raise RequestError("no build writes that name")
+        spec = _load_spec(name)
+        same = tokenizer_fingerprint(spec) == stated.info.fingerprint
+    except RequestError:
+        same = False
+    if not same:
+        raise RequestError(
+            f"{folder} carries no tokenizer.json, and no tokenizer '{name}' that made its ids is at hand: "
+            "name its file (--tokenizer PATH, in a build tokenizer.name=PATH)"
+        )
+    return Tokenizer(stated.info, spec, fast)
 
 
 def _load_spec(name: str) -> dict[str, Any]:
@@ -240,12 +292,6 @@ def _special(vocab: dict[str, int], token: str | None, known: tuple[str, ...], r
         raise RequestError(f"tokenizer '{name}' has no token '{token}' to be tokenizer.{role}")
     candidates = (token,) if token is not None else known
     return next((vocab[text] for text in candidates if text in vocab), None)
-
-
-def _fingerprint(spec: dict[str, Any]) -> str:
-    """Return BLAKE2b-128 over what decides ids: model, normaliser, pre-tokenizer, added tokens."""
-    parts = {key: spec.get(key) for key in ("model", "normalizer", "pre_tokenizer", "added_tokens")}
-    return digest(parts)
 
 
 Decoder = Callable[[NDArray[Any]], str | None]

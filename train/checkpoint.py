@@ -1,4 +1,4 @@
-"""Models on disk without Composer: `model.safetensors` and `config.json` in one folder.
+"""Models on disk without Composer: `model.safetensors`, `config.json` and `tokenizer.json` in one folder.
 
 config.json holds the shape, the objective, the tokenizer's ids and what the model was trained on; nothing else is
 needed to evaluate it.
@@ -22,6 +22,7 @@ from torch import Tensor
 from ..common import storage
 from ..common.errors import RequestError, WorkError, one_line
 from ..common.hashing import digest
+from ..shards.tokenizer_file import TOKENIZER_NAME
 from .model.transformer import ModelConfig, Transformer, config_dict
 
 FORMAT_VERSION = 1
@@ -66,11 +67,12 @@ class ModelCard:
         return json.dumps(body, indent=2) + "\n"
 
 
-def save_model(folder: str, weights: dict[str, Tensor], card: ModelCard) -> None:
+def save_model(folder: str, weights: dict[str, Tensor], card: ModelCard, tokenizer: bytes | None = None) -> None:
     """Write a model to `folder`, replacing one that is there; each file appears whole or not at all.
 
     Args:
         weights: state dict of a `Transformer`.
+        tokenizer: the tokenizer.json of the model's ids.
 
     Raises:
         WorkError: when the disk is full.
@@ -80,6 +82,8 @@ def save_model(folder: str, weights: dict[str, Tensor], card: ModelCard) -> None
     try:
         save_file({k: v.detach().cpu().contiguous() for k, v in weights.items()}, partial)
         os.replace(partial, target)
+        if tokenizer is not None:
+            storage.write_atomic(os.path.join(folder, TOKENIZER_NAME), tokenizer)
         storage.write_atomic(os.path.join(folder, CONFIG_NAME), card.to_json().encode())
     except (OSError, SafetensorError) as error:
         raise WorkError(f"cannot write the model to {folder}: {error}") from None
@@ -148,12 +152,14 @@ class Checkpoint:
     Attributes:
         name: for people.
         fingerprint: of weights and shape.
+        folder: where it lies, local or URL.
     """
 
     name: str
     model: Transformer
     card: ModelCard
     fingerprint: str
+    folder: str
 
 
 def open_checkpoint(path: str, device: str, dtype: torch.dtype = torch.float32) -> Checkpoint:
@@ -164,7 +170,7 @@ def open_checkpoint(path: str, device: str, dtype: torch.dtype = torch.float32) 
     name = os.path.basename(os.path.abspath(path))
     if name in ("final", "best"):
         name = f"{os.path.basename(os.path.dirname(os.path.abspath(path)))}/{name}"
-    return Checkpoint(name, model, card, model_fingerprint(folder, card))
+    return Checkpoint(name, model, card, model_fingerprint(folder, card), folder)
 
 
 def check_device(device: str) -> str:

@@ -11,6 +11,7 @@ from ..common import storage
 from ..common.errors import WorkError
 from ..common.hashing import digest, stream_hash
 from ..common.publish import FileInfo
+from ..shards.tokenizer_file import TOKENIZER_NAME
 
 RUN_NAME, RESULT_NAME = "run.json", "result.json"
 RECEIPT_NAME, METRICS_NAME = "receipt.json", "metrics.jsonl"
@@ -147,11 +148,12 @@ class RunFolder:
     def _publish_model(self, folder: str) -> None:
         """Copy a model; while its weights are replaced, there is no config.json, and so no model."""
         weights, config = f"{folder}/model.safetensors", f"{folder}/config.json"
+        tokenizer = f"{folder}/{TOKENIZER_NAME}"
         if not self._has(config) or not (self._changed(weights) or self._changed(config)):
             return
         storage.remove(storage.join(self.path, config))
-        self._upload(weights)
-        self._upload(config)
+        for name in filter(self._has, (weights, tokenizer, config)):
+            self._upload(name)
 
     def _changed(self, name: str) -> bool:
         return self._sent.get(name, (None,))[0] != _signature(os.path.join(self.local, name))

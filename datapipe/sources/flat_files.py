@@ -11,7 +11,8 @@ from ...common.errors import RequestError
 from ...shards.manifest import ExportManifest, TokenizerInfo
 from ..config import Source
 from .base import Listing
-from .tokens import assumed_dtype, manifest_beside
+from .tokenizers import manifest_beside
+from .tokens import assumed_dtype
 
 HEAD_BYTES = 2 << 20
 _HEADERS = {  # first bytes of files that begin with something else than ids

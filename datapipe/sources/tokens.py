@@ -25,15 +25,16 @@ from ...common import storage
 from ...common.errors import RequestError, WorkError, one_line
 from ...common.publish import MANIFEST_NAME
 from ...shards import mds
-from ...shards.artifact import open_artifact, read_any_manifest
+from ...shards.artifact import open_artifact
 from ...shards.formats import megatron
 from ...shards.formats.registry import FORMATS, in_order
 from ...shards.formats.rows import Block, Part, Tokens
 from ...shards.loader.sample_reader import read_shard
-from ...shards.manifest import ExportManifest, Manifest, TokenizerInfo
-from ...tokenize.tokenizer import Decoder, Tokenizer, decoder, load_tokenizer
+from ...shards.manifest import ExportManifest, TokenizerInfo
+from ...tokenize.tokenizer import Decoder, decoder, load_tokenizer
 from ..config import Source, Tokenized, TokenizerChoice
 from .base import InputFile, Intake, Listing, Reader, list_files
+from .tokenizers import manifest_beside
 
 _GIVEN, DISTINCT = "_tokenized", "_distinct"
 _IDS_AT_ONCE = 1 << 18
@@ -50,7 +51,7 @@ def given_ids(document: Document) -> NDArray[np.uint32] | None:
     return ids if text == document.text else None
 
 
-# -- which files, which tokenizer -----------------------------------------------------------------------------------
+# -- which files ----------------------------------------------------------------------------------------------------
 
 
 def list_tokenized(number: int, source: Source) -> Listing:
@@ -132,57 +133,9 @@ def _foreign_index(root: str, source: Source) -> list[dict[str, Any]]:
         raise RequestError(f"source '{source.name}': {root} has no index.json of MDS shards") from None
 
 
-def manifest_beside(source: Source) -> Manifest | ExportManifest | None:
-    """Return the manifest of the artifact or export that a source is, or lies in, if there is one."""
-    path = str(source.path)
-    folder = (
-        path
-        if "*" not in path and not path.endswith(tuple(e for endings in ENDINGS.values() for e in endings))
-        else os.path.dirname(path)
-    )
-    folders = (folder, os.path.dirname(folder))
-    root = next((f for f in folders if storage.exists(storage.join(f, MANIFEST_NAME))), None)
-    return None if root is None else read_any_manifest(root)
-
-
 def assumed_dtype(info: TokenizerInfo) -> str:
     """Return the type of the ids of a flat file where nothing says it: the one that exports have."""
     return "uint16" if info.vocab_size <= 1 << 16 else "uint32"
-
-
-def check_tokenizers(sources: Iterable[Source], tokenizer: Tokenizer, chosen: str) -> None:
-    """Raise RequestError unless every tokenized source was made with the build's tokenizer, as far as is known.
-
-    Args:
-        chosen: the name that the build's tokenizer was loaded by.
-    """
-    for source in sources:
-        if source.tokenized is None:
-            continue
-        named = source.tokenized.tokenizer
-        is_fingerprint = re.fullmatch(r"[0-9a-f]{32}", named)
-        same = named == chosen
-        known = named if is_fingerprint or same else load_tokenizer(named, fast=False).info.fingerprint
-        if not same and known != tokenizer.info.fingerprint:
-            raise RequestError(
-                f"source '{source.name}' was tokenized with {named}, the build's tokenizer is {tokenizer.info.name} "
-                f"({tokenizer.info.fingerprint}): use that tokenizer, or build from the text"
-            )
-        manifest = manifest_beside(source)
-        if manifest is not None:
-            _check_manifest(source, manifest, tokenizer.info)
-
-
-def _check_manifest(source: Source, manifest: Manifest | ExportManifest, info: TokenizerInfo) -> None:
-    theirs, ours = (t.model_dump(exclude={"name", "vocab_size"}) for t in (manifest.tokenizer, info))
-    if theirs != ours:
-        different = ", ".join(f"{k} {theirs[k]}, not {ours[k]}" for k in ours if theirs[k] != ours[k])
-        raise RequestError(f"source '{source.name}': its manifest says another tokenizer than the build's: {different}")
-    if isinstance(manifest, ExportManifest) and manifest.plan is not None:
-        raise RequestError(
-            f"source '{source.name}' is an export in the order of a plan, its documents cut into samples: "
-            "export the subset without --order"
-        )
 
 
 # -- reading --------------------------------------------------------------------------------------------------------

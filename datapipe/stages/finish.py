@@ -17,6 +17,7 @@ from ...shards import mds
 from ...shards.artifact import INDEX_NAME, Artifact, Shard
 from ...shards.documents import DOCUMENTS_NAME, ROW_GROUP, SCHEMA
 from ...shards.manifest import Content, Manifest, dump_manifest, fingerprint
+from ...shards.tokenizer_file import TOKENIZER_NAME, dump_tokenizer
 from ...tokenize.tokenizer import Tokenizer
 from ..config import Build
 from ..external_sort import join_tables
@@ -54,6 +55,7 @@ def finish_pool(
     if layout.code == TRAIN:
         _write_tables(work, folder)
         write_report(Artifact(folder, manifest, _shards(folder, written)), storage.join(folder, "report.html"))
+    storage.write_atomic(storage.join(folder, TOKENIZER_NAME), dump_tokenizer(tokenizer.spec), flush=False)
     files = {mds.shard_name(s.number): FileInfo(bytes=s.bytes, xxh64=s.xxh64) for s in written}
     files |= _hash_files(folder, set(files) | {MANIFEST_NAME, ROWS_NAME})
     whole = dump_manifest(manifest.model_copy(update={"files": files}))
