@@ -1,0 +1,89 @@
+"""What is left out: the tables that ingest tasks wrote, joined, and the builds that they stop."""
+
+from collections.abc import Sequence
+
+import pyarrow.parquet as pq
+
+from ...common import storage
+from ...common.errors import WorkError
+from ..config import Source
+from ..external_sort import TableWriter, join_tables
+from ..sources.auto import named_format
+from ..sources.base import Listing
+from ..text.filters import FILTERED
+from .ingest import CONTAMINATED, REJECTED
+from .match import open_parts
+from .statistics import IngestTotals, ingest_totals
+
+TABLES = {"rejects": REJECTED, "filtered": FILTERED, "contaminated": CONTAMINATED}
+"""By name; each lies as `<name>.parquet` beside the pool."""
+
+WHOLE_FILE = -1
+"""The row that stands for a file of which nothing was read."""
+
+NOT_READ = "not read: its name has no known ending"
+
+
+def join_left_out(work: str, folder: str) -> None:
+    """Join the tables of all ingest tasks and put them into `folder`."""
+    parts = storage.join(work, "parts")
+    names = storage.names(parts)
+    for table, schema in TABLES.items():
+        paths = [storage.join(parts, name) for name in names if name.endswith(f"-{table}.parquet")]
+        join_tables(paths, storage.join(folder, f"{table}.parquet"), schema)
+
+
+def list_files_not_read(work: str, listings: Sequence[Listing], sources: Sequence[str]) -> None:
+    """Write the files that `listings` leave out to a table that is joined with the tasks' rejects."""
+    table = TableWriter(storage.join(work, "parts/files-rejects.parquet"), REJECTED)
+    for listing in listings:
+        for name in listing.left_out:
+            table.add((sources[listing.source], name, WHOLE_FILE, NOT_READ))
+    table.close()
+
+
+def check_left_out(work: str, sources: Sequence[Source], max_reject_fraction: float) -> None:
+    """Raise WorkError when more rows were unusable than allowed, or nothing is left; it names the tables, which are
+    then in `work`, and the first row."""
+    totals = ingest_totals(open_parts(work))
+    rows, rejected = sum(totals.rows.values()), sum(totals.rejected.values())
+    if rejected > max_reject_fraction * rows:
+        reason, count = max(totals.rejected.items(), key=lambda item: (item[1], item[0]))
+        raise WorkError(
+            f"{rejected:,} of {rows:,} rows cannot be used, more than max_reject_fraction {max_reject_fraction:g} "
+            f"allows (most often: {reason}, {count:,} times; {_first_reject(work, sources)}): correct the input, or "
+            "allow more"
+        )
+    if not sum(totals.accepted.values()):
+        raise WorkError(f"no document is left of {rows:,} rows ({_losses(totals)}): {_first_reject(work, sources)}")
+
+
+def _losses(totals: IngestTotals) -> str:
+    counts = {"cannot be used": sum(totals.rejected.values()), "are empty": totals.empty}
+    counts |= {f"taken away by {row['name']}": row["removed"] for row in totals.filters}
+    counts["contaminated"] = totals.contaminated
+    return ", ".join(f"{n:,} {what}" for what, n in counts.items() if n) or "there was none"
+
+
+def _first_reject(work: str, sources: Sequence[Source]) -> str:
+    """Return where the tables are, now joined, and which row is the first that cannot be used, if there is one."""
+    join_left_out(work, work)
+    table = pq.ParquetFile(storage.open_read(storage.join(work, "rejects.parquet")))
+    listed = f"the tables of what was left out are in {work}"
+    for batch in table.iter_batches(1024):
+        for row in batch.to_pylist():
+            if row["row"] != WHOLE_FILE:
+                number, source = next((i, s) for i, s in enumerate(sources) if s.name == row["source"])
+                kind = (named_format(row["file"]) or source.format) if source.format == "auto" else source.format
+                where = f"the first is row {row['row']:,} of {row['file']}, read as {kind}: {row['reason']}"
+                return f"{where}{_advice(number, row['reason'])}; rejects.parquet in {work} lists them"
+    return listed
+
+
+def _advice(number: int, reason: str) -> str:
+    """Return what to write where a source seems to be read with the wrong settings."""
+    if reason.startswith("no field"):
+        return f", so name the field of the text as sources.{number}.text_key"
+    if reason in ("bad JSON", "not a JSON object", "not UTF-8") or reason.startswith("unreadable"):
+        return f", so name the format, if it is another, as sources.{number}.format"
+    return ""
