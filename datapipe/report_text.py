@@ -37,7 +37,10 @@ def some_text(excerpts: Excerpts) -> str:
     for name, passages in excerpts.filtered.items():
         parts += _group(f"Taken away by {name}", "", passages, "goes")
     if excerpts.near:
-        parts += ["<h3>Near-duplicates</h3>\n", paragraph("From a little before the place where the two begin to differ.", "note")]
+        parts += [
+            "<h3>Near-duplicates</h3>\n",
+            paragraph("From a little before the place where the two begin to differ.", "note"),
+        ]
     for removed, kept, similarity in excerpts.near:
         pair = _figure(removed, f"removed, {similarity:.2f} alike", "goes") + _figure(kept, "kept", "stays")
         parts.append(f'<div class="pair">{pair}</div>\n')

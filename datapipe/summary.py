@@ -22,7 +22,7 @@ def left_out(pool: Manifest, validation: Manifest | None) -> list[str]:
     if not lines:
         return [f"nothing was left out of {rows}"]
     return [
-        f"left out of {rows}, by table beside the pool:",
+        f"left out of {rows} (the tables lie beside the pool):",
         *(_cut(f"  {name:<{_NAME}}{said}") for name, said in lines),
     ]
 
@@ -35,10 +35,13 @@ def _tables(statistics: dict[str, Any], steps: dict[str, int]) -> Iterator[tuple
     if steps.get("empty"):
         yield "rejects.parquet", _count(steps["empty"], "empty row")
     if statistics.get("files_not_read"):
-        yield "rejects.parquet", f"{_count(statistics['files_not_read'], 'whole file')} of no known ending"
+        yield "rejects.parquet", f"{_count(statistics['files_not_read'], 'whole file')} of unknown kind"
     filtered = {f["name"]: f["removed"] for f in statistics["filters"] if f["removed"]}
     if filtered:
         yield "filtered.parquet", f"{_count(sum(filtered.values()), 'document')}: {_ranked(filtered)}"
+    changed = {f["name"]: f["changed"] for f in statistics["filters"] if f.get("changed")}
+    if changed:
+        yield "kept in part", f"{_count(sum(changed.values()), 'text')} that a filter changed: {_ranked(changed)}"
     if steps.get("contaminated"):
         yield "contaminated.parquet", _count(steps["contaminated"], "document")
     copies = {kind: steps[step] for kind, step in (("exact", "exact duplicates"), ("near", "near-duplicates"))}
@@ -53,7 +56,7 @@ def _held_out(pool: Manifest, validation: Manifest | None) -> list[tuple[str, st
         documents = _count(validation.documents, "document")
         return [(f"pool {validation.name}", f"{documents}, {validation.tokens:,} tokens ({share:.1%}) for validation")]
     if pool.config.get("validation_tokens") == "auto":
-        return [("no validation pool", "so few documents would be more than half of the tokens")]
+        return [("no validation pool", "there are too few documents for one")]
     return []
 
 

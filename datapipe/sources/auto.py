@@ -36,28 +36,32 @@ def choose(listing: Listing, source: Source) -> Listing:
     """Return `listing` with the files that can be read: those with a known ending; all where none has one."""
     formats = {file.name: named_format(file.name) for file in listing.files}
     if not any(formats.values()):
-        head = f"source {source.name}: no name of {_files(len(formats))} ends in {', '.join(sorted(FORMATS))}"
-        note = f"{head}: what is in each says how it is read"
-        return dataclasses.replace(listing, notes=(*listing.notes, note))
+        return dataclasses.replace(listing, notes=(*listing.notes, _guesses(listing, source)))
     counts = Counter(known for known in formats.values() if known)
-    read = ", ".join(f"{_files(n)} as {known}" for known, n in sorted(counts.items()))
-    notes = [*listing.notes, f"source {source.name}: {read}, as their names end"]
+    read = ", ".join(f"{n:,} {known}" for known, n in sorted(counts.items()))
+    notes = [*listing.notes, f"source {source.name}: {_files(counts.total())} by their names: {read}"]
     unknown = [name for name, known in formats.items() if known is None]
     if unknown:
-        notes.append(
-            f"source {source.name}: {_files(len(unknown))} not read, for want of a known ending: {_shown(unknown)}"
-        )
+        shown = _shown(unknown[:NAMES_SHOWN], len(unknown))
+        notes.append(f"source {source.name}: {_files(len(unknown))} of unknown kind not read: {shown}")
     files = [file for file in listing.files if formats[file.name]]
     return dataclasses.replace(listing, files=files, notes=tuple(notes), left_out=(*listing.left_out, *unknown))
+
+
+def _guesses(listing: Listing, source: Source) -> str:
+    """Return a line that says how files are read whose names do not say it."""
+    reader, some = AutoReader(listing, source, Intake(), False), listing.files[:NAMES_SHOWN]
+    kinds = [f"{file.name} as {reader.format_of(file)}" for file in some]
+    return f"source {source.name}: no name says its kind, so first bytes do: {_shown(kinds, len(listing.files))}"
 
 
 def _files(n: int) -> str:
     return f"{n:,} file{'' if n == 1 else 's'}"
 
 
-def _shown(names: list[str]) -> str:
-    rest = len(names) - NAMES_SHOWN
-    return ", ".join(names[:NAMES_SHOWN]) + (f" and {rest:,} more" if rest > 0 else "")
+def _shown(first: list[str], n: int) -> str:
+    rest = n - len(first)
+    return ", ".join(first) + (f" and {rest:,} more" if rest > 0 else "")
 
 
 class AutoReader(Reader):
@@ -75,11 +79,13 @@ class AutoReader(Reader):
 
     def _rows(self, file: InputFile) -> Iterator[tuple[int, Any]]:
         """Yield the rows of a file as the reader of its format does."""
-        yield from self._readers[named_format(file.name) or self._format_inside(file)]._rows(file)
+        yield from self._readers[self.format_of(file)]._rows(file)
 
-    def _format_inside(self, file: InputFile) -> str:
-        """Return the format that the first bytes of a file show; jsonl where they cannot be read, as its reader says
-        why."""
+    def format_of(self, file: InputFile) -> str:
+        """Return the format of a file; jsonl where its first bytes cannot be read, as that one's reader says why."""
+        named = named_format(file.name)
+        if named is not None:
+            return named
         try:
             with self.data_folder.open(file.path, "rb", compression=infer_compression(file.path)) as f:
                 return format_inside(f.read(_HEAD))

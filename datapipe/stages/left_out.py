@@ -11,7 +11,7 @@ from ..external_sort import TableWriter, join_tables
 from ..sources.auto import named_format
 from ..sources.base import Listing
 from ..text.filters import FILTERED
-from .ingest import CONTAMINATED, REJECTED
+from .ingest import CONTAMINATED, EMPTY, REJECTED
 from .match import open_parts
 from .statistics import IngestTotals, ingest_totals
 
@@ -43,19 +43,26 @@ def list_files_not_read(work: str, listings: Sequence[Listing], sources: Sequenc
 
 
 def check_left_out(work: str, sources: Sequence[Source], max_reject_fraction: float) -> None:
-    """Raise WorkError when more rows were unusable than allowed, or nothing is left; it names the tables, which are
-    then in `work`, and the first row."""
+    """Raise WorkError when more rows were unusable than allowed, or nothing is left; it names the first of them and
+    the tables, which are then in `work`."""
     totals = ingest_totals(open_parts(work))
     rows, rejected = sum(totals.rows.values()), sum(totals.rejected.values())
-    if rejected > max_reject_fraction * rows:
+    too_many = rejected > max_reject_fraction * rows
+    if not too_many and any(totals.accepted.values()):
+        return
+    join_left_out(work, work)
+    first = _first_reject(work, sources) if rejected else ""
+    if too_many:
         reason, count = max(totals.rejected.items(), key=lambda item: (item[1], item[0]))
         raise WorkError(
             f"{rejected:,} of {rows:,} rows cannot be used, more than max_reject_fraction {max_reject_fraction:g} "
-            f"allows (most often: {reason}, {count:,} times; {_first_reject(work, sources)}): correct the input, or "
-            "allow more"
+            f"allows (most often: {reason}, {count:,} times){first}, correct the input, or allow more; "
+            f"{storage.join(work, 'rejects.parquet')} lists them"
         )
-    if not sum(totals.accepted.values()):
-        raise WorkError(f"no document is left of {rows:,} rows ({_losses(totals)}): {_first_reject(work, sources)}")
+    raise WorkError(
+        f"no document is left of {rows:,} rows ({_losses(totals)}){first or ': look at sources and filters'}; "
+        f"{work} holds the tables of what was left out"
+    )
 
 
 def _losses(totals: IngestTotals) -> str:
@@ -66,24 +73,23 @@ def _losses(totals: IngestTotals) -> str:
 
 
 def _first_reject(work: str, sources: Sequence[Source]) -> str:
-    """Return where the tables are, now joined, and which row is the first that cannot be used, if there is one."""
-    join_left_out(work, work)
+    """Return the first row that cannot be used, with its reason, and what to write if a setting of its source is wrong:
+    an end of a sentence."""
     table = pq.ParquetFile(storage.open_read(storage.join(work, "rejects.parquet")))
-    listed = f"the tables of what was left out are in {work}"
-    for batch in table.iter_batches(1024):
-        for row in batch.to_pylist():
-            if row["row"] != WHOLE_FILE:
-                number, source = next((i, s) for i, s in enumerate(sources) if s.name == row["source"])
-                kind = (named_format(row["file"]) or source.format) if source.format == "auto" else source.format
-                where = f"the first is row {row['row']:,} of {row['file']}, read as {kind}: {row['reason']}"
-                return f"{where}{_advice(number, row['reason'])}; rejects.parquet in {work} lists them"
-    return listed
+    rows = (row for batch in table.iter_batches(1024) for row in batch.to_pylist())
+    row = next(row for row in rows if row["row"] != WHOLE_FILE and row["reason"] != EMPTY)
+    number = next(i for i, source in enumerate(sources) if source.name == row["source"])
+    kind: str = sources[number].format
+    if kind == "auto":
+        kind = named_format(row["file"]) or "its first bytes say"
+    return (
+        f"; the first is row {row['row']:,} of {row['file']}, read as {kind} ({row['reason']}): "
+        f"{_advice(number, row['reason'])}"
+    )
 
 
 def _advice(number: int, reason: str) -> str:
     """Return what to write where a source seems to be read with the wrong settings."""
     if reason.startswith("no field"):
-        return f", so name the field of the text as sources.{number}.text_key"
-    if reason in ("bad JSON", "not a JSON object", "not UTF-8") or reason.startswith("unreadable"):
-        return f", so name the format, if it is another, as sources.{number}.format"
-    return ""
+        return f"name the field of the text as sources.{number}.text_key"
+    return f"name the format, if it is another, as sources.{number}.format"
