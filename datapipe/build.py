@@ -39,7 +39,7 @@ from .sources.tokens import check_tokenizers
 from .stages.cluster import TRAIN, VALIDATION, Corpus, remove_duplicates
 from .stages.finish import finish_pool, versions
 from .stages.ingest import EngineDiffersError, Ingest, IngestSettings
-from .stages.left_out import check_left_out, list_files_not_read
+from .stages.losses import check_left_out, list_files_left_out
 from .stages.match import Match, open_parts, read_edges
 from .stages.pack import ROWS_NAME, Pack, PoolLayout, auto_samples_per_shard, write_cuts, write_fates
 from .stages.passages import gather
@@ -275,7 +275,7 @@ class _Stages:
             partitions=min(partitions, MOST_PARTITIONS),
             run_bytes=max(RUN_BYTES, min(self.input_bytes // RUNS, MOST_RUN_BYTES)),
         )
-        list_files_not_read(self.work, self.listings, self.sources)
+        list_files_left_out(self.work, self.listings, self.sources)
         intake, filters = Intake(), make_filters(config.filters, self.sources)
         readers = [
             make_reader(item, config.sources[item.source], intake, bool(filters), config.tokenizer)

@@ -144,22 +144,20 @@ def _rejects(pool: Artifact) -> str:
     statistics = pool.manifest.statistics
     empty = -_steps(pool)["empty"]["documents"]
     files = statistics["files_not_read"]
+    unread = _p(f"{_count(files, 'whole file')} not read. left_out.parquet lists them.") if files else ""
     counts = statistics["rejected"] | ({"empty": empty} if empty else {})
-    if not counts and not files:
-        return _p("Every row could be used.")
-    total, most = sum(counts.values()), max(counts.values(), default=0)
+    if not counts:
+        return _p("Every row could be used.") + unread
+    total, most = sum(counts.values()), max(counts.values())
     reasons = [(reason, _share_bar(n, most, total, reason, "rows", "goes")) for reason, n in _ranked(counts)]
     listed = _open_table(pool, "rejects")
-    first = [
-        (r["source"], _code(r["file"]), r["row"] if r["row"] >= 0 else "whole file", r["reason"])
-        for r in _first_rows(listed, FIRST_ROWS)
-    ]
-    unread = f" {_count(files, 'file')} had a name that does not say how to read it." if files else ""
+    first = [(r["source"], _code(r["file"]), r["row"], r["reason"]) for r in _first_rows(listed, FIRST_ROWS)]
     return (
-        _p(f"{_count(total, 'row')} could not be used.{unread} rejects.parquet lists them.")
-        + (_table(["Reason", "Rows"], reasons) if reasons else "")
+        _p(f"{_count(total, 'row')} could not be used. rejects.parquet lists them.")
+        + _table(["Reason", "Rows"], reasons)
         + f"<h3>Which rows</h3>\n{_shown(len(first), listed.metadata.num_rows)}"
         + _table(["Source", "File", "Row, from 0", "Reason"], first, "stack")
+        + unread
     )
 
 

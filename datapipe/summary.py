@@ -18,7 +18,8 @@ def left_out(pool: Manifest, validation: Manifest | None) -> list[str]:
     """Return lines of at most `WIDTH` characters on what is not in the pool, the first of them a heading."""
     steps = {step["step"]: -step["documents"] for step in pool.statistics["waterfall"]}
     rows = _count(-steps["rows read"], "row")
-    lines = list(_tables(pool.statistics, steps)) + _held_out(pool, validation)
+    lines = [(_listed(name, pool), said) for name, said in _tables(pool.statistics, steps)]
+    lines += _held_out(pool, validation)
     if not lines:
         return [f"nothing was left out of {rows}"]
     return [
@@ -35,18 +36,23 @@ def _tables(statistics: dict[str, Any], steps: dict[str, int]) -> Iterator[tuple
     if steps.get("empty"):
         yield "rejects.parquet", _count(steps["empty"], "empty row")
     if statistics.get("files_not_read"):
-        yield "rejects.parquet", f"{_count(statistics['files_not_read'], 'whole file')} of unknown kind"
+        yield "left_out.parquet", f"{_count(statistics['files_not_read'], 'whole file')}"
     filtered = {f["name"]: f["removed"] for f in statistics["filters"] if f["removed"]}
     if filtered:
         yield "filtered.parquet", f"{_count(sum(filtered.values()), 'document')}: {_ranked(filtered)}"
     changed = {f["name"]: f["changed"] for f in statistics["filters"] if f.get("changed")}
     if changed:
-        yield "kept in part", f"{_count(sum(changed.values()), 'text')} that a filter changed: {_ranked(changed)}"
+        yield "cut by filters", f"{_count(sum(changed.values()), 'text')}: {_ranked(changed)}"
     if steps.get("contaminated"):
         yield "contaminated.parquet", _count(steps["contaminated"], "document")
     copies = {kind: steps[step] for kind, step in (("exact", "exact duplicates"), ("near", "near-duplicates"))}
     if any(copies.values()):
         yield "duplicates.parquet", f"{_count(sum(copies.values()), 'document')}: {_ranked(copies)}"
+
+
+def _listed(name: str, pool: Manifest) -> str:
+    """Return the name of a table, which a pool of an earlier version may not have."""
+    return name if name in pool.files or not name.endswith(".parquet") else "(in no table)"
 
 
 def _held_out(pool: Manifest, validation: Manifest | None) -> list[tuple[str, str]]:

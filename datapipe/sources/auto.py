@@ -20,6 +20,9 @@ FORMATS = {
 """By the end of a file's name, in whatever case, with or without one of COMPRESSIONS after it."""
 
 COMPRESSIONS = (".gz", ".zst", ".xz", ".bz2", ".lzma", ".zip")
+UNKNOWN = "of unknown kind"
+"""Why a file is not read."""
+
 NAMES_SHOWN = 3
 _HEAD = 1 << 12
 
@@ -43,9 +46,10 @@ def choose(listing: Listing, source: Source) -> Listing:
     unknown = [name for name, known in formats.items() if known is None]
     if unknown:
         shown = _shown(unknown[:NAMES_SHOWN], len(unknown))
-        notes.append(f"source {source.name}: {_files(len(unknown))} of unknown kind not read: {shown}")
+        notes.append(f"source {source.name}: {_files(len(unknown))} {UNKNOWN} not read: {shown}")
     files = [file for file in listing.files if formats[file.name]]
-    return dataclasses.replace(listing, files=files, notes=tuple(notes), left_out=(*listing.left_out, *unknown))
+    left_out = [*listing.left_out, *((name, UNKNOWN) for name in unknown)]
+    return dataclasses.replace(listing, files=files, notes=tuple(notes), left_out=left_out)
 
 
 def _guesses(listing: Listing, source: Source) -> str:

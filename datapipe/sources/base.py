@@ -42,14 +42,14 @@ class Listing:
     """The files of a source below one root (path or URL), in order of name.
 
     Attributes:
-        left_out: names of files that were there and are not read.
+        left_out: names of other files there, each with the reason why it is not read.
         notes: lines for the user: what was decided, and what is not read.
     """
 
     source: int
     root: str
     files: list[InputFile]
-    left_out: tuple[str, ...] = ()
+    left_out: list[tuple[str, str]] = field(default_factory=list)
     notes: tuple[str, ...] = ()
 
 

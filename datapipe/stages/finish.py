@@ -22,7 +22,7 @@ from ..config import Build
 from ..report import write_report
 from ..text.excerpts import Excerpts
 from .cluster import TRAIN
-from .left_out import join_left_out
+from .losses import join_left_out
 from .pack import ROWS_NAME, PoolLayout, WrittenShard, read_shard_lists
 
 
@@ -153,8 +153,9 @@ def _canonical(batches: list[pa.RecordBatch], sources: list[str]) -> pa.Table:
 
 def _write_tables(work: str, folder: str) -> None:
     """Put the tables of what was left out beside the pool."""
-    with storage.publishing_file(storage.join(folder, "duplicates.parquet")) as partial:
-        storage.copy_file(storage.join(work, "duplicates.parquet"), partial)
+    for name in ("duplicates.parquet", "left_out.parquet"):
+        with storage.publishing_file(storage.join(folder, name)) as partial:
+            storage.copy_file(storage.join(work, name), partial)
     join_left_out(work, folder)
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ...common import storage
@@ -18,10 +19,8 @@ from .statistics import IngestTotals, ingest_totals
 TABLES = {"rejects": REJECTED, "filtered": FILTERED, "contaminated": CONTAMINATED}
 """By name; each lies as `<name>.parquet` beside the pool."""
 
-WHOLE_FILE = -1
-"""The row that stands for a file of which nothing was read."""
-
-NOT_READ = "not read: its name has no known ending"
+LEFT_OUT = pa.schema([("source", pa.string()), ("file", pa.string()), ("reason", pa.string())])
+"""A file of a source of which nothing was read, in left_out.parquet."""
 
 
 def join_left_out(work: str, folder: str) -> None:
@@ -33,12 +32,12 @@ def join_left_out(work: str, folder: str) -> None:
         join_tables(paths, storage.join(folder, f"{table}.parquet"), schema)
 
 
-def list_files_not_read(work: str, listings: Sequence[Listing], sources: Sequence[str]) -> None:
-    """Write the files that `listings` leave out to a table that is joined with the tasks' rejects."""
-    table = TableWriter(storage.join(work, "parts/files-rejects.parquet"), REJECTED)
+def list_files_left_out(work: str, listings: Sequence[Listing], sources: Sequence[str]) -> None:
+    """Write the table of the files that `listings` leave out."""
+    table = TableWriter(storage.join(work, "left_out.parquet"), LEFT_OUT)
     for listing in listings:
-        for name in listing.left_out:
-            table.add((sources[listing.source], name, WHOLE_FILE, NOT_READ))
+        for name, reason in listing.left_out:
+            table.add((sources[listing.source], name, reason))
     table.close()
 
 
@@ -77,7 +76,7 @@ def _first_reject(work: str, sources: Sequence[Source]) -> str:
     an end of a sentence."""
     table = pq.ParquetFile(storage.open_read(storage.join(work, "rejects.parquet")))
     rows = (row for batch in table.iter_batches(1024) for row in batch.to_pylist())
-    row = next(row for row in rows if row["row"] != WHOLE_FILE and row["reason"] != EMPTY)
+    row = next(row for row in rows if row["reason"] != EMPTY)
     number = next(i for i, source in enumerate(sources) if source.name == row["source"])
     kind: str = sources[number].format
     if kind == "auto":
