@@ -255,4 +255,4 @@ def load_build(config: str, overrides: Sequence[str] = ()) -> Build:
         RequestError: for a wrong request.
     """
     path = file_or_shipped(YAMLS, config)
-    return validate(Build, load_yaml(path, overrides), path)
+    return validate(Build, load_yaml(path, overrides, Build), path)

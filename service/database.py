@@ -66,7 +66,7 @@ class Database:
         self.engine.dispose()
 
 
-def open_database(url: str) -> Database:
+def open_database(url: str | sa.URL) -> Database:
     """Open (and create or migrate) the database at `url`.
 
     Raises:

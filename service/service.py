@@ -41,16 +41,16 @@ RESCAN_SECONDS = 2.0
 STATE_FOLDER = ".service"
 
 
-def default_database(root: str) -> str:
-    """Return the URL of the database of the service that has no other: SQLite under the root."""
-    return f"sqlite:///{os.path.join(os.path.abspath(root), STATE_FOLDER, 'epochal.db')}"
+def default_database(root: str) -> sa.URL:
+    """Return the database of the service that has no other: SQLite under the root, whatever `?` would mean in a URL."""
+    return sa.URL.create("sqlite", database=os.path.join(os.path.abspath(root), STATE_FOLDER, "epochal.db"))
 
 
 class Service:
     """The service over `root`, the folder with `pools/` and `subsets/`. Safe to share among threads."""
 
     def __init__(self, root: str, database: str | None = None) -> None:
-        self.root = os.path.realpath(root)
+        self.root = os.path.realpath(storage.local_path(root))
         self.db: Database = open_database(database or default_database(self.root))
         self._scanner = catalogue.Scanner(self.root)
         self._scanning = threading.Lock()

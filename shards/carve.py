@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from ..common import storage
-from ..common.errors import RequestError
+from ..common.errors import RequestError, printable
 from ..common.hashing import xxh64
 from ..common.publish import MANIFEST_NAME, Sink, publishing
 from ..common.units import format_count
@@ -225,7 +225,7 @@ def _manifest(
     start = window.start_sample * m.seq_len
     manifest = Manifest(
         kind="subset",
-        name=os.path.basename(out),
+        name=printable(os.path.basename(out)),
         fingerprint="",
         documents=DocumentStarts(pool.root).count(start, start + window.tokens),
         tokens=window.tokens,

@@ -7,12 +7,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..common import storage
-from ..common.errors import EpochalError, one_line
+from ..common.errors import EpochalError, one_line, printable
 from ..common.hashing import xxh64
 from ..common.progress import Progress
 from ..common.publish import MANIFEST_NAME
 from . import mds
-from .artifact import Artifact, open_artifact, read_any_manifest, read_manifest
+from .artifact import Artifact, may_ask, open_artifact, read_any_manifest, read_manifest
 from .documents import DOCUMENTS_NAME, iter_documents
 from .formats.registry import read_files
 from .formats.rows import TokenDigest, Tokens, read_rows
@@ -70,7 +70,8 @@ def _verify_wds(root: str, m: Manifest) -> list[str]:
 
 
 def _check_files(root: str, m: Manifest | ExportManifest, but: set[str]) -> Iterator[str]:
-    """Yield a problem for each listed file that is missing or changed, `but` those."""
+    """Yield a problem for each listed file that is missing or changed, `but` those, and for each that is not listed:
+    readers of a folder (`scan_parquet`, `load_dataset`) would take it for data."""
     for name, info in m.files.items():
         if name in but:
             continue
@@ -79,8 +80,14 @@ def _check_files(root: str, m: Manifest | ExportManifest, but: set[str]) -> Iter
         except FileNotFoundError:
             yield f"{name} is missing"
             continue
+        except EpochalError as error:
+            yield f"{name}: {error}"
+            continue
         if found != (info.bytes, info.xxh64):
             yield f"{name} is damaged: its hash is not the manifest's"
+    for name in storage.files_below(root):
+        if name not in m.files and name not in but and name != MANIFEST_NAME:
+            yield f"{printable(name)} does not belong to it: move it elsewhere"
 
 
 def _check_content(artifact: Artifact) -> Iterator[str]:
@@ -208,6 +215,8 @@ def find_subset(root: str, m: ExportManifest) -> Artifact | None:
     path = m.parent.path
     if not storage.is_url(path) and not os.path.isabs(path):
         path = storage.join(root, path)
+    if not may_ask(path, root):
+        return None
     try:
         artifact = open_artifact(path)
     except EpochalError:

@@ -364,7 +364,7 @@ def load_config(path: str, overrides: list[str] | tuple[str, ...] = ()) -> Train
     Raises:
         RequestError: of one line for anything wrong.
     """
-    data = load_yaml(file_or_shipped(YAMLS, path), overrides)
+    data = load_yaml(file_or_shipped(YAMLS, path), overrides, TrainConfig)
     if isinstance(data.get("model"), dict):
         data["model"] = model_section(data["model"], path)
     return validate(TrainConfig, data, path)

@@ -162,7 +162,7 @@ class Reader(BaseDiskReader):
     """Reads a listing. Subclasses yield the rows of a file; what is counted, limited and rejected is decided here."""
 
     def __init__(self, listing: Listing, source: Source, intake: Intake) -> None:
-        super().__init__(listing.root, text_key=source.text_key, id_key=source.id_key)
+        super().__init__(_folder(listing.root), text_key=source.text_key, id_key=source.id_key)
         self._listing, self._source, self.intake = listing, source, intake
 
     def run(self, data: Any = None, rank: int = 0, world_size: int = 1) -> Iterator[Document]:
@@ -227,3 +227,8 @@ class Reader(BaseDiskReader):
     def read_file(self, filepath: str) -> Any:
         """Unused: `run` goes through the listing."""
         raise NotImplementedError
+
+
+def _folder(root: str) -> Any:
+    """Return a listing's root as datatrove takes it; a local path with its file system, or `::` would divide it."""
+    return root if storage.is_url(root) else (storage.local_path(root), fsspec.filesystem("file"))

@@ -16,6 +16,7 @@ from starlette.exceptions import HTTPException
 import epochal
 
 from ...common.errors import EpochalError
+from ...common.problems import problem_text
 from ..errors import ConflictError, http_status
 from ..schemas import Problem
 from ..security import AccessRules, Guard
@@ -82,8 +83,7 @@ def _refusals(app: FastAPI) -> None:
         if problem["type"] == "json_invalid":
             return answer({"detail": f"the body is not JSON (at character {problem['loc'][-1]})"}, 422)
         key = ".".join(str(part) for part in problem["loc"][1:]) or str(problem["loc"][0])
-        message = problem["msg"].removeprefix("Value error, ")
-        return answer({"detail": f"{_plain(key)}: {_plain(message)}"}, 422)
+        return answer({"detail": f"{_plain(key)}: {_plain(problem_text(problem))}"}, 422)
 
     @app.exception_handler(HTTPException)
     async def other(_: Request, error: HTTPException) -> Response:

@@ -254,7 +254,7 @@ def load_grid(path: str, overrides: Iterable[str] = ()) -> Grid:
     Raises:
         RequestError: of one line.
     """
-    return validate(Grid, load_yaml(file_or_shipped(GRIDS, path), list(overrides)), path)
+    return validate(Grid, load_yaml(file_or_shipped(GRIDS, path), list(overrides), Grid), path)
 
 
 def plan(grid: Grid) -> GridPlan:
