@@ -4,7 +4,7 @@ what stays and what deduplication removed is decoded from them; excerpts of what
 import numpy as np
 from numpy.typing import NDArray
 
-from ...tokenize.tokenizer import Tokenizer
+from ...tokenize.tokenizer import Decoder, Tokenizer, decoder
 from ..text.excerpts import EXCERPT_CHARS, Excerpts, Passage, excerpt
 from .cluster import TRAIN, Corpus, RemovedCounts
 from .parts import Documents, read_spans
@@ -16,7 +16,7 @@ KEPT = 4
 KEPT_IDS = 4 * (EXCERPT_CHARS + 1)
 """Enough for an excerpt: an id stands for a byte or more, a character for four bytes at most."""
 
-PAIR_IDS = 20_000
+PAIR_IDS = 8_000
 """How far two near-duplicates are compared for the place where they differ."""
 
 BEFORE = 60
@@ -29,25 +29,25 @@ def gather(
     corpus: Corpus, fates: NDArray[np.uint8], removed: RemovedCounts, totals: IngestTotals, tokenizer: Tokenizer
 ) -> Excerpts:
     """Return what the report shows; the same for any number of tasks."""
-    kept = [_StoredDocument(corpus, number) for number in _first(corpus, fates)]
+    kept, decode = [_StoredDocument(corpus, number) for number in _first(corpus, fates)], decoder(tokenizer)
     filtered = {
         row["name"]: [Passage(identifier, source, text, reason) for _, identifier, source, reason, text in samples]
         for row, samples in zip(totals.filters, totals.excerpts, strict=True)
         if samples
     }
     return Excerpts(
-        [document.passage(excerpt(document.text(KEPT_IDS, tokenizer))) for document in kept],
+        [document.passage(excerpt(document.text(KEPT_IDS, decode))) for document in kept],
         filtered,
-        [_pair(corpus, *pair, tokenizer) for pair in removed.pairs],
+        [_pair(corpus, *pair, decode) for pair in removed.pairs],
     )
 
 
 def _pair(
-    corpus: Corpus, number: int, survivor: int, similarity: float, tokenizer: Tokenizer
+    corpus: Corpus, number: int, survivor: int, similarity: float, decode: Decoder
 ) -> tuple[Passage, Passage, float]:
     """Return excerpts of a near-duplicate and of the document that was kept for it, from where they differ."""
     documents = [_StoredDocument(corpus, n) for n in (number, survivor)]
-    texts = [document.text(PAIR_IDS, tokenizer) for document in documents]
+    texts = [document.text(PAIR_IDS, decode) for document in documents]
     common = next((i for i, (a, b) in enumerate(zip(*texts, strict=False)) if a != b), min(map(len, texts)))
     start = common - BEFORE if common > EXCERPT_CHARS // 2 and texts[0] != texts[1] else 0
     ours, theirs = (document.passage(excerpt(text, start)) for document, text in zip(documents, texts, strict=True))
@@ -93,11 +93,12 @@ class _StoredDocument:
         }
         self._source = corpus.sources[self._record["source"]]
 
-    def text(self, most: int, tokenizer: Tokenizer) -> str:
+    def text(self, most: int, decode: Decoder) -> str:
         """Return the text of its first `most` ids; a character that is cut through is left out."""
         start, n = self._record["token_start"], self._record["tokens"] - 1  # without its EOD
         (ids,) = read_spans("tokens", [(self._part, start, start + min(n, most))])
-        text = tokenizer.decode(ids.tolist())
+        texts = (decode(ids[: len(ids) - cut]) for cut in range(4))  # of a character up to three bytes may be there
+        text = next((text for text in texts if text is not None), "")
         return text.rstrip("\ufffd") if n > most else text
 
     def passage(self, text: str) -> Passage:
