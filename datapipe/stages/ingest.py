@@ -1,7 +1,8 @@
 """Ingest: everything that needs a document's text, done once, in one pass over each task's share of the input.
 
 Normalise and key it, look for evaluation items in it, sign it for near-duplicate detection, encode it. What comes out
-is a part (see parts.py) and the tables of rejected and contaminated documents; the text itself is not kept.
+is a part (see parts.py) and the tables of rejected, filtered and contaminated documents; of the text itself nothing is
+kept but excerpts of a few documents that filters took away.
 
 A document that came as token ids keeps them, whatever its text says. If its tokenizer does not make the same ids of the
 text (unknown characters have none), other ids may have that text too: then the ids are its key, and it is never empty.
@@ -30,7 +31,7 @@ from ..sources.base import Intake
 from ..sources.tokens import DISTINCT, given_ids
 from ..text import document_key
 from ..text.decontaminate import Decontaminator
-from ..text.filters import removed_by
+from ..text.filters import FILTERED, FilterStep, removed_by
 from ..text.words import Analyser, Analysis, Words, windows, word_ngrams
 from .parts import DOCUMENT, Batch, Documents, PartWriter
 
@@ -59,6 +60,9 @@ COMPARED_WHOLE = 2 << 20
 
 Given = NDArray[np.uint32] | None
 """The ids that a document came with; None: it came as text."""
+EMPTY = "empty"
+"""The reason of rows whose text is nothing but white space, perhaps because a filter left no more of it. They are
+listed with the rejects, but are not counted against `max_reject_fraction`."""
 
 
 class EngineDiffersError(WorkError):
@@ -96,7 +100,7 @@ class Ingest(PipelineStep):
     name = "Ingest"
     type = "epochal"
 
-    def __init__(self, settings: IngestSettings, intake: Intake, filters: list[Any]) -> None:
+    def __init__(self, settings: IngestSettings, intake: Intake, filters: list[FilterStep]) -> None:
         super().__init__()
         self.settings, self.intake, self.filters = settings, intake, filters
 
@@ -123,16 +127,20 @@ class _Task:
         self.counts = dict.fromkeys(COUNTS, 0)
         self.by_source: dict[int, int] = {}
         self.contaminated = TableWriter(f"{self.folder}-contaminated.parquet", CONTAMINATED)
+        self.filtered = TableWriter(f"{self.folder}-filtered.parquet", FILTERED)
         self.rejected = TableWriter(f"{self.folder}-rejects.parquet", REJECTED)
         self.progress = StageProgress(s.work, "ingest", rank)
 
-    def consume(self, documents: Any, filters: list[Any]) -> None:
+    def consume(self, documents: Any, filters: list[FilterStep]) -> None:
+        for step in filters:
+            step.take = self.filtered.add
         for batch in _batches(documents):
             self._ingest(batch)
             self._write_rejects()
             self.progress.report(self.intake.bytes_read)
         self._write_rejects()
         self.rejected.close()
+        self.filtered.close()
         self.contaminated.close()
         self.writer.close(
             self.counts
@@ -141,6 +149,7 @@ class _Task:
                 "accepted": {self.settings.sources[i]: n for i, n in sorted(self.by_source.items())},
                 "rejected": self.intake.rejected,
                 "filters": removed_by(filters),
+                "excerpts": [step.samples for step in filters],
             }
         )
 
@@ -151,6 +160,9 @@ class _Task:
             document.text = document_key.normalise(document.text)
         kept = [i for i, document in enumerate(batch) if document.text or self._may_lose_text(given[i])]
         self.counts["empty"] += len(batch) - len(kept)
+        for document in (batch[i] for i in sorted({*range(len(batch))} - {*kept})):
+            file, row = document.metadata["_row"]
+            self.rejected.add((self.settings.sources[document.metadata["_source"]], file, row, EMPTY))
         if kept:
             self._take([batch[i] for i in kept], raw[kept], [given[i] for i in kept])
 

@@ -15,7 +15,14 @@ from epochal.shards.export import export
 from epochal.shards.verify import verify
 from epochal.tests.support.builds import settings, stream
 
-WORDS = ["[PAD]", "[UNK]", "[SEP]", "[MASK]", "[BOS]", *["river", "stone", "garden", "of", "a", "letter", "in", "the", "market", "winter"]]
+WORDS = [
+    "[PAD]",
+    "[UNK]",
+    "[SEP]",
+    "[MASK]",
+    "[BOS]",
+    *["river", "stone", "garden", "of", "a", "letter", "in", "the", "market", "winter"],
+]
 TEXTS = [
     *(f"river {word} of a garden in the winter" for word in WORDS[5:]),
     *("RIVER stone", "river stone", "River Stone"),  # the same ids
