@@ -15,7 +15,8 @@ from types import SimpleNamespace
 from typing import IO, Any
 
 import torch
-import torch.distributed.checkpoint.filesystem as sharded
+import torch.distributed.checkpoint as sharded
+import torch.distributed.checkpoint.filesystem as sharded_files
 from composer import Trainer
 from composer.callbacks import CheckpointSaver
 from composer.core import State
@@ -23,7 +24,7 @@ from composer.utils import dist, is_tar
 from composer.utils.compression import is_compressed_pt
 
 from ...common import storage
-from ...common.errors import RequestError, WorkError, one_line
+from ...common.errors import EpochalError, RequestError, WorkError, one_line
 from ...common.publish import FileInfo
 from . import archive, hashes
 
@@ -93,15 +94,20 @@ def checkpoints_as_data(load_path: str | None) -> Iterator[str | None]:
     def load(file: Any, *_: Any, **__: Any) -> Any:
         if isinstance(file, str | os.PathLike):
             return _load_file(os.path.realpath(file), names)
-        return archive.load(file, "the checkpoint")
+        return archive.load(io.BytesIO(file.read()), "the sharded checkpoint")
 
     with (
         tempfile.TemporaryDirectory(prefix="epochal-") as folder,
         _replaced(torch, "load", load),
-        _replaced(sharded, "pickle", index),
+        _replaced(sharded_files, "pickle", index),
         _replaced(State, "_apply_required_algorithms", lambda *_, **__: None),
     ):
-        yield _at_hand(load_path, folder, names) if load_path else None
+        try:
+            yield _at_hand(load_path, folder, names) if load_path else None
+        except sharded.CheckpointException as error:  # torch's, of all ranks; it says nothing in one line
+            causes = [cause for cause, _ in error.failures.values()]
+            ours = next((cause for cause in causes if isinstance(cause, EpochalError)), None)
+            raise ours or WorkError(f"the sharded checkpoint cannot be read: {one_line(str(causes[0]))}") from error
 
 
 @contextlib.contextmanager
@@ -115,9 +121,10 @@ def _replaced(owner: Any, name: str, value: Any) -> Iterator[None]:
 
 
 def _load_file(path: str, names: dict[str, str]) -> Any:
-    """Return what the file at `path` holds; `names` has what to call files in messages."""
+    """Return what the file at `path` holds; `names` has where files came from, and where their hashes lie."""
     shown = names.get(path, path)
-    if not hashes.check(os.path.dirname(path), os.path.basename(path), FileInfo.at(path)) and _is_first():
+    folder, _, name = shown.rpartition("/")
+    if not hashes.check(folder, name, FileInfo.at(path)) and _is_first():
         hashes.say_unchecked(shown)
     value = archive.load(path, shown)
     if not isinstance(value, dict) or not isinstance(value.get("state"), dict):
@@ -196,13 +203,10 @@ def _plain_name(path: str) -> str:
 
 
 def _download(url: str, folder: str) -> str:
-    """Copy a checkpoint and the hashes beside it to `folder`; return its path there."""
-    _plain_name(url)
-    where, _, name = url.rpartition("/")
-    target = os.path.join(folder, name)
+    """Copy a checkpoint to `folder`; return its path there."""
+    target = os.path.join(folder, _plain_name(url).rpartition("/")[2])
     try:
         storage.patiently(lambda: storage.copy_file(url, target), f"download {url}", storage.ATTEMPTS)
     except FileNotFoundError:
         raise RequestError(f"load_path {url}: there is no such file") from None
-    hashes.write(folder, hashes.read(where))
     return target
