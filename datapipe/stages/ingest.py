@@ -5,7 +5,6 @@ is a part (see parts.py) and the tables of rejected and contaminated documents; 
 """
 
 import os
-import pickle
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -25,7 +24,7 @@ from ..run.stage_progress import StageProgress
 from ..sources.base import Intake
 from ..sources.tokens import given_ids
 from ..text import document_key
-from ..text.decontaminate import Decontaminator
+from ..text.decontaminate import Decontaminator, EvaluationIndex
 from ..text.filters import removed_by
 from ..text.words import Analyser, Analysis, Words, windows, word_ngrams
 from .parts import DOCUMENT, Batch, Documents, PartWriter
@@ -55,7 +54,7 @@ class IngestSettings:
     """What a task needs besides its pipeline.
 
     Attributes:
-        index_path: of the pickled EvaluationIndex, if any.
+        index_path: of the EvaluationIndex, if any.
     """
 
     work: str
@@ -249,4 +248,4 @@ def _sign(words: Words, near: NearDuplicates | None) -> tuple[NDArray[np.uint32]
 def _load_decontaminator(path: str | None) -> Decontaminator | None:
     if path is None:
         return None
-    return Decontaminator(pickle.loads(storage.read_bytes(path)))
+    return Decontaminator(EvaluationIndex.from_bytes(storage.read_bytes(path)))
