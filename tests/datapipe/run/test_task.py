@@ -4,13 +4,13 @@ import shlex
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from epochal.common.errors import WorkError
 from epochal.datapipe.config import SlurmExecutor
 from epochal.datapipe.run import executors, task
+from epochal.tests.support.code import pickled
 
 
 class Touch:
@@ -23,16 +23,6 @@ class Touch:
         self.path.write_text("ran")
 
 
-class OnLoad:
-    """Pickles as a call that makes a file."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = str(path)
-
-    def __reduce__(self) -> Any:
-        return open, (self.path, "w")
-
-
 def test_only_what_the_build_wrote_is_run(tmp_path: Path) -> None:
     data, expected = task.pickled(Touch(tmp_path / "done"))
     path = tmp_path / "logs" / "ingest" / "task.pickle"
@@ -40,7 +30,7 @@ def test_only_what_the_build_wrote_is_run(tmp_path: Path) -> None:
     path.write_bytes(data)
     task.run(str(path), expected)
     assert (tmp_path / "done").exists()
-    path.write_bytes(task.pickled(OnLoad(tmp_path / "ran"))[0])
+    path.write_bytes(pickled(tmp_path / "ran"))
     with pytest.raises(WorkError, match="is not what the build wrote there"):
         task.run(str(path), expected)
     assert not (tmp_path / "ran").exists()
@@ -58,6 +48,6 @@ def test_the_script_of_a_slurm_job_runs_its_tasks_and_refuses_others(tmp_path: P
     (Path(folder) / "ranks_to_run.json").write_text("[]")  # datatrove's list of what is left: nothing, here
     environment = os.environ | {"SLURM_ARRAY_TASK_ID": "0", "PATH": f"{os.path.dirname(sys.executable)}:/usr/bin:/bin"}
     assert subprocess.run(["bash", "-e", "-c", script], env=environment, cwd=tmp_path).returncode == 0
-    Path(command[4]).write_bytes(task.pickled(OnLoad(tmp_path / "ran"))[0])
+    Path(command[4]).write_bytes(pickled(tmp_path / "ran"))
     assert subprocess.run(["bash", "-e", "-c", script], env=environment, cwd=tmp_path).returncode == 1
     assert not (tmp_path / "ran").exists()

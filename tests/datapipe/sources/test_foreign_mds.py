@@ -8,16 +8,7 @@ from streaming import MDSWriter
 
 from epochal.common.errors import RequestError
 from epochal.datapipe.sources import foreign_mds
-
-
-class Touch:
-    """Pickles as a call that makes a file."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = str(path)
-
-    def __reduce__(self) -> Any:
-        return open, (self.path, "w")
+from epochal.tests.support.code import touch
 
 
 def write(folder: Path, columns: dict[str, str], samples: list[dict[str, Any]]) -> str:
@@ -55,7 +46,7 @@ def test_a_column_of_pickles_is_refused_by_name_before_a_shard_is_opened(tmp_pat
     root = write(
         tmp_path / "in",
         {"ids": "ndarray:uint16", "meta": "pkl"},
-        [{"ids": np.arange(3, dtype="u2"), "meta": Touch(tmp_path / "ran")}],
+        [{"ids": np.arange(3, dtype="u2"), "meta": touch(tmp_path / "ran")}],
     )
     (tmp_path / "in" / "shard.00000.mds").unlink()
     with pytest.raises(RequestError, match=r"column 'meta' of shard\.00000\.mds holds pickles"):

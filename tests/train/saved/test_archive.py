@@ -15,17 +15,8 @@ import pytest
 import torch
 
 from epochal.common.errors import EpochalError, RequestError, WorkError
+from epochal.tests.support.code import Call, touch
 from epochal.train.saved import archive
-
-
-class Call:
-    """Pickles as a call of `function`."""
-
-    def __init__(self, function: Callable[..., Any], *arguments: Any) -> None:
-        self.call = function, arguments
-
-    def __reduce__(self) -> Any:
-        return self.call
 
 
 def saved(path: Path, value: Any) -> Path:
@@ -150,7 +141,7 @@ def test_a_tensor_is_within_what_the_archive_holds(tmp_path: Path) -> None:
 
 def test_an_archive_as_torch_never_writes_it_is_refused(tmp_path: Path) -> None:
     path = saved(tmp_path / "a.pt", {"a": torch.zeros(4)})
-    evil = pickle.dumps(Call(open, str(tmp_path / "ran"), "w"), 2)
+    evil = pickle.dumps(touch(tmp_path / "ran"), 2)
     with pytest.warns(UserWarning, match="Duplicate name"):
         twice = rewritten(path, lambda n, d: [(n, d)] + ([(n, evil)] if n.endswith("data.pkl") else []))
     assert "'data.pkl' twice" in refusal(twice)
@@ -167,8 +158,8 @@ def test_an_archive_as_torch_never_writes_it_is_refused(tmp_path: Path) -> None:
 
 
 def test_what_is_no_archive_is_refused_unread(tmp_path: Path) -> None:
-    torch.save(Call(open, str(tmp_path / "ran"), "w"), tmp_path / "legacy.pt", _use_new_zipfile_serialization=False)
-    (tmp_path / "pickle.pt").write_bytes(pickle.dumps(Call(open, str(tmp_path / "ran"), "w")))
+    torch.save(touch(tmp_path / "ran"), tmp_path / "legacy.pt", _use_new_zipfile_serialization=False)
+    (tmp_path / "pickle.pt").write_bytes(pickle.dumps(touch(tmp_path / "ran")))
     (tmp_path / "empty.pt").write_bytes(b"")
     whole = saved(tmp_path / "a.pt", {"a": torch.zeros(400)}).read_bytes()
     (tmp_path / "cut.pt").write_bytes(whole[: len(whole) // 2])

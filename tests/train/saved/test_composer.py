@@ -1,5 +1,4 @@
 import pickle
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +9,7 @@ import torch.distributed.checkpoint as sharded
 from composer.core import State
 
 from epochal.common.errors import EpochalError, RequestError
+from epochal.tests.support.code import touch
 from epochal.tests.support.training import interrupt, weights
 from epochal.train.run import prepare
 from epochal.train.saved import hashes
@@ -17,16 +17,6 @@ from epochal.train.saved.composer import checkpoints_as_data
 from epochal.train.trainer import build_trainer, train
 
 torch.set_num_threads(1)  # these models are too small to share out
-
-
-class Call:
-    """Pickles as a call of `function`."""
-
-    def __init__(self, function: Callable[..., Any], *arguments: Any) -> None:
-        self.call = function, arguments
-
-    def __reduce__(self) -> Any:
-        return self.call
 
 
 def flip(path: Path, place: int) -> None:
@@ -125,13 +115,13 @@ def test_a_sharded_checkpoint_is_data_too(tmp_path: Path, capsys) -> None:
     index = pickle.loads((folder / ".metadata").read_bytes())
     for where, what in (
         ("../x", "no file beside it"),
-        (Call(open, str(tmp_path / "ran"), "w"), r"holds code \(io.open\)"),
+        (touch(tmp_path / "ran"), r"holds code \(io.open\)"),
     ):
         next(iter(index.storage_data.values())).relative_path = where
         (folder / ".metadata").write_bytes(pickle.dumps(index))
         with pytest.raises(EpochalError, match=what):
             load()
-    value["state"]["names"] = [Call(open, str(tmp_path / "ran"), "w")]
+    value["state"]["names"] = [touch(tmp_path / "ran")]
     sharded.save(value, checkpoint_id=folder, no_dist=True)
     with pytest.raises(EpochalError, match=r"holds code \(io.open\)"):
         load()
