@@ -14,7 +14,6 @@ import contextlib
 import hashlib
 import json
 import os
-import pickle
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -53,6 +52,9 @@ from .text.filters import make_filters, try_filters
 PARTITION_BYTES, MOST_PARTITIONS = 32 << 20, 1 << 14
 RUN_BYTES, MOST_RUN_BYTES, RUNS = 192 << 20, 2 << 30, 1 << 13
 """Packing a partition reads a piece of every run: with much input, runs and partitions grow in size, not number."""
+
+INDEX_NAME = "evaluation.npz"
+"""The index of evaluation items in the work folder."""
 
 SMALL_DOCUMENTS, SMALL_TOKENS = 1 << 19, 1 << 26
 """Matching fewer documents, or packing fewer tokens, takes less than half a second."""
@@ -279,9 +281,9 @@ class _Stages:
         chosen = self.config.decontaminate
         if chosen is None:
             return None
-        path = storage.join(self.work, "evaluation.pickle")
+        path = storage.join(self.work, INDEX_NAME)
         index = build_index(chosen.files, chosen.ngram)
-        storage.write_atomic(path, pickle.dumps(index))
+        storage.write_atomic(path, index.to_bytes())
         return {"ngram": chosen.ngram, "too_short": index.too_short, "files": index.file_summary()}
 
     def _ingest(self, evaluation: dict[str, Any] | None) -> None:
@@ -310,7 +312,7 @@ class _Stages:
             tokenizer=self.tokenizer,
             dtype=self.dtype,
             near=config.deduplicate.near,
-            index_path=storage.join(self.work, "evaluation.pickle") if decontaminated else None,
+            index_path=storage.join(self.work, INDEX_NAME) if decontaminated else None,
             partitions=min(partitions, MOST_PARTITIONS),
             run_bytes=max(RUN_BYTES, min(self.input_bytes // RUNS, MOST_RUN_BYTES)),
             compare_all=self.input_bytes <= COMPARED_WHOLE,

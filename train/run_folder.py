@@ -12,6 +12,7 @@ from ..common.errors import WorkError
 from ..common.hashing import digest, stream_hash
 from ..common.publish import FileInfo
 from ..shards.tokenizer_file import TOKENIZER_NAME
+from .saved import hashes
 
 RUN_NAME, RESULT_NAME = "run.json", "result.json"
 RECEIPT_NAME, METRICS_NAME = "receipt.json", "metrics.jsonl"
@@ -101,6 +102,7 @@ class RunFolder:
             self._fetch(name, FileInfo(**info))
         if there["checkpoint"]:
             os.symlink(there["checkpoint"], os.path.join(self.local, LATEST_NAME))
+            hashes.write(self.local, {there["checkpoint"]: FileInfo(**there["files"][there["checkpoint"]])})
         if there["service_sent"]:
             storage.write_atomic(os.path.join(self.local, SENT_NAME), there["service_sent"].encode())
 
@@ -135,6 +137,8 @@ class RunFolder:
         newest = self.newest()
         if newest is not None:
             files[newest] = self._upload(newest).model_dump()
+            there = {name: info for name, (_, info) in self._sent.items() if name.startswith("ba")}
+            hashes.write(self.path, there)  # for whoever names one of them as load_path
         state = {"checkpoint": newest, "files": files, "service_sent": sent}
         storage.write_atomic(storage.join(self.path, PUBLISHED_NAME), (json.dumps(state, indent=2) + "\n").encode())
         for name in (RECEIPT_NAME, RESULT_NAME):
@@ -147,12 +151,12 @@ class RunFolder:
 
     def _publish_model(self, folder: str) -> None:
         """Copy a model; while its weights are replaced, there is no config.json, and so no model."""
-        weights, config = f"{folder}/model.safetensors", f"{folder}/config.json"
-        tokenizer = f"{folder}/{TOKENIZER_NAME}"
+        names = ("model.safetensors", "config.json", TOKENIZER_NAME, hashes.HASHES_NAME)
+        weights, config, tokenizer, sums = (f"{folder}/{name}" for name in names)
         if not self._has(config) or not (self._changed(weights) or self._changed(config)):
             return
         storage.remove(storage.join(self.path, config))
-        for name in filter(self._has, (weights, tokenizer, config)):
+        for name in filter(self._has, (weights, tokenizer, sums, config)):
             self._upload(name)
 
     def _changed(self, name: str) -> bool:

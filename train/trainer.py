@@ -36,6 +36,7 @@ from .model.transformer import config_dict, count_parameters
 from .optimizer import build_optimizer
 from .run import Run, first_difference, prepare, run_name, schedule, validation_objective
 from .run_folder import LATEST_NAME, METRICS_NAME, RESULT_NAME, RUN_NAME, RunFolder, read_metrics
+from .saved.composer import make_trainer
 from .service_callback import ServiceReports, send_rest
 
 CHECKPOINT = "ba{batch}-rank{rank}.pt"
@@ -107,7 +108,7 @@ def build_trainer(run: Run, reports: ServiceReports | None = None) -> Trainer:
         _take_weights(model, config.init_from)
     optimizer = build_optimizer(model, config.optimizer, fused=run.device == "gpu")
     restore = RestoreRandomness()
-    trainer = Trainer(
+    trainer = make_trainer(
         model=model,
         train_dataloader=data_spec(train_loader(run)),
         eval_dataloader=evaluator(run),

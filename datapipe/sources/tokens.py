@@ -11,7 +11,6 @@ before it (the first file has the very first document too). Its reader goes on i
 
 import json
 import os
-import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
@@ -33,6 +32,7 @@ from ...shards.loader.sample_reader import read_shard
 from ...shards.manifest import ExportManifest, TokenizerInfo
 from ...tokenize.tokenizer import Decoder, decoder, load_tokenizer
 from ..config import Source, Tokenized, TokenizerChoice
+from . import foreign_mds
 from .base import InputFile, Intake, Listing, Reader, list_files
 from .tokenizers import manifest_beside
 
@@ -117,20 +117,8 @@ def _list_mds(number: int, source: Source) -> Listing:
     if storage.exists(storage.join(root, MANIFEST_NAME)):
         shards = open_artifact(root).shards
         return Listing(number, root, [InputFile(s.path, s.basename, s.bytes) for s in shards])
-    files = []
-    for entry in _foreign_index(root, source):
-        name = entry["raw_data"]["basename"]
-        if entry.get("zip_data") is not None or not re.fullmatch(r"[A-Za-z0-9._-]+", name):
-            raise RequestError(f"source '{source.name}': {name} is compressed or lies elsewhere: decompress it there")
-        files.append(InputFile(storage.join(root, name), name, int(entry["raw_data"]["bytes"])))
-    return Listing(number, root, files)
-
-
-def _foreign_index(root: str, source: Source) -> list[dict[str, Any]]:
-    try:
-        return json.loads(storage.read_bytes(storage.join(root, "index.json")))["shards"]
-    except (FileNotFoundError, NotADirectoryError, ValueError, KeyError):
-        raise RequestError(f"source '{source.name}': {root} has no index.json of MDS shards") from None
+    shards = foreign_mds.read_index(root, source.name, *_ids_column(source))
+    return Listing(number, root, [InputFile(storage.join(root, s.name), s.name, s.bytes) for s in shards])
 
 
 def assumed_dtype(info: TokenizerInfo) -> str:
@@ -323,28 +311,22 @@ def _coalesced(blocks: Iterable[Block]) -> Iterator[Tokens]:
 
 
 def _read_mds(root: str, file: InputFile, source: Source) -> Iterator[Block]:
-    """Yield the rows of an MDS shard: ours at once, others' through streaming's own reader."""
+    """Yield the rows of an MDS shard: ours at once, of others' the one column that is asked for."""
     if storage.exists(storage.join(root, MANIFEST_NAME)):
         artifact = open_artifact(root)
         shard = next(s for s in artifact.shards if s.path == file.path)
         samples = read_shard(shard, artifact.manifest)
         yield samples.reshape(-1), np.full(len(samples), artifact.manifest.seq_len)
         return
-    from streaming.base.format.mds.reader import MDSReader
-
     if storage.is_url(root):
         raise RequestError(f"source '{source.name}': MDS of others is read from local folders only: copy it first")
-    entry = next(e for e in _foreign_index(root, source) if e["raw_data"]["basename"] == file.name)
-    reader = MDSReader.from_json(storage.local_path(root), None, entry)
-    column = (source.tokenized.column if source.tokenized else None) or mds.COLUMN
-    dtype = source.tokenized.dtype if source.tokenized else None
-    for i in range(len(reader)):
-        value = reader[i].get(column)
-        if isinstance(value, bytes) and dtype:
-            value = np.frombuffer(value, dtype)
-        if not isinstance(value, np.ndarray) or value.ndim != 1 or value.dtype.kind not in "iu":
-            raise RequestError(
-                f"source '{source.name}': column '{column}' of {file.name} holds no arrays of ids "
-                "(for a column of bytes say tokenized.dtype)"
-            )
-        yield value, np.array([len(value)])
+    column, dtype = _ids_column(source)
+    shard = next(s for s in foreign_mds.read_index(root, source.name, column, dtype) if s.name == file.name)
+    for ids in foreign_mds.read_ids(root, shard, column, dtype):
+        yield ids, np.array([len(ids)])
+
+
+def _ids_column(source: Source) -> tuple[str, str | None]:
+    """Return the column of MDS that holds a source's ids, and the type of those in a column of bytes."""
+    assert source.tokenized is not None, "only tokenized sources are read by this"
+    return source.tokenized.column or mds.COLUMN, source.tokenized.dtype

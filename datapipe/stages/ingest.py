@@ -10,7 +10,6 @@ With unknown tokens in it, it is not compared for near-duplicates either.
 """
 
 import os
-import pickle
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -30,7 +29,7 @@ from ..run.stage_progress import StageProgress
 from ..sources.base import Intake
 from ..sources.tokens import DISTINCT, given_ids
 from ..text import document_key
-from ..text.decontaminate import Decontaminator
+from ..text.decontaminate import Decontaminator, EvaluationIndex
 from ..text.filters import FILTERED, FilterStep, removed_by
 from ..text.words import Analyser, Analysis, Words, windows, word_ngrams
 from .parts import DOCUMENT, Batch, Documents, PartWriter
@@ -78,7 +77,7 @@ class IngestSettings:
     """What a task needs besides its pipeline.
 
     Attributes:
-        index_path: of the pickled EvaluationIndex, if any.
+        index_path: of the EvaluationIndex, if any.
         compare_all: whether all documents, not a sample, are encoded by the reference too.
     """
 
@@ -329,4 +328,4 @@ def _sign(words: Words, near: NearDuplicates | None) -> tuple[NDArray[np.uint32]
 def _load_decontaminator(path: str | None) -> Decontaminator | None:
     if path is None:
         return None
-    return Decontaminator(pickle.loads(storage.read_bytes(path)))
+    return Decontaminator(EvaluationIndex.from_bytes(storage.read_bytes(path)))
