@@ -313,6 +313,28 @@ def write_atomic(path: str, data: bytes, flush: bool = True) -> None:
         f.write(data)
 
 
+def create(path: str, data: bytes) -> None:
+    """Write the object at URL `path` if there is none, and leave one that is there as it is.
+
+    Where a store can, it decides itself between two that try at once: look afterwards whose object is there.
+
+    Raises:
+        WorkError: when the store does not take it.
+        RequestError: when there is no such bucket.
+    """
+
+    def make() -> None:
+        try:
+            with contextlib.suppress(FileExistsError):
+                _store(path).pipe_file(path, data, mode="create")
+        except OSError as error:
+            if "not implemented" not in str(error).lower():
+                raise
+            _store(path).pipe_file(path, data)
+
+    _write(make, path)
+
+
 def copy_folder(source: str, target: str, last: str) -> None:
     """Copy the files of a folder (no folder in it) into another, each local or a URL: within a store by the store
     itself, and file `last`, which makes the folder valid, after all others."""
