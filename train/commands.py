@@ -28,6 +28,10 @@ def _train(args: argparse.Namespace) -> int:
 
     from . import trainer
 
+    if config.service and any(word.split("=")[0].strip() in ("service", "service.url") for word in args.overrides):
+        from ..service.client.tokens import user_names
+
+        user_names(config.service.url)
     result = trainer.train(config)
     if dist.get_global_rank() == 0:
         print(json.dumps(result) if args.json else describe(result))
