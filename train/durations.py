@@ -14,6 +14,20 @@ def _split(text: str | int) -> tuple[str, str]:
     return (match[1], match[2] or "") if match else ("", "")
 
 
+def with_unit(value: str | int | float) -> str | int | float:
+    """Return a span of the configuration as it is.
+
+    Raises:
+        ValueError: for a bare number, which one person means in steps and another in tokens.
+    """
+    if isinstance(value, bool) or not re.fullmatch(r"[\d_]*\.?\d*(e[+-]?\d+)?", str(value).strip(), re.IGNORECASE):
+        return value
+    share = f"{value}dur for a share of the run, " if "." in str(value) else ""
+    raise ValueError(
+        f"{value} has no unit: write {value}ba for steps, {share}{value}tok for tokens, {value}ep for passes"
+    )
+
+
 def _number(text: str, unit: str, what: str) -> float:
     try:
         value = float(text.replace("_", ""))

@@ -39,11 +39,18 @@ class InputFile:
 
 @dataclass(frozen=True)
 class Listing:
-    """The files of a source below one root (path or URL), in order of name."""
+    """The files of a source below one root (path or URL), in order of name.
+
+    Attributes:
+        left_out: names of other files there, each with the reason why it is not read.
+        notes: lines for the user: what was decided, and what is not read.
+    """
 
     source: int
     root: str
     files: list[InputFile]
+    left_out: list[tuple[str, str]] = field(default_factory=list)
+    notes: tuple[str, ...] = ()
 
 
 @dataclass
@@ -187,6 +194,7 @@ class Reader(BaseDiskReader):
                 if isinstance(document, str):
                     intake.reject(number, file.name, row, document)
                 else:
+                    document.metadata["_row"] = (file.name, row)
                     yield document
 
     def _document(self, content: Any, file: InputFile) -> Document | str:

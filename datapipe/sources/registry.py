@@ -1,11 +1,13 @@
 """Every format of sources by name: how the files are listed, and which reader reads them."""
 
+import dataclasses
 import hashlib
 import os
 import sysconfig
 
 from ...common.errors import RequestError
 from ..config import Source, TokenizerChoice
+from .auto import AutoReader, choose
 from .base import InputFile, Intake, Listing, Reader, list_files
 from .text import HubReader, JsonlReader, ParquetReader, TextReader
 from .tokens import TokenizedReader, list_tokenized
@@ -24,8 +26,9 @@ def list_source(number: int, source: Source) -> list[Listing]:
     elif source.format == "python":
         listings = [_python_listing(number, label, root) for label, root in _python_roots()]
     else:
-        listings = [list_files(number, source)]
-    chosen = [Listing(item.source, item.root, [f for f in item.files if _chosen(f, source)]) for item in listings]
+        listed = list_files(number, source)
+        listings = [choose(listed, source) if source.format == "auto" else listed]
+    chosen = [dataclasses.replace(item, files=[f for f in item.files if _chosen(f, source)]) for item in listings]
     if not any(item.files for item in chosen):
         raise RequestError(f"source '{source.name}': no file at {source.path or 'this Python'} (or none is chosen)")
     return chosen
@@ -65,4 +68,6 @@ def make_reader(
         return HubReader(listing, source, intake)
     if source.format == "parquet":
         return ParquetReader(listing, source, intake, all_columns)
+    if source.format == "auto":
+        return AutoReader(listing, source, intake, all_columns)
     return (JsonlReader if source.format == "jsonl" else TextReader)(listing, source, intake)

@@ -63,7 +63,8 @@ def test_data_below_an_odd_name(folder: str, capfd: pytest.CaptureFixture[str]) 
         assert tokens - 32 <= again <= tokens + 1, form  # the last document is cut, and gets an end
     with serving(Path(folder, "art")) as client:
         artifacts = client.get("/artifacts")
-    assert len(artifacts["artifacts"]) >= 3 and artifacts["problems"] == {}
+    assert len(artifacts["artifacts"]) >= 3
+    assert artifacts["problems"] == {}
 
 
 def test_runs_below_an_odd_name(folder: str, make_pool, capfd: pytest.CaptureFixture[str]) -> None:
