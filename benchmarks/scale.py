@@ -41,7 +41,7 @@ from epochal.datapipe.stages.parts import DOCUMENT, Batch, PartWriter
 from epochal.datapipe.stages.statistics import ingest_totals
 
 COUNTS: dict[str, Any] = {"rows": {"s": 10}, "accepted": {"s": 10}, "rejected": {}, "filters": []}
-COUNTS |= {"empty": 0, "contaminated": 0, "text_bytes": 10}
+COUNTS |= {"first_rejects": {}, "left_out": [], "empty": 0, "contaminated": 0, "text_bytes": 10}
 
 
 def main() -> None:

@@ -29,11 +29,14 @@ from ..common.hashing import digest
 from ..common.publish import MANIFEST_NAME, UNFINISHED_NAME, publish_folder
 from ..shards.artifact import read_manifest
 from ..tokenize.tokenizer import Tokenizer, load_tokenizer
+from . import left_out
 from .config import Build
 from .external_sort import array_on_disk
+from .inputs import Stock, remember, take_stock
 from .run.executors import run_stage
 from .run.stage_progress import watch
-from .sources.base import Intake, Listing
+from .sources.base import Intake
+from .sources.listing import Listing
 from .sources.registry import list_source, make_reader
 from .sources.tokens import check_tokenizers
 from .stages.cluster import TRAIN, VALIDATION, Corpus, draw_validation, remove_duplicates
@@ -85,21 +88,29 @@ def build(config: Build, quiet: bool = False, say: Any = print) -> BuildResult:
     check_tokenizers(config.sources, tokenizer, choice.name)
     try_filters(make_filters(config.filters))  # refused now rather than in a task
     listings = [listing for i, source in enumerate(config.sources) for listing in list_source(i, source)]
-    request = _request_digest(config, listings, tokenizer)
+    left_out.check_names(config, listings)
+    memory = _record_path(targets[0], "inputs")
+    stock = take_stock(config, listings, memory, say)
+    request = _request_digest(config, stock, tokenizer)
+    # Which files are left out decides nothing about the others: what a stopped build has done stays of use.
+    common = _request_digest(config.model_copy(update={"on_damaged": "error"}), stock, tokenizer)
     with _lock(targets[0]):
         new = not _built_already(targets, request, config)
-        work = _work_folder(targets[0], request, config)
+        work = _work_folder(targets[0], common, config)
+        remember(memory, stock.memory)
         if new:
-            _Stages(config, work, listings, tokenizer, quiet, say).to_files(targets, request)
+            _Stages(config, work, stock.listings, tokenizer, quiet, say).to_files(targets, request)
             storage.write_atomic(_record_path(targets[0]), json.dumps({"request": request}).encode())
         storage.remove(work)
+    for line in left_out.summary(targets[0]):
+        say(line)
     return BuildResult(targets[0], targets[1] if names[1:] else None, new)
 
 
-def _request_digest(config: Build, listings: list[Listing], tokenizer: Tokenizer) -> str:
-    """Return a digest of everything that decides the pool: settings, input files by name and size, tokenizer."""
-    files = [[item.root, [[f.name, f.size] for f in item.files]] for item in listings]
-    asked = [config.identity(), files, tokenizer.info.fingerprint, versions(config, tokenizer)]
+def _request_digest(config: Build, stock: Stock, tokenizer: Tokenizer) -> str:
+    """Return a digest of everything that decides the pool: settings, input files by name and content, tokenizer."""
+    files = [[item.root, [[f.name, f.size] for f in item.files]] for item in stock.listings]
+    asked = [config.identity(), files, stock.contents, tokenizer.info.fingerprint, versions(config, tokenizer)]
     return digest(asked)
 
 
@@ -125,9 +136,9 @@ def _split(target: str) -> tuple[str, str]:
     return folder, name
 
 
-def _record_path(target: str) -> str:
+def _record_path(target: str, what: str = "request") -> str:
     folder, name = _split(target)
-    return f"{folder}/.{name}.request.json"
+    return f"{folder}/.{name}.{what}.json"
 
 
 def _built_already(targets: list[str], request: str, config: Build) -> bool:
@@ -257,9 +268,9 @@ class _Stages:
             partitions=min(partitions, MOST_PARTITIONS),
             run_bytes=max(RUN_BYTES, min(self.input_bytes // RUNS, MOST_RUN_BYTES)),
         )
-        intake, filters = Intake(), make_filters(config.filters)
+        intake, filters, skip = Intake(), make_filters(config.filters), config.on_damaged == "skip"
         readers = [
-            make_reader(item, config.sources[item.source], intake, bool(filters), config.tokenizer)
+            make_reader(item, config.sources[item.source], intake, bool(filters), config.tokenizer, skip)
             for item in self.listings
         ]
         pipeline = [*readers, *filters, Ingest(settings, intake, filters)]
@@ -269,16 +280,20 @@ class _Stages:
     def _check_rejects(self) -> None:
         """Raise WorkError when more rows were unusable than allowed."""
         totals = ingest_totals(open_parts(self.work))
+        if totals.left_out and self.config.on_damaged == "error":  # by an earlier run of this build
+            raise WorkError(left_out.stopped(totals.left_out))
         rows, rejected = sum(totals.rows.values()), sum(totals.rejected.values())
         if rejected > self.config.max_reject_fraction * rows:
             reason, count = max(totals.rejected.items(), key=lambda item: (item[1], item[0]))
             raise WorkError(
                 f"{rejected:,} of {rows:,} rows cannot be used, more than max_reject_fraction "
-                f"{self.config.max_reject_fraction:g} allows (most often: {reason}, {count:,} times): correct the "
-                "input, or allow more"
+                f"{self.config.max_reject_fraction:g} allows (most often: {reason}, {count:,} times, first in "
+                f"{left_out.place(totals.first_rejects[reason])}): correct the input, or allow more"
             )
         if not sum(p.n_documents for p in open_parts(self.work)):
-            raise WorkError("no document is left after reading and filtering: look at the sources and filters")
+            also = f"; {len(totals.left_out):,} damaged files were left out" if totals.left_out else ""
+            raise WorkError(f"no document is left after reading and filtering: look at the sources and filters{also}")
+        left_out.write(storage.join(self.work, left_out.NAME), self.sources, self.listings, totals.left_out)
 
     def _cluster(self, evaluation: dict[str, Any] | None) -> tuple[list[PoolLayout], dict[str, Any]]:
         """Choose survivors and draw validation; return how each pool is cut and the statistics so far."""

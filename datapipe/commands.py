@@ -1,7 +1,9 @@
 """The command that builds pools."""
 
 import argparse
+import functools
 import gc
+import sys
 
 from ..common.cli import Runner, print_json
 
@@ -25,7 +27,8 @@ def build(parser: argparse.ArgumentParser) -> Runner:
         from .build import build
 
         gc.freeze()  # as in the tasks' processes (executors.py): this process does nothing else
-        built = build(config, quiet=args.quiet or args.json)
+        say = functools.partial(print, file=sys.stderr) if args.json else print
+        built = build(config, quiet=args.quiet or args.json, say=say)
         if args.json:
             print_json(describe(built.pool))
             return 0

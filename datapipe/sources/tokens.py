@@ -13,7 +13,7 @@ import json
 import os
 import re
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from typing import Any
 
@@ -33,7 +33,8 @@ from ...shards.loader.sample_reader import read_shard
 from ...shards.manifest import ExportManifest, Manifest, TokenizerInfo
 from ...tokenize.tokenizer import Decoder, Tokenizer, decoder, load_tokenizer
 from ..config import Source, Tokenized, TokenizerChoice
-from .base import InputFile, Intake, Listing, Reader, list_files
+from .base import Intake, Reader
+from .listing import InputFile, Listing, list_files
 
 _GIVEN = "_tokenized"
 _IDS_AT_ONCE = 1 << 18
@@ -76,7 +77,7 @@ def list_tokenized(number: int, source: Source) -> Listing:
     files = [named[name] for name in in_order(named)]
     if source.format in ("bin", "megatron"):
         files = [part for file in files for part in _parts(listing.root, file, source)]
-    return Listing(number, listing.root, files)
+    return replace(listing, files=files)
 
 
 def _without_caches(named: dict[str, InputFile], listing: Listing, source: Source) -> dict[str, InputFile]:

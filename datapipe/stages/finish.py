@@ -18,6 +18,7 @@ from ...shards.artifact import INDEX_NAME, Artifact, Shard
 from ...shards.documents import DOCUMENTS_NAME, ROW_GROUP, SCHEMA
 from ...shards.manifest import Content, Manifest, dump_manifest, fingerprint
 from ...tokenize.tokenizer import Tokenizer
+from .. import left_out
 from ..config import Build
 from ..external_sort import join_tables
 from ..report import write_report
@@ -145,9 +146,10 @@ def _canonical(batches: list[pa.RecordBatch], sources: list[str]) -> pa.Table:
 
 
 def _write_tables(work: str, folder: str) -> None:
-    """Put the tables of what was left out beside the pool: duplicates, rejects, contaminated."""
-    with storage.publishing_file(storage.join(folder, "duplicates.parquet")) as partial:
-        storage.copy_file(storage.join(work, "duplicates.parquet"), partial)
+    """Put the tables of what was left out beside the pool: duplicates, files, rejects, contaminated."""
+    for name in ("duplicates.parquet", left_out.NAME):
+        with storage.publishing_file(storage.join(folder, name)) as partial:
+            storage.copy_file(storage.join(work, name), partial)
     _join_tables(work, "rejects", REJECTED, folder)
     _join_tables(work, "contaminated", CONTAMINATED, folder)
 

@@ -19,12 +19,16 @@ class IngestTotals:
         rows: by source.
         accepted: by source.
         rejected: by reason.
+        first_rejects: of each reason the first row: (source, file, row, names of its fields).
+        left_out: damaged files: (source, file, reason).
         filters: as `filters.removed_by` returns them, summed.
     """
 
     rows: dict[str, int] = field(default_factory=dict)
     accepted: dict[str, int] = field(default_factory=dict)
     rejected: dict[str, int] = field(default_factory=dict)
+    first_rejects: dict[str, list[Any]] = field(default_factory=dict)
+    left_out: list[tuple[str, str, str]] = field(default_factory=list)
     filters: list[dict[str, Any]] = field(default_factory=list)
     empty: int = 0
     contaminated: int = 0
@@ -38,6 +42,9 @@ def ingest_totals(parts: Iterable[Part]) -> IngestTotals:
         counts = part.counts
         for name in ("rows", "accepted", "rejected"):
             _add_to(getattr(totals, name), counts[name])
+        for reason, place in counts["first_rejects"].items():
+            totals.first_rejects[reason] = min(place, totals.first_rejects.get(reason, place))
+        totals.left_out += map(tuple, counts["left_out"])
         totals.empty += counts["empty"]
         totals.contaminated += counts["contaminated"]
         totals.text_bytes += counts["text_bytes"]
@@ -107,6 +114,7 @@ def collect_statistics(
         "waterfall": _waterfall(totals, removed, ends, int(counts.tokens.sum()), evaluation is not None),
         "sources": _by_source(corpus, counts, totals),
         "rejected": dict(sorted(totals.rejected.items())),
+        "damaged_files": len(totals.left_out),
         "filters": totals.filters,
         "text_bytes": totals.text_bytes,
         "document_lengths": _histogram_rows(counts.lengths),

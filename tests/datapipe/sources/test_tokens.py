@@ -270,7 +270,7 @@ def test_a_hub_data_set_through_datatroves_reader_any_number_of_tasks(tmp_path, 
     check_same_pool(*roots)
     assert read_manifest(roots[0]).documents == 30
     for root in roots:
-        assert pl.read_parquet(f"{root}/rejects.parquet").select("row", "reason").rows() == [(31, "no field 'text'")]
+        assert pl.read_parquet(f"{root}/rejects.parquet").select("row", "reason").rows() == [(31, "'text' is null")]
 
 
 def test_the_limit_of_a_hub_data_set_counts_rows_those_that_cannot_be_used_too(tmp_path, monkeypatch):
