@@ -56,8 +56,8 @@ def named_compression(name: str) -> str | None:
 
 def refused_name(name: str) -> str | None:
     """Return why no file of such a name is read: a compression or an archive that is not known here; else None."""
-    stem, _, last = name.lower().rpartition("/")[2].rpartition(".")
-    kind = OTHERS.get(f".{last}")
+    stem, dot, last = name.lower().rpartition("/")[2].rpartition(".")
+    kind = OTHERS.get(dot + last)
     if stem.endswith(".tar") and named_compression(name):
         kind = "tar"
     return None if kind is None else f"is {kind}, which is not opened here: unpack it"

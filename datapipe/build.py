@@ -199,6 +199,7 @@ class _Stages:
         self.tokenizer = tokenizer
         self.sources = [s.name for s in config.sources]
         self.dtype = "uint16" if tokenizer.info.vocab_size <= 1 << 16 else "uint32"
+        self.damaged = 0
         self.input_bytes = sum(f.size for item in listings for f in item.files)
 
     def to_files(self, targets: list[str], request: str) -> None:
@@ -293,7 +294,9 @@ class _Stages:
         if not sum(p.n_documents for p in open_parts(self.work)):
             also = f"; {len(totals.left_out):,} damaged files were left out" if totals.left_out else ""
             raise WorkError(f"no document is left after reading and filtering: look at the sources and filters{also}")
-        left_out.write(storage.join(self.work, left_out.NAME), self.sources, self.listings, totals.left_out)
+        self.damaged = left_out.write(
+            storage.join(self.work, left_out.NAME), self.sources, self.listings, totals.left_out
+        )
 
     def _cluster(self, evaluation: dict[str, Any] | None) -> tuple[list[PoolLayout], dict[str, Any]]:
         """Choose survivors and draw validation; return how each pool is cut and the statistics so far."""
@@ -310,7 +313,7 @@ class _Stages:
         write_fates(self.work, fates)
         write_cuts(self.work, parts)
         counts = count_documents(corpus, fates)
-        statistics = collect_statistics(corpus, counts, removed, evaluation)
+        statistics = collect_statistics(corpus, counts, removed, evaluation) | {"damaged_files": self.damaged}
         codes = [TRAIN] + ([VALIDATION] if self.config.validation_tokens else [])
         return [self._layout(counts.partitions[code], code) for code in codes], statistics
 

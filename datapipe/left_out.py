@@ -45,8 +45,8 @@ def place(first: Sequence[object]) -> str:
     return f"{file} row {row}, from 0{names}"
 
 
-def write(path: str, sources: Sequence[str], listings: Iterable[Listing], damaged: Iterable[Row]) -> None:
-    """Write the table of all files that were left out."""
+def write(path: str, sources: Sequence[str], listings: Iterable[Listing], damaged: Iterable[Row]) -> int:
+    """Write the table of all files that were left out; return how many of them should have been read."""
     rows = set(damaged)
     for item in listings:
         rows |= {(sources[item.source], name, why) for name, why in (*item.left_out, *item.refused)}
@@ -54,6 +54,7 @@ def write(path: str, sources: Sequence[str], listings: Iterable[Listing], damage
     for row in sorted(rows):
         table.add(row)
     table.close()
+    return sum(reason not in NOT_READ for _, _, reason in rows)
 
 
 def summary(pool: str) -> Iterator[str]:

@@ -121,9 +121,7 @@ class Reader(BaseDiskReader):
         name = f"source '{self._source.name}': {file.name}"
         if isinstance(error, DamagedError):
             return WorkError(f"{name} {error}{until}: {MEND}")
-        reason = (
-            "it is gone" if isinstance(error, FileNotFoundError) else one_line(getattr(error, "strerror", 0) or error)
-        )
+        reason = "it is gone" if isinstance(error, FileNotFoundError) else one_line(error)
         return WorkError(f"{name} cannot be read{until}: {reason}: run the same command again when it can")
 
     def _check_unchanged(self, file: InputFile) -> None:

@@ -114,7 +114,6 @@ def collect_statistics(
         "waterfall": _waterfall(totals, removed, ends, int(counts.tokens.sum()), evaluation is not None),
         "sources": _by_source(corpus, counts, totals),
         "rejected": dict(sorted(totals.rejected.items())),
-        "damaged_files": len(totals.left_out),
         "filters": totals.filters,
         "text_bytes": totals.text_bytes,
         "document_lengths": _histogram_rows(counts.lengths),
