@@ -12,7 +12,7 @@ before it (the first file has the very first document too). Its reader goes on i
 import json
 import os
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from typing import Any
 
@@ -33,7 +33,8 @@ from ...shards.manifest import ExportManifest, TokenizerInfo
 from ...tokenize.tokenizer import Decoder, decoder, load_tokenizer
 from ..config import Source, Tokenized, TokenizerChoice
 from . import foreign_mds
-from .base import InputFile, Intake, Listing, Reader, list_files
+from .base import Intake, Reader
+from .listing import InputFile, Listing, list_files
 from .tokenizers import manifest_beside
 
 _GIVEN, DISTINCT = "_tokenized", "_distinct"
@@ -77,7 +78,7 @@ def list_tokenized(number: int, source: Source) -> Listing:
     files = [named[name] for name in in_order(named)]
     if source.format in ("bin", "megatron"):
         files = [part for file in files for part in _parts(listing.root, file, source)]
-    return Listing(number, listing.root, files)
+    return replace(listing, files=files)
 
 
 def _without_caches(named: dict[str, InputFile], listing: Listing, source: Source) -> dict[str, InputFile]:
