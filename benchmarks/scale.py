@@ -27,8 +27,8 @@ from epochal.benchmarks.common import result_path, write_result
 from epochal.datapipe import external_sort
 from epochal.datapipe.sources.base import InputFile, Listing
 from epochal.datapipe.stages.cluster import TRAIN, Corpus, remove_duplicates
-from epochal.datapipe.stages.match import links, open_parts
 from epochal.datapipe.stages.ingest import COUNTS as INGEST_COUNTS
+from epochal.datapipe.stages.match import links, open_parts
 from epochal.datapipe.stages.pack import (
     ROWS_NAME,
     PoolLayout,
