@@ -126,8 +126,8 @@ def list_files(number: int, source: Source) -> Listing:
             refused[name] = why
         else:
             files.append(InputFile(name, name, size, stamp=stamp))
-    listed = [sorted((_printable(name), why) for name, why in some.items()) for some in (left_out, refused)]
-    return Listing(number, str(fs.unstrip_protocol(base)), sorted(files, key=lambda f: f.name), *listed)
+    others, bad = (sorted((_printable(name), why) for name, why in some.items()) for some in (left_out, refused))
+    return Listing(number, str(fs.unstrip_protocol(base)), sorted(files, key=lambda f: f.name), others, bad)
 
 
 def _refused(name: str, source: Source) -> str | None:

@@ -118,8 +118,8 @@ def _list_mds(number: int, source: Source) -> Listing:
     if storage.exists(storage.join(root, MANIFEST_NAME)):
         shards = open_artifact(root).shards
         return Listing(number, root, [InputFile(s.path, s.basename, s.bytes) for s in shards])
-    shards = foreign_mds.read_index(root, source.name, *_ids_column(source))
-    return Listing(number, root, [InputFile(storage.join(root, s.name), s.name, s.bytes) for s in shards])
+    foreign = foreign_mds.read_index(root, source.name, *_ids_column(source))
+    return Listing(number, root, [InputFile(storage.join(root, s.name), s.name, s.bytes) for s in foreign])
 
 
 def assumed_dtype(info: TokenizerInfo) -> str:
@@ -322,8 +322,8 @@ def _read_mds(root: str, file: InputFile, source: Source) -> Iterator[Block]:
     if storage.is_url(root):
         raise RequestError(f"source '{source.name}': MDS of others is read from local folders only: copy it first")
     column, dtype = _ids_column(source)
-    shard = next(s for s in foreign_mds.read_index(root, source.name, column, dtype) if s.name == file.name)
-    for ids in foreign_mds.read_ids(root, shard, column, dtype):
+    foreign = next(s for s in foreign_mds.read_index(root, source.name, column, dtype) if s.name == file.name)
+    for ids in foreign_mds.read_ids(root, foreign, column, dtype):
         yield ids, np.array([len(ids)])
 
 

@@ -74,7 +74,7 @@ def _hash_what_is_saved(saver: CheckpointSaver, latest: str) -> None:
         if _is_first():
             hashes.add(os.path.dirname(latest), os.readlink(latest))
 
-    saver._save_checkpoint = save_and_hash  # type: ignore[method-assign]
+    saver._save_checkpoint = save_and_hash  # type: ignore[method-assign,assignment]
 
 
 @contextlib.contextmanager
@@ -191,6 +191,7 @@ def _at_hand(load_path: str, folder: str, names: dict[str, str]) -> str:
     if failed:
         raise failed
     here = told[dist.get_global_rank() - dist.get_local_rank()][0]
+    assert here is not None, "the first rank of this machine has it, or failed"
     names[os.path.realpath(here)] = path
     return here
 
