@@ -1,6 +1,7 @@
 """A compressed file is read whole or not at all, wherever it is cut and whichever byte is wrong."""
 
 import bz2
+import contextlib
 import gzip
 import io
 import lzma
@@ -49,10 +50,8 @@ def test_a_wrong_byte_is_noticed_or_does_no_harm(kind: str) -> None:
     for i in range(len(data)):
         wrong = bytearray(data)
         wrong[i] ^= rng.randrange(1, 256)
-        try:
+        with contextlib.suppress(DamagedError):
             assert read(bytes(wrong), f"a.{kind}") == TEXT  # a time or a name in a header
-        except DamagedError:
-            pass
 
 
 @pytest.mark.parametrize("kind", ["gz", "zst", "xz", "bz2"])

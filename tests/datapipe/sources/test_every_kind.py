@@ -1,5 +1,5 @@
-"""One folder with a file of every kind of damage, name, compression and layout: what is left out is said and listed, and
-nothing that can be read is lost."""
+"""One folder with a file of every kind of damage, name, compression and layout: what is left out is said and listed,
+and nothing that can be read is lost."""
 
 import bz2
 import gzip
