@@ -39,7 +39,7 @@ def stranger(status: int = 200, **headers: str) -> Iterator[tuple[str, list[str]
             self.end_headers()
             self.wfile.write(body)
 
-        do_GET = do_POST  # noqa: N815
+        do_GET = do_POST  # noqa: N815 - the name that http.server looks for
 
         def log_message(self, *_: object) -> None:
             """Say nothing."""
