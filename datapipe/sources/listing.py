@@ -207,6 +207,13 @@ def _matches(fs: Any, path: str, source: Source) -> tuple[str, dict[str, Found]]
     return base, {p: (int(info["size"] or 0), storage.version(info)) for p, info in objects.items()}
 
 
+def matching(fs: Any, path: str) -> list[str]:
+    """Return the files that a pattern names, sorted; none where it has no wildcard."""
+    base, pattern = _split_glob(fs, path)
+    prefix = f"{_escaped(base)}/" if base or path.startswith("/") else ""
+    return sorted(fs.glob(prefix + pattern)) if pattern else []
+
+
 def _split_glob(fs: Any, path: str) -> tuple[str, str]:
     """Split `a/b/*.gz` into (`a/b`, `*.gz`); no pattern where there is no wildcard. A folder that is there is no
     pattern, whatever its name."""
