@@ -118,6 +118,8 @@ def build(config: Build, quiet: bool = False, say: Any = print) -> BuildResult:
             storage.write_atomic(_record_path(targets[0]), json.dumps(record).encode())
         storage.remove(work)
         pools = targets[: _recorded(targets)["pools"]]
+    for line in left_out.summary(pools[0]):
+        say(line)
     return BuildResult(pools[0], pools[1] if pools[1:] else None, new)
 
 

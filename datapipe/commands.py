@@ -25,17 +25,14 @@ def build(parser: argparse.ArgumentParser) -> Runner:
         if config.executor.name == "local" and min(config.tasks, config.workers) > 1:
             start_task_server()  # it imports what tasks need while this process imports the build
 
-        from . import left_out
         from .build import build
-        from .summary import left_out as losses
+        from .summary import left_out
 
         gc.freeze()  # as in the tasks' processes (executors.py): this process does nothing else
         say = functools.partial(print, file=sys.stderr) if args.json else print
         built = build(config, quiet=args.quiet or args.json, say=say)
-        for line in left_out.summary(built.pool):
-            say(line)
         manifests = {path: read_manifest(path) for path in filter(None, (built.pool, built.validation))}
-        for line in losses(manifests[built.pool], manifests.get(built.validation or "")):
+        for line in left_out(manifests[built.pool], manifests.get(built.validation or "")):
             say(line)
         if args.json:
             print_json(describe(built.pool))

@@ -89,13 +89,16 @@ class AutoReader(Reader):
             return named
         try:
             with self.data_folder.open(file.path, "rb") as raw:
+                if format_inside(raw.read(_HEAD)) == "parquet":
+                    return "parquet"
+                raw.seek(0)
                 return format_inside(unpacked(raw, file.path, markup=False).read(_HEAD))
         except (OSError, ValueError):
             return "jsonl"
 
 
 def format_inside(head: bytes) -> str:
-    """Return the format of a file that begins with `head`: Parquet, JSON lines, else text."""
+    """Return the format of a file whose content begins with `head`: Parquet, JSON lines, else text."""
     if head.startswith(b"PAR1"):
         return "parquet"
     start = head.removeprefix(codecs.BOM_UTF8).lstrip()[:1]
