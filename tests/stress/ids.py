@@ -10,7 +10,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from epochal.tests.support.tokenizer_kinds import EXPRESSIONS, KINDS
+from epochal.tests.tokenize.kinds import EXPRESSIONS, KINDS
 from epochal.tests.tokenize.test_reference import POINTS, check_kind, check_points
 
 

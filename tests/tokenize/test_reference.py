@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from tokenizers import Tokenizer
 
-from epochal.tests.support.tokenizer_kinds import EXPRESSIONS, KINDS, all_pairs, hostile_texts
+from epochal.tests.tokenize.kinds import EXPRESSIONS, KINDS, all_pairs, hostile_texts
 from epochal.tokenize.tokenizer import load_tokenizer
 
 POINTS = [c for c in range(0x110000) if not 0xD800 <= c < 0xE000]

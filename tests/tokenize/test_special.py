@@ -3,7 +3,7 @@
 import pytest
 
 from epochal.common.errors import RequestError, WorkError
-from epochal.tests.support.tokenizer_kinds import EXPRESSIONS, byte_level, llama2
+from epochal.tests.tokenize.kinds import EXPRESSIONS, byte_level, llama2
 from epochal.tests.tokenize.test_reference import load
 from epochal.tokenize import engines
 from epochal.tokenize.special import added_ids

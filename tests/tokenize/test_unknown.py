@@ -1,6 +1,6 @@
 import pytest
 
-from epochal.tests.support.tokenizer_kinds import KINDS
+from epochal.tests.tokenize.kinds import KINDS
 from epochal.tests.tokenize.test_reference import load
 from epochal.tests.tokenize.test_special import words
 
