@@ -29,10 +29,11 @@ def write_model(folder: Path, info: TokenizerInfo, spec: dict | None) -> str:
 def kinds() -> dict[str, dict]:
     """Return a tokenizer.json of each kind of model, as Hugging Face's library writes it."""
     words = {"<eos>": 0, "hello": 1, "world": 2, "[UNK]": 3, "##o": 4, "hell": 5}
+    pieces = [("<eos>", 0.0), ("<unk>", 0.0), ("hello", -0.1234567890123), ("w", -1e-5)]
     made = {
         "WordLevel": tokenizers.Tokenizer(models.WordLevel(words, "[UNK]")),
         "WordPiece": tokenizers.Tokenizer(models.WordPiece(words, unk_token="[UNK]")),
-        "Unigram": tokenizers.Tokenizer(models.Unigram([("<eos>", 0.0), ("hello", -0.1234567890123), ("w", -1e-5)], 0)),
+        "Unigram": tokenizers.Tokenizer(models.Unigram(pieces, 1)),
     }
     for tokenizer in made.values():
         tokenizer.normalizer = normalizers.Sequence([normalizers.NFC(), normalizers.Lowercase()])
@@ -54,11 +55,13 @@ def test_what_is_carried_is_the_same_tokenizer(tmp_path: Path, kind: str) -> Non
 
 
 def test_special_ids_are_those_that_the_folder_states(tmp_path: Path) -> None:
-    (tmp_path / "given.json").write_text(json.dumps(small_tokenizer(300)))
-    info = load_tokenizer(str(tmp_path / "given.json"), eod="a", pad="b").info
-    folder = write_model(tmp_path / "model", info, small_tokenizer(300))
+    spec = small_tokenizer(300)
+    (tmp_path / "given.json").write_text(json.dumps(spec))
+    names = {i: token for token, i in spec["model"]["vocab"].items()}
+    info = load_tokenizer(str(tmp_path / "given.json"), eod=names[290], pad=names[291]).info
+    folder = write_model(tmp_path / "model", info, spec)
     assert load_tokenizer(folder).info == folder_tokenizer(folder).info == info
-    assert load_tokenizer(folder, eod="c").info.eod == info.eod + 2
+    assert load_tokenizer(folder, eod=names[292]).info.eod == info.eod + 2
     assert folder_tokenizer(folder, str(tmp_path / "given.json")).info == info
 
 
