@@ -16,7 +16,7 @@ from typing import Annotated, Any, TypeVar, Union, get_args, get_origin
 import yaml
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
-from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, ValidationError
 
 from .errors import RequestError, one_line, without_passwords
 from .hashing import digest
@@ -45,6 +45,9 @@ def _count(value: object) -> object:
     except RequestError as error:
         raise ValueError(str(error)) from None
 
+
+PathText = Annotated[str, AfterValidator(local_path)]
+"""A path or URL, with the home folder for a leading `~/`."""
 
 Count = Annotated[int, BeforeValidator(_count)]
 """An integer, also written as 500k, 1M, 1.5B."""

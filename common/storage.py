@@ -194,6 +194,27 @@ def file_digest(path: str) -> tuple[int, str]:
     return hashed.bytes, hashed.hexdigest()
 
 
+def stamp(path: str) -> str:
+    """Return what changes when the file at `path` (local or URL) does, known without reading it: size and time of
+    change, or the version that a store says; empty where it says none.
+
+    Raises:
+        FileNotFoundError: when there is no such file.
+    """
+    if not is_url(path):
+        info = os.stat(local_path(path))
+        return f"{info.st_size} {info.st_mtime_ns}"
+    store = _store(path)
+    store.invalidate_cache(posixpath.dirname(path))
+    return version(patiently(lambda: store.info(path), f"look for {path}", ATTEMPTS))
+
+
+def version(info: dict[str, Any]) -> str:
+    """Return size and version of an object, given what its store says of it; empty where it says no version."""
+    mark = next((info[name] for name in ("ETag", "etag", "md5Hash", "blob_id") if info.get(name)), None)
+    return "" if mark is None else f"{info.get('size')} {str(mark).strip(chr(34))}"
+
+
 def upload(source: str, target: str) -> None:
     """Copy the local file `source` to the URL `target`: readers there see the old file or the new one, never a part.
 

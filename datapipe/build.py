@@ -23,23 +23,26 @@ import filelock
 import numpy as np
 
 from ..common import storage
-from ..common.errors import RequestError
+from ..common.errors import RequestError, WorkError
 from ..common.hashing import digest
 from ..common.publish import MANIFEST_NAME, UNFINISHED_NAME, publish_folder
 from ..shards.artifact import read_manifest
 from ..tokenize.tokenizer import Tokenizer, load_tokenizer
+from . import left_out
 from .config import Build
 from .external_sort import array_on_disk
+from .inputs import Stock, remember, take_stock
 from .run.executors import run_stage
 from .run.stage_progress import watch
-from .sources.base import Intake, Listing
+from .sources.base import Intake
 from .sources.flat_files import check_flat_files
+from .sources.listing import Listing
 from .sources.registry import list_source, make_reader
 from .sources.tokenizers import carried_tokenizer, check_tokenizers
 from .stages.cluster import TRAIN, VALIDATION, Corpus, remove_duplicates
 from .stages.finish import finish_pool, versions
 from .stages.ingest import COMPARED_WHOLE, EngineDiffersError, Ingest, IngestSettings
-from .stages.losses import check_left_out, list_files_left_out
+from .stages.losses import check_left_out
 from .stages.match import Match, open_parts, read_edges
 from .stages.pack import ROWS_NAME, Pack, PoolLayout, auto_samples_per_shard, write_cuts, write_fates
 from .stages.passages import gather
@@ -97,18 +100,26 @@ def build(config: Build, quiet: bool = False, say: Any = print) -> BuildResult:
     check_tokenizers(config.sources, tokenizer, choice.name)
     try_filters(make_filters(config.filters))  # refused now rather than in a task
     listings = [listing for i, source in enumerate(config.sources) for listing in list_source(i, source)]
+    left_out.check_names(config, listings)
     for note in (note for listing in listings for note in listing.notes):
         say(note)
-    request = _request_digest(config, listings, tokenizer)
+    memory = _record_path(targets[0], "inputs")
+    stock = take_stock(config, listings, memory, say)
+    request = _request_digest(config, stock, tokenizer)
+    # Which files are left out decides nothing about the others: what a stopped build has done stays of use.
+    common = _request_digest(config.model_copy(update={"on_damaged": "error"}), stock, tokenizer)
     with _lock(targets[0]):
         new = not _built_already(targets, request, config)
-        work = _work_folder(targets[0], request, config)
+        work = _work_folder(targets[0], common, config)
+        remember(memory, stock.memory)
         if new:
-            n_pools = _Stages(config, work, listings, tokenizer, quiet, say).to_files(targets, request)
+            n_pools = _Stages(config, work, stock.listings, tokenizer, quiet, say).to_files(targets, request)
             record = {"request": request, "pools": n_pools}
             storage.write_atomic(_record_path(targets[0]), json.dumps(record).encode())
         storage.remove(work)
         pools = targets[: _recorded(targets)["pools"]]
+    for line in left_out.summary(pools[0]):
+        say(line)
     return BuildResult(pools[0], pools[1] if pools[1:] else None, new)
 
 
@@ -122,10 +133,10 @@ def _with_its_tokenizer(config: Build) -> Build:
     return config.model_copy(update={"tokenizer": config.tokenizer.model_copy(update={"name": folder})})
 
 
-def _request_digest(config: Build, listings: list[Listing], tokenizer: Tokenizer) -> str:
-    """Return a digest of everything that decides the pool: settings, input files by name and size, tokenizer."""
-    files = [[item.root, [[f.name, f.size] for f in item.files]] for item in listings]
-    asked = [config.identity(), files, tokenizer.info.fingerprint, versions(config, tokenizer)]
+def _request_digest(config: Build, stock: Stock, tokenizer: Tokenizer) -> str:
+    """Return a digest of everything that decides the pool: settings, input files by name and content, tokenizer."""
+    files = [[item.root, [[f.name, f.size] for f in item.files]] for item in stock.listings]
+    asked = [config.identity(), files, stock.contents, tokenizer.info.fingerprint, versions(config, tokenizer)]
     return digest(asked)
 
 
@@ -151,9 +162,9 @@ def _split(target: str) -> tuple[str, str]:
     return folder, name
 
 
-def _record_path(target: str) -> str:
+def _record_path(target: str, what: str = "request") -> str:
     folder, name = _split(target)
-    return f"{folder}/.{name}.request.json"
+    return f"{folder}/.{name}.{what}.json"
 
 
 def _recorded(targets: list[str]) -> dict[str, Any]:
@@ -237,6 +248,7 @@ class _Stages:
         self.tokenizer = tokenizer
         self.sources = [s.name for s in config.sources]
         self.dtype = "uint16" if tokenizer.info.vocab_size <= 1 << 16 else "uint32"
+        self.files_left_out: dict[str, int] = {}
         self.input_bytes = sum(f.size for item in listings for f in item.files)
 
     def to_files(self, targets: list[str], request: str) -> int:
@@ -298,8 +310,13 @@ class _Stages:
             storage.remove(storage.join(self.work, "parts"))
             self._ingest(evaluation)
             return
-        check_left_out(self.work, self.config.sources, self.config.max_reject_fraction)
-        for line in _what_the_tokenizer_lost(ingest_totals(open_parts(self.work)), self.tokenizer):
+        totals = ingest_totals(open_parts(self.work))
+        if totals.left_out and self.config.on_damaged == "error":  # by an earlier run of this build
+            raise WorkError(left_out.stopped(totals.left_out))
+        table = storage.join(self.work, left_out.NAME)
+        self.files_left_out = left_out.write(table, self.sources, self.listings, totals.left_out)
+        check_left_out(self.work, self.config.sources, self.config.max_reject_fraction, totals)
+        for line in _what_the_tokenizer_lost(totals, self.tokenizer):
             self.say(line)
 
     def _run_ingest(self, stage: str, decontaminated: bool) -> None:
@@ -317,10 +334,10 @@ class _Stages:
             run_bytes=max(RUN_BYTES, min(self.input_bytes // RUNS, MOST_RUN_BYTES)),
             compare_all=self.input_bytes <= COMPARED_WHOLE,
         )
-        list_files_left_out(self.work, self.listings, self.sources)
         intake, filters = Intake(), make_filters(config.filters, self.sources)
+        skip = config.on_damaged == "skip"
         readers = [
-            make_reader(item, config.sources[item.source], intake, bool(filters), config.tokenizer)
+            make_reader(item, config.sources[item.source], intake, bool(filters), config.tokenizer, skip)
             for item in self.listings
         ]
         pipeline = [*readers, *filters, Ingest(settings, intake, filters)]
@@ -343,8 +360,7 @@ class _Stages:
         write_cuts(self.work, parts)
         counts = count_documents(corpus, fates)
         totals = ingest_totals(parts)
-        not_read = sum(len(listing.left_out) for listing in self.listings)
-        statistics = collect_statistics(corpus, counts, removed, totals, evaluation, not_read)
+        statistics = collect_statistics(corpus, counts, removed, totals, evaluation) | self.files_left_out
         layouts = [self._layout(counts.partitions[code], code) for code in [TRAIN] + [VALIDATION] * (held_out > 0)]
         return layouts, statistics, gather(corpus, fates, removed, totals, self.tokenizer)
 

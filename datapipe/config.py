@@ -50,12 +50,13 @@ class Source(Section):
     """Where documents come from.
 
     Attributes:
-        format: jsonl (plain, gz, zst), parquet, text (each file is a document), auto (any of these, as the end of each
-            file's name says), python (the .py files of this Python's
-            standard library and installed packages; needs no path), hub (a data set that `datasets.load_dataset` finds,
-            its name as path); or, with `tokenized`, token ids: mds, wds (WebDataset), megatron (.bin/.idx), bin (flat),
-            hf (Arrow files of `save_to_disk`), parquet.
+        format: jsonl (plain or compressed), parquet, text (each file is a document), auto (any of these, as the end of
+            each file's name says), python (the .py files of this Python's standard library and installed packages;
+            needs no path), hub (a data set that `datasets.load_dataset` finds, its name as path); or, with `tokenized`,
+            token ids: mds, wds (WebDataset), megatron (.bin/.idx), bin (flat), hf (Arrow files of `save_to_disk`),
+            parquet.
         path: a file, a folder or a glob, local or any fsspec URL.
+        text_key: of the text in a row; with dots (`doc.text`) a field inside another, unless one has this very name.
         split: of a hub data set.
         subset: of a hub data set.
         limit: how many rows to read, the first ones in order of path and row; one task then reads the source alone.
@@ -220,6 +221,8 @@ class Build(Section):
     Attributes:
         validation_tokens: how many the validation pool holds, in whole documents; 0: there is none; auto: 1 % of what
             deduplication leaves, at most 1M, and none if that would be more than half, because documents are few.
+        on_damaged: whether a file of text that cannot be read to its end stops the build (`error`), or is left out
+            whole and listed in left_out.parquet (`skip`).
         work: where intermediate files are during the build, a path or URL that all tasks reach; by default beside the
             pool.
         executor: where tasks run.
@@ -235,6 +238,7 @@ class Build(Section):
     samples_per_shard: int | Literal["auto"] = "auto"
     validation_tokens: Annotated[int | Literal["auto"], PlainValidator(_share)] = "auto"
     max_reject_fraction: float = Field(default=0.01, ge=0, le=1)
+    on_damaged: Literal["error", "skip"] = "error"
     sources: list[Source] = Field(min_length=1)
     filters: list[Filter] = []
     deduplicate: Deduplicate = Deduplicate()
@@ -255,8 +259,10 @@ class Build(Section):
         return named
 
     def identity(self) -> dict[str, object]:
-        """Return what decides the pool's bytes: everything but where it goes and how the work is divided."""
-        return self.model_dump(mode="json", exclude={"out", "work", "executor", "tasks", "workers"})
+        """Return what decides the pool's bytes: everything but where it goes and how the work is divided, and the way
+        with damaged files unless they are left out."""
+        usual = {"on_damaged"} if self.on_damaged == "error" else set()
+        return self.model_dump(mode="json", exclude={"out", "work", "executor", "tasks", "workers"} | usual)
 
 
 def load_build(config: str, overrides: Sequence[str] = ()) -> Build:

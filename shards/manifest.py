@@ -24,14 +24,14 @@ FORMAT_VERSION = 1
 
 def _plain_name(name: str) -> str:
     if not name or name in (".", "..") or "/" in name or len(name) > 255 or printable(name) != name:
-        raise ValueError(f"'{printable(name)}' is no name: it may not hold `/` or control characters")
+        raise ValueError(f"'{printable(name[:80])}' is no name: it may not hold `/` or control characters")
     return name
 
 
 def _inner_name(name: str) -> str:
     for part in name.split("/"):
         if not part or part in (".", "..") or printable(part) != part:
-            raise ValueError(f"'{printable(name)}' is no file below the artifact's folder")
+            raise ValueError(f"'{printable(name[:80])}' is no file below the artifact's folder")
     return name
 
 

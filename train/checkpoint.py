@@ -110,7 +110,6 @@ def load_card(folder: str) -> ModelCard:
         data = storage.patiently(lambda: storage.read_bytes(path), f"read {path}", storage.ATTEMPTS)
     except (FileNotFoundError, NotADirectoryError):
         raise RequestError(f"{folder} holds no model: there is no {CONFIG_NAME}") from None
-    hashes.check(folder, CONFIG_NAME, FileInfo.of(data))
     try:
         body = json.loads(data)
     except (ValueError, RecursionError) as error:
@@ -119,6 +118,7 @@ def load_card(folder: str) -> ModelCard:
         raise RequestError(f"{path} is not a model of epochal")
     if body.get("format_version") != FORMAT_VERSION:
         raise RequestError(f"{path} is of format {body.get('format_version')}, this epochal reads {FORMAT_VERSION}")
+    hashes.check(folder, CONFIG_NAME, FileInfo.of(data))
     try:
         keys = ("objective", "kind", "tokenizer", "seq_len", "training")
         return ModelCard(shape=ModelConfig(**body["model"]), **{k: body[k] for k in keys})

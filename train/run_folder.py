@@ -105,8 +105,21 @@ class RunFolder:
         earlier = [n for n in whole if step_of_checkpoint(n) < step_of_checkpoint(checkpoint)]
         link = os.path.join(self.local, LATEST_NAME)
         os.unlink(link)
+        hashes.drop(self.local, checkpoint)
         if earlier:
             os.symlink(max(earlier, key=step_of_checkpoint), link)
+
+    def mend_link(self) -> None:
+        """Have `local` name a newest checkpoint again, where the one that it named was removed, or the link to it was
+        not made anew before a kill: the newest that there is a hash of."""
+        link = os.path.join(self.local, LATEST_NAME)
+        if os.path.exists(link):
+            return
+        whole = [n for n in hashes.known(self.local) if step_of_checkpoint(n) and self._has(n)]
+        if os.path.islink(link):
+            self.put_aside(os.path.basename(os.readlink(link)))
+        if whole and not os.path.islink(link):
+            os.symlink(max(whole, key=step_of_checkpoint), link)
 
     def published(self) -> dict[str, Any] | None:
         """Return from where a run at a URL resumes, None when nothing has been published.

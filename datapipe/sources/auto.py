@@ -7,11 +7,12 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
-from fsspec.utils import infer_compression
-
+from ...common.unpack import unpacked
 from ..config import Source
-from .base import InputFile, Intake, Listing, Reader
-from .text import JsonlReader, ParquetReader, TextReader
+from .base import Intake, Reader
+from .listing import UNKNOWN, InputFile, Listing
+from .parquet import ParquetReader
+from .text import JsonlReader, TextReader
 
 FORMATS = {
     ".jsonl": "jsonl", ".ndjson": "jsonl", ".json": "jsonl", ".parquet": "parquet", ".pq": "parquet",
@@ -20,9 +21,6 @@ FORMATS = {
 """By the end of a file's name, in whatever case, with or without one of COMPRESSIONS after it."""
 
 COMPRESSIONS = (".gz", ".zst", ".xz", ".bz2", ".lzma", ".zip")
-UNKNOWN = "of unknown kind"
-"""Why a file is not read."""
-
 NAMES_SHOWN = 3
 _HEAD = 1 << 12
 
@@ -44,9 +42,6 @@ def choose(listing: Listing, source: Source) -> Listing:
     read = ", ".join(f"{n:,} {known}" for known, n in sorted(counts.items()))
     notes = [*listing.notes, f"source {source.name}: {_files(counts.total())} by their names: {read}"]
     unknown = [name for name, known in formats.items() if known is None]
-    if unknown:
-        shown = _shown(unknown[:NAMES_SHOWN], len(unknown))
-        notes.append(f"source {source.name}: {_files(len(unknown))} {UNKNOWN} not read: {shown}")
     files = [file for file in listing.files if formats[file.name]]
     left_out = [*listing.left_out, *((name, UNKNOWN) for name in unknown)]
     return dataclasses.replace(listing, files=files, notes=tuple(notes), left_out=left_out)
@@ -73,8 +68,10 @@ class AutoReader(Reader):
 
     name = "auto"
 
-    def __init__(self, listing: Listing, source: Source, intake: Intake, all_columns: bool) -> None:
-        super().__init__(listing, source, intake)
+    def __init__(
+        self, listing: Listing, source: Source, intake: Intake, all_columns: bool, skip_damaged: bool = False
+    ) -> None:
+        super().__init__(listing, source, intake, skip_damaged)
         self._readers: dict[str, Reader] = {
             "jsonl": JsonlReader(listing, source, intake),
             "parquet": ParquetReader(listing, source, intake, all_columns),
@@ -91,14 +88,17 @@ class AutoReader(Reader):
         if named is not None:
             return named
         try:
-            with self.data_folder.open(file.path, "rb", compression=infer_compression(file.path)) as f:
-                return format_inside(f.read(_HEAD))
-        except (OSError, EOFError, ValueError):
+            with self.data_folder.open(file.path, "rb") as raw:
+                if format_inside(raw.read(_HEAD)) == "parquet":
+                    return "parquet"
+                raw.seek(0)
+                return format_inside(unpacked(raw, file.path, markup=False).read(_HEAD))
+        except (OSError, ValueError):
             return "jsonl"
 
 
 def format_inside(head: bytes) -> str:
-    """Return the format of a file that begins with `head`: Parquet, JSON lines, else text."""
+    """Return the format of a file whose content begins with `head`: Parquet, JSON lines, else text."""
     if head.startswith(b"PAR1"):
         return "parquet"
     start = head.removeprefix(codecs.BOM_UTF8).lstrip()[:1]

@@ -123,11 +123,9 @@ def _value(sample: bytes, shard: ForeignShard, column: str) -> bytes:
         sizes.append(size)
     if start + sum(sizes) != len(sample):
         raise ValueError("a sample in it is not as long as it says")
-    for (name, _, _), size in zip(shard.columns, sizes, strict=True):
-        if name == column:
-            break
-        start += size
-    return sample[start : start + size]
+    which = [name for name, _, _ in shard.columns].index(column)
+    start += sum(sizes[:which])
+    return sample[start : start + sizes[which]]
 
 
 _CODES = {8: "u1", 9: "i1", 16: "<u2", 17: "<i2", 32: "<u4", 33: "<i4", 64: "<u8", 65: "<i8"}

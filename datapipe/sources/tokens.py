@@ -12,7 +12,7 @@ before it (the first file has the very first document too). Its reader goes on i
 import json
 import os
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from typing import Any
 
@@ -33,7 +33,8 @@ from ...shards.manifest import ExportManifest, TokenizerInfo
 from ...tokenize.tokenizer import Decoder, decoder, load_tokenizer
 from ..config import Source, Tokenized, TokenizerChoice
 from . import foreign_mds
-from .base import InputFile, Intake, Listing, Reader, list_files
+from .base import Intake, Reader
+from .listing import InputFile, Listing, list_files
 from .tokenizers import manifest_beside
 
 _GIVEN, DISTINCT = "_tokenized", "_distinct"
@@ -77,7 +78,7 @@ def list_tokenized(number: int, source: Source) -> Listing:
     files = [named[name] for name in in_order(named)]
     if source.format in ("bin", "megatron"):
         files = [part for file in files for part in _parts(listing.root, file, source)]
-    return Listing(number, listing.root, files)
+    return replace(listing, files=files)
 
 
 def _without_caches(named: dict[str, InputFile], listing: Listing, source: Source) -> dict[str, InputFile]:
@@ -117,8 +118,8 @@ def _list_mds(number: int, source: Source) -> Listing:
     if storage.exists(storage.join(root, MANIFEST_NAME)):
         shards = open_artifact(root).shards
         return Listing(number, root, [InputFile(s.path, s.basename, s.bytes) for s in shards])
-    shards = foreign_mds.read_index(root, source.name, *_ids_column(source))
-    return Listing(number, root, [InputFile(storage.join(root, s.name), s.name, s.bytes) for s in shards])
+    foreign = foreign_mds.read_index(root, source.name, *_ids_column(source))
+    return Listing(number, root, [InputFile(storage.join(root, s.name), s.name, s.bytes) for s in foreign])
 
 
 def assumed_dtype(info: TokenizerInfo) -> str:
@@ -321,8 +322,8 @@ def _read_mds(root: str, file: InputFile, source: Source) -> Iterator[Block]:
     if storage.is_url(root):
         raise RequestError(f"source '{source.name}': MDS of others is read from local folders only: copy it first")
     column, dtype = _ids_column(source)
-    shard = next(s for s in foreign_mds.read_index(root, source.name, column, dtype) if s.name == file.name)
-    for ids in foreign_mds.read_ids(root, shard, column, dtype):
+    foreign = next(s for s in foreign_mds.read_index(root, source.name, column, dtype) if s.name == file.name)
+    for ids in foreign_mds.read_ids(root, foreign, column, dtype):
         yield ids, np.array([len(ids)])
 
 

@@ -19,6 +19,7 @@ from ...shards.documents import DOCUMENTS_NAME, ROW_GROUP, SCHEMA
 from ...shards.manifest import Content, Manifest, dump_manifest, fingerprint
 from ...shards.tokenizer_file import TOKENIZER_NAME, dump_tokenizer
 from ...tokenize.tokenizer import Tokenizer
+from .. import left_out
 from ..config import Build
 from ..report import write_report
 from ..text.excerpts import Excerpts
@@ -155,7 +156,7 @@ def _canonical(batches: list[pa.RecordBatch], sources: list[str]) -> pa.Table:
 
 def _write_tables(work: str, folder: str) -> None:
     """Put the tables of what was left out beside the pool."""
-    for name in ("duplicates.parquet", "left_out.parquet"):
+    for name in ("duplicates.parquet", left_out.NAME):
         with storage.publishing_file(storage.join(folder, name)) as partial:
             storage.copy_file(storage.join(work, name), partial)
     join_left_out(work, folder)

@@ -147,6 +147,8 @@ class _Task:
                 "rows": {self.settings.sources[i]: n for i, n in sorted(self.intake.rows.items())},
                 "accepted": {self.settings.sources[i]: n for i, n in sorted(self.by_source.items())},
                 "rejected": self.intake.rejected,
+                "first_rejects": self.intake.first,
+                "left_out": [[self.settings.sources[i], file, why] for i, file, why in self.intake.left_out],
                 "filters": removed_by(filters),
                 "excerpts": [step.samples for step in filters],
             }

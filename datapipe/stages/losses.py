@@ -2,25 +2,19 @@
 
 from collections.abc import Sequence
 
-import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ...common import storage
 from ...common.errors import WorkError
 from ..config import Source
-from ..external_sort import TableWriter, join_tables
+from ..external_sort import join_tables
 from ..sources.auto import named_format
-from ..sources.base import Listing
 from ..text.filters import FILTERED
 from .ingest import CONTAMINATED, EMPTY, REJECTED
-from .match import open_parts
-from .statistics import IngestTotals, ingest_totals
+from .statistics import IngestTotals
 
 TABLES = {"rejects": REJECTED, "filtered": FILTERED, "contaminated": CONTAMINATED}
 """By name; each lies as `<name>.parquet` beside the pool."""
-
-LEFT_OUT = pa.schema([("source", pa.string()), ("file", pa.string()), ("reason", pa.string())])
-"""A file of a source of which nothing was read, in left_out.parquet."""
 
 
 def join_left_out(work: str, folder: str) -> None:
@@ -32,25 +26,15 @@ def join_left_out(work: str, folder: str) -> None:
         join_tables(paths, storage.join(folder, f"{table}.parquet"), schema)
 
 
-def list_files_left_out(work: str, listings: Sequence[Listing], sources: Sequence[str]) -> None:
-    """Write the table of the files that `listings` leave out."""
-    table = TableWriter(storage.join(work, "left_out.parquet"), LEFT_OUT)
-    for listing in listings:
-        for name, reason in listing.left_out:
-            table.add((sources[listing.source], name, reason))
-    table.close()
-
-
-def check_left_out(work: str, sources: Sequence[Source], max_reject_fraction: float) -> None:
+def check_left_out(work: str, sources: Sequence[Source], max_reject_fraction: float, totals: IngestTotals) -> None:
     """Raise WorkError when more rows were unusable than allowed, or nothing is left; it names the first of them and
     the tables, which are then in `work`."""
-    totals = ingest_totals(open_parts(work))
     rows, rejected = sum(totals.rows.values()), sum(totals.rejected.values())
     too_many = rejected > max_reject_fraction * rows
     if not too_many and any(totals.accepted.values()):
         return
     join_left_out(work, work)
-    first = _first_reject(work, sources) if rejected else ""
+    first = _first_reject(work, sources, totals) if rejected else ""
     if too_many:
         reason, count = max(totals.rejected.items(), key=lambda item: (item[1], item[0]))
         raise WorkError(
@@ -58,8 +42,9 @@ def check_left_out(work: str, sources: Sequence[Source], max_reject_fraction: fl
             f"allows (most often: {reason}, {count:,} times){first}, correct the input, or allow more; "
             f"{storage.join(work, 'rejects.parquet')} lists them"
         )
+    also = f"; {len(totals.left_out):,} damaged files were left out" if totals.left_out else ""
     raise WorkError(
-        f"no document is left of {rows:,} rows ({_losses(totals)}){first or ': look at sources and filters'}; "
+        f"no document is left of {rows:,} rows ({_losses(totals)}{also}){first or ': look at sources and filters'}; "
         f"{work} holds the tables of what was left out"
     )
 
@@ -71,7 +56,7 @@ def _losses(totals: IngestTotals) -> str:
     return ", ".join(f"{n:,} {what}" for what, n in counts.items() if n) or "there was none"
 
 
-def _first_reject(work: str, sources: Sequence[Source]) -> str:
+def _first_reject(work: str, sources: Sequence[Source], totals: IngestTotals) -> str:
     """Return the first row that cannot be used, with its reason, and what to write if a setting of its source is wrong:
     an end of a sentence."""
     table = pq.ParquetFile(storage.open_read(storage.join(work, "rejects.parquet")))
@@ -81,8 +66,10 @@ def _first_reject(work: str, sources: Sequence[Source]) -> str:
     kind: str = sources[number].format
     if kind == "auto":
         kind = named_format(row["file"]) or "its first bytes say"
+    *_, fields = totals.first_rejects.get(row["reason"], [None])
+    named = f"; its fields are {', '.join(map(str, fields))}" if isinstance(fields, list) and fields else ""
     return (
-        f"; the first is row {row['row']:,} of {row['file']}, read as {kind} ({row['reason']}): "
+        f"; the first is row {row['row']:,} of {row['file']}, read as {kind} ({row['reason']}{named}): "
         f"{_advice(number, row['reason'])}"
     )
 

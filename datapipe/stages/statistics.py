@@ -21,6 +21,8 @@ class IngestTotals:
         rows: by source.
         accepted: by source.
         rejected: by reason.
+        first_rejects: of each reason the first row: (source, file, row, names of its fields).
+        left_out: damaged files: (source, file, reason).
         filters: as `filters.removed_by` returns them, summed.
         excerpts: for each filter, rows as in `FilterStep.samples`.
     """
@@ -28,6 +30,8 @@ class IngestTotals:
     rows: dict[str, int] = field(default_factory=dict)
     accepted: dict[str, int] = field(default_factory=dict)
     rejected: dict[str, int] = field(default_factory=dict)
+    first_rejects: dict[str, list[Any]] = field(default_factory=dict)
+    left_out: list[tuple[str, str, str]] = field(default_factory=list)
     filters: list[dict[str, Any]] = field(default_factory=list)
     excerpts: list[list[tuple[Any, ...]]] = field(default_factory=list)
     empty: int = 0
@@ -50,6 +54,9 @@ def ingest_totals(parts: Iterable[Part]) -> IngestTotals:
         samples = [[tuple(row) for row in rows] for rows in counts["excerpts"]]
         before = totals.excerpts or [[] for _ in samples]
         totals.excerpts = [smallest(a + b, PER_FILTER) for a, b in zip(before, samples, strict=True)]
+        for reason, place in counts["first_rejects"].items():
+            totals.first_rejects[reason] = min(place, totals.first_rejects.get(reason, place))
+        totals.left_out += map(tuple, counts["left_out"])
         if not totals.filters:
             totals.filters = [{**row, "reasons": dict(row["reasons"])} for row in counts["filters"]]
             continue
@@ -109,7 +116,6 @@ def collect_statistics(
     removed: RemovedCounts,
     totals: IngestTotals,
     evaluation: dict[str, Any] | None,
-    files_not_read: int,
 ) -> dict[str, Any]:
     """Return what the manifest and the report say of the way from rows to pools; the same for any number of tasks."""
     ends = {
@@ -119,7 +125,6 @@ def collect_statistics(
     return {
         "waterfall": _waterfall(totals, removed, ends, int(counts.tokens.sum()), evaluation is not None),
         "sources": _by_source(corpus, counts, totals),
-        "files_not_read": files_not_read,
         "rejected": dict(sorted(totals.rejected.items())),
         "filters": totals.filters,
         "text_bytes": totals.text_bytes,

@@ -69,6 +69,7 @@ def test_data_below_an_odd_name(folder: str, capfd: pytest.CaptureFixture[str]) 
 
 def test_runs_below_an_odd_name(folder: str, make_pool, capfd: pytest.CaptureFixture[str]) -> None:
     make_pool(3000)
+    make_pool(600, name="toy-val")
     shutil.move("artifacts", f"{folder}/artifacts")
     pool = f"{folder}/artifacts/pools/toy"
     base = Path(folder, "base.yaml")

@@ -90,3 +90,25 @@ def test_bad_requests_are_told_in_one_sentence(root: Path, method, path, body, s
     assert answer.status_code == status
     assert sentence in answer.json()["detail"]
     assert "\n" not in answer.json()["detail"]
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "key"),
+    [
+        ("/subsets", {"pool": "toy", "unique_tokens": True}, "unique_tokens"),
+        ("/subsets", {"pool": "toy", "unique_tokens": 1, "replicate": True}, "replicate"),
+        ("/plans", {"subset": "toy", "epochs": True}, "epochs"),
+        ("/plans", {"subset": "toy", "epochs": 1, "seed": False}, "seed"),
+        ("/plans", {"mixture": {"sources": {"a": {"subset": "toy", "weight": True}}}, "epochs": 1}, "weight"),
+        ("/limits", {"kind": "tokens", "cap": True}, "cap"),
+        ("/runs/r/reports", {"token": 1, "reports": [{"position": True, "tokens": 1}]}, "position"),
+        ("/runs/r/reports", {"token": 1, "reports": [{"position": 1, "tokens": 1, "loss": True}]}, "loss"),
+        ("/runs/r/lease", {"token": True}, "token"),
+    ],
+)
+def test_true_and_false_are_no_numbers(root: Path, path: str, body: dict, key: str):
+    with serving(root) as client:
+        answer = httpx.post(client.url + path, json=body)
+    assert answer.status_code == 422
+    assert key in answer.json()["detail"]
+    assert answer.json()["detail"].endswith(": must be a number")

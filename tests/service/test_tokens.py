@@ -39,7 +39,7 @@ def stranger(status: int = 200, **headers: str) -> Iterator[tuple[str, list[str]
             self.end_headers()
             self.wfile.write(body)
 
-        do_GET = do_POST
+        do_GET = do_POST  # noqa: N815 - the name that http.server looks for
 
         def log_message(self, *_: object) -> None:
             """Say nothing."""
@@ -161,6 +161,6 @@ def test_origins(url: str, expected: str | None):
 @pytest.mark.parametrize("value", ["http://127.0.0.1:8642", "nowhere=token", "http://h=", "http://h=a b", "http://h=ü"])
 def test_a_wrong_entry_is_named_without_its_token(value: str, monkeypatch):
     monkeypatch.setenv("EPOCHAL_TOKENS", value)
-    with pytest.raises(RequestError, match="EPOCHAL_TOKENS.*entry 1") as caught:
+    with pytest.raises(RequestError, match=r"EPOCHAL_TOKENS.*entry 1") as caught:
         Client("http://127.0.0.1:1")
     assert "token=" not in str(caught.value)

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
-from epochal.common.errors import RequestError, WorkError
+from epochal.common.errors import EpochalError, RequestError, WorkError
 from epochal.train.checkpoint import ModelCard, load_model, save_model
 from epochal.train.data import Collate, Split, ValidationSet
 from epochal.train.model.composer import LanguageModel
@@ -53,7 +53,6 @@ def test_a_damaged_or_foreign_model_is_refused(run_config, tmp_path: Path) -> No
     with pytest.raises(WorkError, match="damaged"):
         load_model(str(folder))
     text = (folder / "config.json").read_text()
-    (folder / "hashes.json").unlink()
     (folder / "config.json").write_text(text.replace('"format_version": 1', '"format_version": 9'))
     with pytest.raises(RequestError, match="format 9"):
         load_model(str(folder))
@@ -67,7 +66,7 @@ def test_a_flipped_bit_in_a_model_is_noticed_at_every_place(tmp_path: Path, caps
         data = (folder / name).read_bytes()
         for place in range(0, len(data), max(1, len(data) // 40)):
             (folder / name).write_bytes(data[:place] + bytes([data[place] ^ 4]) + data[place + 1 :])
-            with pytest.raises(WorkError, match="damaged"):
+            with pytest.raises(EpochalError, match=r"damaged|not a model|of format"):
                 load_model(str(folder))
         (folder / name).write_bytes(data)
     assert not capsys.readouterr().err

@@ -74,7 +74,7 @@ def _hash_what_is_saved(saver: CheckpointSaver, latest: str) -> None:
         if _is_first():
             hashes.add(os.path.dirname(latest), os.readlink(latest))
 
-    saver._save_checkpoint = save_and_hash  # type: ignore[method-assign]
+    saver._save_checkpoint = save_and_hash  # type: ignore[method-assign,assignment]
 
 
 @contextlib.contextmanager
@@ -124,7 +124,8 @@ def _load_file(path: str, names: dict[str, str]) -> Any:
     """Return what the file at `path` holds; `names` has where files came from, and where their hashes lie."""
     shown = names.get(path, path)
     folder, _, name = shown.rpartition("/")
-    if not hashes.check(folder, name, FileInfo.at(path)) and _is_first():
+    mend = "restore it, or remove it: its run goes on from the checkpoint before it"
+    if not hashes.check(folder, name, FileInfo.at(path), mend) and _is_first():
         hashes.say_unchecked(shown)
     value = archive.load(path, shown)
     if not isinstance(value, dict) or not isinstance(value.get("state"), dict):
@@ -179,7 +180,9 @@ def _at_hand(load_path: str, folder: str, names: dict[str, str]) -> str:
         path = os.path.abspath(storage.local_path(path))
         if not os.path.exists(path):
             raise RequestError(f"load_path {path}: there is no such file")
-        return path if os.path.isdir(path) else _plain_name(path)
+        link = os.path.join(folder, "checkpoint.pt")  # Composer takes a path for a pattern, braces in it for fields
+        os.symlink(_plain_name(path), link)
+        return link
     here, problem = None, None
     if dist.get_local_rank() == 0:
         try:
@@ -191,6 +194,7 @@ def _at_hand(load_path: str, folder: str, names: dict[str, str]) -> str:
     if failed:
         raise failed
     here = told[dist.get_global_rank() - dist.get_local_rank()][0]
+    assert here is not None, "the first rank of this machine has it, or failed"
     names[os.path.realpath(here)] = path
     return here
 

@@ -50,11 +50,12 @@ def read(folder: str) -> Hashes:
     raise WorkError(f"{path} is damaged: restore it, or remove it to go without the hashes in it")
 
 
-def check(folder: str, name: str, found: FileInfo) -> bool:
+def check(folder: str, name: str, found: FileInfo, mend: str = "restore it") -> bool:
     """Return whether hashes.json in `folder` has the hash of its file `name`, and so vouches for it.
 
     Args:
         found: size and hash of the file as it was read.
+        mend: says what to do about a file that is another.
 
     Raises:
         WorkError: when the file is another than the one that was saved.
@@ -65,8 +66,8 @@ def check(folder: str, name: str, found: FileInfo) -> bool:
             return known is not None
     path = storage.join(folder, name)
     raise WorkError(
-        f"{path} is damaged: it is not what was saved, by its hash in {HASHES_NAME}: restore it (or remove "
-        f"{HASHES_NAME} if you changed it yourself)"
+        f"{path} is damaged: it is not what was saved, by its hash in {HASHES_NAME}: {mend} (or remove {HASHES_NAME} "
+        "if you changed it yourself)"
     )
 
 
@@ -80,11 +81,17 @@ def add(folder: str, name: str) -> None:
     that are gone."""
     path = os.path.join(folder, name)
     names = [name] if os.path.isfile(path) else [f"{name}/{inner}" for inner in sorted(os.listdir(path))]
-    kept = {k: info for k, info in _read_or_none(folder).items() if os.path.exists(os.path.join(folder, k))}
+    kept = {k: info for k, info in known(folder).items() if os.path.exists(os.path.join(folder, k))}
     write(folder, kept | {name: FileInfo.at(os.path.join(folder, name)) for name in names})
 
 
-def _read_or_none(folder: str) -> Hashes:
+def drop(folder: str, name: str) -> None:
+    """Drop the hash of the file `name` of a local folder, if there is one."""
+    if name in (files := known(folder)):
+        write(folder, {k: info for k, info in files.items() if k != name})
+
+
+def known(folder: str) -> Hashes:
     """Return the hashes in `folder`; none when they are damaged, which whoever reads the files is told."""
     try:
         return read(folder)

@@ -80,8 +80,7 @@ def test_a_pool_that_is_imported_keeps_its_documents(pool, tokenizer, tmp_path, 
     source = {"format": layout, "path": path, "tokenized": {"tokenizer": tokenizer}}
     near = {} if layout == "mds" else {"near": None}
     again, said = made(tmp_path, tokenizer, source, tasks=2, deduplicate=near)
-    assert "15 documents that came as token ids are compared by their ids" in said[-1]
-    assert len(said) == 1
+    assert [line for line in said if "documents that came as token ids are compared by their ids" in line]
     assert sorted(documents(again)) == sorted(documents(pool))
     assert verify(again) == []
 

@@ -273,7 +273,7 @@ def test_a_hub_data_set_through_datatroves_reader_any_number_of_tasks(tmp_path, 
     for root in roots:
         assert pl.read_parquet(f"{root}/rejects.parquet").select("row", "reason").rows() == [
             (30, "empty"),
-            (31, "no field 'text'"),
+            (31, "'text' is null"),
         ]
 
 

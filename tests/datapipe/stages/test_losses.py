@@ -66,7 +66,7 @@ def test_every_document_left_out_is_in_a_table_and_some_are_shown_the_same_for_a
             {},
             r"3 of 3 rows.*row 0 of a\.jsonl, read as jsonl \(no field 'text'.*\): name the field",
         ),
-        ([b"PAR1"] * 3, {}, r"row 0 of a\.jsonl, read as jsonl \(bad JSON\): name the format.*sources\.0\.format"),
+        ([b"x = 1"] * 3, {}, r"row 0 of a\.jsonl, read as jsonl \(bad JSON\): name the format.*sources\.0\.format"),
         (
             [b'{"body": "x"}'] * 3,
             {"max_reject_fraction": 1},
@@ -106,7 +106,7 @@ def test_a_folder_of_mixed_files_is_built_as_it_is_and_the_last_lines_say_what_w
     said = capsys.readouterr().out.splitlines()
     assert said[:2] == [
         "source folder: 6 files by their names: 1 jsonl, 1 parquet, 4 text",
-        "source folder: 1 file of unknown kind not read: g.pdf",
+        "source 'folder': 1 file is not read (of unknown kind): g.pdf",
     ]
     held_out = read_manifest(f"{out}/pools/mine-val")
     assert said[2:6] == [

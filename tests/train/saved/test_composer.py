@@ -1,3 +1,4 @@
+import os
 import pickle
 from pathlib import Path
 from typing import Any
@@ -44,7 +45,7 @@ def test_a_checkpoint_is_loaded_by_every_way_as_what_was_saved(run_config, tmp_p
     for name in ("ba20-rank0.pt", "hashes.json"):
         store.put_file(str(whole / name), f"/runs/whole/{name}")
     for way in (f"{whole}/ba20-rank{{rank}}.pt", "memory://runs/whole/ba20-rank0.pt"):
-        folder = tmp_path / way[:6].strip("/")
+        folder = tmp_path / f"{way[:6].strip('/')} {{#}}"
         train(run_config(save_folder=str(folder), load_path=way))
         assert all(torch.equal(w, weights(whole)[name]) for name, w in weights(folder).items())
     interrupt(run_config(save_folder=str(tmp_path / "resumed"), load_path=str(whole / "ba20-rank0.pt")), 25)
@@ -61,6 +62,11 @@ def test_a_checkpoint_is_loaded_by_every_way_as_what_was_saved(run_config, tmp_p
     flip(whole / "ba27-rank0.pt", -3)
     assert "ba27-rank0.pt is damaged" in refusal(run_config(save_folder=str(whole), autoresume=True))
     assert {path.name for path in whole.glob("ba*.pt")} == {"ba20-rank0.pt", "ba27-rank0.pt"}
+    flip(whole / "ba20-rank0.pt", 5000)
+    for name in ("ba27-rank0.pt", "result.json", "final"):  # as the message says: gone on with from the one before
+        os.rename(whole / name, tmp_path / name)
+    train(run_config(save_folder=str(whole), autoresume=True))
+    assert all(torch.equal(w, weights(tmp_path)[name]) for name, w in weights(whole).items())
 
 
 @pytest.mark.slow
