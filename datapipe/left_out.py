@@ -54,7 +54,7 @@ def summary(pool: str) -> Iterator[str]:
     """Yield the lines that name the files that are not in a pool."""
     try:
         with storage.open_read(storage.join(pool, NAME)) as file:
-            rows = [tuple(row.values()) for row in pq.read_table(file).to_pylist()]
+            rows = [tuple(row.values()) for row in pq.ParquetFile(file).read().to_pylist()]
     except FileNotFoundError:  # a pool of an earlier version
         rows = []
     for source in dict.fromkeys(source for source, _, _ in rows):

@@ -220,7 +220,7 @@ def folder_tokenizer(folder: str, path: str | None = None) -> Tokenizer:
     spec = _load_spec(path)
     if tokenizer_fingerprint(spec) != stated.info.fingerprint:
         raise RequestError(f"{path} is not the tokenizer that the ids of {folder} were made with ({stated.info.name})")
-    return Tokenizer(stated.info, spec)
+    return _checked(Tokenizer(stated.info, spec), path)
 
 
 def _tokenizer_of(stated: StatedTokenizer, folder: str, fast: bool = True) -> Tokenizer:
@@ -240,7 +240,7 @@ def _tokenizer_of(stated: StatedTokenizer, folder: str, fast: bool = True) -> To
             f"{folder} carries no tokenizer.json, and no tokenizer '{name}' that made its ids is at hand: "
             "name its file (--tokenizer PATH, in a build tokenizer.name=PATH)"
         )
-    return Tokenizer(stated.info, spec, fast)
+    return _checked(Tokenizer(stated.info, spec, fast), folder)
 
 
 def _load_spec(name: str) -> dict[str, Any]:

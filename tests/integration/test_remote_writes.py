@@ -98,7 +98,7 @@ def test_a_build_and_a_subset_in_a_store_that_fails_now_and_then(s3: str, inputs
     assert set(unsteady(s3)) == KINDS
     assert fingerprints(remote) == fingerprints(local)
     assert [verify(root) for root in (remote.pool, str(remote.validation), view, copy)] == [[]] * 4
-    assert storage.names(f"{url}/pools") == [".p.request.json", "p", "p-val"]
+    assert storage.names(f"{url}/pools") == [".p.inputs.json", ".p.request.json", "p", "p-val"]
 
 
 @pytest.mark.processes
