@@ -26,9 +26,9 @@ def definitions(file: str) -> set[str]:
     return {node.name for node in ast.walk(ast.parse(read(file))) if isinstance(node, kinds)}
 
 
-def test_ten_questions_lead_to_where_the_answer_stands():
+def test_questions_lead_to_where_the_answer_stands():
     rows = list(QUESTION.finditer(read("CONTRIBUTING.md")))
-    assert len(rows) == 10
+    assert len(rows) >= 10
     wrong = [row[0] for row in rows if row["name"] not in definitions(row["file"])]
     assert not wrong, "CONTRIBUTING.md: not there:\n" + "\n".join(wrong)
 
