@@ -210,7 +210,7 @@ class Finite(Callback):
         dist.all_reduce(spoilt)
         if spoilt.item():
             raise WorkError(
-                f"the weights are no longer finite after step {step}: stopped before they were saved; "
+                f"the weights are not finite, or too large to square, after step {step}: nothing of them is saved; "
                 f"{last_good(self.folder, step)}. Lower the learning rate"
             )
 

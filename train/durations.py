@@ -7,6 +7,7 @@ from ..common.errors import RequestError
 from ..common.units import parse_count, tokens_for_epochs
 
 _SPAN = re.compile(r"(.+?)\s*(ep|ba|tok|dur)?")
+_WHOLE = {"ba": "steps", "tok": "tokens", "ep": "passes"}
 
 
 def _split(text: str | int) -> tuple[str, str]:
@@ -20,12 +21,12 @@ def with_unit(value: str | int | float) -> str | int | float:
     Raises:
         ValueError: for a bare number, which one person means in steps and another in tokens.
     """
-    if isinstance(value, bool) or not re.fullmatch(r"[\d_]*\.?\d*(e[+-]?\d+)?", str(value).strip(), re.IGNORECASE):
+    if isinstance(value, bool) or not re.fullmatch(
+        r"(?=.*\d)[\d_]*\.?\d*(e[+-]?\d+)?", str(value).strip(), re.IGNORECASE
+    ):
         return value
-    share = f"{value}dur for a share of the run, " if "." in str(value) else ""
-    raise ValueError(
-        f"{value} has no unit: write {value}ba for steps, {share}{value}tok for tokens, {value}ep for passes"
-    )
+    units = {"dur": "a share of the run", "ep": "passes"} if "." in str(value) else _WHOLE
+    raise ValueError(f"it has no unit: write {', '.join(f'{value}{unit} for {what}' for unit, what in units.items())}")
 
 
 def _number(text: str, unit: str, what: str) -> float:
