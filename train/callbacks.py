@@ -17,6 +17,7 @@ from ..common import storage
 from ..common.errors import RequestError, WorkError
 from ..shards.order.base import Order
 from ..shards.order.receipt import Receipt
+from ..shards.tokenizer_file import artifact_tokenizer
 from .checkpoint import ModelCard, save_model
 from .run import Run, validation_kind
 from .run_folder import RECEIPT_NAME, RunFolder
@@ -249,6 +250,8 @@ class Exports(Callback):
         self.run = run
         self.folder = folder
         self.best = float("inf")
+        files = (artifact_tokenizer(artifact.root, artifact.manifest) for artifact in run.artifacts)
+        self.tokenizer = next((file for file in files if file is not None), None)
         self.waiting: dict[str, float] | None = None
 
     def state_dict(self) -> dict[str, Any]:
@@ -301,7 +304,8 @@ class Exports(Callback):
         weights = get_model_state_dict(state.model, options=options)
         if dist.get_global_rank() == 0:
             kept = {k.rpartition("transformer.")[2]: v for k, v in weights.items() if isinstance(v, Tensor)}
-            save_model(os.path.join(self.folder, name), kept, model_card(self.run, state, measured))
+            card = model_card(self.run, state, measured)
+            save_model(os.path.join(self.folder, name), kept, card, self.tokenizer)
 
 
 def validation_losses(state: Any) -> dict[str, float]:

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import BeforeValidator, Field, PrivateAttr, field_validator, model_validator
 
+from ..common import storage
 from ..common.config import Section, file_or_shipped, load_yaml, shipped, shipped_names, validate
 from ..common.errors import RequestError
 from ..shards.order.mixture_config import MixtureSettings
@@ -375,10 +376,10 @@ def load_config(path: str, overrides: list[str] | tuple[str, ...] = ()) -> Train
         RequestError: of one line for anything wrong.
     """
     file = file_or_shipped(YAMLS, path)
-    data = load_yaml(file, overrides)
+    data = load_yaml(file, overrides, TrainConfig)
     if isinstance(data.get("model"), dict):
         data["model"] = model_section(data["model"], path)
     config = validate(TrainConfig, data, path)
-    written = "\n".join([Path(file).read_text(encoding="utf-8"), *overrides])
+    written = "\n".join([Path(storage.local_path(file)).read_text(encoding="utf-8"), *overrides])
     config._environment = tuple(sorted(set(re.findall(r"\$\{\s*oc\.env:\s*(\w+)", written))))
     return config

@@ -13,6 +13,8 @@ from ..common import storage
 from ..common.errors import WorkError
 from ..common.hashing import digest, stream_hash
 from ..common.publish import FileInfo
+from ..shards.tokenizer_file import TOKENIZER_NAME
+from .saved import hashes
 
 RUN_NAME, RESULT_NAME = "run.json", "result.json"
 CONFIG_NAME, ENVIRONMENT_NAME = "config.yaml", "environment.json"
@@ -103,8 +105,21 @@ class RunFolder:
         earlier = [n for n in whole if step_of_checkpoint(n) < step_of_checkpoint(checkpoint)]
         link = os.path.join(self.local, LATEST_NAME)
         os.unlink(link)
+        hashes.drop(self.local, checkpoint)
         if earlier:
             os.symlink(max(earlier, key=step_of_checkpoint), link)
+
+    def mend_link(self) -> None:
+        """Have `local` name a newest checkpoint again, where the one that it named was removed, or the link to it was
+        not made anew before a kill: the newest that there is a hash of."""
+        link = os.path.join(self.local, LATEST_NAME)
+        if os.path.exists(link):
+            return
+        whole = [n for n in hashes.known(self.local) if step_of_checkpoint(n) and self._has(n)]
+        if os.path.islink(link):
+            self.put_aside(os.path.basename(os.readlink(link)))
+        if whole and not os.path.islink(link):
+            os.symlink(max(whole, key=step_of_checkpoint), link)
 
     def published(self) -> dict[str, Any] | None:
         """Return from where a run at a URL resumes, None when nothing has been published.
@@ -135,6 +150,7 @@ class RunFolder:
             self._fetch(name, FileInfo(**info))
         if there["checkpoint"]:
             os.symlink(there["checkpoint"], os.path.join(self.local, LATEST_NAME))
+            hashes.write(self.local, {there["checkpoint"]: FileInfo(**there["files"][there["checkpoint"]])})
         if there["service_sent"]:
             storage.write_atomic(os.path.join(self.local, SENT_NAME), there["service_sent"].encode())
 
@@ -170,6 +186,8 @@ class RunFolder:
         newest = self.newest()
         if newest is not None:
             files[newest] = self._upload(newest).model_dump()
+            there = {name: info for name, (_, info) in self._sent.items() if name.startswith("ba")}
+            hashes.write(self.path, there)  # for whoever names one of them as load_path
         state = {"checkpoint": newest, "files": files, "service_sent": sent}
         storage.write_atomic(storage.join(self.path, PUBLISHED_NAME), (json.dumps(state, indent=2) + "\n").encode())
         for name in (RECEIPT_NAME, RESULT_NAME):
@@ -182,12 +200,13 @@ class RunFolder:
 
     def _publish_model(self, folder: str) -> None:
         """Copy a model; while its weights are replaced, there is no config.json, and so no model."""
-        weights, config = f"{folder}/model.safetensors", f"{folder}/config.json"
+        names = ("model.safetensors", "config.json", TOKENIZER_NAME, hashes.HASHES_NAME)
+        weights, config, tokenizer, sums = (f"{folder}/{name}" for name in names)
         if not self._has(config) or not (self._changed(weights) or self._changed(config)):
             return
         storage.remove(storage.join(self.path, config))
-        self._upload(weights)
-        self._upload(config)
+        for name in filter(self._has, (weights, tokenizer, sums, config)):
+            self._upload(name)
 
     def _changed(self, name: str) -> bool:
         return self._sent.get(name, (None,))[0] != _signature(os.path.join(self.local, name))

@@ -3,11 +3,15 @@
 import hashlib
 import os
 import sysconfig
+from dataclasses import replace
 
 from ...common.errors import RequestError
 from ..config import Source, TokenizerChoice
-from .base import InputFile, Intake, Listing, Reader, list_files
-from .text import HubReader, JsonlReader, ParquetReader, TextReader
+from .auto import AutoReader, choose
+from .base import Intake, Reader
+from .listing import InputFile, Listing, list_files
+from .parquet import ParquetReader
+from .text import HubReader, JsonlReader, TextReader
 from .tokens import TokenizedReader, list_tokenized
 
 
@@ -24,10 +28,12 @@ def list_source(number: int, source: Source) -> list[Listing]:
     elif source.format == "python":
         listings = [_python_listing(number, label, root) for label, root in _python_roots()]
     else:
-        listings = [list_files(number, source)]
-    chosen = [Listing(item.source, item.root, [f for f in item.files if _chosen(f, source)]) for item in listings]
+        listed = list_files(number, source)
+        listings = [choose(listed, source) if source.format == "auto" else listed]
+    chosen = [replace(item, files=[f for f in item.files if _chosen(f, source)]) for item in listings]
     if not any(item.files for item in chosen):
-        raise RequestError(f"source '{source.name}': no file at {source.path or 'this Python'} (or none is chosen)")
+        first = next((f": {name}, for one, is {why}" for item in chosen for name, why in item.left_out), "")
+        raise RequestError(f"source '{source.name}': no file to read at {source.path or 'this Python'}{first}")
     return chosen
 
 
@@ -56,13 +62,25 @@ def _python_listing(number: int, label: str, root: str) -> Listing:
 
 
 def make_reader(
-    listing: Listing, source: Source, intake: Intake, all_columns: bool, tokenizer: TokenizerChoice
+    listing: Listing,
+    source: Source,
+    intake: Intake,
+    all_columns: bool,
+    tokenizer: TokenizerChoice,
+    skip_damaged: bool = False,
 ) -> Reader:
-    """Return the pipeline step that reads `listing`."""
+    """Return the pipeline step that reads `listing`.
+
+    Args:
+        all_columns: of Parquet, not only those of text and id.
+        skip_damaged: leave damaged files of text out, whole, instead of stopping at one.
+    """
     if source.tokenized is not None:
         return TokenizedReader(listing, source, intake, tokenizer)
     if source.format == "hub":
         return HubReader(listing, source, intake)
     if source.format == "parquet":
-        return ParquetReader(listing, source, intake, all_columns)
-    return (JsonlReader if source.format == "jsonl" else TextReader)(listing, source, intake)
+        return ParquetReader(listing, source, intake, all_columns, skip_damaged)
+    if source.format == "auto":
+        return AutoReader(listing, source, intake, all_columns, skip_damaged)
+    return (JsonlReader if source.format == "jsonl" else TextReader)(listing, source, intake, skip_damaged)

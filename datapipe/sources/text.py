@@ -1,101 +1,83 @@
-"""Readers of text: JSON lines, Parquet, text files, Python source, data sets of a hub."""
+"""Readers of text: JSON lines, text files, Python source, data sets of a hub."""
 
 import codecs
-import io
 import itertools
+import json
 from collections.abc import Iterable, Iterator
 from typing import Any
 
 import orjson
-from fsspec.compression import compr
-from fsspec.utils import infer_compression
 
-from ..config import Source
-from .base import InputFile, Intake, Listing, Reader
+from ...common.unpack import MOST_BYTES, DamagedError, lines, marked_encoding, unpacked
+from .base import Reader
+from .listing import InputFile
 
 
 class JsonlReader(Reader):
-    """Reads JSON lines, plain or compressed as the file's name says."""
+    """Reads JSON lines, plain or compressed."""
 
     name = "JSONL"
 
     def _rows(self, file: InputFile) -> Iterator[tuple[int, dict[str, Any] | str]]:
-        before, row = self.intake.bytes_read, 0
-        kind = infer_compression(file.path)
+        before, row, id_key = self.intake.bytes_read, 0, self.id_key
         with self.data_folder.open(file.path, "rb") as raw:
-            try:
-                lines = io.BufferedReader(compr[kind](raw, mode="rb")) if kind else raw
-                for line in lines:
-                    if row % 64 == 0:  # asking takes as long as reading a short line
-                        self.intake.bytes_read = before + raw.tell()
-                        if row == 0:
-                            line = line.removeprefix(codecs.BOM_UTF8)
-                    if not line.isspace():
-                        fields = _parse(line)
-                        del line  # it may be long
-                        yield row, fields
-                        del fields
-                    row += 1
-            except (OSError, EOFError, ValueError) as error:
-                yield row, f"unreadable from here on ({type(error).__name__})"
+            for line in lines(unpacked(raw, file.path)):
+                if row % 64 == 0:  # asking takes as long as reading a short line
+                    self.intake.bytes_read = before + raw.tell()
+                    if row == 0:
+                        line = line.removeprefix(codecs.BOM_UTF8)
+                if not line.isspace():
+                    fields = _parse(line, id_key)
+                    if isinstance(fields, str):
+                        _check_file(line, row, fields)
+                    del line  # it may be long
+                    yield row, fields
+                    del fields
+                row += 1
         self.intake.bytes_read = before + file.size
 
 
-def _parse(line: bytes) -> dict[str, Any] | str:
+def _parse(line: bytes, id_key: str) -> dict[str, Any] | str:
     """Return the object in a line, or the reason why there is none."""
     try:
         value = orjson.loads(line)
     except orjson.JSONDecodeError as error:
-        try:
-            line.decode()
-        except UnicodeDecodeError:
-            return "not UTF-8"
-        return "lone surrogate" if "surrogate" in str(error) else "bad JSON"
+        return _parse_slowly(line, str(error))
+    if not isinstance(value, dict):
+        return "not a JSON object"
+    if isinstance(value.get(id_key), float):  # an id is kept as it is written, however many digits it has
+        value[id_key] = json.loads(line, parse_float=str)[id_key]
+    return value
+
+
+def _parse_slowly(line: bytes, problem: str) -> dict[str, Any] | str:
+    """Return the object in a line that is not JSON but what some programs write for it: NaN and Infinity, which become
+    null, and a comma behind the object. Otherwise the reason why there is none."""
+    try:
+        text = line.decode()
+    except UnicodeDecodeError:
+        return "not UTF-8"
+    try:
+        value = json.loads(text.rstrip().removesuffix(","), parse_constant=lambda _: None)
+        json.dumps(value, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        return "lone surrogate"
+    except (ValueError, RecursionError):
+        return "lone surrogate" if "surrogate" in problem else "bad JSON"
     return value if isinstance(value, dict) else "not a JSON object"
 
 
-class ParquetReader(Reader):
-    """Reads Parquet: only the columns of text and id, unless there are filters, which may look at others."""
-
-    name = "Parquet"
-
-    def __init__(self, listing: Listing, source: Source, intake: Intake, all_columns: bool) -> None:
-        super().__init__(listing, source, intake)
-        self._all_columns = all_columns
-
-    def _rows(self, file: InputFile) -> Iterator[tuple[int, dict[str, Any] | str]]:
-        import pyarrow as pa
-        import pyarrow.parquet as pq
-
-        before, row = self.intake.bytes_read, 0
-        with self.data_folder.open(file.path, "rb") as f:
-            try:
-                table = pq.ParquetFile(f)
-                used = [c for c in table.schema_arrow.names if c in (self.text_key, self.id_key)]
-                total = max(table.metadata.num_rows, 1)
-                for batch in table.iter_batches(1024, columns=None if self._all_columns else used):
-                    for fields in _parquet_rows(batch):
-                        yield row, fields
-                        row += 1
-                    self.intake.bytes_read = before + file.size * row // total
-            except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
-                yield row, f"unreadable from here on ({type(error).__name__})"
-        self.intake.bytes_read = before + file.size
-
-
-def _parquet_rows(batch: Any) -> Iterator[dict[str, Any] | str]:
-    """Yield the rows of a record batch; where one holds bytes that are no UTF-8, only that one is lost."""
-    if not batch.num_columns:
-        yield from ({} for _ in range(batch.num_rows))
-        return
-    try:
-        yield from batch.to_pylist()
-    except UnicodeDecodeError:
-        for i in range(batch.num_rows):
-            try:
-                yield batch.slice(i, 1).to_pylist()[0]
-            except UnicodeDecodeError:
-                yield "not UTF-8"
+def _check_file(line: bytes, row: int, problem: str) -> None:
+    """Raise DamagedError when a line that is no row shows that the whole file is not what it should be."""
+    if len(line) >= MOST_BYTES:
+        raise DamagedError(f"has a line of more than {MOST_BYTES >> 20:,} MiB")
+    text = line.strip()
+    if row == 0 and text.startswith(b"["):
+        raise DamagedError("is a JSON array, not a JSON object a line: write it as JSON lines (jq -c '.[]')")
+    if row == 0 and text == b"{":
+        raise DamagedError("is JSON over several lines, not a JSON object a line: write it as JSON lines (jq -c .)")
+    if not line.endswith(b"\n") and (problem == "bad JSON" or (problem == "not UTF-8" and not text.endswith(b"}"))):
+        raise DamagedError("ends early, in the middle of a line")
 
 
 class TextReader(Reader):
@@ -104,13 +86,19 @@ class TextReader(Reader):
     name = "text files"
 
     def _rows(self, file: InputFile) -> Iterator[tuple[int, dict[str, Any] | str]]:
+        with self.data_folder.open(file.path, "rb") as raw:
+            data = unpacked(raw, file.path, markup=False).read(MOST_BYTES + 1)
+        if len(data) > MOST_BYTES:
+            raise DamagedError(f"is a text of more than {MOST_BYTES >> 20:,} MiB")
+        encoding = marked_encoding(data) or "utf-8"
         try:
-            with self.data_folder.open(file.path, "rb", compression=infer_compression(file.path)) as f:
-                yield 0, {self.text_key: f.read().removeprefix(codecs.BOM_UTF8).decode(), self.id_key: file.name}
-        except UnicodeDecodeError:
-            yield 0, "not UTF-8"
-        except (OSError, EOFError) as error:
-            yield 0, f"unreadable ({type(error).__name__})"
+            yield 0, {self.text_key: data.removeprefix(codecs.BOM_UTF8).decode(encoding), self.id_key: file.name}
+        except UnicodeDecodeError as error:
+            if self._source.format == "python":  # a file that says its encoding in a comment is not damaged
+                yield 0, "not UTF-8"
+            else:
+                what = "ends early" if error.end == len(data) else "is damaged, or in another encoding"
+                raise DamagedError(f"{what}: it is not {encoding.upper()} from byte {error.start} on") from None
         self.intake.bytes_read += file.size
 
 

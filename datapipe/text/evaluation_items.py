@@ -5,25 +5,26 @@ of strings (a question and each of its choices); and neighbouring strings joined
 """
 
 import codecs
-import gzip
-import io
 import itertools
-import os
 from collections.abc import Iterator, Sequence
 
 import fsspec
 import orjson
 
-from ...common.errors import RequestError
+from ...common import storage
+from ...common.errors import RequestError, WorkError
+from ...common.unpack import DamagedError, lines, unpacked
+from ..sources.listing import matching
 
 
 def read_items(files: Sequence[str]) -> Iterator[tuple[str, int, bytes]]:
-    """Yield (file name, row from 0, JSON) of each item in the JSONL `files` (paths, globs, URLs; plain, gz, zst).
+    """Yield (file name, row from 0, JSON) of each item in the JSONL `files` (paths, globs, URLs), plain or compressed.
 
     Raises:
         RequestError: for a file that does not exist or a row that is not JSON.
+        WorkError: for a file that ends early or is damaged.
     """
-    for path in _paths(files):
+    for path in item_files(files):
         name = path.rstrip("/").rpartition("/")[2]
         for row, line in _rows(path):
             yield name, row, line
@@ -51,11 +52,17 @@ def _collect(value: object, strings: list[str], lists: list[list[str]]) -> None:
             _collect(inner, strings, lists)
 
 
-def _paths(files: Sequence[str]) -> Iterator[str]:
+def item_files(files: Sequence[str]) -> Iterator[str]:
+    """Yield the path or URL of each of the `files` (paths, globs, URLs).
+
+    Raises:
+        RequestError: for one that does not exist.
+    """
     for pattern in files:
-        local = os.path.exists(pattern)  # as it is written, whatever `::` would mean in a URL
-        fs, path = (fsspec.filesystem("file"), pattern) if local else fsspec.core.url_to_fs(pattern)
-        matches = [path] if fs.exists(path) else sorted(fs.glob(path)) if any(c in path for c in "*?[") else []
+        local = not storage.is_url(pattern)  # then as it is written, whatever `::` would mean in a URL
+        path = storage.local_path(pattern)
+        fs, path = (fsspec.filesystem("file"), path) if local else fsspec.core.url_to_fs(path)
+        matches = [path] if fs.exists(path) else matching(fs, path)
         if not matches:
             raise RequestError(f"decontaminate.files: {pattern} does not exist")
         yield from (fs.unstrip_protocol(match) if "://" in pattern else match for match in matches)
@@ -63,13 +70,15 @@ def _paths(files: Sequence[str]) -> Iterator[str]:
 
 def _rows(path: str) -> Iterator[tuple[int, bytes]]:
     row = 0
-    with fsspec.open(path, "rb", compression="infer") as f:
-        try:
-            for row, line in enumerate(io.BufferedReader(f)):  # not every decompressor knows lines
+    try:
+        with storage.open_read(path) as f:
+            for row, line in enumerate(lines(unpacked(f, path))):
                 if row == 0:
                     line = line.removeprefix(codecs.BOM_UTF8)
                 if line.strip():
                     orjson.loads(line)
                     yield row, line
-        except (orjson.JSONDecodeError, gzip.BadGzipFile, EOFError, io.UnsupportedOperation) as error:
-            raise RequestError(f"decontaminate.files: {path} row {row + 1} is not JSON ({error})") from None
+    except orjson.JSONDecodeError as error:
+        raise RequestError(f"decontaminate.files: {path} row {row + 1} is not JSON ({error})") from None
+    except DamagedError as error:
+        raise WorkError(f"decontaminate.files: {path} {error} (after row {row + 1}): fetch it again") from None

@@ -7,8 +7,6 @@ lm-evaluation-harness uses (hellaswag, mmlu_continuation, arc, piqa, winogrande,
 """
 
 import codecs
-import gzip
-import io
 import json
 import os
 import re
@@ -18,8 +16,10 @@ from typing import Any
 
 import fsspec
 
-from ...common.errors import RequestError, one_line
+from ...common.errors import RequestError, WorkError, one_line
 from ...common.hashing import items_digest
+from ...common.unpack import DamagedError, unpacked
+from ...common.unpack import lines as text_lines
 
 BenchmarkRow = Mapping[str, Any]
 
@@ -302,20 +302,21 @@ def _read(task: Task, path: str | None, split: str) -> tuple[list[BenchmarkRow],
 
 
 def read_rows(path: str) -> tuple[list[BenchmarkRow], str]:
-    """Return the objects of a JSON lines file (plain, gz, zst; path or URL) and the digest of its rows.
+    """Return the objects of a JSON lines file (plain, gz, zst, xz, bz2; path or URL) and the digest of its rows.
 
     The digest is BLAKE2b-128 over the non-empty rows, each stripped of white space, joined by line ends: what a pool's
     manifest lists of the files it was decontaminated against.
 
     Raises:
         RequestError: for a wrong request.
+        WorkError: for a file that ends early or is damaged.
     """
     rows: list[BenchmarkRow] = []
     lines: list[bytes] = []
     number = 0
     try:
-        with fsspec.open(path, "rb", compression="infer") as f:
-            for number, line in enumerate(io.BufferedReader(f), 1):  # not every decompressor knows lines
+        with fsspec.open(path, "rb") as f:
+            for number, line in enumerate(text_lines(unpacked(f, path)), 1):
                 if number == 1:
                     line = line.removeprefix(codecs.BOM_UTF8)
                 if line := line.strip():
@@ -326,7 +327,9 @@ def read_rows(path: str) -> tuple[list[BenchmarkRow], str]:
                     lines.append(line)
     except FileNotFoundError:
         raise RequestError(f"{path} does not exist") from None
-    except (ValueError, EOFError, gzip.BadGzipFile, io.UnsupportedOperation) as error:
+    except DamagedError as error:
+        raise WorkError(f"{path} {error} (after row {number}): fetch it again") from None
+    except ValueError as error:
         raise RequestError(f"{path} row {number} is not JSON ({error})") from None
     return rows, items_digest(lines)
 

@@ -74,6 +74,7 @@ def claim(run: Run, folder: RunFolder) -> None:
         RequestError: when another run is there, or this one and it is not to be gone on with.
         WorkError: when what is there is damaged.
     """
+    folder.mend_link()
     saved = _read(folder, RUN_NAME)
     checkpoints = list(Path(folder.local).glob("ba*-rank*.pt"))
     empty = not checkpoints and not any(Path(folder.local, name).exists() for name in (*MODEL_FOLDERS, RESULT_NAME))
