@@ -7,6 +7,7 @@ from ..common.errors import RequestError
 from ..common.units import parse_count, tokens_for_epochs
 
 _SPAN = re.compile(r"(.+?)\s*(ep|ba|tok|dur)?")
+_BARE = re.compile(r"(?=.*\d)[\d_]*\.?\d*(e[+-]?\d+)?", re.IGNORECASE)
 _WHOLE = {"ba": "steps", "tok": "tokens", "ep": "passes"}
 
 
@@ -21,10 +22,10 @@ def with_unit(value: str | int | float) -> str | int | float:
     Raises:
         ValueError: for a bare number, which one person means in steps and another in tokens.
     """
-    if isinstance(value, bool) or not re.fullmatch(r"[\d_]*\.?\d*(e[+-]?\d+)?", str(value).strip(), re.IGNORECASE):
+    if isinstance(value, bool) or not _BARE.fullmatch(str(value).strip()):
         return value
     units = {"dur": "a share of the run", "ep": "passes"} if "." in str(value) else _WHOLE
-    raise ValueError(f"no unit: write {', '.join(f'{value}{unit} for {what}' for unit, what in units.items())}")
+    raise ValueError(f"it has no unit: write {', '.join(f'{value}{unit} for {what}' for unit, what in units.items())}")
 
 
 def _number(text: str, unit: str, what: str) -> float:
