@@ -134,30 +134,20 @@ class Reader(BaseDiskReader):
 
     def _document(self, content: Any, file: InputFile) -> Document | str:
         """Return the document in a row's content, here a mapping of fields, or the reason why it has none."""
-        text, identifier = _taken(content, self.text_key), _taken(content, self.id_key)
-        if text is _MISSING:
-            return f"no field '{self.text_key}'"
-        if text is None:
-            return f"'{self.text_key}' is null"
-        if isinstance(text, bytes):  # Parquet of writers that do not mark text as such
-            try:
-                text = text.decode()
-            except UnicodeDecodeError:
-                return "not UTF-8"
+        text, identifier = content.pop(self.text_key, _MISSING), content.pop(self.id_key, _MISSING)
         if not isinstance(text, str):
-            return f"'{self.text_key}' is {type(text).__name__}, not text"
-        if isinstance(identifier, bytes):
-            identifier = identifier.decode("utf-8", "backslashreplace")
-        elif identifier is _MISSING or identifier != identifier:  # pandas writes NaN where there is no id
-            identifier = None
-        elif isinstance(identifier, float | Decimal | date | time | timedelta | UUID):
-            identifier = str(identifier)
-        if identifier is not None and not isinstance(identifier, str | int):
-            return f"'{self.id_key}' is {type(identifier).__name__}, not text or a number"
+            text, problem = _as_text(_inner(content, self.text_key) if text is _MISSING else text, self.text_key)
+            if problem:
+                return problem
+        if not isinstance(identifier, str):
+            given = _inner(content, self.id_key) if identifier is _MISSING else identifier
+            identifier, problem = _as_id(given, self.id_key)
+            if problem:
+                return problem
         if "\x00" in text:
             return "NUL character"
         metadata = content | {"_source": self._listing.source}
-        return Document(text=text, id="" if identifier is None else str(identifier), metadata=metadata)
+        return Document(text=text, id=identifier, metadata=metadata)
 
     def _fields(self, content: Any) -> Iterable[str]:
         """Return the names of the fields of a row, of whose content the text may have been taken."""
@@ -179,14 +169,38 @@ class Reader(BaseDiskReader):
 MEND = "fetch it again or mend it, or leave such files out with on_damaged=skip"
 
 
-def _taken(content: dict[str, Any], key: str) -> Any:
-    """Take a field out of a row and return it: the one of this very name or, with dots in it, one inside another."""
-    value = content.pop(key, _MISSING)
-    if value is not _MISSING or "." not in key:
-        return value
+def _inner(content: dict[str, Any], key: str) -> Any:
+    """Return the field that a key with dots in it names: one inside another."""
     inner: Any = content
     for name in key.split("."):
         if not isinstance(inner, dict) or name not in inner:
             return _MISSING
         inner = inner[name]
     return inner
+
+
+def _as_text(value: Any, key: str) -> tuple[str, str]:
+    """Return the text in a field, and why there is none, empty where there is one."""
+    if isinstance(value, str):
+        return value, ""
+    if value is _MISSING:
+        return "", f"no field '{key}'"
+    if value is None:
+        return "", f"'{key}' is null"
+    if not isinstance(value, bytes):
+        return "", f"'{key}' is {type(value).__name__}, not text"
+    try:
+        return value.decode(), ""  # Parquet of writers that do not mark text as such
+    except UnicodeDecodeError:
+        return "", "not UTF-8"
+
+
+def _as_id(value: Any, key: str) -> tuple[str, str]:
+    """Return the id in a field, empty where there is none, and why it cannot be one, empty where it can."""
+    if value is _MISSING or value is None or value != value:  # pandas writes NaN where there is no id
+        return "", ""
+    if isinstance(value, bytes):
+        return value.decode("utf-8", "backslashreplace"), ""
+    if isinstance(value, str | int | float | Decimal | date | time | timedelta | UUID):
+        return str(value), ""
+    return "", f"'{key}' is {type(value).__name__}, not text or a number"
