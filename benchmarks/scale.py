@@ -26,7 +26,8 @@ from datatrove.executor.local import LocalPipelineExecutor
 from epochal.benchmarks.common import result_path, write_result
 from epochal.datapipe import external_sort
 from epochal.datapipe.sources.base import InputFile, Listing
-from epochal.datapipe.stages.cluster import TRAIN, Corpus, draw_validation, remove_duplicates
+from epochal.datapipe.stages.cluster import TRAIN, Corpus, remove_duplicates
+from epochal.datapipe.stages.ingest import COUNTS as INGEST_COUNTS
 from epochal.datapipe.stages.match import links, open_parts
 from epochal.datapipe.stages.pack import (
     ROWS_NAME,
@@ -39,9 +40,10 @@ from epochal.datapipe.stages.pack import (
 )
 from epochal.datapipe.stages.parts import DOCUMENT, Batch, PartWriter
 from epochal.datapipe.stages.statistics import ingest_totals
+from epochal.datapipe.stages.validation import draw_validation
 
-COUNTS: dict[str, Any] = {"rows": {"s": 10}, "accepted": {"s": 10}, "rejected": {}, "filters": []}
-COUNTS |= {"first_rejects": {}, "left_out": [], "empty": 0, "contaminated": 0, "text_bytes": 10}
+COUNTS: dict[str, Any] = {"rows": {"s": 10}, "accepted": {"s": 10}, "rejected": {}, "filters": [], "excerpts": []}
+COUNTS |= {"first_rejects": {}, "left_out": []} | dict.fromkeys(INGEST_COUNTS, 0) | {"text_bytes": 10}
 
 
 def main() -> None:

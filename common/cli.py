@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from .errors import EpochalError, RequestError, one_line
+from .errors import EpochalError, RequestError, one_line, printable, without_passwords
 
 Runner = Callable[[argparse.Namespace], int]
 """Runs a command on its arguments; returns the exit status."""
@@ -68,7 +68,7 @@ def run_plainly(run: Callable[[list[str]], int], argv: Sequence[str]) -> int:
         if "--debug" in argv:
             raise
         message, status = explain(error)
-        print(f"epochal: {message}", file=sys.stderr)
+        print(f"epochal: {printable(without_passwords(message))}", file=sys.stderr)
         return status
 
 
@@ -129,7 +129,8 @@ def _at(error: OSError) -> str:
 
 
 def text_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Return a table of text: `head`, a rule, `rows`; columns as wide as they must be."""
+    """Return a table of text: `head`, a rule, `rows`; columns as wide as they must be, cells made printable."""
+    rows = [[printable(cell) for cell in row] for row in rows]
     widths = [max(len(row[i]) for row in [head, *rows]) for i in range(len(head))]
     lines = ["  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in [head, *rows]]
     return "\n".join([lines[0], "  ".join("-" * w for w in widths), *lines[1:]])

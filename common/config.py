@@ -5,18 +5,23 @@ file or an override, gives a one-line error with the key that was probably meant
 """
 
 import difflib
+import json
 import os
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, TypeVar, get_args
+from types import UnionType
+from typing import Annotated, Any, TypeVar, Union, get_args, get_origin
 
 import yaml
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
-from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, ValidationError
 
-from .errors import RequestError, one_line
+from .errors import RequestError, one_line, without_passwords
+from .hashing import digest
+from .problems import problem_text
+from .storage import local_path
 from .units import parse_count
 
 M = TypeVar("M", bound=BaseModel)
@@ -41,6 +46,9 @@ def _count(value: object) -> object:
         raise ValueError(str(error)) from None
 
 
+PathText = Annotated[str, AfterValidator(local_path)]
+"""A path or URL, with the home folder for a leading `~/`."""
+
 Count = Annotated[int, BeforeValidator(_count)]
 """An integer, also written as 500k, 1M, 1.5B."""
 
@@ -57,16 +65,26 @@ def shipped(folder: Path, name: str) -> Path | None:
 
 
 def file_or_shipped(folder: Path, name: str) -> str:
-    """Return `name` if a file is there, else the file in `folder` of that name, else `name`."""
-    return name if os.path.exists(name) else str(shipped(folder, name) or name)
+    """Return `name` if a file is there, else the file in `folder` of that name, else `name`.
+
+    A folder of that name hides no shipped file.
+    """
+    return name if os.path.isfile(local_path(name)) else str(shipped(folder, name) or name)
 
 
-def load_yaml(path: str | os.PathLike[str], overrides: Sequence[str] = ()) -> dict[str, Any]:
+def load_yaml(
+    path: str | os.PathLike[str], overrides: Sequence[str] = (), model: type[BaseModel] | None = None
+) -> dict[str, Any]:
     """Return the mapping in the YAML file at `path` with `overrides` applied and interpolations resolved.
 
-    An override is `key=value`: keys are dotted, a number picks an entry of a list (`sources.0.path=x`), the value is
-    YAML and replaces what was there. `${other.key}` and `${oc.env:NAME}` are resolved after the overrides; a value
-    `???` must be overridden.
+    An override is `key=value`: keys are dotted, a number picks an entry of a list (`sources.0.path=x`), the value
+    replaces what was there. It is YAML, but where the key holds text, as a path or a name does, it is that text to the
+    letter: ` #`, `: ` and `[` are part of it, `2024` is no number. There too `null` is none, and quotes round the whole
+    value are YAML's. `${other.key}` and `${oc.env:NAME}` are resolved after the overrides; a value `???` must be
+    overridden.
+
+    Args:
+        model: what the mapping will be held against; it says which keys hold text.
 
     Raises:
         RequestError: for a wrong request.
@@ -74,7 +92,7 @@ def load_yaml(path: str | os.PathLike[str], overrides: Sequence[str] = ()) -> di
     where = os.fspath(path)
     config = _read(where)
     for override in overrides:
-        _apply(config, override)
+        _apply(config, override, model)
     try:
         resolved = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
     except OmegaConfBaseException as error:
@@ -86,9 +104,47 @@ def load_yaml(path: str | os.PathLike[str], overrides: Sequence[str] = ()) -> di
     return {str(key): value for key, value in resolved.items()}
 
 
+def interpolated(path: str, overrides: Sequence[str] = (), model: type[BaseModel] | None = None) -> dict[str, str]:
+    """Return the values of a configuration that hold `${...}`, as they are written, by dotted key, where any of them
+    asks the environment: what it answers may be a secret, and is not to be written down."""
+    config = _read(path)
+    for override in overrides:
+        _apply(config, override, model)
+    written = {k: v for k, v in _leaves(OmegaConf.to_container(config, resolve=False)) if "${" in v}
+    return written if any("${oc.env" in value for value in written.values()) else {}
+
+
+def _leaves(value: Any, key: str = "") -> Iterator[tuple[str, str]]:
+    """Yield (dotted key, text) of each text in a nested value."""
+    if isinstance(value, str):
+        yield key, value
+    elif isinstance(value, dict | list):
+        for part, inner in value.items() if isinstance(value, dict) else enumerate(value):
+            yield from _leaves(inner, f"{key}.{part}" if key else str(part))
+
+
+def as_written(body: dict[str, Any], written: Mapping[str, str]) -> dict[str, Any]:
+    """Return a copy of a configuration that may be shown: `written` values (see `interpolated`) in the place of what
+    they stood for, of which `digests` has a digest each; no passwords in URLs."""
+    shown = json.loads(without_passwords(json.dumps(body)))
+    digests = {}
+    for key, text in written.items():
+        node: Any = shown
+        original: Any = body
+        *sections, last = [int(part) if part.isdecimal() else part for part in key.split(".")]
+        try:
+            for part in sections:
+                node, original = node[part], original[part]
+            digests[key] = digest(original[last])
+            node[last] = text
+        except (KeyError, IndexError, TypeError):
+            continue  # it is not in the body: it changes nothing of the result
+    return shown | ({"digests": digests} if digests else {})
+
+
 def _read(where: str) -> DictConfig:
     try:
-        config = OmegaConf.load(where)
+        config = OmegaConf.load(local_path(where))
     except FileNotFoundError:
         raise RequestError(f"{where} does not exist") from None
     except IsADirectoryError:
@@ -100,18 +156,58 @@ def _read(where: str) -> DictConfig:
     return config
 
 
-def _apply(config: DictConfig, override: str) -> None:
+def _apply(config: DictConfig, override: str, model: type[BaseModel] | None) -> None:
     key, equals, text = override.partition("=")
     key = key.strip()
     if not equals or not all(key.split(".")):
         raise RequestError(f"'{override}' is not an override: write key=value, as in optimizer.lr=1e-3")
     try:
-        # from_dotlist reads a value as the files are read: 1e-3 is a number, [1, 2] a list, ${a.b} a reference.
-        value = OmegaConf.to_container(OmegaConf.from_dotlist([f"v={text}"]), resolve=False)["v"]  # type: ignore[index,call-overload]
+        value = text if _is_plain(text) and model and _holds_text(model, key) else _from_yaml(text)
         _check_index(config, key)
         OmegaConf.update(config, key, value, merge=False, force_add=True)
     except (yaml.YAMLError, OmegaConfBaseException, AttributeError, TypeError, ValueError) as error:
         raise RequestError(f"override '{override}' cannot be applied: {one_line(error)}") from None
+
+
+def _from_yaml(text: str) -> Any:
+    """Return a value read as the files are read: 1e-3 is a number, [1, 2] a list, ${a.b} a reference."""
+    return OmegaConf.to_container(OmegaConf.from_dotlist([f"v={text}"]), resolve=False)["v"]  # type: ignore[index,call-overload]
+
+
+def _is_plain(text: str) -> bool:
+    """Return whether a value is neither null nor in quotes."""
+    quoted = len(text) > 1 and text[0] == text[-1] and text[0] in "'\""
+    return not quoted and text.strip() not in ("", "null", "Null", "NULL")
+
+
+def _holds_text(model: type[BaseModel], key: str) -> bool:
+    """Return whether the value of a dotted key is text, or none, and nothing else."""
+    annotations: list[Any] = [model]
+    for part in key.split("."):
+        annotations = [inner for annotation in annotations for inner in _below(annotation, part)]
+    kinds = {kind for annotation in annotations for kind in _kinds(annotation)}
+    return str in kinds and kinds <= {str, type(None)}
+
+
+def _below(annotation: Any, part: str) -> list[Any]:
+    """Return the types that part of a key has within a value of some type."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return _fields([annotation], part)
+    inner = get_args(annotation)
+    if get_origin(annotation) in (list, tuple):
+        return list(inner[:1])
+    if get_origin(annotation) is dict:
+        return list(inner[1:])
+    return [found for choice in inner for found in _below(choice, part)]
+
+
+def _kinds(annotation: Any) -> list[Any]:
+    """Return the types that a value may have: those of a union's members, what is annotated."""
+    if get_origin(annotation) is Annotated:
+        return _kinds(get_args(annotation)[0])
+    if get_origin(annotation) in (Union, UnionType):
+        return [kind for member in get_args(annotation) for kind in _kinds(member)]
+    return [annotation]
 
 
 def _check_index(config: DictConfig, key: str) -> None:
@@ -150,9 +246,8 @@ def validate(model: type[M], data: dict[str, Any], where: str) -> M:
     key = ".".join(_real_parts(model, problem["loc"])) or "the configuration"
     if problem["type"] == "missing":
         raise RequestError(f"{where}: '{key}' must be given")
-    message = problem["msg"].removeprefix("Value error, ")
-    given = problem["input"]
-    shown = f", got {given!r}" if isinstance(given, str | int | float | None) and problem["loc"] else ""
+    message, given = problem_text(problem), problem["input"]
+    shown = f", got {given!r}" if isinstance(given, str | int | float | None) and f"'{given}'" not in message else ""
     raise RequestError(f"{where}: {key}: {message}{shown}")
 
 

@@ -1,5 +1,6 @@
 """The two kinds of failure that a user sees, each as one line; any other exception is a defect of this package."""
 
+import re
 from itertools import pairwise
 
 
@@ -21,6 +22,21 @@ class WorkError(EpochalError):
     exit_status = 1
 
 
+_UNSEEN = re.compile("[\x00-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+"""Control characters, those that turn the direction of writing, and halves of surrogate pairs."""
+
+
+def printable(text: str) -> str:
+    """Return `text` as one line that a terminal shows as it is: names and ids of others may hold what moves its cursor,
+    sets its title or hides what follows. Such characters become \\n, \\x1b, \\u202e."""
+    return _UNSEEN.sub(lambda match: match[0].encode("unicode_escape").decode(), text)
+
+
+def without_passwords(text: str) -> str:
+    """Return `text` with `***` for the password of each URL in it (`scheme://user:password@host`)."""
+    return re.sub(r"(://[^/\s:@\"']*:)[^/\s@\"']+@", r"\1***@", text)
+
+
 def one_line(error: BaseException | str, most: int = 200) -> str:
     """Return what a library's error says, as one line of at most `most` characters; never empty.
 
@@ -32,4 +48,5 @@ def one_line(error: BaseException | str, most: int = 200) -> str:
         return f"{error.problem} (line {mark.line + 1})"[:most]  # type: ignore[union-attr]  # yaml.MarkedYAMLError
     lines = str(getattr(error, "orig", None) or error).strip().splitlines()
     kept = [line for before, line in pairwise([":", *lines]) if not line[:1].isspace() or before.endswith(":")]
-    return " ".join(" ".join(kept).split())[:most] or ("no message" if isinstance(error, str) else type(error).__name__)
+    text = printable(" ".join(" ".join(kept).split())[:most])
+    return text or ("no message" if isinstance(error, str) else type(error).__name__)

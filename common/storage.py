@@ -7,6 +7,7 @@ import os
 import posixpath
 import random
 import shutil
+import stat
 import tempfile
 import time
 import uuid
@@ -33,8 +34,10 @@ def is_url(path: str) -> bool:
 
 
 def local_path(path: str) -> str:
-    """Return `path` without `file://`."""
-    return path.removeprefix("file://")
+    """Return `path` without `file://`, and with the home folder for a leading `~/`: in YAML and in `key=~/x` no shell
+    has put it there."""
+    path = path.removeprefix("file://")
+    return os.path.expanduser(path) if path == "~" or path.startswith("~/") else path
 
 
 def filesystem(protocol: str) -> Any:
@@ -91,8 +94,21 @@ def read_bytes(path: str) -> bytes:
     """
     if is_url(path):
         return bytes(_store(path).cat_file(path))
-    with open(local_path(path), "rb") as f:
+    with open(regular_path(path), "rb") as f:
         return f.read()
+
+
+def regular_path(path: str) -> str:
+    """Return the local path of a file. A device or a pipe, which may never end or never begin, is refused.
+
+    Raises:
+        FileNotFoundError: when there is no such file.
+        RequestError: for what is no regular file.
+    """
+    path = local_path(path)
+    if not stat.S_ISREG(os.stat(path).st_mode) and not os.path.isdir(path):
+        raise RequestError(f"{path} is no regular file (a device or a pipe): refused")
+    return path
 
 
 FIRST_PAUSE = 0.5
@@ -133,7 +149,7 @@ def open_read(path: str) -> Any:
     """
     if is_url(path):
         return _store(path).open(path, "rb")
-    return open(local_path(path), "rb")
+    return open(regular_path(path), "rb")
 
 
 def open_write(path: str) -> Any:
@@ -241,6 +257,17 @@ def names(folder: str) -> list[str]:
         return []
 
 
+def files_below(folder: str) -> list[str]:
+    """Return the files in a folder (local or URL) and its folders, as paths from there, sorted."""
+    if is_url(folder):
+        store = _store(folder)
+        root = store._strip_protocol(folder).rstrip("/")
+        paths = patiently(lambda: store.find(folder, refresh=True), f"list {folder}", ATTEMPTS)
+        return sorted(path.removeprefix(root).lstrip("/") for path in paths)
+    root = local_path(folder)
+    return sorted(os.path.relpath(os.path.join(where, name), root) for where, _, here in os.walk(root) for name in here)
+
+
 def read_ranges(spans: Sequence[tuple[str, int, int]]) -> list[bytes]:
     """Return bytes `start` to `stop` of the file at each URL, (URL, start, stop), fetched side by side."""
     found: list[bytes] = [b""] * len(spans)
@@ -266,7 +293,8 @@ def copy_file(source: str, target: str) -> None:
     if is_url(source):
         _store(source).get_file(source, target)
     else:
-        shutil.copyfile(local_path(source), target)
+        with open(regular_path(source), "rb") as there, open(target, "wb") as here:
+            shutil.copyfileobj(there, here, 1 << 20)
 
 
 @contextlib.contextmanager
@@ -304,6 +332,28 @@ def write_atomic(path: str, data: bytes, flush: bool = True) -> None:
         return
     with publishing_file(path, flush) as temporary, open(temporary, "wb") as f:
         f.write(data)
+
+
+def create(path: str, data: bytes) -> None:
+    """Write the object at URL `path` if there is none, and leave one that is there as it is.
+
+    Where a store can, it decides itself between two that try at once: look afterwards whose object is there.
+
+    Raises:
+        WorkError: when the store does not take it.
+        RequestError: when there is no such bucket.
+    """
+
+    def make() -> None:
+        try:
+            with contextlib.suppress(FileExistsError):
+                _store(path).pipe_file(path, data, mode="create")
+        except OSError as error:
+            if "not implemented" not in str(error).lower():
+                raise
+            _store(path).pipe_file(path, data)
+
+    _write(make, path)
 
 
 def copy_folder(source: str, target: str, last: str) -> None:

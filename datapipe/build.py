@@ -14,7 +14,6 @@ import contextlib
 import hashlib
 import json
 import os
-import pickle
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -36,21 +35,29 @@ from .inputs import Stock, remember, take_stock
 from .run.executors import run_stage
 from .run.stage_progress import watch
 from .sources.base import Intake
+from .sources.flat_files import check_flat_files
 from .sources.listing import Listing
 from .sources.registry import list_source, make_reader
-from .sources.tokens import check_tokenizers
-from .stages.cluster import TRAIN, VALIDATION, Corpus, draw_validation, remove_duplicates
+from .sources.tokenizers import carried_tokenizer, check_tokenizers
+from .stages.cluster import TRAIN, VALIDATION, Corpus, remove_duplicates
 from .stages.finish import finish_pool, versions
-from .stages.ingest import EngineDiffersError, Ingest, IngestSettings
+from .stages.ingest import COMPARED_WHOLE, EngineDiffersError, Ingest, IngestSettings
+from .stages.losses import check_left_out
 from .stages.match import Match, open_parts, read_edges
 from .stages.pack import ROWS_NAME, Pack, PoolLayout, auto_samples_per_shard, write_cuts, write_fates
-from .stages.statistics import collect_statistics, count_documents, ingest_totals
+from .stages.passages import gather
+from .stages.statistics import IngestTotals, collect_statistics, count_documents, ingest_totals
+from .stages.validation import draw_validation
 from .text.decontaminate import build_index
+from .text.excerpts import Excerpts
 from .text.filters import make_filters, try_filters
 
 PARTITION_BYTES, MOST_PARTITIONS = 32 << 20, 1 << 14
 RUN_BYTES, MOST_RUN_BYTES, RUNS = 192 << 20, 2 << 30, 1 << 13
 """Packing a partition reads a piece of every run: with much input, runs and partitions grow in size, not number."""
+
+INDEX_NAME = "evaluation.npz"
+"""The index of evaluation items in the work folder."""
 
 SMALL_DOCUMENTS, SMALL_TOKENS = 1 << 19, 1 << 26
 """Matching fewer documents, or packing fewer tokens, takes less than half a second."""
@@ -58,9 +65,11 @@ SMALL_DOCUMENTS, SMALL_TOKENS = 1 << 19, 1 << 26
 
 @dataclass(frozen=True)
 class BuildResult:
-    """What a build has made: the paths of the pool and of its validation pool, None when `validation_tokens` is 0.
+    """What a build has made.
 
     Attributes:
+        pool: its path.
+        validation: that of the validation pool; None where there is none.
         new: False when they were there already.
     """
 
@@ -80,15 +89,20 @@ def build(config: Build, quiet: bool = False, say: Any = print) -> BuildResult:
         RequestError: for a wrong request.
         WorkError: when the work failed.
     """
-    names = [config.name] + ([f"{config.name}-val"] if config.validation_tokens else [])
+    names = [config.name] + ([f"{config.name}-val"] if config.validation_tokens != 0 else [])
     out = config.out if storage.is_url(config.out) else os.path.abspath(storage.local_path(config.out))
     targets = [storage.join(out, f"pools/{name}") for name in names]
+    config, named = _with_its_tokenizer(config), config.tokenizer
     choice = config.tokenizer
     tokenizer = load_tokenizer(choice.name, choice.eod, choice.pad, choice.mask)
+    if choice != named:
+        say(f"tokenizer: that of {choice.name}")
     check_tokenizers(config.sources, tokenizer, choice.name)
     try_filters(make_filters(config.filters))  # refused now rather than in a task
     listings = [listing for i, source in enumerate(config.sources) for listing in list_source(i, source)]
     left_out.check_names(config, listings)
+    for note in (note for listing in listings for note in listing.notes):
+        say(note)
     memory = _record_path(targets[0], "inputs")
     stock = take_stock(config, listings, memory, say)
     request = _request_digest(config, stock, tokenizer)
@@ -99,12 +113,24 @@ def build(config: Build, quiet: bool = False, say: Any = print) -> BuildResult:
         work = _work_folder(targets[0], common, config)
         remember(memory, stock.memory)
         if new:
-            _Stages(config, work, stock.listings, tokenizer, quiet, say).to_files(targets, request)
-            storage.write_atomic(_record_path(targets[0]), json.dumps({"request": request}).encode())
+            n_pools = _Stages(config, work, stock.listings, tokenizer, quiet, say).to_files(targets, request)
+            record = {"request": request, "pools": n_pools}
+            storage.write_atomic(_record_path(targets[0]), json.dumps(record).encode())
         storage.remove(work)
-    for line in left_out.summary(targets[0]):
+        pools = targets[: _recorded(targets)["pools"]]
+    for line in left_out.summary(pools[0]):
         say(line)
-    return BuildResult(targets[0], targets[1] if names[1:] else None, new)
+    return BuildResult(pools[0], pools[1] if pools[1:] else None, new)
+
+
+def _with_its_tokenizer(config: Build) -> Build:
+    """Return `config` with the tokenizer that its sources of token ids carry, unless it names one."""
+    if "name" in config.tokenizer.model_fields_set:
+        return config
+    folder = carried_tokenizer(config.sources)
+    if folder is None:
+        return config
+    return config.model_copy(update={"tokenizer": config.tokenizer.model_copy(update={"name": folder})})
 
 
 def _request_digest(config: Build, stock: Stock, tokenizer: Tokenizer) -> str:
@@ -141,12 +167,19 @@ def _record_path(target: str, what: str = "request") -> str:
     return f"{folder}/.{name}.{what}.json"
 
 
+def _recorded(targets: list[str]) -> dict[str, Any]:
+    """Return what the last build of these targets left: its request, and how many of the pools it made."""
+    try:
+        record = json.loads(storage.read_bytes(_record_path(targets[0])))
+    except (FileNotFoundError, ValueError):
+        record = {}
+    return {"request": None, "pools": len(targets)} | record
+
+
 def _built_already(targets: list[str], request: str, config: Build) -> bool:
     """Return whether all targets are there, made by this very request. Raises RequestError when one is not that."""
-    try:
-        asked = json.loads(storage.read_bytes(_record_path(targets[0]))).get("request")
-    except (FileNotFoundError, ValueError):
-        asked = None
+    record = _recorded(targets)
+    asked = record["request"]
     there = [target for target in targets if storage.exists(target)]
     for target in list(there):
         if not storage.exists(storage.join(target, MANIFEST_NAME)):
@@ -159,7 +192,7 @@ def _built_already(targets: list[str], request: str, config: Build) -> bool:
                 f"{target} was built from another configuration or other inputs: choose another out= or name=, "
                 "or remove it to build again"
             )
-    return asked == request and there == targets
+    return asked == request and there == targets[: record["pools"]]
 
 
 def _work_folder(target: str, request: str, config: Build) -> str:
@@ -189,6 +222,22 @@ def _publish(staged: str, target: str, request: str) -> None:
     publish_folder(staged, target, request)
 
 
+def _what_the_tokenizer_lost(totals: IngestTotals, tokenizer: Tokenizer) -> Iterator[str]:
+    """Yield what a user should know of documents and the tokenizer, a line each."""
+    name = tokenizer.info.name
+    if totals.unknown:
+        how = "characters left out" if tokenizer.unknown_id is None else "unknown tokens in their place"
+        yield (
+            f"tokenizer {name}: {totals.with_unknown:,} documents hold text that it does not know "
+            f"({totals.unknown:,} {how})"
+        )
+    if totals.known_by_ids:
+        yield (
+            f"tokenizer {name}: {totals.known_by_ids:,} documents that came as token ids are compared by their ids, "
+            "which it does not make of their text"
+        )
+
+
 class _Stages:
     """The stages of a build, in its work folder."""
 
@@ -199,11 +248,18 @@ class _Stages:
         self.tokenizer = tokenizer
         self.sources = [s.name for s in config.sources]
         self.dtype = "uint16" if tokenizer.info.vocab_size <= 1 << 16 else "uint32"
-        self.damaged = 0
+        self.files_left_out: dict[str, int] = {}
         self.input_bytes = sum(f.size for item in listings for f in item.files)
 
-    def to_files(self, targets: list[str], request: str) -> None:
-        """Run what is not done yet, up to the published pools."""
+    def to_files(self, targets: list[str], request: str) -> int:
+        """Run what is not done yet, up to the published pools; return how many there are."""
+        for line in check_flat_files(self.config.sources, self.listings, self.tokenizer.info):
+            self.say(line)
+        if self.tokenizer.why_reference and any(source.tokenized is None for source in self.config.sources):
+            self.say(
+                f"tokenizer {self.tokenizer.info.name}: encoding with the reference, Hugging Face tokenizers, which is "
+                f"slower than tiktoken ({self.tokenizer.why_reference})"
+            )
         evaluation = self._index_evaluations()
         self._ingest(evaluation)
         near = self.config.deduplicate.near
@@ -212,18 +268,19 @@ class _Stages:
             tasks = min(n_match, self.config.tasks)
             small = sum(part.n_documents for part in open_parts(self.work)) < SMALL_DOCUMENTS
             self._stage("match", [Match(self.work, n_match)], tasks, small)
-        layouts, statistics = self._cluster(evaluation)
+        layouts, statistics, excerpts = self._cluster(evaluation)
         tokens = sum(layout.n_tokens for layout in layouts)
         with watch(self.work, "pack", tokens, "tokens", self.quiet):
             small = tokens < SMALL_TOKENS
             self._stage("pack", [Pack(self.work, layouts, self.sources)], self.config.tasks, small)
-        for layout, target in zip(layouts, targets, strict=True):
+        for layout, target in zip(layouts, targets, strict=False):
             if not storage.exists(layout.folder):
                 continue  # published before an interruption
             if not storage.exists(storage.join(layout.folder, MANIFEST_NAME)):
                 name = target.rpartition("/")[2]
-                finish_pool(self.work, layout, name, self.config, self.tokenizer, statistics)
+                finish_pool(self.work, layout, name, self.config, self.tokenizer, statistics, excerpts)
             _publish(layout.folder, target, request)
+        return len(layouts)
 
     def _stage(self, name: str, pipeline: list[Any], tasks: int, small: bool = False) -> None:
         """Run a stage. small: it would be done before processes for it had started, so none are."""
@@ -236,9 +293,9 @@ class _Stages:
         chosen = self.config.decontaminate
         if chosen is None:
             return None
-        path = storage.join(self.work, "evaluation.pickle")
+        path = storage.join(self.work, INDEX_NAME)
         index = build_index(chosen.files, chosen.ngram)
-        storage.write_atomic(path, pickle.dumps(index))
+        storage.write_atomic(path, index.to_bytes())
         return {"ngram": chosen.ngram, "too_short": index.too_short, "files": index.file_summary()}
 
     def _ingest(self, evaluation: dict[str, Any] | None) -> None:
@@ -253,7 +310,14 @@ class _Stages:
             storage.remove(storage.join(self.work, "parts"))
             self._ingest(evaluation)
             return
-        self._check_rejects()
+        totals = ingest_totals(open_parts(self.work))
+        if totals.left_out and self.config.on_damaged == "error":  # by an earlier run of this build
+            raise WorkError(left_out.stopped(totals.left_out))
+        table = storage.join(self.work, left_out.NAME)
+        self.files_left_out = left_out.write(table, self.sources, self.listings, totals.left_out)
+        check_left_out(self.work, self.config.sources, self.config.max_reject_fraction, totals)
+        for line in _what_the_tokenizer_lost(totals, self.tokenizer):
+            self.say(line)
 
     def _run_ingest(self, stage: str, decontaminated: bool) -> None:
         config = self.config
@@ -265,11 +329,13 @@ class _Stages:
             tokenizer=self.tokenizer,
             dtype=self.dtype,
             near=config.deduplicate.near,
-            index_path=storage.join(self.work, "evaluation.pickle") if decontaminated else None,
+            index_path=storage.join(self.work, INDEX_NAME) if decontaminated else None,
             partitions=min(partitions, MOST_PARTITIONS),
             run_bytes=max(RUN_BYTES, min(self.input_bytes // RUNS, MOST_RUN_BYTES)),
+            compare_all=self.input_bytes <= COMPARED_WHOLE,
         )
-        intake, filters, skip = Intake(), make_filters(config.filters), config.on_damaged == "skip"
+        intake, filters = Intake(), make_filters(config.filters, self.sources)
+        skip = config.on_damaged == "skip"
         readers = [
             make_reader(item, config.sources[item.source], intake, bool(filters), config.tokenizer, skip)
             for item in self.listings
@@ -278,28 +344,8 @@ class _Stages:
         with watch(self.work, "ingest", self.input_bytes, "bytes", self.quiet):
             self._stage(stage, pipeline, config.tasks)
 
-    def _check_rejects(self) -> None:
-        """Raise WorkError when more rows were unusable than allowed."""
-        totals = ingest_totals(open_parts(self.work))
-        if totals.left_out and self.config.on_damaged == "error":  # by an earlier run of this build
-            raise WorkError(left_out.stopped(totals.left_out))
-        rows, rejected = sum(totals.rows.values()), sum(totals.rejected.values())
-        if rejected > self.config.max_reject_fraction * rows:
-            reason, count = max(totals.rejected.items(), key=lambda item: (item[1], item[0]))
-            raise WorkError(
-                f"{rejected:,} of {rows:,} rows cannot be used, more than max_reject_fraction "
-                f"{self.config.max_reject_fraction:g} allows (most often: {reason}, {count:,} times, first in "
-                f"{left_out.place(totals.first_rejects[reason])}): correct the input, or allow more"
-            )
-        if not sum(p.n_documents for p in open_parts(self.work)):
-            also = f"; {len(totals.left_out):,} damaged files were left out" if totals.left_out else ""
-            raise WorkError(f"no document is left after reading and filtering: look at the sources and filters{also}")
-        self.damaged = left_out.write(
-            storage.join(self.work, left_out.NAME), self.sources, self.listings, totals.left_out
-        )
-
-    def _cluster(self, evaluation: dict[str, Any] | None) -> tuple[list[PoolLayout], dict[str, Any]]:
-        """Choose survivors and draw validation; return how each pool is cut and the statistics so far."""
+    def _cluster(self, evaluation: dict[str, Any] | None) -> tuple[list[PoolLayout], dict[str, Any], Excerpts]:
+        """Choose survivors and draw validation; return how each pool is cut, the statistics, and some texts."""
         parts = open_parts(self.work)
         corpus = Corpus(parts, self.sources)
         fates = array_on_disk((corpus.n_documents,), np.uint8)
@@ -308,14 +354,15 @@ class _Stages:
         path = storage.join(self.work, "duplicates.parquet")
         edges = read_edges(self.work)
         removed = remove_duplicates(corpus, edges, fates, path, near.buckets * near.hashes if near else 0)
-        if self.config.validation_tokens:
-            draw_validation(corpus, fates, self.config.validation_tokens)
+        asked = self.config.validation_tokens
+        held_out = draw_validation(corpus, fates, asked) if asked != 0 else 0
         write_fates(self.work, fates)
         write_cuts(self.work, parts)
         counts = count_documents(corpus, fates)
-        statistics = collect_statistics(corpus, counts, removed, evaluation) | {"damaged_files": self.damaged}
-        codes = [TRAIN] + ([VALIDATION] if self.config.validation_tokens else [])
-        return [self._layout(counts.partitions[code], code) for code in codes], statistics
+        totals = ingest_totals(parts)
+        statistics = collect_statistics(corpus, counts, removed, totals, evaluation) | self.files_left_out
+        layouts = [self._layout(counts.partitions[code], code) for code in [TRAIN] + [VALIDATION] * (held_out > 0)]
+        return layouts, statistics, gather(corpus, fates, removed, totals, self.tokenizer)
 
     def _layout(self, tokens: Any, code: int) -> PoolLayout:
         samples = self.config.samples_per_shard

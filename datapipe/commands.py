@@ -16,6 +16,7 @@ def build(parser: argparse.ArgumentParser) -> Runner:
     parser.add_argument("--json", action="store_true", help="print what `epochal show --json` prints, of the pool")
 
     def run(args: argparse.Namespace) -> int:
+        from ..shards.artifact import read_manifest
         from ..shards.commands import describe
         from .config import load_build
         from .run.fork_server import start_task_server
@@ -25,17 +26,20 @@ def build(parser: argparse.ArgumentParser) -> Runner:
             start_task_server()  # it imports what tasks need while this process imports the build
 
         from .build import build
+        from .summary import left_out
 
         gc.freeze()  # as in the tasks' processes (executors.py): this process does nothing else
         say = functools.partial(print, file=sys.stderr) if args.json else print
         built = build(config, quiet=args.quiet or args.json, say=say)
+        manifests = {path: read_manifest(path) for path in filter(None, (built.pool, built.validation))}
+        for line in left_out(manifests[built.pool], manifests.get(built.validation or "")):
+            say(line)
         if args.json:
             print_json(describe(built.pool))
             return 0
-        for path in filter(None, (built.pool, built.validation)):
-            m = describe(path)
+        for path, m in manifests.items():
             state = "built" if built.new else "already there:"
-            print(f"{state} {path}  ({m['tokens']:,} tokens, {m['documents']:,} documents, {m['shards']:,} shards)")
+            print(f"{state} {path}  ({m.tokens:,} tokens, {m.documents:,} documents, {m.shards:,} shards)")
         print(f"report: {built.pool}/report.html")
         return 0
 

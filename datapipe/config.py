@@ -10,6 +10,7 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    PlainValidator,
     SerializerFunctionWrapHandler,
     field_validator,
     model_serializer,
@@ -17,9 +18,14 @@ from pydantic import (
 )
 
 from ..common.config import Count, Section, file_or_shipped, load_yaml, validate
+from ..common.errors import RequestError
+from ..common.units import parse_count
 
 YAMLS = Path(__file__).parent / "yamls"
 """The builds that come with this package."""
+
+ID_FORMATS = ("mds", "wds", "megatron", "bin", "hf")
+"""Formats of sources that hold token ids, never text."""
 
 
 class Tokenized(Section):
@@ -27,14 +33,14 @@ class Tokenized(Section):
 
     Attributes:
         tokenizer: the one that made them, a name as `tokenizer.name` takes it, or a fingerprint; it must be the
-            build's.
+            build's. Artifacts and exports say it themselves.
         documents: where documents end: `eod`, at every EOD, whatever rows and files they cross; or `rows`, also at the
             end of every row (of each of Megatron's documents, where this is the default).
         column: of Parquet, Arrow and MDS, or the extension in WebDataset.
         dtype: of the ids in a flat file without a manifest, or in an MDS column of bytes.
     """
 
-    tokenizer: str
+    tokenizer: str | None = None
     documents: Literal["eod", "rows"] | None = None
     column: str | None = None
     dtype: Literal["uint16", "uint32", "int32", "int64"] | None = None
@@ -44,10 +50,11 @@ class Source(Section):
     """Where documents come from.
 
     Attributes:
-        format: jsonl (plain or compressed), parquet, text (each file is a document), python (the .py files of this
-            Python's standard library and installed packages; needs no path), hub (a data set that
-            `datasets.load_dataset` finds, its name as path); or, with `tokenized`, token ids: mds, wds (WebDataset),
-            megatron (.bin/.idx), bin (flat), hf (Arrow files of `save_to_disk`), parquet.
+        format: jsonl (plain or compressed), parquet, text (each file is a document), auto (any of these, as the end of
+            each file's name says), python (the .py files of this Python's standard library and installed packages;
+            needs no path), hub (a data set that `datasets.load_dataset` finds, its name as path); or, with `tokenized`,
+            token ids: mds, wds (WebDataset), megatron (.bin/.idx), bin (flat), hf (Arrow files of `save_to_disk`),
+            parquet.
         path: a file, a folder or a glob, local or any fsspec URL.
         text_key: of the text in a row; with dots (`doc.text`) a field inside another, unless one has this very name.
         split: of a hub data set.
@@ -58,7 +65,9 @@ class Source(Section):
     """
 
     name: str = ""
-    format: Literal["jsonl", "parquet", "text", "python", "hub", "mds", "wds", "megatron", "bin", "hf"] = "jsonl"
+    format: Literal["jsonl", "parquet", "text", "auto", "python", "hub", "mds", "wds", "megatron", "bin", "hf"] = (
+        "jsonl"
+    )
     path: str | None = None
     tokenized: Tokenized | None = None
     split: str = "train"
@@ -69,13 +78,19 @@ class Source(Section):
     fraction: float = Field(default=1.0, gt=0, le=1)
     max_bytes: Count | None = Field(default=None, ge=1)
 
+    @model_validator(mode="before")
+    @classmethod
+    def _tokenized_where_ids(cls, data: Any) -> Any:
+        """Need no `tokenized` where the format says that it holds ids."""
+        if isinstance(data, dict) and data.get("format") in ID_FORMATS and data.get("tokenized") is None:
+            return data | {"tokenized": {}}
+        return data
+
     @model_validator(mode="after")
     def _path_where_needed(self) -> "Source":
         if self.format != "python" and not self.path:
             raise ValueError(f"a source of format {self.format} needs a path")
-        if self.format in ("mds", "wds", "megatron", "bin", "hf") and self.tokenized is None:
-            raise ValueError(f"a source of format {self.format} holds token ids: name their tokenizer (tokenized:)")
-        if self.tokenized is not None and self.format in ("jsonl", "text", "python", "hub"):
+        if self.tokenized is not None and self.format in ("jsonl", "text", "auto", "python", "hub"):
             raise ValueError(f"a source of format {self.format} holds text: leave tokenized out")
         if self.tokenized is not None and (self.fraction < 1 or self.max_bytes is not None):
             raise ValueError("fraction and max_bytes choose files, but token ids may run on from one file to the next")
@@ -125,7 +140,9 @@ class Decontaminate(Section):
 
 
 class TokenizerChoice(Section):
-    """`gpt2`, the path of a tokenizer.json, or a name on the hub; special tokens where they are not the usual ones."""
+    """`gpt2`, the path of a tokenizer.json, the folder of an artifact or model that carries one, or a name on the hub;
+    special tokens where they are not the usual ones. By default that of the first source of token ids that carries one.
+    """
 
     name: str = "gpt2"
     eod: str | None = None
@@ -187,12 +204,23 @@ Executor = Annotated[
 """A mapping with its `name`, or the name alone."""
 
 
+def _share(value: Any) -> int | Literal["auto"]:
+    if value == "auto":
+        return "auto"
+    try:
+        return parse_count(value)
+    except RequestError as error:
+        raise ValueError(f"{error} (or auto, for a share of them; 0 for none)") from None
+
+
 class Build(Section):
     """A build: sources to one pool and its validation pool, at `<out>/pools/<name>` and `<out>/pools/<name>-val`.
 
-    But for the first, none of these changes a byte of the result.
+    The last four change no byte of the result.
 
     Attributes:
+        validation_tokens: how many the validation pool holds, in whole documents; 0: there is none; auto: 1 % of what
+            deduplication leaves, at most 1M, and none if that would be more than half, because documents are few.
         on_damaged: whether a file of text that cannot be read to its end stops the build (`error`), or is left out
             whole and listed in left_out.parquet (`skip`).
         work: where intermediate files are during the build, a path or URL that all tasks reach; by default beside the
@@ -208,7 +236,7 @@ class Build(Section):
     seed: int = Field(default=0, ge=0, lt=2**63)
     seq_len: int = Field(default=2048, ge=2, le=2**20)
     samples_per_shard: int | Literal["auto"] = "auto"
-    validation_tokens: Count = Field(default=0, ge=0)
+    validation_tokens: Annotated[int | Literal["auto"], PlainValidator(_share)] = "auto"
     max_reject_fraction: float = Field(default=0.01, ge=0, le=1)
     on_damaged: Literal["error", "skip"] = "error"
     sources: list[Source] = Field(min_length=1)
@@ -244,4 +272,4 @@ def load_build(config: str, overrides: Sequence[str] = ()) -> Build:
         RequestError: for a wrong request.
     """
     path = file_or_shipped(YAMLS, config)
-    return validate(Build, load_yaml(path, overrides), path)
+    return validate(Build, load_yaml(path, overrides, Build), path)

@@ -8,7 +8,6 @@ import pyarrow.parquet as pq
 
 from ..common import storage
 from ..common.errors import WorkError
-from ..shards.artifact import read_manifest
 from .config import Build
 from .external_sort import TableWriter
 from .sources.base import MEND
@@ -38,15 +37,9 @@ def stopped(rows: Sequence[Row]) -> str:
     return f"source '{source}': {file} {reason}{more}: {MEND}"
 
 
-def place(first: Sequence[object]) -> str:
-    """Return where a reject is, as it is kept for the first of each reason."""
-    _, file, row, fields = first
-    names = f", whose fields are: {', '.join(map(str, fields))}" if isinstance(fields, list) and fields else ""
-    return f"{file} row {row}, from 0{names}"
-
-
-def write(path: str, sources: Sequence[str], listings: Iterable[Listing], damaged: Iterable[Row]) -> int:
-    """Write the table of all files that were left out; return how many of them should have been read."""
+def write(path: str, sources: Sequence[str], listings: Iterable[Listing], damaged: Iterable[Row]) -> dict[str, int]:
+    """Write the table of all files that were left out; return how many they are, and how many of them should have been
+    read."""
     rows = set(damaged)
     for item in listings:
         rows |= {(sources[item.source], name, why) for name, why in (*item.left_out, *item.refused)}
@@ -54,11 +47,11 @@ def write(path: str, sources: Sequence[str], listings: Iterable[Listing], damage
     for row in sorted(rows):
         table.add(row)
     table.close()
-    return sum(reason not in NOT_READ for _, _, reason in rows)
+    return {"files_not_read": len(rows), "damaged_files": sum(reason not in NOT_READ for _, _, reason in rows)}
 
 
 def summary(pool: str) -> Iterator[str]:
-    """Yield the lines that say which files and rows are not in a pool."""
+    """Yield the lines that name the files that are not in a pool."""
     try:
         with storage.open_read(storage.join(pool, NAME)) as file:
             rows = [tuple(row.values()) for row in pq.read_table(file).to_pylist()]
@@ -67,16 +60,6 @@ def summary(pool: str) -> Iterator[str]:
     for source in dict.fromkeys(source for source, _, _ in rows):
         mine = [(file, reason) for s, file, reason in rows if s == source]
         yield from _about(source, mine)
-    if rows:
-        yield f"files left out: {len(rows):,}, listed in {storage.join(pool, NAME)}"
-    rejected = read_manifest(pool).statistics.get("rejected", {})
-    if rejected:
-        ranked = sorted(rejected.items(), key=lambda item: (-item[1], item[0]))
-        reasons = ", ".join(f"{reason}: {n:,}" for reason, n in ranked[:OTHERS_SHOWN])
-        more = f" and {len(ranked) - OTHERS_SHOWN} more reasons" if len(ranked) > OTHERS_SHOWN else ""
-        total = sum(rejected.values())
-        table = storage.join(pool, "rejects.parquet")
-        yield f"rows that cannot be used: {total:,} ({reasons}{more}), listed in {table}"
 
 
 def _about(source: str, files: Sequence[tuple[str, str]]) -> Iterator[str]:

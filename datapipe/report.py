@@ -23,6 +23,8 @@ from ..common.html import text as _text
 from ..common.units import format_bytes, format_count, parse_count
 from ..shards.artifact import Artifact
 from ..shards.carve import capacity
+from . import report_text
+from .text.excerpts import Excerpts
 
 FIRST_ROWS = 20
 """Rejects and contaminated documents that are shown."""
@@ -33,12 +35,12 @@ REPLICATES = (1, 2, 4, 8)
 SMALLEST_SUBSET = 500_000
 
 
-def write_report(pool: Artifact, path: str) -> None:
+def write_report(pool: Artifact, excerpts: Excerpts, path: str) -> None:
     """Write the page for `pool`, whose tables lie in its folder, to the file `path` (local or URL)."""
-    storage.write_atomic(path, render(pool).encode(), flush=False)
+    storage.write_atomic(path, render(pool, excerpts).encode(), flush=False)
 
 
-def render(pool: Artifact) -> Html:
+def render(pool: Artifact, excerpts: Excerpts) -> Html:
     """Return the page for `pool`, whose tables lie in its folder."""
     name, m = _text(pool.manifest.name), pool.manifest
     rows = _steps(pool)["rows read"]["documents"]
@@ -47,7 +49,9 @@ def render(pool: Artifact) -> Html:
         "This page says what became of every row, and which subsets can be carved."
     )
     sections = [(key, title, section(pool)) for key, title, section in SECTIONS]
-    return document(f"Pool {name}: {m.tokens:,} unique tokens", "epochal pool", name, lead, sections)
+    sections.insert(TEXT_AT, ("text", "Some text", report_text.some_text(excerpts)))
+    title = f"Pool {name}: {m.tokens:,} unique tokens"
+    return document(title, "epochal pool", name, lead, sections, report_text.STYLE)
 
 
 def _overview(pool: Artifact) -> str:
@@ -126,28 +130,34 @@ def _filters(pool: Artifact) -> str:
     for f in filters:
         seen = f["seen"] or 1
         rows.append([f["name"], f["seen"], _share_bar(f["removed"], seen, seen, f["name"], "documents", "goes")])
+        if f["changed"]:
+            changed = f"changed the text of {_count(f['changed'], 'document')} that it kept"
+            rows.append([Html(f'<span class="inner quiet">{changed}</span>'), "", ""])
         rows += [
             [Html(f'<span class="inner quiet">{_text(reason)}</span>'), "", n] for reason, n in _ranked(f["reasons"])
         ]
-    return _p("In order: each filter sees what the one before it left.") + _table(["Filter", "Saw", "Removed"], rows)
+    lead = "In order: each filter sees what the one before it left. filtered.parquet lists what they removed."
+    return _p(lead) + _table(["Filter", "Saw", "Removed"], rows)
 
 
 def _rejects(pool: Artifact) -> str:
-    rejected = pool.manifest.statistics["rejected"]
-    total = sum(rejected.values())
-    if not total:
-        return _p("Every row could be used.")
-    most = max(rejected.values())
-    reasons = [(reason, _share_bar(n, most, total, reason, "rows", "goes")) for reason, n in _ranked(rejected)]
-    first = [
-        (r["source"], _code(r["file"]), r["row"], r["reason"])
-        for r in _first_rows(_open_table(pool, "rejects"), FIRST_ROWS)
-    ]
+    statistics = pool.manifest.statistics
+    empty = -_steps(pool)["empty"]["documents"]
+    files = statistics["files_not_read"]
+    unread = _p(f"{_count(files, 'whole file')} not read. left_out.parquet lists them.") if files else ""
+    counts = statistics["rejected"] | ({"empty": empty} if empty else {})
+    if not counts:
+        return _p("Every row could be used.") + unread
+    total, most = sum(counts.values()), max(counts.values())
+    reasons = [(reason, _share_bar(n, most, total, reason, "rows", "goes")) for reason, n in _ranked(counts)]
+    listed = _open_table(pool, "rejects")
+    first = [(r["source"], _code(r["file"]), r["row"], r["reason"]) for r in _first_rows(listed, FIRST_ROWS)]
     return (
         _p(f"{_count(total, 'row')} could not be used. rejects.parquet lists them.")
         + _table(["Reason", "Rows"], reasons)
-        + f"<h3>Which rows</h3>\n{_shown(len(first), total)}"
+        + f"<h3>Which rows</h3>\n{_shown(len(first), listed.metadata.num_rows)}"
         + _table(["Source", "File", "Row, from 0", "Reason"], first, "stack")
+        + unread
     )
 
 
@@ -271,6 +281,9 @@ SECTIONS: tuple[tuple[str, str, Callable[[Artifact], str]], ...] = (
     ("versions", "Versions", _versions),
 )
 """(anchor, title, what returns its HTML)"""
+
+TEXT_AT = [key for key, _, _ in SECTIONS].index("subsets")
+"""Before which of them the excerpts stand."""
 
 
 def _steps(pool: Artifact) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The catalogue: artifacts under the root and registered ones, the names that point to them, plans, and lineage.
+"""The catalogue: artifacts under the root and registered ones, the names that point to them, and plans.
 
 A name moves (every meaning it had is kept), a fingerprint never does.
 """
@@ -9,24 +9,30 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+import orjson
 import sqlalchemy as sa
 from sqlalchemy import Connection
 from sqlalchemy.dialects import postgresql, sqlite
 
 from ..common import storage
 from ..common.errors import EpochalError, RequestError
-from ..common.hashing import xxh64
+from ..common.hashing import canonical_json, xxh64
 from ..common.publish import MANIFEST_NAME
 from ..shards.manifest import ExportManifest, Manifest, parse_manifest
 from ..shards.order.base import Order
 from .database import now
 from .errors import NotFoundError
-from .models import Artifact, Checkpoint, Lease, Location, NameEntry, PlanRow, PlanSubset, RunRow
+from .models import INT, Artifact, Lease, Location, NameEntry, PlanRow, PlanSubset, RunRow
 
 FINGERPRINT = re.compile(r"[0-9a-f]{32}")
 KINDS = ("pools", "subsets")
-MOST_NODES = 2000
 MOST_NAME = 500
+MOST_PATH = 2000
+"""Bytes of an artifact's path: PostgreSQL keeps no longer ones in an index."""
+
+MOST_MANIFEST = 256 << 20
+"""Bytes of a manifest: that of a million shards."""
+
 MOST_ROWS = 500
 """Rows of one INSERT."""
 
@@ -53,25 +59,76 @@ def read_artifact(path: str) -> FoundArtifact:
     """
     path = path if storage.is_url(path) else os.path.realpath(storage.local_path(path))
     where = storage.join(path, MANIFEST_NAME)
+    if not _encodable(path) or len(path.encode()) > MOST_PATH:
+        raise RequestError(f"{printable(path)}: a path of Unicode text and at most {MOST_PATH:,} bytes can be entered")
+    if os.path.isfile(where) and os.path.getsize(where) > MOST_MANIFEST:
+        raise RequestError(f"{where} is too large for a manifest: more than {MOST_MANIFEST >> 20} MB")
     try:
+        if os.path.exists(where) and not os.path.isfile(where):  # a pipe would be waited for
+            raise FileNotFoundError
         data = storage.read_bytes(where)
     except (FileNotFoundError, NotADirectoryError):
         raise RequestError(f"{path} holds no artifact: there is no {MANIFEST_NAME}") from None
-    manifest = parse_manifest(data.decode(errors="replace"), where)
-    if isinstance(manifest, ExportManifest):
-        raise RequestError(f"{path} is an export: register the subset that it was made from")
-    for text in (manifest.name, manifest.tokenizer.name, manifest.tokenizer.fingerprint):
-        if len(text) > MOST_NAME or "\0" in text:
-            raise RequestError(f"{where}: a name of more than {MOST_NAME} characters cannot be entered")
+    manifest = _checked(data, where)
     return FoundArtifact(path, manifest, xxh64(data))
 
 
-def folders(root: str) -> Iterator[str]:
-    """Yield the real paths of what may be artifacts under `root`; what a link leads out of it is left out."""
+def _checked(data: bytes, where: str) -> Manifest:
+    """Return a manifest that can be entered and shown. Raises RequestError, WorkError."""
+    try:
+        manifest = parse_manifest(data.decode(errors="replace"), where)
+        storable = is_storable(manifest.model_dump(mode="json"))
+    except (ValueError, TypeError, OverflowError, RecursionError, MemoryError):  # no checksum can be made of it
+        storable = False
+    if not storable:
+        raise RequestError(f"{where} is no manifest: it has numbers, text or nesting that no program of ours writes")
+    if isinstance(manifest, ExportManifest):
+        raise RequestError(f"{where} is of an export: register the subset that it was made from")
+    for text in (manifest.name, manifest.tokenizer.name, manifest.tokenizer.fingerprint):
+        if len(text) > MOST_NAME or "\0" in text:
+            raise RequestError(f"{where}: a name of more than {MOST_NAME} characters cannot be entered")
+    parent = manifest.parent.fingerprint if manifest.parent else manifest.fingerprint
+    if not FINGERPRINT.fullmatch(manifest.fingerprint) or not FINGERPRINT.fullmatch(parent):
+        raise RequestError(f"{where}: a fingerprint is 32 hexadecimal digits")
+    if max(manifest.tokens, manifest.samples, manifest.documents, manifest.seq_len) > INT:
+        raise RequestError(f"{where}: its numbers are too large")
+    return manifest
+
+
+def is_storable(value: Any) -> bool:
+    """Return whether every JSON reader and both databases take `value`: finite numbers, integers of 64 bits, Unicode
+    text, no deep nesting."""
+    try:
+        orjson.dumps(value)
+        canonical_json(value).encode()
+    except (TypeError, ValueError, RecursionError):
+        return False
+    return True
+
+
+def _encodable(text: str) -> bool:
+    return text.isascii() or text.encode(errors="replace").decode() == text
+
+
+def printable(text: str) -> str:
+    """Return text that can be printed and sent: what cannot is written as an escape."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in text)
+
+
+def folders(root: str, problems: dict[str, str]) -> Iterator[str]:
+    """Yield the real paths of what may be artifacts under `root`; what a link leads out of it is left out.
+
+    Args:
+        problems: takes the folders that cannot be listed.
+    """
     real = os.path.realpath(root)
     for kind in KINDS:
         parent = os.path.join(real, kind)
-        names = sorted(os.listdir(parent)) if os.path.isdir(parent) else []
+        try:
+            names = sorted(os.listdir(parent)) if os.path.isdir(parent) else []
+        except OSError as error:
+            problems[parent] = f"{parent} cannot be read: {error.strerror}"
+            continue
         for name in names:
             path = os.path.realpath(os.path.join(parent, name))
             if not name.startswith(".") and inside(path, real) and os.path.isfile(os.path.join(path, MANIFEST_NAME)):
@@ -93,15 +150,16 @@ class Scanner:
 
     def scan(self) -> list[FoundArtifact]:
         """Return what is there now; folders that cannot be read are in `problems`, by path."""
-        known, problems = {}, {}
-        for path in folders(self.root):
+        known: dict[str, tuple[tuple[int, int], FoundArtifact]] = {}
+        problems: dict[str, str] = {}
+        for path in folders(self.root, problems):
             try:
                 status = os.stat(os.path.join(path, MANIFEST_NAME))
                 stamp = status.st_mtime_ns, status.st_size
                 before = self._known.get(path)
                 known[path] = before if before and before[0] == stamp else (stamp, read_artifact(path))
             except (EpochalError, OSError) as error:
-                problems[path] = str(error)
+                problems[printable(path)] = printable(str(error))
         self._known, self.problems = known, problems
         return [found for _, found in known.values()]
 
@@ -317,74 +375,11 @@ def enter_plan(connection: Connection, plan: Order, name: str | None = None) -> 
     return new
 
 
-def _plans_in(data: dict[str, Any]) -> list[dict[str, Any]]:
+def plans_in(data: dict[str, Any]) -> list[dict[str, Any]]:
     """Return the plans of a plan or mixture that was entered, as JSON data."""
     return [source["plan"] for source in data["sources"]] if "sources" in data else [data]
 
 
 def subsets_of(data: dict[str, Any]) -> list[str]:
     """Return the fingerprints of the subsets that a plan or mixture, as it was entered, trains on."""
-    return [plan["subset"] for plan in _plans_in(data)]
-
-
-def lineage(connection: Connection, of: str | None) -> dict[str, Any]:
-    """Return {nodes, edges}: pool -> subset -> plan -> run -> checkpoint -> continued run.
-
-    Args:
-        of: fingerprint of one of them, to get what it came from and what came from it; else the newest of all there is.
-    """
-    nodes: dict[str, dict[str, Any]] = {}
-    edges: list[tuple[str, str]] = []
-    for row in _newest(connection, Artifact):
-        nodes[row.fingerprint] = {"kind": row.kind, "name": None, "tokens": row.tokens}
-        if row.pool != row.fingerprint:
-            edges.append((row.pool, row.fingerprint))
-    for row in _newest(connection, PlanRow):
-        parts = _plans_in(row.plan)
-        nodes[row.fingerprint] = {"kind": "plan", "name": None, "tokens": sum(p["total_tokens"] for p in parts)}
-        edges += [(p["subset"], row.fingerprint) for p in parts]
-    runs = {row.fingerprint: row for row in _newest(connection, RunRow)}
-    marks: dict[tuple[str, int], str] = {}
-    for row in _newest(connection, Checkpoint, Checkpoint.__table__.c.at):
-        id_ = f"{row.run}@{row.position}"
-        marks[row.run, row.position] = id_
-        nodes[id_] = {"kind": "checkpoint", "name": row.name, "position": row.position}
-        edges.append((row.run, id_))
-    for row in runs.values():
-        nodes[row.fingerprint] = {"kind": "run", "name": row.name, "position": row.position, "state": row.state}
-        edges.append((row.plan, row.fingerprint))
-        if row.parent:
-            edges.append((marks.get((row.parent, row.parent_position), row.parent), row.fingerprint))
-    edges = [(a, b) for a, b in edges if a in nodes and b in nodes]
-    if of is not None:
-        kept = _reached(of, edges) | _reached(of, [(b, a) for a, b in edges])
-        nodes = {k: v for k, v in nodes.items() if k in kept}
-        edges = [(a, b) for a, b in edges if a in kept and b in kept]
-    for fingerprint, node in nodes.items():
-        if node["name"] is None:
-            names = names_of(connection, fingerprint)
-            node["name"] = names[0] if names else fingerprint[:8]
-    return {
-        "nodes": [{"id": k} | v for k, v in nodes.items()],
-        "edges": [{"from": a, "to": b} for a, b in dict.fromkeys(edges)],
-    }
-
-
-def _newest(connection: Connection, model: Any, by: Any = None) -> Any:
-    table = model.__table__
-    return connection.execute(
-        sa.select(table).order_by((by if by is not None else table.c.added).desc()).limit(MOST_NODES)
-    )
-
-
-def _reached(start: str, edges: list[tuple[str, str]]) -> set[str]:
-    after: dict[str, list[str]] = {}
-    for a, b in edges:
-        after.setdefault(a, []).append(b)
-    found, waiting = {start}, [start]
-    while waiting:
-        for node in after.get(waiting.pop(), []):
-            if node not in found:
-                found.add(node)
-                waiting.append(node)
-    return found
+    return [plan["subset"] for plan in plans_in(data)]

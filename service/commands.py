@@ -1,16 +1,24 @@
-"""`epochal serve`, `register`, `seen`: run the service, tell it of artifacts and reports, ask what runs have seen."""
+"""`epochal serve`, `register`, `seen`, `login`, `release`: run the service, tell it of artifacts and runs, ask it."""
 
 import argparse
 import contextlib
+import getpass
+import os
 import re
 import socket
 import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 from ..common import storage
 from ..common.cli import Runner, print_json
 from ..common.errors import RequestError, WorkError
+from ..common.publish import MANIFEST_NAME
 
+if TYPE_CHECKING:  # its packages are an extra
+    from .service import Service
+
+MOST_PROBLEMS = 10
 KEY = re.compile(r"[0-9a-f]{32}")
 
 
@@ -21,6 +29,9 @@ def serve(parser: argparse.ArgumentParser) -> Runner:
     parser.add_argument("--port", type=int, default=8642, help="port (default 8642; 0: a free one)")
     parser.add_argument("--tokens", metavar="FILE", help="lines `read TOKEN` or `write TOKEN` (or $EPOCHAL_TOKENS)")
     parser.add_argument("--rate", type=float, default=500.0, help="requests a second of one client (default 500)")
+    parser.add_argument(
+        "--proxy", action="append", default=[], metavar="ADDRESS", help="believe X-Forwarded-For of this proxy"
+    )
     return _run_serve
 
 
@@ -29,7 +40,8 @@ def _run_serve(args: argparse.Namespace) -> int:
     import uvicorn
 
     from .api.app import create_app
-    from .security import LOOPBACK_NAMES, AccessRules, is_loopback, read_tokens
+    from .api.connections import server_config
+    from .security import LOOPBACK_NAMES, AccessRules, check_proxy, is_loopback, read_tokens
     from .service import Service
 
     tokens = read_tokens(args.tokens)
@@ -40,21 +52,48 @@ def _run_serve(args: argparse.Namespace) -> int:
         )
     if not args.rate > 0:
         raise RequestError("--rate must be more than 0")
+    proxies = [check_proxy(text) for text in args.proxy]
     listener = _listen(args.host, args.port)
     rules = AccessRules(tokens, LOOPBACK_NAMES if local else None, rate=args.rate, burst=max(1, int(2 * args.rate)))
     service = Service(args.root, args.database)
     service.refresh(at_once=True)
     app = create_app(service, rules)
     shown = f"[{args.host}]" if ":" in args.host else args.host
-    print(f"serving {args.root} at http://{shown}:{listener.getsockname()[1]} (stop with ctrl-c)", flush=True)
+    print(f"serving {args.root} at http://{shown}:{listener.getsockname()[1]} (stop with ctrl-c)")
+    print("\n".join(_catalogue_text(args.root, service)), flush=True)
     # The application prints its own defects; uvicorn would add tracebacks of requests that are cut off at the end.
-    config = uvicorn.Config(app, log_level="critical", access_log=False, timeout_graceful_shutdown=5, ws="none")
+    config = server_config(app, proxies, log_level="critical", timeout_graceful_shutdown=5)
     server = uvicorn.Server(config)
     with contextlib.suppress(KeyboardInterrupt):  # raised again once everything is answered and closed
         server.run(sockets=[listener])
     if not server.started:
         raise WorkError("the server did not start: run again with --debug")
     return 0
+
+
+def _catalogue_text(root: str, service: "Service") -> list[str]:
+    """Return what lies under the root, or what would have to."""
+    from .catalogue import KINDS
+
+    kinds = [found.manifest.kind for found in service.found]
+    pools, subsets = kinds.count("pool"), kinds.count("subset")
+    lines = [f"it has {_counted(pools, 'pool')} and {_counted(subsets, 'subset')} under {service.root}"]
+    if not kinds:
+        below = [name for name in ("artifacts",) if any(os.path.isdir(os.path.join(root, name, k)) for k in KINDS)]
+        mend = f"; did you mean --root {os.path.join(root, below[0])}?" if below else ""
+        if os.path.basename(service.root) in KINDS:
+            mend = f"; did you mean --root {os.path.dirname(service.root)}?"
+        looked = " or ".join(os.path.join(kind, "NAME", MANIFEST_NAME) for kind in KINDS)
+        lines = [f"it has no artifacts: {service.root} has no {looked}{mend}"]
+    shown = list(service.problems.items())
+    lines += [f"  left out: {path}: {reason}" for path, reason in shown[:MOST_PROBLEMS]]
+    if len(shown) > MOST_PROBLEMS:
+        lines.append(f"  and {len(shown) - MOST_PROBLEMS:,} others: see `problems` of GET /artifacts")
+    return lines
+
+
+def _counted(n: int, what: str) -> str:
+    return f"{n:,} {what}{'' if n == 1 else 's'}"
 
 
 def _listen(host: str, port: int) -> socket.socket:
@@ -74,19 +113,16 @@ def _listen(host: str, port: int) -> socket.socket:
 def register(parser: argparse.ArgumentParser) -> Runner:
     """Add the arguments of `epochal register`; return what runs it."""
     parser.add_argument("paths", nargs="+", metavar="path", help="folder or URL of a pool or subset, or a run's folder")
+    parser.add_argument("--service", metavar="URL", help="where a run's reports go (default: where it reported to)")
     _add_store(parser)
     return _run_register
 
 
 def _run_register(args: argparse.Namespace) -> int:
     _installed()
-    from .client.reporter import send_rest
     from .service import Service
 
-    runs = [p for p in args.paths if not storage.is_url(p) and send_rest(storage.local_path(p), _warn)]
-    for path in runs:
-        print(f"the service has all reports of {path}")
-    artifacts = [p for p in args.paths if p not in runs]
+    artifacts = [p for p in args.paths if storage.is_url(p) or not _send_rest(storage.local_path(p), args.service)]
     if artifacts:
         service = Service(args.root, args.database)
         try:
@@ -101,6 +137,70 @@ def _run_register(args: argparse.Namespace) -> int:
     return 0
 
 
+def _send_rest(folder: str, url: str | None) -> bool:
+    """Send what is left of a run's reports and say how they stand; return whether the folder is one of a run."""
+    from .client.reporter import send_rest
+
+    sent = send_rest(folder, _warn, url=url)
+    if sent is None:
+        return False
+    if sent.lost:
+        print(f"the service has all reports of {folder} but {sent.lost:,}, made after another run had its name")
+    elif sent.taken_over:
+        print(f"all reports of {folder} were sent; another run has its name since, so the service was not asked again")
+    else:
+        print(f"the service has all reports of {folder}")
+    return True
+
+
+def login(parser: argparse.ArgumentParser) -> Runner:
+    """Add the arguments of `epochal login`; return what runs it."""
+    parser.add_argument("url", help="address of a service, as https://host:8642; the token is read from standard input")
+    parser.add_argument("--forget", action="store_true", help="remove the token that is kept for this address")
+    return _run_login
+
+
+def _run_login(args: argparse.Namespace) -> int:
+    from .client.client import AwayError, Client, RefusedError
+    from .client.tokens import keep
+
+    if args.forget:
+        print(f"{keep(args.url, None)} has no token for {args.url}")
+        return 0
+    token = (getpass.getpass(f"token for {args.url}: ") if sys.stdin.isatty() else sys.stdin.readline()).strip()
+    if not token:
+        raise RequestError("no token was given: type it, or write it to standard input")
+    client = Client(args.url, token)
+    tried = "which takes it"
+    try:
+        client.get("/limits")
+    except AwayError as error:
+        tried = f"but it could not be tried ({error})"
+    except RefusedError as error:
+        if error.status == 401:
+            raise RequestError(f"the service at {args.url} does not take this token: nothing was kept") from None
+    finally:
+        client.close()
+    print(f"{keep(args.url, token)} keeps the token for {args.url}, {tried}")
+    return 0
+
+
+def release(parser: argparse.ArgumentParser) -> Runner:
+    """Add the arguments of `epochal release`; return what runs it."""
+    parser.add_argument("run", help="name of a run that is dead while its lease lasts")
+    _add_service(parser)
+    return _run_release
+
+
+def _run_release(args: argparse.Namespace) -> int:
+    from .client.client import Client
+
+    done = Client(args.service).post(f"/runs/{quote(args.run, safe='')}/release")
+    left = f"the lease had {done['seconds']:,.0f} s left" if done["seconds"] else "no lease on it lasted"
+    print(f"run name {done['name']} is free ({left}; the run's last report is of position {done['position']:,})")
+    return 0
+
+
 def seen(parser: argparse.ArgumentParser) -> Runner:
     """Add the arguments of `epochal seen`; return what runs it."""
     what = parser.add_mutually_exclusive_group(required=True)
@@ -109,7 +209,7 @@ def seen(parser: argparse.ArgumentParser) -> Runner:
     what.add_argument("--histogram", action="store_true", help="how many documents were seen how often (needs --run)")
     parser.add_argument("--run", metavar="R", help="name or fingerprint of a run (default: all of them)")
     parser.add_argument("--position", type=int, help="as of this position of the run (default: its last reported one)")
-    parser.add_argument("--service", metavar="URL", help="of the service (default $EPOCHAL_SERVICE, or port 8642 here)")
+    _add_service(parser)
     parser.add_argument("--json", action="store_true", help="one JSON object on standard output")
     return _run_seen
 
@@ -212,6 +312,10 @@ def _histogram_text(counted: dict[str, Any]) -> str:
     lines = ["  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in rows]
     of = " <- ".join(f"{a['run']} [0, {a['position']:,})" for a in counted["ancestry"])
     return "\n".join([f"positions {of}", *lines])
+
+
+def _add_service(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--service", metavar="URL", help="of the service (default $EPOCHAL_SERVICE, or port 8642 here)")
 
 
 def _add_store(parser: argparse.ArgumentParser) -> None:

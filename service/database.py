@@ -1,6 +1,6 @@
 """The database: SQLite in the service's folder, or PostgreSQL by URL; the same tables, migrated under a lock at start.
 
-Reads come from a pool of connections. Writes go through one thread (`Writer`), which puts whatever is waiting into one
+Reads come from a pool of connections. Writes go through one thread (`Writer`), which puts what is waiting into one
 transaction and answers when it is on the disk: many reports share one flush.
 """
 
@@ -22,7 +22,7 @@ from alembic.util import CommandError
 from filelock import FileLock
 from sqlalchemy import Connection, Engine, event
 from sqlalchemy.engine import make_url
-from sqlalchemy.exc import ArgumentError, DBAPIError, OperationalError
+from sqlalchemy.exc import ArgumentError, DataError, DBAPIError, OperationalError
 
 from ..common.errors import RequestError, WorkError, one_line
 from .errors import UnreachableError
@@ -34,6 +34,17 @@ MIGRATION_LOCK = 0x65706F63
 
 MOST_TOGETHER = 256
 """Writes that share a transaction at most."""
+
+POOL: dict[str, Any] = {"pool_size": 20, "max_overflow": 40}
+"""Connections for reading: more than there are threads that ask."""
+
+MAY_BE_TRIED_AGAIN = ("40P01", "40001")
+"""SQLSTATEs of a deadlock and of a transaction that came in another's way."""
+
+MOST_ATTEMPTS = 5
+
+TOO_LARGE = "54"
+"""Class of the SQLSTATEs that say that a limit of PostgreSQL is exceeded, as the length of what an index holds."""
 
 
 @dataclass(frozen=True)
@@ -56,9 +67,13 @@ class Database:
         except OperationalError as error:
             raise UnreachableError(f"the database cannot be reached: {one_line(error)}") from None
 
-    def write(self, job: Callable[[Connection], T]) -> "Future[T]":
-        """Run `job(connection)` in the next transaction; the future has its result once that is committed."""
-        return self.writer.submit(job)
+    def write(self, job: Callable[[Connection], T], lock: str | None = None) -> "Future[T]":
+        """Run `job(connection)` in the next transaction; the future has its result once that is committed.
+
+        Args:
+            lock: the lease that it locks before all else, by the run's name: such jobs share transactions.
+        """
+        return self.writer.submit(job, lock)
 
     def close(self) -> None:
         """Finish what is waiting and let go of all connections."""
@@ -66,7 +81,7 @@ class Database:
         self.engine.dispose()
 
 
-def open_database(url: str) -> Database:
+def open_database(url: str | sa.URL) -> Database:
     """Open (and create or migrate) the database at `url`.
 
     Raises:
@@ -90,7 +105,7 @@ def open_database(url: str) -> Database:
             with FileLock(parsed.database + ".lock"):
                 migrate(engine)
         else:
-            engine = sa.create_engine(parsed, pool_size=20, pool_pre_ping=True)
+            engine = sa.create_engine(parsed, pool_pre_ping=True, **POOL)
             with engine.connect() as held:  # a connection of its own: the lock outlives the migration's transactions
                 held.execute(sa.text("SELECT pg_advisory_lock(:key)"), {"key": MIGRATION_LOCK})
                 try:
@@ -104,7 +119,7 @@ def open_database(url: str) -> Database:
 
 
 def _sqlite(url: sa.URL) -> Engine:
-    engine = sa.create_engine(url, connect_args={"timeout": 60, "check_same_thread": False}, pool_size=20)
+    engine = sa.create_engine(url, connect_args={"timeout": 60, "check_same_thread": False}, **POOL)
 
     @event.listens_for(engine, "connect")
     def _set_up(connection: sqlite3.Connection, _: Any) -> None:
@@ -143,19 +158,30 @@ def now(connection: Connection) -> float:
     return float(connection.execute(sa.text("SELECT extract(epoch FROM clock_timestamp())")).scalar_one())
 
 
+@dataclass(frozen=True)
+class _Job:
+    run: Callable[[Connection], Any]
+    lock: str | None
+    future: "Future[Any]"
+
+
 class Writer:
-    """One thread that writes: jobs that wait together are committed together, each in a savepoint of its own."""
+    """One thread that writes. Jobs under leases that wait together are committed together, each in a savepoint.
+
+    Several servers may write to one PostgreSQL. They never wait for each other in a circle: within a transaction leases
+    are locked in the order of their names, and a job that names no lease has a transaction of its own.
+    """
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine.execution_options(writes=True)
-        self._jobs: queue.SimpleQueue[tuple[Callable[[Connection], Any], Future[Any]] | None] = queue.SimpleQueue()
+        self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="epochal-writer", daemon=True)
         self._thread.start()
 
-    def submit(self, job: Callable[[Connection], T]) -> "Future[T]":
+    def submit(self, job: Callable[[Connection], T], lock: str | None = None) -> "Future[T]":
         """Queue a job; see `Database.write`."""
         future: Future[T] = Future()
-        self._jobs.put((job, future))
+        self._jobs.put(_Job(job, lock, future))
         return future
 
     def close(self) -> None:
@@ -168,28 +194,46 @@ class Writer:
             batch = [self._jobs.get()]
             while len(batch) < MOST_TOGETHER and not self._jobs.empty():
                 batch.append(self._jobs.get())
-            self._commit([item for item in batch if item is not None])
+            for jobs in transactions([job for job in batch if job is not None], self._engine.dialect.name):
+                self._commit(jobs)
             if None in batch:
                 return
 
-    def _commit(self, batch: list[tuple[Callable[[Connection], Any], Future[Any]]]) -> None:
-        outcomes: list[tuple[Future[Any], Any, Exception | None]] = []
+    def _commit(self, batch: list[_Job], attempt: int = 1) -> None:
+        outcomes: list[tuple[_Job, Any, Exception | None]] = []
         try:
             with self._engine.connect() as connection, connection.begin():
-                for job, future in batch:
-                    outcomes.append((future, *_attempt(connection, job)))
+                for job in batch:
+                    outcomes.append((job, *_attempt(connection, job.run)))
         except DBAPIError as error:
+            if _state(error) in MAY_BE_TRIED_AGAIN and (len(batch) > 1 or attempt < MOST_ATTEMPTS):
+                for job in batch:
+                    self._commit([job], attempt + (len(batch) == 1))
+                return
             failed = UnreachableError(f"the database cannot be written: {one_line(error)}")
-            outcomes = [(future, None, failed) for _, future in batch]
+            outcomes = [(job, None, failed) for job in batch]
         except Exception as error:  # a defect must not end the thread that everything waits for
-            outcomes = [(future, None, error) for _, future in batch]
-        for future, result, problem in outcomes:
-            if not future.set_running_or_notify_cancel():
+            outcomes = [(job, None, error) for job in batch]
+        for job, result, problem in outcomes:
+            if not job.future.set_running_or_notify_cancel():
                 continue
             if problem is None:
-                future.set_result(result)
+                job.future.set_result(result)
             else:
-                future.set_exception(problem)
+                job.future.set_exception(problem)
+
+
+def transactions(jobs: list[_Job], dialect: str) -> list[list[_Job]]:
+    """Return the jobs in the transactions that they are run in."""
+    if dialect == "sqlite":  # one transaction writes at a time: the order of locks is no matter
+        return [jobs] if jobs else []
+    shared = sorted((job for job in jobs if job.lock is not None), key=lambda job: str(job.lock))
+    return [[job] for job in jobs if job.lock is None] + ([shared] if shared else [])
+
+
+def _state(error: DBAPIError) -> str:
+    """Return the SQLSTATE of PostgreSQL's refusal, empty for others."""
+    return str(getattr(error.orig, "sqlstate", None) or "")
 
 
 def _attempt(connection: Connection, job: Callable[[Connection], Any]) -> tuple[Any, Exception | None]:
@@ -197,7 +241,11 @@ def _attempt(connection: Connection, job: Callable[[Connection], Any]) -> tuple[
     try:
         with connection.begin_nested():
             return job(connection), None
-    except OperationalError:
-        raise  # the whole transaction is lost
+    except DBAPIError as error:
+        if isinstance(error, DataError) or _state(error).startswith(TOO_LARGE):
+            return None, RequestError(f"the database does not take it: {one_line(error)}")
+        if isinstance(error, OperationalError):
+            raise  # the whole transaction is lost
+        return None, error
     except Exception as error:
         return None, error

@@ -33,11 +33,15 @@ class UnreachableError(WorkError):
     """The database does not answer."""
 
 
+class BusyError(WorkError):
+    """Too much is being worked at: the same request may be made later."""
+
+
 def http_status(error: EpochalError) -> int:
     """Return the HTTP status that `error` is answered with."""
     if isinstance(error, DeniedError):
         return 403 if error.known else 401
-    if isinstance(error, UnreachableError):
+    if isinstance(error, UnreachableError | BusyError):
         return 503
     if isinstance(error, NotFoundError):
         return 404

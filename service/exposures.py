@@ -3,14 +3,14 @@
 The arithmetic is the ledger's; here are the questions to the catalogue around it, and the answers as JSON data.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 import sqlalchemy as sa
 
 from ..common.errors import RequestError
-from ..shards.order.base import Order
+from ..shards.order.base import Order, as_positions, digest_text
 from ..shards.order.plan import Plan
 from . import catalogue, ledger, runs
 from .bounds import MOST_COUNTED, slots_counted
@@ -23,6 +23,9 @@ from .service import Service
 
 UNKNOWN = ""
 """The pool of a subset that the catalogue does not have."""
+
+DIGEST_PART = 1 << 18
+"""Positions of a digest that are folded at once: some 20 ms."""
 
 MOST_CURVE = 1 << 22
 MOST_CURVE_COPIES = 1000
@@ -204,8 +207,11 @@ def _event(ancestor: Ancestor, position: int) -> dict[str, Any]:
 # -- all documents of a run -----------------------------------------------------------------------------------------
 
 
-def histogram(service: Service, run: str, position: int | None = None) -> dict[str, Any]:
+def histogram(service: Service, run: str, position: int | None, check: Callable[[], None]) -> dict[str, Any]:
     """Return how many documents a run saw how often, over its ancestry.
+
+    Args:
+        check: called for every part of a pool's documents; what it raises ends the count.
 
     Raises:
         NotFoundError: when nothing of that name is known.
@@ -216,7 +222,13 @@ def histogram(service: Service, run: str, position: int | None = None) -> dict[s
         history = runs.ancestries(connection)[fingerprint]
     history = _until(service, history, position)
     segments = [segment for a in history for segment in _countable(service, a)]
-    counted = ledger.histogram(segments, service.read_documents)
+
+    def read(pool: str) -> Iterator[dict[str, Any]]:
+        for chunk in service.read_documents(pool):
+            check()
+            yield chunk
+
+    counted = ledger.histogram(segments, read)
     return {
         "run": history[0].name,
         "fingerprint": fingerprint,
@@ -238,6 +250,23 @@ def _countable(service: Service, ancestor: Ancestor) -> list[Segment]:
 
 
 # -- the samples of a plan ------------------------------------------------------------------------------------------
+
+
+def digest_of(order: Order, start: int, stop: int, check: Callable[[], None]) -> str:
+    """Return the digest of positions [start, stop), as `Order.digest` does; `check` is called now and then.
+
+    Raises:
+        RequestError: for positions that the order does not have.
+    """
+    if not 0 <= start <= stop <= order.positions:
+        return order.digest(start, stop)  # says what is wrong
+    lanes = (0, 0)
+    for begin in range(start, stop, DIGEST_PART):
+        check()
+        span = range(begin, min(begin + DIGEST_PART, stop))
+        part = order.fold(as_positions(span), order.ids(span))
+        lanes = lanes[0] + part[0], lanes[1] + part[1]
+    return digest_text(lanes)
 
 
 def exposure_curve(order: Order, points: int = 65) -> dict[str, Any]:

@@ -8,6 +8,9 @@ from typing import Any
 from sqlalchemy import JSON, BigInteger, Float, ForeignKey, Index, Integer, String
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
+INT = 2**63 - 1
+"""The largest number that a column takes."""
+
 Fingerprint = String(32)
 Name = String(500)
 Identity = BigInteger().with_variant(Integer, "sqlite")  # only INTEGER counts up by itself there
@@ -126,15 +129,18 @@ class Lease(Base):
         holder: who it is (a folder of a run keeps its own).
         session: the process; asking again gives it the same lease.
         seconds: how long it lasts after each report.
+        calls: how many calls the session has made under it, as it counts them: a session that counts more was
+            acknowledged what this database has lost.
     """
 
     __tablename__ = "leases"
     name: Mapped[str] = mapped_column(Name, primary_key=True)
     run: Mapped[str] = mapped_column(ForeignKey("runs.fingerprint"))
     token: Mapped[int] = mapped_column(BigInteger)
-    holder: Mapped[str] = mapped_column(String(64))
-    session: Mapped[str] = mapped_column(String(64))
+    holder: Mapped[str] = mapped_column(String(128))
+    session: Mapped[str] = mapped_column(String(128))
     seconds: Mapped[float] = mapped_column(Float)
+    calls: Mapped[int] = mapped_column(BigInteger, server_default="0")
     until: Mapped[float] = mapped_column(Float)
 
 

@@ -18,6 +18,7 @@ from ..shards.order.base import Order
 from .catalogue import enter_plan, insert, insert_all, resolve
 from .database import now
 from .errors import ConflictError, NotFoundError
+from .leases import Held, held, locked, note
 from .models import Artifact, Checkpoint, Lease, PlanRow, PlanSubset, Report, RunRow
 
 RUN_VERSION = 1
@@ -126,23 +127,24 @@ def claim_lease(connection: Connection, claim: RunClaim, run: dict[str, Any]) ->
     at = now(connection)
     start = {"token": 0, "position": 0, "tokens": 0, "state": "open", "added": at}
     insert(connection, RunRow, **run, **start)
-    nobody = {"token": 0, "holder": "", "session": "", "seconds": 0.0, "until": 0.0}
+    nobody = {"token": 0, "holder": "", "session": "", "seconds": 0.0, "until": 0.0, "calls": 0}
     insert(connection, Lease, name=claim.name, run=run["fingerprint"], **nobody)
-    lease = _locked(connection, claim.name)
+    lease = locked(connection, claim.name)
     at = now(connection)  # waiting for the lock may have taken a while
     mine = lease.session == claim.session and lease.run == run["fingerprint"]
     if not mine and lease.until > at and lease.holder != claim.holder:
         held = get(connection, lease.run)
         raise ConflictError(
             f"run name '{claim.name}' is leased to a live run, at position {held.position}, for another "
-            f"{lease.until - at:.0f} s: choose another run_name, or wait until that run is over",
+            f"{lease.until - at:,.0f} s: choose another run_name, or wait until that run is over "
+            f"(`epochal release {claim.name}` ends the lease of one that is dead)",
             position=held.position,
             seconds=lease.until - at,
         )
     values = {"run": run["fingerprint"], "holder": claim.holder, "session": claim.session, "seconds": claim.seconds}
-    token = lease.token if mine else lease.token + 1
+    token, calls = (lease.token, lease.calls) if mine else (lease.token + 1, 0)
     taken = sa.update(Lease).where(Lease.name == claim.name)
-    connection.execute(taken.values(**values, token=token, until=at + claim.seconds))
+    connection.execute(taken.values(**values, token=token, until=at + claim.seconds, calls=calls))
     connection.execute(sa.update(RunRow).where(RunRow.fingerprint == run["fingerprint"]).values(state="open"))
     row = get(connection, run["fingerprint"])
     return {
@@ -153,46 +155,27 @@ def claim_lease(connection: Connection, claim: RunClaim, run: dict[str, Any]) ->
         "position": row.position,
         "digest": row.digest,
         "seconds": claim.seconds,
+        "calls": calls,
+        "previous": {"token": lease.token, "calls": lease.calls, "own": lease.holder == claim.holder},
+        "parent_position": run["parent_position"],
     }
 
 
-def _locked(connection: Connection, name: str) -> Any:
-    row = connection.execute(sa.select(Lease.__table__).where(Lease.name == name).with_for_update()).one_or_none()
-    if row is None:
-        raise NotFoundError(f"there is no run '{name}'")
-    return row
+def release(connection: Connection, name: str) -> dict[str, Any]:
+    """End the lease on a run's name, whoever holds it; it can then be claimed at once.
 
-
-def _held(connection: Connection, name: str, token: int) -> Any:
-    """Lock and return the lease of `name`. Raises ConflictError when `token` is not its number."""
-    lease = _locked(connection, name)
-    if lease.token != token:
-        raise ConflictError(
-            f"lease {token} of run '{name}' is over: it was taken over with number {lease.token}", token=lease.token
-        )
-    return lease
-
-
-def _renew(connection: Connection, lease: Any) -> None:
-    """Let a live run's lease last from now on; a closed run stays closed."""
-    if lease.until > 0:
-        until = now(connection) + lease.seconds
-        connection.execute(sa.update(Lease).where(Lease.name == lease.name).values(until=until))
-
-
-def renew(connection: Connection, name: str, token: int) -> dict[str, Any]:
-    """Say that the run is alive.
+    Should its holder be live after all, its reports are taken until another one claims the name.
 
     Raises:
         NotFoundError: when nothing of that name is known.
-        ConflictError: when it contradicts what is there.
     """
-    lease = _held(connection, name, token)
-    _renew(connection, lease)
-    return {"token": token, "seconds": lease.seconds}
+    lease, at = locked(connection, name), now(connection)
+    connection.execute(sa.update(Lease).where(Lease.name == name).values(until=0.0))
+    position = get(connection, lease.run).position
+    return {"run": lease.run, "name": name, "seconds": max(0.0, lease.until - at), "position": position}
 
 
-def report(connection: Connection, name: str, token: int, said: Sequence[RunReport]) -> dict[str, Any]:
+def report(connection: Connection, name: str, under: Held, said: Sequence[RunReport]) -> dict[str, Any]:
     """Enter reports; one that is there already changes nothing. Return how many are new and the run's position.
 
     Raises:
@@ -200,7 +183,7 @@ def report(connection: Connection, name: str, token: int, said: Sequence[RunRepo
         ConflictError: for a lease that is over.
         RequestError: for a position beyond the plan.
     """
-    lease = _held(connection, name, token)
+    lease, token = held(connection, name, under), under.token
     run = connection.execute(
         sa.select(RunRow.plan, RunRow.token, RunRow.position).where(RunRow.fingerprint == lease.run)
     ).one()
@@ -219,11 +202,11 @@ def report(connection: Connection, name: str, token: int, said: Sequence[RunRepo
             values = {k: v for k, v in vars(last).items() if k != "split"}
             newer = sa.update(RunRow).where(RunRow.fingerprint == lease.run)
             connection.execute(newer.values(**values, token=token, reported=at))
-    _renew(connection, lease)
+    note(connection, lease, under, len(said))
     return {"new": new, "position": position}
 
 
-def checkpoint(connection: Connection, name: str, token: int, position: int, label: str, digest: str | None) -> bool:
+def checkpoint(connection: Connection, name: str, said: Held, position: int, label: str, digest: str | None) -> bool:
     """Enter a checkpoint; return whether it is new.
 
     Raises:
@@ -231,15 +214,16 @@ def checkpoint(connection: Connection, name: str, token: int, position: int, lab
         ConflictError: as `report` does.
         RequestError: when the plan ends before `position`.
     """
-    lease = _held(connection, name, token)
+    lease = held(connection, name, said)
     positions = _length(connection, get(connection, lease.run).plan)
     if position > positions:
         raise RequestError(f"position {position} is not in the plan, which ends at {positions}")
     values = {"digest": digest, "at": now(connection)}
+    note(connection, lease, said, 1)
     return insert(connection, Checkpoint, run=lease.run, position=position, name=label, **values)
 
 
-def close(connection: Connection, name: str, token: int, state: str, receipt: dict[str, Any] | None) -> dict[str, Any]:
+def close(connection: Connection, name: str, said: Held, state: str, receipt: dict[str, Any] | None) -> dict[str, Any]:
     """Close a run: its name is free again.
 
     Args:
@@ -249,7 +233,8 @@ def close(connection: Connection, name: str, token: int, state: str, receipt: di
         NotFoundError: as `report` does.
         ConflictError: as `report` does.
     """
-    lease = _held(connection, name, token)
+    lease = held(connection, name, said)
+    note(connection, lease, said, 1)
     values: dict[str, Any] = {"state": state}
     if receipt is not None:
         values |= {"receipt": receipt, "receipt_problem": None}

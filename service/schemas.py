@@ -5,38 +5,47 @@ from typing import Annotated, Any, Literal
 
 import orjson
 from fastapi import Path, Query
-from pydantic import AfterValidator, BaseModel, Field, StringConstraints
+from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, StringConstraints
 
 from ..common.config import Section, validate
-from ..common.hashing import canonical_json
 from ..shards.order.base import POLICIES
 from ..shards.order.mixture_config import MixtureSettings
 from ..shards.order.windows import MAX_WINDOW
+from .catalogue import is_storable
+from .models import INT
 
-INT = 2**63 - 1
 NAME = r"^[A-Za-z0-9][A-Za-z0-9._+-]{0,127}$"
 
 Fingerprint = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{32}$")]
 Label = Annotated[str, StringConstraints(pattern=NAME)]
 Text = Annotated[str, StringConstraints(min_length=1, max_length=1000, pattern=r"^[^\x00-\x1f\x7f]*$")]
-Natural = Annotated[int, Field(ge=0, le=INT)]
-Positive = Annotated[int, Field(ge=1, le=INT)]
-LeaseNumber = Annotated[int, Field(ge=1, le=INT)]
+CheckpointName = Annotated[Text, StringConstraints(max_length=400)]
+
+
+def _no_truth_value(value: Any) -> Any:
+    """Return `value` unless it is true or false, which Python takes for 1 and 0."""
+    if isinstance(value, bool):
+        raise ValueError("must be a number")
+    return value
+
+
+Number = BeforeValidator(_no_truth_value)
+Natural = Annotated[int, Field(ge=0, le=INT), Number]
+Positive = Annotated[int, Field(ge=1, le=INT), Number]
+LeaseNumber = Annotated[int, Field(ge=1, le=INT), Number]
 TokenCount = Positive | Annotated[str, StringConstraints(max_length=40)]
-Epochs = Annotated[Decimal, Field(gt=0, le=10**9, max_digits=18)]
-Weight = Annotated[float, Field(gt=0, le=10**6, allow_inf_nan=False)]
+Epochs = Annotated[Decimal, Field(gt=0, le=10**9, max_digits=18), Number]
+Weight = Annotated[float, Field(gt=0, le=10**6, allow_inf_nan=False), Number]
+Seconds = Annotated[float, Field(ge=1, le=86_400, allow_inf_nan=False), Number]
 PolicyName = Literal["reshuffle", "fixed", "global", "sequential"]
 assert set(POLICIES) == {"reshuffle", "fixed", "global", "sequential"}
 
 
 def _storable(value: dict[str, Any]) -> dict[str, Any]:
     """Return `value` if every JSON reader and both databases take it."""
-    try:
-        size = len(orjson.dumps(value))
-        canonical_json(value).encode()
-    except (TypeError, ValueError, RecursionError):
-        raise ValueError("must be JSON: finite numbers, integers of 64 bits, Unicode text, no deep nesting") from None
-    if size > MOST_BYTES:
+    if not is_storable(value):
+        raise ValueError("must be JSON: finite numbers, integers of 64 bits, Unicode text, no deep nesting")
+    if len(orjson.dumps(value)) > MOST_BYTES:
         raise ValueError(f"is at most {MOST_BYTES:,} bytes")
     return value
 
@@ -61,8 +70,8 @@ class CarveRequest(Section):
     """
 
     pool: Text
-    unique_tokens: Positive | Annotated[str, StringConstraints(max_length=40)]
-    replicate: Annotated[int, Field(ge=0, le=10_000)] = 0
+    unique_tokens: TokenCount
+    replicate: Annotated[int, Field(ge=0, le=10_000), Number] = 0
     name: Label | None = None
 
 
@@ -95,7 +104,7 @@ class MixtureRequest(Section):
 
     sources: Annotated[dict[Label, SourceRequest], Field(min_length=1, max_length=100)]
     stages: Annotated[list[StageRequest], Field(max_length=100)] = []
-    window: Annotated[int, Field(ge=1, le=MAX_WINDOW)] = 1000
+    window: Annotated[int, Field(ge=1, le=MAX_WINDOW), Number] = 1000
     seed: Natural | None = None
 
     def settings(self) -> MixtureSettings:
@@ -149,7 +158,7 @@ class RunRequest(Section):
     batch_samples: Positive
     holder: Label
     session: Label
-    lease_seconds: Annotated[float, Field(ge=1, le=86_400, allow_inf_nan=False)] = 120.0
+    lease_seconds: Seconds = 120.0
     parent: ParentRequest | None = None
     details: Object = {}
 
@@ -159,42 +168,48 @@ class ReportItem(Section):
 
     position: Natural
     tokens: Natural
-    loss: Annotated[float, Field(allow_inf_nan=False)] | None = None
+    loss: Annotated[float, Field(allow_inf_nan=False), Number] | None = None
     kind: Literal["nll", "nelbo", "nll_masked_input"] | None = None
     digest: Fingerprint | None = None
     split: Literal["train", "validation"] = "train"
 
 
-class ReportRequest(Section):
-    """Reports under a lease."""
+class LeaseRequest(Section):
+    """What is said under a lease; alone it renews it.
+
+    Attributes:
+        token: the lease's number.
+        session: of the claim that got it.
+        after: how many calls under the lease were acknowledged before this one: the service refuses to go on, with
+            the number that it has, when it has fewer.
+    """
 
     token: LeaseNumber
+    session: Label | None = None
+    after: Natural | None = None
+
+
+class ReportRequest(LeaseRequest):
+    """Reports under a lease."""
+
     reports: Annotated[list[ReportItem], Field(min_length=1, max_length=10_000)]
 
 
-class LeaseRequest(Section):
-    """A lease to be renewed."""
-
-    token: LeaseNumber
-
-
-class CheckpointRequest(Section):
+class CheckpointRequest(LeaseRequest):
     """A checkpoint that was written."""
 
-    token: LeaseNumber
     position: Natural
-    name: Text
+    name: CheckpointName
     digest: Fingerprint | None = None
 
 
-class CloseRequest(Section):
+class CloseRequest(LeaseRequest):
     """A run that ends.
 
     Attributes:
         receipt: as `Receipt.to_dict` gives it; it is checked after the answer.
     """
 
-    token: LeaseNumber
     state: Literal["finished", "failed", "stopped"]
     receipt: Object | None = None
 

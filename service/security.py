@@ -1,5 +1,6 @@
 """Who may do what, and how much: tokens with roles, sizes, rates, and what browsers send that they should not."""
 
+import asyncio
 import hmac
 import json
 import os
@@ -7,7 +8,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Mapping, MutableMapping
 from dataclasses import dataclass, field
-from ipaddress import ip_address
+from ipaddress import ip_address, ip_network
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ TOKENS_VARIABLE = "EPOCHAL_TOKENS"
 ROLES = ("read", "write")
 LEAST_TOKEN = 16
 MOST_CLIENTS = 10_000
+BODY_SECONDS = 30.0
 OPEN_PATHS = ("/", "/health", "/openapi.json")
 READING_POSTS = ("/documents/exposures",)
 LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
@@ -69,7 +71,8 @@ def read_tokens(file: str | None, environment: Mapping[str, str] = os.environ) -
         pairs = [line.split() for line in text.splitlines() if line.strip() and not line.lstrip().startswith("#")]
     else:
         where = f"${TOKENS_VARIABLE}"
-        pairs = [part.strip().split(":") for part in environment.get(TOKENS_VARIABLE, "").split(",") if part.strip()]
+        given = [part.strip() for part in environment.get(TOKENS_VARIABLE, "").split(",")]
+        pairs = [part.split(":") for part in given if part and "://" not in part]  # the others are a client's own
     tokens = {}
     for number, pair in enumerate(pairs, 1):
         if len(pair) != 2 or pair[0] not in ROLES or len(pair[1]) < LEAST_TOKEN:
@@ -77,6 +80,18 @@ def read_tokens(file: str | None, environment: Mapping[str, str] = os.environ) -
             raise RequestError(f"{where}: entry {number} must be {wanted}")
         tokens[pair[1]] = pair[0]
     return tokens
+
+
+def check_proxy(text: str) -> str:
+    """Return the address, or network, of a proxy.
+
+    Raises:
+        RequestError: for what is none.
+    """
+    try:
+        return str(ip_network(text)) if "/" in text else str(ip_address(text))
+    except ValueError:
+        raise RequestError(f"--proxy {text} is no address: write 10.0.0.7, or a network as 10.0.0.0/24") from None
 
 
 def authorize(rules: AccessRules, method: str, path: str, headers: Headers) -> None:
@@ -95,14 +110,18 @@ def authorize(rules: AccessRules, method: str, path: str, headers: Headers) -> N
         raise DeniedError("this token may only read", known=True)
 
 
-def check_origin(rules: AccessRules, headers: Headers) -> None:
+def check_origin(rules: AccessRules, path: str, headers: Headers) -> None:
     """Raise DeniedError for a request that a page of another site makes a browser send."""
     host = headers.get("host", "")
     name = host.rsplit(":", 1)[0] if not host.endswith("]") else host
     if rules.hosts is not None and name.strip("[]").lower() not in rules.hosts:
         raise DeniedError("this service is not called that: use its address", known=True)
-    origin = headers.get("origin")
-    if origin is not None and origin.partition("://")[2] != host:
+    origin, site = headers.get("origin"), headers.get("sec-fetch-site", "none")
+    # A GET for an image or a script has no Origin; every browser of today says where it comes from all the same.
+    # Another port of this machine is another site here. A link to the page itself shows nothing to who made it.
+    link = path == "/" and headers.get("sec-fetch-mode") == "navigate" and headers.get("sec-fetch-dest") == "document"
+    foreign = site not in ("none", "same-origin") and not link
+    if foreign or (origin is not None and origin.partition("://")[2] != host):
         raise DeniedError("requests from pages of other sites are refused", known=True)
 
 
@@ -148,12 +167,16 @@ class Guard:
             await _answer(send, 429, f"too many requests: at most {self._rules.rate:g} a second", more)
             return
         try:
-            check_origin(self._rules, headers)
+            check_origin(self._rules, scope["path"], headers)
             authorize(self._rules, scope["method"], scope["path"], headers)
-            body = await _read(receive, headers, self._rules.body_bytes)
+            async with asyncio.timeout(BODY_SECONDS):
+                body = await _read(receive, headers, self._rules.body_bytes)
         except DeniedError as error:
             more = {} if error.known else {"www-authenticate": "Bearer"}
             await _answer(send, 403 if error.known else 401, str(error), more)
+            return
+        except TimeoutError:
+            await _answer(send, 408, f"the body did not come within {BODY_SECONDS:g} seconds", {})
             return
         except TooLargeError:
             await _answer(send, 413, f"the body is too large: at most {self._rules.body_bytes:,} bytes", {})

@@ -41,21 +41,25 @@ RESCAN_SECONDS = 2.0
 STATE_FOLDER = ".service"
 
 
-def default_database(root: str) -> str:
-    """Return the URL of the database of the service that has no other: SQLite under the root."""
-    return f"sqlite:///{os.path.join(os.path.abspath(root), STATE_FOLDER, 'epochal.db')}"
+def default_database(root: str) -> sa.URL:
+    """Return the database of the service that has no other: SQLite under the root, whatever `?` would mean in a URL."""
+    return sa.URL.create("sqlite", database=os.path.join(os.path.abspath(root), STATE_FOLDER, "epochal.db"))
 
 
 class Service:
-    """The service over `root`, the folder with `pools/` and `subsets/`. Safe to share among threads."""
+    """The service over `root`, the folder with `pools/` and `subsets/`. Safe to share among threads.
+
+    Attributes:
+        found: the artifacts under the root, as of the last look.
+    """
 
     def __init__(self, root: str, database: str | None = None) -> None:
-        self.root = os.path.realpath(root)
+        self.root = os.path.realpath(storage.local_path(root))
         self.db: Database = open_database(database or default_database(self.root))
         self._scanner = catalogue.Scanner(self.root)
         self._scanning = threading.Lock()
         self._scanned = 0.0
-        self._carving = threading.Semaphore(2)
+        self.found: list[catalogue.FoundArtifact] = []
         self._plans: dict[str, Order] = {}
         self._pools: dict[str, str] = {}
         self._indexes: dict[str, DocumentIndex] = {}
@@ -77,14 +81,21 @@ class Service:
     # -- catalogue --------------------------------------------------------------------------------------------------
 
     def refresh(self, at_once: bool = False) -> None:
-        """Look for new, changed and lost artifacts under the root, at most every two seconds."""
-        with self._scanning:
-            if not at_once and time.monotonic() - self._scanned < RESCAN_SECONDS:
+        """Look for new, changed and lost artifacts under the root, at most every two seconds.
+
+        While one request looks, others go on with what the last look found, so that a slow disk keeps no thread.
+        """
+        if not self._scanning.acquire(blocking=at_once or not self._scanned):
+            return
+        try:
+            if not at_once and self._scanned and time.monotonic() - self._scanned < RESCAN_SECONDS:
                 return
-            found = self._scanner.scan()
+            self.found = found = self._scanner.scan()
             if self.read(catalogue.changed, found, self.root):
                 self.write(catalogue.update, found, self.root)
             self._scanned = time.monotonic()
+        finally:
+            self._scanning.release()
 
     @property
     def problems(self) -> dict[str, str]:
@@ -168,13 +179,12 @@ class Service:
         if not catalogue.inside(out, self.root):
             raise RequestError(f"name: '{name}' leads out of the folder of subsets")
         carve.locate_window(source, tokens, replicate)  # a wrong request is reported before a taken name
-        with self._carving:
-            try:
-                _, new = carve.carve(where, tokens, replicate, out)
-            except RequestError as error:
-                if os.path.exists(out):
-                    raise ConflictError(f"subset '{name}' exists and holds something else: give another name") from None
-                raise error
+        try:
+            _, new = carve.carve(where, tokens, replicate, out)
+        except RequestError as error:
+            if os.path.exists(out):
+                raise ConflictError(f"subset '{name}' exists and holds something else: give another name") from None
+            raise error
         found = catalogue.read_artifact(out)
         self.write(catalogue.update, [found], None)
         return found.manifest.fingerprint, new

@@ -1,12 +1,12 @@
 """Opening an artifact: its manifest and index read, held against each other, its shards located."""
 
-import json
 import os
 from dataclasses import dataclass
 from typing import Any
 
 from ..common import storage
 from ..common.errors import RequestError, WorkError
+from ..common.json_text import parse_json
 from ..common.publish import MANIFEST_NAME
 from .manifest import ExportManifest, Manifest, parse_manifest
 from .mds import SHARD_NAME, shard_config
@@ -89,6 +89,20 @@ def read_any_manifest(root: str) -> Manifest | ExportManifest:
     return parse_manifest(text, where)
 
 
+def is_artifact(root: str) -> bool:
+    """Return whether a manifest of ours lies at `root`, or one so damaged that nothing can be told; files of other
+    programs have that name too."""
+    where = storage.join(root, MANIFEST_NAME)
+    if not storage.exists(where):
+        return False
+    data = storage.patiently(lambda: storage.read_bytes(where), f"read {where}", storage.ATTEMPTS)
+    try:
+        body = parse_json(data, where)
+    except WorkError:
+        return True
+    return isinstance(body, dict) and body.get("format") == "epochal"
+
+
 def open_artifact(root: str) -> Artifact:
     """Return the artifact at `root`, manifest and index checked against each other; no shard is opened.
 
@@ -118,12 +132,12 @@ def _read_index(root: str, manifest: Manifest) -> list[dict[str, Any]]:
     where = storage.join(root, INDEX_NAME)
     expected = shard_config(manifest.seq_len, manifest.dtype)
     try:
-        entries = json.loads(storage.read_bytes(where))["shards"]
+        entries = parse_json(storage.read_bytes(where), where)["shards"]
         if any({k: entry[k] for k in expected} != expected for entry in entries):
             raise WorkError(f"{where} is damaged: its shards are not {manifest.seq_len} x {manifest.dtype} samples")
     except FileNotFoundError:
         raise WorkError(f"{where} is missing: restore it or build again") from None
-    except (ValueError, KeyError, TypeError):
+    except (KeyError, TypeError):
         raise WorkError(f"{where} is damaged: restore it or build again") from None
     return entries
 
@@ -142,11 +156,22 @@ def _locate(root: str, manifest: Manifest, entry: dict[str, Any]) -> Shard:
     return Shard(basename, storage.join(root, basename), samples, size, file_hash)
 
 
+def may_ask(place: str, root: str) -> bool:
+    """Return whether the artifact at `place` may be read because the one at `root` names it: in local folders, in
+    object stores, and where `root` itself lies. A manifest of others must not send requests to any server."""
+    if not storage.is_url(place):
+        return True
+    protocol = place.partition("://")[0]
+    return protocol in storage.PACKAGES or place.split("/")[:3] == root.split("/")[:3]
+
+
 def _check_parent(root: str, manifest: Manifest) -> None:
     """Raise RequestError when the pool that a view's shards lie in is gone or is another one."""
     parent = manifest.parent
     assert parent is not None, "only views of a pool are not materialized"
     pool = storage.join(root, parent.path)
+    if not may_ask(pool, root):
+        raise RequestError(f"{root} says that its pool lies at {pool}: refused, no server is asked on a file's word")
     try:
         found = read_manifest(pool).fingerprint
     except RequestError as error:

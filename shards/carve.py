@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from ..common import storage
-from ..common.errors import RequestError
+from ..common.errors import RequestError, printable
 from ..common.hashing import xxh64
 from ..common.publish import MANIFEST_NAME, Sink, publishing
 from ..common.units import format_count
@@ -26,6 +26,7 @@ from .formats.registry import FORMATS
 from .formats.rows import Rows
 from .loader.sample_reader import read_checked, read_shard
 from .manifest import Content, Manifest, Parent, dump_manifest, fingerprint
+from .tokenizer_file import carry_tokenizer
 
 Layout = Literal["mds", "wds"]
 
@@ -75,6 +76,8 @@ def carve(
             FORMATS[layout].write(sink, _rows(taken, tail, manifest), manifest, manifest.samples, by_row=True)
         else:
             _write_mds(sink, taken, tail, manifest)
+        if manifest.materialized:
+            carry_tokenizer(sink, source.root, source.manifest)
         whole = manifest.model_copy(update={"files": dict(sorted(sink.files.items()))})
         sink.write(MANIFEST_NAME, dump_manifest(whole).encode())
     return out, True
@@ -225,7 +228,7 @@ def _manifest(
     start = window.start_sample * m.seq_len
     manifest = Manifest(
         kind="subset",
-        name=os.path.basename(out),
+        name=printable(os.path.basename(out)),
         fingerprint="",
         documents=DocumentStarts(pool.root).count(start, start + window.tokens),
         tokens=window.tokens,

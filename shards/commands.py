@@ -5,6 +5,10 @@ import sys
 from typing import Any
 
 from ..common.cli import Runner, print_json
+from ..common.errors import printable
+
+MOST_PROBLEMS = 20
+"""Lines that `verify` prints of an artifact."""
 
 
 def carve(parser: argparse.ArgumentParser) -> Runner:
@@ -98,10 +102,11 @@ def verify(parser: argparse.ArgumentParser) -> Runner:
             problems = [p if len(found) == 1 else f"{path}: {p}" for path in found for p in found[path]]
             print_json({"ok": not problems, "problems": problems})
         for path, problems in found.items():
-            if problems:
-                more = f" (and {len(problems) - 1} more: --json lists them)" if len(problems) > 1 else ""
-                print(f"epochal: {path}: {problems[0]}{more}", file=sys.stderr)
-            elif not args.json:
+            for problem in problems[:MOST_PROBLEMS]:
+                print(f"epochal: {printable(f'{path}: {problem}')}", file=sys.stderr)
+            if len(problems) > MOST_PROBLEMS:
+                print(f"epochal: and {len(problems) - MOST_PROBLEMS} more: --json lists them", file=sys.stderr)
+            if not problems and not args.json:
                 print(f"whole: {path}{_remark(path)}")
         return 1 if any(found.values()) else 0
 
@@ -125,6 +130,7 @@ def describe(path: str) -> dict[str, Any]:
     """Return what `epochal show` prints of the artifact at `path`; `--json` promises these keys."""
     from .artifact import read_any_manifest
     from .manifest import ExportManifest
+    from .tokenizer_file import TOKENIZER_NAME
 
     m = read_any_manifest(path)
     ids = m.tokenizer
@@ -135,7 +141,7 @@ def describe(path: str) -> dict[str, Any]:
         "documents": m.documents,
         "tokens": m.tokens,
         "samples": m.samples,
-        "shards": len(m.files) if isinstance(m, ExportManifest) else m.shards,
+        "shards": len(m.files.keys() - {TOKENIZER_NAME}) if isinstance(m, ExportManifest) else m.shards,
         "seq_len": m.seq_len,
         "dtype": m.dtype,
         **({} if isinstance(m, ExportManifest) else {"seed": m.seed}),

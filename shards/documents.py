@@ -31,7 +31,7 @@ def open_documents(root: str) -> pq.ParquetFile:
     path = storage.join(root, DOCUMENTS_NAME)
     if storage.is_url(path):
         return pq.ParquetFile(storage.filesystem(path.split("://", 1)[0]).open(path))
-    return pq.ParquetFile(path)
+    return pq.ParquetFile(storage.regular_path(path))
 
 
 class DocumentStarts:

@@ -16,6 +16,7 @@ from .formats.rows import Rows, TokenDigest, read_rows
 from .manifest import ExportLayout, ExportManifest, ExportParent, Manifest, dump_manifest, export_fingerprint
 from .order.base import Policy
 from .order.plan import Plan
+from .tokenizer_file import carry_tokenizer
 
 
 def export(
@@ -54,6 +55,7 @@ def export(
         FORMATS[layout].write(sink, rows, artifact.manifest, total, plan is not None)
         if stream.tokens != manifest.tokens:
             raise WorkError(f"{subset} gave {stream.tokens:,} tokens, not its {manifest.tokens:,}: verify it")
+        carry_tokenizer(sink, artifact.root, artifact.manifest)
         whole = manifest.model_copy(update={"token_digest": stream.hexdigest(), "files": dict(sink.files)})
         whole = whole.model_copy(update={"fingerprint": export_fingerprint(whole)})
         sink.write(MANIFEST_NAME, dump_manifest(whole).encode())

@@ -7,17 +7,41 @@ canonical JSON of the identity (see `pool_fingerprint` and `subset_fingerprint`)
 """
 
 import json
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, ValidationError
+from pydantic import AfterValidator, Field, ValidationError
 
 from ..common.config import Record
-from ..common.errors import RequestError, WorkError
+from ..common.errors import RequestError, WorkError, printable
 from ..common.hashing import digest
+from ..common.json_text import parse_json
+from ..common.problems import problem_text
 from ..common.publish import FileInfo
 
 FORMAT_VERSION = 1
 """Raised when a reader of the old version would misread what the new one writes."""
+
+
+def _plain_name(name: str) -> str:
+    if not name or name in (".", "..") or "/" in name or len(name) > 255 or printable(name) != name:
+        raise ValueError(f"'{printable(name[:80])}' is no name: it may not hold `/` or control characters")
+    return name
+
+
+def _inner_name(name: str) -> str:
+    for part in name.split("/"):
+        if not part or part in (".", "..") or printable(part) != part:
+            raise ValueError(f"'{printable(name[:80])}' is no file below the artifact's folder")
+    return name
+
+
+Name = Annotated[str, AfterValidator(_plain_name)]
+"""What may become a folder's name."""
+
+InnerName = Annotated[str, AfterValidator(_inner_name)]
+"""Of a file in an artifact's folder or below, `/` between folders."""
+
+Number = Annotated[int, Field(ge=0, lt=2**63)]
 
 
 class TokenizerInfo(Record):
@@ -25,27 +49,27 @@ class TokenizerInfo(Record):
 
     name: str
     fingerprint: str
-    vocab_size: int = Field(gt=0)
-    eod: int = Field(ge=0)
-    pad: int = Field(ge=0)
-    mask: int = Field(ge=0)
+    vocab_size: Number = Field(gt=0)
+    eod: Number
+    pad: Number
+    mask: Number
 
 
 class Parent(Record):
     """The pool a subset is a window of. `path` is relative to the subset's folder, or a URL."""
 
-    name: str
+    name: Name
     fingerprint: str
     path: str
-    replicate: int = Field(ge=0)
-    start_sample: int = Field(ge=0)
+    replicate: Number
+    start_sample: Number
 
 
 class Content(Record):
     """`samples` leading samples of the shard whose file has this xxh64."""
 
     xxh64: str
-    samples: int = Field(gt=0)
+    samples: Number = Field(gt=0)
 
 
 class Manifest(Record):
@@ -62,15 +86,15 @@ class Manifest(Record):
     format: Literal["epochal"] = "epochal"
     format_version: int = FORMAT_VERSION
     kind: Literal["pool", "subset"]
-    name: str
+    name: Name
     fingerprint: str
-    documents: int = Field(ge=0)
-    tokens: int = Field(gt=0)
-    samples: int = Field(gt=0)
-    shards: int = Field(gt=0)
-    seq_len: int = Field(gt=0)
+    documents: Number
+    tokens: Number = Field(gt=0)
+    samples: Number = Field(gt=0)
+    shards: Number = Field(gt=0)
+    seq_len: Number = Field(gt=0)
     dtype: Literal["uint16", "uint32"]
-    seed: int
+    seed: Number
     tokenizer: TokenizerInfo
     parent: Parent | None = None
     content: list[Content]
@@ -80,7 +104,7 @@ class Manifest(Record):
     config: dict[str, Any] = {}
     statistics: dict[str, Any] = {}
     versions: dict[str, str] = {}
-    files: dict[str, FileInfo] = {}
+    files: dict[InnerName, FileInfo] = {}
 
 
 ExportLayout = Literal["wds", "parquet", "megatron", "bin", "hf"]
@@ -90,7 +114,7 @@ ExportLayout = Literal["wds", "parquet", "megatron", "bin", "hf"]
 class ExportParent(Record):
     """The pool or subset that an export holds. `path` is relative to the export's folder, or a URL."""
 
-    name: str
+    name: Name
     fingerprint: str
     path: str
 
@@ -110,21 +134,21 @@ class ExportManifest(Record):
     format: Literal["epochal"] = "epochal"
     format_version: int = FORMAT_VERSION
     kind: Literal["export"] = "export"
-    name: str
+    name: Name
     fingerprint: str
     layout: ExportLayout
-    documents: int = Field(ge=0)
-    tokens: int = Field(gt=0)
-    unique_tokens: int = Field(gt=0)
-    samples: int = Field(gt=0)
-    seq_len: int = Field(gt=0)
+    documents: Number
+    tokens: Number = Field(gt=0)
+    unique_tokens: Number = Field(gt=0)
+    samples: Number = Field(gt=0)
+    seq_len: Number = Field(gt=0)
     dtype: Literal["uint16", "uint32"]
     tokenizer: TokenizerInfo
     parent: ExportParent
     plan: dict[str, Any] | None = None
     token_digest: str
     versions: dict[str, str] = {}
-    files: dict[str, FileInfo] = {}
+    files: dict[InnerName, FileInfo] = {}
 
 
 def _identity(m: Manifest) -> dict[str, Any]:
@@ -176,10 +200,7 @@ def parse_manifest(text: str, where: str) -> Manifest | ExportManifest:
         RequestError: for something that is no manifest of ours or a newer version.
         WorkError: for a damaged one.
     """
-    try:
-        body = json.loads(text)
-    except ValueError as error:
-        raise WorkError(f"{where} is damaged: it is not JSON any more ({error})") from None
+    body = parse_json(text, where)
     if not isinstance(body, dict) or body.get("format") != "epochal":
         raise RequestError(f"{where} is not a manifest of epochal")
     version = body.get("format_version")
@@ -198,7 +219,7 @@ def parse_manifest(text: str, where: str) -> Manifest | ExportManifest:
 
 
 def first_problem(error: ValidationError) -> str:
-    """Return the first problem pydantic found as `key: what is wrong`."""
-    problem = error.errors()[0]
+    """Return the first problem as `key: what is wrong`."""
+    problem = error.errors(include_url=False)[0]
     key = ".".join(str(part) for part in problem["loc"]) or "document"
-    return f"{key}: {problem['msg']}"
+    return f"{key}: {problem_text(problem)}"

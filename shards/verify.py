@@ -7,28 +7,30 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..common import storage
-from ..common.errors import EpochalError, one_line
+from ..common.errors import EpochalError, one_line, printable
 from ..common.hashing import xxh64
 from ..common.progress import Progress
 from ..common.publish import MANIFEST_NAME
 from . import mds
-from .artifact import Artifact, open_artifact, read_any_manifest, read_manifest
+from .artifact import Artifact, may_ask, open_artifact, read_any_manifest, read_manifest
 from .documents import DOCUMENTS_NAME, iter_documents
 from .formats.registry import read_files
 from .formats.rows import TokenDigest, Tokens, read_rows
 from .manifest import ExportManifest, Manifest, export_fingerprint, fingerprint
 from .order.plan import Plan
+from .tokenizer_file import TOKENIZER_NAME, artifact_tokenizer
 
 
 def verify(root: str, progress: bool = False) -> list[str]:
     """Return every problem found in the artifact at `root`, one line each; an empty list means it is whole.
 
     Checked: the manifest's own checksum; size and xxh64 of every file it lists; for a view every shard of the pool it
-    refers to; the fingerprint; that the shards hold exactly the stated tokens, ids below the vocabulary, PAD only after
-    the last token; for a pool that each document ends with EOD where documents.parquet says. For an export: the
-    manifest's checksum, every file, the fingerprint; that the bytes, read back in their format, are exactly the stated
-    tokens with the stated digest; and, where the subset is still where it was, that its own tokens, read from its
-    shards in the same order, are the same. Memory is bounded by a shard, or some row groups, whatever the size.
+    refers to; the fingerprint; that the tokenizer.json beside the ids is the tokenizer that made them; that the shards
+    hold exactly the stated tokens, ids below the vocabulary, PAD only after the last token; for a pool that each
+    document ends with EOD where documents.parquet says. For an export: the manifest's checksum, every file, the
+    fingerprint; that the bytes, read back in their format, are exactly the stated tokens with the stated digest; and,
+    where the subset is still where it was, that its own tokens, read from its shards in the same order, are the same.
+    Memory is bounded by a shard, or some row groups, whatever the size.
 
     Raises:
         RequestError: when there is no artifact.
@@ -70,7 +72,10 @@ def _verify_wds(root: str, m: Manifest) -> list[str]:
 
 
 def _check_files(root: str, m: Manifest | ExportManifest, but: set[str]) -> Iterator[str]:
-    """Yield a problem for each listed file that is missing or changed, `but` those."""
+    """Yield a problem for each listed file that is missing or changed, `but` those, for a tokenizer that is not that of
+    the ids, and for each file that is not listed: readers of a folder (`scan_parquet`, `load_dataset`) would take it
+    for data."""
+    damaged = set()
     for name, info in m.files.items():
         if name in but:
             continue
@@ -79,8 +84,25 @@ def _check_files(root: str, m: Manifest | ExportManifest, but: set[str]) -> Iter
         except FileNotFoundError:
             yield f"{name} is missing"
             continue
+        except EpochalError as error:
+            yield f"{name}: {error}"
+            continue
         if found != (info.bytes, info.xxh64):
             yield f"{name} is damaged: its hash is not the manifest's"
+            damaged.add(name)
+    if TOKENIZER_NAME not in damaged:
+        yield from _check_tokenizer(root, m)
+    for name in storage.files_below(root):
+        if name not in m.files and name not in but and name != MANIFEST_NAME:
+            yield f"{printable(name)} does not belong to it: move it elsewhere"
+
+
+def _check_tokenizer(root: str, m: Manifest | ExportManifest) -> Iterator[str]:
+    """Yield a problem when the tokenizer that goes with the ids cannot be read, or is another one."""
+    try:
+        artifact_tokenizer(root, m)
+    except EpochalError as error:
+        yield str(error)
 
 
 def _check_content(artifact: Artifact) -> Iterator[str]:
@@ -208,6 +230,8 @@ def find_subset(root: str, m: ExportManifest) -> Artifact | None:
     path = m.parent.path
     if not storage.is_url(path) and not os.path.isabs(path):
         path = storage.join(root, path)
+    if not may_ask(path, root):
+        return None
     try:
         artifact = open_artifact(path)
     except EpochalError:

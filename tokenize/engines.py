@@ -1,18 +1,24 @@
 """Engines: functions from texts to ids. The reference is Hugging Face `tokenizers`; a faster engine must equal it.
 
-tiktoken does for byte-level BPE whose ids grow with merge rank: it has the same pre-tokenization expression and the
-same greedy merges. Where the tokenizer's description does not show that, there is no fast engine. Where the expression
+tiktoken does for byte-level BPE, where the tokenizer's description proves it: see `why_reference`. Where the expression
 is GPT-2's, the fast engine can also encode piece by piece, each distinct piece once (see pieces.py).
+
+Both are given descriptions in which nothing leads to EOD, PAD or MASK (see special.py).
 """
 
+import functools
 import itertools
 import json
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from ..common.errors import RequestError, WorkError, one_line
+from .special import Spec, byte_to_char, knows_all_text, model_kind, steps
 
 TokenIds = NDArray[np.uint32]
 Engine = Callable[[Sequence[str]], list[TokenIds]]
@@ -36,35 +42,86 @@ class FastEngine:
 GPT2_PATTERN = r"""'(?:[sdmt]|ll|ve|re)| ?\p{L}++| ?\p{N}++| ?[^\s\p{L}\p{N}]++|\s++$|\s+(?!\S)|\s"""
 """GPT-2's pre-tokenization expression, with possessive quantifiers, which change no match but save backtracking."""
 
+_BYTE_LEVEL = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
+_CL100K = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*"
+    r"|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+_UPPER, _LOWER = r"[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]", r"[\p{Ll}\p{Lm}\p{Lo}\p{M}]"
+_WORD, _SUFFIX = r"[^\r\n\p{L}\p{N}]?", r"(?i:'s|'t|'re|'ve|'m|'ll|'d)?"
+_O200K = (
+    rf"{_WORD}{_UPPER}*{_LOWER}+{_SUFFIX}|{_WORD}{_UPPER}+{_LOWER}*{_SUFFIX}|\p{{N}}{{1,3}}"
+    r"| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+KNOWN_PATTERNS = {
+    _BYTE_LEVEL: GPT2_PATTERN,
+    _CL100K: _CL100K,
+    _CL100K.replace("{1,3}", ""): _CL100K.replace("{1,3}", ""),
+    _O200K: _O200K,
+}
+"""Expressions of released tokenizers (GPT-2; cl100k and Llama 3; Qwen 2; o200k), letter by letter, and what tiktoken is
+given for them. `tokenizers` reads them with Oniguruma, tiktoken with Rust's fancy-regex, and the two differ, so no
+other expression is trusted; the tests compare these over all of Unicode. None of them leaves a character out."""
 
-def reference_engine(spec: dict[str, Any]) -> Engine:
-    """Return the engine that defines the ids: Hugging Face `tokenizers`, special tokens in a text read as text."""
-    from tokenizers import Tokenizer
+LONGEST_BLANK = 400_000
+"""Characters of white space in a row; tiktoken fails at a million."""
 
-    tokenizer = Tokenizer.from_str(json.dumps(spec))
+_LONG_BLANK = re.compile(rf"\s{{{LONGEST_BLANK}}}")
+
+
+def reference_engine(spec: Spec) -> Engine:
+    """Return the engine that defines the ids: Hugging Face `tokenizers`, special tokens in a text read as text. It
+    raises WorkError for what the tokenizer cannot encode.
+
+    Raises:
+        RequestError: when `tokenizers` cannot read `spec`.
+    """
+    tokenizer = hugging_face(spec)
     tokenizer.encode_special_tokens = True  # `<|endoftext|>` inside a document must not become EOD
     tokenizer.no_truncation()
     tokenizer.no_padding()
 
     def encode(texts: Sequence[str]) -> list[TokenIds]:
-        encodings = tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)
+        try:
+            encodings = tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)
+        except Exception as error:  # the library raises plain Exception: for a word without a token, say
+            raise WorkError(f"the tokenizer cannot encode a text: {one_line(error, 160)}") from None
         return [np.array(e.ids, np.uint32) for e in encodings]
 
     return encode
 
 
-def fast_engine(spec: dict[str, Any]) -> FastEngine | None:
-    """Return a tiktoken engine with the reference's ids, or None where equality cannot be shown."""
-    pattern = _split_pattern(spec)
-    ranks = mergeable_ranks(spec)
-    if pattern is None or ranks is None:
-        return None
+def hugging_face(spec: Spec) -> Any:
+    """Return the `tokenizers.Tokenizer` that `spec` describes.
+
+    Raises:
+        RequestError: when it describes none.
+    """
+    from tokenizers import Tokenizer
+
+    try:
+        return Tokenizer.from_str(json.dumps(spec))
+    except Exception as error:  # the library raises plain Exception for everything
+        raise RequestError(f"this tokenizer.json is none that `tokenizers` reads: {one_line(error, 160)}") from None
+
+
+def fast_engine(spec: Spec) -> FastEngine:
+    """Return a tiktoken engine with the reference's ids. `why_reference(spec)` must have been None."""
     import tiktoken
 
+    pattern, ranks = KNOWN_PATTERNS[str(_split_pattern(spec))], mergeable_ranks(spec)
+    assert ranks is not None, "proved before"
     encoding = tiktoken.Encoding("epochal", pat_str=pattern, mergeable_ranks=ranks, special_tokens={})
 
+    reference = functools.cache(lambda: reference_engine(spec))
+
     def encode(texts: Sequence[str]) -> list[TokenIds]:
-        return [np.array(encoding.encode_ordinary(text), np.uint32) for text in texts]
+        return [encode_one(text) for text in texts]
+
+    def encode_one(text: str) -> TokenIds:
+        if len(text) >= LONGEST_BLANK and _LONG_BLANK.search(text):
+            return reference()([text])[0]
+        return np.array(encoding.encode_ordinary(text), np.uint32)
 
     # The only way past tiktoken's regular expression, which costs more than merging does.
     merge = encoding._core_bpe.encode_single_piece
@@ -77,47 +134,110 @@ def fast_engine(spec: dict[str, Any]) -> FastEngine | None:
     return FastEngine(encode, encode_piece if pattern == GPT2_PATTERN else None)
 
 
-def _split_pattern(spec: dict[str, Any]) -> str | None:
-    """Return the expression that splits text before merging, where the tokenizer is plain byte-level BPE."""
-    if spec.get("normalizer") or any(not token["special"] for token in spec.get("added_tokens") or []):
-        return None
-    pre = spec.get("pre_tokenizer") or {}
-    if pre.get("type") == "ByteLevel" and pre.get("use_regex", True) and not pre.get("add_prefix_space", True):
-        return GPT2_PATTERN
-    steps = pre.get("pretokenizers", []) if pre.get("type") == "Sequence" else []
-    if [step.get("type") for step in steps] == ["Split", "ByteLevel"]:
-        split, byte_level = steps
-        plain = split.get("behavior") == "Isolated" and not split.get("invert")
-        if plain and not byte_level.get("use_regex", True) and not byte_level.get("add_prefix_space", True):
-            return split["pattern"].get("Regex")
+def why_reference(spec: Spec) -> str | None:
+    """Return why only the reference may encode, or None where tiktoken's ids are proved to be the same.
+
+    The proof. Neither changes the text, or looks for added tokens in it. Both cut it at the same places: the expression
+    is a known one. Both then merge, again and again, the two neighbours that come first: `tokenizers` in its list of
+    merges, tiktoken in the order of ids among all neighbours that together are a token. Two neighbours inside a piece
+    have been made as if the bytes that they cover were the whole piece, which goes through one state of two parts at
+    most. So if merging every token's own bytes gives that token, neighbours that make up a token are in the list,
+    always the same two; and with a list in the order of ids, the two engines choose alike. Then also it does not matter
+    who looks up whole pieces first.
+    """
+    if model_kind(spec) != "BPE":
+        return f"its model is {model_kind(spec)}, not byte-level BPE"
+    if spec.get("normalizer"):
+        return "it has a normaliser"
+    plain = next((token["content"] for token in spec.get("added_tokens") or [] if not token.get("special")), None)
+    if plain is not None:
+        return f"its added token {plain!r} is not marked special"
+    if not _one_sequence(spec.get("post_processor")):
+        return "its post-processor is not a usual one"
+    if (pattern := _split_pattern(spec)) is None:
+        return "its pre-tokenizer is not that of byte-level BPE"
+    if pattern not in KNOWN_PATTERNS:
+        return "its expression is not one of GPT-2, cl100k (Llama 3), Qwen 2 and o200k, letter by letter"
+    strange = sorted(spec["model"].keys() - {*_PLAIN_MODEL, *_HARMLESS})
+    if unusual := strange + [key for key in _PLAIN_MODEL if spec["model"].get(key)]:
+        return f"its model has {unusual[0]}"
+    if not knows_all_text(spec):
+        return "its vocabulary lacks some of the 256 bytes"
+    if (ranks := mergeable_ranks(spec)) is None:
+        return "its ids are not in the order of its merges"
+    return _unreachable(spec, ranks)
+
+
+_PLAIN_MODEL = ("dropout", "continuing_subword_prefix", "end_of_word_suffix", "byte_fallback")
+"""Options of a BPE model that must not be set."""
+
+_HARMLESS = ("type", "vocab", "merges", "unk_token", "fuse_unk", "ignore_merges")
+"""What else it may have: unknown text does not occur where all 256 bytes are known."""
+
+
+def _one_sequence(post_processor: Any) -> bool:
+    """Return whether a post-processor leaves the ids of a text as they are when it adds no special tokens."""
+    if not post_processor:
+        return True
+    inner = post_processor.get("processors")
+    if inner is not None:
+        return all(map(_one_sequence, inner))
+    if post_processor.get("type") == "TemplateProcessing":
+        return sum("Sequence" in piece for piece in post_processor.get("single") or []) == 1
+    return post_processor.get("type") in ("ByteLevel", "BertProcessing", "RobertaProcessing")
+
+
+def _unreachable(spec: Spec, ranks: dict[bytes, int]) -> str | None:
+    """Return what is wrong when merging a token's own bytes does not give that token, or a whole piece may be a token
+    that is not made by merging."""
+    vocab = spec["model"]["vocab"]
+    made = set(ranks.values())
+    if spec["model"].get("ignore_merges"):
+        others = [token for token, i in vocab.items() if i not in made and "\0" not in token]
+        if others:
+            return f"its token {others[0]!r} is not made by merges, but found as a whole (ignore_merges)"
+    model = hugging_face(spec | {"model": spec["model"] | {"ignore_merges": False}}).model
+    for token, i in vocab.items():
+        if i in made and [part.id for part in model.tokenize(token)] != [i]:
+            return f"its token {token!r} cannot be made by its merges"
     return None
 
 
-def mergeable_ranks(spec: dict[str, Any]) -> dict[bytes, int] | None:
-    """Return token bytes -> id, or None unless all 256 bytes have an id and ids grow with merge rank."""
+def _split_pattern(spec: Spec) -> str | None:
+    """Return the expression that cuts text into pieces before merging, where that is all the pre-tokenizer does."""
+    parts = steps(spec.get("pre_tokenizer"))
+    kinds = [part.get("type") for part in parts]
+    if kinds not in (["ByteLevel"], ["Split", "ByteLevel"]) or parts[-1].get("add_prefix_space", True):
+        return None
+    if kinds == ["ByteLevel"]:
+        return _BYTE_LEVEL if parts[0].get("use_regex", True) else None
+    split, byte_level = parts
+    # Two ways to say the same of an expression that leaves no character out.
+    isolated = (split.get("behavior"), bool(split.get("invert"))) in (("Isolated", False), ("Removed", True))
+    if not isolated or byte_level.get("use_regex", True) or not isinstance(split.get("pattern"), dict):
+        return None
+    pattern: str | None = split["pattern"].get("Regex")
+    return pattern
+
+
+def mergeable_ranks(spec: Spec) -> dict[bytes, int] | None:
+    """Return token bytes -> id of byte-level BPE, or None unless all 256 bytes have an id and merges are in the order
+    of the ids of what they make. Several merges may make one token."""
     model = spec["model"]
-    unusual = ("dropout", "unk_token", "continuing_subword_prefix", "end_of_word_suffix", "byte_fallback")
-    if model.get("type") != "BPE" or any(model.get(key) for key in unusual):
+    if model_kind(spec) != "BPE" or any(model.get(key) for key in _PLAIN_MODEL):
         return None
     to_byte = {char: byte for byte, char in byte_to_char().items()}
     vocab: dict[str, int] = model["vocab"]
     if any(char not in vocab for char in to_byte):
         return None
     merges = [merge.replace(" ", "") if isinstance(merge, str) else "".join(merge) for merge in model["merges"]]
-    merged = [vocab.get(token, -1) for token in merges]
-    if any(b <= a for a, b in itertools.pairwise([255, *merged])):
+    ids = [vocab.get(token, -1) for token in merges]
+    if any(b < a for a, b in itertools.pairwise([0, *ids])) or set("".join(merges)) - to_byte.keys():
         return None
-    tokens = [*to_byte, *merges]
+    tokens = [*to_byte, *dict.fromkeys(merges)]
     # A character stands for a byte each, so the tokens are translated together and cut apart again.
     together = "".join(tokens).translate({ord(char): byte for char, byte in to_byte.items()}).encode("latin-1")
     ends = itertools.accumulate(map(len, tokens), initial=0)
     return {
         together[start:end]: vocab[token] for (start, end), token in zip(itertools.pairwise(ends), tokens, strict=True)
     }
-
-
-def byte_to_char() -> dict[int, str]:
-    """Return GPT-2's printable stand-in for each byte: itself where printable Latin-1, else U+0100 and on."""
-    printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
-    others = [b for b in range(256) if b not in set(printable)]
-    return {b: chr(b) for b in printable} | {b: chr(0x100 + i) for i, b in enumerate(others)}

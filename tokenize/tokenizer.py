@@ -10,14 +10,31 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..common.errors import RequestError, one_line
-from ..common.hashing import digest
 from ..shards.manifest import TokenizerInfo
+from ..shards.tokenizer_file import tokenizer_fingerprint
 from . import gpt2
-from .engines import Engine, FastEngine, PieceEncoder, TokenIds, fast_engine, mergeable_ranks, reference_engine
+from .engines import (
+    Engine,
+    FastEngine,
+    PieceEncoder,
+    TokenIds,
+    fast_engine,
+    mergeable_ranks,
+    reference_engine,
+    why_reference,
+)
+from .folders import StatedTokenizer, stated_tokenizer
+from .special import Spec, added_ids, model_vocabulary, unknown_id, without_special
+from .unknown import UnknownCounter, unknown_counter
 
 KNOWN_EOD = ("<|endoftext|>", "<|end_of_text|>", "</s>", "<eos>", "<|eot_id|>", "[SEP]")
 KNOWN_PAD = ("<|pad|>", "<pad>", "[PAD]", "<|finetune_right_pad_id|>")
 KNOWN_MASK = ("<|mask|>", "<mask>", "[MASK]", "<|mdm_mask|>")
+
+
+PROVED = frozenset({"c33cd66689b1261c517974d71dd1dd90"})
+"""Fingerprints of tokenizers for which `why_reference` need not go through the vocabulary, which takes a quarter of a
+second: GPT-2's. A test does."""
 
 
 class Tokenizer:
@@ -30,8 +47,25 @@ class Tokenizer:
             behind when the tokenizer is sent to another process.
     """
 
-    def __init__(self, info: TokenizerInfo, spec: dict[str, Any], fast: bool = True) -> None:
+    def __init__(self, info: TokenizerInfo, spec: Spec, fast: bool = True) -> None:
         self.info, self.spec, self._allow_fast = info, spec, fast
+
+    @cached_property
+    def _text_spec(self) -> Spec:
+        """The description by which texts are encoded: none becomes EOD, PAD or MASK."""
+        return without_special(self.spec, self._special, self.info.name)
+
+    @property
+    def _special(self) -> set[int]:
+        return {self.info.eod, self.info.pad, self.info.mask}
+
+    @cached_property
+    def why_reference(self) -> str | None:
+        """Why texts are encoded by the reference, which is slow; None where tiktoken's ids are proved to be equal."""
+        if not self._allow_fast:
+            return "it is asked for"
+        same = len(self._text_spec["model"].get("merges", ())) == len(self.spec["model"].get("merges", ()))
+        return None if same and self.info.fingerprint in PROVED else why_reference(self._text_spec)
 
     @property
     def engine_name(self) -> str:
@@ -50,12 +84,12 @@ class Tokenizer:
 
     def decode(self, ids: Sequence[int]) -> str:
         """Return the text of `ids`; EOD, PAD and MASK have none."""
-        special = {self.info.eod, self.info.pad, self.info.mask}
+        special = self._special
         return str(self._decoder.decode([i for i in ids if i not in special]))
 
     @cached_property
     def _fast(self) -> FastEngine | None:
-        return fast_engine(self.spec) if self._allow_fast else None
+        return fast_engine(self._text_spec) if self.why_reference is None else None
 
     @cached_property
     def _decoder(self) -> Any:
@@ -66,7 +100,30 @@ class Tokenizer:
     @cached_property
     def reference(self) -> Engine:
         """The reference engine, which defines the ids."""
-        return reference_engine(self.spec)
+        return reference_engine(self._text_spec)
+
+    def spell_bytes(self, ids: TokenIds) -> bool:
+        """Return whether each of `ids` stands for some bytes, so that together they are those of one text."""
+        return self._of_bytes is not None and bool(self._of_bytes[ids].all())
+
+    @cached_property
+    def _of_bytes(self) -> NDArray[np.bool_] | None:
+        ranks = mergeable_ranks(self.spec)
+        if ranks is None:
+            return None
+        spelled = np.zeros(self.info.vocab_size, np.bool_)
+        spelled[list(ranks.values())] = True
+        return spelled
+
+    @cached_property
+    def unknown_id(self) -> int | None:
+        """The id that stands for text without tokens of its own, if there is one and such text."""
+        return unknown_id(self.spec)
+
+    @cached_property
+    def count_unknown(self) -> UnknownCounter | None:
+        """What counts how much of a text the tokenizer does not know; None where it knows every text."""
+        return unknown_counter(self._text_spec)
 
     def on_reference(self) -> "Tokenizer":
         """Return the same tokenizer on the reference engine."""
@@ -80,7 +137,7 @@ class Tokenizer:
         return next((i for i, (a, b) in enumerate(pairs) if not np.array_equal(a, b)), None)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return Tokenizer, (self.info, self.spec, self._allow_fast)
+        return Tokenizer, (self.info, self.spec, self._allow_fast), {"why_reference": self.why_reference}
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "Tokenizer":
         return self  # nothing in it changes
@@ -89,9 +146,11 @@ class Tokenizer:
 def load_tokenizer(
     name: str, eod: str | None = None, pad: str | None = None, mask: str | None = None, fast: bool = True
 ) -> Tokenizer:
-    """Return the tokenizer `name`: `gpt2` (offline), the path of a tokenizer.json, or a name on the hub.
+    """Return the tokenizer `name`: `gpt2` (offline), the path of a tokenizer.json, the folder of an artifact, export or
+    model, or a name on the hub.
 
-    Where the vocabulary has no MASK or PAD, they get the next ids after it, in that order.
+    A folder of ours says which ids are special. Elsewhere, where the vocabulary has no MASK or PAD, they get the next
+    ids after it, in that order.
 
     Args:
         eod: the special tokens' texts where they are not the usual ones.
@@ -101,7 +160,11 @@ def load_tokenizer(
 
     Raises:
         RequestError: when the tokenizer cannot be loaded or has no EOD.
+        WorkError: when the folder, or the tokenizer.json in it, is damaged.
     """
+    stated = None if name == "gpt2" or eod or pad or mask else stated_tokenizer(name)
+    if stated is not None:
+        return _tokenizer_of(stated, name, fast)
     spec = _load_spec(name)
     vocab = _vocabulary(spec, name)
     next_id = max(vocab.values()) + 1
@@ -118,13 +181,66 @@ def load_tokenizer(
         raise RequestError(f"tokenizer '{name}': eod, pad and mask must be three different tokens")
     info = TokenizerInfo(
         name=os.path.basename(name.rstrip("/")) if os.path.exists(name) else name,
-        fingerprint=_fingerprint(spec),
+        fingerprint=tokenizer_fingerprint(spec),
         vocab_size=next_id,
         eod=eod_id,
         pad=pad_id,
         mask=mask_id,
     )
-    return Tokenizer(info, spec, fast)
+    return Tokenizer(info, spec, fast) if name == "gpt2" else _checked(Tokenizer(info, spec, fast), name)
+
+
+def _checked(tokenizer: Tokenizer, name: str) -> Tokenizer:
+    """Return a tokenizer that was made from somebody's file, if it can encode, and always alike."""
+    dropout = tokenizer.spec["model"].get("dropout")
+    if dropout:
+        raise RequestError(
+            f"tokenizer '{name}' encodes at random (dropout {dropout}): set model.dropout to null in its tokenizer.json"
+        )
+    tokenizer.reference  # noqa: B018  (refused now rather than in a task)
+    return tokenizer
+
+
+def folder_tokenizer(folder: str, path: str | None = None) -> Tokenizer:
+    """Return the tokenizer that made the ids of the artifact, export or model in `folder` (local or URL), with the
+    special ids that the folder states.
+
+    Args:
+        path: a tokenizer.json to be read instead of what the folder carries; it must be the same tokenizer.
+
+    Raises:
+        RequestError: when it cannot be loaded, or is another one.
+        WorkError: when the folder, or the tokenizer.json in it, is damaged.
+    """
+    stated = stated_tokenizer(folder)
+    if stated is None:
+        raise RequestError(f"{folder} is neither an artifact nor a model of epochal")
+    if path is None:
+        return _tokenizer_of(stated, folder)
+    spec = _load_spec(path)
+    if tokenizer_fingerprint(spec) != stated.info.fingerprint:
+        raise RequestError(f"{path} is not the tokenizer that the ids of {folder} were made with ({stated.info.name})")
+    return Tokenizer(stated.info, spec)
+
+
+def _tokenizer_of(stated: StatedTokenizer, folder: str, fast: bool = True) -> Tokenizer:
+    """Return the tokenizer that a folder carries or, where it carries none, the one of the name that it states."""
+    if stated.file is not None:
+        return _checked(Tokenizer(stated.info, json.loads(stated.file), fast), folder)
+    name = stated.info.name
+    try:
+        if name.startswith(("/", ".", "~")):
+            raise RequestError("no build writes that name")
+        spec = _load_spec(name)
+        same = tokenizer_fingerprint(spec) == stated.info.fingerprint
+    except RequestError:
+        same = False
+    if not same:
+        raise RequestError(
+            f"{folder} carries no tokenizer.json, and no tokenizer '{name}' that made its ids is at hand: "
+            "name its file (--tokenizer PATH, in a build tokenizer.name=PATH)"
+        )
+    return Tokenizer(stated.info, spec, fast)
 
 
 def _load_spec(name: str) -> dict[str, Any]:
@@ -160,12 +276,14 @@ def _from_hub(name: str) -> dict[str, Any]:
 
 def _vocabulary(spec: dict[str, Any], name: str) -> dict[str, int]:
     """Return text -> id of the model's tokens and the added ones."""
-    vocab = spec["model"].get("vocab")
     try:
-        tokens = dict(vocab) if isinstance(vocab, dict) else {entry[0]: i for i, entry in enumerate(vocab)}
-        tokens |= {added["content"]: added["id"] for added in spec.get("added_tokens") or []}
-    except (TypeError, KeyError, IndexError):
-        raise RequestError(f"tokenizer '{name}' cannot be read: its vocabulary has no known form") from None
+        tokens = dict(model_vocabulary(spec))
+        added = [token["content"] for token in spec.get("added_tokens") or []]
+        tokens |= dict(zip(added, added_ids(spec), strict=True))
+    except (TypeError, KeyError, IndexError, AttributeError):
+        tokens = {}
+    if not tokens or not all(isinstance(i, int) for i in tokens.values()):
+        raise RequestError(f"tokenizer '{name}' cannot be read: its vocabulary has no known form")
     return tokens
 
 
@@ -174,12 +292,6 @@ def _special(vocab: dict[str, int], token: str | None, known: tuple[str, ...], r
         raise RequestError(f"tokenizer '{name}' has no token '{token}' to be tokenizer.{role}")
     candidates = (token,) if token is not None else known
     return next((vocab[text] for text in candidates if text in vocab), None)
-
-
-def _fingerprint(spec: dict[str, Any]) -> str:
-    """Return BLAKE2b-128 over what decides ids: model, normaliser, pre-tokenizer, added tokens."""
-    parts = {key: spec.get(key) for key in ("model", "normalizer", "pre_tokenizer", "added_tokens")}
-    return digest(parts)
 
 
 Decoder = Callable[[NDArray[Any]], str | None]
@@ -194,7 +306,8 @@ def decoder(tokenizer: Tokenizer) -> Decoder:
     """
     ranks = mergeable_ranks(tokenizer.spec)
     if ranks is None:
-        return lambda ids: tokenizer.decode(ids.tolist())
+        unknown = tokenizer.unknown_id  # it stands for text that is lost, and is none itself
+        return lambda ids: tokenizer.decode(ids[ids != unknown].tolist())
     table = {id_: token for token, id_ in ranks.items()}
     table |= {t["id"]: t["content"].encode() for t in tokenizer.spec.get("added_tokens") or []}
 

@@ -17,9 +17,11 @@ from ..common import storage
 from ..common.errors import RequestError, WorkError
 from ..shards.order.base import Order
 from ..shards.order.receipt import Receipt
+from ..shards.tokenizer_file import artifact_tokenizer
 from .checkpoint import ModelCard, save_model
-from .run import Run, first_difference, validation_kind
-from .run_folder import RECEIPT_NAME
+from .run import Run, validation_kind
+from .run_folder import RECEIPT_NAME, RunFolder
+from .run_state.claim import difference, say_unknown
 
 
 class ReceiptCallback(Callback):
@@ -54,9 +56,11 @@ class ReceiptCallback(Callback):
         Raises:
             RequestError: for the checkpoint of another run.
         """
-        changed = first_difference(state["identity"], self.identity)
+        changed = difference(state["identity"], self.identity)
         if changed:
             raise RequestError(f"the checkpoint is of another run: {changed}; choose another save_folder")
+        if dist.get_global_rank() == 0:
+            say_unknown(state["identity"], self.identity, "the checkpoint")
         self.receipt = Receipt(self.receipt.plan, state["receipt"])
 
     def fit_end(self, state: State, logger: Logger) -> None:
@@ -87,10 +91,12 @@ class RunMetrics(Callback):
         self.flops_per_token = flops_per_token
         self.peak = peak
         self.started = 0.0
+        self.rate = math.nan
 
     def before_dataloader(self, state: State, logger: Logger) -> None:
-        """Start the step's clock."""
+        """Start the step's clock, and note its learning rate: at its end Composer has set the next one."""
         self.started = time.perf_counter()
+        self.rate = state.schedulers[0].get_last_lr()[0] if state.schedulers else math.nan
 
     def batch_end(self, state: State, logger: Logger) -> None:
         """Log the step."""
@@ -103,7 +109,7 @@ class RunMetrics(Callback):
             "run/position": position,
             "run/unique_tokens": self.plan.unique_tokens_seen(position),
             "throughput/tokens_per_sec": rate,
-            "run/lr": state.schedulers[0].get_last_lr()[0] if state.schedulers else math.nan,
+            "run/lr": self.rate,
         }
         if self.peak:
             values["throughput/mfu"] = rate * self.flops_per_token / (self.peak * dist.get_world_size())
@@ -113,17 +119,21 @@ class RunMetrics(Callback):
 class ClipGradient(Algorithm):
     """Clips the gradient's norm over all ranks, logs it, and stops the run when it is not finite.
 
-    It runs before the optimizer's step, so weights that a NaN would have spoilt are never made, and the last checkpoint
-    stays good.
+    It runs before the optimizer's step, so weights that a NaN would have spoilt are never made. What was saved of the
+    weights that led to it is not called good.
 
     Attributes:
         threshold: None to measure only.
+        folder: of the run.
     """
 
-    def __init__(self, threshold: float | None, batch_samples: int, positions: int) -> None:
+    def __init__(
+        self, threshold: float | None, batch_samples: int, positions: int, folder: RunFolder | None = None
+    ) -> None:
         self.threshold = math.inf if threshold is None else threshold
         self.batch_samples = batch_samples
         self.positions = positions
+        self.folder = folder
 
     def match(self, event: Event, state: State) -> bool:
         """Return whether the gradients of a whole batch are there."""
@@ -143,8 +153,8 @@ class ClipGradient(Algorithm):
             stop = min(start + self.batch_samples, self.positions)
             raise WorkError(
                 f"the gradient is {norm} at step {step}, positions {start} to {stop - 1} of the plan: stopped before "
-                "the weights changed; the last checkpoint is good. Lower the learning rate, or look at those samples "
-                f"(epochal order --start {start} --count {stop - start})"
+                f"the weights changed; {last_good(self.folder, step)}. Lower the learning rate, or look at those "
+                f"samples (epochal order --start {start} --count {stop - start})"
             )
 
     def _clip(self, state: State) -> Tensor:
@@ -152,6 +162,64 @@ class ClipGradient(Algorithm):
             if isinstance(module, FullyShardedDataParallel) and module.check_is_root():
                 return module.clip_grad_norm_(self.threshold)
         return torch.nn.utils.clip_grad_norm_(state.model.parameters(), self.threshold)
+
+
+def last_good(folder: RunFolder | None, step: int) -> str:
+    """Say which checkpoint is good after the weights of `step` steps turned out to be spoilt; one of them is put aside.
+
+    A checkpoint is good when the step after it had a finite gradient.
+    """
+    if folder is None:
+        return "nothing was saved"
+    spoilt = folder.newest() if folder.steps_saved() >= step > 0 else None
+    aside = f"{spoilt}, of the weights that led to this, is put aside; " if spoilt else ""
+    if spoilt and dist.get_global_rank() == 0:
+        folder.put_aside(spoilt)
+        try:
+            folder.publish()
+        except WorkError as error:
+            aside = f"{spoilt}, of the weights that led to this, is still named at the URL ({error}); "
+    dist.barrier()
+    good = folder.newest()
+    return aside + (f"{good} is the last good checkpoint" if good else "there is no good checkpoint")
+
+
+class Finite(Callback):
+    """Stops a run whose weights are no longer finite, or so large that their squares are not, before they are saved.
+
+    Attributes:
+        due: steps between savings of any kind.
+    """
+
+    def __init__(self, due: tuple[int, ...], steps: int, folder: RunFolder | None) -> None:
+        self.due = due
+        self.steps = steps
+        self.folder = folder
+
+    def batch_end(self, state: State, logger: Logger) -> None:
+        """Look at the weights when something is to be saved: evaluation and checkpoint come after this.
+
+        Raises:
+            WorkError: when they are spoilt.
+        """
+        step = int(state.timestamp.batch)
+        if step < self.steps and all(step % every for every in self.due):
+            return
+        norms = torch._foreach_norm([p.detach().float() for p in _local_parameters(state)])
+        spoilt = torch.tensor(float(not math.isfinite(float(torch.stack(norms).square().sum()))))
+        spoilt = state.device.tensor_to_device(spoilt)
+        dist.all_reduce(spoilt)
+        if spoilt.item():
+            raise WorkError(
+                f"the weights are not finite, or too large to square, after step {step}: nothing of them is saved; "
+                f"{last_good(self.folder, step)}. Lower the learning rate"
+            )
+
+
+def _local_parameters(state: State) -> list[Tensor]:
+    """Return what this rank holds of the weights."""
+    held = (p.to_local() if hasattr(p, "to_local") else p for p in state.model.parameters())
+    return [p for p in held if p.numel()]
 
 
 class RestoreRandomness(Callback):
@@ -172,30 +240,59 @@ class RestoreRandomness(Callback):
 
 
 class Exports(Callback):
-    """Writes the model without Composer: `best/` at the lowest validation loss so far, `final/` at the end."""
+    """Writes the model without Composer: `best/` at the lowest validation loss so far, `final/` at the end.
+
+    A model is named best only when the step after it had a finite gradient, before that step changes its weights: a
+    loss may be finite on weights that are spoilt.
+    """
 
     def __init__(self, run: Run, folder: str) -> None:
         self.run = run
         self.folder = folder
         self.best = float("inf")
+        files = (artifact_tokenizer(artifact.root, artifact.manifest) for artifact in run.artifacts)
+        self.tokenizer = next((file for file in files if file is not None), None)
+        self.waiting: dict[str, float] | None = None
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the lowest loss so far."""
-        return {"best": self.best}
+        """Return the lowest loss so far, and the losses of a model that is to be named best with the next step."""
+        return {"best": self.best, "waiting": self.waiting}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue from a checkpoint."""
         self.best = state["best"]
+        self.waiting = state.get("waiting")
 
     def eval_end(self, state: Any, logger: Any) -> None:
-        """Keep the model when its validation loss is the lowest so far, and the last one (measured after fit_end)."""
+        """Keep the model when its validation loss is the lowest so far, and the last one (measured after fit_end).
+
+        Raises:
+            WorkError: when the validation loss is NaN or infinite.
+        """
         measured = validation_losses(state)
-        loss = measured[validation_kind(self.run)]
+        kind = validation_kind(self.run)
+        loss, step = measured.get(kind, math.nan), int(state.timestamp.batch)
+        if not math.isfinite(loss):
+            raise WorkError(
+                f"the validation loss ({kind}) is {loss} after step {step}: stopped, and nothing is named best; "
+                f"{last_good(self.run.folder, step)}. Lower the learning rate, or look at the validation pool"
+            )
+        last = step >= self.run.steps
         if loss < self.best:
             self.best = loss
-            self._save(state, "best", measured)
-        if int(state.timestamp.batch) >= self.run.steps:
+            self.waiting = measured
+        if last:
+            self._save_best(state)
             self._save(state, "final", measured)
+
+    def after_train_batch(self, state: Any, logger: Any) -> None:
+        """Name the model best that the last evaluation measured; algorithms, which check the gradient, come first."""
+        self._save_best(state)
+
+    def _save_best(self, state: Any) -> None:
+        if self.waiting is not None:
+            self._save(state, "best", self.waiting)
+            self.waiting = None
 
     def fit_end(self, state: Any, logger: Any) -> None:
         """Keep the last model where nothing is measured."""
@@ -207,7 +304,8 @@ class Exports(Callback):
         weights = get_model_state_dict(state.model, options=options)
         if dist.get_global_rank() == 0:
             kept = {k.rpartition("transformer.")[2]: v for k, v in weights.items() if isinstance(v, Tensor)}
-            save_model(os.path.join(self.folder, name), kept, model_card(self.run, state, measured))
+            card = model_card(self.run, state, measured)
+            save_model(os.path.join(self.folder, name), kept, card, self.tokenizer)
 
 
 def validation_losses(state: Any) -> dict[str, float]:

@@ -1,7 +1,7 @@
-"""Models on disk without Composer: `model.safetensors` and `config.json` in one folder.
+"""Models on disk without Composer: `model.safetensors`, `config.json` and `tokenizer.json` in one folder.
 
 config.json holds the shape, the objective, the tokenizer's ids and what the model was trained on; nothing else is
-needed to evaluate it.
+needed to evaluate it. hashes.json vouches for both and is asked whenever one is read. Neither kind of file holds code.
 """
 
 import contextlib
@@ -22,7 +22,10 @@ from torch import Tensor
 from ..common import storage
 from ..common.errors import RequestError, WorkError, one_line
 from ..common.hashing import digest
+from ..common.publish import FileInfo
+from ..shards.tokenizer_file import TOKENIZER_NAME
 from .model.transformer import ModelConfig, Transformer, config_dict
+from .saved import hashes
 
 FORMAT_VERSION = 1
 """Raised when a reader of the old version would misread what the new one writes."""
@@ -66,21 +69,29 @@ class ModelCard:
         return json.dumps(body, indent=2) + "\n"
 
 
-def save_model(folder: str, weights: dict[str, Tensor], card: ModelCard) -> None:
+def save_model(folder: str, weights: dict[str, Tensor], card: ModelCard, tokenizer: bytes | None = None) -> None:
     """Write a model to `folder`, replacing one that is there; each file appears whole or not at all.
 
     Args:
         weights: state dict of a `Transformer`.
+        tokenizer: the tokenizer.json of the model's ids.
 
     Raises:
         WorkError: when the disk is full.
     """
     os.makedirs(folder, exist_ok=True)
     target, partial = os.path.join(folder, WEIGHTS_NAME), os.path.join(folder, f".{WEIGHTS_NAME}.partial")
+    text = card.to_json().encode()
     try:
         save_file({k: v.detach().cpu().contiguous() for k, v in weights.items()}, partial)
+        files = {CONFIG_NAME: FileInfo.of(text), WEIGHTS_NAME: FileInfo.at(partial)}
+        storage.remove(os.path.join(folder, hashes.HASHES_NAME))  # a kill between the files leaves none that is wrong
         os.replace(partial, target)
-        storage.write_atomic(os.path.join(folder, CONFIG_NAME), card.to_json().encode())
+        if tokenizer is not None:
+            files[TOKENIZER_NAME] = FileInfo.of(tokenizer)
+            storage.write_atomic(os.path.join(folder, TOKENIZER_NAME), tokenizer)
+        storage.write_atomic(os.path.join(folder, CONFIG_NAME), text)
+        hashes.write(folder, files)
     except (OSError, SafetensorError) as error:
         raise WorkError(f"cannot write the model to {folder}: {error}") from None
     finally:
@@ -92,18 +103,22 @@ def load_card(folder: str) -> ModelCard:
 
     Raises:
         RequestError: when it is not a model of ours.
+        WorkError: when it is damaged.
     """
     path = storage.join(folder, CONFIG_NAME)
     try:
-        body = json.loads(storage.patiently(lambda: storage.read_bytes(path), f"read {path}", storage.ATTEMPTS))
+        data = storage.patiently(lambda: storage.read_bytes(path), f"read {path}", storage.ATTEMPTS)
     except (FileNotFoundError, NotADirectoryError):
         raise RequestError(f"{folder} holds no model: there is no {CONFIG_NAME}") from None
-    except ValueError as error:
+    try:
+        body = json.loads(data)
+    except (ValueError, RecursionError) as error:
         raise WorkError(f"{path} is damaged: {error}") from None
     if not isinstance(body, dict) or body.get("format") != "epochal-model":
         raise RequestError(f"{path} is not a model of epochal")
     if body.get("format_version") != FORMAT_VERSION:
         raise RequestError(f"{path} is of format {body.get('format_version')}, this epochal reads {FORMAT_VERSION}")
+    hashes.check(folder, CONFIG_NAME, FileInfo.of(data))
     try:
         keys = ("objective", "kind", "tokenizer", "seq_len", "training")
         return ModelCard(shape=ModelConfig(**body["model"]), **{k: body[k] for k in keys})
@@ -121,6 +136,8 @@ def load_model(
         model = Transformer(card.shape)
     try:
         with _on_disk(path) as file:
+            if not hashes.check(folder, WEIGHTS_NAME, FileInfo.at(file)):
+                hashes.say_unchecked(path)
             model.load_state_dict(load_file(file, device=str(device)), assign=True)
     except FileNotFoundError:
         raise RequestError(f"{folder} holds no model: there is no {WEIGHTS_NAME}") from None
@@ -148,12 +165,14 @@ class Checkpoint:
     Attributes:
         name: for people.
         fingerprint: of weights and shape.
+        folder: where it lies, local or URL.
     """
 
     name: str
     model: Transformer
     card: ModelCard
     fingerprint: str
+    folder: str
 
 
 def open_checkpoint(path: str, device: str, dtype: torch.dtype = torch.float32) -> Checkpoint:
@@ -164,7 +183,7 @@ def open_checkpoint(path: str, device: str, dtype: torch.dtype = torch.float32) 
     name = os.path.basename(os.path.abspath(path))
     if name in ("final", "best"):
         name = f"{os.path.basename(os.path.dirname(os.path.abspath(path)))}/{name}"
-    return Checkpoint(name, model, card, model_fingerprint(folder, card))
+    return Checkpoint(name, model, card, model_fingerprint(folder, card), folder)
 
 
 def check_device(device: str) -> str:

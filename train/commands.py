@@ -28,6 +28,10 @@ def _train(args: argparse.Namespace) -> int:
 
     from . import trainer
 
+    if config.service and any(word.split("=")[0].strip() in ("service", "service.url") for word in args.overrides):
+        from ..service.client.tokens import user_names
+
+        user_names(config.service.url)
     result = trainer.train(config)
     if dist.get_global_rank() == 0:
         print(json.dumps(result) if args.json else describe(result))
@@ -52,9 +56,7 @@ def _model_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--dtype", choices=("float32", "bfloat16"), default="float32", help="of the weights (default float32)"
     )
-    parser.add_argument(
-        "--tokenizer", metavar="PATH", help="tokenizer.json, when the name in the model's card is not a file"
-    )
+    parser.add_argument("--tokenizer", metavar="PATH", help="its tokenizer.json, for a model that carries none")
     parser.add_argument("--seed", type=int, default=0, help="of all noise (default 0)")
 
 
@@ -160,7 +162,7 @@ def _harness(args: argparse.Namespace, settings: Any) -> list[dict[str, Any]]:
     rows = []
     for path in args.checkpoints:
         checkpoint = open_checkpoint(path, settings.device, settings.dtype)
-        tokenizer = tokenizer_for(checkpoint.card, settings.tokenizer)
+        tokenizer = tokenizer_for(checkpoint, settings.tokenizer)
         tasks = args.lm_eval.split(",")
         rows += run_tasks(
             checkpoint,
@@ -208,7 +210,7 @@ def _generate(args: argparse.Namespace) -> int:
     from .eval.tokenizers import tokenizer_for
 
     checkpoint = open_checkpoint(args.checkpoint, args.device, getattr(torch, args.dtype))
-    tokenizer = tokenizer_for(checkpoint.card, args.tokenizer)
+    tokenizer = tokenizer_for(checkpoint, args.tokenizer)
     prompt = sys.stdin.read() if args.prompt == "-" else args.prompt
     ids = [tokenizer.info.eod, *(tokenizer.encode([prompt])[0].tolist() if prompt else [])]
     keys = ("max_new_tokens", "temperature", "top_p", "seed", "steps", "order", "block")
@@ -245,9 +247,7 @@ def export_model(parser: argparse.ArgumentParser) -> Runner:
         "--format", choices=("huggingface",), default="huggingface", help="for AutoModelForCausalLM (default)"
     )
     parser.add_argument("--out", required=True, metavar="DIR", help="where it goes: a new folder")
-    parser.add_argument(
-        "--tokenizer", metavar="PATH", help="tokenizer.json, when the name in the model's card is not a file"
-    )
+    parser.add_argument("--tokenizer", metavar="PATH", help="its tokenizer.json, for a model that carries none")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     return _export_model
 

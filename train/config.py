@@ -1,14 +1,17 @@
 """The configuration of a training run: typed, in llm-foundry's YAML shape, unknown keys refused."""
 
+import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import Field, field_validator, model_validator
+from pydantic import BeforeValidator, Field, PrivateAttr, field_validator, model_validator
 
+from ..common import storage
 from ..common.config import Section, file_or_shipped, load_yaml, shipped, shipped_names, validate
 from ..common.errors import RequestError
 from ..shards.order.mixture_config import MixtureSettings
+from .durations import with_unit
 from .model.transformer import ModelConfig
 
 YAMLS = Path(__file__).parent / "yamls"
@@ -17,6 +20,8 @@ YAMLS = Path(__file__).parent / "yamls"
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 Positive = Annotated[int, Field(gt=0)]
 Span = str | int
+Interval = Annotated[str | int, BeforeValidator(with_unit)]
+"""A span with its unit: of a bare number, one cannot know whether it counts steps or tokens."""
 
 
 class ModelSection(Section):
@@ -174,7 +179,7 @@ class OptimizerSection(Section):
     """AdamW; norms and embeddings are not decayed."""
 
     name: Literal["adamw"] = "adamw"
-    lr: float = Field(gt=0)
+    lr: float = Field(gt=0, le=1e30)
     betas: tuple[Share, Share] = (0.9, 0.95)
     eps: float = Field(1e-8, gt=0)
     weight_decay: float = Field(0.1, ge=0)
@@ -189,8 +194,8 @@ class WSDSection(Section):
     """
 
     name: Literal["wsd"]
-    t_warmup: Span = "0.01dur"
-    t_decay: Span = "0.1dur"
+    t_warmup: Interval = "0.01dur"
+    t_decay: Interval = "0.1dur"
     alpha_f: float = Field(0.1, gt=0.0, le=1.0)
     decay: Literal["exponential", "linear"] = "exponential"
 
@@ -199,7 +204,7 @@ class CosineSection(Section):
     """Warm-up, then half a cosine down to alpha_f times the peak rate."""
 
     name: Literal["cosine_with_warmup"]
-    t_warmup: Span = "0.01dur"
+    t_warmup: Interval = "0.01dur"
     alpha_f: Share = 0.1
 
 
@@ -207,7 +212,7 @@ class ConstantSection(Section):
     """Warm-up, then constant."""
 
     name: Literal["constant_with_warmup"]
-    t_warmup: Span = "0.01dur"
+    t_warmup: Interval = "0.01dur"
 
 
 class ClippingSection(Section):
@@ -275,7 +280,7 @@ class TrainConfig(Section):
     global_train_batch_size: Positive
     device_train_microbatch_size: Positive | Literal["auto"] = "auto"
     device_eval_batch_size: Positive = 8
-    eval_interval: Span = "0.1dur"
+    eval_interval: Interval = "0.1dur"
     precision: Literal["fp32", "amp_bf16"] | None = None
     device: Literal["cpu", "gpu"] | None = None
     parallelism_config: ParallelismSection | None = None
@@ -283,7 +288,7 @@ class TrainConfig(Section):
     callbacks: dict[str, dict[str, Any] | None] = {}
     loggers: dict[str, dict[str, Any] | None] = {}
     save_folder: str | None = None
-    save_interval: Span = "0.1dur"
+    save_interval: Interval = "0.1dur"
     save_num_checkpoints_to_keep: int = Field(2, ge=-1)
     autoresume: bool = False
     load_path: str | None = None
@@ -292,9 +297,15 @@ class TrainConfig(Section):
     deterministic: bool = False
     progress_bar: bool = True
     log_to_console: bool = False
-    console_log_interval: str = "10ba"
+    console_log_interval: Interval = "10ba"
     python_log_level: str | None = None
     dist_timeout: float = Field(600.0, gt=0)
+    _environment: tuple[str, ...] = PrivateAttr(())
+
+    @property
+    def environment(self) -> tuple[str, ...]:
+        """Return the names of the environment's variables that the file or its overrides refer to."""
+        return self._environment
 
     @field_validator("service", mode="before")
     @classmethod
@@ -364,7 +375,11 @@ def load_config(path: str, overrides: list[str] | tuple[str, ...] = ()) -> Train
     Raises:
         RequestError: of one line for anything wrong.
     """
-    data = load_yaml(file_or_shipped(YAMLS, path), overrides)
+    file = file_or_shipped(YAMLS, path)
+    data = load_yaml(file, overrides, TrainConfig)
     if isinstance(data.get("model"), dict):
         data["model"] = model_section(data["model"], path)
-    return validate(TrainConfig, data, path)
+    config = validate(TrainConfig, data, path)
+    written = "\n".join([Path(storage.local_path(file)).read_text(encoding="utf-8"), *overrides])
+    config._environment = tuple(sorted(set(re.findall(r"\$\{\s*oc\.env:\s*(\w+)", written))))
+    return config

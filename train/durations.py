@@ -7,11 +7,24 @@ from ..common.errors import RequestError
 from ..common.units import parse_count, tokens_for_epochs
 
 _SPAN = re.compile(r"(.+?)\s*(ep|ba|tok|dur)?")
+_WHOLE = {"ba": "steps", "tok": "tokens", "ep": "passes"}
 
 
 def _split(text: str | int) -> tuple[str, str]:
     match = _SPAN.fullmatch(str(text).strip())
     return (match[1], match[2] or "") if match else ("", "")
+
+
+def with_unit(value: str | int | float) -> str | int | float:
+    """Return a span of the configuration as it is.
+
+    Raises:
+        ValueError: for a bare number, which one person means in steps and another in tokens.
+    """
+    if isinstance(value, bool) or not re.fullmatch(r"[\d_]*\.?\d*(e[+-]?\d+)?", str(value).strip(), re.IGNORECASE):
+        return value
+    units = {"dur": "a share of the run", "ep": "passes"} if "." in str(value) else _WHOLE
+    raise ValueError(f"no unit: write {', '.join(f'{value}{unit} for {what}' for unit, what in units.items())}")
 
 
 def _number(text: str, unit: str, what: str) -> float:

@@ -1,6 +1,8 @@
 """What a run leaves while it goes on: its metrics, and its folder at a URL."""
 
 import json
+import math
+import os
 from pathlib import Path
 from typing import Any
 
@@ -9,35 +11,46 @@ from composer.loggers import Logger, LoggerDestination
 from composer.utils import dist
 
 from ..common import storage
-from .run_folder import RunFolder, step_of
+from .run_folder import RunFolder, of_step_after, whole_rows
 
 
 class JsonlLogger(LoggerDestination):
-    """Writes all metrics to one file, a JSON object per step: `step` is the number of steps taken.
+    """Writes all metrics to one file, a JSON object per step: `step` is the number of steps taken, that one included.
 
-    Rows from beyond the checkpoint that a run resumes from are removed, so the file always tells one story.
+    A row is written when its step is done, and what comes later for it (an evaluation) is added to it in place. Rows
+    from beyond the checkpoint that a run resumes from are removed, so the file always tells one story.
     """
 
     def __init__(self, path: str) -> None:
         self.path = Path(path)
         self.row: dict[str, float] = {}
         self.step: int | None = None
+        self.last: dict[str, float] = {}
+        self.offset = 0
 
     def fit_start(self, state: State, logger: Logger) -> None:
         """Drop rows of steps that will be taken again, and a row that a crash cut off."""
-        if dist.get_global_rank() == 0 and self.path.exists():
-            now = int(state.timestamp.batch)
-            kept = [line for line in self.path.read_text().splitlines() if step_of(line) <= now and now > 0]
-            storage.write_atomic(str(self.path), "".join(line + "\n" for line in kept).encode())
+        if dist.get_global_rank() != 0 or not self.path.exists():
+            return
+        now = int(state.timestamp.batch)
+        rows = whole_rows(self.path.read_text(errors="replace"))
+        kept = [row for row in rows if row["step"] + of_step_after(row) <= now and now > 0]
+        lines = [_line(row) for row in kept]
+        storage.write_atomic(str(self.path), b"".join(lines))
+        if kept:
+            self.last, self.offset = kept[-1], sum(map(len, lines[:-1]))
 
     def log_metrics(self, metrics: dict[str, Any], step: int | None = None) -> None:
-        """Add `metrics` to the row of `step`."""
+        """Add `metrics` to the row of the step that is being taken, or has just been taken.
+
+        Composer gives a step's loss the number of steps before it, and all that follows the number with it; a row is
+        closed under the last number that it was given.
+        """
         if dist.get_global_rank() != 0:
             return
-        if step != self.step:
-            self._write()
-            self.step = step
-        self.row |= {k: float(v) for k, v in metrics.items() if not k.startswith("time/")}
+        self.step = step
+        numbers = {k: float(v) for k, v in metrics.items() if not k.startswith("time/")}
+        self.row |= {k: v for k, v in numbers.items() if not math.isnan(v)}
 
     def batch_end(self, state: State, logger: Logger) -> None:
         """Write the step: checkpoints are saved before loggers are called, and none may be ahead of its metrics."""
@@ -48,19 +61,32 @@ class JsonlLogger(LoggerDestination):
         self._write()
 
     def fit_end(self, state: State, logger: Logger) -> None:
-        """Write the rest."""
-        self._write()
-
-    def close(self, state: State, logger: Logger) -> None:
-        """Write the rest."""
+        """Write the rest; of a step that was never done, nothing is written."""
         self._write()
 
     def _write(self) -> None:
-        if self.row:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            with self.path.open("a") as f:
-                f.write(json.dumps({"step": self.step} | self.row) + "\n")
+        if not self.row or self.step is None:
+            return
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        file = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o666)
+        try:
+            row = {"step": self.step} | self.row
+            size = os.fstat(file).st_size
+            if self.last.get("step") == self.step:
+                self.last |= row
+                # One call, at least as long as what it replaces: nobody finds half a row.
+                line = _line(self.last)
+                os.pwrite(file, line[:-1].ljust(size - self.offset - 1) + b"\n", self.offset)
+            else:
+                self.last, self.offset = row, size
+                os.pwrite(file, _line(row), size)
+        finally:
+            os.close(file)
         self.row = {}
+
+
+def _line(row: dict[str, float]) -> bytes:
+    return json.dumps(row).encode() + b"\n"
 
 
 class PublishRun(LoggerDestination):

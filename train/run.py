@@ -22,6 +22,7 @@ from .model.transformer import ModelConfig, config_dict
 from .objective.objectives import Autoregressive, MaskedDiffusion, Objective, SpecialIds
 from .optimizer import Schedule, cosine, warmup, warmup_stable_decay
 from .run_folder import RunFolder
+from .run_state.identity import figures, public
 
 
 @dataclass(frozen=True)
@@ -60,17 +61,25 @@ class Run:
         return durations.steps(text, self.steps, self.batch_tokens, self.plan.unique_tokens, what)
 
     @property
+    def precision(self) -> str:
+        """Return the arithmetic that the model is computed in."""
+        return self.config.precision or ("amp_bf16" if self.device == "gpu" else "fp32")
+
+    @property
     def identity(self) -> dict[str, Any]:
-        """Return what makes two runs the same: order, model, objective, batch. JSON values only."""
+        """Return what makes two runs the same, all that their figures follow from: JSON values only."""
         first = self.config.init_from
-        start = {"init_from": first if storage.is_url(first) else os.path.abspath(first)} if first else {}
+        if first and not storage.is_url(first):
+            first = os.path.abspath(first)
+        validation = self.validation.manifest.fingerprint if self.validation else None
         return {
             "plan": self.plan.to_dict(),
             "model": config_dict(self.shape),
             "objective": self.config.objective.model_dump(),
             "seed": self.config.seed,
             "global_train_batch_size": self.config.global_train_batch_size,
-        } | start
+            "init_from": public(first, ()),
+        } | figures(self.config, self.span, self.precision, validation)
 
 
 def prepare(config: TrainConfig) -> Run:

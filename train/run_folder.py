@@ -2,17 +2,22 @@
 
 import contextlib
 import json
-import math
 import os
+import re
 import shutil
+import sys
+from collections.abc import Callable
 from typing import Any
 
 from ..common import storage
 from ..common.errors import WorkError
 from ..common.hashing import digest, stream_hash
 from ..common.publish import FileInfo
+from ..shards.tokenizer_file import TOKENIZER_NAME
+from .saved import hashes
 
 RUN_NAME, RESULT_NAME = "run.json", "result.json"
+CONFIG_NAME, ENVIRONMENT_NAME = "config.yaml", "environment.json"
 RECEIPT_NAME, METRICS_NAME = "receipt.json", "metrics.jsonl"
 LATEST_NAME = "latest-rank0.pt"
 PUBLISHED_NAME = "published.json"
@@ -20,25 +25,40 @@ JOURNAL_NAME, SENT_NAME = "service.jsonl", "service.sent"
 MODEL_FOLDERS = ("best", "final")
 
 
-def step_of(line: str) -> float:
-    """Return the step that a line of the metrics is of; infinity for one that was cut off by a crash."""
-    try:
-        return float(json.loads(line)["step"])
-    except (ValueError, KeyError, TypeError):
-        return math.inf
+def say(text: str) -> None:
+    """Print one line for the user on the terminal, beside what a program may read."""
+    print(f"epochal: {text}", file=sys.stderr, flush=True)
+
+
+def whole_rows(text: str) -> list[dict[str, float]]:
+    """Return the rows of a file of metrics in order, without a last one that is still being written or was cut off."""
+    rows = []
+    for line in text.splitlines():
+        try:
+            row = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(row, dict) and isinstance(row.get("step"), int | float):
+            rows.append(row)
+    return rows
+
+
+def of_step_after(row: dict[str, float]) -> bool:
+    """Return whether a row is one of version 0.1.0 with the loss of the step after the one that it names."""
+    return "run/tokens" not in row and any(key.startswith(("loss/train/", "run/grad_norm")) for key in row)
 
 
 def read_metrics(folder: str) -> list[dict[str, float]]:
-    """Return the metrics of the run in `folder` (local or URL), one mapping per step, rows of the same step joined.
+    """Return the metrics of the run in `folder` (local or URL), one mapping per step, in order.
 
-    A last line that is still being written is left out.
+    A last line that is still being written is left out. Rows of version 0.1.0, two a step and the loss under the number
+    of the step before, are put together as they belong.
     """
     rows: dict[int, dict[str, float]] = {}
-    text = storage.read_bytes(storage.join(folder, METRICS_NAME)).decode()
-    for line in text.splitlines(keepends=True):
-        if line.endswith("\n"):
-            row = json.loads(line)
-            rows.setdefault(row["step"], {}).update(row)
+    text = storage.read_bytes(storage.join(folder, METRICS_NAME)).decode(errors="replace")
+    for row in whole_rows(text):
+        step = int(row["step"]) + of_step_after(row)
+        rows.setdefault(step, {}).update(row | {"step": step})
     return [rows[step] for step in sorted(rows)]
 
 
@@ -56,6 +76,7 @@ class RunFolder:
         self.remote = storage.is_url(path)
         self.local = os.path.join(cache, "runs", digest(self.path)[:16]) if self.remote else self.path
         self._sent: dict[str, tuple[tuple[int, int], FileInfo]] = {}
+        self.before_publishing: Callable[[], None] = lambda: None
 
     def read(self, name: str) -> bytes | None:
         """Return the file `name` as it lies at `path`, None when there is none."""
@@ -66,10 +87,39 @@ class RunFolder:
         except (FileNotFoundError, NotADirectoryError):
             return None
 
+    def steps_saved(self) -> int:
+        """Return the steps that the newest whole checkpoint in `local` has taken, 0 when there is none."""
+        return step_of_checkpoint(self.newest() or "")
+
     def newest(self) -> str | None:
         """Return the name of the newest whole checkpoint in `local`."""
         link = os.path.join(self.local, LATEST_NAME)
         return os.path.basename(os.readlink(link)) if os.path.islink(link) and os.path.exists(link) else None
+
+    def put_aside(self, checkpoint: str) -> None:
+        """Have `local` no longer name `checkpoint`, which is spoilt, but the one before it, as its newest.
+
+        The file itself is removed when the run is gone on with.
+        """
+        whole = [n for n in os.listdir(self.local) if n != checkpoint and step_of_checkpoint(n) and "-rank0" in n]
+        earlier = [n for n in whole if step_of_checkpoint(n) < step_of_checkpoint(checkpoint)]
+        link = os.path.join(self.local, LATEST_NAME)
+        os.unlink(link)
+        hashes.drop(self.local, checkpoint)
+        if earlier:
+            os.symlink(max(earlier, key=step_of_checkpoint), link)
+
+    def mend_link(self) -> None:
+        """Have `local` name a newest checkpoint again, where the one that it named was removed, or the link to it was
+        not made anew before a kill: the newest that there is a hash of."""
+        link = os.path.join(self.local, LATEST_NAME)
+        if os.path.exists(link):
+            return
+        whole = [n for n in hashes.known(self.local) if step_of_checkpoint(n) and self._has(n)]
+        if os.path.islink(link):
+            self.put_aside(os.path.basename(os.readlink(link)))
+        if whole and not os.path.islink(link):
+            os.symlink(max(whole, key=step_of_checkpoint), link)
 
     def published(self) -> dict[str, Any] | None:
         """Return from where a run at a URL resumes, None when nothing has been published.
@@ -100,6 +150,7 @@ class RunFolder:
             self._fetch(name, FileInfo(**info))
         if there["checkpoint"]:
             os.symlink(there["checkpoint"], os.path.join(self.local, LATEST_NAME))
+            hashes.write(self.local, {there["checkpoint"]: FileInfo(**there["files"][there["checkpoint"]])})
         if there["service_sent"]:
             storage.write_atomic(os.path.join(self.local, SENT_NAME), there["service_sent"].encode())
 
@@ -127,6 +178,7 @@ class RunFolder:
         """
         if not self.remote:
             return
+        self.before_publishing()
         for folder in MODEL_FOLDERS:
             self._publish_model(folder)
         sent = _text(os.path.join(self.local, SENT_NAME))  # read before the journal that it counts the bytes of
@@ -134,6 +186,8 @@ class RunFolder:
         newest = self.newest()
         if newest is not None:
             files[newest] = self._upload(newest).model_dump()
+            there = {name: info for name, (_, info) in self._sent.items() if name.startswith("ba")}
+            hashes.write(self.path, there)  # for whoever names one of them as load_path
         state = {"checkpoint": newest, "files": files, "service_sent": sent}
         storage.write_atomic(storage.join(self.path, PUBLISHED_NAME), (json.dumps(state, indent=2) + "\n").encode())
         for name in (RECEIPT_NAME, RESULT_NAME):
@@ -146,12 +200,13 @@ class RunFolder:
 
     def _publish_model(self, folder: str) -> None:
         """Copy a model; while its weights are replaced, there is no config.json, and so no model."""
-        weights, config = f"{folder}/model.safetensors", f"{folder}/config.json"
+        names = ("model.safetensors", "config.json", TOKENIZER_NAME, hashes.HASHES_NAME)
+        weights, config, tokenizer, sums = (f"{folder}/{name}" for name in names)
         if not self._has(config) or not (self._changed(weights) or self._changed(config)):
             return
         storage.remove(storage.join(self.path, config))
-        self._upload(weights)
-        self._upload(config)
+        for name in filter(self._has, (weights, tokenizer, sums, config)):
+            self._upload(name)
 
     def _changed(self, name: str) -> bool:
         return self._sent.get(name, (None,))[0] != _signature(os.path.join(self.local, name))
@@ -179,6 +234,12 @@ class RunFolder:
             with contextlib.suppress(WorkError):
                 storage.remove(storage.join(self.path, name))
             del self._sent[name]
+
+
+def step_of_checkpoint(name: str) -> int:
+    """Return the steps that a checkpoint has taken, by its name; 0 for other names."""
+    match = re.match(r"ba(\d+)-rank", name)
+    return int(match[1]) if match else 0
 
 
 def _signature(path: str) -> tuple[int, int]:

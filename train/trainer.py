@@ -1,14 +1,14 @@
 """A run, from its configuration to its result: everything that Composer is given is made here."""
 
+import atexit
 import contextlib
 import functools
-import json
 import os
 import re
 import shutil
+import tempfile
 import warnings
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -17,12 +17,11 @@ from composer.utils import dist, get_device
 from torch.optim.lr_scheduler import LambdaLR
 from torch.utils.data import DataLoader
 
-from ..common import storage
 from ..common.errors import EpochalError, RequestError, WorkError
 from ..common.hashing import digest
 from ..shards.loader.dataset import RepeatedDataset
 from . import composer_registry
-from .callbacks import ClipGradient, Exports, ReceiptCallback, RestoreRandomness, RunMetrics, validation_losses
+from .callbacks import ClipGradient, Exports, Finite, ReceiptCallback, RestoreRandomness, RunMetrics, validation_losses
 from .checkpoint import load_model
 from .config import TrainConfig
 from .data import Collate, ValidationSet, data_spec
@@ -33,7 +32,10 @@ from .model.flops import peak_flops, training_flops_per_token
 from .model.transformer import config_dict, count_parameters
 from .optimizer import build_optimizer
 from .run import Run, first_difference, prepare, run_name, schedule, validation_objective
-from .run_folder import LATEST_NAME, METRICS_NAME, RESULT_NAME, RUN_NAME, RunFolder, read_metrics
+from .run_folder import LATEST_NAME, METRICS_NAME, RunFolder, read_metrics
+from .run_state.claim import claim, finished, service_identity, write_result
+from .run_state.lock import only_writer
+from .saved.composer import make_trainer
 from .service_callback import ServiceReports, send_rest
 
 CHECKPOINT = "ba{batch}-rank{rank}.pt"
@@ -90,22 +92,20 @@ def build_trainer(run: Run, reports: ServiceReports | None = None) -> Trainer:
         WorkError: when the work failed.
     """
     config = run.config
-    if dist.get_world_size() > 1:
-        dist.initialize_dist(get_device(run.device), config.dist_timeout)
-    _agree(run)
+    _join_ranks(run)
     folder = run.folder.local if run.folder else None
     if run.folder and run.folder.remote:
         _on_ranks(dist.get_local_rank() == 0, run.folder.fetch)
     if reports:
         reports.start()
     if run.folder:
-        _on_ranks(dist.get_global_rank() == 0, functools.partial(_claim, run, run.folder))
+        _on_ranks(dist.get_global_rank() == 0, functools.partial(claim, run, run.folder))
     model = build(run.shape, run.objective.kind, config.seed, config.model.init_device)
     if config.init_from:
         _take_weights(model, config.init_from)
     optimizer = build_optimizer(model, config.optimizer, fused=run.device == "gpu")
     restore = RestoreRandomness()
-    trainer = Trainer(
+    trainer = make_trainer(
         model=model,
         train_dataloader=data_spec(train_loader(run)),
         eval_dataloader=evaluator(run),
@@ -128,9 +128,9 @@ def build_trainer(run: Run, reports: ServiceReports | None = None) -> Trainer:
         run_name=run_name(config),
         progress_bar=config.progress_bar,
         log_to_console=config.log_to_console,
-        console_log_interval=config.console_log_interval,
+        console_log_interval=f"{run.span(config.console_log_interval, 'console_log_interval')}ba",
         python_log_level=config.python_log_level,
-        save_folder=folder,
+        save_folder=folder and _composer_path(folder),
         save_filename=CHECKPOINT,
         save_latest_filename=LATEST_NAME.replace("rank0", "rank{rank}"),
         save_interval=f"{run.span(config.save_interval, 'save_interval')}ba",
@@ -143,7 +143,7 @@ def build_trainer(run: Run, reports: ServiceReports | None = None) -> Trainer:
         else None,
         compile_config=config.compile_config,
         device=run.device,
-        precision=config.precision or ("amp_bf16" if run.device == "gpu" else "fp32"),
+        precision=run.precision,
         device_train_microbatch_size=_microbatch(run),
         seed=config.seed,
         deterministic_mode=config.deterministic,
@@ -151,6 +151,19 @@ def build_trainer(run: Run, reports: ServiceReports | None = None) -> Trainer:
     )
     restore.saved = trainer._rng_state
     return trainer
+
+
+def _composer_path(folder: str) -> str:
+    """Return a path of a local folder that Composer reads as it is. It takes paths for URLs and for patterns (`#`, `?`,
+    `:` and braces in them), so a folder with an unusual name gets a link with a plain one, while this process lives."""
+    path = os.path.abspath(folder)
+    if re.fullmatch(r"[\w/.,=+ -]*\w", path):
+        return path
+    links = tempfile.mkdtemp(prefix="epochal-")
+    atexit.register(shutil.rmtree, links, ignore_errors=True)
+    os.makedirs(path, exist_ok=True)
+    os.symlink(path, os.path.join(links, "run"))
+    return os.path.join(links, "run")
 
 
 def _take_weights(model: LanguageModel, folder: str) -> None:
@@ -168,6 +181,9 @@ def _callbacks(run: Run, model: LanguageModel, folder: str | None, reports: Serv
     peak = peak_flops(torch.device("cuda")) if run.device == "gpu" else None
     receipt = reports.receipts if reports else ReceiptCallback(run.plan, run.identity, folder)
     callbacks: list[Callback] = [receipt, RunMetrics(run.plan, per_token, peak), *([reports] if reports else [])]
+    due = [run.span(run.config.eval_interval, "eval_interval")] if run.validation else []
+    due += [run.span(run.config.save_interval, "save_interval")] if folder else []
+    callbacks.append(Finite(tuple(due), run.steps, run.folder))
     if run.config.eval_tasks and run.validation:
         callbacks.append(TaskAccuracy(run.config.eval_tasks, run.validation))
     return callbacks + ([Exports(run, folder)] if folder else [])
@@ -181,7 +197,7 @@ def _service_reports(run: Run) -> ServiceReports | None:
         "objective": run.config.objective.name,
         "subset": " + ".join(artifact.manifest.name for artifact in run.artifacts),
         "model": config_dict(run.shape),
-        "identity": digest(run.identity),
+        "identity": digest(service_identity(run)),
     }
     batch, folder = run.config.global_train_batch_size, run.folder.local if run.folder else None
     claim = {"name": run_name(run.config), "plan": run.plan.to_dict(), "batch_samples": batch, "details": details}
@@ -192,7 +208,7 @@ def _service_reports(run: Run) -> ServiceReports | None:
 def _clipping(run: Run) -> ClipGradient:
     section = run.config.algorithms.gradient_clipping
     threshold = section.clipping_threshold if section else None
-    return ClipGradient(threshold, run.config.global_train_batch_size, run.plan.positions)
+    return ClipGradient(threshold, run.config.global_train_batch_size, run.plan.positions, run.folder)
 
 
 def _microbatch(run: Run) -> int | str:
@@ -203,14 +219,16 @@ def _microbatch(run: Run) -> int | str:
     return min(int(size), per_rank)
 
 
-def _agree(run: Run) -> None:
-    """Raise WorkError when ranks were given different runs: they would wait for each other without end."""
+def _join_ranks(run: Run) -> None:
+    """Have the ranks find each other. Raises WorkError when they were given different runs, and would wait for ever."""
+    if dist.get_world_size() > 1:
+        dist.initialize_dist(get_device(run.device), run.config.dist_timeout)
     mine = digest(run.identity)
     if len(set(dist.all_gather_object(mine))) > 1:
         raise WorkError(f"rank {dist.get_global_rank()} disagrees about the run: all ranks need the same configuration")
 
 
-def _on_ranks(mine: bool, action: Callable[[], None]) -> None:
+def _on_ranks(mine: bool, action: Callable[[], object]) -> None:
     """Do `action` on the ranks where `mine`; when it fails on one, raise there and everywhere."""
     problem = None
     if mine:
@@ -223,54 +241,38 @@ def _on_ranks(mine: bool, action: Callable[[], None]) -> None:
             raise error_of_rank
 
 
-def _claim(run: Run, folder: RunFolder) -> None:
-    """Check that `folder` is new, or this run's and to be resumed; clear what a crash left half written."""
-    saved = folder.read(RUN_NAME)
-    changed = first_difference(json.loads(saved), run.identity) if saved is not None else ""
-    if changed:
-        raise RequestError(f"{folder.path} holds another run: {changed}; choose another save_folder")
-    checkpoints = list(Path(folder.local).glob("ba*-rank*.pt"))
-    if checkpoints and not run.config.autoresume:
-        raise RequestError(
-            f"{folder.path} holds checkpoints: add autoresume=true to go on, or choose another save_folder"
-        )
-    text = json.dumps(run.identity, indent=2) + "\n"
-    storage.write_atomic(storage.join(folder.path, RUN_NAME), text.encode())
-    _clear_partial(Path(folder.local), checkpoints)
-
-
-def _clear_partial(folder: Path, checkpoints: list[Path]) -> None:
-    """Remove checkpoints later than the latest whole one: a crash interrupted their writing."""
-    latest = folder / LATEST_NAME
-    last = _batch_of(latest.resolve()) if latest.exists() else -1
-    for path in checkpoints:
-        if _batch_of(path) > last:
-            shutil.rmtree(path) if path.is_dir() else path.unlink()
-
-
-def _batch_of(path: Path) -> int:
-    match = re.match(r"ba(\d+)-rank", path.name)
-    return int(match[1]) if match else -1
+@contextlib.contextmanager
+def _only_writer(folder: RunFolder | None) -> Iterator[None]:
+    """Hold the run's folder while the body trains in it; rank 0 does so for all."""
+    with contextlib.ExitStack() as held:
+        if folder is not None:
+            mine = dist.get_global_rank() == 0
+            _on_ranks(mine, lambda: held.enter_context(only_writer(folder)))
+        yield
 
 
 @contextlib.contextmanager
-def _plain_errors() -> Iterator[None]:
+def _plain_errors(folder: RunFolder | None) -> Iterator[None]:
     """Turn what Composer and torch raise for a user's mistakes or a full disk into our own one-line errors."""
     try:
         yield
     except EpochalError:
         raise
     except OSError as error:
-        raise WorkError(f"{error.strerror or error}: the last whole checkpoint is good, run again to go on") from error
+        raise WorkError(f"{error.strerror or error}: {_goes_on(folder)}") from error
     except RuntimeError as error:
         cause = next((e for e in _chain(error) if isinstance(e, EpochalError)), None)
         if cause is not None:
             raise cause from None
         if "PytorchStreamWriter failed" in str(error) or "unexpected pos" in str(error):
-            raise WorkError(
-                "a checkpoint could not be written (is the disk full?): the last whole one is good, run again to go on"
-            ) from error
+            raise WorkError(f"a checkpoint could not be written (is the disk full?): {_goes_on(folder)}") from error
         raise
+
+
+def _goes_on(folder: RunFolder | None) -> str:
+    """Say from where a run that is started again goes on."""
+    step = folder.steps_saved() if folder else 0
+    return f"run again to go on from step {step}" if step else "there is no checkpoint, so a run starts anew"
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:
@@ -290,35 +292,38 @@ def train(config: TrainConfig) -> dict[str, Any]:
         WorkError: when the work failed.
     """
     warnings.filterwarnings("ignore", message=".*No `EventCheckpoint`.*")
+    warnings.filterwarnings("ignore", message=".* is not in the state_dict")  # a checkpoint of an earlier version
     run = prepare(config)
-    finished = _finished(run)
-    if finished is not None:
+    outcome = finished(run)
+    if outcome is not None:
         if config.service and run.folder and dist.get_global_rank() == 0:
             _send_rest(run.folder)
-        return finished
+        return outcome
+    _join_ranks(run)
     reports = _service_reports(run)
-    with _plain_errors(), reports or contextlib.nullcontext():
-        trainer = build_trainer(run, reports)
-        try:
-            if int(trainer.state.timestamp.batch) < run.steps:
-                trainer.fit()
-            else:
-                _finish(run, trainer)
-            outcome = result(run, trainer)
-        finally:
-            trainer.close()
-    if run.folder and dist.get_global_rank() == 0:
-        text = json.dumps({"identity": run.identity, "result": outcome}, indent=2) + "\n"
-        storage.write_atomic(os.path.join(run.folder.local, RESULT_NAME), text.encode())
-        run.folder.publish()
+    with _plain_errors(run.folder), _only_writer(run.folder):
+        with reports or contextlib.nullcontext():
+            trainer = build_trainer(run, reports)
+            try:
+                if int(trainer.state.timestamp.batch) < run.steps:
+                    trainer.fit()
+                else:
+                    _finish(run, trainer)
+                outcome = result(run, trainer)
+            finally:
+                trainer.close()
+        if run.folder and dist.get_global_rank() == 0:
+            write_result(run, run.folder, outcome)
+            run.folder.publish()
     return outcome
 
 
 def _send_rest(folder: RunFolder) -> None:
     """Send the service what a finished run could not."""
-    folder.fetch()
-    send_rest(folder.local)
-    folder.publish()
+    with only_writer(folder):
+        folder.fetch()
+        send_rest(folder.local)
+        folder.publish()
 
 
 def _finish(run: Run, trainer: Trainer) -> None:
@@ -329,15 +334,6 @@ def _finish(run: Run, trainer: Trainer) -> None:
     if run.validation is not None:
         trainer.eval()
     trainer.engine.run_event(Event.FIT_END)
-
-
-def _finished(run: Run) -> dict[str, Any] | None:
-    """Return the result that the same run left in its folder, or None."""
-    text = run.folder.read(RESULT_NAME) if run.folder and run.config.autoresume else None
-    if text is None:
-        return None
-    saved = json.loads(text)
-    return saved["result"] if not first_difference(saved["identity"], run.identity) else None
 
 
 def result(run: Run, trainer: Trainer) -> dict[str, Any]:

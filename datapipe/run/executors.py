@@ -31,6 +31,7 @@ from datatrove.utils.stats import PipelineStats
 
 from ...common.errors import RequestError, WorkError, one_line
 from ..config import LocalExecutor, RayExecutor, SlurmExecutor
+from . import task
 from .fork_server import ENVIRONMENT, set_environment, start_task_server
 
 HOPELESS = {
@@ -42,6 +43,10 @@ HOPELESS = {
     "launch_failed_requeued_held",
 }
 """Reasons for which Slurm keeps a job waiting until someone intervenes."""
+
+
+TASK_NAME = "task.pickle"
+"""The description of a stage for the tasks of Slurm, in the stage's folder."""
 
 
 class _Quiet(PipelineExecutor):
@@ -145,6 +150,16 @@ class _Slurm(_Quiet, SlurmPipelineExecutor):
         except BaseException:
             _slurm("scancel", "--name", self.job_name)
             raise
+
+    def get_launch_file_contents(self, sbatch_args: dict[str, Any], run_script: str) -> str:
+        """Return the job's script. It runs our own description of the stage, whose hash it has, in place of
+        datatrove's, which anyone who can write to the work folder could replace by code of their own."""
+        data, expected = task.pickled(copy.deepcopy(self))
+        with self.logging_dir.open(TASK_NAME, "wb") as f:
+            f.write(data)
+        python, path = os.path.basename(sys.executable), self.logging_dir.resolve_paths(TASK_NAME)
+        command = [python, "-P", "-m", task.__name__, path, expected]
+        return super().get_launch_file_contents(sbatch_args, shlex.join(command))
 
     def launch_merge_stats(self) -> None:
         """Submit nothing: no one reads the merged statistics, and after a failure the job would wait forever."""
@@ -290,7 +305,6 @@ def _ray(where: RayExecutor, pipeline: list[Any], tasks: int, workers: int, fold
 def _on_slurm(where: SlurmExecutor, pipeline: list[Any], tasks: int, workers: int, folder: str) -> PipelineExecutor:
     if "SLURM_ARRAY_TASK_ID" in os.environ:
         raise RequestError("a build on Slurm is started outside of array jobs: from a login node, or a plain job")
-    # Tasks are started by datatrove's own command, which lies beside this Python.
     here = f"export PATH={shlex.quote(os.path.dirname(sys.executable))}:$PATH"
     return _Slurm(
         pipeline,

@@ -11,6 +11,7 @@ from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
+import fsspec
 from datatrove.data import Document
 from datatrove.pipeline.readers.base import BaseDiskReader
 
@@ -55,7 +56,7 @@ class Reader(BaseDiskReader):
     """Reads a listing. Subclasses yield the rows of a file; what is counted, limited and rejected is decided here."""
 
     def __init__(self, listing: Listing, source: Source, intake: Intake, skip_damaged: bool = False) -> None:
-        super().__init__(listing.root, text_key=source.text_key, id_key=source.id_key)
+        super().__init__(_folder(listing.root), text_key=source.text_key, id_key=source.id_key)
         self._listing, self._source, self.intake = listing, source, intake
         self._skip_damaged = skip_damaged
 
@@ -95,6 +96,7 @@ class Reader(BaseDiskReader):
                     if isinstance(document, str):
                         intake.reject(number, file.name, row, document, self._fields(content))
                     else:
+                        document.metadata["_row"] = (file.name, row)
                         yield document
             except (DamagedError, OSError) as error:
                 raise self._failure(file, row, error) from None
@@ -164,6 +166,11 @@ class Reader(BaseDiskReader):
     def read_file(self, filepath: str) -> Any:
         """Unused: `run` goes through the listing."""
         raise NotImplementedError
+
+
+def _folder(root: str) -> Any:
+    """Return a listing's root as datatrove takes it; a local path with its file system, or `::` would divide it."""
+    return root if storage.is_url(root) else (storage.local_path(root), fsspec.filesystem("file"))
 
 
 MEND = "fetch it again or mend it, or leave such files out with on_damaged=skip"

@@ -39,6 +39,7 @@ class Listing:
     Attributes:
         left_out: names of other files and folders there, each with the reason why it is not read.
         refused: names of files that should be read and cannot be, as their names show, each with the reason.
+        notes: lines for the user: what was decided of them.
     """
 
     source: int
@@ -46,11 +47,12 @@ class Listing:
     files: list[InputFile]
     left_out: list[tuple[str, str]] = field(default_factory=list)
     refused: list[tuple[str, str]] = field(default_factory=list)
+    notes: tuple[str, ...] = ()
 
 
 HIDDEN, BOOKKEEPING, DOCUMENTATION = "hidden", "bookkeeping of the program that wrote the data", "documentation"
-OTHER_FORMAT, NO_FILE, EMPTY = "of another format", "a pipe or a device", "empty"
-NOT_READ = (HIDDEN, BOOKKEEPING, DOCUMENTATION, OTHER_FORMAT, NO_FILE, EMPTY)
+OTHER_FORMAT, UNKNOWN, NO_FILE, EMPTY = "of another format", "of unknown kind", "a pipe or a device", "empty"
+NOT_READ = (HIDDEN, BOOKKEEPING, DOCUMENTATION, OTHER_FORMAT, UNKNOWN, NO_FILE, EMPTY)
 """Reasons why files are not read that mean no loss."""
 
 _ARCHIVES = ("zip", "tar", "libarchive", "jar")
@@ -124,8 +126,8 @@ def list_files(number: int, source: Source) -> Listing:
             refused[name] = why
         else:
             files.append(InputFile(name, name, size, stamp=stamp))
-    listed = [sorted((_printable(name), why) for name, why in some.items()) for some in (left_out, refused)]
-    return Listing(number, str(fs.unstrip_protocol(base)), sorted(files, key=lambda f: f.name), *listed)
+    others, bad = (sorted((_printable(name), why) for name, why in some.items()) for some in (left_out, refused))
+    return Listing(number, str(fs.unstrip_protocol(base)), sorted(files, key=lambda f: f.name), others, bad)
 
 
 def _refused(name: str, source: Source) -> str | None:
@@ -203,6 +205,13 @@ def _matches(fs: Any, path: str, source: Source) -> tuple[str, dict[str, Found]]
         return base, {p: _local(p, source) for p in infos if not os.path.isdir(p)}
     objects = {p: info for p, info in infos.items() if info["type"] == "file"}
     return base, {p: (int(info["size"] or 0), storage.version(info)) for p, info in objects.items()}
+
+
+def matching(fs: Any, path: str) -> list[str]:
+    """Return the files that a pattern names, sorted; none where it has no wildcard."""
+    base, pattern = _split_glob(fs, path)
+    prefix = f"{_escaped(base)}/" if base or path.startswith("/") else ""
+    return sorted(fs.glob(prefix + pattern)) if pattern else []
 
 
 def _split_glob(fs: Any, path: str) -> tuple[str, str]:

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from ...common.errors import RequestError
 from ..config import Source, TokenizerChoice
+from .auto import AutoReader, choose
 from .base import Intake, Reader
 from .listing import InputFile, Listing, list_files
 from .parquet import ParquetReader
@@ -27,7 +28,8 @@ def list_source(number: int, source: Source) -> list[Listing]:
     elif source.format == "python":
         listings = [_python_listing(number, label, root) for label, root in _python_roots()]
     else:
-        listings = [list_files(number, source)]
+        listed = list_files(number, source)
+        listings = [choose(listed, source) if source.format == "auto" else listed]
     chosen = [replace(item, files=[f for f in item.files if _chosen(f, source)]) for item in listings]
     if not any(item.files for item in chosen):
         first = next((f": {name}, for one, is {why}" for item in chosen for name, why in item.left_out), "")
@@ -79,4 +81,6 @@ def make_reader(
         return HubReader(listing, source, intake)
     if source.format == "parquet":
         return ParquetReader(listing, source, intake, all_columns, skip_damaged)
+    if source.format == "auto":
+        return AutoReader(listing, source, intake, all_columns, skip_damaged)
     return (JsonlReader if source.format == "jsonl" else TextReader)(listing, source, intake, skip_damaged)

@@ -2,7 +2,7 @@
 
 A document's ids are taken as they are. Its text is decoded from them: it gives the document's key, and so its place in
 the pool, and is what filters, decontamination and deduplication look at. So an export of a pool becomes the same pool
-again.
+again. Where the tokenizer does not make the same ids of the text, they give the key (see stages/ingest.py).
 
 Rows are not documents: a sample may begin in the middle of one. The ids of all files, in order, are one stream, cut at
 EOD. Different tasks read the files, so one rule decides which file a document belongs to: the one that holds the EOD
@@ -11,7 +11,6 @@ before it (the first file has the very first document too). Its reader goes on i
 
 import json
 import os
-import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
@@ -25,18 +24,20 @@ from ...common import storage
 from ...common.errors import RequestError, WorkError, one_line
 from ...common.publish import MANIFEST_NAME
 from ...shards import mds
-from ...shards.artifact import open_artifact, read_any_manifest
+from ...shards.artifact import open_artifact
 from ...shards.formats import megatron
 from ...shards.formats.registry import FORMATS, in_order
 from ...shards.formats.rows import Block, Part, Tokens
 from ...shards.loader.sample_reader import read_shard
-from ...shards.manifest import ExportManifest, Manifest, TokenizerInfo
-from ...tokenize.tokenizer import Decoder, Tokenizer, decoder, load_tokenizer
+from ...shards.manifest import ExportManifest, TokenizerInfo
+from ...tokenize.tokenizer import Decoder, decoder, load_tokenizer
 from ..config import Source, Tokenized, TokenizerChoice
+from . import foreign_mds
 from .base import Intake, Reader
 from .listing import InputFile, Listing, list_files
+from .tokenizers import manifest_beside
 
-_GIVEN = "_tokenized"
+_GIVEN, DISTINCT = "_tokenized", "_distinct"
 _IDS_AT_ONCE = 1 << 18
 
 PART_BYTES = 64 << 20
@@ -51,7 +52,7 @@ def given_ids(document: Document) -> NDArray[np.uint32] | None:
     return ids if text == document.text else None
 
 
-# -- which files, which tokenizer -----------------------------------------------------------------------------------
+# -- which files ----------------------------------------------------------------------------------------------------
 
 
 def list_tokenized(number: int, source: Source) -> Listing:
@@ -131,68 +132,13 @@ def _list_mds(number: int, source: Source) -> Listing:
     if storage.exists(storage.join(root, MANIFEST_NAME)):
         shards = open_artifact(root).shards
         return Listing(number, root, [InputFile(s.path, s.basename, s.bytes) for s in shards])
-    files = []
-    for entry in _foreign_index(root, source):
-        name = entry["raw_data"]["basename"]
-        if entry.get("zip_data") is not None or not re.fullmatch(r"[A-Za-z0-9._-]+", name):
-            raise RequestError(f"source '{source.name}': {name} is compressed or lies elsewhere: decompress it there")
-        files.append(InputFile(storage.join(root, name), name, int(entry["raw_data"]["bytes"])))
-    return Listing(number, root, files)
+    foreign = foreign_mds.read_index(root, source.name, *_ids_column(source))
+    return Listing(number, root, [InputFile(storage.join(root, s.name), s.name, s.bytes) for s in foreign])
 
 
-def _foreign_index(root: str, source: Source) -> list[dict[str, Any]]:
-    try:
-        return json.loads(storage.read_bytes(storage.join(root, "index.json")))["shards"]
-    except (FileNotFoundError, NotADirectoryError, ValueError, KeyError):
-        raise RequestError(f"source '{source.name}': {root} has no index.json of MDS shards") from None
-
-
-def _manifest_beside(source: Source) -> Manifest | ExportManifest | None:
-    """Return the manifest of the artifact or export that a source is, or lies in, if there is one."""
-    path = str(source.path)
-    folder = (
-        path
-        if "*" not in path and not path.endswith(tuple(e for endings in ENDINGS.values() for e in endings))
-        else os.path.dirname(path)
-    )
-    folders = (folder, os.path.dirname(folder))
-    root = next((f for f in folders if storage.exists(storage.join(f, MANIFEST_NAME))), None)
-    return None if root is None else read_any_manifest(root)
-
-
-def check_tokenizers(sources: Iterable[Source], tokenizer: Tokenizer, chosen: str) -> None:
-    """Raise RequestError unless every tokenized source was made with the build's tokenizer, as far as is known.
-
-    Args:
-        chosen: the name that the build's tokenizer was loaded by.
-    """
-    for source in sources:
-        if source.tokenized is None:
-            continue
-        named = source.tokenized.tokenizer
-        is_fingerprint = re.fullmatch(r"[0-9a-f]{32}", named)
-        same = named == chosen
-        known = named if is_fingerprint or same else load_tokenizer(named, fast=False).info.fingerprint
-        if not same and known != tokenizer.info.fingerprint:
-            raise RequestError(
-                f"source '{source.name}' was tokenized with {named}, the build's tokenizer is {tokenizer.info.name} "
-                f"({tokenizer.info.fingerprint}): use that tokenizer, or build from the text"
-            )
-        manifest = _manifest_beside(source)
-        if manifest is not None:
-            _check_manifest(source, manifest, tokenizer.info)
-
-
-def _check_manifest(source: Source, manifest: Manifest | ExportManifest, info: TokenizerInfo) -> None:
-    theirs, ours = (t.model_dump(exclude={"name", "vocab_size"}) for t in (manifest.tokenizer, info))
-    if theirs != ours:
-        different = ", ".join(f"{k} {theirs[k]}, not {ours[k]}" for k in ours if theirs[k] != ours[k])
-        raise RequestError(f"source '{source.name}': its manifest says another tokenizer than the build's: {different}")
-    if isinstance(manifest, ExportManifest) and manifest.plan is not None:
-        raise RequestError(
-            f"source '{source.name}' is an export in the order of a plan, its documents cut into samples: "
-            "export the subset without --order"
-        )
+def assumed_dtype(info: TokenizerInfo) -> str:
+    """Return the type of the ids of a flat file where nothing says it: the one that exports have."""
+    return "uint16" if info.vocab_size <= 1 << 16 else "uint32"
 
 
 # -- reading --------------------------------------------------------------------------------------------------------
@@ -215,8 +161,9 @@ class TokenizedReader(Reader):
     @cached_property
     def _encoding(self) -> "_Encoding":
         info, decode = _loaded(self._choice)
-        manifest = _manifest_beside(self._source)
-        return _Encoding(info, decode, manifest.dtype if isinstance(manifest, ExportManifest) else None)
+        manifest = manifest_beside(self._source)
+        dtype = manifest.dtype if isinstance(manifest, ExportManifest) else None
+        return _Encoding(info, decode, dtype, manifest is not None)
 
     def __getstate__(self) -> dict[str, Any]:
         return {k: v for k, v in self.__dict__.items() if k not in ("_encoding", "_numbers")}
@@ -241,7 +188,8 @@ class TokenizedReader(Reader):
             return "not UTF-8"
         if "\x00" in text:
             return "NUL character"
-        return Document(text=text, id="", metadata={"_source": self._listing.source, _GIVEN: (text, ids.astype("u4"))})
+        metadata = {"_source": self._listing.source, _GIVEN: (text, ids.astype("u4"))}
+        return Document(text=text, id="", metadata=metadata | {DISTINCT: self._encoding.distinct})
 
     def _documents_of(self, number: int) -> Iterator[Tokens]:
         """Yield the ids, EOD taken off, of the documents that belong to file `number`; empty ones are left out."""
@@ -274,7 +222,7 @@ class TokenizedReader(Reader):
             return
         after = self._listing.files[number + 1 : number + 2]
         stop = after[0].start if after and after[0].path == file.path else None
-        dtype = self._encoding.dtype or self._settings.dtype or "uint16"
+        dtype = self._encoding.dtype or self._settings.dtype or assumed_dtype(self._encoding.info)
         part = Part(self._settings.column, dtype, file.start, stop)
         yield from FORMATS[self._source.format].read(storage.join(self._listing.root, file.path), part)
 
@@ -287,11 +235,13 @@ def _loaded(choice: TokenizerChoice) -> tuple[TokenizerInfo, Decoder]:
 
 @dataclass(frozen=True)
 class _Encoding:
-    """How a source's ids are read: special ids, the function that decodes, the type that a manifest names, if any."""
+    """How a source's ids are read: special ids, the function that decodes, the type that a manifest names, if any, and
+    whether it is an artifact: its build has removed duplicates."""
 
     info: TokenizerInfo
     decode: Decoder
     dtype: str | None
+    distinct: bool
 
 
 def file_documents(here: Iterable[Tokens], after: Iterable[Tokens], eod: int, first: bool) -> Iterator[Tokens]:
@@ -376,28 +326,22 @@ def _coalesced(blocks: Iterable[Block]) -> Iterator[Tokens]:
 
 
 def _read_mds(root: str, file: InputFile, source: Source) -> Iterator[Block]:
-    """Yield the rows of an MDS shard: ours at once, others' through streaming's own reader."""
+    """Yield the rows of an MDS shard: ours at once, of others' the one column that is asked for."""
     if storage.exists(storage.join(root, MANIFEST_NAME)):
         artifact = open_artifact(root)
         shard = next(s for s in artifact.shards if s.path == file.path)
         samples = read_shard(shard, artifact.manifest)
         yield samples.reshape(-1), np.full(len(samples), artifact.manifest.seq_len)
         return
-    from streaming.base.format.mds.reader import MDSReader
-
     if storage.is_url(root):
         raise RequestError(f"source '{source.name}': MDS of others is read from local folders only: copy it first")
-    entry = next(e for e in _foreign_index(root, source) if e["raw_data"]["basename"] == file.name)
-    reader = MDSReader.from_json(storage.local_path(root), None, entry)
-    column = (source.tokenized.column if source.tokenized else None) or mds.COLUMN
-    dtype = source.tokenized.dtype if source.tokenized else None
-    for i in range(len(reader)):
-        value = reader[i].get(column)
-        if isinstance(value, bytes) and dtype:
-            value = np.frombuffer(value, dtype)
-        if not isinstance(value, np.ndarray) or value.ndim != 1 or value.dtype.kind not in "iu":
-            raise RequestError(
-                f"source '{source.name}': column '{column}' of {file.name} holds no arrays of ids "
-                "(for a column of bytes say tokenized.dtype)"
-            )
-        yield value, np.array([len(value)])
+    column, dtype = _ids_column(source)
+    foreign = next(s for s in foreign_mds.read_index(root, source.name, column, dtype) if s.name == file.name)
+    for ids in foreign_mds.read_ids(root, foreign, column, dtype):
+        yield ids, np.array([len(ids)])
+
+
+def _ids_column(source: Source) -> tuple[str, str | None]:
+    """Return the column of MDS that holds a source's ids, and the type of those in a column of bytes."""
+    assert source.tokenized is not None, "only tokenized sources are read by this"
+    return source.tokenized.column or mds.COLUMN, source.tokenized.dtype

@@ -2,8 +2,7 @@
 nor the order of the input shows.
 
 A cluster is a connected component of the duplicate links, exact and near. Its survivor is the member with the smallest
-key; between copies of one key, the smallest (digest of the text as it came, source, id). Clusters are drawn for
-validation in the order of a keyed hash of their survivor's key, until `validation_tokens` are reached.
+key; between copies of one key, the smallest (digest of the text as it came, source, id).
 
 What is kept for each document, its parent in the forest of clusters and its fate, lies in files; records of duplicates
 are dealt out, first by cluster, then by survivor (see external_sort.py). Memory is one range of them, or the largest
@@ -20,7 +19,6 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from ...common import arrow, storage
-from ...common.errors import RequestError
 from ...common.hashing import mix64
 from ..external_sort import array_on_disk, deal
 from .match import Edges
@@ -42,6 +40,9 @@ DUPLICATES = pa.schema(
     ]
 )
 ROW_GROUP = 1 << 16
+
+PAIRS = 4
+"""Near-duplicates whose text the report shows."""
 
 _KEYS = ("key_hi", "key_lo", "raw")
 MEMBER = np.dtype([("cluster", "<u8"), *((name, "<u8") for name in _KEYS), ("source", "<i8"), ("number", "<i8")])
@@ -193,10 +194,12 @@ def _break_ties_by_id(
 
 @dataclass
 class RemovedCounts:
-    """What deduplication removed, in documents and tokens;.
+    """What deduplication removed, in documents and tokens.
 
     Attributes:
         sizes: clusters by size, as `histogram` counts them.
+        pairs: near-duplicates to be shown, those of the smallest survivors: (number of the removed document, of its
+            survivor, similarity), one for a survivor.
     """
 
     exact_documents: int = 0
@@ -204,6 +207,7 @@ class RemovedCounts:
     near_documents: int = 0
     near_tokens: int = 0
     sizes: NDArray[np.int64] = field(default_factory=lambda: np.zeros(64, np.int64))
+    pairs: list[tuple[int, int, float]] = field(default_factory=list)
 
 
 def histogram(values: NDArray[np.integer[Any]]) -> NDArray[np.int64]:
@@ -286,62 +290,18 @@ def _write_removals(
     ]
     writer.write_batch(pa.RecordBatch.from_arrays(arrays, schema=DUPLICATES), row_group_size=ROW_GROUP)
     tokens = corpus.column("tokens", removals["number"]).astype(np.int64)
+    _note_pairs(removals, similarity, removed)
     removed.exact_documents += int(removals["exact"].sum())
     removed.exact_tokens += int(tokens[removals["exact"]].sum())
     removed.near_documents += int((~removals["exact"]).sum())
     removed.near_tokens += int(tokens[~removals["exact"]].sum())
 
 
-_DRAWN_BITS = 16
-_CANDIDATE = np.dtype(
-    [(name, "<u8") for name in ("drawn", "key_hi", "key_lo")] + [("tokens", "<i8"), ("number", "<i8")]
-)
-
-
-def draw_validation(corpus: Corpus, fates: NDArray[np.uint8], n_tokens: int) -> None:
-    """Mark as VALIDATION in `fates` the TRAIN documents that come first in the order (drawn, key), until they hold
-    `n_tokens` tokens.
-
-    All documents are read twice: first tokens are summed by the leading bits of `drawn`, then only the documents of the
-    one group in which `n_tokens` is reached are sorted.
-
-    Raises:
-        RequestError: when validation would take everything.
-    """
-    shift = np.uint64(64 - _DRAWN_BITS)
-    tokens = np.zeros(1 << _DRAWN_BITS, np.int64)
-    n_kept = 0
-    for first, documents in corpus.batches():
-        kept = documents[fates[first : first + len(documents)] == TRAIN]
-        np.add.at(tokens, (kept["drawn"] >> shift).astype(np.int64), kept["tokens"].astype(np.int64))
-        n_kept += len(kept)
-    total = int(tokens.sum())
-    if total <= n_tokens:
-        raise RequestError(
-            f"validation_tokens is {n_tokens:,}, but after deduplication there are only {total:,} "
-            "tokens in all: ask for fewer or add sources"
-        )
-    ends = np.cumsum(tokens)
-    last = int(np.searchsorted(ends, n_tokens, side="right"))  # the group in which they are reached
-    n_drawn, candidates = 0, [np.zeros(0, _CANDIDATE)]
-    for first, documents in corpus.batches():
-        mine = fates[first : first + len(documents)]
-        group = (documents["drawn"] >> shift).astype(np.int64)
-        inside = (mine == TRAIN) & (group < last)
-        rows = np.flatnonzero((mine == TRAIN) & (group == last))
-        mine[inside] = VALIDATION
-        n_drawn += int(inside.sum())
-        some = np.empty(len(rows), _CANDIDATE)
-        for name in ("drawn", "key_hi", "key_lo", "tokens"):
-            some[name] = documents[name][rows]
-        some["number"] = first + rows
-        candidates.append(some)
-    group_records = np.sort(np.concatenate(candidates), order=["drawn", "key_hi", "key_lo"])
-    before = ends[last] - tokens[last] + np.cumsum(group_records["tokens"]) - group_records["tokens"]
-    chosen = group_records["number"][before < n_tokens]
-    if n_drawn + len(chosen) == n_kept:
-        raise RequestError(
-            f"validation_tokens is {n_tokens:,}, which takes every one of {n_kept:,} documents: "
-            "ask for fewer or add sources"
-        )
-    fates[chosen] = VALIDATION
+def _note_pairs(removals: NDArray[np.void], similarity: NDArray[np.float32], removed: RemovedCounts) -> None:
+    """Note the first near-duplicate of each survivor, until there are enough of them."""
+    for row in np.flatnonzero(~removals["exact"]).tolist():
+        if len(removed.pairs) == PAIRS:
+            return
+        survivor = int(removals["survivor"][row])
+        if not removed.pairs or removed.pairs[-1][1] != survivor:
+            removed.pairs.append((int(removals["number"][row]), survivor, float(similarity[row])))

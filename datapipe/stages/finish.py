@@ -17,13 +17,14 @@ from ...shards import mds
 from ...shards.artifact import INDEX_NAME, Artifact, Shard
 from ...shards.documents import DOCUMENTS_NAME, ROW_GROUP, SCHEMA
 from ...shards.manifest import Content, Manifest, dump_manifest, fingerprint
+from ...shards.tokenizer_file import TOKENIZER_NAME, dump_tokenizer
 from ...tokenize.tokenizer import Tokenizer
 from .. import left_out
 from ..config import Build
-from ..external_sort import join_tables
 from ..report import write_report
+from ..text.excerpts import Excerpts
 from .cluster import TRAIN
-from .ingest import CONTAMINATED, REJECTED
+from .losses import join_left_out
 from .pack import ROWS_NAME, PoolLayout, WrittenShard, read_shard_lists
 
 
@@ -42,7 +43,13 @@ def _version(distribution: str) -> str:
 
 
 def finish_pool(
-    work: str, layout: PoolLayout, name: str, config: Build, tokenizer: Tokenizer, statistics: dict[str, Any]
+    work: str,
+    layout: PoolLayout,
+    name: str,
+    config: Build,
+    tokenizer: Tokenizer,
+    statistics: dict[str, Any],
+    excerpts: Excerpts,
 ) -> None:
     """Complete the pool in `layout.folder`: everything but its shards, which are there, and the manifest last."""
     folder = layout.folder
@@ -54,7 +61,9 @@ def finish_pool(
     manifest = _describe(layout, written, n_documents, name, config, tokenizer, statistics)
     if layout.code == TRAIN:
         _write_tables(work, folder)
-        write_report(Artifact(folder, manifest, _shards(folder, written)), storage.join(folder, "report.html"))
+        pool = Artifact(folder, manifest, _shards(folder, written))
+        write_report(pool, excerpts, storage.join(folder, "report.html"))
+    storage.write_atomic(storage.join(folder, TOKENIZER_NAME), dump_tokenizer(tokenizer.spec), flush=False)
     files = {mds.shard_name(s.number): FileInfo(bytes=s.bytes, xxh64=s.xxh64) for s in written}
     files |= _hash_files(folder, set(files) | {MANIFEST_NAME, ROWS_NAME})
     whole = dump_manifest(manifest.model_copy(update={"files": files}))
@@ -146,19 +155,11 @@ def _canonical(batches: list[pa.RecordBatch], sources: list[str]) -> pa.Table:
 
 
 def _write_tables(work: str, folder: str) -> None:
-    """Put the tables of what was left out beside the pool: duplicates, files, rejects, contaminated."""
+    """Put the tables of what was left out beside the pool."""
     for name in ("duplicates.parquet", left_out.NAME):
         with storage.publishing_file(storage.join(folder, name)) as partial:
             storage.copy_file(storage.join(work, name), partial)
-    _join_tables(work, "rejects", REJECTED, folder)
-    _join_tables(work, "contaminated", CONTAMINATED, folder)
-
-
-def _join_tables(work: str, name: str, schema: pa.Schema, folder: str) -> None:
-    """Join the tasks' tables into one."""
-    parts = storage.join(work, "parts")
-    paths = [storage.join(parts, n) for n in storage.names(parts) if n.endswith(f"-{name}.parquet")]
-    join_tables(paths, storage.join(folder, f"{name}.parquet"), schema)
+    join_left_out(work, folder)
 
 
 def _hash_files(folder: str, known: set[str]) -> dict[str, FileInfo]:

@@ -1,11 +1,15 @@
 """Ingest: everything that needs a document's text, done once, in one pass over each task's share of the input.
 
 Normalise and key it, look for evaluation items in it, sign it for near-duplicate detection, encode it. What comes out
-is a part (see parts.py) and the tables of rejected and contaminated documents; the text itself is not kept.
+is a part (see parts.py) and the tables of rejected, filtered and contaminated documents; of the text itself nothing is
+kept but excerpts of a few documents that filters took away.
+
+A document that came as token ids keeps them, whatever its text says. If its tokenizer does not make the same ids of the
+text (unknown characters have none), other ids may have that text too: then the ids are its key, and it is never empty.
+With unknown tokens in it, it is not compared for near-duplicates either.
 """
 
 import os
-import pickle
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -23,10 +27,10 @@ from ..config import NearDuplicates
 from ..external_sort import TableWriter
 from ..run.stage_progress import StageProgress
 from ..sources.base import Intake
-from ..sources.tokens import given_ids
+from ..sources.tokens import DISTINCT, given_ids
 from ..text import document_key
-from ..text.decontaminate import Decontaminator
-from ..text.filters import removed_by
+from ..text.decontaminate import Decontaminator, EvaluationIndex
+from ..text.filters import FILTERED, FilterStep, removed_by
 from ..text.words import Analyser, Analysis, Words, windows, word_ngrams
 from .parts import DOCUMENT, Batch, Documents, PartWriter
 
@@ -34,6 +38,10 @@ BATCH_CHARS = 1 << 22
 BATCH_DOCUMENTS = 2048
 
 REJECTED = pa.schema([("source", pa.string()), ("file", pa.string()), ("row", pa.int64()), ("reason", pa.string())])
+COUNTS = ("empty", "contaminated", "text_bytes", "unknown", "with_unknown", "known_by_ids")
+"""What is counted of documents. unknown: tokens (or characters, where there is no such token) that stand for text which
+the tokenizer does not know, in `with_unknown` documents. known_by_ids: those whose ids are not those of their text."""
+
 CONTAMINATED = pa.schema(
     [
         ("key", pa.binary(16)),
@@ -46,8 +54,22 @@ CONTAMINATED = pa.schema(
 )
 
 
+COMPARED_WHOLE = 2 << 20
+"""Bytes of input up to which every document is also encoded by the reference: about a second of work."""
+
+Given = NDArray[np.uint32] | None
+"""The ids that a document came with; None: it came as text."""
+EMPTY = "empty"
+"""The reason of rows whose text is nothing but white space, perhaps because a filter left no more of it. They are
+listed with the rejects, but are not counted against `max_reject_fraction`."""
+
+
 class EngineDiffersError(WorkError):
     """The fast engine encoded a document differently from the reference: the build falls back to the reference."""
+
+
+class SpecialTokenError(WorkError):
+    """A document's ids hold EOD, PAD or MASK, which would end it where it does not end."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +77,8 @@ class IngestSettings:
     """What a task needs besides its pipeline.
 
     Attributes:
-        index_path: of the pickled EvaluationIndex, if any.
+        index_path: of the EvaluationIndex, if any.
+        compare_all: whether all documents, not a sample, are encoded by the reference too.
     """
 
     work: str
@@ -67,6 +90,7 @@ class IngestSettings:
     index_path: str | None
     partitions: int
     run_bytes: int
+    compare_all: bool = False
 
 
 class Ingest(PipelineStep):
@@ -75,7 +99,7 @@ class Ingest(PipelineStep):
     name = "Ingest"
     type = "epochal"
 
-    def __init__(self, settings: IngestSettings, intake: Intake, filters: list[Any]) -> None:
+    def __init__(self, settings: IngestSettings, intake: Intake, filters: list[FilterStep]) -> None:
         super().__init__()
         self.settings, self.intake, self.filters = settings, intake, filters
 
@@ -99,19 +123,23 @@ class _Task:
         dtype = np.uint16 if s.dtype == "uint16" else np.uint32
         self.analyser = Analyser(self.tokenizer.encode_piece, self.tokenizer.info.eod, dtype)
         self.decontaminator = _load_decontaminator(s.index_path)
-        self.counts = {"empty": 0, "contaminated": 0, "text_bytes": 0}
+        self.counts = dict.fromkeys(COUNTS, 0)
         self.by_source: dict[int, int] = {}
         self.contaminated = TableWriter(f"{self.folder}-contaminated.parquet", CONTAMINATED)
+        self.filtered = TableWriter(f"{self.folder}-filtered.parquet", FILTERED)
         self.rejected = TableWriter(f"{self.folder}-rejects.parquet", REJECTED)
         self.progress = StageProgress(s.work, "ingest", rank)
 
-    def consume(self, documents: Any, filters: list[Any]) -> None:
+    def consume(self, documents: Any, filters: list[FilterStep]) -> None:
+        for step in filters:
+            step.take = self.filtered.add
         for batch in _batches(documents):
             self._ingest(batch)
             self._write_rejects()
             self.progress.report(self.intake.bytes_read)
         self._write_rejects()
         self.rejected.close()
+        self.filtered.close()
         self.contaminated.close()
         self.writer.close(
             self.counts
@@ -122,6 +150,7 @@ class _Task:
                 "first_rejects": self.intake.first,
                 "left_out": [[self.settings.sources[i], file, why] for i, file, why in self.intake.left_out],
                 "filters": removed_by(filters),
+                "excerpts": [step.samples for step in filters],
             }
         )
 
@@ -130,20 +159,33 @@ class _Task:
         raw = np.array([document_key.raw_digest(document.text) for document in batch], np.uint64)
         for document in batch:  # the text as it came is not needed any more, and a long one must not be held twice
             document.text = document_key.normalise(document.text)
-        kept = [i for i, document in enumerate(batch) if document.text]
+        kept = [i for i, document in enumerate(batch) if document.text or self._may_lose_text(given[i])]
         self.counts["empty"] += len(batch) - len(kept)
+        for document in (batch[i] for i in sorted({*range(len(batch))} - {*kept})):
+            file, row = document.metadata["_row"]
+            self.rejected.add((self.settings.sources[document.metadata["_source"]], file, row, EMPTY))
         if kept:
             self._take([batch[i] for i in kept], raw[kept], [given[i] for i in kept])
 
-    def _take(self, batch: list[Document], raw: NDArray[np.uint64], given: list[NDArray[np.uint32] | None]) -> None:
+    def _may_lose_text(self, given: Given) -> bool:
+        """Return whether a document came with ids of which the tokenizer may make a text that others have too."""
+        return given is not None and not self.tokenizer.spell_bytes(given)
+
+    def _take(self, batch: list[Document], raw: NDArray[np.uint64], given: list[Given]) -> None:
         texts = [document.text for document in batch]
         keys = [document_key.content_key(text) for text in texts]
+        by_ids = self._unlike_their_text(texts, given)
+        for i in by_ids:
+            keys[i] = document_key.ids_key(np.asarray(given[i]))
+        self.counts["known_by_ids"] += len(by_ids)
         analysed = self.analyser.analyse(texts)
         encoded = self._encode(texts, keys, given, analysed)
         records = self._records(batch, texts, keys)
         records["raw"] = raw
         records["tokens"] = [len(tokens) for tokens in encoded]
         signatures, records["signed"] = _sign(analysed.words, self.settings.near)
+        unknown = self.tokenizer.unknown_id
+        records["signed"][[i for i in by_ids if (given[i] == unknown).any()]] = 0  # type: ignore[union-attr]
         clean = self._without_contaminated(batch, texts, keys, analysed.words)
         ids = [(batch[i].id or keys[i].hex()).encode() for i in clean]
         records = records[clean]
@@ -164,7 +206,21 @@ class _Task:
         records["drawn"] = [document_key.validation_order(key, seed) for key in keys]
         records["text_bytes"] = [len(text) if text.isascii() else len(text.encode()) for text in texts]
         records["source"] = [document.metadata["_source"] for document in batch]
+        records["distinct"] = [document.metadata.get(DISTINCT, False) for document in batch]
         return records
+
+    def _unlike_their_text(self, texts: list[str], given: list[Given]) -> list[int]:
+        """Return the places of the documents that came with other ids than their text has."""
+        came = [i for i, ids in enumerate(given) if self._may_lose_text(ids)]
+        again = self._encode_each([texts[i] for i in came])
+        return [i for i, ids in zip(came, again, strict=True) if ids is None or not np.array_equal(ids, given[i])]  # type: ignore[arg-type]
+
+    def _encode_each(self, texts: list[str]) -> list[Given]:
+        """Return the ids of each text, None where it has none."""
+        try:
+            return list(self.tokenizer.encode(texts)) if texts else []
+        except WorkError:
+            return [None] if len(texts) == 1 else [ids for text in texts for ids in self._encode_each([text])]
 
     def _without_contaminated(
         self, batch: list[Document], texts: list[str], keys: list[bytes], words: Words
@@ -182,21 +238,44 @@ class _Task:
         return [i for i in range(len(texts)) if i not in dropped]
 
     def _encode(
-        self, texts: list[str], keys: list[bytes], given: list[NDArray[np.uint32] | None], analysed: Analysis
+        self, texts: list[str], keys: list[bytes], given: list[Given], analysed: Analysis
     ) -> list[NDArray[np.unsignedinteger]]:
         """Return each document's ids, EOD after them: those it came with, or those of its text, as analysed or encoded
-        here. A sample of the latter, chosen by key, is encoded by the reference too and must come out equal."""
+        here. Of the latter all, or a sample chosen by key, are encoded by the reference too and must come out equal."""
         fresh = [i for i, ids in enumerate(given) if ids is None]
         if self.tokenizer.encode_piece:
             starts = analysed.starts.tolist()
             new = [analysed.tokens[starts[i] : starts[i + 1]] for i in fresh]
+            self._check_special(analysed.tokens, len(texts))
         else:
             new = [self._ended(ids) for ids in self.tokenizer.encode([texts[i] for i in fresh])]
-        pairs = [(texts[i], ids[:-1]) for i, ids in zip(fresh, new, strict=True) if _is_sample(texts[i], keys[i])]
+            self._check_special(np.concatenate([*new, np.zeros(0, self.settings.dtype)]), len(new))
+        self._count_unknown([texts[i] for i in fresh], new)
+        compared = [i for i, place in enumerate(fresh) if self._is_compared(texts[place], keys[place])]
+        pairs = [(texts[fresh[i]], new[i][:-1]) for i in compared]
         if self.tokenizer.first_difference([text for text, _ in pairs], [ids for _, ids in pairs]) is not None:
             raise EngineDiffersError(f"engine {self.tokenizer.engine_name} differs from the reference on a document")
         following = iter(new)
         return [next(following) if ids is None else self._ended(ids) for ids in given]
+
+    def _is_compared(self, text: str, key: bytes) -> bool:
+        return self.settings.compare_all or _is_sample(text, key)
+
+    def _check_special(self, tokens: NDArray[np.unsignedinteger], documents: int) -> None:
+        """Raise SpecialTokenError unless `tokens` hold just one EOD for each document, and neither PAD nor MASK."""
+        info = self.tokenizer.info
+        counts = [int(np.count_nonzero(tokens == special)) for special in (info.eod, info.pad, info.mask)]
+        if counts != [documents, 0, 0]:
+            raise SpecialTokenError(
+                f"tokenizer {info.name} makes EOD, PAD or MASK of a text: name other ones as tokenizer.eod, "
+                "tokenizer.pad and tokenizer.mask"
+            )
+
+    def _count_unknown(self, texts: list[str], encoded: list[NDArray[np.unsignedinteger]]) -> None:
+        if self.tokenizer.count_unknown and texts:
+            unknown = self.tokenizer.count_unknown(texts, encoded)
+            self.counts["unknown"] += int(unknown.sum())
+            self.counts["with_unknown"] += int(np.count_nonzero(unknown))
 
     def _ended(self, ids: NDArray[np.unsignedinteger]) -> NDArray[np.unsignedinteger]:
         return np.append(ids, self.tokenizer.info.eod).astype(self.settings.dtype)
@@ -251,4 +330,4 @@ def _sign(words: Words, near: NearDuplicates | None) -> tuple[NDArray[np.uint32]
 def _load_decontaminator(path: str | None) -> Decontaminator | None:
     if path is None:
         return None
-    return Decontaminator(pickle.loads(storage.read_bytes(path)))
+    return Decontaminator(EvaluationIndex.from_bytes(storage.read_bytes(path)))

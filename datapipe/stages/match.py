@@ -20,8 +20,11 @@ from .parts import Part
 Edges = NDArray[np.int64]
 """Shape (n, 2): numbers of two documents that are duplicates of each other."""
 
-VALUE = np.dtype([("value", "<u8"), ("more", "<u8"), ("number", "<i8")])
-"""What documents are compared by. value: dealt out by its range. more: what must be equal too, or 0."""
+VALUE = np.dtype([("value", "<u8"), ("number", "<i8")])
+"""What documents are compared by. value: dealt out by its range."""
+
+KEY = np.dtype([("value", "<u8"), ("more", "<u8"), ("number", "<i8"), ("source", "<i4")])
+"""What exact duplicates are found by. more: the rest of the key. source: of distinct documents, else -1."""
 
 KEPT_PARTS = 100
 """If there are more parts than this, their maps are not kept open."""
@@ -38,19 +41,19 @@ def open_parts(work: str) -> list[Part]:
 
 def _keys(part: Part, first: int) -> Iterator[NDArray[np.void]]:
     for row, documents in part.batches():
-        yield _values(documents["key_hi"], documents["key_lo"], first + row + np.arange(len(documents)))
+        records = np.empty(len(documents), KEY)
+        records["value"], records["more"] = documents["key_hi"], documents["key_lo"]
+        records["number"] = first + row + np.arange(len(documents))
+        records["source"] = np.where(documents["distinct"], documents["source"].astype(np.int32), -1)
+        yield records
 
 
 def _bucket(part: Part, bucket: int, first: int) -> Iterator[NDArray[np.void]]:
     for row, documents, hashes in part.bucket(bucket):
         signed = np.flatnonzero(documents["signed"])
-        yield _values(_fold(hashes[signed]), 0, first + row + signed)
-
-
-def _values(value: Any, more: Any, numbers: NDArray[np.int64]) -> NDArray[np.void]:
-    records = np.empty(len(numbers), VALUE)
-    records["value"], records["more"], records["number"] = value, more, numbers
-    return records
+        records = np.empty(len(signed), VALUE)
+        records["value"], records["number"] = _fold(hashes[signed]), first + row + signed
+        yield records
 
 
 def links(parts: list[Part], comparison: int) -> Iterator[Edges]:
@@ -61,14 +64,40 @@ def links(parts: list[Part], comparison: int) -> Iterator[Edges]:
         for part, first in zip(parts, firsts, strict=False)
         for records in (_bucket(part, comparison - 1, first) if comparison else _keys(part, first))
     )
-    for records in deal(batches, "value", firsts[-1], VALUE):
-        value, more, number = (np.ascontiguousarray(records[name]) for name in ("value", "more", "number"))
-        order = np.argsort(value, kind="stable") if comparison else np.lexsort((more, value))
-        value, more, number = value[order], more[order], number[order]
-        same = (value[1:] == value[:-1]) & (more[1:] == more[:-1])
+    for records in deal(batches, "value", firsts[-1], VALUE if comparison else KEY):
+        number, same = _by_value(records) if comparison else _by_key(records)
         # Each to the first of its value: chains would be as long as there are copies.
         leader = np.maximum.accumulate(np.where(np.append(True, ~same), np.arange(len(number)), 0))[1:]
         yield np.stack([number[leader[same]], number[1:][same]], axis=1)
+
+
+def _by_value(records: NDArray[np.void]) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+    """Return documents in order of value, and which have the same as the one before."""
+    value, number = (np.ascontiguousarray(records[name]) for name in ("value", "number"))
+    order = np.argsort(value, kind="stable")
+    value = value[order]
+    return number[order], value[1:] == value[:-1]
+
+
+def _by_key(records: NDArray[np.void]) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+    """Return documents in order of key, and which are copies of the one before.
+
+    Distinct documents of one source are none. So the first documents of a key of each source are copies of each other,
+    so are the second ones, and so on.
+    """
+    value, more, number, source = (np.ascontiguousarray(records[name]) for name in KEY.names or ())
+    order = np.lexsort((source, more, value))
+    value, more, number, source = value[order], more[order], number[order], source[order]
+    same = (value[1:] == value[:-1]) & (more[1:] == more[:-1])
+    apart = same & (source[1:] == source[:-1]) & (source[1:] >= 0)
+    if not apart.any():
+        return number, same
+    rows = np.arange(len(number))
+    nth = rows - np.maximum.accumulate(np.where(np.append(True, ~apart), rows, 0))  # within its key and source
+    key = np.cumsum(np.append(True, ~same))
+    order = np.lexsort((nth, key))
+    key, nth = key[order], nth[order]
+    return number[order], (key[1:] == key[:-1]) & (nth[1:] == nth[:-1])
 
 
 def _fold(hashes: NDArray[np.uint32]) -> NDArray[np.uint64]:

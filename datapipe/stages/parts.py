@@ -36,7 +36,8 @@ DOCUMENT = np.dtype(
         ("token_start", "<u8"),  # in tokens.bin, counted in ids
         ("tokens", "<u4"),  # EOD included
         ("source", "<u2"),
-        ("signed", "<u2"),  # 1 when it has a signature: texts shorter than one shingle have none
+        ("signed", "u1"),  # 1 when it has a signature: texts shorter than one shingle have none
+        ("distinct", "u1"),  # 1 when no other document of its source is a copy of it, even with the same key
         ("id_start", "<u8"),  # in ids.bin
         ("id_bytes", "<u4"),
     ]

@@ -7,13 +7,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..text.excerpts import PER_FILTER, smallest
 from .cluster import REMOVED, TRAIN, VALIDATION, Corpus, RemovedCounts, histogram
+from .ingest import COUNTS
 from .parts import Part
 
 
 @dataclass
 class IngestTotals:
-    """The counts of all ingest tasks together.
+    """The counts of all ingest tasks together; see `ingest.COUNTS`.
 
     Attributes:
         rows: by source.
@@ -22,6 +24,7 @@ class IngestTotals:
         first_rejects: of each reason the first row: (source, file, row, names of its fields).
         left_out: damaged files: (source, file, reason).
         filters: as `filters.removed_by` returns them, summed.
+        excerpts: for each filter, rows as in `FilterStep.samples`.
     """
 
     rows: dict[str, int] = field(default_factory=dict)
@@ -30,9 +33,13 @@ class IngestTotals:
     first_rejects: dict[str, list[Any]] = field(default_factory=dict)
     left_out: list[tuple[str, str, str]] = field(default_factory=list)
     filters: list[dict[str, Any]] = field(default_factory=list)
+    excerpts: list[list[tuple[Any, ...]]] = field(default_factory=list)
     empty: int = 0
     contaminated: int = 0
     text_bytes: int = 0
+    unknown: int = 0
+    with_unknown: int = 0
+    known_by_ids: int = 0
 
 
 def ingest_totals(parts: Iterable[Part]) -> IngestTotals:
@@ -42,18 +49,20 @@ def ingest_totals(parts: Iterable[Part]) -> IngestTotals:
         counts = part.counts
         for name in ("rows", "accepted", "rejected"):
             _add_to(getattr(totals, name), counts[name])
+        for name in COUNTS:
+            setattr(totals, name, getattr(totals, name) + counts[name])
+        samples = [[tuple(row) for row in rows] for rows in counts["excerpts"]]
+        before = totals.excerpts or [[] for _ in samples]
+        totals.excerpts = [smallest(a + b, PER_FILTER) for a, b in zip(before, samples, strict=True)]
         for reason, place in counts["first_rejects"].items():
             totals.first_rejects[reason] = min(place, totals.first_rejects.get(reason, place))
         totals.left_out += map(tuple, counts["left_out"])
-        totals.empty += counts["empty"]
-        totals.contaminated += counts["contaminated"]
-        totals.text_bytes += counts["text_bytes"]
         if not totals.filters:
             totals.filters = [{**row, "reasons": dict(row["reasons"])} for row in counts["filters"]]
             continue
         for row, more in zip(totals.filters, counts["filters"], strict=True):
-            row["seen"] += more["seen"]
-            row["removed"] += more["removed"]
+            for name in ("seen", "changed", "removed"):
+                row[name] += more[name]
             _add_to(row["reasons"], more["reasons"])
     return totals
 
@@ -102,10 +111,13 @@ def count_documents(corpus: Corpus, fates: NDArray[np.uint8]) -> DocumentCounts:
 
 
 def collect_statistics(
-    corpus: Corpus, counts: DocumentCounts, removed: RemovedCounts, evaluation: dict[str, Any] | None
+    corpus: Corpus,
+    counts: DocumentCounts,
+    removed: RemovedCounts,
+    totals: IngestTotals,
+    evaluation: dict[str, Any] | None,
 ) -> dict[str, Any]:
     """Return what the manifest and the report say of the way from rows to pools; the same for any number of tasks."""
-    totals = ingest_totals(corpus.parts)
     ends = {
         name: (int(counts.documents[fate].sum()), int(counts.tokens[fate].sum()))
         for name, fate in (("validation", VALIDATION), ("pool", TRAIN))
@@ -119,7 +131,7 @@ def collect_statistics(
         "document_lengths": _histogram_rows(counts.lengths),
         "cluster_sizes": _histogram_rows(removed.sizes),
         "evaluation": evaluation,
-    }
+    } | {name: getattr(totals, name) for name in ("unknown", "with_unknown", "known_by_ids") if getattr(totals, name)}
 
 
 def _waterfall(

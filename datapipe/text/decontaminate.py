@@ -3,6 +3,8 @@
 An item none of whose texts (see evaluation_items.py) has n words cannot be recognised; how many there are is reported.
 """
 
+import io
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -55,6 +57,26 @@ class EvaluationIndex:
         for name, line in zip(self.files, self.raw, strict=True):
             lines.setdefault(name, []).append(line)
         return [{"name": n, "items": len(rows), "digest": items_digest(rows)} for n, rows in sorted(lines.items())]
+
+    def to_bytes(self) -> bytes:
+        """Return what `from_bytes` reads: NumPy's .npz, without a pickle in it."""
+        said = json.dumps([self.n, self.too_short, self.files, self.rows]).encode()
+        parts = {"said": said, "raw": b"".join(self.raw)}
+        ends = np.cumsum([len(row) for row in self.raw], dtype=np.int64)
+        file = io.BytesIO()
+        arrays = {name: np.frombuffer(part, np.uint8) for name, part in parts.items()}
+        np.savez(file, ngrams=self.ngrams, items=self.items, ends=ends, **arrays)
+        return file.getvalue()
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> "EvaluationIndex":
+        """Return the index that `to_bytes` wrote."""
+        with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
+            n, too_short, files, rows = json.loads(arrays["said"].tobytes())
+            raw, ends = arrays["raw"].tobytes(), arrays["ends"].tolist()
+            starts = [0, *ends[:-1]] if ends else []
+            pieces = [raw[start:end] for start, end in zip(starts, ends, strict=True)]
+            return cls(n, arrays["ngrams"], arrays["items"], files, rows, pieces, too_short)
 
     def bitmap(self) -> NDArray[np.uint8]:
         """Return 2^27 bits: set where an n-gram's top 27 bits fall."""

@@ -2,16 +2,27 @@
 
     text  -> NFC, line ends as \\n, no white space at either end
     key   =  BLAKE2b-128(UTF-8 of the normalised text)
+          or BLAKE2b-128(ids as little-endian uint32; personalised "epochal-ids"), where a document came as token ids
+             that its tokenizer does not make of their text
     place =  BLAKE2b-128(key; keyed with the pool's seed, 8 bytes little-endian, personalised "epochal-place")
 
 Documents with equal keys are exact duplicates. The pool holds its documents in ascending order of place.
 """
 
 import hashlib
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from ...common.text import content_key, normalise, text_digest
 
-__all__ = ["content_key", "normalise", "place", "raw_digest", "validation_order"]
+__all__ = ["content_key", "ids_key", "normalise", "place", "raw_digest", "validation_order"]
+
+
+def ids_key(ids: NDArray[np.integer[Any]]) -> bytes:
+    """Return the key of a document that is known by its token ids, EOD not among them."""
+    return hashlib.blake2b(ids.astype("<u4").tobytes(), digest_size=16, person=b"epochal-ids").digest()
 
 
 def raw_digest(text: str) -> int:

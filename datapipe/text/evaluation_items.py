@@ -6,14 +6,15 @@ of strings (a question and each of its choices); and neighbouring strings joined
 
 import codecs
 import itertools
-import os
 from collections.abc import Iterator, Sequence
 
 import fsspec
 import orjson
 
+from ...common import storage
 from ...common.errors import RequestError, WorkError
 from ...common.unpack import DamagedError, lines, unpacked
+from ..sources.listing import matching
 
 
 def read_items(files: Sequence[str]) -> Iterator[tuple[str, int, bytes]]:
@@ -58,9 +59,10 @@ def item_files(files: Sequence[str]) -> Iterator[str]:
         RequestError: for one that does not exist.
     """
     for pattern in files:
-        local = os.path.exists(pattern)  # as it is written, whatever `::` would mean in a URL
-        fs, path = (fsspec.filesystem("file"), pattern) if local else fsspec.core.url_to_fs(pattern)
-        matches = [path] if fs.exists(path) else sorted(fs.glob(path)) if any(c in path for c in "*?[") else []
+        local = not storage.is_url(pattern)  # then as it is written, whatever `::` would mean in a URL
+        path = storage.local_path(pattern)
+        fs, path = (fsspec.filesystem("file"), path) if local else fsspec.core.url_to_fs(path)
+        matches = [path] if fs.exists(path) else matching(fs, path)
         if not matches:
             raise RequestError(f"decontaminate.files: {pattern} does not exist")
         yield from (fs.unstrip_protocol(match) if "://" in pattern else match for match in matches)
@@ -69,7 +71,7 @@ def item_files(files: Sequence[str]) -> Iterator[str]:
 def _rows(path: str) -> Iterator[tuple[int, bytes]]:
     row = 0
     try:
-        with fsspec.open(path, "rb") as f:
+        with storage.open_read(path) as f:
             for row, line in enumerate(lines(unpacked(f, path))):
                 if row == 0:
                     line = line.removeprefix(codecs.BOM_UTF8)

@@ -16,23 +16,27 @@ from starlette.exceptions import HTTPException
 import epochal
 
 from ...common.errors import EpochalError
+from ...common.problems import problem_text
 from ..errors import ConflictError, http_status
 from ..schemas import Problem
 from ..security import AccessRules, Guard
 from ..service import Service
 from . import artifacts, documents, plans, runs
 from .dependencies import answer
+from .workers import GoneError
 
 REFUSALS = {
     400: "not understood",
     401: "no token",
     403: "not allowed",
     404: "not there",
+    408: "too slow",
     409: "contradicts what is there",
     413: "too large",
     415: "not JSON",
     422: "wrong",
     429: "too many requests",
+    503: "too busy, or the database is away",
 }
 
 PAGE_POLICY = (
@@ -74,7 +78,14 @@ def _refusals(app: FastAPI) -> None:
     @app.exception_handler(EpochalError)
     async def refused(_: Request, error: EpochalError) -> Response:
         details = error.details if isinstance(error, ConflictError) else {}
-        return answer({"detail": str(error)} | details, http_status(error))
+        refusal = answer({"detail": str(error)} | details, http_status(error))
+        if refusal.status_code == 503:
+            refusal.headers["retry-after"] = "5"
+        return refusal
+
+    @app.exception_handler(GoneError)
+    async def gone(_: Request, error: GoneError) -> Response:
+        return Response(status_code=499)  # nobody reads it
 
     @app.exception_handler(RequestValidationError)
     async def invalid(_: Request, error: RequestValidationError) -> Response:
@@ -82,8 +93,7 @@ def _refusals(app: FastAPI) -> None:
         if problem["type"] == "json_invalid":
             return answer({"detail": f"the body is not JSON (at character {problem['loc'][-1]})"}, 422)
         key = ".".join(str(part) for part in problem["loc"][1:]) or str(problem["loc"][0])
-        message = problem["msg"].removeprefix("Value error, ")
-        return answer({"detail": f"{_plain(key)}: {_plain(message)}"}, 422)
+        return answer({"detail": f"{_plain(key)}: {_plain(problem_text(problem))}"}, 422)
 
     @app.exception_handler(HTTPException)
     async def other(_: Request, error: HTTPException) -> Response:

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Path, Query, Response
+from fastapi import APIRouter, Path, Query, Request, Response
 from sqlalchemy import Connection
 
 from ...common.errors import RequestError
@@ -12,6 +12,8 @@ from ..catalogue import ArtifactQuery
 from ..errors import NotFoundError
 from ..schemas import INT, CarveRequest, Text
 from .dependencies import ServiceOfApp, answer
+from .lineage import lineage as lineage_of
+from .workers import CARVES, Check
 
 router = APIRouter()
 
@@ -45,13 +47,17 @@ def describe(service: ServiceOfApp, artifact: Annotated[str, Path(max_length=200
 
 
 @router.post("/subsets", status_code=201, responses={200: {"description": "it was there already"}})
-def carve(service: ServiceOfApp, body: CarveRequest) -> Response:
+async def carve(service: ServiceOfApp, request: Request, body: CarveRequest) -> Response:
     """Carve a subset of exactly so many unique tokens. The same request again returns the same subset."""
     tokens = parse_count(body.unique_tokens, "unique_tokens")
     if tokens > INT:
         raise RequestError("unique_tokens: too many")
-    fingerprint, new = service.carve(body.pool, tokens, body.replicate, body.name)
-    return answer(service.read(catalogue.describe, fingerprint), 201 if new else 200)
+
+    def carved(_: Check) -> Response:
+        fingerprint, new = service.carve(body.pool, tokens, body.replicate, body.name)
+        return answer(service.read(catalogue.describe, fingerprint), 201 if new else 200)
+
+    return await CARVES.run(request, carved)
 
 
 @router.get("/lineage")
@@ -69,10 +75,10 @@ def lineage(
 
 def _lineage(connection: Connection, of: str | None) -> dict[str, Any]:
     if of is None:
-        return catalogue.lineage(connection, None)
+        return lineage_of(connection, None)
     for kind in ("run", "plan", "artifact"):
         try:
-            return catalogue.lineage(connection, catalogue.resolve(connection, kind, of))
+            return lineage_of(connection, catalogue.resolve(connection, kind, of))
         except RequestError:
             continue
     raise NotFoundError(f"there is no run, plan, subset or pool '{of}'")

@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pyarrow as pa
 
 from ...shards.order.base import Order
+from ..errors import BusyError
 
 ARROW = "application/vnd.apache.arrow.stream"
 END = b"\xff\xff\xff\xff\x00\x00\x00\x00"
@@ -19,6 +20,12 @@ CHUNK = 1 << 17
 
 AHEAD = 3
 """Chunks that are computed before the one that is being sent is gone."""
+
+MOST_STREAMS = 64
+"""Streams at a time: each holds some chunks, sent or not."""
+
+_open: set[object] = set()
+"""The long streams that are being sent."""
 
 _workers = ThreadPoolExecutor(max_workers=max(2, (os.cpu_count() or 2)), thread_name_prefix="epochal-order")
 """Shared by all streams, so that many of them do not take more threads than there are cores."""
@@ -50,10 +57,16 @@ def json_chunks(plan: Order, start: int, count: int) -> AsyncIterator[bytes | me
     return _stream(head.encode(), chunk, b"]}", start, count)
 
 
+def check_room(count: int) -> None:
+    """Raise BusyError where a stream of `count` positions would be one of too many."""
+    if count > CHUNK and len(_open) >= MOST_STREAMS:
+        raise BusyError(f"{len(_open)} orders are being sent: try again later")
+
+
 async def _stream(
     head: bytes, chunk: Callable[[int, int], bytes | memoryview], tail: bytes, start: int, count: int
 ) -> AsyncIterator[bytes | memoryview]:
-    loop = asyncio.get_running_loop()
+    loop, myself = asyncio.get_running_loop(), object()
     begins = iter(range(start, start + count, CHUNK))
     waiting: collections.deque[asyncio.Future[bytes | memoryview]] = collections.deque()
 
@@ -62,14 +75,17 @@ async def _stream(
         if begin is not None:
             waiting.append(loop.run_in_executor(_workers, chunk, begin, min(begin + CHUNK, start + count)))
 
-    for _ in range(AHEAD):
-        ask()
-    yield head
     try:
+        if count > CHUNK:
+            _open.add(myself)
+        for _ in range(AHEAD):
+            ask()
+        yield head
         while waiting:
             yield await waiting.popleft()
             ask()
         yield tail
     finally:
+        _open.discard(myself)
         for future in waiting:  # the reader went away
             future.cancel()

@@ -3,7 +3,7 @@
 import itertools
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Header, Query, Response
+from fastapi import APIRouter, Header, Query, Request, Response
 from fastapi.responses import StreamingResponse
 from pydantic import Field
 
@@ -12,11 +12,12 @@ from ...common.units import parse_count, tokens_for_epochs
 from ...shards.order.base import Order
 from ...shards.order.plan import Plan
 from ..bounds import MOST_COUNTED, MOST_DIGEST, check_budget, lookups_at_once, slots_counted
-from ..exposures import exposure_curve
+from ..exposures import digest_of, exposure_curve
 from ..schemas import INT, PlanPath, PlanRequest, Text
 from ..service import Service
 from . import order_stream
 from .dependencies import ServiceOfApp, answer
+from .workers import COUNTS, LOOKUPS, Check
 
 MOST_JSON = 1_000_000
 """Positions in a JSON answer; an Arrow stream has no such limit."""
@@ -67,6 +68,7 @@ def ids(
     order = service.plan(plan)
     if start + count > order.positions:
         raise RequestError(f"the plan ends at position {order.positions:,}: ask for less")
+    order_stream.check_room(count)
     if (format or ("arrow" if order_stream.ARROW in accept else "json")) == "arrow":
         return StreamingResponse(order_stream.arrow_chunks(order, start, count), media_type=order_stream.ARROW)
     if count > MOST_JSON:
@@ -75,61 +77,76 @@ def ids(
 
 
 @router.get("/plans/{plan}/positions")
-def positions(
+async def positions(
     service: ServiceOfApp,
+    request: Request,
     plan: PlanPath,
     ids: Annotated[list[Annotated[int, Field(ge=0, le=INT)]], Query(min_length=1, max_length=MOST_IDS)],
     number: Annotated[int, Query(alias="pass", ge=0, le=INT, description="which pass, from 0")] = 0,
 ) -> Response:
     """Return where samples come in a pass; null where the run ends before."""
-    order = service.plan(plan)
-    if number >= order.copies:
-        raise RequestError(f"there is no pass {number}: the plan begins {order.copies:,}")
-    if len(ids) > lookups_at_once(order):
-        raise RequestError(f"ids: at most {lookups_at_once(order)} at once in a mixture with such long windows")
-    at = order.position_of(ids, number).tolist()
-    return answer({"pass": number, "ids": ids, "positions": [p if p < order.positions else None for p in at]})
+
+    def question(_: Check) -> Response:
+        order = service.plan(plan)
+        if number >= order.copies:
+            raise RequestError(f"there is no pass {number}: the plan begins {order.copies:,}")
+        if len(ids) > lookups_at_once(order):
+            raise RequestError(f"ids: at most {lookups_at_once(order)} at once in a mixture with such long windows")
+        at = order.position_of(ids, number).tolist()
+        return answer({"pass": number, "ids": ids, "positions": [p if p < order.positions else None for p in at]})
+
+    return await LOOKUPS.run(request, question)
 
 
 @router.get("/plans/{plan}/exposures")
-def exposures(
+async def exposures(
     service: ServiceOfApp,
+    request: Request,
     plan: PlanPath,
     position: Annotated[int | None, Query(ge=0, le=INT, description="positions before it; default: all")] = None,
     ids: Annotated[list[Annotated[int, Field(ge=0, le=INT)]] | None, Query(max_length=MOST_IDS)] = None,
 ) -> Response:
     """Return how often samples `ids` come before a position, or how many samples come how often."""
-    order = service.plan(plan)
-    at = order.positions if position is None else position
-    if at > order.positions:
-        raise RequestError(f"the plan ends at position {order.positions:,}")
-    slots = slots_counted(order)
-    if (slots and len(ids) * order.copies if ids else slots) > MOST_COUNTED:
-        raise RequestError("too many slots are shuffled together to count them here")
-    if ids:
-        return answer({"position": at, "ids": ids, "exposures": order.exposures(at, ids).tolist()})
-    return answer({"position": at, "samples": {str(k): n for k, n in order.histogram(at).items()}})
+
+    def question(_: Check) -> Response:
+        order = service.plan(plan)
+        at = order.positions if position is None else position
+        if at > order.positions:
+            raise RequestError(f"the plan ends at position {order.positions:,}")
+        slots = slots_counted(order)
+        if (slots and len(ids) * order.copies if ids else slots) > MOST_COUNTED:
+            raise RequestError("too many slots are shuffled together to count them here")
+        if ids:
+            return answer({"position": at, "ids": ids, "exposures": order.exposures(at, ids).tolist()})
+        return answer({"position": at, "samples": {str(k): n for k, n in order.histogram(at).items()}})
+
+    return await COUNTS.run(request, question)
 
 
 @router.get("/plans/{plan}/curve")
-def curve(service: ServiceOfApp, plan: PlanPath) -> Response:
+async def curve(service: ServiceOfApp, request: Request, plan: PlanPath) -> Response:
     """Return the share of samples not seen yet, and the least and most exposures, along the run."""
-    return answer(exposure_curve(service.plan(plan)))
+    return await COUNTS.run(request, lambda _: answer(exposure_curve(service.plan(plan))))
 
 
 @router.get("/plans/{plan}/digest")
-def digest(
+async def digest(
     service: ServiceOfApp,
+    request: Request,
     plan: PlanPath,
     start: Annotated[int, Query(ge=0, le=INT)] = 0,
     stop: Annotated[int | None, Query(ge=0, le=INT)] = None,
 ) -> Response:
     """Return the digest of positions [start, stop), at most 20 million."""
-    order = service.plan(plan)
-    end = order.positions if stop is None else stop
-    if end - start > MOST_DIGEST:
-        raise RequestError(f"a digest is of at most {MOST_DIGEST:,} positions: digests of parts add up")
-    return answer({"start": start, "stop": end, "digest": order.digest(start, end)})
+
+    def question(check: Check) -> Response:
+        order = service.plan(plan)
+        end = order.positions if stop is None else stop
+        if end - start > MOST_DIGEST:
+            raise RequestError(f"a digest is of at most {MOST_DIGEST:,} positions: digests of parts add up")
+        return answer({"start": start, "stop": end, "digest": digest_of(order, start, end, check)})
+
+    return await COUNTS.run(request, question)
 
 
 def _planned(service: Service, body: PlanRequest) -> Order:

@@ -11,10 +11,12 @@ from starlette.concurrency import run_in_threadpool
 
 from ...common.errors import EpochalError, RequestError
 from ...shards.order.base import Order, Repetition
-from .. import catalogue, limits, runs
+from .. import catalogue, leases, limits, runs
 from ..bounds import MOST_DIGEST, lookups_at_once, order_from_request
 from ..database import now
 from ..errors import ConflictError
+from ..exposures import digest_of
+from ..leases import Held
 from ..ledger import plans_at
 from ..runs import RunClaim, RunReport
 from ..schemas import (
@@ -31,14 +33,16 @@ from ..schemas import (
 )
 from ..service import Service
 from .dependencies import ServiceOfApp, answer
+from .workers import CLAIMS, COUNTS, LOOKUPS, Check
 
 T = TypeVar("T")
 
 router = APIRouter()
 
 
-async def _write(service: Service, job: Callable[..., T], *args: Any) -> T:
-    return await asyncio.wrap_future(service.db.write(lambda connection: job(connection, *args)))
+async def _write(service: Service, job: Callable[..., T], name: str, *args: Any) -> T:
+    """Return what `job` does under the lease of the run called `name`."""
+    return await asyncio.wrap_future(service.db.write(lambda connection: job(connection, name, *args), name))
 
 
 @router.get("/runs")
@@ -60,20 +64,25 @@ def listed(
 
 
 @router.post("/runs")
-def start(service: ServiceOfApp, body: RunRequest) -> Response:
+async def start(service: ServiceOfApp, request: Request, body: RunRequest) -> Response:
     """Register a run, or go on with it, and take the lease on its name. Refused with 409: a live run, a limit."""
-    return answer(service.claim(_claim(service, body)))
+    return await CLAIMS.run(request, lambda _: answer(service.claim(_claim(service, body))))
 
 
 @router.get("/runs/{run}")
-def show(
+async def show(
     service: ServiceOfApp,
+    request: Request,
     run: RunPath,
     split: Literal["train", "validation"] = "train",
     points: PointsQuery = 500,
 ) -> Response:
     """Return a run and at most about `points` of its reports."""
 
+    return await LOOKUPS.run(request, lambda _: answer(_shown(service, run, split, points)))
+
+
+def _shown(service: Service, run: str, split: str, points: int) -> dict[str, Any]:
     fingerprint = service.read(catalogue.resolve, "run", run)
     order = service.plan(service.read(runs.get, fingerprint).plan)
     most = min(points, lookups_at_once(order))
@@ -88,33 +97,39 @@ def show(
     shown = service.read(question)
     for row in shown["reports"]:
         row["unique_tokens_seen"] = _unique_tokens_seen(plans_at(order, row["position"]))
-    return answer(shown | _progress(shown, order))
+    return shown | _progress(shown, order)
 
 
 @router.post("/runs/{run}/reports")
 async def report(service: ServiceOfApp, run: RunPath, body: ReportRequest) -> Response:
     """Enter reports; the answer comes when they are on the disk. The same report again changes nothing."""
     reports = [RunReport(**dict(item)) for item in body.reports]
-    return answer(await _write(service, runs.report, run, body.token, reports))
+    return answer(await _write(service, runs.report, run, _said(body), reports))
 
 
 @router.post("/runs/{run}/lease")
 async def renew(service: ServiceOfApp, run: RunPath, body: LeaseRequest) -> Response:
     """Say that a run is alive."""
-    return answer(await _write(service, runs.renew, run, body.token))
+    return answer(await _write(service, leases.renew, run, _said(body)))
+
+
+@router.post("/runs/{run}/release")
+async def release(service: ServiceOfApp, run: RunPath) -> Response:
+    """End the lease on a run's name, whoever holds it: for a holder that is dead while its lease lasts."""
+    return answer(await _write(service, runs.release, run))
 
 
 @router.post("/runs/{run}/checkpoints")
 async def checkpoint(service: ServiceOfApp, run: RunPath, body: CheckpointRequest) -> Response:
     """Enter a checkpoint."""
-    new = await _write(service, runs.checkpoint, run, body.token, body.position, body.name, body.digest)
+    new = await _write(service, runs.checkpoint, run, _said(body), body.position, body.name, body.digest)
     return answer({"new": new})
 
 
 @router.post("/runs/{run}/close")
 async def close(service: ServiceOfApp, run: RunPath, body: CloseRequest, request: Request) -> Response:
     """Close a run: its name is free again. Its receipt is checked after the answer."""
-    done = await _write(service, runs.close, run, body.token, body.state, body.receipt)
+    done = await _write(service, runs.close, run, _said(body), body.state, body.receipt)
     state = request.app.state
     state.receipts = asyncio.create_task(check_receipts(service, state.receipts))
     return answer(done)
@@ -129,9 +144,12 @@ async def check_receipts(service: Service, previous: "asyncio.Task[None] | None"
 
 
 @router.get("/runs/{run}/receipt")
-def receipt(service: ServiceOfApp, run: RunPath) -> Response:
+async def receipt(service: ServiceOfApp, request: Request, run: RunPath) -> Response:
     """Hold the digest that a run last reported against its plan's, for runs of up to 20 million positions."""
+    return await COUNTS.run(request, lambda check: answer(_receipt(service, run, check)))
 
+
+def _receipt(service: Service, run: str, check: Check) -> dict[str, Any]:
     def question(connection: Connection) -> Any:
         return runs.get(connection, catalogue.resolve(connection, "run", run))
 
@@ -140,10 +158,8 @@ def receipt(service: ServiceOfApp, run: RunPath) -> Response:
         raise ConflictError(f"run '{row.name}' has reported no digest yet")
     if row.position > MOST_DIGEST:
         raise RequestError(f"a digest is of at most {MOST_DIGEST:,} positions: epochal audit checks the receipt")
-    expected = service.plan(row.plan).digest(0, row.position)
-    return answer(
-        {"position": row.position, "digest": row.digest, "expected": expected, "valid": row.digest == expected}
-    )
+    expected = digest_of(service.plan(row.plan), 0, row.position, check)
+    return {"position": row.position, "digest": row.digest, "expected": expected, "valid": row.digest == expected}
 
 
 @router.get("/limits")
@@ -164,6 +180,10 @@ def unlimited(service: ServiceOfApp, number: Annotated[int, Path(ge=0, le=INT)])
     """Remove a limit."""
     service.write(limits.remove, number)
     return answer({"removed": number})
+
+
+def _said(body: LeaseRequest) -> Held:
+    return Held(body.token, body.session, body.after)
 
 
 def _claim(service: Service, body: RunRequest) -> RunClaim:

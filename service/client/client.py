@@ -4,7 +4,7 @@ import io
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 import orjson
@@ -14,12 +14,11 @@ from numpy.typing import NDArray
 from ...common.errors import RequestError, WorkError
 from ...shards.order.mixture import Mixture
 from ...shards.order.plan import Plan
+from .tokens import DEFAULT_URL, PORTS, URL_VARIABLE, token_for
 
 if TYPE_CHECKING:
     import httpx
 
-DEFAULT_URL = "http://127.0.0.1:8642"
-URL_VARIABLE, TOKEN_VARIABLE = "EPOCHAL_SERVICE", "EPOCHAL_TOKEN"
 INSTALL = "the service's packages are not installed: pip install 'epochal[service]' (in a checkout: -e '.[service]')"
 
 
@@ -48,28 +47,40 @@ class Client:
     data; docs/service.md lists them.
 
     Attributes:
-        token: default $EPOCHAL_TOKEN.
+        token: default: the one that is kept for the address, or $EPOCHAL_TOKEN; see `tokens`.
         timeout: seconds to wait for an answer.
+        from_file: the address was read from a file that may be somebody else's: $EPOCHAL_TOKEN is not sent there.
+        withheld: a line on a token that was not sent for that reason, or empty.
     """
 
-    def __init__(self, url: str | None = None, token: str | None = None, timeout: float = 30.0) -> None:
+    def __init__(
+        self, url: str | None = None, token: str | None = None, timeout: float = 30.0, from_file: bool = False
+    ) -> None:
         try:
             import httpx
         except ImportError:
             raise RequestError(INSTALL) from None
         self.url = (url or os.environ.get(URL_VARIABLE) or DEFAULT_URL).rstrip("/")
-        token = token or os.environ.get(TOKEN_VARIABLE)
-        headers = {"authorization": f"Bearer {token}"} if token else {}
+        self.withheld = ""
         try:
             secure = not self.url.startswith("http://")  # certificates take longer to load than a request takes
+            # No redirect is followed and no proxy of the environment used: a token goes where it is meant to.
             self._http = httpx.Client(
-                base_url=self.url, headers=headers, timeout=timeout, trust_env=False, verify=secure
+                base_url=self.url, timeout=timeout, trust_env=False, verify=secure, follow_redirects=False
             )
-            wrong = self._http.base_url.scheme not in ("http", "https") or not self._http.base_url.host
+            base = self._http.base_url
+            wrong = base.scheme not in PORTS or not base.host
         except (httpx.InvalidURL, UnicodeEncodeError):
             wrong = True
         if wrong:
             raise RequestError(f"'{self.url}' is no address of a service: write it as {DEFAULT_URL}")
+        if token is None:  # of where the request really goes, not of how the address reads
+            name = base.raw_host.decode("ascii").lower()
+            host = f"[{name}]" if ":" in name else name
+            where = f"{base.scheme}://{host}:{base.port or PORTS[base.scheme]}"
+            token, self.withheld = token_for(where, from_file)
+        if token is not None:
+            self._http.headers["authorization"] = f"Bearer {token}"
 
     def close(self) -> None:
         """Let go of the connections."""
@@ -119,7 +130,7 @@ class Client:
         with self._reached(), self._http.stream("GET", f"/plans/{plan}/order", params=query) as response:
             if response.status_code != 200:
                 response.read()
-                _raise(response)
+                self._raise(response)
             with pa.ipc.open_stream(pa.PythonFile(_Body(response.iter_raw(1 << 20)), mode="r")) as stream:
                 for batch in stream:
                     yield batch.column("id").to_numpy()
@@ -150,8 +161,8 @@ class Client:
     def _call(self, method: str, path: str, **how: Any) -> Any:
         with self._reached():
             response = self._http.request(method, path, **how)
-        if response.status_code >= 400:
-            _raise(response)
+        if response.status_code >= 300:
+            self._raise(response)
         try:
             return orjson.loads(response.content)
         except orjson.JSONDecodeError:
@@ -167,17 +178,20 @@ class Client:
             reason = str(error) or type(error).__name__
             raise AwayError(f"no service answers at {self.url} ({reason}): start it with epochal serve") from None
 
-
-def _raise(response: "httpx.Response") -> None:
-    """Raise what a refusal says."""
-    try:
-        details = orjson.loads(response.content)
-        message = str(details.pop("detail"))
-    except (orjson.JSONDecodeError, KeyError, AttributeError, TypeError):
-        raise AwayError(f"what answers at {response.url.host} is no service of epochal") from None
-    if response.status_code >= 500 or response.status_code == 429:
-        raise AwayError(message)
-    raise RefusedError(message, response.status_code, details)
+    def _raise(self, response: "httpx.Response") -> NoReturn:
+        """Raise what a refusal says."""
+        if response.status_code < 400:
+            raise AwayError(f"what answers at {self.url} sends on to another address: name the service's own")
+        try:
+            details = orjson.loads(response.content)
+            message = str(details.pop("detail"))
+        except (orjson.JSONDecodeError, KeyError, AttributeError, TypeError):
+            raise AwayError(f"what answers at {self.url} is no service of epochal") from None
+        if response.status_code >= 500 or response.status_code == 429:
+            raise AwayError(message)
+        if response.status_code == 401:
+            message = f"{message}, or let `epochal login {self.url}` keep a token for this address"
+        raise RefusedError(message, response.status_code, details)
 
 
 class _Body(io.RawIOBase):

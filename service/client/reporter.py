@@ -1,168 +1,27 @@
 """What a run tells the service, written down first: a service that is away never stops a run.
 
-Every call is a line in `service.jsonl` of the run's folder, flushed to the disk before it is sent; `service.sent` says
-up to where the service has acknowledged them. A thread does both. A run that starts again goes on with the same files,
-and `epochal register FOLDER` sends what is left of one that is over.
+Every call is a line in the folder's journal (see journal.py), flushed to the disk before it is sent. A thread does
+both. A run that starts again goes on with the same files, and `epochal register FOLDER` sends what is left of one that
+is over.
 """
 
-import contextlib
-import json
 import os
 import queue
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from filelock import FileLock, Timeout
-
-from ...common import storage
-from ...common.errors import RequestError
+from ...common.errors import RequestError, WorkError
 from .client import AwayError, Client, RefusedError
+from .journal import JOURNAL, Journal
 
-JOURNAL, SENT, LOCK = "service.jsonl", "service.sent", "service.lock"
-MOST_TOGETHER = 1000
 LONGEST_PAUSE = 30.0
 LEASE_SECONDS = 120.0
 ANSWER_SECONDS = 10.0
 """How long a run waits for an answer before it takes the service to be away."""
-
-
-@dataclass
-class _Progress:
-    """How far a journal is sent: bytes; the run's name and its lease's number; whether the service has refused it."""
-
-    offset: int = 0
-    name: str | None = None
-    token: int | None = None
-    refused: bool = False
-
-
-class Journal:
-    """The calls of one run's folder, in order: claims, reports, checkpoints, ends. Only one process may have it open.
-
-    Attributes:
-        warn: called with one line about what the service refuses.
-
-    Raises:
-        RequestError: when another process has it open.
-    """
-
-    def __init__(self, folder: str, warn: Callable[[str], None]) -> None:
-        os.makedirs(folder, exist_ok=True)
-        self.folder = folder
-        self._warn = warn
-        self._lock = FileLock(os.path.join(folder, LOCK), timeout=0)
-        try:
-            self._lock.acquire()
-        except Timeout:
-            raise RequestError(f"{folder} is in use by another process: choose another save_folder") from None
-        self._path = os.path.join(folder, JOURNAL)
-        self._sent = os.path.join(folder, SENT)
-        self.progress = _Progress()
-        with contextlib.suppress(FileNotFoundError):
-            self.progress = _Progress(**json.loads(storage.read_bytes(self._sent)))
-        self._file = open(self._path, "ab")  # noqa: SIM115 - open as long as the run
-        self._repair()
-
-    def _repair(self) -> None:
-        """Cut off a last line that a crash left unfinished."""
-        data = storage.read_bytes(self._path)
-        whole = data.rfind(b"\n") + 1
-        if whole < len(data):
-            self._file.truncate(whole)
-
-    def holder(self) -> str:
-        """Return who claims the run from this folder: the same after every restart."""
-        with open(self._path, encoding="utf-8") as f:
-            for line in f:
-                call = json.loads(line)
-                if call["call"] == "claim":
-                    return str(call["body"]["holder"])
-        return uuid.uuid4().hex
-
-    def append(self, calls: list[dict[str, Any]]) -> None:
-        """Write calls down; they are on the disk when this returns."""
-        if calls:
-            self._file.write(b"".join(json.dumps(call).encode() + b"\n" for call in calls))
-            self._file.flush()
-            os.fsync(self._file.fileno())
-
-    @property
-    def left(self) -> bool:
-        """Whether something is not acknowledged yet."""
-        return os.path.getsize(self._path) > self.progress.offset
-
-    def send(self, client: Client, strict_from: int | None = None) -> None:
-        """Send what is left.
-
-        Raises:
-            AwayError: for a claim at or beyond the byte `strict_from`.
-            RefusedError: for a claim at or beyond the byte `strict_from`.
-        """
-        for calls, end in self._groups():
-            strict = strict_from is not None and self.progress.offset >= strict_from
-            try:
-                self._send(client, calls)
-            except RefusedError as error:
-                if error.status in (401, 403) and not strict:
-                    raise AwayError(str(error)) from None  # somebody will mend the token
-                self.progress.refused = True
-                if strict:
-                    self._acknowledge(end)
-                    raise
-                self._warn(f"the service no longer accepts this run's reports: {error}")
-            self._acknowledge(end)
-
-    def _groups(self) -> Iterator[tuple[list[dict[str, Any]], int]]:
-        """Yield what is left, reports that follow each other together, each with the byte where it ends."""
-        end = self.progress.offset
-        waiting: list[dict[str, Any]] = []
-        with open(self._path, "rb") as f:
-            f.seek(end)
-            for line in f:
-                call = json.loads(line)
-                if waiting and (call["call"] != "reports" or len(waiting) == MOST_TOGETHER):
-                    yield waiting, end
-                    waiting = []
-                end += len(line)
-                if call["call"] == "reports":
-                    waiting.append(call)
-                else:
-                    yield [call], end
-        if waiting:
-            yield waiting, end
-
-    def _send(self, client: Client, calls: list[dict[str, Any]]) -> None:
-        what, body = calls[0]["call"], calls[0]["body"]
-        if what == "claim":
-            self.progress.name, self.progress.token = body["name"], client.post("/runs", **body)["token"]
-            self.progress.refused = False
-        elif not self.progress.refused:
-            if what == "reports":
-                body = {"reports": [call["body"] for call in calls]}
-            client.post(f"/runs/{self.progress.name}/{what}", token=self.progress.token, **body)
-
-    def renew(self, client: Client) -> None:
-        """Say that the run is alive.
-
-        Raises:
-            AwayError: when the service does not answer.
-        """
-        if not self.progress.refused:
-            with contextlib.suppress(RefusedError):  # the next report is refused as well, and a warning says so
-                client.post(f"/runs/{self.progress.name}/lease", token=self.progress.token)
-
-    def _acknowledge(self, offset: int) -> None:
-        self.progress.offset = offset
-        storage.write_atomic(self._sent, json.dumps(vars(self.progress)).encode())
-
-    def close(self) -> None:
-        """Let other processes have the folder."""
-        self._file.close()
-        self._lock.release()
 
 
 class Reporter:
@@ -171,7 +30,7 @@ class Reporter:
     Attributes:
         folder: of the run, for the journal.
         claim: the body of `POST /runs` but holder and session.
-        token: see `Client`.
+        token: see `Client`; `url` counts as read from a file, that of the run's configuration.
     """
 
     def __init__(
@@ -183,7 +42,9 @@ class Reporter:
         token: str | None = None,
         lease_seconds: float = LEASE_SECONDS,
     ) -> None:
-        self._client = Client(url, token, timeout=ANSWER_SECONDS)
+        self._client = Client(url, token, timeout=ANSWER_SECONDS, from_file=True)
+        if self._client.withheld:
+            warn(self._client.withheld)
         self._journal = Journal(folder, warn)
         self._warn = warn
         self._lease_seconds = lease_seconds
@@ -192,6 +53,7 @@ class Reporter:
         self._calls: queue.SimpleQueue[dict[str, Any] | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="epochal-reporter", daemon=True)
         self._deadline = float("inf")
+        self._problem = "the service is away"
 
     def start(self) -> None:
         """Claim the run's name.
@@ -199,7 +61,7 @@ class Reporter:
         Raises:
             RefusedError: when the service refuses; when it is away the run goes on.
         """
-        size = os.path.getsize(os.path.join(self._journal.folder, JOURNAL))
+        size = self._journal.size
         self._journal.append([{"call": "claim", "url": self._client.url, "body": self._claim}])
         try:
             self._journal.send(self._client, strict_from=size)
@@ -230,7 +92,7 @@ class Reporter:
         self._thread.join()
         if self._journal.left:
             folder = self._journal.folder
-            self._warn(f"the service is away: `epochal register {folder}` sends the reports in {folder} later")
+            self._warn(f"{self._problem}: `epochal register {folder}` sends the reports in {folder} later")
         self._journal.close()
         self._client.close()
 
@@ -253,7 +115,8 @@ class Reporter:
                     self._journal.renew(self._client)
                     beat = time.monotonic()
                 pause = 0.0
-            except AwayError:
+            except WorkError as error:  # it is away, or somebody has damaged the journal
+                self._problem = str(error)
                 pause = min(LONGEST_PAUSE, max(0.5, 2 * pause))
 
     def _take(self, timeout: float, ended: bool) -> list[dict[str, Any] | None]:
@@ -270,25 +133,46 @@ class Reporter:
         return calls
 
 
-def send_rest(folder: str, warn: Callable[[str], None], token: str | None = None) -> bool:
-    """Send what is left of the reports of the run in `folder`; return whether there is a journal at all.
+@dataclass(frozen=True)
+class Sent:
+    """How the reports of a run's folder stand with the service.
+
+    Attributes:
+        lost: how many came after another run had taken the name over, and are not accepted.
+        taken_over: another run holds the name by now, so that the service cannot be asked what it has.
+    """
+
+    lost: int
+    taken_over: bool
+
+
+def send_rest(
+    folder: str, warn: Callable[[str], None], token: str | None = None, url: str | None = None
+) -> Sent | None:
+    """Send what the service does not have of the reports of the run in `folder`; None when there is no journal.
+
+    Args:
+        url: of the service, given by the user (default: the one that the run reported to).
 
     Raises:
-        AwayError: when the service is still away.
+        AwayError: when the service is away, or does not take them.
+        RequestError: when the journal names no service.
     """
-    path = os.path.join(folder, JOURNAL)
-    if not os.path.isfile(path):
-        return False
+    if not os.path.isfile(os.path.join(folder, JOURNAL)):
+        return None
     journal = Journal(folder, warn)
     try:
-        if journal.left:
-            with open(path, encoding="utf-8") as f:
-                urls = [call["url"] for call in map(json.loads, f) if call["call"] == "claim"]
-            client = Client(urls[-1], token)
-            try:
-                journal.send(client)
-            finally:
-                client.close()
+        where = url or journal.address()
+        if where is None:
+            raise RequestError(f"{os.path.join(folder, JOURNAL)} names no service: give --service URL")
+        client = Client(where, token, from_file=url is None)
+        try:
+            if client.withheld:
+                warn(client.withheld)
+            journal.renew(client)  # says what the service has
+            journal.send(client)
+        finally:
+            client.close()
+        return Sent(journal.progress.lost, journal.progress.refused)
     finally:
         journal.close()
-    return True

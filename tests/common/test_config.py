@@ -1,5 +1,5 @@
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import pytest
 from pydantic import BaseModel, ConfigDict, Field
@@ -20,11 +20,13 @@ class Source(Strict):
 class Cosine(Strict):
     name: Literal["cosine"]
     alpha: float = 0.1
+    note: str | None = None
 
 
 class Constant(Strict):
     name: Literal["constant"]
     warmup: int = 0
+    note: Annotated[str | None, Field(max_length=99)] = None
 
 
 class Config(Strict):
@@ -73,7 +75,7 @@ def test_an_override_replaces_a_section_whole(file: Path) -> None:
         (["zzz=3"], "known here are out, schedule, sources, tasks"),
         (["schedule.name=cosine", "schedule.alfa=3"], "'schedule.alfa': did you mean 'schedule.alpha'"),
         (["schedule.name=cosin"], "schedule"),
-        (["tasks=many"], "tasks: Input should be a valid integer"),
+        (["tasks=many"], "tasks: must be a whole number"),
         (["sources=[{weight: 2}]"], "'sources.0.path' must be given"),
         (["out=???"], "'out' must be given"),
         (["out=${nothing.here}"], "'out' cannot be resolved"),
@@ -81,14 +83,32 @@ def test_an_override_replaces_a_section_whole(file: Path) -> None:
         (["sources.x.path=x"], "the list there has 2 entries"),
         (["tasks"], "is not an override"),
         (["=3"], "is not an override"),
-        (["out=[1"], "cannot be applied"),
+        (["tasks=[1"], "cannot be applied"),
+        (["sources=[{path: 2024}]"], "sources.0.path: must be text: write it in quotes, '2024'"),
+        (["sources=x"], "sources: must be a list, as in [a, b]"),
     ],
 )
 def test_wrong_requests_are_one_line(file: Path, overrides: list[str], message: str) -> None:
     with pytest.raises(RequestError) as caught:
-        validate(Config, load_yaml(file, overrides), str(file))
+        validate(Config, load_yaml(file, overrides, Config), str(file))
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "path", ["dump #3", "2024", "1e3", "on", "[a", "a: b", " a ", "~/x", "%20", "'", "a::b", "line\nend", "{x}", "*"]
+)
+@pytest.mark.parametrize("key", ["out", "sources.0.path", "schedule.note"])
+def test_text_is_taken_to_the_letter(file: Path, key: str, path: str) -> None:
+    data = load_yaml(file, [f"{key}={path}"], Config)
+    for part in key.split("."):
+        data = data[int(part) if part.isdecimal() else part]
+    assert data == path
+
+
+@pytest.mark.parametrize(("text", "value"), [("null", None), ("", None), ("'a b'", "a b"), ('"#1"', "#1"), ("x", "x")])
+def test_null_and_quotes_are_yaml(file: Path, text: str, value: str | None) -> None:
+    assert load_yaml(file, [f"schedule.note={text}"], Config)["schedule"]["note"] == value
 
 
 @pytest.mark.parametrize("text", ["- a\n- b\n", "a: [1\n", "a: 1\na: 2\n", "12", "\x00"])

@@ -1,11 +1,12 @@
 import hashlib
 import unicodedata
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from epochal.datapipe.text.document_key import content_key, normalise, place, validation_order
+from epochal.datapipe.text.document_key import content_key, ids_key, normalise, place, validation_order
 
 
 @pytest.mark.parametrize(
@@ -33,3 +34,4 @@ def test_golden_vectors():
     assert place(key, 0).hex() == "f818cc6930da2baf596a3f524045cbf4"
     assert place(key, 1).hex() == "17044104845fe9b065d2f5b343263520"
     assert validation_order(key, 0) == 0xB499E0DD6AC87B2
+    assert ids_key(np.array([15496, 995, 70_000], np.uint32)).hex() == "f5c0f953d51af140f8c733dab9151828"

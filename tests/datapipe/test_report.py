@@ -11,11 +11,13 @@ import pyarrow.parquet as pq
 import pytest
 
 from epochal.common.units import parse_count
-from epochal.datapipe import report
+from epochal.datapipe import report, report_text
 from epochal.datapipe.stages.cluster import DUPLICATES
 from epochal.datapipe.stages.ingest import CONTAMINATED, REJECTED
+from epochal.datapipe.text.excerpts import Excerpts, Passage
 from epochal.shards.artifact import Artifact, open_artifact
 from epochal.shards.carve import capacity, locate_window
+from epochal.tests.support.browser import CHROMIUM, browser
 
 HOSTILE = "<script>alert('1')</script>\"&amp;\x1b\u202e\x00end"
 SHOWN = "<script>alert('1')</script>\"&amp;\\x1b\\u202e\\x00end"
@@ -38,7 +40,10 @@ STATISTICS: dict[str, Any] = {
         HOSTILE: {"rows": 12_000, "encoded": 11_654, "documents": 10_541, "tokens": 7_630_653},
     },
     "rejected": {"bad JSON": 5, HOSTILE: 40},
-    "filters": [{"name": HOSTILE, "seen": 12_300, "removed": 300, "reasons": {"too_short": 100, HOSTILE: 200}}],
+    "filters": [
+        {"name": HOSTILE, "seen": 12_300, "changed": 56, "removed": 300, "reasons": {"too_short": 100, HOSTILE: 200}}
+    ],
+    "files_not_read": 3,
     "text_bytes": 30_000_000,
     "document_lengths": [[1, 7], [2, 0], [4, 10_877]],
     "cluster_sizes": [[2, 2], [4, 0], [8, 1]],
@@ -51,6 +56,13 @@ STATISTICS: dict[str, Any] = {
         ],
     },
 }
+
+
+EXCERPTS = Excerpts(
+    kept=[Passage("first", "s", "the first of the pool")],
+    filtered={HOSTILE: [Passage(HOSTILE, HOSTILE, f"removed\n\tby {HOSTILE}", HOSTILE)]},
+    near=[(Passage("twin", "s", "one text", "near-duplicate"), Passage("kept-twin", "s", "another text"), 0.875)],
+)
 
 
 class Page(HTMLParser):
@@ -125,42 +137,44 @@ def with_statistics(pool: Artifact, **changed: Any) -> Artifact:
         ),
         ("sources", ["345", "344", "343", "1,002", "12,000", "11,654", "10,541", "7,630,653"]),
         ("lengths", ["1", "7", "2 – 3", "0", "4 – 7", "10,877", "701 on average"]),
-        ("rejects", ["45 rows", "bad JSON", "The first 20 of 45", "1,000,000", "1,000,019"]),
-        ("filters", ["12,300", "300", "too_short", "100", "200"]),
+        ("rejects", ["45 rows", "3 whole files", "bad JSON", "The first 20 of 45", "1,000,000", "1,000,019"]),
+        ("filters", ["12,300", "300", "too_short", "100", "200", "56 documents", "filtered.parquet"]),
         ("decontamination", ["2 documents", "13 words", "77 items", "1,234", "99", "clean.jsonl", "some words 2"]),
         ("duplicates", ["1,111", "22,222", "444", "2 – 3", "8 – 15", "kept-big", "9", "big-2", "0.25", "0.50"]),
+        ("text", ["first", "the first of the pool", "removed", "twin", "one text", "another text", "0.88 alike"]),
         ("subsets", ["5,000", "epochal carve pools/toy --unique-tokens 5k"]),
         ("versions", ["numpy", "2.1.3"]),
     ],
 )
 def test_section_holds_its_counts(pool, section, shown):
-    text = Page(report.render(pool)).text[section]
+    text = Page(report.render(pool, EXCERPTS)).text[section]
     for value in shown:
         assert re.search(rf"(?<![\w,]){re.escape(value)}(?![\w,])", text), value
 
 
 def test_every_section_is_linked(pool):
-    page = Page(report.render(pool))
+    page = Page(report.render(pool, EXCERPTS))
     linked = [value[1:] for name, value in page.attributes if name == "href"]
-    assert linked == [key for key, _, _ in report.SECTIONS] == [key for key in page.text if key]
+    assert linked == [key for key in page.text if key]
+    assert set(linked) == {"text", *(key for key, _, _ in report.SECTIONS)}
 
 
 def test_hostile_values_are_text_and_nothing_else(pool):
-    page = report.render(pool)
+    page = report.render(pool, EXCERPTS)
     assert not {"script", "img"} & Page(page).tags
     assert not set(page) & {"\x1b", "\x00", "\u202e"}
-    for section in ("waterfall", "sources", "rejects", "filters", "decontamination", "duplicates", "versions"):
+    for section in ("waterfall", "sources", "rejects", "filters", "decontamination", "duplicates", "text", "versions"):
         assert SHOWN in Page(page).text[section], section
 
 
 def test_long_values_are_cut(pool):
-    page = report.render(with_statistics(pool, rejected={"x" * 100_000: 3}))
+    page = report.render(with_statistics(pool, rejected={"x" * 100_000: 3}), EXCERPTS)
     assert "x" * 159 + "…" in page
     assert len(page) < 100_000
 
 
 def test_page_needs_nothing_from_outside(pool):
-    page = report.render(pool)
+    page = report.render(pool, EXCERPTS)
     parsed = Page(page)
     assert {"script", "link", "img", "iframe"}.isdisjoint(parsed.tags)
     assert all(value.startswith("#") for name, value in parsed.attributes if name in ("href", "src"))
@@ -173,8 +187,8 @@ def test_equal_pools_give_equal_bytes(pool, tmp_path):
         name: dict(reversed(value.items())) if isinstance(value, dict) else value for name, value in STATISTICS.items()
     }
     other = with_statistics(dataclasses.replace(pool, root=str(moved)), **reordered)
-    report.write_report(pool, str(tmp_path / "a.html"))
-    report.write_report(other, str(tmp_path / "b.html"))
+    report.write_report(pool, EXCERPTS, str(tmp_path / "a.html"))
+    report.write_report(other, EXCERPTS, str(tmp_path / "b.html"))
     written = (tmp_path / "a.html").read_bytes()
     assert written == (tmp_path / "b.html").read_bytes()
     assert str(tmp_path).encode() not in written
@@ -184,12 +198,12 @@ def test_largest_clusters_come_first_with_their_own_rows(pool):
     table = pq.ParquetFile(Path(pool.root) / "duplicates.parquet")
     assert list(report._cluster_runs(table)) == [(0, 1), (1, 8), (9, 1)]
     assert [r["id"] for r in report._rows_at(table, 9, 3)] == ["z-0"]
-    text = Page(report.render(pool)).text["duplicates"]
+    text = Page(report.render(pool, EXCERPTS)).text["duplicates"]
     assert text.index("kept-big") < text.index("kept-a") < text.index("kept-z")
 
 
 def test_every_command_shown_can_be_run(pool):
-    page = html.unescape(report.render(pool))
+    page = html.unescape(report.render(pool, EXCERPTS))
     rows = re.findall(r'data-head="Replicates that fit">(\d)</td>.*?--unique-tokens ([0-9.kMB]+)<', page)
     assert [size for _, size in rows] == ["1k", "2k", "5k"]
     for replicates, size in rows:
@@ -214,9 +228,37 @@ def test_round_sizes(most, sizes):
 
 
 def test_a_build_without_losses_says_so(pool):
-    plain = with_statistics(pool, rejected={}, filters=[], evaluation=None, cluster_sizes=[])
-    text = Page(report.render(plain)).text
+    plain = with_statistics(pool, rejected={}, filters=[], evaluation=None, cluster_sizes=[], files_not_read=0)
+    text = Page(report.render(plain, Excerpts())).text
     assert "Every row could be used." in text["rejects"]
     assert "No filter was used." in text["filters"]
     assert "No evaluation files were given" in text["decontamination"]
     assert "Cluster sizes" not in text["duplicates"]
+
+
+def test_empty_rows_are_told_apart_from_others(pool):
+    steps = [step | {"documents": -9} if step["step"] == "empty" else step for step in STATISTICS["waterfall"]]
+    text = Page(report.render(with_statistics(pool, waterfall=steps), EXCERPTS)).text["rejects"]
+    assert "54 rows could not be used" in text
+    assert re.search(r"empty\s+9", text)
+
+
+def test_excerpts_keep_their_lines_and_tabs():
+    page = report_text.some_text(Excerpts(kept=[Passage("a", "s", "def f():\r\n\treturn 1\n")]))
+    assert '<blockquote dir="auto">def f():\n    return 1\n</blockquote>' in page
+
+
+@pytest.mark.slow
+@pytest.mark.processes
+@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here")
+@pytest.mark.parametrize("width", [390, 1280])
+def test_pairs_lie_side_by_side_where_there_is_room(pool, tmp_path, width):
+    long = Passage("x" * 200, "s", "y" * 300)
+    excerpts = Excerpts(EXCERPTS.kept, EXCERPTS.filtered, [*EXCERPTS.near, (long, long, 1.0)])
+    report.write_report(pool, excerpts, str(tmp_path / "report.html"))
+    with browser() as page:
+        page.open((tmp_path / "report.html").as_uri(), width)
+        assert page.run("document.documentElement.scrollWidth") <= width
+        lefts = page.run("[...document.querySelectorAll('.pair')[1].children].map(f => f.getBoundingClientRect().left)")
+        assert (lefts[0] == lefts[1]) == (width == 390)
+        assert page.errors == []

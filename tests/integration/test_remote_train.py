@@ -162,7 +162,7 @@ def test_what_lies_at_the_url_rules_and_is_checked(s3, pools, tmp_path: Path, ca
     (Path(local.local) / "ba10-rank0.pt").write_bytes(b"of another machine")
     (Path(local.local) / "ba15-rank0.pt").write_bytes(b"never published")
     local.fetch()
-    assert sorted(os.listdir(local.local)) == ["ba10-rank0.pt", "latest-rank0.pt", "metrics.jsonl"]
+    assert sorted(os.listdir(local.local)) == ["ba10-rank0.pt", "hashes.json", "latest-rank0.pt", "metrics.jsonl"]
     assert read_metrics(local.local)[-1]["step"] == 10
     storage.write_atomic(f"{url}/run/ba10-rank0.pt", b"damaged")
     shutil.rmtree(cache)

@@ -13,6 +13,7 @@ import torch
 
 import epochal
 from epochal.__main__ import main
+from epochal.examples.demo import small_tokenizer
 from epochal.shards.mds import map_shard
 from epochal.shards.order.receipt import Receipt
 
@@ -121,6 +122,22 @@ def test_a_model_is_evaluated_as_it_was(old: dict, capsys: pytest.CaptureFixture
     assert row["nats"] == pytest.approx(before["nats"], rel=1e-5)
     for key in ("kind", "tokens", "data", "model"):
         assert row[key] == before[key]
+
+
+def test_what_carries_no_tokenizer_is_read_with_its_file(old: dict, capsys: pytest.CaptureFixture):
+    words = ["generate", "runs/whole", "def", "--max-new-tokens", "2"]
+    imported = ["build", "folder", "sources.0.path=exported", "sources.0.format=parquet", "sources.0.tokenized={}"]
+    imported += ["name=again", "seq_len=64", "validation_tokens=0", "tasks=1", "workers=1", "--json"]
+    for command in (words, imported):
+        assert main(command) == 2
+        assert "carries no tokenizer.json" in capsys.readouterr().err
+    Path("small.json").write_text(json.dumps(small_tokenizer(256)))
+    assert printed(capsys, *words, "--tokenizer", "small.json")["tokens"] == 2
+    m = printed(capsys, *imported[:-1], "tokenizer.name=small.json")
+    assert m["tokens"] == 10_002  # the last document got its EOD
+    assert epochal.verify("artifacts/pools/again") == []
+    # What is made from now on carries it.
+    assert Path("artifacts/pools/again/tokenizer.json").exists()
 
 
 @pytest.mark.parametrize("run", ["whole", "reported"])

@@ -8,8 +8,11 @@ import pytest
 
 import epochal
 from epochal.__main__ import main
+from epochal.service.commands import _catalogue_text
+from epochal.service.service import Service
 from epochal.shards import carve
 from epochal.tests.support.servers import serving
+from epochal.tests.support.service_calls import claim, refused, report
 
 
 def test_other_addresses_demand_tokens_and_ports_are_checked(root: Path, capsys):
@@ -40,3 +43,38 @@ def test_the_command_line_needs_none_of_the_services_packages():
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env={"PYTHONPATH": path})
     assert done.returncode == 4
     assert done.stderr.count("the service's packages are not installed: pip install") == 2
+
+
+@pytest.mark.parametrize(
+    ("below", "said"),
+    [
+        ("artifacts", "it has 1 pool and 0 subsets under {}/artifacts"),
+        ("", "it has no artifacts: {} has no pools/NAME/manifest.json or subsets/NAME/manifest.json; did you mean"),
+        ("artifacts/pools", "it has no artifacts: {}/artifacts/pools has no pools/NAME/manifest.json or subsets/NAME/"),
+        ("elsewhere", "it has no artifacts: {}/elsewhere has no pools/NAME/manifest.json"),
+    ],
+)
+def test_serve_says_what_it_found(below: str, said: str, root: Path, tmp_path: Path):
+    odd = root / "pools" / "odd"
+    odd.mkdir()
+    (odd / "manifest.json").write_text("{")
+    service = Service(str(tmp_path / below))
+    service.refresh(at_once=True)
+    lines = _catalogue_text(str(tmp_path / below), service)
+    service.close()
+    assert lines[0].startswith(said.format(tmp_path))
+    assert lines[0].endswith(f"did you mean --root {root}?") == (below in ("", "artifacts/pools"))
+    assert [f"left out: {odd}: " in line for line in lines[1:]] == ([True] if below == "artifacts" else [])
+
+
+def test_release_frees_the_name_of_a_dead_run(root: Path, capsys):
+    with serving(root) as client:
+        plan = client.plan("toy", epochs=2)
+        claim(client, "dead", plan, lease_seconds=86_400)
+        report(client, "dead", 1, 40)
+        assert "`epochal release dead`" in str(refused(claim, client, "dead", plan, "another"))
+        assert main(["release", "dead", "--service", client.url]) == 0
+        assert "run name dead is free (the lease had 86," in capsys.readouterr().out
+        assert claim(client, "dead", plan, "another")["token"] == 2
+        assert main(["release", "nobody", "--service", client.url]) == 2
+        assert "there is no run 'nobody'" in capsys.readouterr().err

@@ -1,6 +1,8 @@
 """The database: migrations, what cannot be opened, and writes that share a transaction."""
 
 import json
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -11,9 +13,10 @@ from alembic.config import Config
 from alembic.migration import MigrationContext
 
 from epochal.common.errors import RequestError, WorkError
-from epochal.service.database import open_database
+from epochal.service.database import Database, open_database
 from epochal.service.models import Base
 from epochal.shards.order.plan import Plan
+from epochal.tests.support.servers import POSTGRES
 
 
 def test_plans_of_the_first_version_keep_their_subset(tmp_path: Path):
@@ -63,3 +66,51 @@ def test_a_write_that_fails_takes_no_other_with_it(tmp_path: Path):
     with opened.reader() as connection:
         assert connection.exec_driver_sql("SELECT count(*) FROM limits").scalar() == 6
     opened.close()
+
+
+@pytest.fixture
+def servers(cluster: str) -> Iterator[tuple[Database, Database]]:
+    """Return two servers' views of one PostgreSQL, which has a table of things to lock."""
+    first, second = open_database(cluster), open_database(cluster)
+    with first.engine.begin() as connection:
+        connection.exec_driver_sql("CREATE TABLE locks (name VARCHAR(3) PRIMARY KEY, n INTEGER)")
+        connection.exec_driver_sql("INSERT INTO locks VALUES ('a', 0), ('b', 0)")
+    yield first, second
+    with first.engine.begin() as connection:
+        connection.exec_driver_sql("DROP TABLE locks")
+    first.close()
+    second.close()
+
+
+def lock(names: str) -> Callable[[sa.Connection], None]:
+    """Return a job that locks rows one after the other."""
+
+    def job(connection: sa.Connection) -> None:
+        for name in names:
+            connection.execute(sa.text("UPDATE locks SET n = n + 1 WHERE name = :name"), {"name": name})
+            time.sleep(0.2)
+
+    return job
+
+
+@pytest.mark.skipif(not POSTGRES, reason="PostgreSQL is not installed: apt-get install postgresql")
+@pytest.mark.parametrize("named", [True, False])  # jobs that name no lease have transactions of their own
+def test_servers_that_write_about_the_same_runs_never_lock_each_other_out(
+    named: bool, servers: tuple[Database, Database], monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("epochal.service.database.MAY_BE_TRIED_AGAIN", ())
+    futures = []
+    for server, names in zip(servers, ("ab", "ba"), strict=True):
+        server.write(lambda _: time.sleep(0.2))  # the next two wait together
+        futures += [server.write(lock(name), name if named else None) for name in names]
+    assert [future.exception() for future in futures] == [None] * 4
+
+
+@pytest.mark.skipif(not POSTGRES, reason="PostgreSQL is not installed: apt-get install postgresql")
+def test_a_deadlock_is_tried_again_and_what_does_not_fit_is_the_requests_fault(servers: tuple[Database, Database]):
+    futures = [server.write(lock(names)) for server, names in zip(servers, ("ab", "ba"), strict=True)]
+    assert [future.exception() for future in futures] == [None, None]
+    long = "INSERT INTO locks VALUES ('long', 0)"
+    assert isinstance(servers[0].write(lambda c: c.exec_driver_sql(long) and None).exception(), RequestError)
+    with servers[0].reader() as connection:
+        assert connection.exec_driver_sql("SELECT name, n FROM locks ORDER BY name").all() == [("a", 2), ("b", 2)]

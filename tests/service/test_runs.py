@@ -73,3 +73,13 @@ def test_a_closed_run_frees_its_name_and_its_receipt_is_checked(client: Client):
         client.post(f"/runs/{name}/close", token=token, state="finished", receipt=receipt)
     until(lambda: client.get("/runs/c")["receipt"] == "valid", "the last receipt was checked")
     assert [client.get(f"/runs/{name}")["receipt"] for name in "ab"] == ["not valid"] * 2
+
+
+def test_names_as_long_as_a_request_allows_fit(client: Client):
+    plan = client.plan("toy", epochs=2)
+    long = "n" * 128
+    assert claim(client, long, plan, long)["token"] == 1
+    mark = {"token": 1, "position": 8, "name": "\U0001f600" * 400}
+    assert client.post(f"/runs/{long}/checkpoints", **mark) == {"new": True}
+    assert refused(client.post, f"/runs/{long}/checkpoints", **mark | {"name": "x" * 401}).status == 422
+    assert refused(claim, client, "x", plan, "n" * 129).status == 422

@@ -5,10 +5,12 @@ from typing import Any
 
 import httpx
 import pytest
+from starlette.datastructures import Headers
 
 from epochal.common.errors import RequestError
 from epochal.service.client.client import Client
-from epochal.service.security import AccessRules, Buckets, read_tokens
+from epochal.service.errors import DeniedError, http_status
+from epochal.service.security import AccessRules, Buckets, check_origin, check_proxy, read_tokens
 from epochal.tests.support.servers import serving
 
 
@@ -40,3 +42,58 @@ def test_tokens_sizes_rates_and_origins(root: Path):
     assert read_tokens(None, {"EPOCHAL_TOKENS": f"read:{'r' * 16}, write:{'w' * 16}"}) == tokens
     with pytest.raises(RequestError, match="entry 1 must be a role"):
         read_tokens(None, {"EPOCHAL_TOKENS": "read:short"})
+
+
+PAGE_LINK = {"sec-fetch-site": "cross-site", "sec-fetch-mode": "navigate", "sec-fetch-dest": "document"}
+
+
+@pytest.mark.parametrize(
+    ("path", "headers", "status"),
+    [
+        ("/runs", {}, 200),
+        ("/runs", {"sec-fetch-site": "same-origin"}, 200),
+        ("/runs", {"sec-fetch-site": "none"}, 200),
+        ("/runs", {"sec-fetch-site": "cross-site", "sec-fetch-mode": "no-cors"}, 403),
+        ("/runs", {"sec-fetch-site": "same-site"}, 403),  # another port of this machine
+        ("/runs", PAGE_LINK, 403),
+        ("/runs", {"origin": "null"}, 403),
+        ("/", PAGE_LINK, 200),
+        ("/", PAGE_LINK | {"sec-fetch-dest": "iframe"}, 403),
+        ("/", PAGE_LINK | {"origin": "http://evil.example"}, 403),
+    ],
+)
+def test_requests_for_pages_of_other_sites(path: str, headers: dict[str, str], status: int):
+    refusal = None
+    try:
+        check_origin(AccessRules(), path, Headers({"host": "127.0.0.1:8642"} | headers))
+    except DeniedError as error:
+        refusal = http_status(error)
+    assert (refusal or 200) == status
+
+
+def test_a_page_of_another_site_reads_nothing_over_http(root: Path):
+    with serving(root) as client:
+        assert httpx.get(f"{client.url}/runs", headers={"sec-fetch-site": "cross-site"}).status_code == 403
+
+
+@pytest.mark.parametrize(("proxies", "last"), [((), 429), (("127.0.0.1",), 200), (("10.0.0.0/8",), 429)])
+def test_who_a_client_is_only_named_proxies_say(proxies: tuple[str, ...], last: int, tmp_path: Path):
+    rules = AccessRules(rate=0.001, burst=4)
+    with serving(tmp_path, rules=rules, proxies=proxies) as client:
+        for number in range(6):
+            answer = httpx.get(f"{client.url}/health", headers={"x-forwarded-for": f"10.1.1.{number}"})
+        assert answer.status_code == last
+
+
+@pytest.mark.parametrize(("text", "good"), [("10.0.0.7", True), ("fd00::/8", True), ("*", False), ("proxy.lan", False)])
+def test_proxies_are_addresses(text: str, good: bool):
+    if good:
+        assert check_proxy(text) == text
+    else:
+        with pytest.raises(RequestError, match="--proxy"):
+            check_proxy(text)
+
+
+def test_one_variable_holds_a_servers_tokens_and_a_clients():
+    both = {"EPOCHAL_TOKENS": f"write:{'w' * 16},https://other.example:8642={'o' * 16}"}
+    assert read_tokens(None, both) == {"w" * 16: "write"}

@@ -179,7 +179,7 @@ def _stop(witness: Witness, threads: list[threading.Thread]) -> None:
         thread.join()
 
 
-def _check(client: Client, witness: Witness, folders: list[Path], database: str) -> dict[str, int]:
+def _check(client: Client, witness: Witness, folders: list[Path], database: str | sa.URL) -> dict[str, int]:
     """Hold what the database has against what was acknowledged."""
     assert witness.failures == []
     opened = open_database(database)

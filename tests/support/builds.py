@@ -15,6 +15,7 @@ from epochal.shards.mds import map_shard
 def settings(tmp_path: Path, source: object, **more: object) -> Build:
     """Return a small build: one source, short samples, one task in this process unless told otherwise."""
     base: dict[str, object] = {"name": "p", "out": str(tmp_path / "out"), "seq_len": 64, "tasks": 1, "workers": 1}
+    base["validation_tokens"] = 0
     base["sources"] = [source] if isinstance(source, dict) else [{"name": "s", "path": source}]
     return validate(Build, base | more, "test")
 

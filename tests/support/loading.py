@@ -1,4 +1,4 @@
-"""Reading runs through the dataset class, and what each read."""
+"""Reading runs through the dataset class, what each read, and a mixture of three small subsets to read."""
 
 import itertools
 import random
@@ -11,6 +11,8 @@ from epochal.common.errors import WorkError
 from epochal.shards import mds
 from epochal.shards.artifact import open_artifact
 from epochal.shards.loader.dataset import RepeatedDataset
+from epochal.shards.order.mixing import Ingredient, by_tokens
+from epochal.shards.order.mixture import Mixture
 from epochal.shards.order.plan import Plan
 from epochal.shards.order.receipt import Receipt
 from epochal.tests.support.ranks import run_ranks
@@ -98,3 +100,16 @@ def interrupted(root: str, plan: Plan, folder: Path, ranks: list[int], options: 
         assert (state["position"] == plan.positions) == (left == 0), "there are exactly 50 interruptions"
         receipt = np.sum([part[2] for part in parts], axis=0)
     return samples, Receipt(plan, receipt)
+
+
+def ingredient(name: str, root: str, **fields: Any) -> Ingredient:
+    """Return the subset at `root` as an ingredient; fields: seed, policy."""
+    return Ingredient(name, open_artifact(root).manifest, **fields)
+
+
+def toy_mixture(subsets: dict[str, str]) -> tuple[Mixture, list[str], np.ndarray]:
+    """Return a mixture of subsets a, b and c, their folders, and the tokens of all their samples, in order."""
+    parts = [ingredient(n, subsets[n], seed=i) for i, n in enumerate("abc")]
+    mixture = by_tokens([(parts[0], 3 * 901), (parts[1], 2000), (parts[2], 700)], 12)
+    tokens = np.concatenate([tokens_of(subsets[n]) for n in "abc"])
+    return mixture, [subsets[n] for n in "abc"], tokens

@@ -10,7 +10,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ import uvicorn
 
 import epochal
 from epochal.service.api.app import create_app
+from epochal.service.api.connections import server_config
 from epochal.service.client.client import AwayError, Client
 from epochal.service.security import AccessRules
 from epochal.service.service import Service
@@ -37,22 +38,33 @@ DATABASES = [
 
 
 @contextlib.contextmanager
-def serving(root: Path, database: str | None = None, rules: AccessRules | None = None) -> Iterator[Client]:
-    """Serve `root` from a thread; yield a client."""
+def serving_app(app: Any, proxies: Sequence[str] = ()) -> Iterator[str]:
+    """Serve an ASGI application from a thread; yield its address."""
     with socket.socket(proto=socket.IPPROTO_TCP) as listener:
         listener.bind(("127.0.0.1", 0))
-        app = create_app(Service(str(root), database), rules or AccessRules())
-        server = uvicorn.Server(uvicorn.Config(app, log_level="warning", ws="none", timeout_graceful_shutdown=2))
+        server = uvicorn.Server(server_config(app, proxies, log_level="warning", timeout_graceful_shutdown=2))
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
         thread.start()
-        client = Client(f"http://127.0.0.1:{listener.getsockname()[1]}", timeout=PATIENCE)
+        try:
+            until(lambda: server.started or not thread.is_alive(), "the server has started")
+            yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+        finally:
+            server.should_exit = True
+            thread.join()
+
+
+@contextlib.contextmanager
+def serving(
+    root: Path, database: str | None = None, rules: AccessRules | None = None, proxies: Sequence[str] = ()
+) -> Iterator[Client]:
+    """Serve `root` from a thread; yield a client."""
+    with serving_app(create_app(Service(str(root), database), rules or AccessRules()), proxies) as url:
+        client = Client(url, timeout=PATIENCE)
         try:
             wait_for(client)
             yield client
         finally:
             client.close()
-            server.should_exit = True
-            thread.join()
 
 
 def until(condition: Callable[[], Any], what: str) -> None:

@@ -4,14 +4,18 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
-from epochal.common.errors import RequestError, WorkError
-from epochal.train.checkpoint import load_model
+from epochal.common.errors import EpochalError, RequestError, WorkError
+from epochal.train.checkpoint import ModelCard, load_model, save_model
 from epochal.train.data import Collate, Split, ValidationSet
 from epochal.train.model.composer import LanguageModel
+from epochal.train.model.transformer import ModelConfig, Transformer
 from epochal.train.run import prepare, validation_objective
 from epochal.train.trainer import train
 
 torch.set_num_threads(1)  # these models are too small to share out
+
+TINY = ModelConfig(vocab_size=260, layers=1, hidden=8, heads=1, ffn=8, causal=True)
+CARD = ModelCard(TINY, {"name": "ar"}, "nll", {}, 16, {})
 
 
 @pytest.mark.slow
@@ -52,3 +56,31 @@ def test_a_damaged_or_foreign_model_is_refused(run_config, tmp_path: Path) -> No
     (folder / "config.json").write_text(text.replace('"format_version": 1', '"format_version": 9'))
     with pytest.raises(RequestError, match="format 9"):
         load_model(str(folder))
+
+
+def test_a_flipped_bit_in_a_model_is_noticed_at_every_place(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    folder = tmp_path / "model"
+    save_model(str(folder), Transformer(TINY).state_dict(), CARD)
+    load_model(str(folder))
+    for name in ("model.safetensors", "config.json", "hashes.json"):
+        data = (folder / name).read_bytes()
+        for place in range(0, len(data), max(1, len(data) // 40)):
+            (folder / name).write_bytes(data[:place] + bytes([data[place] ^ 4]) + data[place + 1 :])
+            with pytest.raises(EpochalError, match=r"damaged|not a model|of format"):
+                load_model(str(folder))
+        (folder / name).write_bytes(data)
+    assert not capsys.readouterr().err
+    (folder / "hashes.json").unlink()  # as version 0.1.0 left it
+    load_model(str(folder))
+    assert capsys.readouterr().err.splitlines() == [
+        f"epochal: {folder}/model.safetensors: no hashes.json vouches for it, so damage may go unnoticed"
+    ]
+
+
+def test_a_model_that_is_replaced_has_the_hashes_of_the_new_one(tmp_path: Path) -> None:
+    for seed in (0, 1):
+        torch.manual_seed(seed)
+        saved = Transformer(TINY).state_dict()
+        save_model(str(tmp_path), saved, CARD)
+        assert all(torch.equal(v, saved[k]) for k, v in load_model(str(tmp_path))[0].state_dict().items())
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["config.json", "hashes.json", "model.safetensors"]

@@ -89,10 +89,8 @@ def curve(run: RunSpec) -> list[MetricsRow]:
     losses: list[float] = []
     for metrics in read_metrics(run.folder):
         passing |= {k: v for k, v in metrics.items() if k in ("run/tokens", "run/lr")}
-        # Composer logs a step's loss under the number of steps before it, so this row's own is of the step after.
-        following = [v for k, v in metrics.items() if k.startswith("loss/train/") and not k.endswith("total")]
+        losses += [v for k, v in metrics.items() if k.startswith("loss/train/") and not k.endswith("total")]
         if f"metrics/validation/{kind}" not in metrics:
-            losses += following
             continue
         se = metrics.get("metrics/validation/nelbo_se", math.nan) if kind == "nelbo" else 0.0
         tokens = int(passing["run/tokens"])
@@ -111,7 +109,7 @@ def curve(run: RunSpec) -> list[MetricsRow]:
             }
             | _task_figures(metrics)
         )
-        losses = following
+        losses = []
     return rows
 
 

@@ -16,7 +16,7 @@ from typing import Annotated, Any
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from ...common import storage
-from ...common.config import Count, Section, file_or_shipped, load_yaml, validate
+from ...common.config import Count, PathText, Section, file_or_shipped, load_yaml, validate
 from ...common.errors import RequestError
 from ...common.hashing import digest
 from ...common.publish import MANIFEST_NAME
@@ -88,10 +88,10 @@ class Grid(Section):
     """
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
-    out: str
-    base: str
-    pool: str
-    validation: str | None = None
+    out: PathText
+    base: PathText
+    pool: PathText
+    validation: PathText | None = None
     unique_tokens: list[TokenCount] = Field(min_length=1)
     total_tokens: TokenCount
     objectives: list[ObjectiveSection] = Field(min_length=1)
@@ -254,7 +254,7 @@ def load_grid(path: str, overrides: Iterable[str] = ()) -> Grid:
     Raises:
         RequestError: of one line.
     """
-    return validate(Grid, load_yaml(file_or_shipped(GRIDS, path), list(overrides)), path)
+    return validate(Grid, load_yaml(file_or_shipped(GRIDS, path), list(overrides), Grid), path)
 
 
 def plan(grid: Grid) -> GridPlan:

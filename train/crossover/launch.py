@@ -21,16 +21,15 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-import yaml
-
 from ...common import storage
 from ...common.errors import RequestError
 from ...shards.carve import carve
-from ..run_folder import METRICS_NAME, RESULT_NAME
+from ..run_folder import CONFIG_NAME, METRICS_NAME, RESULT_NAME
+from ..run_state.identity import public, to_yaml
 from .board import Board
 from .grid import GridPlan, RunSpec
 
-CONFIG_NAME, LOG_NAME, TIMING_NAME, LOCK_NAME = "config.yaml", "log.txt", "timing.json", ".lock"
+LOG_NAME, TIMING_NAME, LOCK_NAME = "log.txt", "timing.json", ".lock"
 POLL_SECONDS = 0.5
 LOCK_SECONDS = 15.0
 """How long to wait for processes of a killed run to be gone."""
@@ -59,7 +58,7 @@ def prepare(plan: GridPlan, runs: Sequence[RunSpec]) -> None:
         carve(plan.grid.pool, n, replicate, path)
     for run in runs:
         os.makedirs(run.folder, exist_ok=True)
-        text = yaml.safe_dump(run.config.model_dump(mode="json"), sort_keys=False)
+        text = to_yaml(public(run.config.model_dump(mode="json"), run.config.environment))
         storage.write_atomic(os.path.join(run.folder, CONFIG_NAME), text.encode())
 
 

@@ -9,12 +9,12 @@ from composer.utils import dist
 
 from ...common.errors import RequestError
 from ...shards.artifact import Artifact
+from ...tokenize.tokenizer import folder_tokenizer
 from ..config import EvalTasksSection
 from . import metrics, tasks
 from .continuation import continuation
 from .encoding import Encoded, encode, record
 from .scoring import Scorer
-from .tokenizers import tokenizer_of
 
 CONTINUATION = "continuation"
 FIGURES = ("accuracy", "accuracy_se", "delta_nll", "delta_nll_se")
@@ -59,5 +59,5 @@ def _items(name: str, section: EvalTasksSection, validation: Artifact) -> list[E
     benchmark = tasks.load(name, section.data)
     if len(benchmark.items[0].answers) < 2:
         raise RequestError(f"eval_tasks: {name} has one answer per item, there is nothing to choose from")
-    tokenizer = tokenizer_of(validation.manifest.tokenizer.model_dump())
-    return encode(tasks.spread(benchmark.items, section.limit), tokenizer, benchmark.shots)
+    items = tasks.spread(benchmark.items, section.limit)
+    return encode(items, folder_tokenizer(validation.root), benchmark.shots)

@@ -25,7 +25,7 @@ from .encoding import Encoded, encode, record
 from .results import ItemStore, write_results
 from .scoring import Scorer, Work
 from .tasks import Benchmark
-from .tokenizers import byte_lengths, tokenizer_for
+from .tokenizers import byte_lengths, has_tokenizer, tokenizer_for
 
 SCORES_VERSION = 1
 """Raised when the same settings would give other scores, so that lines of an older version are not used."""
@@ -49,7 +49,7 @@ class Settings:
         loss: artifacts to measure likelihoods on, loss_samples of each.
         trained_on: the training artifact, for the contamination check.
         batch_tokens: tokens read at a time.
-        tokenizer: where the model's is when its name does not say.
+        tokenizer: path of the models' tokenizer.json, for models that carry none.
     """
 
     tasks: tuple[str, ...] = tasks.PAPER_TASKS
@@ -194,8 +194,8 @@ def run(paths: Sequence[str], settings: Settings) -> dict[str, Any]:
     for path in paths:
         checkpoint = open_checkpoint(path, settings.device, settings.dtype)
         tokenizer = None
-        if loaded or settings.tokenizer or checkpoint.card.tokenizer.get("name") == "gpt2":
-            tokenizer = tokenizer_for(checkpoint.card, settings.tokenizer)
+        if loaded or settings.tokenizer or has_tokenizer(checkpoint):
+            tokenizer = tokenizer_for(checkpoint, settings.tokenizer)
         body["likelihoods"] += [run_loss(checkpoint, p, tokenizer, settings) for p in settings.loss]
         assert tokenizer is not None or not loaded
         body["tasks"] += [run_task(checkpoint, b, tokenizer, settings) for b in loaded]  # type: ignore[arg-type]

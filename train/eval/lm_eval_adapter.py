@@ -49,7 +49,7 @@ class EpochalLM(LM):
     ) -> None:
         super().__init__()
         opened = open_checkpoint(checkpoint, device) if isinstance(checkpoint, str) else checkpoint
-        found = tokenizer if isinstance(tokenizer, Tokenizer) else tokenizer_for(opened.card, tokenizer)
+        found = tokenizer if isinstance(tokenizer, Tokenizer) else tokenizer_for(opened, tokenizer)
         self.checkpoint, self.epochal_tokenizer, self.max_gen_toks = opened, found, int(max_gen_toks)
         info = found.info
         self.scorer = Scorer(

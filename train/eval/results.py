@@ -9,7 +9,7 @@ from typing import Any
 
 import polars as pl
 
-from ...common.storage import write_atomic
+from ...common.storage import local_path, write_atomic
 
 
 class ItemStore:
@@ -40,6 +40,7 @@ class ItemStore:
 
 def write_results(body: dict[str, list[dict[str, Any]]], out: str) -> None:
     """Write results.json, and as Parquet one row per model and task, per item, and per likelihood."""
+    out = local_path(out)
     os.makedirs(out, exist_ok=True)
     write_atomic(os.path.join(out, "results.json"), (json.dumps(body, indent=2, default=_plain) + "\n").encode())
     flat = [{k: v for k, v in row.items() if not isinstance(v, dict)} for row in body["tasks"]]

@@ -1,36 +1,38 @@
 """The tokenizer that a model's data was made with, and what its ids are worth in bytes."""
 
-from typing import Any
+import itertools
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ...common.errors import RequestError
-from ...tokenize.tokenizer import Tokenizer, load_tokenizer
-from ..checkpoint import ModelCard
+from ...common import storage
+from ...shards.tokenizer_file import TOKENIZER_NAME
+from ...tokenize.tokenizer import Tokenizer, folder_tokenizer
+from ..checkpoint import Checkpoint
 
 
-def tokenizer_for(card: ModelCard, path: str | None = None) -> Tokenizer:
-    """Return the tokenizer that a model's data was made with: `path`, or what its card names; see `tokenizer_of`."""
-    return tokenizer_of(card.tokenizer, path)
-
-
-def tokenizer_of(stated: dict[str, Any], path: str | None = None) -> Tokenizer:
-    """Return the tokenizer at `path`, or the one that `stated` (a manifest's record) names.
+def tokenizer_for(checkpoint: Checkpoint, path: str | None = None) -> Tokenizer:
+    """Return the tokenizer that a model's data was made with: the file at `path`, or the one that the model carries.
 
     Raises:
         RequestError: when it cannot be found or is another one.
+        WorkError: when the one that the model carries is damaged.
     """
-    try:
-        found = load_tokenizer(path or str(stated.get("name")))
-    except RequestError as error:
-        hint = "" if path else ": give it with --tokenizer PATH"
-        raise RequestError(f"{error}{hint}") from None
-    if found.info.fingerprint != stated.get("fingerprint"):
-        name = path or stated.get("name")
-        raise RequestError(f"tokenizer '{name}' is not the one the model was trained with: give it with --tokenizer")
-    ids = {k: stated[k] for k in ("vocab_size", "eod", "pad", "mask")}
-    return Tokenizer(found.info.model_copy(update=ids), found.spec)
+    return folder_tokenizer(checkpoint.folder, path)
+
+
+def has_tokenizer(checkpoint: Checkpoint) -> bool:
+    """Return whether `tokenizer_for` needs no path and no network."""
+    carried = storage.exists(storage.join(checkpoint.folder, TOKENIZER_NAME))
+    return carried or checkpoint.card.tokenizer.get("name") == "gpt2"
+
+
+def token_text(tokenizer: Tokenizer, token: int) -> str:
+    """Return how the vocabulary spells the id `token`, which it holds."""
+    added = (t["content"] for t in tokenizer.spec.get("added_tokens") or [] if t["id"] == token)
+    vocab = tokenizer.spec["model"]["vocab"]
+    entries = vocab.items() if isinstance(vocab, dict) else ((entry[0], i) for i, entry in enumerate(vocab))
+    return str(next(itertools.chain(added, (text for text, id_ in entries if id_ == token))))
 
 
 def byte_lengths(tokenizer: Tokenizer) -> NDArray[np.int64] | None:

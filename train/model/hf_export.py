@@ -17,7 +17,7 @@ from ...common.errors import RequestError
 from ...common.storage import is_url
 from ...tokenize.tokenizer import Tokenizer
 from ..checkpoint import ModelCard, open_checkpoint
-from ..eval.tokenizers import tokenizer_for
+from ..eval.tokenizers import token_text, tokenizer_for
 from .transformer import ModelConfig, Transformer, count_parameters
 
 
@@ -28,7 +28,7 @@ def export_huggingface(checkpoint: str, out: str, tokenizer: str | None = None) 
 
     Args:
         checkpoint: folder or URL of a model, or of a run, whose final model is meant.
-        tokenizer: path of its tokenizer.json, where the name in its card is not enough.
+        tokenizer: path of its tokenizer.json, for a model that carries none.
 
     Raises:
         RequestError: for a masked-diffusion model, for another tokenizer, and for an `out` that holds something or is a
@@ -44,7 +44,7 @@ def export_huggingface(checkpoint: str, out: str, tokenizer: str | None = None) 
     partial = f"{out}.partial"
     shutil.rmtree(partial, ignore_errors=True)
     try:
-        save_huggingface(opened.model, opened.card, tokenizer_for(opened.card, tokenizer), partial)
+        save_huggingface(opened.model, opened.card, tokenizer_for(opened, tokenizer), partial)
         os.rename(partial, out)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
@@ -73,9 +73,10 @@ def save_huggingface(model: Transformer, card: ModelCard, tokenizer: Tokenizer, 
     info = tokenizer.info
     save_file(weights(model), os.path.join(folder, "model.safetensors"), metadata={"format": "pt"})
     _write(folder, "config.json", config(model.config, card.seq_len, info.eod, info.pad))
-    eod = next(t for t in tokenizer.spec["added_tokens"] if t["id"] == info.eod)["content"]
+    eod = token_text(tokenizer, info.eod)
     first = {"SpecialToken": {"id": eod, "type_id": 0}}
-    spec = tokenizer.spec | {"post_processor": _begin_with(eod, info.eod, first)}
+    added = tokenizer.spec.get("added_tokens") or []  # transformers cannot do without the key
+    spec = tokenizer.spec | {"added_tokens": added, "post_processor": _begin_with(eod, info.eod, first)}
     _write(folder, "tokenizer.json", spec)
     settings = {"tokenizer_class": "PreTrainedTokenizerFast", "bos_token": eod, "eos_token": eod, "pad_token": eod}
     _write(folder, "tokenizer_config.json", settings | {"model_max_length": card.seq_len})

@@ -1,5 +1,7 @@
-"""One folder with a file of every kind of damage, name, compression and layout: what is left out is said and listed,
-and nothing that can be read is lost."""
+"""One folder with a file of every kind of damage, name, compression and layout.
+
+What is left out is said and listed, and nothing that can be read is lost.
+"""
 
 import bz2
 import gzip
@@ -293,7 +295,7 @@ def test_what_is_left_out_is_said_and_nothing_readable_is_lost(config: Build) ->
     assert set(table) == set(damaged) | others
     assert any("left out: text.parquet is no Parquet file" in line for line in said)
     assert any("source 'json': 12 files are not read (hidden; " in line for line in said)
-    assert said[-1] == f"files left out: {len(table)}, listed in {pool}/left_out.parquet"
+    assert read_manifest(pool).statistics["files_not_read"] == len(table)
     again: list[str] = []
     assert not build(config, quiet=True, say=again.append).new
     assert again == said

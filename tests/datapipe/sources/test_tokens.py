@@ -164,6 +164,7 @@ def test_what_cannot_be_used_is_a_reject_with_a_reason(tmp_path):
     ids = np.concatenate([np.append(d, EOD) for d in [good[0], *bad, good[1], [50258, 50258]]]).astype(np.uint16)
     ids.tofile(tmp_path / "train.bin")
     source = {"format": "bin", "path": str(tmp_path / "train.bin")}
+    source["tokenized"] = {"tokenizer": "gpt2", "dtype": "uint16"}
     again = imported(tmp_path, source, max_reject_fraction=0.9)
     assert read_manifest(again).documents == 2
     rejects = pl.read_parquet(f"{again}/rejects.parquet")
@@ -270,7 +271,10 @@ def test_a_hub_data_set_through_datatroves_reader_any_number_of_tasks(tmp_path, 
     check_same_pool(*roots)
     assert read_manifest(roots[0]).documents == 30
     for root in roots:
-        assert pl.read_parquet(f"{root}/rejects.parquet").select("row", "reason").rows() == [(31, "'text' is null")]
+        assert pl.read_parquet(f"{root}/rejects.parquet").select("row", "reason").rows() == [
+            (30, "empty"),
+            (31, "'text' is null"),
+        ]
 
 
 def test_the_limit_of_a_hub_data_set_counts_rows_those_that_cannot_be_used_too(tmp_path, monkeypatch):

@@ -1,10 +1,12 @@
 import gzip
+import io
 import json
 
+import numpy as np
 import pytest
 
 from epochal.common.errors import RequestError
-from epochal.datapipe.text.decontaminate import Decontaminator, build_index
+from epochal.datapipe.text.decontaminate import Decontaminator, EvaluationIndex, build_index
 from epochal.datapipe.text.words import split_words
 
 ITEM = {
@@ -73,3 +75,22 @@ def test_bad_evaluation_files_are_refused(tmp_path, content, message):
         path.write_text(content)
     with pytest.raises(RequestError, match=message):
         build_index([str(path)], 13)
+
+
+def test_an_index_is_written_and_read_as_plain_arrays(tmp_path):
+    (tmp_path / "a.jsonl").write_text('{"q": "one two three four"}\n\n{"q": "é"}\r\n{"q": "two three four five"}')
+    (tmp_path / "empty.jsonl").write_text("")
+    index = build_index([str(tmp_path / "a.jsonl")], 3)
+    again = EvaluationIndex.from_bytes(index.to_bytes())
+    assert [getattr(again, name).tolist() for name in ("ngrams", "items")] == [
+        index.ngrams.tolist(),
+        index.items.tolist(),
+    ]
+    for name in ("n", "files", "rows", "raw", "too_short"):
+        assert getattr(again, name) == getattr(index, name)
+    nothing = build_index([str(tmp_path / "empty.jsonl")], 3)
+    assert EvaluationIndex.from_bytes(nothing.to_bytes()).raw == []
+    file = io.BytesIO()
+    np.savez(file, said=np.array([print], object))
+    with pytest.raises(ValueError, match="allow_pickle=False"):
+        EvaluationIndex.from_bytes(file.getvalue())

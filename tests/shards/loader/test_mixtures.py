@@ -7,8 +7,7 @@ from epochal.common.errors import RequestError
 from epochal.shards.artifact import open_artifact
 from epochal.shards.loader.dataset import RepeatedDataset
 from epochal.shards.order.receipt import Receipt
-from epochal.tests.support.loading import flat
-from epochal.tests.support.mixtures import toy_mixture
+from epochal.tests.support.loading import flat, toy_mixture
 from epochal.tests.support.ranks import run_ranks
 
 pytestmark = pytest.mark.filterwarnings("ignore:This DataLoader will create")

@@ -10,7 +10,7 @@ from epochal.common.errors import RequestError
 from epochal.shards.order.mixture import Mixture
 from epochal.shards.order.mixture_config import MixtureSettings, open_mixture
 from epochal.shards.order.receipt import Receipt
-from epochal.tests.support.mixtures import toy_mixture
+from epochal.tests.support.loading import toy_mixture
 
 
 def write_yaml(path: Path, subsets, text: str) -> str:

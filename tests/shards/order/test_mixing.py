@@ -10,7 +10,7 @@ from epochal.shards.order.mixing import Ingredient, by_tokens, by_weights
 from epochal.shards.order.mixture import Mixture
 from epochal.shards.order.plan import Plan
 from epochal.shards.order.stored import order_from_dict
-from epochal.tests.support.mixtures import ingredient
+from epochal.tests.support.loading import ingredient
 
 
 def test_token_counts_give_each_source_the_plan_it_would_have_alone(subsets):

@@ -9,6 +9,7 @@ import torch
 from epochal.__main__ import main
 from epochal.tokenize.tokenizer import load_tokenizer
 from epochal.train.checkpoint import ModelCard, load_model, save_model
+from epochal.train.model.hf_export import save_huggingface
 from epochal.train.model.transformer import ModelConfig, Transformer
 
 
@@ -42,6 +43,23 @@ def test_an_autoregressive_model_is_exported_from_the_command_line(checkpoint, t
     tokens = torch.tensor([[50256, 5, 7]])
     with torch.no_grad():
         torch.testing.assert_close(theirs(tokens).logits[0], ours(tokens), atol=1e-5, rtol=0)
+
+
+def test_the_end_of_documents_may_be_a_token_of_the_models_vocabulary(tmp_path: Path) -> None:
+    transformers = pytest.importorskip("transformers")
+    vocab = {"</s>": 0, "a": 1, "b": 2, "<unk>": 3}
+    spec = {
+        "model": {"type": "WordLevel", "vocab": vocab, "unk_token": "<unk>"},
+        "pre_tokenizer": {"type": "Whitespace"},
+    }
+    (tmp_path / "tokenizer.json").write_text(json.dumps(spec))
+    tokenizer = load_tokenizer(str(tmp_path))
+    shape = ModelConfig(tokenizer.info.vocab_size, 1, 16, 2, 24, True)
+    card = ModelCard(shape, {}, "nll", tokenizer.info.model_dump(), 64, {})
+    save_huggingface(Transformer(shape), card, tokenizer, str(tmp_path / "hf"))
+    theirs = transformers.AutoTokenizer.from_pretrained(tmp_path / "hf")
+    assert theirs("b a x")["input_ids"] == [0, 2, 1, 3]
+    assert (theirs.eos_token_id, len(theirs)) == (0, 4)
 
 
 def test_what_cannot_be_exported_is_refused_in_one_line(checkpoint, tmp_path: Path, capsys) -> None:

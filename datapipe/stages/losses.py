@@ -1,0 +1,81 @@
+"""What is left out: the tables that ingest tasks wrote, joined, and the builds that they stop."""
+
+from collections.abc import Sequence
+
+import pyarrow.parquet as pq
+
+from ...common import storage
+from ...common.errors import WorkError
+from ..config import Source
+from ..external_sort import join_tables
+from ..sources.auto import named_format
+from ..text.filters import FILTERED
+from .ingest import CONTAMINATED, EMPTY, REJECTED
+from .statistics import IngestTotals
+
+TABLES = {"rejects": REJECTED, "filtered": FILTERED, "contaminated": CONTAMINATED}
+"""By name; each lies as `<name>.parquet` beside the pool."""
+
+
+def join_left_out(work: str, folder: str) -> None:
+    """Join the tables of all ingest tasks and put them into `folder`."""
+    parts = storage.join(work, "parts")
+    names = storage.names(parts)
+    for table, schema in TABLES.items():
+        paths = [storage.join(parts, name) for name in names if name.endswith(f"-{table}.parquet")]
+        join_tables(paths, storage.join(folder, f"{table}.parquet"), schema)
+
+
+def check_left_out(work: str, sources: Sequence[Source], max_reject_fraction: float, totals: IngestTotals) -> None:
+    """Raise WorkError when more rows were unusable than allowed, or nothing is left; it names the first of them and
+    the tables, which are then in `work`."""
+    rows, rejected = sum(totals.rows.values()), sum(totals.rejected.values())
+    too_many = rejected > max_reject_fraction * rows
+    if not too_many and any(totals.accepted.values()):
+        return
+    join_left_out(work, work)
+    first = _first_reject(work, sources, totals) if rejected else ""
+    if too_many:
+        reason, count = max(totals.rejected.items(), key=lambda item: (item[1], item[0]))
+        raise WorkError(
+            f"{rejected:,} of {rows:,} rows cannot be used, more than max_reject_fraction {max_reject_fraction:g} "
+            f"allows (most often: {reason}, {count:,} times){first}, correct the input, or allow more; "
+            f"{storage.join(work, 'rejects.parquet')} lists them"
+        )
+    also = f"; {len(totals.left_out):,} damaged files were left out" if totals.left_out else ""
+    raise WorkError(
+        f"no document is left of {rows:,} rows ({_losses(totals)}{also}){first or ': look at sources and filters'}; "
+        f"{work} holds the tables of what was left out"
+    )
+
+
+def _losses(totals: IngestTotals) -> str:
+    counts = {"cannot be used": sum(totals.rejected.values()), "are empty": totals.empty}
+    counts |= {f"taken away by {row['name']}": row["removed"] for row in totals.filters}
+    counts["contaminated"] = totals.contaminated
+    return ", ".join(f"{n:,} {what}" for what, n in counts.items() if n) or "there was none"
+
+
+def _first_reject(work: str, sources: Sequence[Source], totals: IngestTotals) -> str:
+    """Return the first row that cannot be used, with its reason, and what to write if a setting of its source is wrong:
+    an end of a sentence."""
+    table = pq.ParquetFile(storage.open_read(storage.join(work, "rejects.parquet")))
+    rows = (row for batch in table.iter_batches(1024) for row in batch.to_pylist())
+    row = next(row for row in rows if row["reason"] != EMPTY)
+    number = next(i for i, source in enumerate(sources) if source.name == row["source"])
+    kind: str = sources[number].format
+    if kind == "auto":
+        kind = named_format(row["file"]) or "its first bytes say"
+    *_, fields = totals.first_rejects.get(row["reason"], [None])
+    named = f"; its fields are {', '.join(map(str, fields))}" if isinstance(fields, list) and fields else ""
+    return (
+        f"; the first is row {row['row']:,} of {row['file']}, read as {kind} ({row['reason']}{named}): "
+        f"{_advice(number, row['reason'])}"
+    )
+
+
+def _advice(number: int, reason: str) -> str:
+    """Return what to write where a source seems to be read with the wrong settings."""
+    if reason.startswith("no field"):
+        return f"name the field of the text as sources.{number}.text_key"
+    return f"name the format, if it is another, as sources.{number}.format"

@@ -1,0 +1,108 @@
+"""Passages: what the report shows of the texts. Ingest keeps the ids of every document that it does not leave out, so
+what stays and what deduplication removed is decoded from them; excerpts of what filters took away come from ingest."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...tokenize.tokenizer import Decoder, Tokenizer, decoder
+from ..text.excerpts import EXCERPT_CHARS, Excerpts, Passage, excerpt
+from .cluster import TRAIN, Corpus, RemovedCounts
+from .parts import Documents, read_spans
+from .statistics import IngestTotals
+
+KEPT = 4
+"""Documents of the pool that are shown."""
+
+KEPT_IDS = 4 * (EXCERPT_CHARS + 1)
+"""Enough for an excerpt: an id stands for a byte or more, a character for four bytes at most."""
+
+PAIR_IDS = 8_000
+"""How far two near-duplicates are compared for the place where they differ."""
+
+BEFORE = 60
+"""Characters that both have in common, shown before that place."""
+
+_AT_ONCE = 1024
+
+
+def gather(
+    corpus: Corpus, fates: NDArray[np.uint8], removed: RemovedCounts, totals: IngestTotals, tokenizer: Tokenizer
+) -> Excerpts:
+    """Return what the report shows; the same for any number of tasks."""
+    kept, decode = [_StoredDocument(corpus, number) for number in _first(corpus, fates)], decoder(tokenizer)
+    filtered = {
+        row["name"]: [Passage(identifier, source, text, reason) for _, identifier, source, reason, text in samples]
+        for row, samples in zip(totals.filters, totals.excerpts, strict=True)
+        if samples
+    }
+    return Excerpts(
+        [document.passage(excerpt(document.text(KEPT_IDS, decode))) for document in kept],
+        filtered,
+        [_pair(corpus, *pair, decode) for pair in removed.pairs],
+    )
+
+
+def _pair(
+    corpus: Corpus, number: int, survivor: int, similarity: float, decode: Decoder
+) -> tuple[Passage, Passage, float]:
+    """Return excerpts of a near-duplicate and of the document that was kept for it, from where they differ."""
+    documents = [_StoredDocument(corpus, n) for n in (number, survivor)]
+    texts = [document.text(PAIR_IDS, decode) for document in documents]
+    common = next((i for i, (a, b) in enumerate(zip(*texts, strict=False)) if a != b), min(map(len, texts)))
+    start = common - BEFORE if common > EXCERPT_CHARS // 2 and texts[0] != texts[1] else 0
+    ours, theirs = (document.passage(excerpt(text, start)) for document, text in zip(documents, texts, strict=True))
+    return ours, theirs, similarity
+
+
+def _first(corpus: Corpus, fates: NDArray[np.uint8]) -> list[int]:
+    """Return the numbers of the first documents of the pool. Each run of a part is sorted as the pool is."""
+    runs = [
+        (part, base, _kept_rows(fates[base : base + part.n_documents], run.first, run.first + run.documents))
+        for part, base in zip(corpus.parts, corpus.base.tolist(), strict=False)
+        for run in part.runs
+    ]
+    runs = [(part, base, rows) for part, base, rows in runs if rows]
+    read = read_spans("documents", [(part, rows[0], rows[-1] + 1) for part, _, rows in runs])
+    candidates = [
+        (int(records[row - rows[0]]["place_hi"]), int(records[row - rows[0]]["place_lo"]), base + row)
+        for (_, base, rows), records in zip(runs, read, strict=True)
+        for row in rows
+    ]
+    return [number for _, _, number in sorted(candidates)[:KEPT]]
+
+
+def _kept_rows(fates: NDArray[np.uint8], start: int, stop: int) -> list[int]:
+    """Return the first rows of the pool's documents between two rows of a part."""
+    rows: list[int] = []
+    for first in range(start, stop, _AT_ONCE):
+        rows += (first + np.flatnonzero(fates[first : min(first + _AT_ONCE, stop)] == TRAIN)).tolist()
+        if len(rows) >= KEPT:
+            break
+    return rows[:KEPT]
+
+
+class _StoredDocument:
+    """A document in a part, of which only what is asked for is read."""
+
+    def __init__(self, corpus: Corpus, number: int) -> None:
+        owner = int(np.searchsorted(corpus.base, number, side="right")) - 1
+        self._part, row = corpus.parts[owner], number - int(corpus.base[owner])
+        records: Documents = read_spans("documents", [(self._part, row, row + 1)])[0]
+        self._record = {
+            name: int(records[name][0]) for name in ("token_start", "tokens", "source", "id_start", "id_bytes")
+        }
+        self._source = corpus.sources[self._record["source"]]
+
+    def text(self, most: int, decode: Decoder) -> str:
+        """Return the text of its first `most` ids; a character that is cut through is left out."""
+        start, n = self._record["token_start"], self._record["tokens"] - 1  # without its EOD
+        (ids,) = read_spans("tokens", [(self._part, start, start + min(n, most))])
+        texts = (decode(ids[: len(ids) - cut]) for cut in range(4))  # of a character up to three bytes may be there
+        text = next((text for text in texts if text is not None), "")
+        return text.rstrip("\ufffd") if n > most else text
+
+    def passage(self, text: str) -> Passage:
+        """Return `text` as this document's."""
+        start = self._record["id_start"]
+        (identifier,) = read_spans("ids", [(self._part, start, start + self._record["id_bytes"])])
+        return Passage(identifier.tobytes().decode(), self._source, text)
