@@ -91,7 +91,8 @@ def _check_sizes(files: list[InputFile], source: Source) -> None:
         size = next((size for name, size in sizes.items() if name.endswith(f"/{file.name}")), file.size)
         if size != file.size:
             raise WorkError(
-                f"source '{source.name}': {file.name} has {file.size:,} bytes, its manifest says {size:,}: fetch it again"
+                f"source '{source.name}': {file.name} has {file.size:,} bytes, not {size:,}, as its manifest says: "
+                "fetch it again"
             )
 
 

@@ -36,7 +36,11 @@ def write(sink: Sink, rows: Iterable[Rows], subset: Manifest, n_rows: int, by_ro
 
 
 def read(path: str, part: Part) -> Iterator[Block]:
-    """Yield the ids and lengths of the rows in an Arrow stream; raises like `parquet.read`, and when its end is missing."""
+    """Yield the ids and lengths of the rows in an Arrow stream, as `parquet.read` does.
+
+    Raises:
+        ValueError: also when the end of the stream is missing.
+    """
     column = part.column or COLUMN
     with storage.open_read(path) as file:
         file.seek(max(0, file.seek(0, 2) - len(_END)))

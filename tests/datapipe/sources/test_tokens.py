@@ -362,5 +362,5 @@ def test_bare_ids_that_end_early_are_noticed_by_their_manifest(pool, tmp_path):
     out, _ = export(pool, "bin", str(tmp_path / "export"))
     path = Path(out, "train.bin")
     path.write_bytes(path.read_bytes()[:-2])
-    with pytest.raises(WorkError, match=r"train.bin has .* bytes, its manifest says .*: fetch it again"):
+    with pytest.raises(WorkError, match=r"train.bin has .* bytes, not .*, as its manifest says: fetch it again"):
         imported(tmp_path, {"format": "bin", "path": str(path)})
