@@ -76,12 +76,11 @@ def foreign(head: bytes, markup: bool) -> str | None:
     return next((what for sign, what in signs.items() if start.startswith(sign.lower())), None)
 
 
-def unpacked(raw: Any, name: str, markup: bool = True) -> io.BufferedReader:
+def decompressed(raw: Any, name: str) -> io.BufferedReader:
     """Return what is in the opened file `raw`, unpacked; reading it raises DamagedError where it is not whole.
 
     Args:
         name: of the file.
-        markup: refuse HTML and XML too (see `foreign`).
 
     Raises:
         DamagedError: when its first bytes already show that it cannot be read.
@@ -89,22 +88,38 @@ def unpacked(raw: Any, name: str, markup: bool = True) -> io.BufferedReader:
     packed = io.BufferedReader(raw, _READ)
     head = packed.peek(_READ)
     named, kind = named_compression(name), _kind(head)
-    if named == "lzma":
-        kind = kind or "lzma"
     if named and not head:
         raise DamagedError("holds 0 bytes")
-    what = foreign(head, markup) if kind is None else None
-    if what is None and named and kind is None:
-        raise DamagedError(f"is not compressed as its name says ({named})")
-    if kind is not None:
-        packed = io.BufferedReader(_Zipped(packed) if kind == "zip" else _Unpacked(packed, kind), _READ)
-        head = packed.peek(_READ)
-        what = foreign(head, markup) or (f"compressed twice: unpack it ({_kind(head)})" if _kind(head) else None)
+    if kind is None and named == "lzma":  # the one without a mark of its own
+        kind = named
+    if kind is None and named:
+        what = foreign(head, markup=True)
+        raise DamagedError(f"is {what}" if what else f"is not compressed as its name says ({named})")
+    if kind is None:
+        return packed
+    return io.BufferedReader(_Zipped(packed) if kind == "zip" else _Unpacked(packed, kind), _READ)
+
+
+def unpacked(raw: Any, name: str, markup: bool = True) -> io.BufferedReader:
+    """Return the text in the opened file `raw`, as `decompressed` does.
+
+    Args:
+        name: of the file.
+        markup: refuse HTML and XML too, and what has zeros between its characters: no rows begin so.
+
+    Raises:
+        DamagedError: also when it is surely something else.
+    """
+    text = decompressed(raw, name)
+    head = text.peek(_READ)
+    what = foreign(head, markup)
+    if what is None and (kind := _kind(head)):
+        what = f"compressed twice: unpack it ({kind})"
     if what is None and markup and b"\0" in head[:4] and not marked_encoding(head):
         what = "binary, or UTF-16 without a mark: convert it to UTF-8"
     if what is not None:
         raise DamagedError(f"is {what}")
-    return packed
+    return text
 
 
 def lines(file: io.BufferedReader) -> Iterator[bytes]:

@@ -76,9 +76,24 @@ def list_tokenized(number: int, source: Source) -> Listing:
         if lone is not None and not storage.exists(f"{storage.join(listing.root, lone).removesuffix('.bin')}.idx"):
             raise RequestError(f"source '{source.name}': {lone} has no .idx beside it")
     files = [named[name] for name in in_order(named)]
+    _check_sizes(files, source)
     if source.format in ("bin", "megatron"):
         files = [part for file in files for part in _parts(listing.root, file, source)]
     return replace(listing, files=files)
+
+
+def _check_sizes(files: list[InputFile], source: Source) -> None:
+    """Raise WorkError when a file has another size than the manifest of its export says: one of bare ids does not show
+    where it ends."""
+    manifest = _manifest_beside(source)
+    sizes = {} if manifest is None else {f"/{name}": info.bytes for name, info in manifest.files.items()}
+    for file in files:
+        size = next((size for name, size in sizes.items() if name.endswith(f"/{file.name}")), file.size)
+        if size != file.size:
+            raise WorkError(
+                f"source '{source.name}': {file.name} has {file.size:,} bytes, not {size:,}, as its manifest says: "
+                "fetch it again"
+            )
 
 
 def _without_caches(named: dict[str, InputFile], listing: Listing, source: Source) -> dict[str, InputFile]:

@@ -14,6 +14,9 @@ from .rows import Block, Part, Rows
 
 ENDING = ".arrow"
 
+_END = b"\xff\xff\xff\xff\0\0\0\0"
+"""What a stream ends with."""
+
 
 def write(sink: Sink, rows: Iterable[Rows], subset: Manifest, n_rows: int, by_row: bool) -> None:
     """Write what `Dataset.save_to_disk` writes: Arrow streams, state.json, dataset_info.json."""
@@ -33,9 +36,22 @@ def write(sink: Sink, rows: Iterable[Rows], subset: Manifest, n_rows: int, by_ro
 
 
 def read(path: str, part: Part) -> Iterator[Block]:
-    """Yield the ids and lengths of the rows in an Arrow stream; raises like `parquet.read`."""
+    """Yield the ids and lengths of the rows in an Arrow stream, as `parquet.read` does.
+
+    Raises:
+        ValueError: also when the end of the stream is missing.
+    """
     column = part.column or COLUMN
-    with storage.open_read(path) as file, pa.ipc.open_stream(file) as reader:
+    with storage.open_read(path) as file:
+        file.seek(max(0, file.seek(0, 2) - len(_END)))
+        if file.read() != _END:  # Arrow takes a stream that is cut between two batches for a whole one
+            raise ValueError("it ends early")
+        file.seek(0)
+        yield from _batches(file, column)
+
+
+def _batches(file: Any, column: str) -> Iterator[Block]:
+    with pa.ipc.open_stream(file) as reader:
         check_column(column, reader.schema.names)
         for batch in reader:
             yield lists(batch.column(batch.schema.get_field_index(column)), column)

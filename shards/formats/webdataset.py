@@ -17,6 +17,7 @@ import numpy as np
 
 from ...common import storage
 from ...common.publish import Sink
+from ...common.unpack import decompressed
 from ..manifest import Manifest
 from .rows import Block, Part, Rows, Tokens
 
@@ -51,12 +52,33 @@ def read(path: str, part: Part) -> Iterator[Block]:
     """Yield the samples in a tar file one by one.
 
     Raises:
-        ValueError: when one is no array of ids.
+        ValueError: when one is no array of ids, or the file, which may be compressed, is not whole.
     """
-    with storage.open_read(path) as file, tarfile.open(fileobj=file, mode="r|*") as tar:
+    with storage.open_read(path) as file:
+        try:
+            yield from _samples(decompressed(file, path), part.column or COLUMN)
+        except tarfile.TarError:
+            raise ValueError("it ends early or is damaged") from None
+
+
+class _Member(tarfile.TarInfo):
+    """A member of a tar file. tarfile takes a damaged header for the end of the file."""
+
+    @classmethod
+    def fromtarfile(cls, tar: tarfile.TarFile) -> "_Member":
+        try:
+            return super().fromtarfile(tar)  # type: ignore[return-value]
+        except tarfile.HeaderError as error:
+            if isinstance(error, tarfile.EOFHeaderError):
+                raise
+            raise ValueError("it ends early or is damaged") from None
+
+
+def _samples(file: Any, column: str) -> Iterator[Block]:
+    with tarfile.open(fileobj=file, mode="r|", tarinfo=_Member) as tar:
         for member in tar:
             # The key ends at the first dot of the file's name, as in webdataset, not of a folder before it.
-            if member.name.rpartition("/")[2].partition(".")[2] != (part.column or COLUMN):
+            if member.name.rpartition("/")[2].partition(".")[2] != column:
                 continue
             data = tar.extractfile(member) if member.isfile() else None
             if data is None:
@@ -65,6 +87,8 @@ def read(path: str, part: Part) -> Iterator[Block]:
             if sample.ndim != 1 or sample.dtype.kind not in "iu":
                 raise ValueError(f"{member.name} is no array of token ids")
             yield sample, np.array([len(sample)])
+    while file.read(1 << 20):  # a checksum may follow
+        pass
 
 
 def _parse(data: bytes) -> Tokens:

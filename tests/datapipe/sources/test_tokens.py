@@ -356,3 +356,11 @@ def test_files_that_datasets_keeps_for_itself_are_left_alone(tmp_path: Path) -> 
     (tmp_path / "data-00000-of-00001.arrow").unlink()
     with pytest.raises(RequestError, match=r"data-00000-of-00001\.arrow, which state\.json lists, is missing"):
         tokens.list_tokenized(0, source)
+
+
+def test_bare_ids_that_end_early_are_noticed_by_their_manifest(pool, tmp_path):
+    out, _ = export(pool, "bin", str(tmp_path / "export"))
+    path = Path(out, "train.bin")
+    path.write_bytes(path.read_bytes()[:-2])
+    with pytest.raises(WorkError, match=r"train.bin has .* bytes, not .*, as its manifest says: fetch it again"):
+        imported(tmp_path, {"format": "bin", "path": str(path)})
