@@ -85,7 +85,7 @@ def list_tokenized(number: int, source: Source) -> Listing:
 def _check_sizes(files: list[InputFile], source: Source) -> None:
     """Raise WorkError when a file has another size than the manifest of its export says: one of bare ids does not show
     where it ends."""
-    manifest = _manifest_beside(source)
+    manifest = manifest_beside(source)
     sizes = {} if manifest is None else {f"/{name}": info.bytes for name, info in manifest.files.items()}
     for file in files:
         size = next((size for name, size in sizes.items() if name.endswith(f"/{file.name}")), file.size)

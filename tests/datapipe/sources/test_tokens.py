@@ -181,7 +181,7 @@ def test_a_damaged_file_stops_the_build_with_its_name(pool, tmp_path):
     out, _ = export(pool, "megatron", str(tmp_path / "export"))
     path = Path(out, "text_document.bin")
     path.write_bytes(path.read_bytes()[:-2])
-    with pytest.raises(WorkError, match=r"text_document.bin cannot be read: the .bin file is shorter"):
+    with pytest.raises(WorkError, match=r"text_document.bin has .* bytes, not"):
         imported(tmp_path, {"format": "megatron", "path": out})
     again, _ = export(pool, "parquet", str(tmp_path / "p"))
     with pytest.raises(WorkError, match="has no column 'tokens', only input_ids"):

@@ -60,5 +60,5 @@ def test_a_compressed_tar_file_is_read_to_its_checksum(exported):
     assert n_ids("wds", path) == 1000
     for damaged in (packed[:-1], packed[: len(packed) // 2], packed[:-8] + bytes(8), packed + b"x"):
         path.write_bytes(damaged)
-        with pytest.raises(ValueError, match="early|damaged"):
+        with pytest.raises(ValueError, match=r"early|damaged"):
             n_ids("wds", path)
