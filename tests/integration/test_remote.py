@@ -298,7 +298,7 @@ def test_a_build_whose_every_file_is_remote(s3: str, tmp_path: Path, bucket: str
         for name in os.listdir(here):
             if name not in ("manifest.json", "report.html"):  # the source's path
                 assert Path(here, name).read_bytes() == patient_bytes(f"{there}/{name}")
-    assert storage.names(f"s3://{bucket}/data/pools") == [".p.inputs.json", ".p.request.json", "p", "p-val"]
+    assert storage.names(f"s3://{bucket}/data/pools") == [".p.request.json", "p", "p-val"]
     view, new = carve(remote.pool, 9_001, out=f"s3://{bucket}/data/subsets/p-9001")
     assert new
     assert not carve(remote.pool, 9_001, out=view)[1]
