@@ -136,6 +136,11 @@ def text_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join([lines[0], "  ".join("-" * w for w in widths), *lines[1:]])
 
 
+def say(text: str) -> None:
+    """Print one line for the user on standard error, beside what a program may read."""
+    print(f"epochal: {text}", file=sys.stderr, flush=True)
+
+
 def print_json(value: object) -> None:
     """Print `value` as one line of JSON on standard output."""
     print(json.dumps(value))

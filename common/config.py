@@ -5,10 +5,9 @@ file or an override, gives a one-line error with the key that was probably meant
 """
 
 import difflib
-import json
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from types import UnionType
 from typing import Annotated, Any, TypeVar, Union, get_args, get_origin
@@ -18,8 +17,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, ValidationError
 
-from .errors import RequestError, one_line, without_passwords
-from .hashing import digest
+from .errors import RequestError, one_line
 from .problems import problem_text
 from .storage import local_path
 from .units import parse_count
@@ -102,44 +100,6 @@ def load_yaml(
         raise RequestError(f"{where}: '{key}' cannot be resolved: {one_line(error)}") from None
     assert isinstance(resolved, dict), "_read returns mappings only"
     return {str(key): value for key, value in resolved.items()}
-
-
-def interpolated(path: str, overrides: Sequence[str] = (), model: type[BaseModel] | None = None) -> dict[str, str]:
-    """Return the values of a configuration that hold `${...}`, as they are written, by dotted key, where any of them
-    asks the environment: what it answers may be a secret, and is not to be written down."""
-    config = _read(path)
-    for override in overrides:
-        _apply(config, override, model)
-    written = {k: v for k, v in _leaves(OmegaConf.to_container(config, resolve=False)) if "${" in v}
-    return written if any("${oc.env" in value for value in written.values()) else {}
-
-
-def _leaves(value: Any, key: str = "") -> Iterator[tuple[str, str]]:
-    """Yield (dotted key, text) of each text in a nested value."""
-    if isinstance(value, str):
-        yield key, value
-    elif isinstance(value, dict | list):
-        for part, inner in value.items() if isinstance(value, dict) else enumerate(value):
-            yield from _leaves(inner, f"{key}.{part}" if key else str(part))
-
-
-def as_written(body: dict[str, Any], written: Mapping[str, str]) -> dict[str, Any]:
-    """Return a copy of a configuration that may be shown: `written` values (see `interpolated`) in the place of what
-    they stood for, of which `digests` has a digest each; no passwords in URLs."""
-    shown = json.loads(without_passwords(json.dumps(body)))
-    digests = {}
-    for key, text in written.items():
-        node: Any = shown
-        original: Any = body
-        *sections, last = [int(part) if part.isdecimal() else part for part in key.split(".")]
-        try:
-            for part in sections:
-                node, original = node[part], original[part]
-            digests[key] = digest(original[last])
-            node[last] = text
-        except (KeyError, IndexError, TypeError):
-            continue  # it is not in the body: it changes nothing of the result
-    return shown | ({"digests": digests} if digests else {})
 
 
 def _read(where: str) -> DictConfig:

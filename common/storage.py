@@ -106,7 +106,8 @@ def regular_path(path: str) -> str:
         RequestError: for what is no regular file.
     """
     path = local_path(path)
-    if not stat.S_ISREG(os.stat(path).st_mode) and not os.path.isdir(path):
+    mode = os.stat(path).st_mode
+    if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
         raise RequestError(f"{path} is no regular file (a device or a pipe): refused")
     return path
 
@@ -293,8 +294,7 @@ def copy_file(source: str, target: str) -> None:
     if is_url(source):
         _store(source).get_file(source, target)
     else:
-        with open(regular_path(source), "rb") as there, open(target, "wb") as here:
-            shutil.copyfileobj(there, here, 1 << 20)
+        shutil.copyfile(regular_path(source), target)
 
 
 @contextlib.contextmanager

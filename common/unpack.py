@@ -54,6 +54,11 @@ def named_compression(name: str) -> str | None:
     return ENDINGS.get("." + name.rpartition(".")[2].lower()) if "." in name else None
 
 
+def without_compression(name: str) -> str:
+    """Return a file's name without the ending that says how it is compressed, if it has one."""
+    return name.rpartition(".")[0] if named_compression(name) else name
+
+
 def refused_name(name: str) -> str | None:
     """Return why no file of such a name is read: a compression or an archive that is not known here; else None."""
     stem, dot, last = name.lower().rpartition("/")[2].rpartition(".")

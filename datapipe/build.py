@@ -248,7 +248,6 @@ class _Stages:
         self.tokenizer = tokenizer
         self.sources = [s.name for s in config.sources]
         self.dtype = "uint16" if tokenizer.info.vocab_size <= 1 << 16 else "uint32"
-        self.files_left_out: dict[str, int] = {}
         self.input_bytes = sum(f.size for item in listings for f in item.files)
 
     def to_files(self, targets: list[str], request: str) -> int:
@@ -261,14 +260,14 @@ class _Stages:
                 f"slower than tiktoken ({self.tokenizer.why_reference})"
             )
         evaluation = self._index_evaluations()
-        self._ingest(evaluation)
+        totals, files_left_out = self._ingest(evaluation)
         near = self.config.deduplicate.near
         n_match = 1 + (near.buckets if near else 0)
         with watch(self.work, "match", n_match, "buckets", self.quiet):
             tasks = min(n_match, self.config.tasks)
             small = sum(part.n_documents for part in open_parts(self.work)) < SMALL_DOCUMENTS
             self._stage("match", [Match(self.work, n_match)], tasks, small)
-        layouts, statistics, excerpts = self._cluster(evaluation)
+        layouts, statistics, excerpts = self._cluster(evaluation, totals, files_left_out)
         tokens = sum(layout.n_tokens for layout in layouts)
         with watch(self.work, "pack", tokens, "tokens", self.quiet):
             small = tokens < SMALL_TOKENS
@@ -298,7 +297,8 @@ class _Stages:
         storage.write_atomic(path, index.to_bytes())
         return {"ngram": chosen.ngram, "too_short": index.too_short, "files": index.file_summary()}
 
-    def _ingest(self, evaluation: dict[str, Any] | None) -> None:
+    def _ingest(self, evaluation: dict[str, Any] | None) -> tuple[IngestTotals, dict[str, int]]:
+        """Read and encode; return the counts of all tasks, and those of files that were left out."""
         stage = "ingest"
         if storage.exists(storage.join(self.work, "reference-engine")):
             self.tokenizer, stage = self.tokenizer.on_reference(), "ingest-reference"
@@ -308,16 +308,16 @@ class _Stages:
             self.say(f"{error}; encoding with the reference, Hugging Face tokenizers, instead (slower)")
             storage.write_atomic(storage.join(self.work, "reference-engine"), b"")
             storage.remove(storage.join(self.work, "parts"))
-            self._ingest(evaluation)
-            return
+            return self._ingest(evaluation)
         totals = ingest_totals(open_parts(self.work))
         if totals.left_out and self.config.on_damaged == "error":  # by an earlier run of this build
             raise WorkError(left_out.stopped(totals.left_out))
         table = storage.join(self.work, left_out.NAME)
-        self.files_left_out = left_out.write(table, self.sources, self.listings, totals.left_out)
+        files_left_out = left_out.write(table, self.sources, self.listings, totals.left_out)
         check_left_out(self.work, self.config.sources, self.config.max_reject_fraction, totals)
         for line in _what_the_tokenizer_lost(totals, self.tokenizer):
             self.say(line)
+        return totals, files_left_out
 
     def _run_ingest(self, stage: str, decontaminated: bool) -> None:
         config = self.config
@@ -344,7 +344,9 @@ class _Stages:
         with watch(self.work, "ingest", self.input_bytes, "bytes", self.quiet):
             self._stage(stage, pipeline, config.tasks)
 
-    def _cluster(self, evaluation: dict[str, Any] | None) -> tuple[list[PoolLayout], dict[str, Any], Excerpts]:
+    def _cluster(
+        self, evaluation: dict[str, Any] | None, totals: IngestTotals, files_left_out: dict[str, int]
+    ) -> tuple[list[PoolLayout], dict[str, Any], Excerpts]:
         """Choose survivors and draw validation; return how each pool is cut, the statistics, and some texts."""
         parts = open_parts(self.work)
         corpus = Corpus(parts, self.sources)
@@ -359,8 +361,7 @@ class _Stages:
         write_fates(self.work, fates)
         write_cuts(self.work, parts)
         counts = count_documents(corpus, fates)
-        totals = ingest_totals(parts)
-        statistics = collect_statistics(corpus, counts, removed, totals, evaluation) | self.files_left_out
+        statistics = collect_statistics(corpus, counts, removed, totals, evaluation) | files_left_out
         layouts = [self._layout(counts.partitions[code], code) for code in [TRAIN] + [VALIDATION] * (held_out > 0)]
         return layouts, statistics, gather(corpus, fates, removed, totals, self.tokenizer)
 

@@ -22,7 +22,7 @@ from ..shards.manifest import ExportManifest, Manifest, parse_manifest
 from ..shards.order.base import Order
 from .database import now
 from .errors import NotFoundError
-from .models import INT, Artifact, Lease, Location, NameEntry, PlanRow, PlanSubset, RunRow
+from .models import Artifact, Lease, Location, NameEntry, PlanRow, PlanSubset, RunRow
 
 FINGERPRINT = re.compile(r"[0-9a-f]{32}")
 KINDS = ("pools", "subsets")
@@ -90,8 +90,6 @@ def _checked(data: bytes, where: str) -> Manifest:
     parent = manifest.parent.fingerprint if manifest.parent else manifest.fingerprint
     if not FINGERPRINT.fullmatch(manifest.fingerprint) or not FINGERPRINT.fullmatch(parent):
         raise RequestError(f"{where}: a fingerprint is 32 hexadecimal digits")
-    if max(manifest.tokens, manifest.samples, manifest.documents, manifest.seq_len) > INT:
-        raise RequestError(f"{where}: its numbers are too large")
     return manifest
 
 

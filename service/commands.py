@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from ..common import storage
-from ..common.cli import Runner, print_json
+from ..common.cli import Runner, print_json, say
 from ..common.errors import RequestError, WorkError
 from ..common.publish import MANIFEST_NAME
 
@@ -141,7 +141,7 @@ def _send_rest(folder: str, url: str | None) -> bool:
     """Send what is left of a run's reports and say how they stand; return whether the folder is one of a run."""
     from .client.reporter import send_rest
 
-    sent = send_rest(folder, _warn, url=url)
+    sent = send_rest(folder, say, url=url)
     if sent is None:
         return False
     if sent.lost:
@@ -335,7 +335,3 @@ def _installed() -> None:
     except ImportError as error:
         raise RequestError(f"{INSTALL} ({error.name} is missing)") from None
     del alembic, fastapi, sqlalchemy, uvicorn
-
-
-def _warn(text: str) -> None:
-    print(f"epochal: {text}", file=sys.stderr)

@@ -1,10 +1,9 @@
 """The commands that make, describe and check artifacts: carve, export, show, verify."""
 
 import argparse
-import sys
 from typing import Any
 
-from ..common.cli import Runner, print_json
+from ..common.cli import Runner, print_json, say
 from ..common.errors import printable
 
 MOST_PROBLEMS = 20
@@ -103,9 +102,9 @@ def verify(parser: argparse.ArgumentParser) -> Runner:
             print_json({"ok": not problems, "problems": problems})
         for path, problems in found.items():
             for problem in problems[:MOST_PROBLEMS]:
-                print(f"epochal: {printable(f'{path}: {problem}')}", file=sys.stderr)
+                say(printable(f"{path}: {problem}"))
             if len(problems) > MOST_PROBLEMS:
-                print(f"epochal: and {len(problems) - MOST_PROBLEMS} more: --json lists them", file=sys.stderr)
+                say(f"and {len(problems) - MOST_PROBLEMS} more: --json lists them")
             if not problems and not args.json:
                 print(f"whole: {path}{_remark(path)}")
         return 1 if any(found.values()) else 0

@@ -72,19 +72,14 @@ def is_byte_level(spec: Spec) -> bool:
     return any(step.get("type") == "ByteLevel" for step in both)
 
 
-def knows_all_text(spec: Spec, special: Collection[int] = ()) -> bool:
-    """Return whether every character can be spelled, so that nothing becomes `unk_token` and nothing is dropped.
-
-    Args:
-        special: ids that do not count.
-    """
+def knows_all_text(spec: Spec) -> bool:
+    """Return whether every character can be spelled, so that nothing becomes `unk_token` and nothing is dropped."""
     vocab = model_vocabulary(spec)
     kind = model_kind(spec)
-    known = {token for token, i in vocab.items() if i not in special and (len(token) == 1 or _BYTE.fullmatch(token))}
-    if kind == "BPE" and is_byte_level(spec) and known.issuperset(byte_to_char().values()):
+    if kind == "BPE" and is_byte_level(spec) and all(char in vocab for char in byte_to_char().values()):
         return True
     fallback = kind in ("BPE", "Unigram") and spec["model"].get("byte_fallback")
-    return bool(fallback) and known.issuperset(f"<0x{byte:02X}>" for byte in range(256))
+    return bool(fallback) and all(f"<0x{byte:02X}>" in vocab for byte in range(256))
 
 
 def unknown_id(spec: Spec) -> int | None:

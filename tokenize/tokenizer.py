@@ -19,6 +19,7 @@ from .engines import (
     PieceEncoder,
     TokenIds,
     fast_engine,
+    hugging_face,
     mergeable_ranks,
     reference_engine,
     why_reference,
@@ -93,9 +94,7 @@ class Tokenizer:
 
     @cached_property
     def _decoder(self) -> Any:
-        from tokenizers import Tokenizer as HuggingFace
-
-        return HuggingFace.from_str(json.dumps(self.spec))
+        return hugging_face(self.spec)
 
     @cached_property
     def reference(self) -> Engine:
@@ -107,12 +106,16 @@ class Tokenizer:
         return self._of_bytes is not None and bool(self._of_bytes[ids].all())
 
     @cached_property
+    def ranks(self) -> dict[bytes, int] | None:
+        """Token bytes -> id where the tokenizer is byte-level BPE in the order of its merges, else None."""
+        return mergeable_ranks(self.spec)
+
+    @cached_property
     def _of_bytes(self) -> NDArray[np.bool_] | None:
-        ranks = mergeable_ranks(self.spec)
-        if ranks is None:
+        if self.ranks is None:
             return None
         spelled = np.zeros(self.info.vocab_size, np.bool_)
-        spelled[list(ranks.values())] = True
+        spelled[list(self.ranks.values())] = True
         return spelled
 
     @cached_property
@@ -304,7 +307,7 @@ def decoder(tokenizer: Tokenizer) -> Decoder:
     Byte-level BPE is decoded byte by byte, so that encoding a text and decoding it gives the text itself. For others
     the tokenizer's own decoder is used, which cannot bring back what its normaliser changed (spaces, capitals).
     """
-    ranks = mergeable_ranks(tokenizer.spec)
+    ranks = tokenizer.ranks
     if ranks is None:
         unknown = tokenizer.unknown_id  # it stands for text that is lost, and is none itself
         return lambda ids: tokenizer.decode(ids[ids != unknown].tolist())

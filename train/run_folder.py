@@ -5,7 +5,6 @@ import json
 import os
 import re
 import shutil
-import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -23,11 +22,6 @@ LATEST_NAME = "latest-rank0.pt"
 PUBLISHED_NAME = "published.json"
 JOURNAL_NAME, SENT_NAME = "service.jsonl", "service.sent"
 MODEL_FOLDERS = ("best", "final")
-
-
-def say(text: str) -> None:
-    """Print one line for the user on the terminal, beside what a program may read."""
-    print(f"epochal: {text}", file=sys.stderr, flush=True)
 
 
 def whole_rows(text: str) -> list[dict[str, float]]:

@@ -1,7 +1,6 @@
 """A run's reports to the repetition-control service, when its configuration has the key `service`."""
 
 import os
-import sys
 import tempfile
 import time
 from pathlib import Path
@@ -11,6 +10,7 @@ from composer.core import Callback, State
 from composer.loggers import Logger
 from composer.utils import dist
 
+from ..common.cli import say
 from ..common.errors import EpochalError
 from ..shards.order.receipt import Receipt
 from .callbacks import ReceiptCallback
@@ -74,7 +74,7 @@ class ServiceReports(Callback):
         given = {k: v for k, v in parent.items() if v is not None}
         claim = self.claim | ({"parent": given} if given else {})
         folder = self.folder or tempfile.mkdtemp(prefix="epochal-run-")
-        reporter = Reporter(self.section.url, folder, claim, _warn)
+        reporter = Reporter(self.section.url, folder, claim, say)
         reporter.start()
         self.reporter = reporter
         self.saved = self._newest()
@@ -148,10 +148,6 @@ def send_rest(folder: str) -> None:
     from ..service.client.reporter import send_rest
 
     try:
-        send_rest(folder, _warn)
+        send_rest(folder, say)
     except EpochalError as error:
-        _warn(str(error))
-
-
-def _warn(text: str) -> None:
-    print(f"epochal: {text}", file=sys.stderr, flush=True)
+        say(str(error))

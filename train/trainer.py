@@ -1,12 +1,8 @@
 """A run, from its configuration to its result: everything that Composer is given is made here."""
 
-import atexit
 import contextlib
 import functools
 import os
-import re
-import shutil
-import tempfile
 import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -130,7 +126,7 @@ def build_trainer(run: Run, reports: ServiceReports | None = None) -> Trainer:
         log_to_console=config.log_to_console,
         console_log_interval=f"{run.span(config.console_log_interval, 'console_log_interval')}ba",
         python_log_level=config.python_log_level,
-        save_folder=folder and _composer_path(folder),
+        save_folder=folder,
         save_filename=CHECKPOINT,
         save_latest_filename=LATEST_NAME.replace("rank0", "rank{rank}"),
         save_interval=f"{run.span(config.save_interval, 'save_interval')}ba",
@@ -151,19 +147,6 @@ def build_trainer(run: Run, reports: ServiceReports | None = None) -> Trainer:
     )
     restore.saved = trainer._rng_state
     return trainer
-
-
-def _composer_path(folder: str) -> str:
-    """Return a path of a local folder that Composer reads as it is. It takes paths for URLs and for patterns (`#`, `?`,
-    `:` and braces in them), so a folder with an unusual name gets a link with a plain one, while this process lives."""
-    path = os.path.abspath(folder)
-    if re.fullmatch(r"[\w/.,=+ -]*\w", path):
-        return path
-    links = tempfile.mkdtemp(prefix="epochal-")
-    atexit.register(shutil.rmtree, links, ignore_errors=True)
-    os.makedirs(path, exist_ok=True)
-    os.symlink(path, os.path.join(links, "run"))
-    return os.path.join(links, "run")
 
 
 def _take_weights(model: LanguageModel, folder: str) -> None:

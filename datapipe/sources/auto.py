@@ -7,7 +7,8 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
-from ...common.unpack import unpacked
+from ...common.html import count
+from ...common.unpack import unpacked, without_compression
 from ..config import Source
 from .base import Intake, Reader
 from .listing import UNKNOWN, InputFile, Listing
@@ -18,18 +19,15 @@ FORMATS = {
     ".jsonl": "jsonl", ".ndjson": "jsonl", ".json": "jsonl", ".parquet": "parquet", ".pq": "parquet",
     ".txt": "text", ".text": "text", ".md": "text", ".markdown": "text", ".rst": "text",
 }  # fmt: skip
-"""By the end of a file's name, in whatever case, with or without one of COMPRESSIONS after it."""
+"""By the end of a file's name, in whatever case, with or without that of a compression after it."""
 
-COMPRESSIONS = (".gz", ".zst", ".xz", ".bz2", ".lzma", ".zip")
 NAMES_SHOWN = 3
 _HEAD = 1 << 12
 
 
 def named_format(name: str) -> str | None:
     """Return the format that a file's name says, None where it says none."""
-    lower = name.lower()
-    packed = next((ending for ending in COMPRESSIONS if lower.endswith(ending)), "")
-    stem = lower.removesuffix(packed)
+    stem = without_compression(name.lower())
     return next((known for ending, known in FORMATS.items() if stem.endswith(ending)), None)
 
 
@@ -40,7 +38,7 @@ def choose(listing: Listing, source: Source) -> Listing:
         return dataclasses.replace(listing, notes=(*listing.notes, _guesses(listing, source)))
     counts = Counter(known for known in formats.values() if known)
     read = ", ".join(f"{n:,} {known}" for known, n in sorted(counts.items()))
-    notes = [*listing.notes, f"source {source.name}: {_files(counts.total())} by their names: {read}"]
+    notes = [*listing.notes, f"source {source.name}: {count(counts.total(), 'file')} by their names: {read}"]
     unknown = [name for name, known in formats.items() if known is None]
     files = [file for file in listing.files if formats[file.name]]
     left_out = [*listing.left_out, *((name, UNKNOWN) for name in unknown)]
@@ -52,10 +50,6 @@ def _guesses(listing: Listing, source: Source) -> str:
     reader, some = AutoReader(listing, source, Intake(), False), listing.files[:NAMES_SHOWN]
     kinds = [f"{file.name} as {reader.format_of(file)}" for file in some]
     return f"source {source.name}: no name says its kind, so first bytes do: {_shown(kinds, len(listing.files))}"
-
-
-def _files(n: int) -> str:
-    return f"{n:,} file{'' if n == 1 else 's'}"
 
 
 def _shown(first: list[str], n: int) -> str:

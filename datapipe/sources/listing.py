@@ -9,7 +9,7 @@ import fsspec
 
 from ...common import storage
 from ...common.errors import RequestError
-from ...common.unpack import named_compression, refused_name
+from ...common.unpack import named_compression, refused_name, without_compression
 from ..config import Source
 
 
@@ -79,9 +79,7 @@ def _left_out(name: str, format: str) -> str | None:
         return HIDDEN
     if any(_LEFT_BEHIND.fullmatch(part) for part in parts) or name.endswith(_CHECKSUMS):
         return BOOKKEEPING
-    last = parts[-1].lower()
-    if named_compression(last):
-        last = last.rpartition(".")[0]
+    last = without_compression(parts[-1].lower())
     if format in _OTHER_FORMATS and (last.endswith(_DOCUMENTATION) or _DOCUMENTS.fullmatch(parts[-1])):
         return DOCUMENTATION
     return OTHER_FORMAT if last.endswith(_OTHER_FORMATS.get(format, ())) else None

@@ -159,11 +159,14 @@ class _Task:
         raw = np.array([document_key.raw_digest(document.text) for document in batch], np.uint64)
         for document in batch:  # the text as it came is not needed any more, and a long one must not be held twice
             document.text = document_key.normalise(document.text)
-        kept = [i for i, document in enumerate(batch) if document.text or self._may_lose_text(given[i])]
-        self.counts["empty"] += len(batch) - len(kept)
-        for document in (batch[i] for i in sorted({*range(len(batch))} - {*kept})):
+        kept = []
+        for i, document in enumerate(batch):
+            if document.text or self._may_lose_text(given[i]):
+                kept.append(i)
+                continue
             file, row = document.metadata["_row"]
             self.rejected.add((self.settings.sources[document.metadata["_source"]], file, row, EMPTY))
+        self.counts["empty"] += len(batch) - len(kept)
         if kept:
             self._take([batch[i] for i in kept], raw[kept], [given[i] for i in kept])
 

@@ -5,7 +5,7 @@ import json
 import os
 import sys
 
-from ...common.cli import Runner
+from ...common.cli import Runner, say
 from ...common.errors import RequestError
 
 
@@ -53,5 +53,5 @@ def _crossover(args: argparse.Namespace) -> int:
     print(json.dumps(analysis.plain(body)) if args.json else wording.describe(body))
     for failure in failures:
         log = os.path.join(failure.run.folder, launch.LOG_NAME)
-        print(f"epochal: {failure.run.label}: {failure.reason} ({log})", file=sys.stderr)
+        say(f"{failure.run.label}: {failure.reason} ({log})")
     return 1 if failures else 0

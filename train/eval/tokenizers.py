@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 
 from ...common import storage
 from ...shards.tokenizer_file import TOKENIZER_NAME
+from ...tokenize.special import model_vocabulary
 from ...tokenize.tokenizer import Tokenizer, folder_tokenizer
 from ..checkpoint import Checkpoint
 
@@ -30,8 +31,7 @@ def has_tokenizer(checkpoint: Checkpoint) -> bool:
 def token_text(tokenizer: Tokenizer, token: int) -> str:
     """Return how the vocabulary spells the id `token`, which it holds."""
     added = (t["content"] for t in tokenizer.spec.get("added_tokens") or [] if t["id"] == token)
-    vocab = tokenizer.spec["model"]["vocab"]
-    entries = vocab.items() if isinstance(vocab, dict) else ((entry[0], i) for i, entry in enumerate(vocab))
+    entries = model_vocabulary(tokenizer.spec).items()
     return str(next(itertools.chain(added, (text for text, id_ in entries if id_ == token))))
 
 

@@ -14,6 +14,7 @@ from typing import Any
 from composer.utils import dist
 
 from ...common import storage
+from ...common.cli import say
 from ...common.errors import RequestError, WorkError
 from ..run import Run, first_difference
 from ..run_folder import (
@@ -24,7 +25,6 @@ from ..run_folder import (
     RESULT_NAME,
     RUN_NAME,
     RunFolder,
-    say,
     step_of_checkpoint,
 )
 from . import environment

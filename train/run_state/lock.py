@@ -19,8 +19,9 @@ from collections.abc import Iterator
 from typing import Any
 
 from ...common import storage
+from ...common.cli import say
 from ...common.errors import EpochalError, RequestError, WorkError
-from ..run_folder import RunFolder, say
+from ..run_folder import RunFolder
 
 LOCAL_NAME, URL_NAME = ".lock", "lock.json"
 BEAT_SECONDS, DEAD_SECONDS, LOOK_SECONDS, SETTLE_SECONDS = 10.0, 60.0, 2.0, 2.0

@@ -5,10 +5,13 @@ as it loads, what it calls for that (`torch.load`, the reading of a sharded chec
 algorithms) is ours: values alone, each file held against its hash.
 """
 
+import atexit
 import contextlib
 import io
 import os
 import pickle
+import re
+import shutil
 import tempfile
 from collections.abc import Iterator
 from types import SimpleNamespace
@@ -53,6 +56,7 @@ def make_trainer(load_path: str | None, save_folder: str | None, save_latest_fil
         RequestError: for a checkpoint that holds code or is of another run.
         WorkError: for a damaged one.
     """
+    save_folder = save_folder and _plain_folder(save_folder)
     latest = os.path.join(save_folder, save_latest_filename.replace("{rank}", "0")) if save_folder else ""
     if dist.all_gather_object(settings["autoresume"] and os.path.exists(latest))[0]:
         load_path = None
@@ -63,6 +67,19 @@ def make_trainer(load_path: str | None, save_folder: str | None, save_latest_fil
     if trainer._checkpoint_saver is not None:
         _hash_what_is_saved(trainer._checkpoint_saver, latest)
     return trainer
+
+
+def _plain_folder(folder: str) -> str:
+    """Return a path of a local folder that Composer reads as it is. It takes paths for URLs and for patterns (`#`, `?`,
+    `:` and braces in them), so a folder with an unusual name gets a link with a plain one, while this process lives."""
+    path = os.path.abspath(folder)
+    if re.fullmatch(r"[\w/.,=+ -]*\w", path):
+        return path
+    links = tempfile.mkdtemp(prefix="epochal-")
+    atexit.register(shutil.rmtree, links, ignore_errors=True)
+    os.makedirs(path, exist_ok=True)
+    os.symlink(path, os.path.join(links, "run"))
+    return os.path.join(links, "run")
 
 
 def _hash_what_is_saved(saver: CheckpointSaver, latest: str) -> None:

@@ -6,12 +6,12 @@ torch.
 
 import json
 import os
-import sys
 from collections.abc import Mapping
 
 from pydantic import ValidationError
 
 from ...common import storage
+from ...common.cli import say
 from ...common.errors import WorkError
 from ...common.hashing import digest
 from ...common.publish import FileInfo
@@ -73,7 +73,7 @@ def check(folder: str, name: str, found: FileInfo, mend: str = "restore it") -> 
 
 def say_unchecked(path: str) -> None:
     """Say on standard error that nothing vouches for the file at `path`."""
-    print(f"epochal: {path}: no {HASHES_NAME} vouches for it, so damage may go unnoticed", file=sys.stderr, flush=True)
+    say(f"{path}: no {HASHES_NAME} vouches for it, so damage may go unnoticed")
 
 
 def add(folder: str, name: str) -> None:
