@@ -1,6 +1,7 @@
 """A store that fails while artifacts are written to it: they come out whole, or not at all and with one line."""
 
 import json
+import os
 import random
 import re
 from collections.abc import Callable
@@ -76,9 +77,10 @@ def accepted(root: str) -> bool:
 
 @pytest.fixture
 def inputs(tmp_path: Path) -> dict[str, object]:
-    """Return settings of a small build whose files are local."""
+    """Return settings of a small build whose files are local, and long settled: their digests are remembered."""
     lines = [json.dumps({"id": f"d{i}", "text": text}).encode() for i, text in enumerate(real_documents(60))]
     write_jsonl(tmp_path / "in", [*lines, *lines[:5]], ["a.jsonl"])
+    os.utime(tmp_path / "in" / "a.jsonl", (1e9, 1e9))
     return {"seq_len": 64, "samples_per_shard": 64, "validation_tokens": 2_000}
 
 
