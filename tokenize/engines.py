@@ -105,12 +105,12 @@ def hugging_face(spec: Spec) -> Any:
         raise RequestError(f"this tokenizer.json is none that `tokenizers` reads: {one_line(error, 160)}") from None
 
 
-def fast_engine(spec: Spec) -> FastEngine:
-    """Return a tiktoken engine with the reference's ids. `why_reference(spec)` must have been None."""
+def fast_engine(spec: Spec, ranks: dict[bytes, int]) -> FastEngine:
+    """Return a tiktoken engine with the reference's ids, given its `mergeable_ranks`. `why_reference` must have been
+    None."""
     import tiktoken
 
-    pattern, ranks = KNOWN_PATTERNS[str(_split_pattern(spec))], mergeable_ranks(spec)
-    assert ranks is not None, "proved before"
+    pattern = KNOWN_PATTERNS[str(_split_pattern(spec))]
     encoding = tiktoken.Encoding("epochal", pat_str=pattern, mergeable_ranks=ranks, special_tokens={})
 
     reference = functools.cache(lambda: reference_engine(spec))
@@ -134,8 +134,11 @@ def fast_engine(spec: Spec) -> FastEngine:
     return FastEngine(encode, encode_piece if pattern == GPT2_PATTERN else None)
 
 
-def why_reference(spec: Spec) -> str | None:
+def why_reference(spec: Spec, ranks: dict[bytes, int] | None) -> str | None:
     """Return why only the reference may encode, or None where tiktoken's ids are proved to be the same.
+
+    Args:
+        ranks: its `mergeable_ranks`.
 
     The proof. Neither changes the text, or looks for added tokens in it. Both cut it at the same places: the expression
     is a known one. Both then merge, again and again, the two neighbours that come first: `tokenizers` in its list of
@@ -163,7 +166,7 @@ def why_reference(spec: Spec) -> str | None:
         return f"its model has {unusual[0]}"
     if not knows_all_text(spec):
         return "its vocabulary lacks some of the 256 bytes"
-    if (ranks := mergeable_ranks(spec)) is None:
+    if ranks is None:
         return "its ids are not in the order of its merges"
     return _unreachable(spec, ranks)
 

@@ -147,7 +147,9 @@ def _renamed(spec: Spec, names: dict[str, str]) -> dict[str, Any]:
     if not names:
         return model
     if isinstance(model["vocab"], dict):
-        model["vocab"] = {names.get(token, token): i for token, i in model["vocab"].items()}
+        vocab = dict(model["vocab"])
+        renamed = {new: vocab.pop(token) for token, new in names.items()}
+        model["vocab"] = vocab | renamed
     else:
         model["vocab"] = [[names.get(entry[0], entry[0]), *entry[1:]] for entry in model["vocab"]]
     if model.get("unk_token") in names:

@@ -66,7 +66,7 @@ class Tokenizer:
         if not self._allow_fast:
             return "it is asked for"
         same = len(self._text_spec["model"].get("merges", ())) == len(self.spec["model"].get("merges", ()))
-        return None if same and self.info.fingerprint in PROVED else why_reference(self._text_spec)
+        return None if same and self.info.fingerprint in PROVED else why_reference(self._text_spec, self.ranks)
 
     @property
     def engine_name(self) -> str:
@@ -90,7 +90,7 @@ class Tokenizer:
 
     @cached_property
     def _fast(self) -> FastEngine | None:
-        return fast_engine(self._text_spec) if self.why_reference is None else None
+        return fast_engine(self._text_spec, self.ranks) if self.why_reference is None and self.ranks else None
 
     @cached_property
     def _decoder(self) -> Any:
@@ -107,8 +107,8 @@ class Tokenizer:
 
     @cached_property
     def ranks(self) -> dict[bytes, int] | None:
-        """Token bytes -> id where the tokenizer is byte-level BPE in the order of its merges, else None."""
-        return mergeable_ranks(self.spec)
+        """Bytes -> id of what a text may become, where that is byte-level BPE in the order of its merges, else None."""
+        return mergeable_ranks(self._text_spec)
 
     @cached_property
     def _of_bytes(self) -> NDArray[np.bool_] | None:

@@ -89,7 +89,7 @@ FLAGS = ("single_word", "lstrip", "rstrip", "normalized", "special")
 def test_gpt2_is_proved():
     loaded = load_tokenizer("gpt2")
     assert loaded.why_reference is None
-    assert engines.why_reference(loaded._text_spec) is None
+    assert engines.why_reference(loaded._text_spec, loaded.ranks) is None
 
 
 @pytest.mark.parametrize(
@@ -121,7 +121,8 @@ def test_why_the_reference_encodes(bytes_, change, reason):
         model["vocab"] = {token: i for token, i in vocab.items() if token != "Ċ"}
     if model["vocab"] == "more":
         model["vocab"] = vocab | {"returnreturn": len(vocab)}
-    why = engines.why_reference(bytes_ | change | {"model": model})
+    spec = bytes_ | change | {"model": model}
+    why = engines.why_reference(spec, engines.mergeable_ranks(spec))
     assert why is None if reason is None else reason in why
 
 
@@ -131,7 +132,8 @@ def test_merges_to_one_token_in_two_ways_are_proved(bytes_):
     for token in dict.fromkeys("".join(merge) for merge in bytes_["model"]["merges"]):
         merges += [[token[:i], token[i:]] for i in range(1, len(token)) if token[:i] in vocab and token[i:] in vocab]
     assert len(merges) > len(bytes_["model"]["merges"])
-    assert engines.why_reference(bytes_ | {"model": bytes_["model"] | {"merges": merges}}) is None
+    spec = bytes_ | {"model": bytes_["model"] | {"merges": merges}}
+    assert engines.why_reference(spec, engines.mergeable_ranks(spec)) is None
 
 
 @pytest.mark.slow
