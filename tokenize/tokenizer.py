@@ -88,6 +88,13 @@ class Tokenizer:
         special = self._special
         return str(self._decoder.decode([i for i in ids if i not in special]))
 
+    def decode_after(self, context: Sequence[int], ids: Sequence[int]) -> str:
+        """Return the text that `ids` add to that of `context`. The two are decoded together: many tokenizers spell a
+        token otherwise at the beginning of a text, without its space for one."""
+        before, whole = self.decode(context), self.decode([*context, *ids])
+        differs = (i for i, (a, b) in enumerate(zip(before, whole, strict=False)) if a != b)
+        return whole[next(differs, len(before)) :]
+
     @cached_property
     def _fast(self) -> FastEngine | None:
         return fast_engine(self._text_spec, self.ranks) if self.why_reference is None and self.ranks else None

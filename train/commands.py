@@ -204,7 +204,7 @@ def _generate(args: argparse.Namespace) -> int:
     import torch
 
     from .checkpoint import open_checkpoint
-    from .eval.generate import Sampling
+    from .eval.generate import Sampling, before_any
     from .eval.generate import generate as run
     from .eval.terminal import LiveText
     from .eval.tokenizers import tokenizer_for
@@ -216,10 +216,10 @@ def _generate(args: argparse.Namespace) -> int:
     keys = ("max_new_tokens", "temperature", "top_p", "seed", "steps", "order", "block")
     sampling = Sampling(stop=(tokenizer.info.eod,), **{k: getattr(args, k) for k in keys})
     _check_room(len(ids) + args.max_new_tokens, checkpoint.card.seq_len)
-    live = LiveText(lambda new: prompt + tokenizer.decode(new), tokenizer.info.mask)
+    live = LiveText(lambda new: tokenizer.decode_after(ids, new), tokenizer.info.mask, prompt)
     new = run(checkpoint.model, ids, tokenizer.info.mask, sampling, None if args.json else live.show)
     live.clear()
-    text = _until(tokenizer.decode(new), args.stop)
+    text = before_any(tokenizer.decode_after(ids, new), args.stop)
     if args.json:
         print(json.dumps({"prompt": prompt, "text": text, "ids": new, "tokens": len(new)}, ensure_ascii=False))
     else:
@@ -233,11 +233,6 @@ def _check_room(tokens: int, seq_len: int) -> None:
             f"prompt and new tokens are {tokens} together, the model was trained on {seq_len}: "
             "shorten the prompt or --max-new-tokens"
         )
-
-
-def _until(text: str, stops: Sequence[str]) -> str:
-    ends = [text.find(stop) for stop in stops if stop and stop in text]
-    return text[: min(ends)] if ends else text
 
 
 def export_model(parser: argparse.ArgumentParser) -> Runner:

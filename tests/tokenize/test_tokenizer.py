@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from epochal.common.errors import RequestError
+from epochal.tests.tokenize import kinds
 from epochal.tokenize import gpt2
 from epochal.tokenize.tokenizer import load_tokenizer
 
@@ -116,3 +117,16 @@ def test_bad_tokenizers_are_refused_in_one_line(name, kwargs, message):
     with pytest.raises(RequestError, match=message) as error:
         load_tokenizer(name, **kwargs)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("kind", [lambda: kinds.byte_level(None), kinds.llama2, kinds.unigram, kinds.wordpiece])
+def test_ids_are_decoded_together_with_what_is_before_them(kind, tmp_path):
+    path = tmp_path / "t.json"
+    path.write_text(json.dumps(kind()))
+    tokenizer = load_tokenizer(str(path))
+    ids = tokenizer.encode(["return the same value as before"])[0].tolist()
+    whole = tokenizer.decode(ids)
+    for cut in range(1, len(ids)):
+        assert tokenizer.decode(ids[:cut]) + tokenizer.decode_after(ids[:cut], ids[cut:]) == whole
+    assert tokenizer.decode_after([tokenizer.info.eod], ids) == whole
+    assert tokenizer.decode_after(ids, []) == ""

@@ -88,6 +88,12 @@ def frames(model: Transformer, prompt: Sequence[int], mask: int, sampling: Sampl
     return kind(model, list(prompt), mask, sampling)
 
 
+def before_any(text: str, stops: Sequence[str]) -> str:
+    """Return `text` up to the first of `stops` in it; an empty one stops nothing."""
+    ends = [text.find(stop) for stop in stops if stop and stop in text]
+    return text[: min(ends)] if ends else text
+
+
 @torch.no_grad()
 def _autoregressive(model: Transformer, prompt: list[int], mask: int, s: Sampling) -> Iterator[list[int]]:
     device = model.device

@@ -14,11 +14,12 @@ from lm_eval.api.model import LM
 from lm_eval.api.registry import register_model
 from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
 
+from ...common.cli import say
 from ...common.errors import RequestError
 from ...tokenize.tokenizer import Tokenizer
 from ..checkpoint import Checkpoint, open_checkpoint
 from .encoding import encode_pairs
-from .generate import Sampling, frames
+from .generate import Sampling, before_any, frames
 from .scoring import Group, Scorer, TokenIds
 from .tokenizers import tokenizer_for
 
@@ -58,13 +59,15 @@ class EpochalLM(LM):
         self.scorer.greedy = True
 
     def loglikelihood(self, requests: list[Instance]) -> list[tuple[float, bool]]:
-        """Return (log-likelihood or minus the bound in nats, whether greedy decoding would write it)."""
+        """Return (log-likelihood or minus the bound in nats, whether greedy decoding would write it); an empty
+        continuation is certain."""
         pairs = encode_pairs([request.args for request in requests], self.epochal_tokenizer)
         by_context: dict[bytes, list[int]] = {}
-        for i, (context, _) in enumerate(pairs):
-            by_context.setdefault(context.tobytes(), []).append(i)
+        for i, (context, answer) in enumerate(pairs):
+            if requests[i].args[1] and len(answer):
+                by_context.setdefault(context.tobytes(), []).append(i)
         groups = [Group(pairs[own[0]][0], tuple(pairs[i][1] for i in own), key=own[0]) for own in by_context.values()]
-        answers: list[tuple[float, bool]] = [(0.0, False)] * len(pairs)
+        answers: list[tuple[float, bool]] = [(0.0, True)] * len(pairs)
         for own, scores in zip(by_context.values(), self.scorer.score(groups), strict=True):
             for i, score in zip(own, scores, strict=True):
                 answers[i] = (-score.nats, bool(score.greedy))
@@ -77,7 +80,7 @@ class EpochalLM(LM):
         self.scorer.greedy = False
         for number, ids in enumerate(texts):
             groups = [Group(c, (a,), number * 2**20 + w) for w, (c, a) in enumerate(self._windows(ids))]
-            totals.append(-sum(row[0].nats for row in self.scorer.score(groups)))
+            totals.append(-sum((row[0].nats for row in self.scorer.score(groups)), 0.0))
         self.scorer.greedy = True
         return totals
 
@@ -97,26 +100,28 @@ class EpochalLM(LM):
 
     def _generate(self, context: str, options: dict[str, Any]) -> str:
         until = options.get("until") or []
-        until = [until] if isinstance(until, str) else list(until)
+        until = [stop for stop in ([until] if isinstance(until, str) else until) if stop]
         tokens = int(options.get("max_gen_toks", self.max_gen_toks))
         temperature = float(options.get("temperature", 0.0)) if options.get("do_sample") else 0.0
         tokenizer, card = self.epochal_tokenizer, self.checkpoint.card
         room = card.seq_len - tokens - 1
         if room < 1:
-            raise RequestError(f"the task generates {tokens} tokens, the model was trained on {card.seq_len}")
-        prompt = [tokenizer.info.eod, *tokenizer.encode([context])[0].tolist()[-room:]]
+            raise RequestError(
+                f"the task generates {tokens} tokens, the model was trained on {card.seq_len}: "
+                "give the task a smaller max_gen_toks"
+            )
+        ids = tokenizer.encode([context])[0].tolist()
+        self.scorer.work.truncated += len(ids) > room
+        prompt = [tokenizer.info.eod, *ids[-room:]]
         sampling = Sampling(tokens, temperature, seed=self.scorer.seed, stop=(tokenizer.info.eod,))
         text = ""
         for new in frames(self.checkpoint.model, prompt, tokenizer.info.mask, sampling):
-            text = tokenizer.decode([i for i in new if i != tokenizer.info.mask])
-            if tokenizer.info.mask not in new and any(stop in text for stop in until):
+            if tokenizer.info.mask in new:
+                continue
+            text = tokenizer.decode_after(prompt, new)
+            if any(stop in text for stop in until):
                 break
-        return _before(text, until)
-
-
-def _before(text: str, until: Sequence[str]) -> str:
-    ends = [text.find(stop) for stop in until if stop and stop in text]
-    return text[: min(ends)] if ends else text
+        return before_any(text, until)
 
 
 def _manager(tasks: Sequence[str], include: str | None) -> Any:
@@ -159,6 +164,11 @@ def run_tasks(
     result = simple_evaluate(
         model, tasks=list(tasks), num_fewshot=shots, limit=limit, task_manager=manager, bootstrap_iters=1000
     )
+    if cut := model.scorer.work.truncated:
+        say(
+            f"{checkpoint.name}: {cut:,} texts of these tasks are longer than the {checkpoint.card.seq_len} tokens "
+            "that it was trained on: their beginnings were left out, and what is too long by itself was read whole"
+        )
     causal = checkpoint.model.config.causal
     rows = []
     for task, values in (result or {"results": {}})["results"].items():

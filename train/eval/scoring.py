@@ -107,7 +107,11 @@ class Scorer:
 
     @torch.no_grad()
     def score(self, groups: Sequence[Group]) -> list[list[Score]]:
-        """Return a score for each answer of each group. Contexts too long lose tokens after their first (EOD)."""
+        """Return a score for each answer of each group.
+
+        A text longer than the model was trained on loses tokens of its context after the first (EOD); an answer that
+        is too long by itself is read whole. `work.truncated` counts both.
+        """
         started = time.monotonic()
         groups = [self._fit(group) for group in groups]
         scores = self._autoregressive(groups) if self.model.config.causal else self._masked(groups)
@@ -115,11 +119,12 @@ class Scorer:
         return scores
 
     def _fit(self, group: Group) -> Group:
-        room = max(1, self.limit - max(len(a) for a in group.answers))
-        if len(group.context) <= room:
+        longest = max(len(a) for a in group.answers)
+        if len(group.context) + longest <= self.limit:
             return group
         self.work.truncated += 1
-        tail = group.context[len(group.context) - (room - 1) :]
+        room = max(1, self.limit - longest)
+        tail = group.context[max(1, len(group.context) - (room - 1)) :]
         return group._replace(context=np.concatenate([group.context[:1], tail]))
 
     def _count(self, rows: int, real: int, padded: int) -> None:
@@ -164,8 +169,12 @@ class Scorer:
         return _cut([len(g.answers) for g in groups], [len(a) for g in groups for a in g.answers], nats, hits)
 
     def _hits(self, hidden: Tensor, labels: TokenIds) -> NDArray[np.bool_]:
-        best = torch.cat([self.model.logits(h).argmax(-1) for h in hidden.split(1024)])
-        return best.cpu().numpy() == labels
+        best = []
+        for part in hidden.split(1024):
+            logits = self.model.logits(part)
+            logits[:, self.mask] = -torch.inf  # never written, whatever its score
+            best.append(logits.argmax(-1))
+        return torch.cat(best).cpu().numpy() == labels
 
     def _prefix_cache(self, prefix: TokenIds) -> KVCache:
         """Return the keys and values of `prefix`; those of the last one are remembered."""

@@ -76,7 +76,7 @@ def _likelihoods(rows: Sequence[dict[str, Any]]) -> str:
     body = []
     for r in rows:
         error = "" if not r["per_token_se"] else f" ± {r['per_token_se']:.4f}"
-        byte = "" if r["bits_per_byte"] is None else f"{r['bits_per_byte']:.4f}"
+        byte = "unknown" if r["bits_per_byte"] is None else f"{r['bits_per_byte']:.4f}"
         seed = "" if r["seed"] is None else str(r["seed"])
         figures = [f"{r['per_token']:.4f}{error}", byte, f"{r['tokens']:,}", seed]
         body.append([r["name"], f"{r['source']} {r['data'][:8]}", _noise(r), *figures])

@@ -15,10 +15,13 @@ class LiveText:
     Attributes:
         decode: from ids to text.
         mask: the id that stands for a token not filled in yet.
+        before: text in front of it.
     """
 
-    def __init__(self, decode: Callable[[Sequence[int]], str], mask: int, stream: TextIO | None = None) -> None:
-        self._decode, self._mask = decode, mask
+    def __init__(
+        self, decode: Callable[[Sequence[int]], str], mask: int, before: str = "", stream: TextIO | None = None
+    ) -> None:
+        self._decode, self._mask, self._before = decode, mask, before
         self._stream = stream or sys.stdout
         self._lines = 0
         self.live = self._stream.isatty()
@@ -26,7 +29,7 @@ class LiveText:
     def show(self, ids: Sequence[int]) -> None:
         """Draw `ids` over what was drawn before."""
         if self.live:
-            self._draw(spell(ids, self._mask, self._decode, for_terminal=True))
+            self._draw(for_terminal(self._before + spell(ids, self._mask, self._decode)))
 
     def clear(self) -> None:
         """Remove what was drawn, so that the finished text can be printed plainly."""
@@ -52,12 +55,13 @@ def _wrap(line: str, columns: int) -> list[str]:
     return [line[i : i + columns] for i in range(0, len(line), columns)] or [""]
 
 
-def spell(ids: Sequence[int], mask: int, decode: Callable[[Sequence[int]], str], for_terminal: bool = False) -> str:
-    """Return the text of `ids` with `HOLE` for each MASK;.
+def for_terminal(text: str) -> str:
+    """Return `text` without control characters other than line ends."""
+    return "".join(c for c in text if c == "\n" or c.isprintable())
 
-    Args:
-        for_terminal: control characters but line ends left out.
-    """
+
+def spell(ids: Sequence[int], mask: int, decode: Callable[[Sequence[int]], str]) -> str:
+    """Return the text of `ids` with `HOLE` for each MASK."""
     parts: list[str] = []
     run: list[int] = []
     for token in [*ids, None]:
@@ -69,5 +73,4 @@ def spell(ids: Sequence[int], mask: int, decode: Callable[[Sequence[int]], str],
             run = []
         if token is not None:
             parts.append(HOLE)
-    text = "".join(parts)
-    return "".join(c for c in text if c == "\n" or c.isprintable()) if for_terminal else text
+    return "".join(parts)

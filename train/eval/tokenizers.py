@@ -7,7 +7,14 @@ from numpy.typing import NDArray
 
 from ...common import storage
 from ...shards.tokenizer_file import TOKENIZER_NAME
-from ...tokenize.special import model_vocabulary
+from ...tokenize.special import (
+    added_ids,
+    is_byte_level,
+    knows_all_text,
+    model_kind,
+    model_vocabulary,
+    steps,
+)
 from ...tokenize.tokenizer import Tokenizer, folder_tokenizer
 from ..checkpoint import Checkpoint
 
@@ -36,13 +43,23 @@ def token_text(tokenizer: Tokenizer, token: int) -> str:
 
 
 def byte_lengths(tokenizer: Tokenizer) -> NDArray[np.int64] | None:
-    """Return the UTF-8 bytes of each id, int64 (vocab_size,); None unless the tokenizer is a byte-level BPE."""
-    decoder = tokenizer.spec.get("decoder") or {}
-    vocab = tokenizer.spec["model"].get("vocab")
-    if decoder.get("type") != "ByteLevel" or not isinstance(vocab, dict):
+    """Return the UTF-8 bytes of the text of each id, int64 (vocab_size,), EOD, PAD and MASK 0; None where ids do not
+    say: unless the tokenizer is a byte-level BPE that knows every text and changes none."""
+    spec, lengths = tokenizer.spec, np.zeros(tokenizer.info.vocab_size, np.int64)
+    if model_kind(spec) != "BPE" or not is_byte_level(spec) or not knows_all_text(spec):
         return None
-    lengths = np.zeros(tokenizer.info.vocab_size, np.int64)
-    for text, i in vocab.items():
+    harmless = {"NFC", "ByteLevel"}  # texts are in NFC when they are built into a pool
+    if any(step.get("type") not in harmless for step in steps(spec.get("normalizer"))):
+        return None
+    for text, i in model_vocabulary(spec).items():
         lengths[i] = len(text)  # a byte-level vocabulary spells each byte as one character
-    lengths[[tokenizer.info.eod, tokenizer.info.pad, tokenizer.info.mask]] = 0
+    special = [tokenizer.info.eod, tokenizer.info.pad, tokenizer.info.mask]
+    added = list(zip(spec.get("added_tokens") or [], added_ids(spec), strict=True))
+    for token, i in added:
+        lengths[i] = len(token["content"].encode())  # as text, in which a space is a space
+    if any(token.get("lstrip") or token.get("rstrip") for token, i in added if i not in special):
+        return None
+    if any(step.get("add_prefix_space") for step in steps(spec.get("pre_tokenizer"))):
+        return None
+    lengths[special] = 0
     return lengths

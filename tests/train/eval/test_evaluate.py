@@ -16,6 +16,7 @@ from epochal.__main__ import main
 from epochal.common.errors import RequestError, WorkError
 from epochal.shards.artifact import open_artifact
 from epochal.tests.support.pools import flip_bit
+from epochal.tests.tokenize.kinds import byte_level
 from epochal.tokenize.tokenizer import load_tokenizer
 from epochal.train.checkpoint import CONFIG_NAME, ModelCard, open_checkpoint, save_model
 from epochal.train.eval import evaluate, results
@@ -219,6 +220,43 @@ def test_bytes_of_ids_are_those_of_their_text() -> None:
     for text in ("Hello world", "naïve café 🎉\n\tx = 1", "日本語"):
         assert lengths[tokenizer.encode([text])[0]].sum() == len(text.encode())
     assert lengths[tokenizer.info.eod] == 0
+
+
+def test_bytes_of_added_tokens_are_those_of_their_text(tmp_path: Path) -> None:
+    """GPT-NeoX has runs of spaces as added tokens, outside its model's vocabulary."""
+    spec = byte_level(None)
+    runs = [{"id": 10_000 + n, "content": " " * n} | FLAGS for n in range(2, 25)]
+    path = tmp_path / "neox.json"
+    path.write_text(json.dumps(spec | {"added_tokens": [*spec["added_tokens"], *runs]}))
+    tokenizer = load_tokenizer(str(path))
+    lengths = byte_lengths(tokenizer)
+    assert lengths is not None
+    for text in ("def f(x):\n        return x", "a" + " " * 60 + "é"):
+        ids = tokenizer.encode([text])[0]
+        assert any(i >= len(spec["model"]["vocab"]) for i in ids)
+        assert lengths[ids].sum() == len(text.encode())
+
+
+FLAGS = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": False}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"normalizer": {"type": "Lowercase"}},
+        {"pre_tokenizer": {"type": "ByteLevel", "add_prefix_space": True, "trim_offsets": True, "use_regex": True}},
+        {
+            "added_tokens": [
+                {"id": 0, "content": "<|endoftext|>"} | FLAGS,
+                {"id": 1, "content": "x"} | FLAGS | {"lstrip": True},
+            ]
+        },
+    ],
+)
+def test_bytes_of_ids_that_do_not_say_them_are_unknown(tmp_path: Path, change: dict[str, Any]) -> None:
+    path = tmp_path / "odd.json"
+    path.write_text(json.dumps(byte_level(None) | change))
+    assert byte_lengths(load_tokenizer(str(path))) is None
 
 
 @pytest.mark.parametrize(

@@ -96,14 +96,14 @@ def test_masks_are_seen_filling_in_on_a_terminal_only() -> None:
     letters = "abcdefghijklmnopqrst"
     decode = lambda ids: "".join(letters[i] for i in ids)  # noqa: E731
     screen = Screen()
-    live = LiveText(decode, MASK, screen)
+    live = LiveText(decode, MASK, "q", screen)
     for frame in ([MASK, MASK, MASK], [MASK, 1, MASK], [0, 1, 2]):
         live.show(frame)
     live.clear()
     drawn = screen.getvalue()
-    assert drawn.index(HOLE * 3) < drawn.index(f"{HOLE}b{HOLE}") < drawn.index("abc")
+    assert drawn.index(f"q{HOLE * 3}") < drawn.index(f"q{HOLE}b{HOLE}") < drawn.index("qabc")
     assert drawn.endswith("\x1b[1F\x1b[J")
     plain = io.StringIO()
-    LiveText(decode, MASK, plain).show([0])
+    LiveText(decode, MASK, stream=plain).show([0])
     assert plain.getvalue() == ""
     assert spell([0, MASK, 1], MASK, decode) == f"a{HOLE}b"

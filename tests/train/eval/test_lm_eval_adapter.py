@@ -111,3 +111,27 @@ def test_a_task_of_the_harness_runs(tmp_path: Path, gpt2: Tokenizer, causal: boo
     text = lm.generate_until(instances("generate_until", [("Once", {"until": ["\n\n"], "max_gen_toks": 6})]))
     assert len(text) == 1
     assert "\n\n" not in text[0]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("causal", [True, False])
+def test_edge_cases_are_answered_alike(tmp_path: Path, gpt2: Tokenizer, causal: bool) -> None:
+    from epochal.train.eval.lm_eval_adapter import EpochalLM
+
+    lm = EpochalLM(checkpoint(tmp_path / "model", gpt2, causal), noise_samples=2, tokenizer=gpt2)
+    empty = [("", ""), ("A context", ""), ("A context ", "")]
+    assert lm.loglikelihood(instances("loglikelihood", empty)) == [(0.0, True)] * 3
+    assert lm.loglikelihood([]) == []
+    assert lm.loglikelihood_rolling(instances("loglikelihood_rolling", [("",)])) == [0.0]
+    (long,) = lm.loglikelihood(instances("loglikelihood", [("So", " long" * SEQ_LEN)]))
+    assert np.isfinite(long[0])
+    assert lm.scorer.work.truncated == 1
+    options = [
+        {"max_gen_toks": 4} | more for more in ({}, {"until": ""}, {"until": [""]}, {"until": None}, {"until": []})
+    ]
+    texts = lm.generate_until(instances("generate_until", [("Once", o) for o in options]))
+    assert len(set(texts)) == 1
+    assert texts[0]
+    assert lm.generate_until(instances("generate_until", [("Once", {"max_gen_toks": 4, "until": texts[0][0]})])) == [""]
+    with pytest.raises(RequestError, match="smaller max_gen_toks"):
+        lm.generate_until(instances("generate_until", [("Once", {"max_gen_toks": SEQ_LEN})]))

@@ -80,6 +80,13 @@ def test_long_contexts_lose_their_middle(causal: bool) -> None:
     assert s.work.truncated == 1
 
 
+@pytest.mark.parametrize("causal", [True, False])
+def test_an_answer_longer_than_the_window_counts_as_cut(causal: bool) -> None:
+    s = scorer(causal)
+    s.score([Group(np.array([EOD]), (np.arange(128) % 36,)), Group(np.array([EOD, 1]), (np.arange(126) % 36,))])
+    assert s.work.truncated == 1
+
+
 def test_greedy_is_what_the_model_would_write() -> None:
     for causal in (True, False):
         s = scorer(causal, greedy=True)
