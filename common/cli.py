@@ -9,12 +9,14 @@ import errno
 import functools
 import importlib
 import json
+import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import NoReturn
 
 from .errors import EpochalError, RequestError, one_line, printable, without_passwords
+from .problems import did_you_mean, nearest
 
 Runner = Callable[[argparse.Namespace], int]
 """Runs a command on its arguments; returns the exit status."""
@@ -32,6 +34,8 @@ def run_commands(commands: Commands, package: str, version: str, argv: Sequence[
     """Run the command line of `package`; return the exit status, see `run_plainly`."""
 
     def run(words: list[str]) -> int:
+        if words[:1] == ["help"]:
+            words = [*words[1:], "--help"]
         if not words or words[0] not in commands:
             return _overview(commands, version, words)
         module, summary = commands[words[0]]
@@ -73,17 +77,95 @@ def run_plainly(run: Callable[[list[str]], int], argv: Sequence[str]) -> int:
 
 
 class _Parser(argparse.ArgumentParser):
-    """Reports a wrong command line in one line, as every other wrong request."""
+    """Reports a wrong command line in one line, as every other wrong request, in words of ours."""
 
     def error(self, message: str) -> NoReturn:
+        for pattern, words in _WRONG:
+            if match := re.fullmatch(pattern, message, re.DOTALL):
+                message = words(self, *match.groups())
+                break
         raise RequestError(f"{message} (see {self.prog} --help)")
+
+    def check_options(self, argv: Sequence[str]) -> None:
+        """Raise RequestError for an option that is not known. argparse would first ask for what is missing."""
+        words = list(argv[: argv.index("--") if "--" in argv else None])
+        for word, after in zip(words, [*words[1:], ""], strict=False):
+            option, _, value = word.partition("=")
+            if option.startswith("--") and option not in self._option_string_actions:
+                self.error(self._not_known(option, value or ("" if after.startswith("-") else after)))
+
+    def _not_known(self, option: str, value: str) -> str:
+        word = option.removeprefix("--")
+        positional = [action for action in self._actions if not action.option_strings]
+        if any(action.dest == word for action in positional):
+            return f"{option} is written without its name: {self.prog} {' '.join(map(_shown, positional))}"
+        known = {name.removeprefix("--"): name for name in self._option_string_actions if name.startswith("--")}
+        near = next((name for name in known if word in name.split("-")), None) or nearest(word, known)
+        if near is not None:
+            return f"there is no option {option}: did you mean '{known[near]}'?"
+        if any(_shown(action) == "key=value" for action in positional):
+            return f"there is no option {option}: settings are written {word.replace('-', '_')}={value or 'VALUE'}"
+        return f"there is no option {option}: there are {', '.join(known.values())}"
+
+    def find(self, name: str) -> argparse.Action | None:
+        """Return the argument of that name, as argparse's messages call it."""
+        return next((a for a in self._actions if name in (argparse._get_action_name(a), _shown(a), a.dest)), None)
+
+
+def _shown(action: argparse.Action) -> str:
+    return str(action.metavar or action.dest)
+
+
+def _missing(parser: _Parser, names: str) -> str:
+    actions = [action for name in names.split(", ") if (action := parser.find(name)) and action.nargs != "*"]
+    wanted = (f"{_usage(action)} ({action.help})" if action.help else _usage(action) for action in actions)
+    return f"{parser.prog.removeprefix('epochal ')} needs {' and '.join(wanted)}"
+
+
+def _usage(action: argparse.Action) -> str:
+    if not action.option_strings:
+        return _shown(action)
+    return f"{action.option_strings[0]} {action.metavar or action.dest.upper()}"
+
+
+def _not_a_choice(parser: _Parser, name: str, value: str) -> str:
+    choices = [str(choice) for choice in getattr(parser.find(name), "choices", None) or ()]
+    given = value.strip("'\"")
+    if name == "command":
+        return f"there is no command '{given}'{did_you_mean(given, choices) or ': there are ' + ', '.join(choices)}"
+    return f"{name} must be one of {', '.join(choices)}, got '{given}'{did_you_mean(given, choices)}"
+
+
+def _no_value(parser: _Parser, name: str) -> str:
+    action = parser.find(name)
+    return f"{name} needs a value: {_usage(action)} ({action.help})" if action else f"{name} needs a value"
+
+
+_WRONG: tuple[tuple[str, Callable[..., str]], ...] = (
+    ("the following arguments are required: (.*)", _missing),
+    ("unrecognized arguments: (.*)", lambda parser, words: f"'{words}' is too much"),
+    (r"argument (.*?): invalid choice: (.*?) \(choose from .*\)", _not_a_choice),
+    ("argument (.*?): invalid int value: (.*)", lambda _, name, value: f"{name} must be a whole number, got {value}"),
+    ("argument (.*?): invalid float value: (.*)", lambda _, name, value: f"{name} must be a number, got {value}"),
+    (r"argument (.*?): expected (?:one|at least one|\d+) arguments?", _no_value),
+    ("argument (.*?): ignored explicit argument (.*)", lambda _, name, value: f"{name} takes no value, got {value}"),
+)
+"""argparse's messages and what is said instead, given the parser and the groups of the match."""
 
 
 def _run(name: str, command: Command, summary: str, argv: Sequence[str]) -> int:
-    parser = _Parser(prog=f"epochal {name}", description=summary, allow_abbrev=False)
+    parser = _Parser(prog=f"epochal {name}", description=summary, formatter_class=_CommandFormatter, allow_abbrev=False)
     parser.add_argument("--debug", action="store_true", help="show the traceback of a failure")
     runner = command(parser)
+    parser.check_options(argv)
     return runner(parser.parse_intermixed_args(argv))
+
+
+class _CommandFormatter(argparse.RawDescriptionHelpFormatter):
+    """Keeps the lines of examples, and leaves room for the names of options."""
+
+    def __init__(self, prog: str) -> None:
+        super().__init__(prog, max_help_position=28)
 
 
 class _OverviewFormatter(argparse.HelpFormatter):
@@ -108,6 +190,9 @@ def _overview(commands: Commands, version: str, argv: Sequence[str]) -> int:
     listed = parser.add_subparsers(metavar="command", required=True, title="commands")
     for name, (_, summary) in commands.items():
         listed.add_parser(name, help=summary)
+    parser.check_options(argv)
+    if not argv:
+        parser.error("say what to do: epochal COMMAND ...")
     parser.parse_args(argv)
     raise AssertionError("parse_args answers or refuses everything but a command")
 
@@ -126,6 +211,11 @@ def explain(error: Exception) -> tuple[str, int]:
 
 def _at(error: OSError) -> str:
     return f" at {Path(str(error.filename))}" if error.filename else ""
+
+
+def add_examples(parser: argparse.ArgumentParser, *lines: str) -> None:
+    """Show what may be typed, without the `epochal ` in front, at the end of the command's help."""
+    parser.epilog = "\n".join(["examples:", *(f"  epochal {line}" for line in lines)])
 
 
 def text_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -18,7 +18,7 @@ from omegaconf.errors import OmegaConfBaseException
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, ValidationError
 
 from .errors import RequestError, one_line
-from .problems import problem_text
+from .problems import did_you_mean, problem_text
 from .storage import local_path
 from .units import parse_count
 
@@ -63,15 +63,28 @@ def shipped(folder: Path, name: str) -> Path | None:
 
 
 def file_or_shipped(folder: Path, name: str) -> str:
-    """Return `name` if a file is there, else the file in `folder` of that name, else `name`.
+    """Return `name` if a file is there, else the file in `folder` of that name. A folder of that name hides none.
 
-    A folder of that name hides no shipped file.
+    Raises:
+        RequestError: when there is neither.
     """
-    return name if os.path.isfile(local_path(name)) else str(shipped(folder, name) or name)
+    if os.path.isfile(local_path(name)):
+        return name
+    found = shipped(folder, name)
+    if found is not None:
+        return str(found)
+    if os.path.isdir(local_path(name)):
+        raise RequestError(f"{name} is a folder, not a configuration file")
+    names = shipped_names(folder)
+    meant = did_you_mean(name, names) or f" ({', '.join(names)})"
+    raise RequestError(f"{name} is neither a file nor the name of a shipped configuration{meant}")
 
 
 def load_yaml(
-    path: str | os.PathLike[str], overrides: Sequence[str] = (), model: type[BaseModel] | None = None
+    path: str | os.PathLike[str],
+    overrides: Sequence[str] = (),
+    model: type[BaseModel] | None = None,
+    name: str | None = None,
 ) -> dict[str, Any]:
     """Return the mapping in the YAML file at `path` with `overrides` applied and interpolations resolved.
 
@@ -83,12 +96,13 @@ def load_yaml(
 
     Args:
         model: what the mapping will be held against; it says which keys hold text.
+        name: what messages call the file (its path when None).
 
     Raises:
         RequestError: for a wrong request.
     """
-    where = os.fspath(path)
-    config = _read(where)
+    where = name or os.fspath(path)
+    config = _read(os.fspath(path))
     for override in overrides:
         _apply(config, override, model)
     try:
@@ -207,6 +221,9 @@ def validate(model: type[M], data: dict[str, Any], where: str) -> M:
     if problem["type"] == "missing":
         raise RequestError(f"{where}: '{key}' must be given")
     message, given = problem_text(problem), problem["input"]
+    section = _classes_at(model, [str(part) for part in problem["loc"]])
+    if problem["type"] == "model_type" and any("name" in _names(cls) for cls in section):
+        message += f", got '{given}': write {key}.name={given}"
     shown = f", got {given!r}" if isinstance(given, str | int | float | None) and f"'{given}'" not in message else ""
     raise RequestError(f"{where}: {key}: {message}{shown}")
 

@@ -1,6 +1,8 @@
 """What is wrong with a value that was checked, in the words of this package rather than of the library that checked."""
 
-from collections.abc import Mapping
+import difflib
+import re
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 _WORDS = {
@@ -28,7 +30,7 @@ _WORDS = {
     "model_attributes_type": "must be a mapping, as in {{key: value}}",
     "literal_error": "must be {expected}",
     "enum": "must be {expected}",
-    "union_tag_invalid": "{discriminator} must be one of {expected_tags}",
+    "union_tag_invalid": "{discriminator} must be one of {expected_tags}, got '{tag}'",
     "union_tag_not_found": "must have the key {discriminator}",
     "greater_than": "must be more than {gt}",
     "greater_than_equal": "must be at least {ge}",
@@ -50,8 +52,42 @@ def problem_text(problem: Mapping[str, Any]) -> str:
     words = _WORDS.get(problem["type"])
     if words is None:
         return str(problem["msg"]).removeprefix("Value error, ")
-    text = words.format(**problem.get("ctx") or {})
-    given = problem["input"]
-    if problem["type"] == "string_type" and isinstance(given, int | float):
-        return f"{text}: write it in quotes, '{given}'"
+    context = problem.get("ctx") or {}
+    text, given = words.format(**context), problem["input"]
+    match problem["type"], given:
+        case "string_type", int() | float():
+            return f"{text}: write it in quotes, '{given}'"
+        case "string_pattern_mismatch", str() if context["pattern"] == NAME_PATTERN:
+            return f"{_NAME_WORDS}, got {given!r}"
+        case "int_parsing" | "float_parsing", str() if _COUNT.fullmatch(given.strip()):
+            return f"{text} in digits, got '{given}'"
+        case "literal_error", str():
+            return f"{text}, got '{given}'{did_you_mean(given, _quoted(context['expected']))}"
+        case "union_tag_invalid", _:
+            return f"{text}{did_you_mean(context['tag'], _quoted(context['expected_tags']))}"
     return text
+
+
+NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
+"""Of names that become names of folders."""
+
+_NAME_WORDS = "may have letters a to z and A to Z, digits, '.', '_' and '-', the first a letter or digit"
+
+_COUNT = re.compile(r"[0-9.]+\s*[kKmMbBgG]")
+
+
+def _quoted(text: str) -> list[str]:
+    return re.findall("'([^']*)'", text)
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """Return `: did you mean 'x'?` with the one of `known` that is most like `word`; empty when none is."""
+    near = nearest(word, known)
+    return "" if near is None else f": did you mean '{near}'?"
+
+
+def nearest(word: str, known: Iterable[str]) -> str | None:
+    """Return the one of `known` that is most like `word`, None when none is like it."""
+    names = {name.lower(): name for name in known}
+    near = difflib.get_close_matches(word.lower(), names, n=1, cutoff=0.6)
+    return names[near[0]] if near else None

@@ -5,12 +5,20 @@ import functools
 import gc
 import sys
 
-from ..common.cli import Runner, print_json
+from ..common.cli import Runner, add_examples, print_json
 
 
 def build(parser: argparse.ArgumentParser) -> Runner:
     """Add the arguments of `epochal build`; return what runs it."""
-    parser.add_argument("config", help="YAML of the build, or a shipped one's name (python, folder, paper-10B, ...)")
+    add_examples(
+        parser,
+        "build folder sources.0.path=data/ name=mine",
+        "build folder sources.0.path=data/ sources.0.text_key=body out=/big/disk tasks=8 workers=4",
+        "build my.yaml decontaminate.files='[benchmarks/*.jsonl]'",
+    )
+    parser.add_argument(
+        "config", metavar="CONFIG", help="YAML of the build, or a shipped one's name (python, folder, paper-10B, ...)"
+    )
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="sources.0.path=data/ out=DIR tasks=8 ...")
     parser.add_argument("--quiet", action="store_true", help="no progress")
     parser.add_argument("--json", action="store_true", help="print what `epochal show --json` prints, of the pool")

@@ -17,8 +17,10 @@ from pydantic import (
     model_validator,
 )
 
-from ..common.config import Count, Section, file_or_shipped, load_yaml, validate
+from ..common.config import Count, Section, file_or_shipped, load_yaml, shipped, validate
 from ..common.errors import RequestError
+from ..common.problems import NAME_PATTERN
+from ..common.storage import local_path
 from ..common.units import parse_count
 
 YAMLS = Path(__file__).parent / "yamls"
@@ -230,7 +232,7 @@ class Build(Section):
         workers: how many run at a time.
     """
 
-    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    name: str = Field(pattern=NAME_PATTERN)
     out: str = "artifacts"
     work: str | None = None
     seed: int = Field(default=0, ge=0, lt=2**63)
@@ -271,5 +273,7 @@ def load_build(config: str, overrides: Sequence[str] = ()) -> Build:
     Raises:
         RequestError: for a wrong request.
     """
+    if os.path.isdir(local_path(config)) and shipped(YAMLS, config) is None:
+        raise RequestError(f"{config} is a folder: build what lies in it with `folder sources.0.path={config}`")
     path = file_or_shipped(YAMLS, config)
-    return validate(Build, load_yaml(path, overrides, Build), path)
+    return validate(Build, load_yaml(path, overrides, Build, config), config)

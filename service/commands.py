@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from ..common import storage
-from ..common.cli import Runner, print_json, say
+from ..common.cli import Runner, add_examples, print_json, say
 from ..common.errors import RequestError, WorkError
 from ..common.publish import MANIFEST_NAME
 
@@ -24,11 +24,20 @@ KEY = re.compile(r"[0-9a-f]{32}")
 
 def serve(parser: argparse.ArgumentParser) -> Runner:
     """Add the arguments of `epochal serve`; return what runs it."""
+    add_examples(
+        parser,
+        "serve --root artifacts",
+        "serve --host 0.0.0.0 --tokens tokens.txt --database postgresql://me@db/epochal",
+    )
     _add_store(parser)
-    parser.add_argument("--host", default="127.0.0.1", help="address to listen at (default: this machine only)")
-    parser.add_argument("--port", type=int, default=8642, help="port (default 8642; 0: a free one)")
+    parser.add_argument(
+        "--host", metavar="ADDRESS", default="127.0.0.1", help="address to listen at (default: this machine only)"
+    )
+    parser.add_argument("--port", metavar="N", type=int, default=8642, help="port (default 8642; 0: a free one)")
     parser.add_argument("--tokens", metavar="FILE", help="lines `read TOKEN` or `write TOKEN` (or $EPOCHAL_TOKENS)")
-    parser.add_argument("--rate", type=float, default=500.0, help="requests a second of one client (default 500)")
+    parser.add_argument(
+        "--rate", metavar="X", type=float, default=500.0, help="requests a second of one client (default 500)"
+    )
     parser.add_argument(
         "--proxy", action="append", default=[], metavar="ADDRESS", help="believe X-Forwarded-For of this proxy"
     )
@@ -52,6 +61,10 @@ def _run_serve(args: argparse.Namespace) -> int:
         )
     if not args.rate > 0:
         raise RequestError("--rate must be more than 0")
+    if not 0 <= args.port < 2**16:
+        raise RequestError(f"--port must be from 0 to 65535, got {args.port}")
+    if not os.path.isdir(args.root):
+        raise RequestError(f"--root {args.root} is no folder: build an artifact first, or make it (mkdir {args.root})")
     proxies = [check_proxy(text) for text in args.proxy]
     listener = _listen(args.host, args.port)
     rules = AccessRules(tokens, LOOPBACK_NAMES if local else None, rate=args.rate, burst=max(1, int(2 * args.rate)))
@@ -112,7 +125,12 @@ def _listen(host: str, port: int) -> socket.socket:
 
 def register(parser: argparse.ArgumentParser) -> Runner:
     """Add the arguments of `epochal register`; return what runs it."""
-    parser.add_argument("paths", nargs="+", metavar="path", help="folder or URL of a pool or subset, or a run's folder")
+    add_examples(
+        parser,
+        "register /elsewhere/pools/mine --root artifacts",
+        "register runs/mine --service http://127.0.0.1:8642",
+    )
+    parser.add_argument("paths", nargs="+", metavar="PATH", help="folder or URL of a pool or subset, or a run's folder")
     parser.add_argument("--service", metavar="URL", help="where a run's reports go (default: where it reported to)")
     _add_store(parser)
     return _run_register
@@ -155,7 +173,14 @@ def _send_rest(folder: str, url: str | None) -> bool:
 
 def login(parser: argparse.ArgumentParser) -> Runner:
     """Add the arguments of `epochal login`; return what runs it."""
-    parser.add_argument("url", help="address of a service, as https://host:8642; the token is read from standard input")
+    add_examples(
+        parser,
+        "login https://host:8642 < token.txt",
+        "login https://host:8642 --forget",
+    )
+    parser.add_argument(
+        "url", metavar="URL", help="address of a service, as https://host:8642; the token is read from standard input"
+    )
     parser.add_argument("--forget", action="store_true", help="remove the token that is kept for this address")
     return _run_login
 
@@ -187,7 +212,11 @@ def _run_login(args: argparse.Namespace) -> int:
 
 def release(parser: argparse.ArgumentParser) -> Runner:
     """Add the arguments of `epochal release`; return what runs it."""
-    parser.add_argument("run", help="name of a run that is dead while its lease lasts")
+    add_examples(
+        parser,
+        "release tiny-ar --service http://127.0.0.1:8642",
+    )
+    parser.add_argument("run", metavar="RUN", help="name of a run that is dead while its lease lasts")
     _add_service(parser)
     return _run_release
 
@@ -203,12 +232,20 @@ def _run_release(args: argparse.Namespace) -> int:
 
 def seen(parser: argparse.ArgumentParser) -> Runner:
     """Add the arguments of `epochal seen`; return what runs it."""
+    add_examples(
+        parser,
+        "seen --document mine-000123",
+        "seen --run tiny-ar --histogram",
+        "seen --text page.txt --run tiny-ar --position 20000",
+    )
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("--document", metavar="ID", help="key (32 hexadecimal digits) or id of a document")
     what.add_argument("--text", metavar="FILE", help="file with the document's text (- for standard input)")
     what.add_argument("--histogram", action="store_true", help="how many documents were seen how often (needs --run)")
     parser.add_argument("--run", metavar="R", help="name or fingerprint of a run (default: all of them)")
-    parser.add_argument("--position", type=int, help="as of this position of the run (default: its last reported one)")
+    parser.add_argument(
+        "--position", metavar="N", type=int, help="as of this position of the run (default: its last reported one)"
+    )
     _add_service(parser)
     parser.add_argument("--json", action="store_true", help="one JSON object on standard output")
     return _run_seen
@@ -319,7 +356,9 @@ def _add_service(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_store(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--root", default="artifacts", help="folder with pools/ and subsets/ (default artifacts)")
+    parser.add_argument(
+        "--root", metavar="DIR", default="artifacts", help="folder with pools/ and subsets/ (default artifacts)"
+    )
     parser.add_argument("--database", metavar="URL", help="postgresql://user@host/name (default: SQLite in the root)")
 
 

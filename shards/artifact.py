@@ -1,12 +1,15 @@
 """Opening an artifact: its manifest and index read, held against each other, its shards located."""
 
+import itertools
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 from ..common import storage
 from ..common.errors import RequestError, WorkError
 from ..common.json_text import parse_json
+from ..common.problems import did_you_mean
 from ..common.publish import MANIFEST_NAME
 from .manifest import ExportManifest, Manifest, parse_manifest
 from .mds import SHARD_NAME, shard_config
@@ -79,14 +82,45 @@ def read_any_manifest(root: str) -> Manifest | ExportManifest:
     try:
         data = storage.read_bytes(where)
     except (FileNotFoundError, NotADirectoryError):
-        known = storage.exists(root)
-        what = "has no manifest.json: it is no artifact (or an unfinished one)" if known else "does not exist"
-        raise RequestError(f"{root} {what}") from None
+        raise RequestError(f"{root} {_why_none(root)}") from None
     try:
         text = data.decode()
     except UnicodeDecodeError:
         raise WorkError(f"{where} is damaged: it is not text any more") from None
     return parse_manifest(text, where)
+
+
+def _why_none(root: str) -> str:
+    """Return what is wrong with a path at which there is no artifact, and what may have been meant."""
+    local = storage.local_path(root)
+    if not storage.exists(root):
+        folder, name = os.path.split(local.rstrip("/"))
+        near = "" if storage.is_url(root) else did_you_mean(name, _subfolders(folder or "."))
+        return f"does not exist{near}"
+    below = [] if storage.is_url(root) else list(itertools.islice(artifacts_below(local), 4))
+    if below:
+        more = ", ..." if below[3:] else ""
+        return f"is a folder of artifacts, not one itself: name one of them ({', '.join(below[:3])}{more})"
+    return "has no manifest.json: it is no artifact (or an unfinished one)"
+
+
+def artifacts_below(folder: str, depth: int = 3) -> Iterator[str]:
+    """Iterate the paths of artifacts in the local `folder` and folders below it, to a depth, in order; hidden folders
+    and what lies inside an artifact are left out."""
+    for name in _subfolders(folder):
+        path = os.path.join(folder, name)
+        if os.path.isfile(os.path.join(path, MANIFEST_NAME)) and is_artifact(path):
+            yield path
+        elif depth > 1:
+            yield from artifacts_below(path, depth - 1)
+
+
+def _subfolders(folder: str) -> list[str]:
+    try:
+        with os.scandir(folder) as entries:
+            return sorted(entry.name for entry in entries if entry.is_dir() and not entry.name.startswith("."))
+    except OSError:
+        return []
 
 
 def is_artifact(root: str) -> bool:

@@ -3,7 +3,7 @@
 import argparse
 from typing import Any
 
-from ..common.cli import Runner, print_json, say
+from ..common.cli import Runner, add_examples, print_json, say
 from ..common.errors import printable
 
 MOST_PROBLEMS = 20
@@ -12,7 +12,12 @@ MOST_PROBLEMS = 20
 
 def carve(parser: argparse.ArgumentParser) -> Runner:
     """Add the arguments of `epochal carve`; return what runs it."""
-    parser.add_argument("pool", help="folder of the pool")
+    add_examples(
+        parser,
+        "carve artifacts/pools/mine --unique-tokens 500M",
+        "carve artifacts/pools/mine --unique-tokens 1.5B --replicate 1 --materialize --out /data/subset",
+    )
+    parser.add_argument("pool", metavar="POOL", help="folder of the pool")
     parser.add_argument("--unique-tokens", required=True, metavar="N", help="exactly so many: 500M, 1.5B, 2049")
     parser.add_argument("--replicate", type=int, default=0, metavar="R", help="a disjoint draw for each (default 0)")
     parser.add_argument("--out", metavar="DIR", help="where it goes (default: subsets/<pool>-<N> beside pools/)")
@@ -37,15 +42,20 @@ def carve(parser: argparse.ArgumentParser) -> Runner:
 
 def export(parser: argparse.ArgumentParser) -> Runner:
     """Add the arguments of `epochal export`; return what runs it."""
+    add_examples(
+        parser,
+        "export artifacts/subsets/mine-500M --format megatron --out exported",
+        "export artifacts/subsets/mine-500M --format bin --out exported --order --passes 4",
+    )
     from .order.base import POLICIES
 
-    parser.add_argument("subset", help="folder or URL of a subset or pool")
+    parser.add_argument("subset", metavar="SUBSET", help="folder or URL of a subset or pool")
     parser.add_argument(
         "--format", required=True, choices=["wds", "parquet", "megatron", "bin", "hf"], help="see docs/formats.md"
     )
     parser.add_argument("--out", required=True, metavar="DIR", help="where it goes: a new folder, or an fsspec URL")
     parser.add_argument("--order", action="store_true", help="write the repeated order out, for sequential loaders")
-    parser.add_argument("--passes", type=int, metavar="K", help="with --order: whole passes (default 1)")
+    parser.add_argument("--passes", "--epochs", type=int, metavar="K", help="with --order: whole passes (default 1)")
     parser.add_argument("--seed", type=int, metavar="S", help="with --order: seed of the order (default 0)")
     parser.add_argument("--policy", choices=POLICIES, help="with --order: how data is repeated (default reshuffle)")
     parser.add_argument("--json", action="store_true", help="print what `epochal show --json` prints")
@@ -73,7 +83,12 @@ def export(parser: argparse.ArgumentParser) -> Runner:
 
 def show(parser: argparse.ArgumentParser) -> Runner:
     """Add the arguments of `epochal show`; return what runs it."""
-    parser.add_argument("path", help="folder or URL of a pool, subset or export")
+    add_examples(
+        parser,
+        "show artifacts/pools/mine",
+        "show artifacts/subsets/mine-500M --json",
+    )
+    parser.add_argument("path", metavar="PATH", help="folder or URL of a pool, subset or export")
     parser.add_argument("--json", action="store_true", help="one JSON object on standard output")
 
     def run(args: argparse.Namespace) -> int:
@@ -90,7 +105,11 @@ def show(parser: argparse.ArgumentParser) -> Runner:
 
 def verify(parser: argparse.ArgumentParser) -> Runner:
     """Add the arguments of `epochal verify`; return what runs it."""
-    parser.add_argument("paths", nargs="+", metavar="path", help="folders or URLs of pools, subsets and exports")
+    add_examples(
+        parser,
+        "verify artifacts/pools/mine artifacts/subsets/mine-500M",
+    )
+    parser.add_argument("paths", nargs="+", metavar="PATH", help="folders or URLs of pools, subsets and exports")
     parser.add_argument("--json", action="store_true", help="one JSON object on standard output")
 
     def run(args: argparse.Namespace) -> int:

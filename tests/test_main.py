@@ -1,4 +1,6 @@
+import importlib
 import json
+import shlex
 import subprocess
 import sys
 import tokenize
@@ -7,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from epochal.__main__ import COMMANDS, main
+from epochal.common import cli
 
 ROOT = Path(__file__).parent.parent
 
@@ -38,12 +41,39 @@ def test_every_command_has_help(command, capsys):
 @pytest.mark.parametrize(
     ("args", "message"),
     [
-        (["frobnicate"], "invalid choice: 'frobnicate'"),
-        (["carve", "x"], "required: --unique-tokens"),
+        (["bulid"], "there is no command 'bulid': did you mean 'build'?"),
+        ([], "say what to do: epochal COMMAND"),
+        (["--vresion"], "did you mean '--version'?"),
+        (["carve", "x"], "carve needs --unique-tokens N (exactly so many: 500M, 1.5B, 2049)"),
+        (["carve", "x", "--tokens", "5k"], "there is no option --tokens: did you mean '--unique-tokens'?"),
+        (["build", "folder", "--out", "foo"], "there is no option --out: settings are written out=foo"),
+        (
+            ["generate", "x", "--prompt", "hi"],
+            "--prompt is written without its name: epochal generate CHECKPOINT PROMPT",
+        ),
+        (["generate", "x", "hi", "there"], "'there' is too much"),
+        (["generate", "x", "--seed", "abc"], "--seed must be a whole number, got 'abc'"),
+        (["generate", "x", "--top-p", "abc"], "--top-p must be a number, got 'abc'"),
+        (["generate", "x", "--seed"], "--seed needs a value: --seed N"),
+        (["generate", "x", "--json=5"], "--json takes no value, got '5'"),
+        (["export", "x", "--format", "megatrn", "--out", "y"], "got 'megatrn': did you mean 'megatron'?"),
         (["show", "/nowhere"], "/nowhere does not exist"),
         (["verify", "/nowhere"], "/nowhere does not exist"),
         (["carve", "/nowhere", "--unique-tokens", "many"], "is not a number"),
-        (["build", "nowhere.yaml"], "nowhere.yaml does not exist"),
+        (["build", "nowhere.yaml"], "nowhere.yaml is neither a file nor the name of a shipped configuration"),
+        (["build", "pyhton"], "did you mean 'python'?"),
+        (["build", "/"], "/ is a folder: build what lies in it with `folder sources.0.path=/`"),
+        (["train", "tiny-arr"], "did you mean 'tiny-ar'?"),
+        (["train", "tiny-ar", "model.preset=30mm"], "got '30mm': did you mean '30m'?"),
+        (["crossover", "crossover-cp"], "did you mean 'crossover-cpu'?"),
+        (["flops", "paper-2b"], "did you mean 'paper-1b'?"),
+        (["evaluate", "/nowhere", "--tasks", "hellaswag"], "/nowhere holds no model"),
+        (["serve", "--port", "70000"], "--port must be from 0 to 65535"),
+        (["serve", "--root", "/nowhere"], "--root /nowhere is no folder"),
+        (["build", "folder", "sources.0.path=x", "tokenizer=PATH"], "got 'PATH': write tokenizer.name=PATH"),
+        (["build", "folder", "sources.0.path=x", "executor=sulrm"], "got 'sulrm': did you mean 'slurm'?"),
+        (["build", "folder", "sources.0.path=x", "seq_len=2048k"], "must be a whole number in digits, got '2048k'"),
+        (["build", "folder", "sources.0.path=x", "name=日本"], "letters a to z and A to Z, digits"),
         (["build", "python", "sead=3"], "unknown key 'sead': did you mean 'seed'?"),
         (["build", "python", "sources.7.path=x"], "the list there has 1 entries"),
         (["build", "folder"], "'sources.0.path' must be given"),
@@ -56,6 +86,36 @@ def test_a_wrong_request_is_one_line_and_exit_2(args, message, capsys):
     assert captured.err.startswith("epochal: ")
     assert captured.err.count("\n") == 1
     assert message in captured.err
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_examples_of_the_help_can_be_typed(command, monkeypatch, capsys):
+    lines: list[str] = []
+    monkeypatch.setattr("epochal.common.cli.argparse.ArgumentParser.format_help", lambda p: lines.append(p.epilog))
+    monkeypatch.setattr("epochal.common.cli.argparse.ArgumentParser.print_help", lambda p: p.format_help())
+    with pytest.raises(SystemExit):
+        main(["help", command])
+    head, *examples = lines[0].splitlines()
+    assert head == "examples:"
+    assert examples
+    module, _ = COMMANDS[command]
+    for example in examples:
+        words = shlex.split(example.partition("<")[0])
+        assert words[:2] == ["epochal", command]
+        parser = cli._Parser(prog="epochal")
+        getattr(importlib.import_module(f"epochal.{module}"), command.replace("-", "_"))(parser)
+        parser.check_options(words[2:])
+        parser.parse_intermixed_args(words[2:])
+
+
+def test_a_folder_of_artifacts_is_answered_with_those_in_it(make_pool, capsys):
+    pool = make_pool(700)
+    assert main(["show", str(pool.parent.parent)]) == 2
+    assert f"is a folder of artifacts, not one itself: name one of them ({pool})" in capsys.readouterr().err
+    assert main(["show", str(pool)[:-1]]) == 2
+    assert f"does not exist: did you mean '{pool.name}'?" in capsys.readouterr().err
+    assert main(["plan", str(pool), "--passes", "2", "--batch-tokens", "100"]) == 2
+    assert "take 96 or 112" in capsys.readouterr().err
 
 
 def test_failed_work_is_one_line_and_exit_1(make_pool, capsys):

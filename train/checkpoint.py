@@ -177,13 +177,18 @@ class Checkpoint:
 
 def open_checkpoint(path: str, device: str, dtype: torch.dtype = torch.float32) -> Checkpoint:
     """Return the exported model at `path` (folder or URL), or at `path/final` of a run; RequestError, WorkError."""
-    inner = storage.join(path, "final")
-    folder = inner if storage.exists(storage.join(inner, WEIGHTS_NAME)) else path
+    folder = model_folder(path)
     model, card = load_model(folder, check_device(device), dtype)
     name = os.path.basename(os.path.abspath(path))
     if name in ("final", "best"):
         name = f"{os.path.basename(os.path.dirname(os.path.abspath(path)))}/{name}"
     return Checkpoint(name, model, card, model_fingerprint(folder, card), folder)
+
+
+def model_folder(path: str) -> str:
+    """Return `path/final` where `path` is the folder of a run that has ended, else `path`."""
+    inner = storage.join(path, "final")
+    return inner if storage.exists(storage.join(inner, WEIGHTS_NAME)) else path
 
 
 def check_device(device: str) -> str:

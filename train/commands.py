@@ -7,13 +7,18 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ..common.cli import Runner
+from ..common.cli import Runner, add_examples
 from ..common.errors import RequestError
 from ..common.units import parse_count
 
 
 def train(parser: argparse.ArgumentParser) -> Runner:
     """Add the arguments of `epochal train`; return what runs it."""
+    add_examples(
+        parser,
+        "train tiny-mdm train_loader.dataset.path=artifacts/subsets/mine-500k",
+        "train my.yaml optimizer.lr=1e-3 save_folder=runs/mine",
+    )
     parser.add_argument("config", metavar="CONFIG", help="YAML file, or the name of a shipped run such as tiny-mdm")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="settings to change, as in optimizer.lr=1e-3")
     parser.add_argument("--json", action="store_true", help="print the result as one JSON object")
@@ -52,12 +57,12 @@ def describe(result: dict) -> str:
 
 
 def _model_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1 (default cpu)")
+    parser.add_argument("--device", metavar="DEVICE", default="cpu", help="cpu, cuda, cuda:1 (default cpu)")
     parser.add_argument(
         "--dtype", choices=("float32", "bfloat16"), default="float32", help="of the weights (default float32)"
     )
     parser.add_argument("--tokenizer", metavar="PATH", help="its tokenizer.json, for a model that carries none")
-    parser.add_argument("--seed", type=int, default=0, help="of all noise (default 0)")
+    parser.add_argument("--seed", metavar="N", type=int, default=0, help="of all noise (default 0)")
 
 
 def _at_least_1(args: argparse.Namespace, *names: str) -> None:
@@ -69,11 +74,17 @@ def _at_least_1(args: argparse.Namespace, *names: str) -> None:
 
 def evaluate(parser: argparse.ArgumentParser) -> Runner:
     """Add the arguments of `epochal evaluate`; return what runs it."""
+    add_examples(
+        parser,
+        "evaluate runs/tiny-ar runs/tiny-mdm --loss artifacts/pools/mine-val",
+        "evaluate runs/tiny-ar --tasks hellaswag,mmlu:5 --data benchmarks/",
+    )
     parser.add_argument(
         "checkpoints", nargs="+", metavar="CHECKPOINT", help="folder of a model, or of a run (its final)"
     )
     parser.add_argument(
         "--tasks",
+        metavar="TASKS",
         help="comma-separated, with a number of examples: hellaswag,mmlu:5 (default: the paper's hellaswag:0, mmlu:0, "
         "mmlu:5, or none with --loss or --lm-eval)",
     )
@@ -86,22 +97,26 @@ def evaluate(parser: argparse.ArgumentParser) -> Runner:
         help="what an answer's log-likelihood is divided by (default characters)",
     )
     parser.add_argument(
-        "--noise-samples", type=int, default=128, help="per answer, masked diffusion only (default 128)"
+        "--noise-samples", metavar="N", type=int, default=128, help="per answer, masked diffusion only (default 128)"
     )
-    parser.add_argument("--limit", type=int, help="items per task, evenly spread over its file (default all)")
-    parser.add_argument("--loss", action="append", default=[], metavar="ARTIFACT", help="also measure its likelihood")
-    parser.add_argument("--loss-samples", type=int, help="of its first samples (default all)")
     parser.add_argument(
-        "--loss-noise-samples", type=int, default=8, help="per sample, masked diffusion only (default 8)"
+        "--limit", metavar="N", type=int, help="items per task, evenly spread over its file (default all)"
+    )
+    parser.add_argument("--loss", action="append", default=[], metavar="ARTIFACT", help="also measure its likelihood")
+    parser.add_argument("--loss-samples", metavar="N", type=int, help="of its first samples (default all)")
+    parser.add_argument(
+        "--loss-noise-samples", metavar="N", type=int, default=8, help="per sample, masked diffusion only (default 8)"
     )
     parser.add_argument(
         "--trained-on", metavar="ARTIFACT", help="the training subset or pool, for the contamination check"
     )
     parser.add_argument("--lm-eval", metavar="TASKS", help="comma-separated tasks of lm-evaluation-harness")
     parser.add_argument("--lm-eval-include", metavar="FOLDER", help="your own task files for it")
-    parser.add_argument("--batch-tokens", type=int, default=16384, help="tokens read at a time (default 16384)")
     parser.add_argument(
-        "--out", default="runs/evaluation", help="results, and items scored so far (default %(default)s)"
+        "--batch-tokens", metavar="N", type=int, default=16384, help="tokens read at a time (default 16384)"
+    )
+    parser.add_argument(
+        "--out", metavar="DIR", default="runs/evaluation", help="results, and items scored so far (default %(default)s)"
     )
     parser.add_argument("--json", action="store_true", help="print the results as one JSON object")
     _model_arguments(parser)
@@ -179,22 +194,39 @@ def _harness(args: argparse.Namespace, settings: Any) -> list[dict[str, Any]]:
 
 def generate(parser: argparse.ArgumentParser) -> Runner:
     """Add the arguments of `epochal generate`; return what runs it."""
+    add_examples(
+        parser,
+        'generate runs/tiny-ar "def f(x):" --max-new-tokens 64 --temperature 0.8',
+        "generate runs/tiny-mdm - < prompt.txt",
+    )
     parser.add_argument("checkpoint", metavar="CHECKPOINT", help="folder of a model, or of a run (its final)")
     parser.add_argument(
-        "prompt", nargs="?", default="", help="text to go on from; - reads standard input (default none)"
+        "prompt",
+        metavar="PROMPT",
+        nargs="?",
+        default="",
+        help="text to go on from; - reads standard input (default none)",
     )
-    parser.add_argument("--max-new-tokens", type=int, default=128, help="(default 128)")
-    parser.add_argument("--temperature", type=float, default=0.0, help="0 takes the likeliest token (default 0)")
-    parser.add_argument("--top-p", type=float, default=1.0, help="share of probability to draw from (default 1)")
+    parser.add_argument("--max-new-tokens", metavar="N", type=int, default=128, help="(default 128)")
+    parser.add_argument(
+        "--temperature", metavar="X", type=float, default=0.0, help="0 takes the likeliest token (default 0)"
+    )
+    parser.add_argument(
+        "--top-p", metavar="X", type=float, default=1.0, help="share of probability to draw from (default 1)"
+    )
     parser.add_argument("--stop", action="append", default=[], metavar="TEXT", help="end before this text")
-    parser.add_argument("--steps", type=int, help="masked diffusion: reads for the whole text (default one per token)")
+    parser.add_argument(
+        "--steps", metavar="N", type=int, help="masked diffusion: reads for the whole text (default one per token)"
+    )
     parser.add_argument(
         "--order",
         choices=("confidence", "random"),
         default="confidence",
         help="masked diffusion: what is settled first",
     )
-    parser.add_argument("--block", type=int, help="masked diffusion: tokens filled in together (default all)")
+    parser.add_argument(
+        "--block", metavar="N", type=int, help="masked diffusion: tokens filled in together (default all)"
+    )
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     _model_arguments(parser)
     return _generate
@@ -237,6 +269,10 @@ def _check_room(tokens: int, seq_len: int) -> None:
 
 def export_model(parser: argparse.ArgumentParser) -> Runner:
     """Add the arguments of `epochal export-model`; return what runs it."""
+    add_examples(
+        parser,
+        "export-model runs/tiny-ar --out hf-model",
+    )
     parser.add_argument("checkpoint", metavar="CHECKPOINT", help="folder of a model, or of a run (its final)")
     parser.add_argument(
         "--format", choices=("huggingface",), default="huggingface", help="for AutoModelForCausalLM (default)"
@@ -258,14 +294,22 @@ def _export_model(args: argparse.Namespace) -> int:
 
 def flops(parser: argparse.ArgumentParser) -> Runner:
     """Add the arguments of `epochal flops`; return what runs it."""
+    add_examples(
+        parser,
+        "flops paper-1b --tokens 96B",
+        "flops my.yaml model.layers=12 --measure",
+        "flops runs/tiny-ar",
+    )
     parser.add_argument("model", metavar="MODEL.yaml", help="file with a `model` section, a shipped run, or a preset")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="as in model.layers=12")
-    parser.add_argument("--seq-len", type=int, help="training length (default max_seq_len, else 2048)")
-    parser.add_argument("--steps", type=int, help="reads per text of masked diffusion (default one per token)")
-    parser.add_argument("--block", type=int, default=32, help="of the cached form (default 32)")
-    parser.add_argument("--tokens", help="training budget, such as 96B: adds the whole run's FLOPs")
+    parser.add_argument("--seq-len", metavar="N", type=int, help="training length (default max_seq_len, else 2048)")
+    parser.add_argument(
+        "--steps", metavar="N", type=int, help="reads per text of masked diffusion (default one per token)"
+    )
+    parser.add_argument("--block", metavar="N", type=int, default=32, help="of the cached form (default 32)")
+    parser.add_argument("--tokens", metavar="N", help="training budget, such as 96B: adds the whole run's FLOPs")
     parser.add_argument("--measure", action="store_true", help="also count what torch executes, and time it")
-    parser.add_argument("--device", default="cpu", help="to time on (default cpu)")
+    parser.add_argument("--device", metavar="DEVICE", default="cpu", help="to time on (default cpu)")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     return _flops
 
@@ -296,13 +340,23 @@ def _flops(args: argparse.Namespace) -> int:
 
 
 def _shape(path: str, overrides: Sequence[str]) -> tuple[Any, int | None, bool | None]:
-    """Return the shape in the file (or preset) `path`, its training length and type where it says them."""
-    from ..common.config import load_yaml, shipped, validate
+    """Return the shape in the file, preset or model's folder `path`; training length and type where it says them."""
+    from ..common.config import load_yaml, shipped, shipped_names, validate
+    from ..common.problems import did_you_mean
     from .config import YAMLS, ModelSection, model_section, presets
 
+    if Path(path).is_dir():
+        from .checkpoint import load_card, model_folder
+
+        if overrides:
+            raise RequestError(f"{path} is a model, whose settings are what they are: leave {overrides[0]} away")
+        card = load_card(model_folder(path))
+        return card.shape, card.seq_len, card.kind == "nll"
     found = path if Path(path).exists() else shipped(YAMLS, path) or shipped(YAMLS, f"model-{path}")
     if found is None:
-        raise RequestError(f"{path} is neither a file, a shipped run nor a preset ({', '.join(presets())})")
+        names = [*presets(), *(name for name in shipped_names(YAMLS) if not name.startswith("model-"))]
+        meant = did_you_mean(path, names) or f" ({', '.join(names)})"
+        raise RequestError(f"{path} is neither a file, a model's folder, a shipped run nor a preset{meant}")
     given = [
         f"{key}=x" for key in ("train_loader.dataset.path", "eval_loader.dataset.path")
     ]  # must be given, and are not read

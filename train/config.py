@@ -10,6 +10,7 @@ from pydantic import BeforeValidator, Field, PrivateAttr, field_validator, model
 from ..common import storage
 from ..common.config import Section, file_or_shipped, load_yaml, shipped, shipped_names, validate
 from ..common.errors import RequestError
+from ..common.problems import did_you_mean
 from ..shards.order.mixture_config import MixtureSettings
 from .durations import with_unit
 from .model.transformer import ModelConfig
@@ -365,7 +366,8 @@ def model_section(data: dict[str, Any], where: str) -> dict[str, Any]:
         return data
     path = shipped(YAMLS, f"model-{str(name).lower()}")
     if path is None:
-        raise RequestError(f"{where}: model.preset: no '{name}', there are {', '.join(presets())}")
+        meant = did_you_mean(str(name), presets())
+        raise RequestError(f"{where}: model.preset must be one of {', '.join(presets())}, got '{name}'{meant}")
     return yaml.safe_load(path.read_text())["model"] | data
 
 
@@ -376,7 +378,7 @@ def load_config(path: str, overrides: list[str] | tuple[str, ...] = ()) -> Train
         RequestError: of one line for anything wrong.
     """
     file = file_or_shipped(YAMLS, path)
-    data = load_yaml(file, overrides, TrainConfig)
+    data = load_yaml(file, overrides, TrainConfig, path)
     if isinstance(data.get("model"), dict):
         data["model"] = model_section(data["model"], path)
     config = validate(TrainConfig, data, path)

@@ -172,9 +172,16 @@ class Order(ABC):
         """
         samples, rest = divmod(batch_tokens, self.seq_len)
         if rest or not samples:
-            raise RequestError(f"a batch of {batch_tokens} tokens is no whole number of samples of {self.seq_len}")
+            near = [f"{n * self.seq_len:,}" for n in (samples, samples + 1) if n]
+            raise RequestError(
+                f"a batch of {batch_tokens:,} tokens is no whole number of samples of {self.seq_len:,}: "
+                f"take {' or '.join(near)}"
+            )
         if samples > self.positions:
-            raise RequestError(f"a batch of {samples} samples is larger than the whole run of {self.positions}")
+            raise RequestError(
+                f"a batch of {samples:,} samples is larger than the whole run of {self.positions:,}: "
+                "take a smaller batch, or more tokens"
+            )
         return samples
 
     def steps(self, batch_samples: int) -> int:

@@ -4,7 +4,7 @@ import argparse
 from typing import Any
 
 from ...common import storage
-from ...common.cli import Runner, print_json
+from ...common.cli import Runner, add_examples, print_json
 from ...common.config import load_yaml, validate
 from ...common.errors import RequestError
 from ...common.units import format_count, parse_count, tokens_for_epochs
@@ -21,10 +21,18 @@ MOST_SHOWN = 10_000_000
 
 def plan(parser: argparse.ArgumentParser) -> Runner:
     """Add the arguments of `epochal plan`; return what runs it."""
-    parser.add_argument("subset", help="folder or URL of a subset or pool, or the YAML file of a mixture")
+    add_examples(
+        parser,
+        "plan artifacts/subsets/mine-500M --total-tokens 48B --batch-tokens 524288",
+        "plan artifacts/subsets/mine-500M --epochs 96 --batch-tokens 524288 --params 1B",
+        "plan mixture.yaml --batch-tokens 524288",
+    )
+    parser.add_argument(
+        "subset", metavar="SUBSET", help="folder or URL of a subset or pool, or the YAML file of a mixture"
+    )
     _add_budget(parser)
-    parser.add_argument("--batch-tokens", required=True, help="tokens of a global batch: 524288")
-    parser.add_argument("--params", help="parameters of the model, for its training FLOPs (6ND): 1B")
+    parser.add_argument("--batch-tokens", metavar="N", required=True, help="tokens of a global batch: 524288")
+    parser.add_argument("--params", metavar="N", help="parameters of the model, for its training FLOPs (6ND): 1B")
     _add_order(parser)
     return _run_plan
 
@@ -154,9 +162,18 @@ def _histogram(the_plan: Plan) -> dict[int, int]:
 
 def order(parser: argparse.ArgumentParser) -> Runner:
     """Add the arguments of `epochal order`; return what runs it."""
-    parser.add_argument("subset", help="folder or URL of a subset or pool, or the YAML file of a mixture")
-    parser.add_argument("--start", default="0", help="first position (samples from the run's beginning; default 0)")
-    parser.add_argument("--count", required=True, help="number of positions")
+    add_examples(
+        parser,
+        "order artifacts/subsets/mine-500M --count 8",
+        "order artifacts/subsets/mine-500M --seed 3 --start 1000000 --count 8 --json",
+    )
+    parser.add_argument(
+        "subset", metavar="SUBSET", help="folder or URL of a subset or pool, or the YAML file of a mixture"
+    )
+    parser.add_argument(
+        "--start", metavar="N", default="0", help="first position (samples from the run's beginning; default 0)"
+    )
+    parser.add_argument("--count", metavar="N", required=True, help="number of positions")
     _add_budget(parser)
     _add_order(parser)
     return _run_order
@@ -200,7 +217,11 @@ def _plan_to_show(args: argparse.Namespace, start: int, count: int) -> Plan:
 
 def audit(parser: argparse.ArgumentParser) -> Runner:
     """Add the arguments of `epochal audit`; return what runs it."""
-    parser.add_argument("receipt", help="the receipt that a run wrote, path or URL")
+    add_examples(
+        parser,
+        "audit runs/mine/receipt.json",
+    )
+    parser.add_argument("receipt", metavar="RECEIPT", help="the receipt that a run wrote, path or URL")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     return _run_audit
 
@@ -225,12 +246,12 @@ def _run_audit(args: argparse.Namespace) -> int:
 
 def _add_budget(parser: argparse.ArgumentParser) -> None:
     budget = parser.add_mutually_exclusive_group()
-    budget.add_argument("--total-tokens", help="tokens to train on: 96B")
-    budget.add_argument("--epochs", help="passes to train for: 96, 3.5")
+    budget.add_argument("--total-tokens", metavar="N", help="tokens to train on: 96B")
+    budget.add_argument("--epochs", "--passes", metavar="K", help="passes over the subset to train for: 96, 3.5")
 
 
 def _add_order(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--seed", type=int, default=0, help="seed of the order (default 0)")
+    parser.add_argument("--seed", metavar="N", type=int, default=0, help="seed of the order (default 0)")
     parser.add_argument("--policy", choices=POLICIES, help="how data is repeated (default reshuffle)")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
 

@@ -22,5 +22,5 @@ def test_overrides_reach_into_lists():
 
 
 def test_a_configuration_that_does_not_exist_is_one_line():
-    with pytest.raises(RequestError, match=r"nowhere\.yaml does not exist"):
+    with pytest.raises(RequestError, match=r"nowhere\.yaml is neither a file"):
         load_build("nowhere.yaml")

@@ -63,7 +63,7 @@ def test_all_model_presets_are_known_by_name() -> None:
         ("lr=1", "did you mean 'optimizer.lr'"),
         ("objective.wieghting=exact_count", "did you mean 'objective.weighting'"),
         ("train_loader.dataset.sed=1", "did you mean 'train_loader.dataset.seed'"),
-        ("model.preset=huge", "there are 1.7b, 125m, 30m, 4b, 8b, paper-1b, tiny"),
+        ("model.preset=huge", "must be one of 1.7b, 125m, 30m, 4b, 8b, paper-1b, tiny"),
         ("model.kv_heads=5", "heads (12) must be a multiple of kv_heads (5)"),
         ("precision=fp16", "precision"),
         ("device_train_microbatch_size=0", "device_train_microbatch_size"),

@@ -5,12 +5,17 @@ import json
 import os
 import sys
 
-from ...common.cli import Runner, say
+from ...common.cli import Runner, add_examples, say
 from ...common.errors import RequestError
 
 
 def crossover(parser: argparse.ArgumentParser) -> Runner:
     """Add the arguments of `epochal crossover`; return what runs it."""
+    add_examples(
+        parser,
+        "crossover crossover-cpu --plan",
+        "crossover crossover-cpu pool=artifacts/pools/mine total_tokens=500k",
+    )
     parser.add_argument("grid", metavar="GRID", help="YAML file, or the name of a shipped grid such as crossover-cpu")
     parser.add_argument(
         "overrides", nargs="*", metavar="key=value", help="as in total_tokens=500k or settings.optimizer.lr=1e-3"

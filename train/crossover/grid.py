@@ -19,6 +19,7 @@ from ...common import storage
 from ...common.config import Count, PathText, Section, file_or_shipped, load_yaml, validate
 from ...common.errors import RequestError
 from ...common.hashing import digest
+from ...common.problems import NAME_PATTERN
 from ...common.publish import MANIFEST_NAME
 from ...common.units import format_count, parse_count
 from ...shards.artifact import open_artifact, read_manifest
@@ -87,7 +88,7 @@ class Grid(Section):
         mfu: what H100-hours assume.
     """
 
-    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    name: str = Field(pattern=NAME_PATTERN)
     out: PathText
     base: PathText
     pool: PathText
@@ -254,7 +255,7 @@ def load_grid(path: str, overrides: Iterable[str] = ()) -> Grid:
     Raises:
         RequestError: of one line.
     """
-    return validate(Grid, load_yaml(file_or_shipped(GRIDS, path), list(overrides), Grid), path)
+    return validate(Grid, load_yaml(file_or_shipped(GRIDS, path), list(overrides), Grid, path), path)
 
 
 def plan(grid: Grid) -> GridPlan:

@@ -18,7 +18,7 @@ from ...common.progress import Progress
 from ...shards.artifact import open_artifact, read_manifest
 from ...shards.loader.cache import default_cache, in_cache
 from ...tokenize.tokenizer import Tokenizer
-from ..checkpoint import Checkpoint, open_checkpoint
+from ..checkpoint import Checkpoint, load_card, model_folder, open_checkpoint
 from . import likelihood, metrics, tasks
 from .contamination import contamination_status, training_manifest
 from .encoding import Encoded, encode, record
@@ -181,12 +181,14 @@ def run_loss(checkpoint: Checkpoint, path: str, tokenizer: Tokenizer | None, set
 def run(paths: Sequence[str], settings: Settings) -> dict[str, Any]:
     """Return {"tasks": [...], "likelihoods": [...]} for the checkpoints at `paths`; write both to `settings.out`.
 
-    All benchmarks are read before the first model is, so that a bad row is known at once.
+    Cards of models are read first, then all benchmarks, then the first model: what is missing is known at once.
 
     Raises:
         RequestError: for a wrong request.
         WorkError: when the work failed.
     """
+    for path in paths:
+        load_card(model_folder(path))
     loaded = [tasks.load(task, settings.data, settings.files) for task in settings.tasks]
     for path in settings.loss:
         read_manifest(path)

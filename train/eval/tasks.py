@@ -18,6 +18,7 @@ import fsspec
 
 from ...common.errors import RequestError, WorkError, one_line
 from ...common.hashing import items_digest
+from ...common.problems import did_you_mean
 from ...common.unpack import DamagedError, unpacked
 from ...common.unpack import lines as text_lines
 
@@ -223,7 +224,8 @@ def parse_task(text: str) -> tuple[str, int]:
     """
     name, colon, shots = text.strip().partition(":")
     if name not in TASKS:
-        raise RequestError(f"unknown task '{name}': known are {', '.join(TASKS)} (or --lm-eval {name})")
+        meant = did_you_mean(name, TASKS) or f": known are {', '.join(TASKS)} (or --lm-eval {name})"
+        raise RequestError(f"unknown task '{name}'{meant}")
     if colon and not shots.isdecimal():
         raise RequestError(f"task '{text}': write the number of examples as in {name}:5")
     if colon and int(shots) and not TASKS[name].shot_split:

@@ -347,7 +347,7 @@ def test_flops_from_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert main(["flops", str(file)]) == 2
     assert "did you mean 'hidden'" in capsys.readouterr().err
     assert main(["flops", "nothing"]) == 2
-    assert "is neither a file, a shipped run nor a preset" in capsys.readouterr().err
+    assert "is neither a file, a model's folder, a shipped run nor a preset" in capsys.readouterr().err
 
 
 @pytest.mark.slow

@@ -71,7 +71,7 @@ def test_what_cannot_be_exported_is_refused_in_one_line(checkpoint, tmp_path: Pa
         ([checkpoint(True), "--out", str(full)], "holds something already"),
         ([checkpoint(True), "--out", "s3://bucket/x"], "local folder"),
         ([str(tmp_path / "nothing"), "--out", str(tmp_path / "out")], "holds no model"),
-        ([checkpoint(True), "--out", str(tmp_path / "out"), "--format", "gguf"], "invalid choice"),
+        ([checkpoint(True), "--out", str(tmp_path / "out"), "--format", "gguf"], "--format must be one of huggingface"),
     ]
     for words, message in wrong:
         assert main(["export-model", *words]) == 2
