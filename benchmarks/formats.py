@@ -39,7 +39,7 @@ DOCUMENT_TOKENS = 800
 def samples_of(pool: str) -> np.ndarray:
     """Return all samples of a pool in memory, (samples, SEQ_LEN) uint16."""
     artifact = open_artifact(pool)
-    return np.concatenate([mds.map_shard(s.path, SEQ_LEN, "uint16")[: s.samples] for s in artifact.shards])
+    return np.concatenate([mds.open_shard(s.path, SEQ_LEN, "uint16")[: s.samples] for s in artifact.shards])
 
 
 # -- theirs: write(folder, samples), read(folder) -> tokens ---------------------------------------------------------

@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from .errors import EpochalError, RequestError, one_line, printable, without_passwords
+from .errors import EpochalError, RequestError, one_line, printable, public, without_secrets
 from .problems import did_you_mean, nearest
 
 Runner = Callable[[argparse.Namespace], int]
@@ -72,7 +72,7 @@ def run_plainly(run: Callable[[list[str]], int], argv: Sequence[str]) -> int:
         if "--debug" in argv:
             raise
         message, status = explain(error)
-        print(f"epochal: {printable(without_passwords(message))}", file=sys.stderr)
+        print(f"epochal: {printable(without_secrets(message))}", file=sys.stderr)
         return status
 
 
@@ -227,10 +227,10 @@ def text_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def say(text: str) -> None:
-    """Print one line for the user on standard error, beside what a program may read."""
-    print(f"epochal: {text}", file=sys.stderr, flush=True)
+    """Print one line for the user on standard error, beside what a program may read; secrets are left out."""
+    print(f"epochal: {without_secrets(text)}", file=sys.stderr, flush=True)
 
 
 def print_json(value: object) -> None:
-    """Print `value` as one line of JSON on standard output."""
-    print(json.dumps(value))
+    """Print `value` as one line of JSON on standard output, URLs in it without credentials."""
+    print(json.dumps(public(value, {})))

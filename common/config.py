@@ -1,13 +1,15 @@
 """Configuration files: YAML with interpolation and `key=value` overrides, held against a typed model.
 
 Every command that takes a configuration reads it with `load_yaml` and then `validate`s it, so that a misspelt key, in a
-file or an override, gives a one-line error with the key that was probably meant.
+file or an override, gives a one-line error with the key that was probably meant. What is written of a configuration is
+`public`: passwords and tokens come into one from the environment and in URLs, and stay there.
 """
 
+import contextlib
 import difflib
 import os
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from types import UnionType
 from typing import Annotated, Any, TypeVar, Union, get_args, get_origin
@@ -15,20 +17,50 @@ from typing import Annotated, Any, TypeVar, Union, get_args, get_origin
 import yaml
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, ValidationError
+from omegaconf.resolvers import oc
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, PrivateAttr, ValidationError
 
-from .errors import RequestError, one_line
+from .errors import RequestError, Written, keep_secret, one_line, public
 from .problems import did_you_mean, problem_text
 from .storage import local_path
 from .units import parse_count
 
 M = TypeVar("M", bound=BaseModel)
+C = TypeVar("C", bound="Configuration")
 
 
 class Section(BaseModel):
     """Base of configurations and requests: frozen, and every key must be a field."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Configuration(Section):
+    """Base of what a configuration file holds as a whole."""
+
+    _written: Written = PrivateAttr({})
+
+    @property
+    def written(self) -> Written:
+        """Return what came from the environment, and how it was written."""
+        return self._written
+
+    def public(self, value: Any) -> Any:
+        """Return JSON-like `value` as it may be written and shown: what came from the environment as it was written,
+        URLs without credentials."""
+        return public(value, self._written)
+
+    def knowing(self: C, written: Written) -> C:
+        """Return the same with more that came from the environment, into what it was made of."""
+        copy = self.model_copy()
+        copy._written = {**written, **self._written}
+        return copy
+
+
+class Loaded(dict[str, Any]):
+    """A mapping that `load_yaml` has read, and what in it came from the environment."""
+
+    written: Written = {}
 
 
 class Record(Section):
@@ -85,7 +117,7 @@ def load_yaml(
     overrides: Sequence[str] = (),
     model: type[BaseModel] | None = None,
     name: str | None = None,
-) -> dict[str, Any]:
+) -> Loaded:
     """Return the mapping in the YAML file at `path` with `overrides` applied and interpolations resolved.
 
     An override is `key=value`: keys are dotted, a number picks an entry of a list (`sources.0.path=x`), the value
@@ -106,14 +138,56 @@ def load_yaml(
     for override in overrides:
         _apply(config, override, model)
     try:
-        resolved = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+        resolved, written = _resolved(config)
     except OmegaConfBaseException as error:
         key = re.sub(r"\[(\d+)\]", r".\1", str(getattr(error, "full_key", None) or "a value"))
         if "mandatory" in str(error):
             raise RequestError(f"{where}: '{key}' must be given: add {key}=VALUE") from None
         raise RequestError(f"{where}: '{key}' cannot be resolved: {one_line(error)}") from None
+    loaded = Loaded({str(key): value for key, value in resolved.items()})
+    loaded.written = written
+    keep_secret(written)
+    return loaded
+
+
+def _resolved(config: DictConfig) -> tuple[dict[Any, Any], Written]:
+    """Return the mapping with its interpolations resolved, and what in it came from the environment."""
+    read: dict[str, str] = {}
+
+    def reading(name: str, *default: Any) -> Any:
+        if name in os.environ:
+            read[os.environ[name]] = f"${{oc.env:{name}}}"
+        return oc.env(name, *default)
+
+    def spelling(name: str, *default: Any) -> Any:
+        return f"${{oc.env:{name}}}" if name in os.environ else oc.env(name, *default)
+
+    resolved = _resolve(config, reading)
+    written = dict(read)
+    with contextlib.suppress(OmegaConfBaseException):  # a resolver that takes other text than NAME for an error
+        written |= _differing(resolved, _resolve(config, spelling)) if read else {}
+    written.pop("", None)
+    return resolved, written
+
+
+def _resolve(config: DictConfig, environment: Callable[..., Any]) -> dict[Any, Any]:
+    """Return the mapping with `oc.env` resolved by `environment`."""
+    OmegaConf.register_resolver("oc.env", environment, replace=True, annotation_validation="off")
+    try:
+        resolved = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+    finally:
+        OmegaConf.register_resolver("oc.env", oc.env, replace=True)
     assert isinstance(resolved, dict), "_read returns mappings only"
-    return {str(key): value for key, value in resolved.items()}
+    return resolved
+
+
+def _differing(value: Any, spelt: Any) -> dict[str, str]:
+    """Return the texts of a configuration that differ in another reading of it: text here -> text there."""
+    if isinstance(value, dict) and isinstance(spelt, dict):
+        return {k: v for key in value for k, v in _differing(value[key], spelt.get(key)).items()}
+    if isinstance(value, list) and isinstance(spelt, list):
+        return {k: v for a, b in zip(value, spelt, strict=False) for k, v in _differing(a, b).items()}
+    return {value: spelt} if isinstance(value, str) and isinstance(spelt, str) and value != spelt else {}
 
 
 def _read(where: str) -> DictConfig:
@@ -210,9 +284,13 @@ def validate(model: type[M], data: dict[str, Any], where: str) -> M:
         RequestError: of one line: an unknown key with the nearest known one, else the first key that is wrong and why.
     """
     try:
-        return model.model_validate(data)
+        valid = model.model_validate(data)
     except ValidationError as error:
         problems = error.errors(include_url=False)
+    else:
+        if isinstance(valid, Configuration) and isinstance(data, Loaded):
+            valid._written = data.written
+        return valid
     unknown = [p for p in problems if p["type"] == "extra_forbidden"]
     if unknown:
         raise RequestError(f"{where}: {_unknown_key(model, unknown[0]['loc'])}")

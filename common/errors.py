@@ -1,13 +1,86 @@
 """The two kinds of failure that a user sees, each as one line; any other exception is a defect of this package."""
 
 import re
+from collections.abc import Mapping
 from itertools import pairwise
+from typing import Any
+
+Written = Mapping[str, str]
+"""By text that came from the environment: how it was written in a configuration, as `${oc.env:NAME}`."""
+
+INTERPOLATION = re.compile(r"\$\{oc\.env:(\w+)\}")
+"""How a configuration refers to a variable of the environment."""
+
+HIDDEN = "***"
+"""What stands where a secret was written."""
+
+_known: dict[str, str] = {}
+"""A `Written` of all configurations that this process has read. Only messages and logs go by it."""
+
+SUBSTRING = 8
+"""Text of the environment that is at least as long is recognised within longer text too."""
+
+_CREDENTIALS = re.compile(r"(?:(?<=://)[^/\s\"@]*:|(?<=https://)|(?<=http://))[^/\s\"]*@")
+"""User and password of a URL; at http also a user alone, which may be a token. `abfs://container@host` holds none."""
+
+_SIGNED = re.compile(
+    r"([?&][\w.%-]*(?:sig|token|secret|passw|key|credential|auth)[\w.%-]*=)([^&#\s\"'<>]+)", re.IGNORECASE
+)
+"""A part of a URL's query that lets whoever has it in: `X-Amz-Signature=`, `sig=`, `token=`."""
+
+
+def without_secrets(text: str, written: Written | None = None) -> str:
+    """Return `text` without secrets: what came from the environment stands as it was written, and `***` stands for the
+    credentials in URLs, before the host or in a query.
+
+    Args:
+        text: any.
+        written: what came from the environment; by default all that this process knows of.
+    """
+    table = _known if written is None else written
+    if table:
+        text = table.get(text) or _replaced(text, table)
+    return _SIGNED.sub(_hidden_value, _CREDENTIALS.sub(_hidden_login, text))
+
+
+def _hidden_login(match: re.Match[str]) -> str:
+    """Return what stands for `user:password@`: itself where the environment has the password."""
+    rest = INTERPOLATION.sub("", match[0])
+    return match[0] if rest != match[0] and re.fullmatch("@|[^:]*:@", rest) else f"{HIDDEN}@"
+
+
+def _hidden_value(match: re.Match[str]) -> str:
+    return match[0] if INTERPOLATION.fullmatch(match[2]) else match[1] + HIDDEN
+
+
+def _replaced(text: str, table: Written) -> str:
+    for value in sorted(table, key=len, reverse=True):
+        if len(value) >= SUBSTRING and value in text:
+            text = text.replace(value, table[value])
+    return text
+
+
+def public(value: Any, written: Written) -> Any:
+    """Return JSON-like `value` with `without_secrets` of every text in it."""
+    if isinstance(value, dict):
+        return {k: public(v, written) for k, v in value.items()}
+    if isinstance(value, list):
+        return [public(v, written) for v in value]
+    return without_secrets(value, written) if isinstance(value, str) else value
+
+
+def keep_secret(written: Written) -> None:
+    """Have messages and logs of this process show these texts as they were written."""
+    _known.update(written)
 
 
 class EpochalError(Exception):
-    """Base of what the command line reports as one line. `exit_status` is the process's exit status."""
+    """Base of what the command line reports as one line; it holds no secrets. `exit_status` is that of the process."""
 
     exit_status = 1
+
+    def __init__(self, message: object = "", *more: object) -> None:
+        super().__init__(without_secrets(str(message)), *more)
 
 
 class RequestError(EpochalError):
@@ -30,11 +103,6 @@ def printable(text: str) -> str:
     """Return `text` as one line that a terminal shows as it is: names and ids of others may hold what moves its cursor,
     sets its title or hides what follows. Such characters become \\n, \\x1b, \\u202e."""
     return _UNSEEN.sub(lambda match: match[0].encode("unicode_escape").decode(), text)
-
-
-def without_passwords(text: str) -> str:
-    """Return `text` with `***` for the password of each URL in it (`scheme://user:password@host`)."""
-    return re.sub(r"(://[^/\s:@\"']*:)[^/\s@\"']+@", r"\1***@", text)
 
 
 def one_line(error: BaseException | str, most: int = 200) -> str:

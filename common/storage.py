@@ -14,7 +14,7 @@ import uuid
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar
 
-from .errors import EpochalError, RequestError, WorkError, one_line
+from .errors import EpochalError, RequestError, WorkError, one_line, without_secrets
 from .hashing import stream_hash
 
 T = TypeVar("T")
@@ -136,7 +136,8 @@ def patiently(action: Callable[[], T], what: str, attempts: int) -> T:
             if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EACCES, errno.EDQUOT, errno.EROFS):
                 raise
             problem = one_line(error)
-        log.warning("cannot %s (attempt %d of %d): %s", what, attempt, attempts, problem)
+        shown = without_secrets(what), attempt, attempts, without_secrets(problem)
+        log.warning("cannot %s (attempt %d of %d): %s", *shown)
         if attempt < attempts:
             time.sleep(FIRST_PAUSE * 2 ** (attempt - 1) * (0.5 + random.random()))
     raise WorkError(f"cannot {what} after {attempts} attempts: {problem}")

@@ -23,7 +23,7 @@ import filelock
 import numpy as np
 
 from ..common import storage
-from ..common.errors import RequestError, WorkError
+from ..common.errors import RequestError, WorkError, without_secrets
 from ..common.hashing import digest
 from ..common.publish import MANIFEST_NAME, UNFINISHED_NAME, publish_folder
 from ..shards.artifact import read_manifest
@@ -92,6 +92,8 @@ def build(config: Build, quiet: bool = False, say: Any = print) -> BuildResult:
     names = [config.name] + ([f"{config.name}-val"] if config.validation_tokens != 0 else [])
     out = config.out if storage.is_url(config.out) else os.path.abspath(storage.local_path(config.out))
     targets = [storage.join(out, f"pools/{name}") for name in names]
+    config, tell = _with_shown_names(config), say
+    say = lambda line: tell(without_secrets(line))  # noqa: E731
     config, named = _with_its_tokenizer(config), config.tokenizer
     choice = config.tokenizer
     tokenizer = load_tokenizer(choice.name, choice.eod, choice.pad, choice.mask)
@@ -99,7 +101,8 @@ def build(config: Build, quiet: bool = False, say: Any = print) -> BuildResult:
         say(f"tokenizer: that of {choice.name}")
     check_tokenizers(config.sources, tokenizer, choice.name)
     try_filters(make_filters(config.filters))  # refused now rather than in a task
-    listings = [listing for i, source in enumerate(config.sources) for listing in list_source(i, source)]
+    found = [listing for i, source in enumerate(config.sources) for listing in list_source(i, source)]
+    listings = [listing.shown(config.public) for listing in found]
     left_out.check_names(config, listings)
     for note in (note for listing in listings for note in listing.notes):
         say(note)
@@ -121,6 +124,12 @@ def build(config: Build, quiet: bool = False, say: Any = print) -> BuildResult:
     for line in left_out.summary(pools[0]):
         say(line)
     return BuildResult(pools[0], pools[1] if pools[1:] else None, new)
+
+
+def _with_shown_names(config: Build) -> Build:
+    """Return `config` with sources that are named as they may be shown: the names are in the pool's tables."""
+    sources = [source.model_copy(update={"name": config.public(source.name)}) for source in config.sources]
+    return config.model_copy(update={"sources": sources})
 
 
 def _with_its_tokenizer(config: Build) -> Build:
@@ -187,7 +196,7 @@ def _built_already(targets: list[str], request: str, config: Build) -> bool:
                 there.remove(target)  # being copied when the build was stopped
                 continue
             raise RequestError(f"{target} exists and is not an artifact: choose another out= or name=, or remove it")
-        if asked not in (None, request) or read_manifest(target).config != config.identity():
+        if asked not in (None, request) or not config.same(read_manifest(target).config):
             raise RequestError(
                 f"{target} was built from another configuration or other inputs: choose another out= or name=, "
                 "or remove it to build again"
@@ -285,7 +294,7 @@ class _Stages:
         """Run a stage. small: it would be done before processes for it had started, so none are."""
         config = self.config
         workers = 1 if small and config.executor.name == "local" else config.workers
-        run_stage(self.work, name, pipeline, tasks, workers, config.executor, [EngineDiffersError])
+        run_stage(self.work, name, pipeline, tasks, workers, config.executor, [EngineDiffersError], config.written)
 
     def _index_evaluations(self) -> dict[str, Any] | None:
         """Index the evaluation files once for all tasks; return what the manifest says about them."""
@@ -293,7 +302,7 @@ class _Stages:
         if chosen is None:
             return None
         path = storage.join(self.work, INDEX_NAME)
-        index = build_index(chosen.files, chosen.ngram)
+        index = build_index(chosen.files, chosen.ngram, self.config.public)
         storage.write_atomic(path, index.to_bytes())
         return {"ngram": chosen.ngram, "too_short": index.too_short, "files": index.file_summary()}
 
@@ -334,7 +343,7 @@ class _Stages:
             run_bytes=max(RUN_BYTES, min(self.input_bytes // RUNS, MOST_RUN_BYTES)),
             compare_all=self.input_bytes <= COMPARED_WHOLE,
         )
-        intake, filters = Intake(), make_filters(config.filters, self.sources)
+        intake, filters = Intake(written=config.written), make_filters(config.filters, self.sources)
         skip = config.on_damaged == "skip"
         readers = [
             make_reader(item, config.sources[item.source], intake, bool(filters), config.tokenizer, skip)

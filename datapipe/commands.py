@@ -6,6 +6,7 @@ import gc
 import sys
 
 from ..common.cli import Runner, add_examples, print_json
+from ..common.errors import without_secrets
 
 
 def build(parser: argparse.ArgumentParser) -> Runner:
@@ -46,9 +47,9 @@ def build(parser: argparse.ArgumentParser) -> Runner:
             print_json(describe(built.pool))
             return 0
         for path, m in manifests.items():
-            state = "built" if built.new else "already there:"
-            print(f"{state} {path}  ({m.tokens:,} tokens, {m.documents:,} documents, {m.shards:,} shards)")
-        print(f"report: {built.pool}/report.html")
+            state, shown = "built" if built.new else "already there:", without_secrets(path, {})
+            print(f"{state} {shown}  ({m.tokens:,} tokens, {m.documents:,} documents, {m.shards:,} shards)")
+        print(f"report: {without_secrets(built.pool, {})}/report.html")
         return 0
 
     return run

@@ -1,5 +1,6 @@
 """The configuration of a build: the typed form of its YAML."""
 
+import hashlib
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,8 +18,9 @@ from pydantic import (
     model_validator,
 )
 
-from ..common.config import Count, Section, file_or_shipped, load_yaml, shipped, validate
+from ..common.config import Configuration, Count, Section, file_or_shipped, load_yaml, shipped, validate
 from ..common.errors import RequestError
+from ..common.hashing import canonical_json
 from ..common.problems import NAME_PATTERN
 from ..common.storage import local_path
 from ..common.units import parse_count
@@ -215,7 +217,7 @@ def _share(value: Any) -> int | Literal["auto"]:
         raise ValueError(f"{error} (or auto, for a share of them; 0 for none)") from None
 
 
-class Build(Section):
+class Build(Configuration):
     """A build: sources to one pool and its validation pool, at `<out>/pools/<name>` and `<out>/pools/<name>-val`.
 
     The last four change no byte of the result.
@@ -265,6 +267,19 @@ class Build(Section):
         with damaged files unless they are left out."""
         usual = {"on_damaged"} if self.on_damaged == "error" else set()
         return self.model_dump(mode="json", exclude={"out", "work", "executor", "tasks", "workers"} | usual)
+
+    def record(self) -> dict[str, object]:
+        """Return `identity` as a manifest holds it: without secrets. Where it had some, `sha256` is a digest of all
+        that it says, so that another value shows."""
+        identity = self.identity()
+        shown: dict[str, object] = self.public(identity)
+        if shown == identity:
+            return identity
+        return shown | {"sha256": hashlib.sha256(canonical_json(identity).encode()).hexdigest()}
+
+    def same(self, recorded: dict[str, object]) -> bool:
+        """Return whether a manifest's configuration is this one; version 0.1.0 wrote it with its secrets."""
+        return recorded in (self.record(), self.identity())
 
 
 def load_build(config: str, overrides: Sequence[str] = ()) -> Build:

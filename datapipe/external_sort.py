@@ -55,6 +55,8 @@ def array_on_disk(shape: tuple[int, ...], dtype: Any) -> NDArray[Any]:
     if 0 in shape:
         return np.zeros(shape, dtype)
     with tempfile.TemporaryFile(prefix="epochal-") as f:
+        # A page of a map that finds no room on the disk ends the process without a word: room is asked for first.
+        os.posix_fallocate(f.fileno(), 0, int(np.prod(shape)) * np.dtype(dtype).itemsize)
         return np.asarray(np.memmap(f, dtype, "w+", shape=shape))
 
 

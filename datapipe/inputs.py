@@ -61,9 +61,12 @@ def take_stock(config: Build, listings: list[Listing], memory_path: str, say: Ca
         versions |= _versions(item, config.sources[item.source])
     if config.decontaminate is not None:
         versions |= {_absolute(path): None for path in item_files(config.decontaminate.files)}
-    memory = _digests([path for path, version in versions.items() if version is None], recall(memory_path), say)
+    unknown = [path for path, version in versions.items() if version is None]
+    remembered = recall(memory_path)  # it has paths as they may be shown
+    known = {path: remembered[config.public(path)] for path in unknown if config.public(path) in remembered}
+    memory = _digests(unknown, known, say)
     contents = {path: memory[path][1] if version is None else version for path, version in versions.items()}
-    return Stock(stamped, contents, {path: entry for path, entry in memory.items() if entry[0]})
+    return Stock(stamped, contents, {config.public(path): entry for path, entry in memory.items() if entry[0]})
 
 
 def recall(path: str) -> Memory:

@@ -15,7 +15,7 @@ from sqlalchemy import Connection
 from sqlalchemy.dialects import postgresql, sqlite
 
 from ..common import storage
-from ..common.errors import EpochalError, RequestError
+from ..common.errors import EpochalError, RequestError, public, without_secrets
 from ..common.hashing import canonical_json, xxh64
 from ..common.publish import MANIFEST_NAME
 from ..shards.manifest import ExportManifest, Manifest, parse_manifest
@@ -58,6 +58,11 @@ def read_artifact(path: str) -> FoundArtifact:
         WorkError: when the work failed.
     """
     path = path if storage.is_url(path) else os.path.realpath(storage.local_path(path))
+    if without_secrets(path, {}) != path:
+        raise RequestError(
+            f"{path}: the catalogue shows where artifacts lie, so a URL with a password is not entered: leave it out, "
+            "fsspec takes it from the service's environment"
+        )
     where = storage.join(path, MANIFEST_NAME)
     if not _encodable(path) or len(path.encode()) > MOST_PATH:
         raise RequestError(f"{printable(path)}: a path of Unicode text and at most {MOST_PATH:,} bytes can be entered")
@@ -202,7 +207,7 @@ def _enter(connection: Connection, item: FoundArtifact, known: bool, at: float) 
         seq_len=m.seq_len,
         tokenizer=m.tokenizer.name,
         tokenizer_fingerprint=m.tokenizer.fingerprint,
-        manifest=m.model_dump(mode="json"),
+        manifest=public(m.model_dump(mode="json"), {}),  # version 0.1.0 wrote passwords of URLs
         added=at,
     )
     values = {"fingerprint": m.fingerprint, "layout": m.layout, "manifest_xxh64": item.xxh64, "gone": None}

@@ -12,7 +12,7 @@ from urllib.parse import quote
 
 from ..common import storage
 from ..common.cli import Runner, add_examples, print_json, say
-from ..common.errors import RequestError, WorkError
+from ..common.errors import RequestError, WorkError, without_secrets
 from ..common.publish import MANIFEST_NAME
 
 if TYPE_CHECKING:  # its packages are an extra
@@ -190,9 +190,10 @@ def _run_login(args: argparse.Namespace) -> int:
     from .client.tokens import keep
 
     if args.forget:
-        print(f"{keep(args.url, None)} has no token for {args.url}")
+        print(f"{keep(args.url, None)} has no token for {without_secrets(args.url, {})}")
         return 0
-    token = (getpass.getpass(f"token for {args.url}: ") if sys.stdin.isatty() else sys.stdin.readline()).strip()
+    shown = without_secrets(args.url, {})
+    token = (getpass.getpass(f"token for {shown}: ") if sys.stdin.isatty() else sys.stdin.readline()).strip()
     if not token:
         raise RequestError("no token was given: type it, or write it to standard input")
     client = Client(args.url, token)
@@ -206,7 +207,7 @@ def _run_login(args: argparse.Namespace) -> int:
             raise RequestError(f"the service at {args.url} does not take this token: nothing was kept") from None
     finally:
         client.close()
-    print(f"{keep(args.url, token)} keeps the token for {args.url}, {tried}")
+    print(f"{keep(args.url, token)} keeps the token for {shown}, {tried}")
     return 0
 
 

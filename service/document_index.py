@@ -1,10 +1,16 @@
 """Finding a document of a pool by its key or id, without reading the pool's table from end to end.
 
-The index of a pool lies in `documents/<pool fingerprint>/` of the service's folder: numpy arrays, mapped, built once.
+The index of a pool lies in `documents/<pool fingerprint>/` of the service's folder: numpy arrays, read where they are
+asked, built once.
 """
 
+import bisect
+import contextlib
+import json
 import os
-from collections.abc import Iterator
+import shutil
+import threading
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -14,10 +20,20 @@ import pyarrow as pa
 import xxhash
 from numpy.typing import NDArray
 
-from ..common.errors import RequestError
-from ..common.publish import publishing
-from ..shards.documents import ROW_GROUP, open_documents
+from ..common.cli import say
+from ..common.errors import RequestError, WorkError
+from ..common.publish import FileInfo, publishing
+from ..shards.documents import DOCUMENTS_NAME, ROW_GROUP, open_documents
+from ..shards.file_array import FileArray
 from .ledger import key_array
+
+NAMES = ("key", "start", "tokens", "key_prefix", "key_row", "id_hash", "id_row", "group")
+"""Arrays of an index, each in `<name>.npy`."""
+
+HASHES_NAME = "hashes.json"
+"""Size and xxh64 of each of these files."""
+
+_ATTEMPTS = 3
 
 
 @dataclass(frozen=True)
@@ -52,6 +68,10 @@ def read_spans(root: str) -> Iterator[dict[str, Any]]:
 class DocumentIndex:
     """The documents of the pool at `root` (path or URL), whose fingerprint is `pool`. Safe to share among threads.
 
+    The index has a checksum of each of its files, which is compared when it is opened, and again when a file is another
+    one; an index that is damaged is built again, and so is every one without checksums. What it says of a document is
+    held against the pool's table.
+
     Attributes:
         folder: where indexes are kept; this one is built there when it is missing, and appears whole or not at all.
     """
@@ -59,48 +79,120 @@ class DocumentIndex:
     def __init__(self, root: str, pool: str, folder: str) -> None:
         self.pool = pool
         self._root = root
-        where = os.path.join(folder, pool)
-        if not os.path.isdir(where):
-            _build(root, where)
-        self._arrays = {
-            name: np.load(os.path.join(where, f"{name}.npy"), mmap_mode="r")
-            for name in ("key", "start", "tokens", "key_prefix", "key_row", "id_hash", "id_row", "group")
-        }
-        self._strings = lru_cache(maxsize=16)(self._read_strings)
+        self._where = os.path.join(folder, pool)
+        self._opening = threading.Lock()
+        self._stamps: list[str] = []
+        self._strings = lru_cache(maxsize=16)(self._read_rows)
+        self._arrays = self._open()
 
     def by_key(self, key: bytes) -> list[Document]:
         """Return the document with this 16-byte key, if any: a list of one or none."""
-        rows = self._rows("key_prefix", "key_row", int.from_bytes(key[:8], "big"))
-        return [self._document(row) for row in rows if self._arrays["key"][row].tobytes() == key]
+
+        def look(arrays: dict[str, FileArray]) -> list[Document]:
+            rows = _rows(arrays, "key_prefix", "key_row", int.from_bytes(key[:8], "big"))
+            return [self._document(arrays, row) for row in rows if arrays["key"][row].tobytes() == key]
+
+        return self._answer(look)
 
     def by_id(self, id_: str) -> list[Document]:
         """Return the documents with this id: sources may share ids."""
-        rows = self._rows("id_hash", "id_row", xxhash.xxh3_64_intdigest(id_.encode()))
-        return [d for d in map(self._document, rows) if d.id == id_]
 
-    def _rows(self, values: str, rows: str, wanted: int) -> list[int]:
-        first, stop = (
-            int(np.searchsorted(self._arrays[values], np.uint64(wanted), side)) for side in ("left", "right")
-        )
-        return self._arrays[rows][first:stop].tolist()
+        def look(arrays: dict[str, FileArray]) -> list[Document]:
+            rows = _rows(arrays, "id_hash", "id_row", xxhash.xxh3_64_intdigest(id_.encode()))
+            return [d for d in (self._document(arrays, row) for row in rows) if d.id == id_]
 
-    def _document(self, row: int) -> Document:
-        group = int(np.searchsorted(self._arrays["group"], row, "right")) - 1
-        ids, sources = self._strings(group)
-        at = row - int(self._arrays["group"][group])
-        return Document(
-            pool=self.pool,
-            key=self._arrays["key"][row].tobytes().hex(),
-            id=ids[at].as_py(),
-            source=sources[at].as_py(),
-            start=int(self._arrays["start"][row]),
-            tokens=int(self._arrays["tokens"][row]),
-        )
+        return self._answer(look)
 
-    def _read_strings(self, group: int) -> tuple[pa.ChunkedArray, pa.ChunkedArray]:
+    def _answer(self, look: Callable[[dict[str, FileArray]], list[Document]]) -> list[Document]:
+        """Return what `look` finds in an index whose files are the ones that were checked, before and after."""
+        for _ in range(_ATTEMPTS):
+            arrays, stamps = self._arrays, self._stamps
+            with contextlib.suppress(WorkError):  # cut meanwhile
+                if _stamps(self._where) == stamps:
+                    found = look(arrays)
+                    if _stamps(self._where) == stamps:
+                        return found
+            with self._opening:
+                if self._stamps is stamps:
+                    self._arrays = self._open()
+        raise WorkError(f"the index of the documents of pool {self.pool} at {self._where} is changed again and again")
+
+    def _open(self) -> dict[str, FileArray]:
+        """Return the arrays of the index, built if it is not there or damaged."""
+        for _ in range(_ATTEMPTS):
+            self._stamps = _stamps(self._where)
+            if os.path.isdir(self._where):
+                problem = _damage(self._where)
+                if problem is None and self._stamps == _stamps(self._where):
+                    return {name: _array(os.path.join(self._where, f"{name}.npy")) for name in NAMES}
+                if problem is not None:
+                    say(f"the index of the documents of pool {self.pool} {problem}: it is built again")
+                    shutil.rmtree(self._where, ignore_errors=True)
+            if not os.path.isdir(self._where):
+                _build(self._root, self._where)
+        raise WorkError(f"the index of the documents of pool {self.pool} at {self._where} is damaged again and again")
+
+    def _document(self, arrays: dict[str, FileArray], row: int) -> Document:
+        first = arrays["group"][:]
+        group = int(np.searchsorted(first, row, "right")) - 1
+        table = self._strings(group)
+        at = row - int(first[group])
+        key, start, tokens = arrays["key"][row].tobytes(), int(arrays["start"][row]), int(arrays["tokens"][row])
+        found = {name: column[at].as_py() for name, column in table.items()}
+        if (found["key"], found["start"], found["tokens"]) != (key, start, tokens):
+            raise RequestError(f"{self._root}/{DOCUMENTS_NAME} is damaged: restore it (epochal verify says more)")
+        return Document(self.pool, key.hex(), found["id"], found["source"], start, tokens)
+
+    def _read_rows(self, group: int) -> dict[str, pa.ChunkedArray]:
         with open_documents(self._root) as f:
-            table = f.read_row_group(group, columns=["id", "source"])
-        return table["id"], table["source"]
+            table = f.read_row_group(group, columns=["key", "id", "source", "start", "tokens"])
+        return {name: table[name] for name in table.column_names}
+
+
+def _rows(arrays: dict[str, FileArray], values: str, rows: str, wanted: int) -> list[int]:
+    first, stop = bisect.bisect_left(arrays[values], wanted), bisect.bisect_right(arrays[values], wanted)
+    found: list[int] = arrays[rows][first:stop].tolist()
+    return found
+
+
+def _stamps(where: str) -> list[str]:
+    """Return what changes when a file of an index does."""
+    stamps = []
+    for name in (*(f"{name}.npy" for name in NAMES), HASHES_NAME):
+        try:
+            info = os.stat(os.path.join(where, name))
+        except OSError:
+            stamps.append("")
+            continue
+        stamps.append(f"{info.st_size} {info.st_mtime_ns} {info.st_ctime_ns} {info.st_ino}")
+    return stamps
+
+
+def _damage(where: str) -> str | None:
+    """Return what is wrong with an index, None when its files are those that were written."""
+    try:
+        with open(os.path.join(where, HASHES_NAME), "rb") as f:
+            hashes = json.load(f)
+    except FileNotFoundError:
+        return "has no checksums"
+    except ValueError:
+        return "is damaged"
+    for name in NAMES:
+        path = os.path.join(where, f"{name}.npy")
+        try:
+            if hashes.get(name) != FileInfo.at(path).model_dump():
+                return "is damaged"
+        except (AttributeError, FileNotFoundError):
+            return "is damaged"
+    return None
+
+
+def _array(path: str) -> FileArray:
+    """Return the array in a file of `numpy.save` whose hash was right."""
+    with open(path, "rb") as f:
+        np.lib.format.read_magic(f)
+        shape, _, dtype = np.lib.format.read_array_header_1_0(f)
+        return FileArray(path, dtype, shape, f.tell())
 
 
 def _build(root: str, where: str) -> None:
@@ -131,6 +223,8 @@ def _build(root: str, where: str) -> None:
             for name, values in arrays.items():
                 with sink.create(f"{name}.npy") as file:
                     np.save(file, values)
+            hashes = {name: sink.files[f"{name}.npy"].model_dump() for name in NAMES}
+            sink.write(HASHES_NAME, json.dumps(hashes).encode())
     except RequestError:
         if not os.path.isdir(where):  # another process was faster: its index is as good
             raise

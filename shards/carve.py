@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from ..common import storage
-from ..common.errors import RequestError, printable
+from ..common.errors import RequestError, printable, without_secrets
 from ..common.hashing import xxh64
 from ..common.publish import MANIFEST_NAME, Sink, publishing
 from ..common.units import format_count
@@ -224,7 +224,12 @@ def _manifest(
     layout: Literal["mds", "wds"],
 ) -> Manifest:
     m = pool.manifest
-    path = _parent_path(pool.root, out)
+    path = _parent_path(without_secrets(pool.root, {}), without_secrets(out, {}))
+    if not materialized and path != _parent_path(pool.root, out):
+        raise RequestError(
+            f"a subset that refers to {pool.root} would hold its password: leave it out of the URL (fsspec takes it "
+            "from the environment), or add --materialize"
+        )
     start = window.start_sample * m.seq_len
     manifest = Manifest(
         kind="subset",

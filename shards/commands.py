@@ -4,7 +4,7 @@ import argparse
 from typing import Any
 
 from ..common.cli import Runner, add_examples, print_json, say
-from ..common.errors import printable
+from ..common.errors import printable, without_secrets
 
 MOST_PROBLEMS = 20
 """Lines that `verify` prints of an artifact."""
@@ -34,7 +34,7 @@ def carve(parser: argparse.ArgumentParser) -> Runner:
         if args.json:
             print_json(describe(out))
         else:
-            print(f"{'carved' if new else 'already there:'} {out}  ({tokens:,} unique tokens)")
+            print(f"{'carved' if new else 'already there:'} {without_secrets(out, {})}  ({tokens:,} unique tokens)")
         return 0
 
     return run
@@ -73,7 +73,7 @@ def export(parser: argparse.ArgumentParser) -> Runner:
         if args.json:
             print_json(described)
             return 0
-        print(f"{'exported' if new else 'already there:'} {out}  ({described['tokens']:,} tokens)")
+        print(f"{'exported' if new else 'already there:'} {without_secrets(out, {})}  ({described['tokens']:,} tokens)")
         if args.format == "bin" and described["dtype"] == "uint32":
             print("note: the vocabulary has more than 65,536 ids, so these are uint32: nanoGPT's loaders expect uint16")
         return 0
@@ -97,7 +97,7 @@ def show(parser: argparse.ArgumentParser) -> Runner:
             print_json(described)
             return 0
         for key, value in described.items():
-            print(f"{key:<12} {_plain(value)}")
+            print(f"{key:<12} {without_secrets(_plain(value), {})}")
         return 0
 
     return run
@@ -125,7 +125,7 @@ def verify(parser: argparse.ArgumentParser) -> Runner:
             if len(problems) > MOST_PROBLEMS:
                 say(f"and {len(problems) - MOST_PROBLEMS} more: --json lists them")
             if not problems and not args.json:
-                print(f"whole: {path}{_remark(path)}")
+                print(f"whole: {without_secrets(path, {})}{_remark(path)}")
         return 1 if any(found.values()) else 0
 
     return run

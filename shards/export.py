@@ -5,7 +5,7 @@ import os
 from collections.abc import Iterable, Iterator
 
 from ..common import storage
-from ..common.errors import RequestError, WorkError
+from ..common.errors import RequestError, WorkError, without_secrets
 from ..common.hashing import digest
 from ..common.progress import Progress
 from ..common.publish import MANIFEST_NAME, publishing
@@ -81,7 +81,7 @@ def _manifest(artifact: Artifact, layout: ExportLayout, out: str, plan: Plan | N
     """Return the manifest as far as it is known before a token is read."""
     m = artifact.manifest
     remote = storage.is_url(artifact.root) or storage.is_url(out)
-    path = artifact.root if remote else relative_path(artifact.root, out)
+    path = without_secrets(artifact.root, {}) if remote else relative_path(artifact.root, out)
     return ExportManifest(
         name=m.name,
         fingerprint="",

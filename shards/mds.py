@@ -1,7 +1,8 @@
 """MosaicML Streaming's MDS format for samples of one fixed width: bytes of a shard, its index entry, reading.
 
 A shard file is `n: uint32 | offsets: uint32[n + 1] | configuration JSON | samples`. All samples have the same size,
-so a shard is one array and reading it is a memory map. `tests/shards/test_mds.py` holds the bytes equal to MDSWriter's.
+so a shard is one array and a sample is found by arithmetic. `tests/shards/test_mds.py` holds the bytes equal to
+MDSWriter's.
 """
 
 import json
@@ -12,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..common.errors import WorkError
+from .file_array import FileArray
 
 COLUMN = "tokens"
 SHARD_NAME = re.compile(r"shard\.[0-9]{5,}\.mds")
@@ -86,8 +88,8 @@ def decode_shard(data: bytes, seq_len: int, dtype: str) -> Samples:
     return flat.reshape(n, seq_len)
 
 
-def map_shard(path: str, seq_len: int, dtype: str) -> Samples:
-    """Return a read-only memory map of all samples in the shard at `path`, shape (n_samples, seq_len).
+def open_shard(path: str, seq_len: int, dtype: str) -> FileArray:
+    """Return all samples in the shard at `path`, shape (n_samples, seq_len), to be read from there.
 
     Raises:
         WorkError: when the file is not a whole shard of this form.
@@ -102,5 +104,4 @@ def map_shard(path: str, seq_len: int, dtype: str) -> Samples:
     width = seq_len * np.dtype(dtype).itemsize
     if not n or config != _config_text(seq_len, dtype) or size != start + n * width:
         raise WorkError(f"shard {path} is damaged: it is not a whole shard of {seq_len} x {dtype} samples")
-    mapped = np.memmap(path, np.dtype(dtype).newbyteorder("<"), "r", offset=start, shape=(n, seq_len))
-    return mapped.view(np.ndarray)
+    return FileArray(path, np.dtype(dtype).newbyteorder("<"), (n, seq_len), start, f"shard {path}")

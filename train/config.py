@@ -1,14 +1,12 @@
 """The configuration of a training run: typed, in llm-foundry's YAML shape, unknown keys refused."""
 
-import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BeforeValidator, Field, PrivateAttr, field_validator, model_validator
+from pydantic import BeforeValidator, Field, field_validator, model_validator
 
-from ..common import storage
-from ..common.config import Section, file_or_shipped, load_yaml, shipped, shipped_names, validate
+from ..common.config import Configuration, Section, file_or_shipped, load_yaml, shipped, shipped_names, validate
 from ..common.errors import RequestError
 from ..common.problems import did_you_mean
 from ..shards.order.mixture_config import MixtureSettings
@@ -251,7 +249,7 @@ class ServiceSection(Section):
     interval: float = Field(10.0, ge=0)
 
 
-class TrainConfig(Section):
+class TrainConfig(Configuration):
     """A whole run. Spans (`Span`) are written 96B (tokens), 480ep (passes over the data), 1000ba (steps), 0.1dur.
 
     Attributes:
@@ -301,12 +299,6 @@ class TrainConfig(Section):
     console_log_interval: Interval = "10ba"
     python_log_level: str | None = None
     dist_timeout: float = Field(600.0, gt=0)
-    _environment: tuple[str, ...] = PrivateAttr(())
-
-    @property
-    def environment(self) -> tuple[str, ...]:
-        """Return the names of the environment's variables that the file or its overrides refer to."""
-        return self._environment
 
     @field_validator("service", mode="before")
     @classmethod
@@ -381,7 +373,4 @@ def load_config(path: str, overrides: list[str] | tuple[str, ...] = ()) -> Train
     data = load_yaml(file, overrides, TrainConfig, path)
     if isinstance(data.get("model"), dict):
         data["model"] = model_section(data["model"], path)
-    config = validate(TrainConfig, data, path)
-    written = "\n".join([Path(storage.local_path(file)).read_text(encoding="utf-8"), *overrides])
-    config._environment = tuple(sorted(set(re.findall(r"\$\{\s*oc\.env:\s*(\w+)", written))))
-    return config
+    return validate(TrainConfig, data, path)

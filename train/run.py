@@ -22,7 +22,7 @@ from .model.transformer import ModelConfig, config_dict
 from .objective.objectives import Autoregressive, MaskedDiffusion, Objective, SpecialIds
 from .optimizer import Schedule, cosine, warmup, warmup_stable_decay
 from .run_folder import RunFolder
-from .run_state.identity import figures, public
+from .run_state.identity import figures
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ class Run:
             "objective": self.config.objective.model_dump(),
             "seed": self.config.seed,
             "global_train_batch_size": self.config.global_train_batch_size,
-            "init_from": public(first, ()),
+            "init_from": self.config.public(first),
         } | figures(self.config, self.span, self.precision, validation)
 
 

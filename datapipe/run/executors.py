@@ -18,10 +18,13 @@ import subprocess
 import sys
 import tempfile
 import time
+import traceback
 from collections.abc import Iterator, Sequence
+from types import MappingProxyType
 from typing import Any
 
 from datatrove.executor import ray as datatrove_ray
+from datatrove.executor import slurm as datatrove_slurm
 from datatrove.executor.base import PipelineExecutor
 from datatrove.executor.local import LocalPipelineExecutor
 from datatrove.executor.ray import RayPipelineExecutor
@@ -29,7 +32,7 @@ from datatrove.executor.slurm import SlurmPipelineExecutor
 from datatrove.utils.logging import logger
 from datatrove.utils.stats import PipelineStats
 
-from ...common.errors import RequestError, WorkError, one_line
+from ...common.errors import INTERPOLATION, RequestError, WorkError, Written, keep_secret, one_line, without_secrets
 from ..config import LocalExecutor, RayExecutor, SlurmExecutor
 from . import task
 from .fork_server import ENVIRONMENT, set_environment, start_task_server
@@ -50,19 +53,36 @@ TASK_NAME = "task.pickle"
 
 
 class _Quiet(PipelineExecutor):
-    """What all our executors share: tasks silent on standard error, and errors of any process kept for the caller."""
+    """What all our executors share: tasks silent on standard error, errors of any process kept for the caller, and no
+    secrets in what they leave in the work folder."""
+
+    written: Written = {}
 
     def _run_for_rank(self, rank: int, local_rank: int = 0, node_rank: int = -1) -> PipelineStats:
+        keep_secret(self.written)
+        logger.configure(patcher=_log_without_secrets)
         with open(os.devnull, "w") as nowhere, contextlib.redirect_stderr(nowhere):
             try:
                 # The base's, for Ray too: its own keeps logs in one folder of the machine for all builds.
                 return PipelineExecutor._run_for_rank(self, rank, local_rank, node_rank)
             except Exception as error:
                 with self.logging_dir.open(f"errors/{rank:05d}.json", "w") as f:
-                    json.dump({"type": type(error).__name__, "message": str(error)}, f)
+                    json.dump({"type": type(error).__name__, "message": without_secrets(str(error))}, f)
                 raise
             finally:
                 logger.remove()
+
+    def save_executor_as_json(self, indent: int = 4) -> None:
+        """Write nothing: it would hold the configuration, and no one reads it."""
+
+
+def _log_without_secrets(record: Any) -> None:
+    """Have a log hold no secrets: neither in its message nor, as loguru's tracebacks do, in values of variables."""
+    error = record["exception"]
+    if error is not None:
+        record["message"] += "\n" + "".join(traceback.format_exception(error.type, error.value, error.traceback))
+        record["exception"] = None
+    record["message"] = without_secrets(record["message"])
 
 
 class _Local(_Quiet, LocalPipelineExecutor):
@@ -138,10 +158,17 @@ class _Ray(_Quiet, RayPipelineExecutor):
             datatrove_ray.RankWorker = theirs
 
 
+class _NoPickle:
+    @staticmethod
+    def dump(*_: Any, **__: Any) -> None:
+        """Write nothing: datatrove's description of a stage holds passwords, and is not run."""
+
+
 class _Slurm(_Quiet, SlurmPipelineExecutor):
     def launch_job(self) -> None:
         """Submit the tasks that are not done and wait until they are, or Slurm knows of none of them any more."""
         _slurm("scancel", "--name", self.job_name)  # of a build that was killed: their tasks are in this job again
+        theirs, datatrove_slurm.dill = datatrove_slurm.dill, _NoPickle  # see get_launch_file_contents
         try:
             with _sbatch_errors():
                 super().launch_job()
@@ -150,11 +177,13 @@ class _Slurm(_Quiet, SlurmPipelineExecutor):
         except BaseException:
             _slurm("scancel", "--name", self.job_name)
             raise
+        finally:
+            datatrove_slurm.dill = theirs
 
     def get_launch_file_contents(self, sbatch_args: dict[str, Any], run_script: str) -> str:
         """Return the job's script. It runs our own description of the stage, whose hash it has, in place of
         datatrove's, which anyone who can write to the work folder could replace by code of their own."""
-        data, expected = task.pickled(copy.deepcopy(self))
+        data, expected = task.pickled(copy.deepcopy(self), self.written)
         with self.logging_dir.open(TASK_NAME, "wb") as f:
             f.write(data)
         python, path = os.path.basename(sys.executable), self.logging_dir.resolve_paths(TASK_NAME)
@@ -214,6 +243,7 @@ def run_stage(
     workers: int,
     where: LocalExecutor | RayExecutor | SlurmExecutor,
     raises: Sequence[type[WorkError]] = (),
+    written: Written = MappingProxyType({}),
 ) -> None:
     """Run `pipeline` as `tasks` tasks, `workers` at a time; finished tasks of an interrupted run are not run again.
 
@@ -221,6 +251,7 @@ def run_stage(
         work: path or URL that all tasks reach.
         where: on which machines.
         raises: errors of tasks that reach the caller as they are.
+        written: what the configuration has from the environment.
 
     Raises:
         RequestError: as a task raised it.
@@ -230,7 +261,8 @@ def run_stage(
     set_environment()
     folder = f"{work}/logs/{stage}"
     make: dict[str, Any] = {"local": _local, "ray": _ray, "slurm": _on_slurm}
-    executor = make[where.name](where, pipeline, tasks, min(workers, tasks), folder)
+    executor = make[where.name](where, pipeline, tasks, min(workers, tasks), folder, written)
+    executor.written = dict(written)
     with _task_errors(executor, stage, raises):
         if executor.logging_dir.exists("errors"):
             executor.logging_dir.rm("errors", recursive=True)
@@ -272,11 +304,13 @@ def _raise_task_error(executor: PipelineExecutor, stage: str, raises: Sequence[t
         raise WorkError(f"task {rank} of stage {stage} failed: {error['type']}: {message} (its log: {log})")
 
 
-def _local(where: Any, pipeline: list[Any], tasks: int, workers: int, folder: str) -> PipelineExecutor:
+def _local(where: Any, pipeline: list[Any], tasks: int, workers: int, folder: str, __: Written) -> PipelineExecutor:
     return _Local(pipeline, tasks=tasks, workers=workers, logging_dir=folder)
 
 
-def _ray(where: RayExecutor, pipeline: list[Any], tasks: int, workers: int, folder: str) -> PipelineExecutor:
+def _ray(
+    where: RayExecutor, pipeline: list[Any], tasks: int, workers: int, folder: str, __: Written
+) -> PipelineExecutor:
     try:
         import ray
     except ImportError:
@@ -302,9 +336,13 @@ def _ray(where: RayExecutor, pipeline: list[Any], tasks: int, workers: int, fold
     )
 
 
-def _on_slurm(where: SlurmExecutor, pipeline: list[Any], tasks: int, workers: int, folder: str) -> PipelineExecutor:
+def _on_slurm(
+    where: SlurmExecutor, pipeline: list[Any], tasks: int, workers: int, folder: str, written: Written
+) -> PipelineExecutor:
     if "SLURM_ARRAY_TASK_ID" in os.environ:
         raise RequestError("a build on Slurm is started outside of array jobs: from a login node, or a plain job")
+    # The job's script lies in the work folder; the shell knows the environment too.
+    setup = INTERPOLATION.sub(r"${\1}", without_secrets(where.setup, written)) if where.setup else None
     here = f"export PATH={shlex.quote(os.path.dirname(sys.executable))}:$PATH"
     return _Slurm(
         pipeline,
@@ -320,7 +358,7 @@ def _on_slurm(where: SlurmExecutor, pipeline: list[Any], tasks: int, workers: in
         max_array_size=where.max_array_size,
         qos=where.qos,
         sbatch_args=dict(where.sbatch),
-        env_command=f"{here}\n{where.setup}" if where.setup else here,
+        env_command=f"{here}\n{setup}" if setup else here,
         with_srun=False,  # a task is one process: the job's own step will do
     )
 

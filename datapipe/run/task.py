@@ -7,19 +7,57 @@ its hash; any other file is refused unread.
 """
 
 import hashlib
+import io
 import json
+import os
 import sys
+from types import MappingProxyType
 from typing import Any
 
 import dill
 
 from ...common import storage
-from ...common.errors import WorkError
+from ...common.errors import HIDDEN, INTERPOLATION, RequestError, WorkError, Written, without_secrets
 
 
-def pickled(executor: Any) -> tuple[bytes, str]:
-    """Return the description of a stage, and its hash."""
-    data = dill.dumps(executor, fmode=dill.CONTENTS_FMODE)
+class _Pickler(dill.Pickler):
+    """Writes what came from the environment as it was written: tasks on Slurm have the same environment."""
+
+    written: Written = {}
+
+    def persistent_id(self, value: Any) -> str | None:
+        """Return how a text without its secrets is written; None for all else."""
+        if type(value) is not str:
+            return None
+        shown = without_secrets(value, self.written)
+        if shown == value:
+            return None
+        if HIDDEN in shown and HIDDEN not in value:
+            raise RequestError(
+                f"executor slurm: {shown} would be written to the work folder for the tasks: give what is secret in it "
+                "as ${oc.env:NAME}"
+            )
+        return shown
+
+
+class _Unpickler(dill.Unpickler):
+    def persistent_load(self, shown: str) -> str:
+        """Return the text that is written so."""
+        return INTERPOLATION.sub(lambda match: os.environ[match[1]], shown)
+
+
+def pickled(executor: Any, written: Written = MappingProxyType({})) -> tuple[bytes, str]:
+    """Return the description of a stage, and its hash.
+
+    Args:
+        executor: what is described.
+        written: what in it came from the environment.
+    """
+    file = io.BytesIO()
+    pickler = _Pickler(file, fmode=dill.CONTENTS_FMODE)
+    pickler.written = written
+    pickler.dump(executor)
+    data = file.getvalue()
     return data, hashlib.sha256(data).hexdigest()
 
 
@@ -39,7 +77,7 @@ def run(path: str, expected: str) -> None:
         errors = storage.join(path.rpartition("/")[0], "errors/00000.json")
         storage.write_atomic(errors, json.dumps({"type": "WorkError", "message": message}).encode())
         raise WorkError(message)
-    dill.loads(data).run()
+    _Unpickler(io.BytesIO(data)).load().run()
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from datatrove.data import Document
 from datatrove.pipeline.readers.base import BaseDiskReader
 
 from ...common import storage
-from ...common.errors import WorkError, one_line
+from ...common.errors import WorkError, Written, one_line, without_secrets
 from ...common.unpack import DamagedError
 from ..config import Source
 from .listing import InputFile, Listing
@@ -35,6 +35,7 @@ class Intake:
         rejects: those not yet written to the task's table, each (source, file, row from 0, reason).
         first: the first reject of each reason: (source, file, row, names of the row's fields).
         left_out: damaged files, each (source, file, reason).
+        written: what the configuration has from the environment; reasons show it as it was written.
     """
 
     rows: dict[int, int] = field(default_factory=dict)
@@ -43,9 +44,11 @@ class Intake:
     first: dict[str, tuple[int, str, int, list[str]]] = field(default_factory=dict)
     left_out: list[tuple[int, str, str]] = field(default_factory=list)
     bytes_read: int = 0
+    written: Written = field(default_factory=dict)
 
     def reject(self, source: int, file: str, row: int, reason: str, fields: Iterable[str] = ()) -> None:
         """Count a row that cannot be used."""
+        reason = without_secrets(reason, self.written)
         self.rejected[reason] = self.rejected.get(reason, 0) + 1
         self.rejects.append((source, file, row, reason))
         if reason not in self.first or (source, file, row) < self.first[reason][:3]:
@@ -109,7 +112,8 @@ class Reader(BaseDiskReader):
             for _ in self._rows(file):
                 pass
         except DamagedError as error:
-            self.intake.left_out.append((self._listing.source, file.name, str(error)))
+            reason = without_secrets(str(error), self.intake.written)
+            self.intake.left_out.append((self._listing.source, file.name, reason))
             self.intake.bytes_read = before + file.size
             return False
         except OSError as error:

@@ -2,7 +2,8 @@
 
 import os
 import re
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import fsspec
@@ -48,6 +49,15 @@ class Listing:
     left_out: list[tuple[str, str]] = field(default_factory=list)
     refused: list[tuple[str, str]] = field(default_factory=list)
     notes: tuple[str, ...] = ()
+
+    def shown(self, show: Callable[[str], str]) -> "Listing":
+        """Return the same with names as they may be shown, which are in ids and in the pool's tables."""
+        return replace(
+            self,
+            files=[replace(file, name=show(file.name)) for file in self.files],
+            left_out=[(show(name), why) for name, why in self.left_out],
+            refused=[(show(name), why) for name, why in self.refused],
+        )
 
 
 HIDDEN, BOOKKEEPING, DOCUMENTATION = "hidden", "bookkeeping of the program that wrote the data", "documentation"

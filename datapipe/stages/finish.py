@@ -102,10 +102,10 @@ def _describe(
         seq_len=layout.seq_len,
         dtype=layout.dtype,  # type: ignore[arg-type]
         seed=config.seed,
-        tokenizer=tokenizer.info,
+        tokenizer=tokenizer.info.model_copy(update={"name": config.public(tokenizer.info.name)}),
         content=[Content(xxh64=s.xxh64, samples=s.samples) for s in written],
-        config=config.identity(),
-        statistics=statistics,
+        config=config.record(),
+        statistics=config.public(statistics),
         versions=versions(config, tokenizer),
     )
     return manifest.model_copy(update={"fingerprint": fingerprint(manifest)})

@@ -7,6 +7,7 @@ are divided among tasks; each task begins and ends at the edge of a shard and re
 
 import contextlib
 import json
+import os
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -244,8 +245,9 @@ class Cuts:
 def write_cuts(work: str, parts: list[Part]) -> None:
     """Write what `Cuts` reads, from the parts' own cuts."""
     shape = (parts[0].partitions + 1, sum(len(part.runs) for part in parts))
-    with storage.publishing_file(storage.join(work, "cuts.bin")) as partial:
-        out = np.memmap(partial, np.uint32, "w+", shape=shape)
+    with storage.publishing_file(storage.join(work, "cuts.bin")) as partial, open(partial, "w+b") as f:
+        os.posix_fallocate(f.fileno(), 0, 4 * shape[0] * shape[1])  # or a full disk would end the process, unsaid
+        out = np.memmap(f, np.uint32, "r+", shape=shape)
         waiting: list[NDArray[np.uint32]] = []
         column = n_waiting = 0
         for part in parts:

@@ -23,6 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...common import storage
+from ...common.errors import WorkError
 
 DOCUMENT = np.dtype(
     [
@@ -128,9 +129,16 @@ class PartWriter:
     def close(self, counts: dict[str, Any]) -> None:
         """Write what is left and publish the part together with `counts`."""
         self._flush()
+        sizes = {name: file.tell() for name, file in self._files.items()}
         for file in self._files.values():
             file.close()
-        info = {"dtype": self._dtype.name, "buckets": self._buckets, "hashes": self._hashes, "runs": self._runs}
+        info: dict[str, Any] = {
+            "bytes": sizes,
+            "dtype": self._dtype.name,
+            "buckets": self._buckets,
+            "hashes": self._hashes,
+            "runs": self._runs,
+        }
         with open(os.path.join(self._building, PART_NAME), "w") as f:
             json.dump(info | {"partitions": self._partitions, "counts": counts}, f)
         if storage.is_url(self._folder):
@@ -205,6 +213,7 @@ class Part:
             if not os.path.exists(copy):
                 storage.copy_file(path, copy)
             path = copy
+        self._check_size(name, os.path.getsize(path))
         # A plain view: slicing the subclass costs a microsecond.
         empty = os.path.getsize(path) == 0
         mapped = np.zeros(0, dtype) if empty else np.asarray(np.memmap(path, dtype, "r"))
@@ -217,7 +226,19 @@ class Part:
         if self._keep_maps:
             return self.whole(name)[start:stop]
         dtype = self.dtype(name)
-        return np.fromfile(self.path(name), dtype, stop - start, offset=start * dtype.itemsize)
+        found = np.fromfile(self.path(name), dtype, stop - start, offset=start * dtype.itemsize)
+        if len(found) < stop - start:
+            self._check_size(name, os.path.getsize(self.path(name)))
+        return found
+
+    def _check_size(self, name: str, size: int) -> None:
+        """Raise WorkError when `<name>.bin` is not as long as it was written."""
+        expected = self._info.get("bytes", {}).get(name, size)
+        if size != expected:
+            raise WorkError(
+                f"{self.path(name)} is damaged: it has {size:,} bytes, {expected:,} were written; remove the work "
+                "folder it lies in and build again"
+            )
 
     def cuts(self) -> NDArray[np.uint32]:
         """Return where each partition begins in each run, shape (len(runs), partitions + 1)."""

@@ -5,7 +5,7 @@ An item none of whose texts (see evaluation_items.py) has n words cannot be reco
 
 import io
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -85,15 +85,20 @@ class EvaluationIndex:
         return np.packbits(bits, bitorder="little")
 
 
-def build_index(files: Sequence[str], n: int) -> EvaluationIndex:
+def build_index(files: Sequence[str], n: int, show: Callable[[str], str] = str) -> EvaluationIndex:
     """Return the index of all items in the JSONL `files` (paths, globs, URLs; plain, gz, zst).
+
+    Args:
+        files: see above.
+        n: words in a row.
+        show: makes a file's name one that may be shown.
 
     Raises:
         RequestError: for a file that does not exist or a row that is not JSON.
     """
     names, rows, raw = [], [], []
     for name, row, line in read_items(files):
-        names.append(name)
+        names.append(show(name))
         rows.append(row)
         raw.append(line)
     texts = [item_texts(line) for line in raw]

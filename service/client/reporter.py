@@ -14,7 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from ...common.errors import RequestError, WorkError
+from ...common.errors import HIDDEN, RequestError, WorkError, without_secrets
 from .client import AwayError, Client, RefusedError
 from .journal import JOURNAL, Journal
 
@@ -62,7 +62,7 @@ class Reporter:
             RefusedError: when the service refuses; when it is away the run goes on.
         """
         size = self._journal.size
-        self._journal.append([{"call": "claim", "url": self._client.url, "body": self._claim}])
+        self._journal.append([{"call": "claim", "url": without_secrets(self._client.url, {}), "body": self._claim}])
         try:
             self._journal.send(self._client, strict_from=size)
         except AwayError as error:
@@ -165,6 +165,8 @@ def send_rest(
         where = url or journal.address()
         if where is None:
             raise RequestError(f"{os.path.join(folder, JOURNAL)} names no service: give --service URL")
+        if HIDDEN in where:
+            raise RequestError(f"{os.path.join(folder, JOURNAL)} keeps no password of {where}: give --service URL")
         client = Client(where, token, from_file=url is None)
         try:
             if client.withheld:

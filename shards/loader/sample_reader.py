@@ -1,7 +1,7 @@
 """From shards to samples: whatever reads an artifact reads it here, and every shard is held against its hash.
 
-`SampleReader` reads samples by id from memory maps, `read_shard` a whole shard for those that go through all of them
-once. `verify` alone does neither: it has to say what is wrong with each.
+`SampleReader` reads samples by id from where they lie in their shards, `read_shard` a whole shard for those that go
+through all of them once. `verify` alone does neither: it has to say what is wrong with each.
 """
 
 import mmap
@@ -18,6 +18,7 @@ from ...common.errors import WorkError
 from ...common.hashing import xxh64
 from .. import mds
 from ..artifact import Artifact, Shard
+from ..file_array import FileArray
 from ..manifest import Manifest
 from .cache import ShardFile, default_cache, download, shard_files
 
@@ -46,7 +47,7 @@ class SampleReader:
         self._verify = verify
         self._fetch = fetch
         self._sound = shared_array(len(shards), np.uint8)
-        self._maps: dict[int, mds.Samples] = {}
+        self._opened: dict[int, FileArray] = {}
 
     @classmethod
     def of(cls, artifact: Artifact, cache: str | None = None, verify: bool = True) -> "SampleReader":
@@ -58,7 +59,7 @@ class SampleReader:
         return cls(files, m.seq_len, m.dtype, verify, partial(_download, files) if remote else None)
 
     def __getstate__(self) -> dict[str, object]:
-        return self.__dict__ | {"_maps": {}, "_sound": self._sound.copy()}
+        return self.__dict__ | {"_opened": {}, "_sound": self._sound.copy()}
 
     def locate(self, ids: ArrayLike) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Return the shard and the row in it of each sample in `ids` (shape (k,)), two int64 arrays (k,)."""
@@ -74,9 +75,11 @@ class SampleReader:
         """
         shards, rows = self.locate(ids)
         out = np.empty((len(shards), self.seq_len), np.int64)
+        sample = np.empty(self.seq_len, np.dtype(self.dtype).newbyteorder("<"))
         for i, (shard, row) in enumerate(zip(shards.tolist(), rows.tolist(), strict=True)):
-            mapped = self._maps.get(shard)
-            out[i] = (self._open(shard) if mapped is None else mapped)[row]
+            samples = self._opened.get(shard)
+            (self._open(shard) if samples is None else samples).read_into(sample, row)
+            out[i] = sample
         return out
 
     def check(self, ids: ArrayLike) -> None:
@@ -86,31 +89,31 @@ class SampleReader:
             WorkError: like `read`.
         """
         for shard in np.unique(self.locate(ids)[0]).tolist():
-            if shard not in self._maps:
+            if shard not in self._opened:
                 self._open(shard)
 
     def keep_only(self, resident: Callable[[int], bool]) -> None:
-        """Let go of maps of shards that are not resident any more, so that the disk gets their space back."""
-        for shard in [s for s in self._maps if not resident(s)]:
-            del self._maps[shard]
+        """Close shards that are not resident any more, so that the disk gets their space back."""
+        for shard in [s for s in self._opened if not resident(s)]:
+            del self._opened[shard]
 
-    def _open(self, shard: int) -> mds.Samples:
+    def _open(self, shard: int) -> FileArray:
         info = self.shards[shard]
         for _ in range(100 if self._fetch else 1):
             try:
                 self._check(shard)
-                mapped = mds.map_shard(info.path, self.seq_len, self.dtype)
+                samples = mds.open_shard(info.path, self.seq_len, self.dtype)
             except FileNotFoundError:
                 if self._fetch is None:
                     break
-                self._fetch(shard)  # another process may evict it before we map it: hence the loop
+                self._fetch(shard)  # another process may evict it before we open it: hence the loop
                 continue
-            if len(mapped) < info.samples:
-                raise WorkError(f"shard {info.path} has {len(mapped)} samples, the index says {info.samples}")
-            while len(self._maps) >= _max_maps():
-                del self._maps[next(iter(self._maps))]
-            self._maps[shard] = mapped
-            return mapped
+            if len(samples) < info.samples:
+                raise WorkError(f"shard {info.path} has {len(samples)} samples, the index says {info.samples}")
+            while len(self._opened) >= _max_open():
+                del self._opened[next(iter(self._opened))]
+            self._opened[shard] = samples
+            return samples
         if self._fetch is None:
             raise WorkError(f"shard {info.path} is gone: restore it, or build or carve again")
         raise WorkError(f"shard {info.source} is evicted again and again before it is read: raise cache_limit")
@@ -173,6 +176,6 @@ def shared_array(n: int, dtype: type) -> NDArray:
     return np.frombuffer(mmap.mmap(-1, max(1, n) * np.dtype(dtype).itemsize), dtype)[:n]
 
 
-def _max_maps() -> int:
-    """Return how many shards stay mapped: a map holds a file descriptor, and half of those allowed are ours."""
+def _max_open() -> int:
+    """Return how many shards stay open: half of the file descriptors that are allowed are ours."""
     return max(16, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 2)

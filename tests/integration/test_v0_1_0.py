@@ -14,7 +14,7 @@ import torch
 import epochal
 from epochal.__main__ import main
 from epochal.examples.demo import small_tokenizer
-from epochal.shards.mds import map_shard
+from epochal.shards.mds import open_shard
 from epochal.shards.order.receipt import Receipt
 
 torch.set_num_threads(1)  # these models are too small to share out
@@ -89,7 +89,7 @@ def test_the_loader_yields_the_subset(old: dict):
     rows = next(iter(dataset.loader()))
     assert rows["sample_id"].tolist() == old["plan_ids"][:16]
     shards = epochal.open_artifact(SUBSET).shards
-    first = map_shard(shards[0].path, 64, "uint16")
+    first = open_shard(shards[0].path, 64, "uint16")
     inside = [i for i, id_ in enumerate(rows["sample_id"].tolist()) if id_ < shards[0].samples]
     assert inside
     for i in inside:

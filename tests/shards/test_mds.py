@@ -25,19 +25,19 @@ def test_shard_bytes_equal_those_of_mdswriter(tmp_path: Path, dtype: str) -> Non
     assert entry == json.loads((tmp_path / "stock" / "index.json").read_text())["shards"][0]
 
 
-def test_map_shard_reads_what_encode_shard_wrote(tmp_path: Path) -> None:
+def test_open_shard_reads_what_encode_shard_wrote(tmp_path: Path) -> None:
     samples = np.arange(60, dtype=np.uint16).reshape(5, 12)
     path = tmp_path / "shard.00000.mds"
     path.write_bytes(mds.encode_shard(samples))
-    np.testing.assert_array_equal(mds.map_shard(str(path), 12, "uint16"), samples)
+    np.testing.assert_array_equal(mds.open_shard(str(path), 12, "uint16")[:], samples)
 
 
 @pytest.mark.parametrize("damage", [lambda b: b[:-1], lambda b: b"", lambda b: b"\xff" + b[1:], lambda b: b + b"x"])
-def test_map_shard_refuses_a_file_that_is_no_whole_shard(tmp_path: Path, damage) -> None:
+def test_open_shard_refuses_a_file_that_is_no_whole_shard(tmp_path: Path, damage) -> None:
     path = tmp_path / "shard.00000.mds"
     path.write_bytes(damage(mds.encode_shard(np.zeros((5, 12), np.uint16))))
     with pytest.raises(WorkError, match="damaged"):
-        mds.map_shard(str(path), 12, "uint16")
+        mds.open_shard(str(path), 12, "uint16")
 
 
 def test_open_artifact_reads_a_pool(make_pool) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 from epochal.common.config import validate
 from epochal.datapipe.config import Build
 from epochal.shards.artifact import open_artifact
-from epochal.shards.mds import map_shard
+from epochal.shards.mds import open_shard
 
 
 def settings(tmp_path: Path, source: object, **more: object) -> Build:
@@ -24,7 +24,7 @@ def stream(root: str) -> np.ndarray:
     """Return the tokens of an artifact, PAD left out."""
     artifact = open_artifact(root)
     m = artifact.manifest
-    rows = [map_shard(s.path, m.seq_len, m.dtype)[: s.samples] for s in artifact.shards]
+    rows = [open_shard(s.path, m.seq_len, m.dtype)[: s.samples] for s in artifact.shards]
     return np.concatenate(rows).reshape(-1)[: m.tokens]
 
 

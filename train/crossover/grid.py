@@ -16,7 +16,7 @@ from typing import Annotated, Any
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from ...common import storage
-from ...common.config import Count, PathText, Section, file_or_shipped, load_yaml, validate
+from ...common.config import Configuration, Count, PathText, file_or_shipped, load_yaml, validate
 from ...common.errors import RequestError
 from ...common.hashing import digest
 from ...common.problems import NAME_PATTERN
@@ -70,7 +70,7 @@ def _not_own(flat: dict[str, Any]) -> dict[str, Any]:
     return flat
 
 
-class Grid(Section):
+class Grid(Configuration):
     """A whole grid. Counts are written 500k, 1M, 96B.
 
     Attributes:
@@ -327,7 +327,7 @@ def _run(
         "save_folder": "runs/x",
         "run_name": "x",
     }
-    config = load_config(grid.base, [f"{k}={json.dumps(v)}" for k, v in given.items()])
+    config = load_config(grid.base, [f"{k}={json.dumps(v)}" for k, v in given.items()]).knowing(grid.written)
     key = _key(config, n, replicate, manifest, validation)
     parts = [f"u{format_count(n).replace(',', '')}", objective.name, f"r{replicate}", f"s{seed}"]
     name = "-".join([*parts, key[:8]])

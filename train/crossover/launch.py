@@ -25,7 +25,7 @@ from ...common import storage
 from ...common.errors import RequestError
 from ...shards.carve import carve
 from ..run_folder import CONFIG_NAME, METRICS_NAME, RESULT_NAME
-from ..run_state.identity import public, to_yaml
+from ..run_state.identity import to_yaml
 from .board import Board
 from .grid import GridPlan, RunSpec
 
@@ -58,7 +58,7 @@ def prepare(plan: GridPlan, runs: Sequence[RunSpec]) -> None:
         carve(plan.grid.pool, n, replicate, path)
     for run in runs:
         os.makedirs(run.folder, exist_ok=True)
-        text = to_yaml(public(run.config.model_dump(mode="json"), run.config.environment))
+        text = to_yaml(run.config.public(run.config.model_dump(mode="json")))
         storage.write_atomic(os.path.join(run.folder, CONFIG_NAME), text.encode())
 
 

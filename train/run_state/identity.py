@@ -4,8 +4,6 @@ What the figures follow from is held by `run.json` and by every checkpoint: a ru
 refused. All other settings are in `run.json` too, so that a change can be told.
 """
 
-import os
-import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -129,35 +127,13 @@ def resolved(config: TrainConfig, device: str, precision: str) -> dict[str, Any]
     else:
         for key in ("path", "policy", "seed"):
             del data[key]
-    return public(body, config.environment)
+    public: dict[str, Any] = config.public(body)
+    return public
 
 
 def to_yaml(body: Mapping[str, Any]) -> str:
     """Return the text of a `config.yaml`, which `load_config` reads back."""
     return yaml.safe_dump(dict(body), sort_keys=False, allow_unicode=True)
-
-
-def public(value: Any, environment: tuple[str, ...]) -> Any:
-    """Return JSON-like `value` without secrets.
-
-    What came from a variable of the environment stands as `${oc.env:NAME}`, as it was written; user and password of a
-    URL are left out.
-
-    Args:
-        value: any.
-        environment: names of the variables that the configuration refers to.
-    """
-    if isinstance(value, dict):
-        return {k: public(v, environment) for k, v in value.items()}
-    if isinstance(value, list):
-        return [public(v, environment) for v in value]
-    if not isinstance(value, str):
-        return value
-    for name in environment:
-        secret = os.environ.get(name, "")
-        if secret and (value == secret or (len(secret) >= 8 and secret in value)):
-            value = value.replace(secret, f"${{oc.env:{name}}}")
-    return re.sub(r"(\w+://)[^/@\s]*@", r"\1***@", value)
 
 
 def others(body: Mapping[str, Any]) -> dict[str, Any]:

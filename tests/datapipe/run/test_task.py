@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from epochal.common.errors import WorkError
+from epochal.common.errors import RequestError, WorkError
 from epochal.datapipe.config import SlurmExecutor
 from epochal.datapipe.run import executors, task
 from epochal.tests.support.code import pickled
@@ -37,10 +37,25 @@ def test_only_what_the_build_wrote_is_run(tmp_path: Path) -> None:
     assert json.loads((path.parent / "errors" / "00000.json").read_text())["type"] == "WorkError"
 
 
+def test_the_description_holds_secrets_as_they_were_written(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setenv("TEST_SECRET", "Zq81-s3cr3t")
+    written = {"Zq81-s3cr3t": "${oc.env:TEST_SECRET}"}
+    data, expected = task.pickled(Touch(tmp_path / "Zq81-s3cr3t"), written)
+    assert b"Zq81-s3cr3t" not in data
+    (tmp_path / "task.pickle").write_bytes(data)
+    task.run(str(tmp_path / "task.pickle"), expected)
+    assert (tmp_path / "Zq81-s3cr3t").exists()
+    with pytest.raises(RequestError, match=r"https://\*\*\*@h/a would be written .* as \$\{oc.env:NAME\}"):
+        task.pickled(["https://u:p@h/a"], written)
+    where = SlurmExecutor(name="slurm", partition="debug", setup="export TOKEN=Zq81-s3cr3t")
+    script = executors._on_slurm(where, [], 1, 1, f"{tmp_path}/.work/logs/ingest", written).env_command
+    assert script.endswith("export TOKEN=${TEST_SECRET}")
+
+
 def test_the_script_of_a_slurm_job_runs_its_tasks_and_refuses_others(tmp_path: Path, monkeypatch) -> None:
     where = SlurmExecutor(name="slurm", partition="debug", time="00:05:00")
     folder = f"{tmp_path}/.work/logs/ingest"
-    executor = executors._on_slurm(where, [], 1, 1, folder)
+    executor = executors._on_slurm(where, [], 1, 1, folder, {})
     script = executor.get_launch_file_contents({"array": "0-0"}, "launch_pickled_pipeline executor.pik")
     assert "launch_pickled_pipeline" not in script
     command = shlex.split(script.strip().splitlines()[-1])

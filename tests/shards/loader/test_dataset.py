@@ -216,13 +216,13 @@ def test_each_shard_is_hashed_once_for_all_workers(make_pool, monkeypatch: pytes
     assert len(log.read_text().splitlines()) == 8
 
 
-def test_few_maps_are_held_open(make_pool, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_few_shards_are_held_open(make_pool, monkeypatch: pytest.MonkeyPatch) -> None:
     pool = str(make_pool(1000))
-    monkeypatch.setattr("epochal.shards.loader.sample_reader._max_maps", lambda: 3)
+    monkeypatch.setattr("epochal.shards.loader.sample_reader._max_open", lambda: 3)
     plan = plan_for(pool)
     dataset = RepeatedDataset(pool, plan, global_batch=8)
     check_run(list(dataset), plan, tokens_of(pool))
-    assert len(dataset._reader._maps) == 3
+    assert len(dataset._reader._opened) == 3
 
 
 # -- nothing is left over --------------------------------------------------------------------------------------------

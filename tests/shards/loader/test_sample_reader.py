@@ -1,4 +1,6 @@
 import pickle
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +13,7 @@ from epochal.shards.carve import carve
 from epochal.shards.loader.cache import in_cache
 from epochal.shards.loader.sample_reader import SampleReader, read_shard
 from epochal.tests.support.loading import tokens_of
-from epochal.tests.support.pools import flip_bit
+from epochal.tests.support.pools import flip_bit, write_pool
 
 
 @pytest.fixture
@@ -82,3 +84,34 @@ def test_a_shard_is_hashed_once_for_a_reader(make_pool, monkeypatch: pytest.Monk
         reader.check(range(artifact.manifest.samples))
         reader.read(range(artifact.manifest.samples))
     assert hashed == [shard.path for shard in artifact.shards]
+
+
+READ_ON = """
+import sys
+from pathlib import Path
+from epochal.shards.artifact import open_artifact
+from epochal.shards.loader.sample_reader import SampleReader
+
+reader = SampleReader.of(open_artifact(sys.argv[1]))
+reader.check(range(16))
+path = Path(reader.shards[1].path)
+with path.open("r+b") as f:
+    f.truncate(path.stat().st_size // 2)
+print(reader.read([8])[0, 0] >= 0)
+try:
+    reader.read([15])
+except Exception as error:
+    print(f"{type(error).__name__}: {error}")
+"""
+
+
+@pytest.mark.processes
+def test_a_shard_that_is_cut_while_it_is_read_is_named(tmp_path: Path) -> None:
+    pool = write_pool(tmp_path, 4096 * 16, seq_len=4096)  # so that whole pages are gone
+    done = subprocess.run([sys.executable, "-c", READ_ON, str(pool)], capture_output=True, text=True)
+    assert done.returncode == 0, done
+    name = f"{pool}/shard.00001.mds"
+    assert done.stdout.splitlines() == [
+        "True",
+        f"WorkError: shard {name} is damaged: it was cut while it was read; restore it",
+    ]
