@@ -112,14 +112,32 @@ def _overview(commands: Commands, version: str, argv: Sequence[str]) -> int:
     raise AssertionError("parse_args answers or refuses everything but a command")
 
 
+_AGAIN = "and run the same command again"
+_OS_ERRORS = {
+    errno.ENOSPC: f"no space left on the disk: free some {_AGAIN}",
+    errno.EDQUOT: f"the quota of the disk is used up: free some {_AGAIN}",
+    errno.EFBIG: f"a file is larger than is allowed here: raise the limit (ulimit -f) {_AGAIN}",
+    errno.EMFILE: f"too many open files: raise the limit (ulimit -n) {_AGAIN}",
+    errno.ENFILE: f"too many open files on this machine: close some {_AGAIN}",
+    errno.ENOMEM: "not enough memory: ask for less at once, or use a machine with more",
+    errno.EACCES: "permission denied",
+    errno.EPERM: "permission denied",
+    errno.EISDIR: "there is a folder where a file should be",
+    errno.ELOOP: "there is a link that leads to itself",
+    errno.EROFS: "nothing can be written",
+}
+"""What the system refuses, and how to mend it; the file's name comes before the colon."""
+
+
 def explain(error: Exception) -> tuple[str, int]:
     """Return one line for `error` and the exit status it stands for."""
     if isinstance(error, EpochalError):
         return str(error), error.exit_status
-    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
-        return f"no space left on the disk{_at(error)}: free some and run the same command again", 1
-    if isinstance(error, PermissionError):
-        return f"permission denied{_at(error)}", 1
+    if isinstance(error, OSError) and error.errno is not None:
+        what = _OS_ERRORS.get(error.errno, (error.strerror or type(error).__name__).lower())
+        return f"{what.partition(':')[0]}{_at(error)}{''.join(what.partition(':')[1:])}", 1
+    if isinstance(error, MemoryError):
+        return "not enough memory: ask for less at once, or use a machine with more", 1
     text = one_line(error, 300)
     return f"failed with {type(error).__name__}: {text} (run again with --debug for the traceback)", 1
 

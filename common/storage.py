@@ -116,6 +116,12 @@ FIRST_PAUSE = 0.5
 """Seconds, on average, before a failed download is tried again; doubles with each attempt."""
 
 
+_LOCAL_FAILURES = {
+    *(errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.ENOMEM),
+    *(errno.EMFILE, errno.ENFILE, errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG),
+}
+
+
 def patiently(action: Callable[[], T], what: str, attempts: int) -> T:
     """Return what `action` returns, tried up to `attempts` times with growing, random pauses.
 
@@ -133,7 +139,7 @@ def patiently(action: Callable[[], T], what: str, attempts: int) -> T:
         except (EpochalError, FileNotFoundError):
             raise
         except Exception as error:  # every store has exceptions of its own
-            if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EACCES, errno.EDQUOT, errno.EROFS):
+            if isinstance(error, OSError) and error.errno in _LOCAL_FAILURES:
                 raise
             problem = one_line(error)
         log.warning("cannot %s (attempt %d of %d): %s", what, attempt, attempts, problem)

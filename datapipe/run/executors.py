@@ -30,6 +30,7 @@ from datatrove.utils.logging import logger
 from datatrove.utils.stats import PipelineStats
 
 from ...common.errors import RequestError, WorkError, one_line
+from ...common.json_text import parse_json
 from ..config import LocalExecutor, RayExecutor, SlurmExecutor
 from . import task
 from .fork_server import ENVIRONMENT, set_environment, start_task_server
@@ -264,7 +265,7 @@ def _raise_task_error(executor: PipelineExecutor, stage: str, raises: Sequence[t
     executor.logging_dir.invalidate_cache()
     for name in sorted(executor.logging_dir.list_files("errors")):
         with executor.logging_dir.open(name) as f:
-            error = json.load(f)
+            error = parse_json(f.read(), name)
         if error["type"] in known:
             raise known[error["type"]](error["message"])
         rank, message = int(name.rpartition("/")[2].split(".")[0]), one_line(error["message"], 300)

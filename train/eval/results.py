@@ -9,6 +9,7 @@ from typing import Any
 
 import polars as pl
 
+from ...common.errors import WorkError
 from ...common.storage import local_path, write_atomic
 
 
@@ -24,10 +25,16 @@ class ItemStore:
             for line in Path(path).read_bytes().splitlines(keepends=True):
                 if not line.endswith(b"\n"):
                     break  # the write that was cut off
-                body = json.loads(line)
-                self.records[body["id"]] = body
+                self.records |= self._record(line)
                 whole += len(line)
             os.truncate(path, whole)
+
+    def _record(self, line: bytes) -> dict[int, dict[str, Any]]:
+        try:
+            body = json.loads(line)
+            return {int(body["id"]): body}
+        except (ValueError, TypeError, KeyError, OverflowError, RecursionError):
+            raise WorkError(f"{self.path} is damaged: remove it, and its items are scored again") from None
 
     def add(self, records: Sequence[dict[str, Any]]) -> None:
         """Append records and make them durable."""
