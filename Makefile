@@ -66,7 +66,7 @@ constraints: $(READY) ## resolve every pin again, newest versions that agree
 	  --no-header --no-annotate --no-emit-index-url | LC_ALL=C sort; } > constraints.new && mv constraints.new constraints.txt
 
 HASHED := requirements.hashed.txt
-hashes: $(READY) ## every pin with the SHA-256 of its files, for pip install --require-hashes -r requirements.hashed.txt
+hashes: $(READY) ## every pin with the SHA-256 of its files, for pip install --require-hashes --no-deps -r ...
 	@$(BIN)/uv pip compile constraints.txt --quiet --generate-hashes --no-deps --python-version 3.11 \
 	  --no-header --no-annotate --no-emit-index-url --output-file $(HASHED).new > /dev/null && mv $(HASHED).new $(HASHED)
 	@echo "$(HASHED): $$(grep -c '^[a-z]' $(HASHED)) packages, $$(grep -c 'sha256:' $(HASHED)) files"

@@ -5,16 +5,14 @@ commands are imported only when theirs is chosen, so `--help` needs none of the 
 """
 
 import argparse
-import errno
 import functools
 import importlib
 import json
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import NoReturn
 
-from .errors import EpochalError, RequestError, one_line, printable, without_passwords
+from .errors import EpochalError, RequestError, one_line, printable, system_line, without_passwords
 
 Runner = Callable[[argparse.Namespace], int]
 """Runs a command on its arguments; returns the exit status."""
@@ -112,38 +110,16 @@ def _overview(commands: Commands, version: str, argv: Sequence[str]) -> int:
     raise AssertionError("parse_args answers or refuses everything but a command")
 
 
-_AGAIN = "and run the same command again"
-_OS_ERRORS = {
-    errno.ENOSPC: f"no space left on the disk: free some {_AGAIN}",
-    errno.EDQUOT: f"the quota of the disk is used up: free some {_AGAIN}",
-    errno.EFBIG: f"a file is larger than is allowed here: raise the limit (ulimit -f) {_AGAIN}",
-    errno.EMFILE: f"too many open files: raise the limit (ulimit -n) {_AGAIN}",
-    errno.ENFILE: f"too many open files on this machine: close some {_AGAIN}",
-    errno.ENOMEM: "not enough memory: ask for less at once, or use a machine with more",
-    errno.EACCES: "permission denied",
-    errno.EPERM: "permission denied",
-    errno.EISDIR: "there is a folder where a file should be",
-    errno.ELOOP: "there is a link that leads to itself",
-    errno.EROFS: "nothing can be written",
-}
-"""What the system refuses, and how to mend it; the file's name comes before the colon."""
-
-
 def explain(error: Exception) -> tuple[str, int]:
     """Return one line for `error` and the exit status it stands for."""
     if isinstance(error, EpochalError):
         return str(error), error.exit_status
     if isinstance(error, OSError) and error.errno is not None:
-        what = _OS_ERRORS.get(error.errno, (error.strerror or type(error).__name__).lower())
-        return f"{what.partition(':')[0]}{_at(error)}{''.join(what.partition(':')[1:])}", 1
+        return system_line(error), 1
     if isinstance(error, MemoryError):
         return "not enough memory: ask for less at once, or use a machine with more", 1
     text = one_line(error, 300)
     return f"failed with {type(error).__name__}: {text} (run again with --debug for the traceback)", 1
-
-
-def _at(error: OSError) -> str:
-    return f" at {Path(str(error.filename))}" if error.filename else ""
 
 
 def text_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -14,7 +14,7 @@ import uuid
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar
 
-from .errors import EpochalError, RequestError, WorkError, one_line
+from .errors import FULL, EpochalError, RequestError, WorkError, one_line
 from .hashing import stream_hash
 
 T = TypeVar("T")
@@ -167,6 +167,17 @@ def open_write(path: str) -> Any:
 
 
 @contextlib.contextmanager
+def naming(path: str) -> Iterator[None]:
+    """Have the error of a full disk, which names no file when it comes while one is written, name `path`."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in FULL and error.filename is None:
+            error.filename = path
+        raise
+
+
+@contextlib.contextmanager
 def explained(path: str) -> Iterator[None]:
     """Raise WorkError of one line for what a store's client raises while the body writes `path`; local errors pass."""
     try:
@@ -175,7 +186,8 @@ def explained(path: str) -> Iterator[None]:
         raise
     except Exception as error:  # every store has exceptions of its own
         if not is_url(path):
-            raise
+            with naming(path):
+                raise
         raise WorkError(f"cannot write {path}: {one_line(error)}") from error
 
 
@@ -321,7 +333,8 @@ def publishing_file(path: str, flush: bool = False) -> Iterator[str]:
     os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
     temporary = f"{path}.{uuid.uuid4().hex[:8]}.partial"
     try:
-        yield temporary
+        with naming(path):
+            yield temporary
         if flush:
             with open(temporary, "rb") as f:
                 os.fsync(f.fileno())

@@ -114,7 +114,8 @@ def build(config: Build, quiet: bool = False, say: Any = print) -> BuildResult:
         work = _work_folder(targets[0], common, config)
         remember(memory, stock.memory)
         if new:
-            n_pools = _Stages(config, work, stock.listings, tokenizer, quiet, say).to_files(targets, request)
+            with storage.naming(work):
+                n_pools = _Stages(config, work, stock.listings, tokenizer, quiet, say).to_files(targets, request)
             record = {"request": request, "pools": n_pools}
             storage.write_atomic(_record_path(targets[0]), json.dumps(record).encode())
         storage.remove(work)

@@ -32,7 +32,7 @@ from epochal.tests.support.training import interrupt
 from epochal.train.config import load_config
 from epochal.train.trainer import train
 
-SECONDS, GRACE = 20.0, 1 << 30
+SECONDS, GRACE = 20.0, 6 << 30
 """After which a command is killed, and the bytes of address space that it may take beyond this process's own."""
 
 POOL, VALIDATION = "artifacts/pools/tiny", "artifacts/pools/tiny-val"
@@ -102,7 +102,8 @@ def _make_runs() -> None:
             interrupt(load_config(name), steps)
 
 
-_PROGRESS = re.compile(r"(verify|carve|export|evaluate) +[\d.,]+ .*(in|of) ")
+_CLASS = re.compile(r"failed(:| with) \w+(Error|Exception|Warning|Interrupt|Overflow|Exit)")
+_PROGRESS = re.compile(r"[\w/]+( [\w:]+)? +[\d.,]+ .*(in|of) ")
 
 
 @dataclass(frozen=True)
@@ -120,7 +121,7 @@ class Outcome:
         lines = [line for line in self.err.splitlines() if line.strip() and not _PROGRESS.match(line)]
         if self.status is None:
             return f"killed after {self.seconds:.0f} s: {lines[-1:]}"
-        if "Traceback" in self.err or "failed with" in self.err:
+        if "Traceback" in self.err or _CLASS.search(self.err):
             return f"no words of ours: {lines[-1][:300]}"
         if self.status not in allowed:
             return f"status {self.status}: {(lines or [self.out[:100]])[-1][:300]!r}"
