@@ -8,7 +8,7 @@ HEADERS := import sysconfig; print(sysconfig.get_path('include'))
 .DEFAULT_GOAL := help
 # Builds, tests and grids start many processes that import torch: each would compile it again.
 unexport PYTHONDONTWRITEBYTECODE
-.PHONY: help shards test test-fast lint format train crossover bench constraints clean
+.PHONY: help shards test test-fast lint format train crossover bench constraints hashes audit clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' Makefile
@@ -64,6 +64,16 @@ bench: $(READY) ## measure against the stock parts; writes benchmarks/results/*.
 constraints: $(READY) ## resolve every pin again, newest versions that agree
 	@{ head -2 constraints.txt; $(BIN)/uv pip compile pyproject.toml --quiet --upgrade --all-extras --python-version 3.11 \
 	  --no-header --no-annotate --no-emit-index-url | LC_ALL=C sort; } > constraints.new && mv constraints.new constraints.txt
+
+HASHED := requirements.hashed.txt
+hashes: $(READY) ## every pin with the SHA-256 of its files, for pip install --require-hashes --no-deps -r ...
+	@$(BIN)/uv pip compile constraints.txt --quiet --generate-hashes --no-deps --python-version 3.11 \
+	  --no-header --no-annotate --no-emit-index-url --output-file $(HASHED).new > /dev/null && mv $(HASHED).new $(HASHED)
+	@echo "$(HASHED): $$(grep -c '^[a-z]' $(HASHED)) packages, $$(grep -c 'sha256:' $(HASHED)) files"
+
+audit: $(READY) ## ask for known faults of every pin (pip-audit; status 1: there are some, 2: it could not ask)
+	@$(BIN)/python tests/support/audit.py $(BIN)/uv tool run --quiet pip-audit --no-deps --disable-pip \
+	  --progress-spinner off -r constraints.txt
 
 format: $(READY) ## rewrite the code in the project's style
 	@$(BIN)/ruff check --fix --quiet . ; $(BIN)/ruff format .

@@ -5,17 +5,15 @@ commands are imported only when theirs is chosen, so `--help` needs none of the 
 """
 
 import argparse
-import errno
 import functools
 import importlib
 import json
 import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import NoReturn
 
-from .errors import EpochalError, RequestError, one_line, printable, public, without_secrets
+from .errors import EpochalError, RequestError, one_line, printable, public, system_line, without_secrets
 from .problems import did_you_mean, nearest
 
 Runner = Callable[[argparse.Namespace], int]
@@ -201,16 +199,12 @@ def explain(error: Exception) -> tuple[str, int]:
     """Return one line for `error` and the exit status it stands for."""
     if isinstance(error, EpochalError):
         return str(error), error.exit_status
-    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
-        return f"no space left on the disk{_at(error)}: free some and run the same command again", 1
-    if isinstance(error, PermissionError):
-        return f"permission denied{_at(error)}", 1
+    if isinstance(error, OSError) and error.errno is not None:
+        return system_line(error), 1
+    if isinstance(error, MemoryError):
+        return "not enough memory: ask for less at once, or use a machine with more", 1
     text = one_line(error, 300)
     return f"failed with {type(error).__name__}: {text} (run again with --debug for the traceback)", 1
-
-
-def _at(error: OSError) -> str:
-    return f" at {Path(str(error.filename))}" if error.filename else ""
 
 
 def add_examples(parser: argparse.ArgumentParser, *lines: str) -> None:

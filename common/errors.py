@@ -1,5 +1,6 @@
 """The two kinds of failure that a user sees, each as one line; any other exception is a defect of this package."""
 
+import errno
 import re
 from collections.abc import Mapping
 from itertools import pairwise
@@ -118,3 +119,32 @@ def one_line(error: BaseException | str, most: int = 200) -> str:
     kept = [line for before, line in pairwise([":", *lines]) if not line[:1].isspace() or before.endswith(":")]
     text = printable(" ".join(" ".join(kept).split())[:most])
     return text or ("no message" if isinstance(error, str) else type(error).__name__)
+
+
+_AGAIN = "and run the same command again"
+_OS_ERRORS = {
+    errno.ENOSPC: f"no space left on the disk: free some {_AGAIN}",
+    errno.EDQUOT: f"the quota of the disk is used up: free some {_AGAIN}",
+    errno.EFBIG: f"a file is larger than is allowed here: raise the limit (ulimit -f) {_AGAIN}",
+    errno.EMFILE: f"too many open files: raise the limit (ulimit -n) {_AGAIN}",
+    errno.ENFILE: f"too many open files on this machine: close some {_AGAIN}",
+    errno.ENOMEM: "not enough memory: ask for less at once, or use a machine with more",
+    errno.EACCES: "permission denied",
+    errno.EPERM: "permission denied",
+    errno.EISDIR: "there is a folder where a file should be",
+    errno.ELOOP: "there is a link that leads to itself",
+    errno.EROFS: "nothing can be written",
+}
+"""What the system refuses, and how to mend it; where it did comes before the colon."""
+
+FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+"""No room for a file."""
+
+
+def system_line(error: OSError, where: str = "") -> str:
+    """Return what the system refused, and how to mend it, as one line that names the file, or else `where`."""
+    unknown = (error.strerror or type(error).__name__).lower()
+    what, colon, mend = _OS_ERRORS.get(error.errno or 0, unknown).partition(":")
+    path = error.filename if isinstance(error.filename, str | bytes) else where
+    path = path.decode(errors="replace") if isinstance(path, bytes) else path
+    return f"{what} at {path}{colon}{mend}" if path else f"{what}{colon}{mend}"

@@ -161,7 +161,8 @@ def _renamed(out: str) -> Iterator[str]:
     folder = os.path.join(parent, f".{name}.{uuid.uuid4().hex[:8]}.partial")
     os.mkdir(folder)
     try:
-        yield folder
+        with storage.naming(out):
+            yield folder
         if os.path.exists(out):
             raise RequestError(f"{out} appeared meanwhile: choose another --out or remove it")
         os.rename(folder, out)

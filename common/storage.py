@@ -14,7 +14,7 @@ import uuid
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar
 
-from .errors import EpochalError, RequestError, WorkError, one_line, without_secrets
+from .errors import FULL, EpochalError, RequestError, WorkError, one_line, without_secrets
 from .hashing import stream_hash
 
 T = TypeVar("T")
@@ -116,6 +116,12 @@ FIRST_PAUSE = 0.5
 """Seconds, on average, before a failed download is tried again; doubles with each attempt."""
 
 
+_LOCAL_FAILURES = {
+    *(errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.ENOMEM),
+    *(errno.EMFILE, errno.ENFILE, errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG),
+}
+
+
 def patiently(action: Callable[[], T], what: str, attempts: int) -> T:
     """Return what `action` returns, tried up to `attempts` times with growing, random pauses.
 
@@ -133,7 +139,7 @@ def patiently(action: Callable[[], T], what: str, attempts: int) -> T:
         except (EpochalError, FileNotFoundError):
             raise
         except Exception as error:  # every store has exceptions of its own
-            if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EACCES, errno.EDQUOT, errno.EROFS):
+            if isinstance(error, OSError) and error.errno in _LOCAL_FAILURES:
                 raise
             problem = one_line(error)
         shown = without_secrets(what), attempt, attempts, without_secrets(problem)
@@ -162,6 +168,17 @@ def open_write(path: str) -> Any:
 
 
 @contextlib.contextmanager
+def naming(path: str) -> Iterator[None]:
+    """Have the error of a full disk, which names no file when it comes while one is written, name `path`."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in FULL and error.filename is None:
+            error.filename = path
+        raise
+
+
+@contextlib.contextmanager
 def explained(path: str) -> Iterator[None]:
     """Raise WorkError of one line for what a store's client raises while the body writes `path`; local errors pass."""
     try:
@@ -170,7 +187,8 @@ def explained(path: str) -> Iterator[None]:
         raise
     except Exception as error:  # every store has exceptions of its own
         if not is_url(path):
-            raise
+            with naming(path):
+                raise
         raise WorkError(f"cannot write {path}: {one_line(error)}") from error
 
 
@@ -316,7 +334,8 @@ def publishing_file(path: str, flush: bool = False) -> Iterator[str]:
     os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
     temporary = f"{path}.{uuid.uuid4().hex[:8]}.partial"
     try:
-        yield temporary
+        with naming(path):
+            yield temporary
         if flush:
             with open(temporary, "rb") as f:
                 os.fsync(f.fileno())

@@ -5,6 +5,10 @@ from decimal import Decimal, InvalidOperation
 
 from .errors import RequestError
 
+MOST = 2**63 - 1
+MOST_CHARACTERS = 40
+"""Of a count or a number of passes: no longer one is within the bounds."""
+
 _MULTIPLIERS = {"": 1, "K": 10**3, "M": 10**6, "B": 10**9, "T": 10**12}
 _COUNT = re.compile(r"([0-9][0-9_,]*(?:\.[0-9]+)?)\s*([KMBT]?)", re.IGNORECASE)
 
@@ -18,14 +22,21 @@ def parse_count(text: str | int, what: str = "token count") -> int:
     if isinstance(text, int) and not isinstance(text, bool):
         if text < 0:
             raise RequestError(f"{what} must not be negative, got {text}")
-        return text
-    match = _COUNT.fullmatch(str(text).strip())
+        return _bounded(text, what)
+    match = _COUNT.fullmatch(str(text).strip()) if len(str(text)) <= MOST_CHARACTERS else None
     if not match:
+        text = f"{text[:MOST_CHARACTERS]}..." if len(str(text)) > MOST_CHARACTERS else text
         raise RequestError(f"{what} '{text}' is not a number: write it as 500M, 1.5B or a plain integer")
     number = Decimal(match[1].replace("_", "").replace(",", "")) * _MULTIPLIERS[match[2].upper()]
     if number != int(number):
         raise RequestError(f"{what} '{text}' is not a whole number")
-    return int(number)
+    return _bounded(int(number), what)
+
+
+def _bounded(count: int, what: str) -> int:
+    if count > MOST:
+        raise RequestError(f"{what} is too large: at most 2**63 - 1, which is some 9,000,000T")
+    return count
 
 
 def format_count(n: int) -> str:
@@ -57,9 +68,12 @@ def format_bytes(n: float) -> str:
 def tokens_for_epochs(epochs: str | int, unique_tokens: int) -> int:
     """Return the token budget of `epochs` passes over `unique_tokens`: exact for whole ones, rounded down otherwise."""
     try:
-        number = Decimal(str(epochs))
+        number = Decimal(str(epochs)[: MOST_CHARACTERS + 1])
     except InvalidOperation:
-        raise RequestError(f"epochs '{epochs}' is no number: write it as 96 or 3.5") from None
+        shown = str(epochs)[:MOST_CHARACTERS]
+        raise RequestError(f"epochs '{shown}' is no number: write it as 96 or 3.5") from None
     if not number.is_finite() or number <= 0:
         raise RequestError(f"epochs must be more than zero, got {epochs}")
+    if len(str(epochs)) > MOST_CHARACTERS or number > MOST or number * unique_tokens > MOST:
+        raise RequestError(f"{str(epochs)[:MOST_CHARACTERS]} passes are more than 2**63 - 1 tokens: give fewer")
     return int(number * unique_tokens)

@@ -25,6 +25,7 @@ import numpy as np
 from ..common import storage
 from ..common.errors import RequestError, WorkError, without_secrets
 from ..common.hashing import digest
+from ..common.json_text import strict_json
 from ..common.publish import MANIFEST_NAME, UNFINISHED_NAME, publish_folder
 from ..shards.artifact import read_manifest
 from ..tokenize.tokenizer import Tokenizer, load_tokenizer
@@ -116,7 +117,8 @@ def build(config: Build, quiet: bool = False, say: Any = print) -> BuildResult:
         work = _work_folder(targets[0], common, config)
         remember(memory, stock.memory)
         if new:
-            n_pools = _Stages(config, work, stock.listings, tokenizer, quiet, say).to_files(targets, request)
+            with storage.naming(work):
+                n_pools = _Stages(config, work, stock.listings, tokenizer, quiet, say).to_files(targets, request)
             record = {"request": request, "pools": n_pools}
             storage.write_atomic(_record_path(targets[0]), json.dumps(record).encode())
         storage.remove(work)
@@ -179,10 +181,10 @@ def _record_path(target: str, what: str = "request") -> str:
 def _recorded(targets: list[str]) -> dict[str, Any]:
     """Return what the last build of these targets left: its request, and how many of the pools it made."""
     try:
-        record = json.loads(storage.read_bytes(_record_path(targets[0])))
+        record = strict_json(storage.read_bytes(_record_path(targets[0])))
     except (FileNotFoundError, ValueError):
         record = {}
-    return {"request": None, "pools": len(targets)} | record
+    return {"request": None, "pools": len(targets)} | (record if isinstance(record, dict) else {})
 
 
 def _built_already(targets: list[str], request: str, config: Build) -> bool:

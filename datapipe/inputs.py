@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 
 from ..common import storage
 from ..common.errors import WorkError
+from ..common.json_text import strict_json
 from ..common.units import format_bytes
 from ..shards.formats import megatron
 from .config import Build, Source
@@ -72,8 +73,8 @@ def take_stock(config: Build, listings: list[Listing], memory_path: str, say: Ca
 def recall(path: str) -> Memory:
     """Return what an earlier build remembered at `path`, nothing when there was none."""
     try:
-        return dict(json.loads(storage.read_bytes(path)))
-    except (FileNotFoundError, ValueError):
+        return dict(strict_json(storage.read_bytes(path), most_values=1 << 30))
+    except (FileNotFoundError, ValueError, TypeError):
         return {}
 
 

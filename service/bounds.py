@@ -7,12 +7,12 @@ from ..common.units import tokens_for_epochs
 from ..shards.manifest import Manifest
 from ..shards.order.base import Order
 from ..shards.order.mixture_config import MixtureSource
+from ..shards.order.plan import MOST_COPIES
 from ..shards.order.stored import order_from_dict
 from .catalogue import FINGERPRINT
 from .schemas import INT
 
 MOST_TOKENS = 10**18
-MOST_COPIES = 10**6
 MOST_DIGEST = 20_000_000
 """Positions that one digest is computed over: about two seconds."""
 

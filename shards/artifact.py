@@ -15,6 +15,8 @@ from .manifest import ExportManifest, Manifest, parse_manifest
 from .mds import SHARD_NAME, shard_config
 
 INDEX_NAME = "index.json"
+VALUES_OF_A_SHARD = 40
+"""In an index.json, at most: an index of more shards than its manifest has is refused before it is parsed."""
 
 
 @dataclass(frozen=True)
@@ -166,7 +168,8 @@ def _read_index(root: str, manifest: Manifest) -> list[dict[str, Any]]:
     where = storage.join(root, INDEX_NAME)
     expected = shard_config(manifest.seq_len, manifest.dtype)
     try:
-        entries = parse_json(storage.read_bytes(where), where)["shards"]
+        data = storage.read_bytes(where)
+        entries = parse_json(data, where, VALUES_OF_A_SHARD * (manifest.shards + 1))["shards"]
         if any({k: entry[k] for k in expected} != expected for entry in entries):
             raise WorkError(f"{where} is damaged: its shards are not {manifest.seq_len} x {manifest.dtype} samples")
     except FileNotFoundError:

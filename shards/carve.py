@@ -132,6 +132,8 @@ def capacity(pool: Artifact, replicate: int) -> int:
     0 when the pool has too few shards to tell that many replicates apart. Replicate 0 alone can have the whole pool.
     """
     m = pool.manifest
+    if replicate >= m.shards:
+        return 0
     starts = sorted(window_start(r, m.shards) for r in range(replicate + 1))
     if len(set(starts)) < len(starts):
         return 0

@@ -9,7 +9,7 @@ canonical JSON of the identity (see `pool_fingerprint` and `subset_fingerprint`)
 import json
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field, ValidationError
+from pydantic import AfterValidator, Field, ValidationError, model_validator
 
 from ..common.config import Record
 from ..common.errors import RequestError, WorkError, printable
@@ -105,6 +105,14 @@ class Manifest(Record):
     statistics: dict[str, Any] = {}
     versions: dict[str, str] = {}
     files: dict[InnerName, FileInfo] = {}
+
+    @model_validator(mode="after")
+    def _numbers_agree(self) -> "Manifest":
+        if self.samples != -(-self.tokens // self.seq_len):
+            raise ValueError(f"{self.tokens} tokens do not make {self.samples} samples of {self.seq_len}")
+        if self.layout == "mds" and not len(self.content) <= self.shards <= len(self.content) + 1:
+            raise ValueError(f"it has {self.shards} shards and lists {len(self.content)}")
+        return self
 
 
 ExportLayout = Literal["wds", "parquet", "megatron", "bin", "hf"]

@@ -4,7 +4,6 @@ What is carried came from others and is checked before use: it must be the token
 states. A view of a pool carries none, because it cannot be read without its pool, which does.
 """
 
-import json
 from functools import lru_cache
 from typing import Any
 
@@ -13,6 +12,7 @@ import orjson
 from ..common import storage
 from ..common.errors import EpochalError, WorkError
 from ..common.hashing import digest
+from ..common.json_text import strict_json
 from ..common.publish import FileInfo, Sink
 from .artifact import may_ask, read_any_manifest
 from .manifest import ExportManifest, Manifest
@@ -56,7 +56,7 @@ def read_tokenizer(folder: str, fingerprint: str, listed: FileInfo | None = None
 def _fingerprint_of(data: bytes) -> str | None:
     """Return the fingerprint of a tokenizer.json's content, None when it is none."""
     try:
-        return tokenizer_fingerprint(json.loads(data))
+        return tokenizer_fingerprint(strict_json(data))
     except (ValueError, AttributeError, RecursionError):
         return None
 

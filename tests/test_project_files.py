@@ -1,6 +1,7 @@
 """What stands beside the code says what the code says: CONTRIBUTING, CHANGELOG, CITATION, pre-commit, pyproject."""
 
 import ast
+import json
 import re
 import tomllib
 from pathlib import Path
@@ -10,6 +11,7 @@ import yaml
 
 import epochal
 from epochal.__main__ import COMMANDS
+from epochal.tests.support.audit import verdict
 
 ROOT = Path(__file__).parent.parent
 QUESTION = re.compile(r"^\| (?P<question>[^|]+\?) \| `(?P<file>[^`]+)` \| `(?P<name>[^`]+)` \|$", re.MULTILINE)
@@ -71,3 +73,27 @@ def test_package_data_is_listed():
     data = [p.relative_to(ROOT) for p in paths if p.suffix in {".yaml", ".html", ".mako"} or p.name == "py.typed"]
     assert Path("py.typed") in data
     assert [str(p) for p in data if not any(p.match(pattern) for pattern in patterns)] == []
+
+
+@pytest.mark.parametrize(
+    ("packages", "status", "said"),
+    [
+        ([{"name": "a", "version": "1", "vulns": []}], 0, "1 packages audited, 0 known faults"),
+        (
+            [{"name": "a", "version": "1", "vulns": [{"id": "CVE-1", "fix_versions": ["2"]}]}],
+            1,
+            "a 1: CVE-1, mended in 2",
+        ),
+        ([{"name": "a", "skip_reason": "not found"}], 2, "nothing was audited: none of 1 packages"),
+        (
+            [{"name": "a", "skip_reason": "not found"}, {"name": "b", "version": "1", "vulns": []}],
+            2,
+            "1 packages audited, 1 could not be asked about: a",
+        ),
+    ],
+)
+def test_an_audit_that_could_not_ask_is_no_verdict(packages: list[dict], status: int, said: str):
+    found, lines = verdict(json.dumps({"dependencies": packages}))
+    assert found == status
+    assert said in "\n".join(lines)
+    assert verdict("")[0] == verdict("null")[0] == 2

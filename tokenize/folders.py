@@ -1,6 +1,5 @@
 """What a folder of ours, an artifact's, an export's or a model's, says about the tokenizer of its ids."""
 
-import json
 import os
 from dataclasses import dataclass
 
@@ -8,6 +7,7 @@ from pydantic import ValidationError
 
 from ..common import storage
 from ..common.errors import WorkError
+from ..common.json_text import strict_json
 from ..shards.artifact import is_artifact, read_any_manifest
 from ..shards.manifest import TokenizerInfo
 from ..shards.tokenizer_file import artifact_tokenizer, read_tokenizer
@@ -45,7 +45,7 @@ def _of_model(folder: str) -> TokenizerInfo | None:
     """Return what the config.json of a model of ours says, None when `folder` holds none."""
     where = storage.join(folder, "config.json")
     try:
-        body = json.loads(storage.patiently(lambda: storage.read_bytes(where), f"read {where}", storage.ATTEMPTS))
+        body = strict_json(storage.patiently(lambda: storage.read_bytes(where), f"read {where}", storage.ATTEMPTS))
     except (FileNotFoundError, ValueError, RecursionError):
         return None
     if not isinstance(body, dict) or body.get("format") != "epochal-model":

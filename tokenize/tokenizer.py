@@ -9,7 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..common import storage
 from ..common.errors import RequestError, one_line
+from ..common.json_text import parse_json, strict_json
 from ..shards.manifest import TokenizerInfo
 from ..shards.tokenizer_file import tokenizer_fingerprint
 from . import gpt2
@@ -236,7 +238,7 @@ def folder_tokenizer(folder: str, path: str | None = None) -> Tokenizer:
 def _tokenizer_of(stated: StatedTokenizer, folder: str, fast: bool = True) -> Tokenizer:
     """Return the tokenizer that a folder carries or, where it carries none, the one of the name that it states."""
     if stated.file is not None:
-        return _checked(Tokenizer(stated.info, json.loads(stated.file), fast), folder)
+        return _checked(Tokenizer(stated.info, parse_json(stated.file, f"{folder}'s tokenizer.json"), fast), folder)
     name = stated.info.name
     try:
         if name.startswith(("/", ".", "~")):
@@ -259,10 +261,9 @@ def _load_spec(name: str) -> dict[str, Any]:
     path = os.path.join(name, "tokenizer.json") if os.path.isdir(name) else name
     if os.path.exists(path):
         try:
-            with open(path, encoding="utf-8") as f:
-                spec = json.load(f)
+            spec = strict_json(storage.read_bytes(path))
         except (ValueError, OSError) as error:
-            raise RequestError(f"{path} is not a tokenizer.json: {error}") from None
+            raise RequestError(f"{path} is not a tokenizer.json: {one_line(error)}") from None
     elif name.endswith(".json") or name.startswith((".", "/", "~")):
         raise RequestError(f"tokenizer file {name} does not exist")
     else:

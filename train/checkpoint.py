@@ -22,6 +22,7 @@ from torch import Tensor
 from ..common import storage
 from ..common.errors import RequestError, WorkError, one_line
 from ..common.hashing import digest
+from ..common.json_text import strict_json
 from ..common.publish import FileInfo
 from ..shards.tokenizer_file import TOKENIZER_NAME
 from .model.transformer import ModelConfig, Transformer, config_dict
@@ -111,7 +112,7 @@ def load_card(folder: str) -> ModelCard:
     except (FileNotFoundError, NotADirectoryError):
         raise RequestError(f"{folder} holds no model: there is no {CONFIG_NAME}") from None
     try:
-        body = json.loads(data)
+        body = strict_json(data)
     except (ValueError, RecursionError) as error:
         raise WorkError(f"{path} is damaged: {error}") from None
     if not isinstance(body, dict) or body.get("format") != "epochal-model":

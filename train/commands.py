@@ -9,6 +9,7 @@ from typing import Any
 
 from ..common.cli import Runner, add_examples
 from ..common.errors import RequestError
+from ..common.hashing import check_seed
 from ..common.units import parse_count
 
 
@@ -62,7 +63,14 @@ def _model_arguments(parser: argparse.ArgumentParser) -> None:
         "--dtype", choices=("float32", "bfloat16"), default="float32", help="of the weights (default float32)"
     )
     parser.add_argument("--tokenizer", metavar="PATH", help="its tokenizer.json, for a model that carries none")
-    parser.add_argument("--seed", metavar="N", type=int, default=0, help="of all noise (default 0)")
+    parser.add_argument("--seed", metavar="N", type=_seed, default=0, help="of all noise (default 0)")
+
+
+def _seed(text: str) -> int:
+    return check_seed(int(text))
+
+
+_seed.__name__ = "int"  # what argparse calls a value that is none
 
 
 def _at_least_1(args: argparse.Namespace, *names: str) -> None:

@@ -264,7 +264,7 @@ class TrainConfig(Configuration):
     """
 
     run_name: str | None = None
-    seed: int = Field(17, ge=0)
+    seed: int = Field(17, ge=0, lt=2**32 - 1)
     variables: dict[str, Any] = {}
     max_seq_len: Positive | None = None
     model: ModelSection

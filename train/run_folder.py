@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import math
 import os
 import re
 import shutil
@@ -11,6 +12,7 @@ from typing import Any
 from ..common import storage
 from ..common.errors import WorkError
 from ..common.hashing import digest, stream_hash
+from ..common.json_text import strict_json
 from ..common.publish import FileInfo
 from ..shards.tokenizer_file import TOKENIZER_NAME
 from .saved import hashes
@@ -30,9 +32,10 @@ def whole_rows(text: str) -> list[dict[str, float]]:
     for line in text.splitlines():
         try:
             row = json.loads(line)
-        except ValueError:
+        except (ValueError, RecursionError):
             continue
-        if isinstance(row, dict) and isinstance(row.get("step"), int | float):
+        step = row.get("step") if isinstance(row, dict) else None
+        if isinstance(step, int | float) and math.isfinite(step):
             rows.append(row)
     return rows
 
@@ -123,7 +126,7 @@ class RunFolder:
         """
         data = self.read(PUBLISHED_NAME)
         try:
-            return None if data is None else json.loads(data)
+            return None if data is None else strict_json(data)
         except ValueError:
             raise WorkError(f"{storage.join(self.path, PUBLISHED_NAME)} is damaged: restore it") from None
 

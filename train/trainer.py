@@ -13,7 +13,7 @@ from composer.utils import dist, get_device
 from torch.optim.lr_scheduler import LambdaLR
 from torch.utils.data import DataLoader
 
-from ..common.errors import EpochalError, RequestError, WorkError
+from ..common.errors import FULL, EpochalError, RequestError, WorkError, one_line, system_line
 from ..common.hashing import digest
 from ..shards.loader.dataset import RepeatedDataset
 from . import composer_registry
@@ -242,13 +242,18 @@ def _plain_errors(folder: RunFolder | None) -> Iterator[None]:
     except EpochalError:
         raise
     except OSError as error:
-        raise WorkError(f"{error.strerror or error}: {_goes_on(folder)}") from error
+        where = folder.local if folder and error.errno in FULL else ""
+        said = system_line(error, where) if error.errno else one_line(error)
+        raise WorkError(f"{said}; {_goes_on(folder)}") from error
     except RuntimeError as error:
         cause = next((e for e in _chain(error) if isinstance(e, EpochalError)), None)
         if cause is not None:
             raise cause from None
         if "PytorchStreamWriter failed" in str(error) or "unexpected pos" in str(error):
-            raise WorkError(f"a checkpoint could not be written (is the disk full?): {_goes_on(folder)}") from error
+            raise WorkError(
+                f"a checkpoint could not be written to {folder.local if folder else 'the disk'} "
+                f"(is there no space left?): {_goes_on(folder)}"
+            ) from error
         raise
 
 

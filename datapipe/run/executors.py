@@ -32,7 +32,18 @@ from datatrove.executor.slurm import SlurmPipelineExecutor
 from datatrove.utils.logging import logger
 from datatrove.utils.stats import PipelineStats
 
-from ...common.errors import INTERPOLATION, RequestError, WorkError, Written, keep_secret, one_line, without_secrets
+from ...common.errors import (
+    FULL,
+    INTERPOLATION,
+    RequestError,
+    WorkError,
+    Written,
+    keep_secret,
+    one_line,
+    system_line,
+    without_secrets,
+)
+from ...common.json_text import strict_json
 from ..config import LocalExecutor, RayExecutor, SlurmExecutor
 from . import task
 from .fork_server import ENVIRONMENT, set_environment, start_task_server
@@ -66,8 +77,11 @@ class _Quiet(PipelineExecutor):
                 # The base's, for Ray too: its own keeps logs in one folder of the machine for all builds.
                 return PipelineExecutor._run_for_rank(self, rank, local_rank, node_rank)
             except Exception as error:
-                with self.logging_dir.open(f"errors/{rank:05d}.json", "w") as f:
-                    json.dump({"type": type(error).__name__, "message": without_secrets(str(error))}, f)
+                kind, said = type(error).__name__, without_secrets(str(error))
+                if isinstance(error, OSError) and error.errno in FULL:
+                    kind, said = "WorkError", system_line(error, self.logging_dir.path)
+                with contextlib.suppress(OSError), self.logging_dir.open(f"errors/{rank:05d}.json", "w") as f:
+                    json.dump({"type": kind, "message": said}, f)
                 raise
             finally:
                 logger.remove()
@@ -277,6 +291,8 @@ def _task_errors(executor: PipelineExecutor, stage: str, raises: Sequence[type[W
     except (RequestError, WorkError):
         raise
     except Exception as error:
+        if isinstance(error, OSError) and error.errno in FULL:
+            raise WorkError(system_line(error, executor.logging_dir.path)) from error
         _raise_task_error(executor, stage, raises)
         reason = one_line(error, 300)
         raise WorkError(f"stage {stage} failed: {type(error).__name__}: {reason}") from error
@@ -295,13 +311,29 @@ def _raise_task_error(executor: PipelineExecutor, stage: str, raises: Sequence[t
     known = {cls.__name__: cls for cls in classes}
     executor.logging_dir.invalidate_cache()
     for name in sorted(executor.logging_dir.list_files("errors")):
+        rank = int(name.rpartition("/")[2].split(".")[0])
         with executor.logging_dir.open(name) as f:
-            error = json.load(f)
+            error = _said(f.read())
+        if error is None:
+            raise WorkError(
+                f"task {rank} of stage {stage} failed, and could not write why: no space left on the disk at "
+                f"{executor.logging_dir.path}? Free some and run the same command again"
+            )
         if error["type"] in known:
             raise known[error["type"]](error["message"])
-        rank, message = int(name.rpartition("/")[2].split(".")[0]), one_line(error["message"], 300)
+        message = one_line(error["message"], 300)
         log = executor.logging_dir.resolve_paths(f"logs/task_{rank:05d}.log")
         raise WorkError(f"task {rank} of stage {stage} failed: {error['type']}: {message} (its log: {log})")
+
+
+def _said(text: str) -> dict[str, str] | None:
+    """Return the type and message that a task wrote, None where it could not."""
+    try:
+        error = strict_json(text)
+    except ValueError:
+        return None
+    whole = isinstance(error, dict) and all(isinstance(error.get(key), str) for key in ("type", "message"))
+    return error if whole else None
 
 
 def _local(where: Any, pipeline: list[Any], tasks: int, workers: int, folder: str, __: Written) -> PipelineExecutor:

@@ -5,7 +5,6 @@ shards are refused by what their index says, before one is opened.
 """
 
 import itertools
-import json
 import os
 import re
 import struct
@@ -18,6 +17,7 @@ from numpy.typing import NDArray
 
 from ...common import storage
 from ...common.errors import RequestError
+from ...common.json_text import strict_json
 
 _NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]*")
 _ARRAY = re.compile(r"ndarray(:u?int(8|16|32|64)(:[1-9][0-9]{0,9})?)?")
@@ -45,7 +45,7 @@ def read_index(root: str, source: str, column: str, dtype: str | None) -> list[F
         RequestError: when there is none, or one that says what is not read: compressed shards, pickles, other columns.
     """
     try:
-        entries = json.loads(storage.read_bytes(storage.join(root, "index.json")))["shards"]
+        entries = strict_json(storage.read_bytes(storage.join(root, "index.json")))["shards"]
         shards = [_shard(entry, source) for entry in entries]
     except (FileNotFoundError, NotADirectoryError, ValueError, KeyError, TypeError, RecursionError):
         raise RequestError(f"source '{source}': {root} has no index.json of MDS shards") from None

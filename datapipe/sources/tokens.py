@@ -9,7 +9,6 @@ EOD. Different tasks read the files, so one rule decides which file a document b
 before it (the first file has the very first document too). Its reader goes on into later files until the document ends.
 """
 
-import json
 import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
@@ -22,6 +21,7 @@ from numpy.typing import NDArray
 
 from ...common import storage
 from ...common.errors import RequestError, WorkError, one_line
+from ...common.json_text import parse_json
 from ...common.publish import MANIFEST_NAME
 from ...shards import mds
 from ...shards.artifact import open_artifact
@@ -105,8 +105,12 @@ def _without_caches(named: dict[str, InputFile], listing: Listing, source: Sourc
     """
     for state in (file.name for file in listing.files if os.path.basename(file.name) == "state.json"):
         folder = state.removesuffix("state.json")
-        text = storage.read_bytes(storage.join(listing.root, state))
-        listed = {folder + entry["filename"] for entry in json.loads(text)["_data_files"]}
+        where = storage.join(listing.root, state)
+        body = parse_json(storage.read_bytes(where), where)
+        try:
+            listed = {folder + entry["filename"] for entry in body["_data_files"]}
+        except (KeyError, TypeError):
+            raise WorkError(f"{where} is damaged: it does not list the files of a data set") from None
         if missing := sorted(listed - named.keys()):
             raise RequestError(f"source '{source.name}': {missing[0]}, which {state} lists, is missing: restore it")
         named = {n: f for n, f in named.items() if n in listed or os.path.dirname(n) != folder.rstrip("/")}

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from ...common import arrow, storage
 from ...common.hashing import xxh64
+from ...common.json_text import parse_json
 from ...shards import mds
 from ...shards.documents import SCHEMA
 from ..run.stage_progress import StageProgress
@@ -282,5 +283,6 @@ def read_shard_lists(folder: str) -> list[WrittenShard]:
     rows = storage.join(folder, ROWS_NAME)
     written = []
     for name in (n for n in storage.names(rows) if n.endswith(".json")):
-        written += [WrittenShard(**shard) for shard in json.loads(storage.read_bytes(storage.join(rows, name)))]
+        where = storage.join(rows, name)
+        written += [WrittenShard(**shard) for shard in parse_json(storage.read_bytes(where), where)]
     return sorted(written, key=lambda shard: shard.number)

@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 
 from ...common import storage
 from ...common.errors import WorkError
+from ...common.json_text import parse_json
 
 DOCUMENT = np.dtype(
     [
@@ -178,7 +179,8 @@ class Part:
 
     def __init__(self, folder: str, keep_maps: bool = True) -> None:
         self.folder, self._keep_maps = folder, keep_maps
-        self._info = json.loads(storage.read_bytes(storage.join(folder, PART_NAME)))
+        where = storage.join(folder, PART_NAME)
+        self._info = parse_json(storage.read_bytes(where), where)
         self.counts: dict[str, Any] = self._info["counts"]
         self.partitions: int = self._info["partitions"]
         firsts = np.cumsum([0, *self._info["runs"]]).tolist()

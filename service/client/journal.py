@@ -18,6 +18,7 @@ from filelock import FileLock, Timeout
 
 from ...common import storage
 from ...common.errors import RequestError, WorkError
+from ...common.json_text import strict_json
 from .client import AwayError, Client, RefusedError
 
 JOURNAL, SENT, LOCK = "service.jsonl", "service.sent", "service.lock"
@@ -94,7 +95,7 @@ class Journal:
     def _read_progress(self) -> Progress:
         """Return what `service.sent` says; where that cannot be, nothing counts as sent: sending again does no harm."""
         try:
-            data = json.loads(storage.read_bytes(self._sent))
+            data = strict_json(storage.read_bytes(self._sent))
             progress = Progress(**{f.name: data[f.name] for f in fields(Progress) if f.name in dict(data)})
             if data and 0 <= progress.offset <= self.size:
                 return progress
@@ -300,7 +301,7 @@ class Journal:
                 offset += len(line)
                 call: Any = None
                 with contextlib.suppress(ValueError, RecursionError):
-                    call = json.loads(line)
+                    call = strict_json(line)
                 if not _is_call(call):
                     raise WorkError(f"{self._path} is damaged before byte {offset:,}: remove that line")
                 yield call, offset

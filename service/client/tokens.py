@@ -15,6 +15,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from ...common.errors import RequestError
+from ...common.json_text import strict_json
 
 URL_VARIABLE, TOKEN_VARIABLE, TOKENS_VARIABLE = "EPOCHAL_SERVICE", "EPOCHAL_TOKEN", "EPOCHAL_TOKENS"
 DEFAULT_URL = "http://127.0.0.1:8642"
@@ -111,7 +112,7 @@ def _in_file(environment: Mapping[str, str]) -> dict[str, str]:
             with open(path, encoding="utf-8") as f:
                 if stat.S_IMODE(os.fstat(f.fileno()).st_mode) & 0o077:
                     raise RequestError(f"{path} holds tokens and others may read it: chmod 600 {path}")
-                data = json.load(f)
+                data = strict_json(f.read())
         except (PermissionError, IsADirectoryError) as error:
             raise RequestError(f"{path} cannot be read: {error.strerror}") from None
         except (ValueError, RecursionError):

@@ -15,6 +15,9 @@ from .mixture_config import MixtureSettings, describe_stages, mixture_file, open
 from .plan import Plan
 from .receipt import Receipt
 
+MOST_AUDITED = 10**10
+"""Positions of a receipt that are checked: 20T tokens in samples of 2048."""
+
 MOST_SHOWN = 10_000_000
 """Positions that `order` prints at most: beyond that a program should compute them (docs/repetition.md)."""
 
@@ -234,6 +237,11 @@ def _run_audit(args: argparse.Namespace) -> int:
     except UnicodeDecodeError:
         raise RequestError(f"{args.receipt} is no receipt of epochal: it is not text") from None
     receipt = Receipt.from_json(text)
+    if receipt.count > MOST_AUDITED:
+        raise RequestError(
+            f"{args.receipt} tells of {receipt.count:,} positions: more than {MOST_AUDITED:,}, a quarter of an hour, "
+            "are not checked"
+        )
     problem = receipt.check()
     if args.json:
         print_json({"ok": problem is None, "problem": problem} | receipt.to_dict())

@@ -10,7 +10,6 @@ A position p counts the samples of the whole run from 0. Let n be the samples of
 docs/repetition.md is the definition for others, with test vectors.
 """
 
-import json
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -22,6 +21,7 @@ from numpy.typing import ArrayLike
 from ...common.errors import RequestError, WorkError
 from ...common.hashing import check_seed
 from ...common.hashing import digest as json_digest
+from ...common.json_text import strict_json
 from ..manifest import Manifest
 from .base import POLICIES, Ids, Int, Order, Policy, Repetition, as_positions, check_range
 from .permutation import MAX_SIZE, Permutation, keyed_permutation
@@ -29,6 +29,8 @@ from .permutation import MAX_SIZE, Permutation, keyed_permutation
 PLAN_VERSION = 1
 """Raised whenever the same numbers would give another order, or another digest."""
 
+MOST_COPIES = 10**6
+"""Passes of the policy `global`, which are counted one by one."""
 
 _SLOTS = 1 << 20
 """Slots of `global` that are looked at together: 8 MB. Where a plan has more, `unique_tokens_seen` is expected."""
@@ -70,8 +72,9 @@ class Plan(Repetition):
         for name in ("samples", "unique_tokens", "seq_len", "total_tokens", "replicate", "start_sample"):
             value = getattr(self, name)
             least = 0 if name in ("replicate", "start_sample") else 1
-            if isinstance(value, bool) or not isinstance(value, int) or value < least:
-                raise RequestError(f"{name} must be an integer of at least {least}, got {value!r}")
+            if isinstance(value, bool) or not isinstance(value, int) or not least <= value < 2**63:
+                shown = repr(value)[:40] if not isinstance(value, int) or abs(value) < 2**64 else "one of more digits"
+                raise RequestError(f"{name} must be an integer of at least {least} and below 2**63, got {shown}")
         if self.policy not in POLICIES:
             raise RequestError(f"policy must be one of {', '.join(POLICIES)}, got {self.policy!r}")
         if self.samples != -(-self.unique_tokens // self.seq_len):
@@ -79,6 +82,8 @@ class Plan(Repetition):
                 f"{self.unique_tokens} tokens make {-(-self.unique_tokens // self.seq_len)} samples of "
                 f"{self.seq_len}, not {self.samples}"
             )
+        if self.policy == "global" and self.copies > MOST_COPIES:
+            raise RequestError(f"at most {MOST_COPIES:,} passes can be shuffled together: use the policy reshuffle")
         if self.samples * (self.copies if self.policy == "global" else 1) > MAX_SIZE:
             raise RequestError("more than 2**48 samples cannot be shuffled together: use the policy reshuffle")
         if not self.positions:
@@ -364,7 +369,7 @@ class Plan(Repetition):
     def from_json(cls, text: str) -> "Plan":
         """Return the plan that `to_json` wrote; raises like `from_dict`."""
         try:
-            data = json.loads(text)
+            data = strict_json(text)
         except ValueError as error:
             raise RequestError(f"this is no plan of epochal: not JSON ({error})") from None
         return cls.from_dict(data)

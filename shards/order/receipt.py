@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from ...common.errors import RequestError, WorkError
+from ...common.json_text import strict_json
 from .base import Order, digest_text
 from .stored import order_from_dict
 
@@ -112,7 +113,7 @@ class Receipt:
     def from_json(cls, text: str) -> "Receipt":
         """Return the receipt that `to_json` wrote; raises like `from_dict`."""
         try:
-            data = json.loads(text)
+            data = strict_json(text)
         except ValueError as error:
             raise RequestError(f"this is no receipt of epochal: not JSON ({error})") from None
         return cls.from_dict(data)

@@ -1,3 +1,4 @@
+import os
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -125,3 +126,58 @@ def test_a_missing_file_and_a_folder_are_refused(tmp_path: Path) -> None:
         load_yaml(tmp_path / "none.yaml")
     with pytest.raises(RequestError, match="is a folder"):
         load_yaml(tmp_path)
+
+
+def chain(first: str, form: str, n: int) -> str:
+    """Return a configuration whose keys a1, a2, ... each mention the key before twice."""
+    return first + "".join(form.format(i=i, j=i - 1) + "\n" for i in range(1, n))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (chain("a0: &a0 [x, x]\n", "a{i}: &a{i} [*a{j}, *a{j}]", 1900), "more than 10,000 values"),
+        (chain("a0: &a0 {x: 1}\n", "a{i}: &a{i} {{<<: [*a{j}, *a{j}]}}", 60), "more than 10,000 values"),
+        (chain("a0: xxxxxxxxxx\n", "a{i}: ${{a{j}}}${{a{j}}}", 60), "once its references are written out"),
+        (chain("a0: [x]\n", "a{i}: ['${{a{j}}}', '${{a{j}}}']", 60), "once its references are written out"),
+        (chain("b:\n a0: [x]\n", " a{i}: ['${{..a{j}}}', '${{b.a{j}}}']", 60), "once its references are written out"),
+        (chain("a999: x\n", "b{j}: ${{b{i}}}", 300), "through too many others"),
+        ("a: &a [*a]\n", "holds itself"),
+        ("a: &a {b: {c: *a}}\n", "holds itself"),
+        ("a: ${a}\n", "'a' cannot be resolved"),
+        ("a: " + "[" * 50_000, "nested deeper than 64"),
+        ("".join(" " * i + "a:\n" for i in range(400)), "nested deeper than 64"),
+        ("a: [" + "x," * 20_000 + "x]", "more than 10,000 values"),
+        ("a: " + "x" * 2_000_000, "at most 1024 kB"),
+        ("a: " + "9" * 5000, "more than 100 digits"),
+        ("a: 1" + ":1" * 5000, "more than 100 digits"),
+        ("a: !!python/object/apply:os.system [x]", "not valid YAML"),
+    ],
+    ids=range(16),
+)
+def test_a_file_without_bounds_is_refused(file: Path, text: str, message: str) -> None:
+    file.write_text(text)
+    with pytest.raises(RequestError, match=r"config\.yaml") as caught:
+        load_yaml(file)
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("value", ["[" * 30_000, "{a: &a [x], b: &b [*a, *b]}", "9" * 5000, "[" + "x," * 20_000 + "]"])
+def test_an_override_without_bounds_is_refused(file: Path, value: str) -> None:
+    with pytest.raises(RequestError) as caught:
+        load_yaml(file, [f"tasks={value}"])
+    assert len(str(caught.value)) < 300
+
+
+def test_references_to_what_is_there_are_no_burden(file: Path) -> None:
+    file.write_text("a: [1, 2, {b: x}]\nc: ${a.2.b}${a[0]}\nd: {e: '${..c}', f: '${.e}!'}\ng: ${d}\nh: ${oc.env:HOME}")
+    data = load_yaml(file)
+    assert (data["c"], data["g"]["f"]) == ("x1", "x1!")
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, lambda path: path.symlink_to("/dev/zero")])
+def test_a_pipe_and_a_device_are_no_configuration(tmp_path: Path, make) -> None:
+    make(tmp_path / "config.yaml")
+    with pytest.raises(RequestError, match="no regular file"):
+        load_yaml(tmp_path / "config.yaml")

@@ -107,3 +107,27 @@ def test_files_that_do_not_belong_are_named(make_pool, capsys) -> None:
     said = "".join(capsys.readouterr())
     assert "more.parquet does not belong" in said
     assert "deep/.hidden does not belong" in said
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (_put("tokens", value=10**18), "do not make"),
+        (_put("samples", value=2**62), "do not make"),
+        (_put("seq_len", value=2**40), "do not make"),
+        (_put("shards", value=10**7), "shards and lists"),
+    ],
+)
+def test_numbers_that_cannot_be_true_together_are_damage(make_pool, change, message: str) -> None:
+    root = make_pool(300)
+    rewrite(root, change)
+    with pytest.raises(EpochalError, match=message):
+        open_artifact(str(root))
+
+
+@pytest.mark.parametrize("entry", ["{}", "[]", "1", '{"a": 1}'])
+def test_an_index_of_more_shards_than_there_are_is_refused_unparsed(make_pool, entry: str) -> None:
+    root = make_pool(300)
+    (root / "index.json").write_text('{"version": 2, "shards": [' + f"{entry}," * 10**7 + "1]}")
+    with pytest.raises(EpochalError, match=r"more than [0-9]+ values"):
+        open_artifact(str(root))

@@ -102,7 +102,7 @@ def test_a_full_disk_while_saving_leaves_the_last_checkpoint(
         whole(obj, f, *args, **kwargs)
 
     monkeypatch.setattr(torch, "save", full)
-    with pytest.raises(WorkError, match="No space left") as caught:
+    with pytest.raises(WorkError, match="no space left") as caught:
         train(config)
     assert "\n" not in str(caught.value)
     monkeypatch.setattr(torch, "save", whole)

@@ -1,6 +1,5 @@
 """What a grid costs before it is run: runs, tokens, FLOPs, H100-hours, and time on this machine."""
 
-import json
 import statistics
 import time
 from collections.abc import Sequence
@@ -11,6 +10,7 @@ from typing import Any
 import torch
 
 from ...common.cli import text_table
+from ...common.json_text import parse_json
 from ...common.progress import clock
 from ...common.units import format_count, round_count
 from .. import durations
@@ -74,7 +74,7 @@ def kind(run: RunSpec) -> tuple[Any, ...]:
 
 
 def _measured(runs: Sequence[RunSpec]) -> Clock | None:
-    timings = [json.loads(p.read_text()) for run in runs if (p := Path(run.folder, TIMING_NAME)).is_file()]
+    timings = [parse_json(p.read_bytes(), str(p)) for run in runs if (p := Path(run.folder, TIMING_NAME)).is_file()]
     rates = [t["seconds"] / t["tokens"] for t in timings if t["tokens"]]
     return Clock(statistics.median(rates), f"{len(rates)} finished runs") if rates else None
 

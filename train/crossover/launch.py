@@ -23,6 +23,7 @@ from typing import Any
 
 from ...common import storage
 from ...common.errors import RequestError
+from ...common.json_text import parse_json, strict_json
 from ...shards.carve import carve
 from ..run_folder import CONFIG_NAME, METRICS_NAME, RESULT_NAME
 from ..run_state.identity import to_yaml
@@ -38,7 +39,7 @@ LOCK_SECONDS = 15.0
 def result_of(run: RunSpec) -> dict[str, Any] | None:
     """Return the result that a finished run left, None where it is not finished."""
     path = Path(run.folder, RESULT_NAME)
-    return json.loads(path.read_text())["result"] if path.is_file() else None
+    return parse_json(path.read_bytes(), str(path))["result"] if path.is_file() else None
 
 
 def unfinished(plan: GridPlan) -> list[RunSpec]:
@@ -205,7 +206,7 @@ def tokens_so_far(run: RunSpec) -> int:
         return 0
     for line in reversed(lines):
         with contextlib.suppress(ValueError, KeyError, TypeError):
-            return int(json.loads(line)["run/tokens"])
+            return int(strict_json(line)["run/tokens"])
     return 0
 
 

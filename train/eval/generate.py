@@ -5,6 +5,7 @@ filled in over a number of steps, each of which reads everything and settles som
 ones (LLaDA; Nie et al. 2025). Blocks are written from left to right.
 """
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -47,8 +48,8 @@ class Sampling:
     def __post_init__(self) -> None:
         if self.max_new_tokens < 1:
             raise RequestError(f"max_new_tokens must be at least 1, got {self.max_new_tokens}")
-        if self.temperature < 0 or not 0 < self.top_p <= 1:
-            raise RequestError("temperature must not be negative, top_p must be in (0, 1]")
+        if not 0 <= self.temperature < math.inf or not 0 < self.top_p <= 1:
+            raise RequestError("temperature must be a number that is not negative, top_p must be in (0, 1]")
         if self.block is not None and self.block < 1:
             raise RequestError(f"block must be at least 1, got {self.block}")
         if self.steps is not None and self.steps < self.blocks:

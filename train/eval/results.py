@@ -1,5 +1,6 @@
 """What an evaluation leaves: items scored so far, results.json and its tables as Parquet."""
 
+import io
 import json
 import math
 import os
@@ -9,7 +10,8 @@ from typing import Any
 
 import polars as pl
 
-from ...common.storage import local_path, write_atomic
+from ...common.errors import WorkError
+from ...common.storage import local_path, naming, write_atomic
 
 
 class ItemStore:
@@ -24,14 +26,20 @@ class ItemStore:
             for line in Path(path).read_bytes().splitlines(keepends=True):
                 if not line.endswith(b"\n"):
                     break  # the write that was cut off
-                body = json.loads(line)
-                self.records[body["id"]] = body
+                self.records |= self._record(line)
                 whole += len(line)
             os.truncate(path, whole)
 
+    def _record(self, line: bytes) -> dict[int, dict[str, Any]]:
+        try:
+            body = json.loads(line)
+            return {int(body["id"]): body}
+        except (ValueError, TypeError, KeyError, OverflowError, RecursionError):
+            raise WorkError(f"{self.path} is damaged: remove it, and its items are scored again") from None
+
     def add(self, records: Sequence[dict[str, Any]]) -> None:
         """Append records and make them durable."""
-        with open(self.path, "a") as f:
+        with naming(self.path), open(self.path, "a", encoding="utf-8") as f:
             f.writelines(json.dumps(r) + "\n" for r in records)
             f.flush()
             os.fsync(f.fileno())
@@ -56,7 +64,9 @@ def write_results(body: dict[str, list[dict[str, Any]]], out: str) -> None:
         ("lm_eval", body.get("lm_eval", [])),
     ):
         if rows:
-            pl.DataFrame(rows, infer_schema_length=None).write_parquet(os.path.join(out, f"{name}.parquet"))
+            table = io.BytesIO()  # polars says nothing of a full disk
+            pl.DataFrame(rows, infer_schema_length=None).write_parquet(table)
+            write_atomic(os.path.join(out, f"{name}.parquet"), table.getvalue())
 
 
 def _plain(value: Any) -> Any:

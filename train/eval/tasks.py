@@ -19,6 +19,7 @@ import fsspec
 from ...common.errors import RequestError, WorkError, one_line
 from ...common.hashing import items_digest
 from ...common.problems import did_you_mean
+from ...common.storage import open_read
 from ...common.unpack import DamagedError, unpacked
 from ...common.unpack import lines as text_lines
 
@@ -317,7 +318,7 @@ def read_rows(path: str) -> tuple[list[BenchmarkRow], str]:
     lines: list[bytes] = []
     number = 0
     try:
-        with fsspec.open(path, "rb") as f:
+        with open_read(path) as f:
             for number, line in enumerate(text_lines(unpacked(f, path)), 1):
                 if number == 1:
                     line = line.removeprefix(codecs.BOM_UTF8)
@@ -331,8 +332,8 @@ def read_rows(path: str) -> tuple[list[BenchmarkRow], str]:
         raise RequestError(f"{path} does not exist") from None
     except DamagedError as error:
         raise WorkError(f"{path} {error} (after row {number}): fetch it again") from None
-    except ValueError as error:
-        raise RequestError(f"{path} row {number} is not JSON ({error})") from None
+    except (ValueError, RecursionError) as error:
+        raise RequestError(f"{path} row {number} is not JSON ({one_line(error)})") from None
     return rows, items_digest(lines)
 
 

@@ -10,10 +10,11 @@ import shutil
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
-from ...common.errors import RequestError
+from ...common.errors import RequestError, WorkError, one_line
 from ...common.storage import is_url
 from ...tokenize.tokenizer import Tokenizer
 from ..checkpoint import ModelCard, open_checkpoint
@@ -71,7 +72,10 @@ def save_huggingface(model: Transformer, card: ModelCard, tokenizer: Tokenizer, 
         )
     os.makedirs(folder, exist_ok=True)
     info = tokenizer.info
-    save_file(weights(model), os.path.join(folder, "model.safetensors"), metadata={"format": "pt"})
+    try:
+        save_file(weights(model), os.path.join(folder, "model.safetensors"), metadata={"format": "pt"})
+    except SafetensorError as error:
+        raise WorkError(f"cannot write the model to {folder}: {one_line(error)}") from None
     _write(folder, "config.json", config(model.config, card.seq_len, info.eod, info.pad))
     eod = token_text(tokenizer, info.eod)
     first = {"SpecialToken": {"id": eod, "type_id": 0}}

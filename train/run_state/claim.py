@@ -16,6 +16,7 @@ from composer.utils import dist
 from ...common import storage
 from ...common.cli import say
 from ...common.errors import RequestError, WorkError
+from ...common.json_text import strict_json
 from ..run import Run, first_difference
 from ..run_folder import (
     CONFIG_NAME,
@@ -102,7 +103,10 @@ def _write_down(run: Run, folder: RunFolder, saved: dict[str, Any] | None) -> No
     step = folder.steps_saved()
     body = resolved(run.config, run.device, run.precision)
     asked: dict[str, Any] = run.identity | {OTHERS: others(body)}
-    now = environment.going_on(_read(folder, ENVIRONMENT_NAME), environment.current(run.device, run.precision), step)
+    before = _read(folder, ENVIRONMENT_NAME)
+    if before is not None and not environment.is_history(before):
+        raise WorkError(f"{storage.join(folder.path, ENVIRONMENT_NAME)} is damaged: restore it, or remove it")
+    now = environment.going_on(before, environment.current(run.device, run.precision), step)
     if step and saved is not None:
         silent = unsaid(saved, run.identity)
         unknown = {"before_step": step, "settings": silent} if silent else saved.get(UNKNOWN)
@@ -133,7 +137,7 @@ def _read(folder: RunFolder, name: str) -> dict[str, Any] | None:
     if data is None:
         return None
     with contextlib.suppress(ValueError):
-        body = json.loads(data)
+        body = strict_json(data)
         if isinstance(body, dict):
             return body
     raise WorkError(f"{storage.join(folder.path, name)} is damaged: restore it, or choose another save_folder")

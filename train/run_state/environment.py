@@ -57,6 +57,13 @@ def going_on(before: Mapping[str, Any] | None, now: dict[str, Any], step: int) -
     return now | {"from_step": step, "earlier": parts}
 
 
+def is_history(body: Mapping[str, Any]) -> bool:
+    """Return whether what a file holds is what `going_on` makes."""
+    earlier = body.get("earlier")
+    parts = [body, *earlier] if isinstance(earlier, list) else [None]
+    return all(isinstance(part, dict) and isinstance(part.get("from_step"), int) for part in parts)
+
+
 def differences(body: Mapping[str, Any]) -> list[str]:
     """Return `name old -> new` for what differs from the environment before; empty where there was no other one."""
     if not body["earlier"]:

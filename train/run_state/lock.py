@@ -21,6 +21,7 @@ from typing import Any
 from ...common import storage
 from ...common.cli import say
 from ...common.errors import EpochalError, RequestError, WorkError
+from ...common.json_text import strict_json
 from ..run_folder import RunFolder
 
 LOCAL_NAME, URL_NAME = ".lock", "lock.json"
@@ -198,7 +199,7 @@ class UrlLock:
 
 def _parsed(data: bytes) -> dict[str, Any]:
     try:
-        body = json.loads(data)
+        body = strict_json(data)
     except ValueError:
         return {}
     return body if isinstance(body, dict) else {}

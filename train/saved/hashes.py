@@ -14,6 +14,7 @@ from ...common import storage
 from ...common.cli import say
 from ...common.errors import WorkError
 from ...common.hashing import digest
+from ...common.json_text import strict_json
 from ...common.publish import FileInfo
 
 HASHES_NAME = "hashes.json"
@@ -40,7 +41,7 @@ def read(folder: str) -> Hashes:
     """
     path = storage.join(folder, HASHES_NAME)
     try:
-        body = json.loads(storage.patiently(lambda: storage.read_bytes(path), f"read {path}", storage.ATTEMPTS))
+        body = strict_json(storage.patiently(lambda: storage.read_bytes(path), f"read {path}", storage.ATTEMPTS))
         if digest(body["files"]) == body["digest"]:
             return {name: FileInfo.model_validate(info) for name, info in body["files"].items()}
     except (FileNotFoundError, NotADirectoryError):

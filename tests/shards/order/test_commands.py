@@ -7,8 +7,10 @@ import pytest
 from epochal.__main__ import main
 from epochal.common.config import validate
 from epochal.common.errors import RequestError
+from epochal.shards.artifact import open_artifact
 from epochal.shards.order.mixture import Mixture
 from epochal.shards.order.mixture_config import MixtureSettings, open_mixture
+from epochal.shards.order.plan import Plan
 from epochal.shards.order.receipt import Receipt
 from epochal.tests.support.loading import toy_mixture
 
@@ -106,3 +108,23 @@ def test_a_leak_check_against_one_source_is_refused(subsets):
     card = SimpleNamespace(training={"plan": toy_mixture(subsets)[0].to_dict()})
     with pytest.raises(RequestError, match=r"a mixture \(a, b, c\)"):
         training_manifest(subsets["a"], card)
+
+
+def test_an_order_beyond_counting_is_refused(subsets, tmp_path, capsys):
+    for words, message in (
+        (
+            ["plan", subsets["a"], "--batch-tokens", "128", "--policy", "global", "--epochs", "1000000000"],
+            "1,000,000 passes",
+        ),
+        (["plan", subsets["a"], "--batch-tokens", "128", "--epochs", "1e999999999"], "more than 2**63 - 1"),
+        (["order", subsets["a"], "--count", "2", "--policy", "global", "--epochs", "1e15"], "1,000,000 passes"),
+        (["order", subsets["a"], "--start", "9" * 5000, "--count", "2"], "--start"),
+    ):
+        assert main(words) == 2
+        assert message in capsys.readouterr().err
+    manifest = open_artifact(subsets["a"]).manifest
+    receipt = Receipt(Plan.for_artifact(manifest, 16 * 10**12))
+    receipt.state[0] = 10**12
+    (tmp_path / "receipt.json").write_text(receipt.to_json())
+    assert main(["audit", str(tmp_path / "receipt.json")]) == 2
+    assert "1,000,000,000,000 positions: more than" in capsys.readouterr().err
