@@ -60,7 +60,7 @@ def take_stock(config: Build, listings: list[Listing], memory_path: str, say: Ca
     for item in stamped:
         versions |= _versions(item, config.sources[item.source])
     if config.decontaminate is not None:
-        versions |= {_absolute(path): None for path in item_files(config.decontaminate.files)}
+        versions |= {storage.absolute(path): None for path in item_files(config.decontaminate.files)}
     memory = _digests([path for path, version in versions.items() if version is None], recall(memory_path), say)
     contents = {path: memory[path][1] if version is None else version for path, version in versions.items()}
     return Stock(stamped, contents, {path: entry for path, entry in memory.items() if entry[0]})
@@ -92,16 +92,12 @@ def _versions(item: Listing, source: Source) -> dict[str, str | None]:
     """Return what stands for the content of each file, by path; None where it has to be read for that."""
     found: dict[str, str | None] = {}
     for file in item.files if source.format != "hub" else ():
-        path = _absolute(storage.join(item.root, file.path))
+        path = storage.absolute(storage.join(item.root, file.path))
         known = source.limit is not None or (storage.is_url(path) and file.stamp)
         found[path] = file.stamp if known else None
         if source.format == "megatron":
             found[megatron.index_path(path)] = None
     return found
-
-
-def _absolute(path: str) -> str:
-    return path if storage.is_url(path) else os.path.abspath(storage.local_path(path))
 
 
 def _digests(paths: list[str], memory: Memory, say: Callable[[str], object]) -> Memory:

@@ -129,12 +129,12 @@ def _parts(root: str, file: InputFile, source: Source) -> Iterator[InputFile]:
 
 
 def _list_mds(number: int, source: Source) -> Listing:
-    root = str(source.path)
+    root = storage.absolute(str(source.path))
     if storage.exists(storage.join(root, MANIFEST_NAME)):
         shards = open_artifact(root).shards
         return Listing(number, root, [InputFile(s.path, s.basename, s.bytes) for s in shards])
     foreign = foreign_mds.read_index(root, source.name, *_ids_column(source))
-    return Listing(number, root, [InputFile(storage.join(root, s.name), s.name, s.bytes) for s in foreign])
+    return Listing(number, root, [InputFile(s.name, s.name, s.bytes) for s in foreign])
 
 
 def assumed_dtype(info: TokenizerInfo) -> str:

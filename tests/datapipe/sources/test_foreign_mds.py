@@ -7,7 +7,10 @@ import pytest
 from streaming import MDSWriter
 
 from epochal.common.errors import RequestError
+from epochal.datapipe.build import build
+from epochal.datapipe.config import Build, Source
 from epochal.datapipe.sources import foreign_mds
+from epochal.shards.artifact import open_artifact
 from epochal.tests.support.code import touch
 
 
@@ -104,3 +107,12 @@ def test_every_shard_that_is_cut_or_whose_offsets_are_wrong_is_refused(tmp_path:
         path.write_bytes(changed)
         with pytest.raises(ValueError, match=r"in it|no whole"):
             list(foreign_mds.read_ids(root, shard, "ids", None))
+
+
+def test_a_folder_that_is_named_from_the_current_one_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(tmp_path / "some" / "in", {"ids": "ndarray:uint16"}, [{"ids": np.arange(1, 9, dtype="u2")}] * 3)
+    monkeypatch.chdir(tmp_path)
+    tokenized = {"tokenizer": "gpt2", "column": "ids"}
+    source = Source(name="s", format="mds", path="some/in", tokenized=tokenized)
+    build(Build(name="p", sources=[source], out="art", seq_len=8, validation_tokens=0))
+    assert open_artifact("art/pools/p").manifest.documents == 1
