@@ -96,10 +96,22 @@ def load_yaml(
     except OmegaConfBaseException as error:
         key = re.sub(r"\[(\d+)\]", r".\1", str(getattr(error, "full_key", None) or "a value"))
         if "mandatory" in str(error):
+            if model is not None:
+                _check_keys(model, config, where)  # the value may have been given under a wrong name
             raise RequestError(f"{where}: '{key}' must be given: add {key}=VALUE") from None
         raise RequestError(f"{where}: '{key}' cannot be resolved: {one_line(error)}") from None
     assert isinstance(resolved, dict), "_read returns mappings only"
     return {str(key): value for key, value in resolved.items()}
+
+
+def _check_keys(model: type[BaseModel], config: DictConfig, where: str) -> None:
+    """Raise RequestError for a key that `model` does not know, whatever the values are."""
+    try:
+        model.model_validate(OmegaConf.to_container(config))
+    except ValidationError as error:
+        for problem in error.errors(include_url=False):
+            if problem["type"] == "extra_forbidden":
+                raise RequestError(f"{where}: {_unknown_key(model, problem['loc'])}") from None
 
 
 def _read(where: str) -> DictConfig:

@@ -213,6 +213,10 @@ def _share(value: Any) -> int | Literal["auto"]:
         raise ValueError(f"{error} (or auto, for a share of them; 0 for none)") from None
 
 
+LONGEST_NAME = 200
+"""Of a pool: the names of the files and folders beside it are longer, and none may have more than 255 bytes."""
+
+
 class Build(Section):
     """A build: sources to one pool and its validation pool, at `<out>/pools/<name>` and `<out>/pools/<name>-val`.
 
@@ -230,7 +234,7 @@ class Build(Section):
         workers: how many run at a time.
     """
 
-    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=LONGEST_NAME)
     out: str = "artifacts"
     work: str | None = None
     seed: int = Field(default=0, ge=0, lt=2**63)

@@ -84,7 +84,10 @@ def _stamped(item: Listing, source: Source) -> Listing:
     if source.format == "hub" or storage.is_url(item.root):
         return item
     paths = (storage.join(item.root, file.path) for file in item.files)
-    stamps = ("" if storage.is_url(path) else storage.stamp(path) for path in paths)
+    try:
+        stamps = ["" if storage.is_url(path) else storage.stamp(path) for path in paths]
+    except FileNotFoundError as error:
+        raise WorkError(f"source '{source.name}': {error.filename} is missing: restore it") from None
     return replace(item, files=[replace(f, stamp=s or f.stamp) for f, s in zip(item.files, stamps, strict=True)])
 
 

@@ -36,9 +36,8 @@ def list_source(number: int, source: Source) -> list[Listing]:
     chosen = [replace(item, files=[f for f in item.files if _chosen(f, source)]) for item in listings]
     if not any(item.files for item in chosen):
         refused = (f": {name} {why}" for item in chosen for name, why in item.refused)
-        left_out = (
-            f": {name}, for one, is {why}{_MEND.get(why, '')}" for item in chosen for name, why in item.left_out
-        )
+        unread = sorted((why != OTHER_FORMAT, name, why) for item in chosen for name, why in item.left_out)
+        left_out = (f": {name}, for one, is {why}{_MEND.get(why, '')}" for _, name, why in unread)
         first = next(itertools.chain(refused, left_out), "")
         raise RequestError(f"source '{source.name}': no file to read at {source.path or 'this Python'}{first}")
     return chosen

@@ -101,7 +101,7 @@ def test_a_row_that_cannot_be_used_has_a_reason(tmp_path: Path, line: bytes, why
 def test_the_fields_that_there_are_are_named_when_the_text_is_missing(tmp_path: Path) -> None:
     (tmp_path / "a.jsonl").write_text('{"content": "x", "url": "y", "id": 1}\n')
     with pytest.raises(
-        WorkError, match=r"row 0 of a.jsonl, read as jsonl \(no field 'text'; its fields are content, url"
+        WorkError, match=r"row 0 of a.jsonl, read as jsonl \(no field 'text'; its fields are content, id, url\)"
     ):
         build(settings(tmp_path, str(tmp_path / "a.jsonl")), quiet=True)
     pq.write_table(pa.table({"content": ["x"], "id": [1]}), tmp_path / "a.parquet")

@@ -30,7 +30,7 @@ def write_megatron(path: Path, bounds: list[int], extra: bytes = b"", cut: int =
 def test_all_sequences_of_an_index_are_read(tmp_path: Path, bounds: list[int]) -> None:
     path = write_megatron(tmp_path / "a.bin", bounds)
     read = np.concatenate([ids for ids, _ in megatron.read(str(path), Part())])
-    assert read.tolist() == sum(SEQUENCES, [])
+    assert read.tolist() == [i for sequence in SEQUENCES for i in sequence]
 
 
 @pytest.mark.parametrize("bounds", [[], [0], [1, 3], [0, 1, 2], [0, 2, 1, 3]])
