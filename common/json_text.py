@@ -40,8 +40,8 @@ def strict_json(text: str | bytes, most_values: int = MOST_VALUES, most_integer:
             integers from `most_integer` on, halves of surrogate pairs, a key that comes twice), for more than
             MOST_DEPTH levels or `most_values` values.
     """
-    marks = (",", "[", "{") if isinstance(text, str) else (b",", b"[", b"{")
-    if sum(text.count(mark) for mark in marks) > most_values:  # type: ignore[arg-type]
+    count = text.count if isinstance(text, str) else lambda mark: text.count(mark.encode())
+    if sum(map(count, ",[{")) > most_values:
         raise ValueError(f"it holds more than {most_values:,} values")
     try:
         value = json.loads(text, object_pairs_hook=_mapping)

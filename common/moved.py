@@ -36,7 +36,7 @@ MOVED = {
     "service.places": "shards.order.permutation",
     "service.reporter": "service.client.reporter",
     "service.requests": "service.schemas",
-    "shards.columns": "common.arrow",
+    "shards.columns": "shards.arrow",
     "shards.content": "common.text",
     "shards.dataset": "shards.loader.dataset",
     "shards.errors": "common.errors",

@@ -40,6 +40,11 @@ def local_path(path: str) -> str:
     return os.path.expanduser(path) if path == "~" or path.startswith("~/") else path
 
 
+def absolute(path: str) -> str:
+    """Return a local path from the root of its file system; a URL as it is."""
+    return path if is_url(path) else os.path.abspath(local_path(path))
+
+
 def filesystem(protocol: str) -> Any:
     """Return the fsspec file system of `protocol`; credentials come from the environment as fsspec documents.
 

@@ -19,6 +19,7 @@ MOST_BYTES = 1 << 30
 """Of a line, or of a file that is one text. Longer ones are refused: a few kilobytes of gz can stand for any length."""
 
 ENDINGS = {".gz": "gz", ".zst": "zst", ".xz": "xz", ".bz2": "bz2", ".zip": "zip", ".lzma": "lzma"}
+ENDINGS |= {".gzip": "gz", ".bgz": "gz", ".zstd": "zst", ".bzip2": "bz2"}
 """Compressions by the end of a file's name."""
 
 OTHERS = {
@@ -35,6 +36,15 @@ _FOREIGN = {
     b"version https://git-lfs": "a pointer of Git LFS (git lfs pull fetches the file)",
     b"PAR1": "Parquet (format: parquet)",
     b"ARROW1": "an Arrow file",
+    b'\x04"M\x18': "lz4: unpack it",
+    b"\x1f\x9d": "compress (.Z): unpack it",
+    b"\xff\x06\0\0sNaPpY": "Snappy: unpack it",
+    b"7z\xbc\xaf\x27\x1c": "a 7z archive: unpack it",
+    b"Rar!\x1a\x07": "a RAR archive: unpack it",
+    b"Obj\x01": "Avro",
+    b"\x93NUMPY": "an array of NumPy",
+    b"\x80\x04\x95": "a pickle, which is not opened",
+    b"\x80\x05\x95": "a pickle, which is not opened",
     b"SQLite format 3": "an SQLite database",
     b"%PDF-": "a PDF",
 }
@@ -102,6 +112,8 @@ def decompressed(raw: Any, name: str) -> io.BufferedReader:
         raise DamagedError(f"is {what}" if what else f"is not compressed as its name says ({named})")
     if kind is None:
         return packed
+    if kind == "zst" and _needs_dictionary(head):
+        raise DamagedError("is zst that was packed with a dictionary: unpack it with that")
     return io.BufferedReader(_Zipped(packed) if kind == "zip" else _Unpacked(packed, kind), _READ)
 
 
@@ -154,6 +166,15 @@ def _recoded(file: io.BufferedReader, encoding: str) -> Iterator[bytes]:
 
 def _kind(head: bytes) -> str | None:
     return next((kind for magic, kind in _MAGIC.items() if head.startswith(magic)), None)
+
+
+def _needs_dictionary(head: bytes) -> bool:
+    import zstandard
+
+    try:
+        return zstandard.get_frame_parameters(head).dict_id != 0
+    except zstandard.ZstdError:  # a frame to be skipped, or a cut one
+        return False
 
 
 class _ZstFrame:

@@ -91,7 +91,7 @@ def build(config: Build, quiet: bool = False, say: Any = print) -> BuildResult:
         WorkError: when the work failed.
     """
     names = [config.name] + ([f"{config.name}-val"] if config.validation_tokens != 0 else [])
-    out = config.out if storage.is_url(config.out) else os.path.abspath(storage.local_path(config.out))
+    out = storage.absolute(config.out)
     targets = [storage.join(out, f"pools/{name}") for name in names]
     config, tell = _with_shown_names(config), say
     say = lambda line: tell(without_secrets(line))  # noqa: E731
@@ -210,7 +210,7 @@ def _work_folder(target: str, request: str, config: Build) -> str:
     """Return the folder where this request is worked on; remove those of other requests for the same target."""
     folder, name = _split(target)
     if config.work is not None:  # where builds of other targets may lie too
-        folder = config.work if storage.is_url(config.work) else os.path.abspath(storage.local_path(config.work))
+        folder = storage.absolute(config.work)
         name += f"-{digest(target)[:8]}"
     key = hashlib.blake2b(f"{request} {config.tasks}".encode(), digest_size=6).hexdigest()
     work = f".{name}.building-{key}"

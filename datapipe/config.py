@@ -217,6 +217,10 @@ def _share(value: Any) -> int | Literal["auto"]:
         raise ValueError(f"{error} (or auto, for a share of them; 0 for none)") from None
 
 
+LONGEST_NAME = 200
+"""Of a pool: the names of the files and folders beside it are longer, and none may have more than 255 bytes."""
+
+
 class Build(Configuration):
     """A build: sources to one pool and its validation pool, at `<out>/pools/<name>` and `<out>/pools/<name>-val`.
 
@@ -234,7 +238,7 @@ class Build(Configuration):
         workers: how many run at a time.
     """
 
-    name: str = Field(pattern=NAME_PATTERN)
+    name: str = Field(pattern=NAME_PATTERN, max_length=LONGEST_NAME)
     out: str = "artifacts"
     work: str | None = None
     seed: int = Field(default=0, ge=0, lt=2**63)

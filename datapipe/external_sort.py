@@ -15,7 +15,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from ..common import arrow, storage
+from ..common import storage
+from ..shards import arrow
 
 IN_MEMORY = 1 << 26
 """About how many records a range has: at 24 to 56 bytes each, up to 4 GB."""

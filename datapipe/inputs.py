@@ -61,7 +61,7 @@ def take_stock(config: Build, listings: list[Listing], memory_path: str, say: Ca
     for item in stamped:
         versions |= _versions(item, config.sources[item.source])
     if config.decontaminate is not None:
-        versions |= {_absolute(path): None for path in item_files(config.decontaminate.files)}
+        versions |= {storage.absolute(path): None for path in item_files(config.decontaminate.files)}
     unknown = [path for path, version in versions.items() if version is None]
     remembered = recall(memory_path)  # it has paths as they may be shown
     known = {path: remembered[config.public(path)] for path in unknown if config.public(path) in remembered}
@@ -88,7 +88,10 @@ def _stamped(item: Listing, source: Source) -> Listing:
     if source.format == "hub" or storage.is_url(item.root):
         return item
     paths = (storage.join(item.root, file.path) for file in item.files)
-    stamps = ("" if storage.is_url(path) else storage.stamp(path) for path in paths)
+    try:
+        stamps = ["" if storage.is_url(path) else storage.stamp(path) for path in paths]
+    except FileNotFoundError as error:
+        raise WorkError(f"source '{source.name}': {error.filename} is missing: restore it") from None
     return replace(item, files=[replace(f, stamp=s or f.stamp) for f, s in zip(item.files, stamps, strict=True)])
 
 
@@ -96,16 +99,12 @@ def _versions(item: Listing, source: Source) -> dict[str, str | None]:
     """Return what stands for the content of each file, by path; None where it has to be read for that."""
     found: dict[str, str | None] = {}
     for file in item.files if source.format != "hub" else ():
-        path = _absolute(storage.join(item.root, file.path))
+        path = storage.absolute(storage.join(item.root, file.path))
         known = source.limit is not None or (storage.is_url(path) and file.stamp)
         found[path] = file.stamp if known else None
         if source.format == "megatron":
             found[megatron.index_path(path)] = None
     return found
-
-
-def _absolute(path: str) -> str:
-    return path if storage.is_url(path) else os.path.abspath(storage.local_path(path))
 
 
 def _digests(paths: list[str], memory: Memory, say: Callable[[str], object]) -> Memory:

@@ -206,8 +206,8 @@ def _build(root: str, where: str) -> None:
                 columns["key"].append(key_array(table["key"]))
                 columns["start"].append(table["start"].to_numpy())
                 columns["tokens"].append(table["tokens"].to_numpy())
-                hashes = (xxhash.xxh3_64_intdigest(id_.encode()) for id_ in table["id"].to_pylist())
-                columns["id_hash"].append(np.fromiter(hashes, np.uint64, len(table)))
+                numbers = (xxhash.xxh3_64_intdigest(id_.encode()) for id_ in table["id"].to_pylist())
+                columns["id_hash"].append(np.fromiter(numbers, np.uint64, len(table)))
                 groups.append(groups[-1] + len(table))
     except FileNotFoundError:
         raise RequestError(f"{root} has no documents.parquet: which document lies where cannot be known") from None

@@ -149,7 +149,7 @@ def open_artifact(root: str) -> Artifact:
         RequestError: for a wrong request.
         WorkError: when the work failed.
     """
-    root = root if storage.is_url(root) else os.path.abspath(storage.local_path(root))
+    root = storage.absolute(root)
     manifest = read_manifest(root)
     if manifest.layout != "mds":
         raise RequestError(f"{root} holds WebDataset files, not MDS shards: carve it again without --format wds")

@@ -11,7 +11,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ..common import arrow, storage
+from ..common import storage
+from . import arrow
 
 DOCUMENTS_NAME = "documents.parquet"
 ROW_GROUP = 65_536

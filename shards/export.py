@@ -1,7 +1,6 @@
 """Exports: a subset's tokens, all of them and none else, in the formats that other trainers and loaders read."""
 
 import importlib.metadata
-import os
 from collections.abc import Iterable, Iterator
 
 from ..common import storage
@@ -40,7 +39,7 @@ def export(
     """
     artifact = open_artifact(subset)
     plan = _plan(artifact.manifest, passes, seed, policy)
-    out = out if storage.is_url(out) else os.path.abspath(storage.local_path(out))
+    out = storage.absolute(out)
     manifest = _manifest(artifact, layout, out, plan)
     if storage.exists(storage.join(out, MANIFEST_NAME)):
         _check_same(out, manifest)

@@ -144,6 +144,8 @@ class Reader(BaseDiskReader):
         if not isinstance(text, str):
             text, problem = _as_text(_inner(content, self.text_key) if text is _MISSING else text, self.text_key)
             if problem:
+                if identifier is not _MISSING:
+                    content[self.id_key] = identifier  # its name is shown among those of the other fields
                 return problem
         if not isinstance(identifier, str):
             given = _inner(content, self.id_key) if identifier is _MISSING else identifier

@@ -11,6 +11,7 @@ from ...common.errors import RequestError
 from ...shards.manifest import ExportManifest, TokenizerInfo
 from ..config import Source
 from .base import Listing
+from .foreign_mds import are_wider
 from .tokenizers import manifest_beside
 from .tokens import assumed_dtype
 
@@ -66,7 +67,7 @@ def _problem(head: bytes, size: int, ids: np.ndarray, stated: bool, info: Tokeni
         return f"begins with {header}"
     if size % ids.itemsize:
         return f"has {size:,} bytes, no multiple of {ids.itemsize}"
-    if len(ids) >= 8 and not ids[1::2].any() and ids.any():
+    if are_wider(ids):
         return "has 0 as every second id, which are wider"
     if stated:
         return None

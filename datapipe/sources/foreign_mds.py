@@ -99,7 +99,22 @@ def read_ids(root: str, shard: ForeignShard, column: str, dtype: str | None) -> 
         for begin, end in _spans(file, shard.samples):
             file.seek(begin)
             value = _value(file.read(end - begin), shard, column)
-            yield _array(encoding, value) if encoding != "bytes" else np.frombuffer(value, dtype)
+            yield _array(encoding, value) if encoding != "bytes" else _plain(value, np.dtype(dtype))
+
+
+def _plain(value: bytes, dtype: np.dtype[Any]) -> NDArray[Any]:
+    """Return the ids in a column of bytes. Raises ValueError when they are of another type."""
+    if len(value) % dtype.itemsize:
+        raise ValueError(f"a sample in it has {len(value):,} bytes of ids, no multiple of {dtype.itemsize}")
+    ids = np.frombuffer(value, dtype.newbyteorder("<"))
+    if are_wider(ids):
+        raise ValueError(f"a sample in it has 0 as every second id: its ids are wider than {dtype.name}")
+    return ids
+
+
+def are_wider(ids: NDArray[Any]) -> bool:
+    """Return whether numbers show that they are halves of wider ones."""
+    return len(ids) >= 8 and not ids[1::2].any() and bool(ids.any())
 
 
 def _spans(file: IO[bytes], samples: int) -> Iterator[tuple[int, int]]:

@@ -75,10 +75,14 @@ _LEFT_BEHIND = re.compile(
 
 _CHECKSUMS = (".crc", ".md5", ".sha1", ".sha256", ".sha512", ".asc")
 _DOCUMENTATION = (".md", ".rst", ".html", ".htm", ".pdf", ".py", ".ipynb", ".yaml", ".yml", ".png", ".jpg", ".svg")
-_DOCUMENTS = re.compile(r"(README|LICEN[CS]E|COPYING|NOTICE)(\.txt)?|CITATION.cff|dataset_(infos?|dict)\.json")
+_DOCUMENTS = re.compile(r"(README|LICEN[CS]E|COPYING|NOTICE)(\.txt)?|CITATION.cff")
+_DESCRIPTIONS = re.compile(r"dataset_(infos?|dict)\.json")
+_INDICES, _INDEXED = ("state.json", "index.json"), (".arrow", ".mds")
+"""Names of files that list the data beside them, where that has such endings."""
+
 _JSON = (".jsonl", ".json", ".ndjson")
-_TABLES = (".csv", ".tsv", ".arrow", ".feather", ".orc", ".avro", ".xlsx", ".npy", ".safetensors", ".idx")
-_OTHER_FORMATS = {"jsonl": (*_TABLES, ".parquet"), "parquet": (*_TABLES, *_JSON, ".txt")}
+_TABLES = (".csv", ".tsv", ".arrow", ".feather", ".orc", ".avro", ".xlsx", ".npy", ".safetensors", ".idx", ".mds")
+_OTHER_FORMATS = {"jsonl": (*_TABLES, ".parquet"), "parquet": (*_TABLES, *_JSON, ".txt"), "auto": _TABLES}
 
 
 def _left_out(name: str, format: str) -> str | None:
@@ -90,9 +94,16 @@ def _left_out(name: str, format: str) -> str | None:
     if any(_LEFT_BEHIND.fullmatch(part) for part in parts) or name.endswith(_CHECKSUMS):
         return BOOKKEEPING
     last = without_compression(parts[-1].lower())
-    if format in _OTHER_FORMATS and (last.endswith(_DOCUMENTATION) or _DOCUMENTS.fullmatch(parts[-1])):
+    if format in _OTHER_FORMATS and _DESCRIPTIONS.fullmatch(parts[-1]):
+        return DOCUMENTATION
+    if format in ("jsonl", "parquet") and (last.endswith(_DOCUMENTATION) or _DOCUMENTS.fullmatch(parts[-1])):
         return DOCUMENTATION
     return OTHER_FORMAT if last.endswith(_OTHER_FORMATS.get(format, ())) else None
+
+
+def _table(name: str, format: str) -> str | None:
+    """Return why a file that is named itself is not read: only where its format is to be seen from its name."""
+    return OTHER_FORMAT if format == "auto" and without_compression(name.lower()).endswith(_TABLES) else None
 
 
 Found = tuple[int, str]
@@ -123,9 +134,13 @@ def list_files(number: int, source: Source) -> Listing:
         raise RequestError(f"source '{source.name}': {source.path} does not exist or holds no file")
     itself = len(found) == 1 and next(iter(found)) in (path, os.path.abspath(path))  # a file that is named is read
     files, left_out, refused = [], dict(unread), {}
+    names = {p: p.removeprefix(base).lstrip("/") for p in found}
+    indexed = {os.path.dirname(name) for name in names.values() if without_compression(name).endswith(_INDEXED)}
     for p, (size, stamp) in found.items():
-        name = p.removeprefix(base).lstrip("/")
-        why = None if itself else _left_out(name, source.format)
+        name = names[p]
+        why = _table(name, source.format) if itself else _left_out(name, source.format)
+        if why is None and os.path.basename(name) in _INDICES and os.path.dirname(name) in indexed and not itself:
+            why = DOCUMENTATION if source.format in _OTHER_FORMATS else None
         if why is None and not size and source.format == "jsonl" and not named_compression(name):
             why = EMPTY
         if why is not None:

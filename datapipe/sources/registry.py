@@ -1,6 +1,7 @@
 """Every format of sources by name: how the files are listed, and which reader reads them."""
 
 import hashlib
+import itertools
 import os
 import sysconfig
 from dataclasses import replace
@@ -9,10 +10,12 @@ from ...common.errors import RequestError
 from ..config import Source, TokenizerChoice
 from .auto import AutoReader, choose
 from .base import Intake, Reader
-from .listing import InputFile, Listing, list_files
+from .listing import OTHER_FORMAT, InputFile, Listing, list_files
 from .parquet import ParquetReader
 from .text import HubReader, JsonlReader, TextReader
 from .tokens import TokenizedReader, list_tokenized
+
+_MEND = {OTHER_FORMAT: " (write it as JSON lines or Parquet, or name its format)"}
 
 
 def list_source(number: int, source: Source) -> list[Listing]:
@@ -32,7 +35,10 @@ def list_source(number: int, source: Source) -> list[Listing]:
         listings = [choose(listed, source) if source.format == "auto" else listed]
     chosen = [replace(item, files=[f for f in item.files if _chosen(f, source)]) for item in listings]
     if not any(item.files for item in chosen):
-        first = next((f": {name}, for one, is {why}" for item in chosen for name, why in item.left_out), "")
+        refused = (f": {name} {why}" for item in chosen for name, why in item.refused)
+        unread = sorted((why != OTHER_FORMAT, name, why) for item in chosen for name, why in item.left_out)
+        left_out = (f": {name}, for one, is {why}{_MEND.get(why, '')}" for _, name, why in unread)
+        first = next(itertools.chain(refused, left_out), "")
         raise RequestError(f"source '{source.name}': no file to read at {source.path or 'this Python'}{first}")
     return chosen
 

@@ -52,19 +52,25 @@ def _parse(line: bytes, id_key: str) -> dict[str, Any] | str:
 
 def _parse_slowly(line: bytes, problem: str) -> dict[str, Any] | str:
     """Return the object in a line that is not JSON but what some programs write for it: NaN and Infinity, which become
-    null, and a comma behind the object. Otherwise the reason why there is none."""
+    null, a comma behind the object, and a mark before it. Otherwise the reason why there is none."""
     try:
         text = line.decode()
     except UnicodeDecodeError:
         return "not UTF-8"
     try:
-        value = json.loads(text.rstrip().removesuffix(","), parse_constant=lambda _: None)
+        value = json.loads(text.lstrip(_BEFORE).rstrip().removesuffix(","), parse_constant=lambda _: None)
         json.dumps(value, ensure_ascii=False).encode()
     except UnicodeEncodeError:
         return "lone surrogate"
     except (ValueError, RecursionError):
-        return "lone surrogate" if "surrogate" in problem else "bad JSON"
+        return "lone surrogate" if "surrogate" in problem else _SEVERAL if _several(text) else "bad JSON"
     return value if isinstance(value, dict) else "not a JSON object"
+
+
+_BEFORE = "\ufeff\x1e"
+"""What may stand before a line: the byte order mark of a file that was joined to another, the mark of RFC 7464."""
+
+_SEVERAL = "several JSON objects on a line"
 
 
 def _check_file(line: bytes, row: int, problem: str) -> None:
@@ -76,8 +82,19 @@ def _check_file(line: bytes, row: int, problem: str) -> None:
         raise DamagedError("is a JSON array, not a JSON object a line: write it as JSON lines (jq -c '.[]')")
     if row == 0 and text == b"{":
         raise DamagedError("is JSON over several lines, not a JSON object a line: write it as JSON lines (jq -c .)")
+    if not line.endswith(b"\n") and problem == _SEVERAL:
+        raise DamagedError(f"has {_SEVERAL}: write it as JSON lines (jq -c .)")
     if not line.endswith(b"\n") and (problem == "bad JSON" or (problem == "not UTF-8" and not text.endswith(b"}"))):
         raise DamagedError("ends early, in the middle of a line")
+
+
+def _several(text: str) -> bool:
+    """Return whether a line holds one JSON object after another, as files with other ends of lines, or none, do."""
+    try:
+        _, end = json.JSONDecoder().raw_decode(text)
+    except (ValueError, RecursionError):
+        return False
+    return text[:1] == "{" and text[end:].lstrip()[:1] == "{"
 
 
 class TextReader(Reader):

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from ...common import storage
 from ...common.errors import RequestError, WorkError, one_line
-from ...common.json_text import parse_json
+from ...common.json_text import strict_json
 from ...common.publish import MANIFEST_NAME
 from ...shards import mds
 from ...shards.artifact import open_artifact
@@ -105,16 +105,30 @@ def _without_caches(named: dict[str, InputFile], listing: Listing, source: Sourc
     """
     for state in (file.name for file in listing.files if os.path.basename(file.name) == "state.json"):
         folder = state.removesuffix("state.json")
-        where = storage.join(listing.root, state)
-        body = parse_json(storage.read_bytes(where), where)
-        try:
-            listed = {folder + entry["filename"] for entry in body["_data_files"]}
-        except (KeyError, TypeError):
-            raise WorkError(f"{where} is damaged: it does not list the files of a data set") from None
+        listed = {folder + name for name in _saved_files(storage.join(listing.root, state), state, source)}
         if missing := sorted(listed - named.keys()):
             raise RequestError(f"source '{source.name}': {missing[0]}, which {state} lists, is missing: restore it")
         named = {n: f for n, f in named.items() if n in listed or os.path.dirname(n) != folder.rstrip("/")}
     return named
+
+
+def _saved_files(path: str, name: str, source: Source) -> list[str]:
+    """Return the files that a state.json lists. Raises RequestError when it is none, or when they hold more than the
+    data set: versions of `datasets` before 2.0 saved a selection of rows beside all rows."""
+    try:
+        state = strict_json(storage.read_bytes(path))
+        files = [entry["filename"] for entry in state["_data_files"]]
+        selected = state.get("_indices_data_files") or state.get("_indices_files")
+    except (ValueError, KeyError, TypeError):
+        files, selected = [], None
+    if not files or not all(isinstance(file, str) for file in files):
+        raise RequestError(f"source '{source.name}': {name} lists no files of a data set: save it again")
+    if selected:
+        raise RequestError(
+            f"source '{source.name}': {name} says that only some rows belong to the data set: save it again with "
+            "`flatten_indices().save_to_disk`"
+        )
+    return files
 
 
 def _parts(root: str, file: InputFile, source: Source) -> Iterator[InputFile]:
@@ -123,8 +137,7 @@ def _parts(root: str, file: InputFile, source: Source) -> Iterator[InputFile]:
         starts = range(0, file.size, PART_BYTES)
         sizes = [min(PART_BYTES, file.size - start) for start in starts]
     else:
-        with storage.open_read(megatron.index_path(storage.join(root, file.path))) as index:
-            documents = megatron.read_index(index).documents
+        documents = max(1, _megatron_documents(megatron.index_path(storage.join(root, file.path)), source))
         step = max(1, documents * PART_BYTES // max(file.size, 1))
         starts = range(0, documents, step)
         sizes = [file.size * min(step, documents - start) // documents for start in starts]
@@ -132,13 +145,23 @@ def _parts(root: str, file: InputFile, source: Source) -> Iterator[InputFile]:
         yield InputFile(file.path, file.name if len(sizes) == 1 else f"{file.name}@{start}", size, start)
 
 
+def _megatron_documents(path: str, source: Source) -> int:
+    """Return how many documents an .idx file says. Raises WorkError when it is none."""
+    try:
+        with storage.open_read(path) as index:
+            return megatron.read_index(index).documents
+    except (ValueError, OSError) as error:
+        name = path.rpartition("/")[2]
+        raise WorkError(f"source '{source.name}': {name} cannot be read: {one_line(error)}") from None
+
+
 def _list_mds(number: int, source: Source) -> Listing:
-    root = str(source.path)
+    root = storage.absolute(str(source.path))
     if storage.exists(storage.join(root, MANIFEST_NAME)):
         shards = open_artifact(root).shards
         return Listing(number, root, [InputFile(s.path, s.basename, s.bytes) for s in shards])
     foreign = foreign_mds.read_index(root, source.name, *_ids_column(source))
-    return Listing(number, root, [InputFile(storage.join(root, s.name), s.name, s.bytes) for s in foreign])
+    return Listing(number, root, [InputFile(s.name, s.name, s.bytes) for s in foreign])
 
 
 def assumed_dtype(info: TokenizerInfo) -> str:

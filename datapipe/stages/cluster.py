@@ -18,8 +18,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from ...common import arrow, storage
+from ...common import storage
 from ...common.hashing import mix64
+from ...shards import arrow
 from ..external_sort import array_on_disk, deal
 from .match import Edges
 from .parts import Documents, Part

@@ -10,10 +10,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ...common import arrow, storage
+from ...common import storage
 from ...common.errors import WorkError
 from ...common.publish import MANIFEST_NAME, FileInfo
-from ...shards import mds
+from ...shards import arrow, mds
 from ...shards.artifact import INDEX_NAME, Artifact, Shard
 from ...shards.documents import DOCUMENTS_NAME, ROW_GROUP, SCHEMA
 from ...shards.manifest import Content, Manifest, dump_manifest, fingerprint

@@ -18,10 +18,10 @@ import pyarrow.parquet as pq
 from datatrove.pipeline.base import PipelineStep
 from numpy.typing import NDArray
 
-from ...common import arrow, storage
+from ...common import storage
 from ...common.hashing import xxh64
 from ...common.json_text import parse_json
-from ...shards import mds
+from ...shards import arrow, mds
 from ...shards.documents import SCHEMA
 from ..run.stage_progress import StageProgress
 from .match import open_parts

@@ -67,8 +67,10 @@ def lists(array: Any, column: str) -> Block:
     if not (pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)):
         raise ValueError(f"column '{column}' holds {kind}, not lists of token ids")
     values = array.flatten()
-    if not pa.types.is_integer(values.type) or array.null_count or values.null_count:
-        raise ValueError(f"column '{column}' holds {kind} (nulls: {array.null_count}), not lists of token ids")
+    if not pa.types.is_integer(values.type):
+        raise ValueError(f"column '{column}' holds {kind}, not lists of token ids")
+    if nulls := array.null_count + values.null_count:
+        raise ValueError(f"column '{column}' holds {nulls:,} nulls among its lists of token ids")
     lengths = array.value_lengths() if not pa.types.is_fixed_size_list(kind) else None
     sizes = np.full(len(array), kind.list_size) if lengths is None else lengths.to_numpy(zero_copy_only=False)
     return values.to_numpy(zero_copy_only=False), sizes.astype(np.int64)

@@ -106,6 +106,8 @@ def read_index(file: Any) -> Index:
     if head[17] not in CODES:
         raise ValueError(f"its ids are of type {head[17]}, which is no integer type")
     sequences, bounds = np.frombuffer(head[18:], "<u8").tolist()
+    if bounds < 1 or (bounds == 1 and sequences):
+        raise ValueError(_NOT_COVERED)
     return Index(CODES[head[17]], sequences, bounds - 1)
 
 
@@ -139,8 +141,8 @@ def _read(data: Any, index: Any, first: int, stop: int | None) -> Iterator[Block
     for begin in range(first, stop, _DOCUMENTS_AT_ONCE):
         n_bounds = min(_DOCUMENTS_AT_ONCE, stop - begin) + 1
         span = _read_array(index, bounds_at + 8 * begin, n_bounds, "<i8")
-        if span[0] != bound or (np.diff(span) < 0).any():
-            raise ValueError("its document bounds do not cover its sequences")
+        if span[0] != bound or (np.diff(span) < 0).any() or (begin == 0 and bound):
+            raise ValueError(_NOT_COVERED)
         bound = int(span[-1])
         n = bound - int(span[0])
         lengths = _read_array(index, HEADER_BYTES + 4 * int(span[0]), n, "<i4").astype(np.int64)
@@ -158,17 +160,19 @@ def _read(data: Any, index: Any, first: int, stop: int | None) -> Iterator[Block
     if stop < header.documents:
         return
     if bound != header.sequences:
-        raise ValueError("its document bounds do not cover its sequences")
+        raise ValueError(_NOT_COVERED)
     if data.read(1):
         raise ValueError("the .bin file is longer than its index says")
 
 
 _DOCUMENTS_AT_ONCE = 4096
+_NOT_COVERED = "its document bounds do not cover its sequences"
 
 
 def _read_array(file: Any, offset: int, n: int, dtype: str) -> NDArray[Any]:
     file.seek(offset)
-    found = np.frombuffer(file.read(n * np.dtype(dtype).itemsize), dtype)
-    if len(found) != n:
+    size = n * np.dtype(dtype).itemsize
+    data = file.read(size)
+    if len(data) != size:
         raise ValueError("the index is shorter than its header says")
-    return found
+    return np.frombuffer(data, dtype)

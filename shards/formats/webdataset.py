@@ -75,32 +75,50 @@ class _Member(tarfile.TarInfo):
 
 
 def _samples(file: Any, column: str) -> Iterator[Block]:
+    sample, known = "", True
     with tarfile.open(fileobj=file, mode="r|", tarinfo=_Member) as tar:
         for member in tar:
             # The key ends at the first dot of the file's name, as in webdataset, not of a folder before it.
-            if member.name.rpartition("/")[2].partition(".")[2] != column:
+            folder, slash, name = member.name.rpartition("/")
+            key, dot, field = name.partition(".")
+            if not dot or member.isdir():
                 continue
+            if (whole := folder + slash + key) != sample:
+                _check_sample(sample, known, column)
+                sample, known = whole, False
+            if column not in (field, field.lower()):
+                continue
+            known = True
             data = tar.extractfile(member) if member.isfile() else None
             if data is None:
                 raise ValueError(f"{member.name} is a link or a folder, not a file")
-            sample = _parse(data.read())
-            if sample.ndim != 1 or sample.dtype.kind not in "iu":
-                raise ValueError(f"{member.name} is no array of token ids")
-            yield sample, np.array([len(sample)])
+            ids = _parse(data.read(), member.name)
+            yield ids, np.array([len(ids)])
+    _check_sample(sample, known, column)
     while file.read(1 << 20):  # a checksum may follow
         pass
 
 
-def _parse(data: bytes) -> Tokens:
+def _check_sample(sample: str, known: bool, column: str) -> None:
+    """Raise ValueError for a sample that has no ids: none is passed over in silence."""
+    if not known:
+        raise ValueError(f"its sample '{sample}' has no {column} (`column` names another)")
+
+
+def _parse(data: bytes, name: str) -> Tokens:
     """Return the array in the bytes of an .npy file. Raises ValueError when there is none.
 
     Many arrays have the same header, whose parsing takes longer than all the rest.
     """
+    if not data.startswith(b"\x93NUMPY"):
+        raise ValueError(f"{name} is no .npy file")
     stop = 10 + int.from_bytes(data[8:10], "little")
     shape, dtype = _header(data[:stop])
+    if len(shape) != 1 or dtype.kind not in "iu":
+        raise ValueError(f"{name} is no array of token ids")
     if len(data) - stop != dtype.itemsize * math.prod(shape):
-        raise ValueError("an array is cut short")
-    return np.frombuffer(data, dtype, offset=stop).reshape(shape)
+        raise ValueError(f"{name} is cut short")
+    return np.frombuffer(data, dtype, offset=stop)
 
 
 @lru_cache(maxsize=64)
@@ -108,5 +126,8 @@ def _header(data: bytes) -> tuple[tuple[int, ...], np.dtype[Any]]:
     file = io.BytesIO(data)
     if np.lib.format.read_magic(file) != (1, 0):
         raise ValueError("an array is in a newer version of NumPy's format than 1.0")
-    shape, _, dtype = np.lib.format.read_array_header_1_0(file)
+    try:
+        shape, _, dtype = np.lib.format.read_array_header_1_0(file)
+    except ValueError:
+        raise ValueError("an array's header is damaged") from None
     return shape, dtype

@@ -79,6 +79,8 @@ def test_an_override_replaces_a_section_whole(file: Path) -> None:
         (["tasks=many"], "tasks: must be a whole number"),
         (["sources=[{weight: 2}]"], "'sources.0.path' must be given"),
         (["out=???"], "'out' must be given"),
+        (["out=???", "source.0.path=x"], "unknown key 'source': did you mean 'sources'"),
+        (["out=???", "sources.0.pth=x"], "unknown key 'sources.0.pth': did you mean 'sources.0.path'"),
         (["out=${nothing.here}"], "'out' cannot be resolved"),
         (["sources.2.path=x"], "the list there has 2 entries"),
         (["sources.x.path=x"], "the list there has 2 entries"),

@@ -93,3 +93,36 @@ def test_what_is_no_text_is_named() -> None:
     assert foreign(b"\n <!doctype HTML>", markup=True) == "an HTML page"
     assert foreign(b"<html>", markup=False) is None
     assert foreign(b"%PDF-1.7", markup=False) == "a PDF"
+
+
+@pytest.mark.parametrize(
+    ("start", "what"),
+    [
+        (b'\x04"M\x18d@\xa7', "lz4"),
+        (b"7z\xbc\xaf\x27\x1c", "7z"),
+        (b"Rar!\x1a\x07\x01", "RAR"),
+        (b"\xff\x06\x00\x00sNaPpY", "Snappy"),
+        (b"\x1f\x9d\x90", "compress"),
+        (b"Obj\x01\x04\x14avro", "Avro"),
+        (b"\x93NUMPY\x01", "NumPy"),
+        (b"\x80\x04\x95\x10", "pickle"),
+    ],
+)
+def test_other_kinds_of_files_are_told_by_their_first_bytes(start: bytes, what: str) -> None:
+    with pytest.raises(DamagedError, match=what):
+        unpacked(io.BytesIO(start + bytes(40)), "a.txt", markup=False)
+
+
+def test_zst_that_needs_a_dictionary_says_so() -> None:
+    dictionary = zstandard.train_dictionary(
+        2000, [b"%d some words that come again %d" % (i, i * i) for i in range(999)]
+    )
+    packed = zstandard.ZstdCompressor(dict_data=dictionary).compress(TEXT)
+    with pytest.raises(DamagedError, match="packed with a dictionary"):
+        unpacked(io.BytesIO(packed), "a.jsonl.zst")
+
+
+@pytest.mark.parametrize(("ending", "kind"), [("gzip", "gz"), ("bgz", "gz"), ("zstd", "zst"), ("bzip2", "bz2")])
+def test_other_endings_of_the_same_compressions(ending: str, kind: str) -> None:
+    assert unpack.named_compression(f"a.jsonl.{ending}") == kind
+    assert read(KINDS[kind](TEXT), f"a.jsonl.{ending}") == TEXT

@@ -24,3 +24,8 @@ def test_overrides_reach_into_lists():
 def test_a_configuration_that_does_not_exist_is_one_line():
     with pytest.raises(RequestError, match=r"nowhere\.yaml is neither a file"):
         load_build("nowhere.yaml")
+
+
+def test_a_name_that_no_folder_can_have_is_refused():
+    with pytest.raises(RequestError, match="name: must have at most 200 characters"):
+        load_build("folder", ["sources.0.path=x", f"name={'x' * 201}"])

@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 
-from epochal.common import arrow
 from epochal.datapipe import external_sort
 from epochal.datapipe.build import build
 from epochal.datapipe.stages import cluster, match
+from epochal.shards import arrow
 from epochal.tests.support.builds import same_files, settings
 from epochal.tests.support.corpora import real_documents, write_jsonl
 

@@ -76,5 +76,4 @@ def test_a_table_that_is_not_the_one_that_was_indexed_is_refused(make_pool, tmp_
     index = DocumentIndex(str(pool), POOL, str(tmp_path))
     shutil.copy(other / "documents.parquet", pool / "documents.parquet")
     with pytest.raises(RequestError, match=r"documents\.parquet is damaged: restore it"):
-        for key in keys:
-            index.by_key(key)
+        [index.by_key(key) for key in keys]

@@ -121,7 +121,7 @@ def _in_place(path: str, change: Callable[[Path], object]) -> Plant:
 
 
 def _inside(path: str, value: bytes) -> Plant:
-    """Put a value under a key of its own, and in place of the first number, with a right checksum where there is one."""
+    """Put a value under a key of its own and in place of the first number, with a right checksum where there is one."""
 
     def plant(root: Path) -> None:
         target = root / path

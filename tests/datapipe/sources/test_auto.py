@@ -7,6 +7,7 @@ import pyarrow.parquet as pq
 import pytest
 import zstandard
 
+from epochal.common.errors import RequestError
 from epochal.datapipe.config import Source, TokenizerChoice
 from epochal.datapipe.sources.auto import format_inside, named_format
 from epochal.datapipe.sources.base import Intake
@@ -65,10 +66,10 @@ def test_a_limit_counts_the_rows_of_all_kinds_in_order_of_path(tmp_path):
 
 def test_files_of_unknown_kind_are_left_out_by_name_and_count(tmp_path):
     folder = fill(tmp_path / "in")
-    for name in ("Makefile", "x.csv", "y.pdf", "z.docx"):
+    for name in ("Makefile", "y.pdf", "z.docx"):
         (folder / name).write_text("not to be read")
     (listing,) = list_source(0, Source(name="s", path=str(folder), format="auto"))
-    assert listing.left_out == [(n, "of unknown kind") for n in ("Makefile", "x.csv", "y.pdf", "z.docx")]
+    assert listing.left_out == [(n, "of unknown kind") for n in ("Makefile", "y.pdf", "z.docx")]
     assert len(read(folder)) == 9
 
 
@@ -91,3 +92,42 @@ def test_names_and_first_bytes():
     assert [format_inside(b) for b in (b"PAR1..", b'\xef\xbb\xbf {"', b"[", b"Once", b"")] == [
         "parquet", "jsonl", "jsonl", "text", "text",
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ["a.csv", "a.CSV.gz", "a.tsv", "data-00000-of-00001.arrow", "a.feather"])
+@pytest.mark.parametrize("itself", [True, False])
+def test_a_table_is_not_taken_for_one_text(tmp_path, name, itself):
+    (tmp_path / name).write_bytes(b"id,text\n1,x\n")
+    path = tmp_path / name if itself else tmp_path
+    with pytest.raises(RequestError, match=f"{name}, for one, is of another format .write it as JSON lines"):
+        list_source(0, Source(name="s", path=str(path), format="auto"))
+
+
+@pytest.mark.parametrize(
+    ("data", "index"),
+    [
+        ("d.arrow", "state.json"),
+        ("d.arrow", "dataset_info.json"),
+        ("d.mds", "index.json"),
+        ("d.mds.zstd", "index.json"),
+    ],
+)
+def test_what_describes_a_data_set_is_no_row(tmp_path, data, index):
+    folder = fill(tmp_path / "in")
+    (folder / "saved").mkdir()
+    (folder / "saved" / data).write_bytes(b"")
+    (folder / "saved" / index).write_text(json.dumps({"a": 1}, indent=2))
+    (listing,) = list_source(0, Source(name="s", path=str(folder), format="auto"))
+    assert listing.left_out == [(f"saved/{data}", "of another format"), (f"saved/{index}", "documentation")]
+    assert len(read(folder)) == 9
+
+
+def test_a_file_of_rows_may_be_named_index(tmp_path):
+    (tmp_path / "index.json").write_bytes(lines("a1"))
+    assert read(tmp_path) == ["a1"]
+
+
+def test_a_folder_of_files_that_are_not_opened_names_one(tmp_path):
+    (tmp_path / "a.jsonl.lz4").write_bytes(b"x")
+    with pytest.raises(RequestError, match=r"a\.jsonl\.lz4 is lz4, which is not opened here: unpack it"):
+        list_source(0, Source(name="s", path=str(tmp_path), format="auto"))

@@ -6,8 +6,11 @@ import numpy as np
 import pytest
 from streaming import MDSWriter
 
-from epochal.common.errors import RequestError
+from epochal.common.errors import RequestError, WorkError
+from epochal.datapipe.build import build
+from epochal.datapipe.config import Build, Source
 from epochal.datapipe.sources import foreign_mds
+from epochal.shards.artifact import open_artifact
 from epochal.tests.support.code import touch
 
 
@@ -104,3 +107,32 @@ def test_every_shard_that_is_cut_or_whose_offsets_are_wrong_is_refused(tmp_path:
         path.write_bytes(changed)
         with pytest.raises(ValueError, match=r"in it|no whole"):
             list(foreign_mds.read_ids(root, shard, "ids", None))
+
+
+def test_a_folder_that_is_named_from_the_current_one_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(tmp_path / "some" / "in", {"ids": "ndarray:uint16"}, [{"ids": np.arange(1, 9, dtype="u2")}] * 3)
+    monkeypatch.chdir(tmp_path)
+    tokenized = {"tokenizer": "gpt2", "column": "ids"}
+    source = Source(name="s", format="mds", path="some/in", tokenized=tokenized)
+    build(Build(name="p", sources=[source], out="art", seq_len=8, validation_tokens=0))
+    assert open_artifact("art/pools/p").manifest.documents == 1
+
+
+@pytest.mark.parametrize("width", [4, 8])
+def test_bytes_of_another_type_than_is_said_are_refused(tmp_path: Path, width: int) -> None:
+    ids = np.arange(1, 20, dtype=f"u{width}")
+    root = write(tmp_path / "in", {"ids": "bytes"}, [{"ids": ids.tobytes()}])
+    assert ids_of(root, dtype=f"uint{8 * width}") == [ids.tolist()]
+    with pytest.raises(ValueError, match="has 0 as every second id: its ids are wider than uint16"):
+        ids_of(root, dtype="uint16")
+    odd = write(tmp_path / "odd", {"ids": "bytes"}, [{"ids": bytes(7)}])
+    with pytest.raises(ValueError, match="a sample in it has 7 bytes of ids, no multiple of 4"):
+        ids_of(odd, dtype="uint32")
+
+
+def test_a_shard_that_is_missing_is_named(tmp_path: Path) -> None:
+    root = write(tmp_path / "in", {"ids": "ndarray:uint16"}, [{"ids": np.arange(1, 9, dtype="u2")}] * 3)
+    (tmp_path / "in" / "shard.00000.mds").unlink()
+    source = Source(name="s", format="mds", path=root, tokenized={"tokenizer": "gpt2", "column": "ids"})
+    with pytest.raises(WorkError, match=r"source 's': .*shard\.00000\.mds is missing: restore it"):
+        build(Build(name="p", sources=[source], out=str(tmp_path / "art"), seq_len=8, validation_tokens=0))

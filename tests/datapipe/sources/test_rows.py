@@ -64,6 +64,18 @@ def test_what_json_does_not_allow_and_programs_write(tmp_path: Path) -> None:
     assert not intake.rejects
 
 
+@pytest.mark.parametrize("mark", ["\ufeff", "\x1e"])
+def test_a_mark_before_any_line_is_no_part_of_it(tmp_path: Path, mark: str) -> None:
+    line = mark.encode() + b'{"id": "a", "text": "x"}\n'
+    assert ids(tmp_path / "a.jsonl", line * 3) == ["a", "a", "a"]
+
+
+@pytest.mark.parametrize("end", [b"", b"\r", b" "])
+def test_several_objects_on_a_line_are_named(tmp_path: Path, end: bytes) -> None:
+    with pytest.raises(WorkError, match=r"a\.jsonl has several JSON objects on a line"):
+        read(tmp_path / "a.jsonl", (b'{"id": "a", "text": "x"}' + end) * 3)
+
+
 @pytest.mark.parametrize(
     ("line", "why"),
     [
@@ -78,6 +90,7 @@ def test_what_json_does_not_allow_and_programs_write(tmp_path: Path) -> None:
         (b'{"text": "a", "id": {"$oid": "1"}}', "'id' is dict, not text or a number"),
         (b"null", "not a JSON object"),
         (b"id,text", "bad JSON"),
+        (b'{"text": "a"}{"text": "b"}', "several JSON objects on a line"),  # of two programs that wrote at once
         (b'{"a": ' * 100_000, "bad JSON"),
     ],
 )
@@ -88,7 +101,7 @@ def test_a_row_that_cannot_be_used_has_a_reason(tmp_path: Path, line: bytes, why
 def test_the_fields_that_there_are_are_named_when_the_text_is_missing(tmp_path: Path) -> None:
     (tmp_path / "a.jsonl").write_text('{"content": "x", "url": "y", "id": 1}\n')
     with pytest.raises(
-        WorkError, match=r"row 0 of a.jsonl, read as jsonl \(no field 'text'; its fields are content, url"
+        WorkError, match=r"row 0 of a.jsonl, read as jsonl \(no field 'text'; its fields are content, id, url\)"
     ):
         build(settings(tmp_path, str(tmp_path / "a.jsonl")), quiet=True)
     pq.write_table(pa.table({"content": ["x"], "id": [1]}), tmp_path / "a.parquet")

@@ -358,6 +358,34 @@ def test_files_that_datasets_keeps_for_itself_are_left_alone(tmp_path: Path) -> 
         tokens.list_tokenized(0, source)
 
 
+@pytest.mark.parametrize(
+    "state",
+    [
+        "{",
+        "[]",
+        "{}",
+        '{"_data_files": null}',
+        '{"_data_files": []}',
+        '{"_data_files": [{"filename": 3}]}',
+        '{"_data_files": [{"filename": "a.arrow"}], "_indices_data_files": [{"filename": "i.arrow"}]}',
+    ],
+)
+def test_a_state_of_a_data_set_that_cannot_be_followed_is_refused(tmp_path: Path, state: str) -> None:
+    (tmp_path / "a.arrow").write_bytes(b"")
+    (tmp_path / "state.json").write_text(state)
+    source = Source(name="s", format="hf", path=str(tmp_path), tokenized={"tokenizer": "gpt2"})
+    with pytest.raises(RequestError, match=r"state\.json .* save it again"):
+        tokens.list_tokenized(0, source)
+
+
+def test_a_file_that_is_no_index_of_megatron_is_named(tmp_path: Path) -> None:
+    (tmp_path / "a.bin").write_bytes(bytes(8))
+    (tmp_path / "a.idx").write_bytes(b"TNTIDX")
+    source = Source(name="s", format="megatron", path=str(tmp_path), tokenized={"tokenizer": "gpt2"})
+    with pytest.raises(WorkError, match=r"source 's': a\.idx cannot be read: it is no index of Megatron-LM"):
+        tokens.list_tokenized(0, source)
+
+
 def test_bare_ids_that_end_early_are_noticed_by_their_manifest(pool, tmp_path):
     out, _ = export(pool, "bin", str(tmp_path / "export"))
     path = Path(out, "train.bin")
