@@ -28,6 +28,7 @@ from ..common.hashing import digest
 from ..common.json_text import strict_json
 from ..common.publish import MANIFEST_NAME, UNFINISHED_NAME, publish_folder
 from ..shards.artifact import read_manifest
+from ..shards.manifest import Manifest
 from ..tokenize.tokenizer import Tokenizer, load_tokenizer
 from . import left_out
 from .config import Build
@@ -113,7 +114,7 @@ def build(config: Build, quiet: bool = False, say: Any = print) -> BuildResult:
     # Which files are left out decides nothing about the others: what a stopped build has done stays of use.
     common = _request_digest(config.model_copy(update={"on_damaged": "error"}), stock, tokenizer)
     with _lock(targets[0]):
-        new = not _built_already(targets, request, config)
+        new = not _built_already(targets, request, config, tokenizer)
         work = _work_folder(targets[0], common, config)
         remember(memory, stock.memory)
         if new:
@@ -187,7 +188,7 @@ def _recorded(targets: list[str]) -> dict[str, Any]:
     return {"request": None, "pools": len(targets)} | (record if isinstance(record, dict) else {})
 
 
-def _built_already(targets: list[str], request: str, config: Build) -> bool:
+def _built_already(targets: list[str], request: str, config: Build, tokenizer: Tokenizer) -> bool:
     """Return whether all targets are there, made by this very request. Raises RequestError when one is not that."""
     record = _recorded(targets)
     asked = record["request"]
@@ -198,12 +199,38 @@ def _built_already(targets: list[str], request: str, config: Build) -> bool:
                 there.remove(target)  # being copied when the build was stopped
                 continue
             raise RequestError(f"{target} exists and is not an artifact: choose another out= or name=, or remove it")
-        if asked not in (None, request) or not config.same(read_manifest(target).config):
+        manifest = read_manifest(target)
+        if asked not in (None, request) or not config.same(manifest.config):
             raise RequestError(
-                f"{target} was built from another configuration or other inputs: choose another out= or name=, "
+                f"{target} was built {_difference(manifest, config, tokenizer)}: choose another out= or name=, "
                 "or remove it to build again"
             )
     return asked == request and there == targets[: record["pools"]]
+
+
+def _difference(manifest: Manifest, config: Build, tokenizer: Tokenizer) -> str:
+    """Return the first thing in which the build that made a pool differs from this one."""
+    if manifest.tokenizer.fingerprint != tokenizer.info.fingerprint:
+        return f"with another tokenizer ({manifest.tokenizer.name})"
+    settings, now = _flat(manifest.config), _flat(config.record())
+    for key in [*now, *(key for key in settings if key not in now)]:
+        if settings.get(key) != now.get(key) and key == "sha256":
+            return "with another value of what its configuration takes from the environment or holds in a URL"
+        if settings.get(key) != now.get(key):
+            return f"with {key}={settings.get(key)}, which is {now.get(key)} now"
+    present = versions(config, tokenizer)
+    changed = [name for name in present if manifest.versions.get(name) != present[name]]
+    if changed:
+        return f"with {changed[0]} {manifest.versions.get(changed[0])}, where {present[changed[0]]} is now"
+    return "from other inputs (files were edited, added or removed since)"
+
+
+def _flat(value: Any, key: str = "") -> dict[str, Any]:
+    """Return the values of a nested mapping by dotted key."""
+    if isinstance(value, dict | list) and value:
+        pairs = value.items() if isinstance(value, dict) else enumerate(value)
+        return {k: v for name, inner in pairs for k, v in _flat(inner, f"{key}.{name}" if key else str(name)).items()}
+    return {key: value}
 
 
 def _work_folder(target: str, request: str, config: Build) -> str:

@@ -123,7 +123,7 @@ def test_a_build_leaves_its_secrets_nowhere(corpus: dict, tmp_path: Path, capfd,
     os.symlink(corpus_folder(tmp_path) / f"{SECRET}.jsonl", corpus_folder(tmp_path) / f"{SECRET}-2.jsonl")
     os.symlink(corpus_folder(tmp_path) / f"{SECRET}-items.jsonl", corpus_folder(tmp_path) / f"{SECRET}-2-items.jsonl")
     assert main(["build", file]) == 2  # another value is another request
-    assert "another configuration or other inputs" in capfd.readouterr().err
+    assert "another value of what its configuration takes from the environment" in capfd.readouterr().err
 
 
 def corpus_folder(tmp_path: Path) -> Path:
