@@ -9,6 +9,7 @@ import functools
 import importlib
 import json
 import re
+import shutil
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import NoReturn
@@ -213,11 +214,27 @@ def add_examples(parser: argparse.ArgumentParser, *lines: str) -> None:
 
 
 def text_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Return a table of text: `head`, a rule, `rows`; columns as wide as they must be, cells made printable."""
+    """Return a table of text: `head`, a rule, `rows`; columns as wide as they must be, cells made printable.
+
+    Where standard output is a terminal that is too narrow for it, each row becomes a paragraph, a line a cell.
+    """
     rows = [[printable(cell) for cell in row] for row in rows]
+    room = shutil.get_terminal_size().columns if sys.stdout.isatty() else sys.maxsize
     widths = [max(len(row[i]) for row in [head, *rows]) for i in range(len(head))]
+    if sum(widths) + 2 * (len(widths) - 1) > room:
+        return "\n\n".join(_paragraph(head, row) for row in rows)
     lines = ["  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in [head, *rows]]
     return "\n".join([lines[0], "  ".join("-" * w for w in widths), *lines[1:]])
+
+
+def _paragraph(head: Sequence[str], row: Sequence[str]) -> str:
+    width = max(map(len, head))
+    return "\n".join(f"{name:<{width}}  {cell}" for name, cell in zip(head, row, strict=True) if cell)
+
+
+def for_terminal(text: str, keep: str = "\n") -> str:
+    """Return a text of others without its control characters, those in `keep` apart."""
+    return "".join(c for c in text if c in keep or c.isprintable())
 
 
 def say(text: str) -> None:

@@ -64,3 +64,14 @@ def iter_documents(root: str, names: list[str]) -> Iterator[dict[str, Any]]:
         for i in range(f.metadata.num_row_groups):
             table = f.read_row_group(i, columns=names)
             yield {name: table[name].to_numpy() for name in names}
+
+
+def rows(root: str, first: int, stop: int) -> Iterator[dict[str, Any]]:
+    """Yield the rows of documents `first` to `stop`, of which only their row groups are read."""
+    with open_documents(root) as f:
+        at = 0
+        for i in range(f.metadata.num_row_groups):
+            n = f.metadata.row_group(i).num_rows
+            if at < stop and first < at + n:
+                yield from f.read_row_group(i).slice(max(0, first - at), stop - max(at, first)).to_pylist()
+            at += n

@@ -1,5 +1,6 @@
 """A tokenizer as the rest of epochal sees it: ids of texts, texts of ids, special ids, and a fingerprint."""
 
+import itertools
 import json
 import os
 from collections.abc import Callable, Sequence
@@ -303,6 +304,12 @@ def _special(vocab: dict[str, int], token: str | None, known: tuple[str, ...], r
         raise RequestError(f"tokenizer '{name}' has no token '{token}' to be tokenizer.{role}")
     candidates = (token,) if token is not None else known
     return next((vocab[text] for text in candidates if text in vocab), None)
+
+
+def spell(ids: Sequence[int], names: dict[int, str], decode: Callable[[Sequence[int]], str]) -> str:
+    """Return the text of `ids`, those that have `names` by these."""
+    runs = itertools.groupby(ids, names.get)  # one after another with the same name, or without one
+    return "".join(decode(list(run)) if name is None else name * len(list(run)) for name, run in runs)
 
 
 Decoder = Callable[[NDArray[Any]], str | None]

@@ -5,6 +5,9 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import TextIO
 
+from ...common.cli import for_terminal
+from ...tokenize.tokenizer import spell
+
 HOLE = "░"
 """Stands for a token that is not filled in yet."""
 
@@ -29,7 +32,7 @@ class LiveText:
     def show(self, ids: Sequence[int]) -> None:
         """Draw `ids` over what was drawn before."""
         if self.live:
-            self._draw(for_terminal(self._before + spell(ids, self._mask, self._decode)))
+            self._draw(for_terminal(self._before + spell(ids, {self._mask: HOLE}, self._decode)))
 
     def clear(self) -> None:
         """Remove what was drawn, so that the finished text can be printed plainly."""
@@ -53,24 +56,3 @@ def _up(lines: int) -> str:
 
 def _wrap(line: str, columns: int) -> list[str]:
     return [line[i : i + columns] for i in range(0, len(line), columns)] or [""]
-
-
-def for_terminal(text: str) -> str:
-    """Return `text` without control characters other than line ends."""
-    return "".join(c for c in text if c == "\n" or c.isprintable())
-
-
-def spell(ids: Sequence[int], mask: int, decode: Callable[[Sequence[int]], str]) -> str:
-    """Return the text of `ids` with `HOLE` for each MASK."""
-    parts: list[str] = []
-    run: list[int] = []
-    for token in [*ids, None]:
-        if token is not None and token != mask:
-            run.append(token)
-            continue
-        if run:
-            parts.append(decode(run))
-            run = []
-        if token is not None:
-            parts.append(HOLE)
-    return "".join(parts)

@@ -7,8 +7,9 @@ import pytest
 import torch
 
 from epochal.common.errors import RequestError
+from epochal.tokenize.tokenizer import spell
 from epochal.train.eval.generate import Sampling, generate
-from epochal.train.eval.terminal import HOLE, LiveText, spell
+from epochal.train.eval.terminal import HOLE, LiveText
 from epochal.train.model.transformer import ModelConfig, Transformer
 
 torch.set_num_threads(1)
@@ -106,4 +107,4 @@ def test_masks_are_seen_filling_in_on_a_terminal_only() -> None:
     plain = io.StringIO()
     LiveText(decode, MASK, stream=plain).show([0])
     assert plain.getvalue() == ""
-    assert spell([0, MASK, 1], MASK, decode) == f"a{HOLE}b"
+    assert spell([0, MASK, 1], {MASK: HOLE}, decode) == f"a{HOLE}b"

@@ -1,0 +1,110 @@
+"""`epochal list`: the artifacts and runs below a folder, a line each."""
+
+import argparse
+import os
+from collections.abc import Iterator
+from typing import Any
+
+from ...common import storage
+from ...common.cli import Runner, add_examples, print_json, text_table
+from ...common.errors import EpochalError, RequestError
+from ...common.json_text import parse_json
+from ...common.units import format_count
+from ...shards.artifact import artifacts_below, read_any_manifest
+from ...shards.manifest import ExportManifest
+from ..run_folder import METRICS_NAME, RESULT_NAME, RUN_NAME, read_metrics
+
+DEPTH = 4
+"""Folders below the one that is asked for in which to look."""
+
+
+def list(parser: argparse.ArgumentParser) -> Runner:
+    """Add the arguments of `epochal list`; return what runs it."""
+    add_examples(parser, "list", "list /data/experiments --json")
+    parser.add_argument(
+        "folder", nargs="?", default=".", metavar="FOLDER", help=f"look here and {DEPTH} folders down (default .)"
+    )
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    return _list
+
+
+def _list(args: argparse.Namespace) -> int:
+    folder = storage.local_path(args.folder)
+    if not os.path.isdir(folder):
+        raise RequestError(f"{args.folder} is no folder on this machine: `epochal show URL` tells of one artifact")
+    artifacts = [_artifact(folder, path) for path in artifacts_below(folder, DEPTH)]
+    runs = [_run(folder, path) for path in _runs_below(folder, DEPTH)]
+    if args.json:
+        print_json({"artifacts": artifacts, "runs": runs})
+        return 0
+    if not artifacts and not runs:
+        print(f"no artifacts and no runs in {args.folder} and {DEPTH} folders below it")
+    if artifacts:
+        rows = [[a["path"], a["kind"], _count(a["tokens"]), _count(a["documents"]), a["from"]] for a in artifacts]
+        print(text_table(["artifact", "kind", "tokens", "documents", "made from"], rows))
+    if artifacts and runs:
+        print()
+    if runs:
+        rows = [[r["path"], r["objective"], r["state"], _count(r["tokens"]), r["validation"]] for r in runs]
+        print(text_table(["run", "type", "state", "tokens", "validation loss"], rows))
+    return 0
+
+
+def _count(n: int | None) -> str:
+    return "" if n is None else format_count(n)
+
+
+def _artifact(folder: str, path: str) -> dict[str, Any]:
+    said: dict[str, Any] = {"path": os.path.relpath(path, folder), "tokens": None, "documents": None, "from": ""}
+    try:
+        m = read_any_manifest(path)
+    except EpochalError as error:
+        return said | {"kind": "damaged", "from": str(error)}
+    kind = f"{m.kind} ({m.layout})" if isinstance(m, ExportManifest) else m.kind
+    return said | {
+        "kind": kind,
+        "tokens": m.tokens,
+        "documents": m.documents,
+        "from": m.parent.name if m.parent else "",
+        "fingerprint": m.fingerprint,
+    }
+
+
+def _runs_below(folder: str, depth: int) -> Iterator[str]:
+    if os.path.isfile(os.path.join(folder, RUN_NAME)):
+        yield folder
+    elif depth:
+        try:
+            with os.scandir(folder) as entries:
+                inner = sorted(e.path for e in entries if e.is_dir() and not e.name.startswith("."))
+        except OSError:
+            return
+        for path in inner:
+            yield from _runs_below(path, depth - 1)
+
+
+def _run(folder: str, path: str) -> dict[str, Any]:
+    """Return what a run's folder says of it: `state` is when it finished, or the step that it has reached."""
+    said: dict[str, Any] = {"path": os.path.relpath(path, folder), "objective": "", "tokens": None, "validation": ""}
+    try:
+        begun = parse_json(storage.read_bytes(os.path.join(path, RUN_NAME)), RUN_NAME)
+        said["objective"] = str(begun["objective"]["name"])
+        if os.path.isfile(os.path.join(path, RESULT_NAME)):
+            ended = parse_json(storage.read_bytes(os.path.join(path, RESULT_NAME)), RESULT_NAME)
+            result = ended["result"]
+            said |= {"state": f"finished {str(ended.get('finished', ''))[:10]}".strip(), "tokens": result["tokens"]}
+            return said | {"validation": _losses(result["validation"])}
+        rows = read_metrics(path) if os.path.isfile(os.path.join(path, METRICS_NAME)) else []
+        if not rows:
+            return said | {"state": "no step yet"}
+        measured = {k.removeprefix("metrics/validation/"): v for row in rows for k, v in row.items() if "/valid" in k}
+        measured.pop("receipt/valid", None)
+        tokens = int(rows[-1]["run/tokens"]) if "run/tokens" in rows[-1] else None
+        return said | {"state": f"step {rows[-1]['step']:,.0f}", "tokens": tokens, "validation": _losses(measured)}
+    except (EpochalError, OSError, KeyError, TypeError, ValueError) as error:
+        return said | {"state": f"damaged: {error}"}
+
+
+def _losses(validation: dict[str, float]) -> str:
+    kinds = {kind: value for kind, value in validation.items() if kind in ("nll", "nelbo")}
+    return ", ".join(f"{kind.upper()} {value:.4f}" for kind, value in kinds.items())
