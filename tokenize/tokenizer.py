@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..common import storage
 from ..common.errors import RequestError, one_line
 from ..shards.manifest import TokenizerInfo
 from ..shards.tokenizer_file import tokenizer_fingerprint
@@ -165,6 +166,7 @@ def load_tokenizer(
         RequestError: when the tokenizer cannot be loaded or has no EOD.
         WorkError: when the folder, or the tokenizer.json in it, is damaged.
     """
+    name = storage.local_path(name)
     stated = None if name == "gpt2" or eod or pad or mask else stated_tokenizer(name)
     if stated is not None:
         return _tokenizer_of(stated, name, fast)
@@ -250,6 +252,8 @@ def _load_spec(name: str) -> dict[str, Any]:
     if name == "gpt2":
         return gpt2.tokenizer_json()
     path = os.path.join(name, "tokenizer.json") if os.path.isdir(name) else name
+    if path != name and not os.path.exists(path):
+        raise RequestError(f"tokenizer {name} is a folder without a tokenizer.json: name the file itself")
     if os.path.exists(path):
         try:
             with open(path, encoding="utf-8") as f:
