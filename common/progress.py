@@ -1,5 +1,6 @@
 """Progress of a long step: one live line on a terminal, plain lines elsewhere, always on standard error."""
 
+import os
 import sys
 import time
 from types import TracebackType
@@ -57,7 +58,7 @@ class Progress:
         else:
             text += f"{unit} in {seconds:.1f} s"
         if self._live:
-            sys.stderr.write(f"\r\033[K{text}" + ("\n" if end else ""))
+            sys.stderr.write(f"\r\033[K{text}\n" if end else f"\r\033[K{text[: _columns() - 1]}")
         else:
             sys.stderr.write(f"{text}\n")
         sys.stderr.flush()
@@ -74,6 +75,18 @@ class Progress:
             self._draw(time.monotonic(), end=True)
         elif self._live and not self._quiet:
             sys.stderr.write("\n")
+
+
+def _columns() -> int:
+    """Return the width of the terminal: a live line that is longer would not be drawn over, but again and again."""
+    try:
+        return os.get_terminal_size(sys.stderr.fileno()).columns or _UNKNOWN_COLUMNS
+    except (OSError, ValueError):
+        return _UNKNOWN_COLUMNS
+
+
+_UNKNOWN_COLUMNS = 1000
+"""Where the width is not known, nothing is cut."""
 
 
 def clock(seconds: float) -> str:

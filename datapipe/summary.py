@@ -20,12 +20,19 @@ def left_out(pool: Manifest, validation: Manifest | None) -> list[str]:
     rows = _count(-steps["rows read"], "row")
     lines = [(_listed(name, pool), said) for name, said in _tables(pool.statistics, steps)]
     lines += _held_out(pool, validation)
-    if not lines:
-        return [f"nothing was left out of {rows}"]
-    return [
-        f"left out of {rows} (the tables lie beside the pool):",
-        *(_cut(f"  {name:<{_NAME}}{said}") for name, said in lines),
-    ]
+    heading = f"left out of {rows} (the tables lie beside the pool):" if lines else f"nothing was left out of {rows}"
+    return [heading, *(_cut(f"  {name:<{_NAME}}{said}") for name, said in lines), *_not_looked_for(pool.statistics)]
+
+
+def _not_looked_for(statistics: dict[str, Any]) -> Iterator[str]:
+    """Yield a line where there are evaluation items that cannot be recognised."""
+    evaluation = statistics.get("evaluation") or {}
+    if short := evaluation.get("too_short"):
+        items = sum(file["items"] for file in evaluation["files"])
+        yield (
+            f"{short:,} of {_count(items, 'evaluation item')} {'has' if items == 1 else 'have'} fewer than "
+            f"{evaluation['ngram']} words: {'it was' if short == 1 else 'they were'} not looked for"
+        )
 
 
 def _tables(statistics: dict[str, Any], steps: dict[str, int]) -> Iterator[tuple[str, str]]:

@@ -175,6 +175,7 @@ def load_tokenizer(
         RequestError: when the tokenizer cannot be loaded or has no EOD.
         WorkError: when the folder, or the tokenizer.json in it, is damaged.
     """
+    name = storage.local_path(name)
     stated = None if name == "gpt2" or eod or pad or mask else stated_tokenizer(name)
     if stated is not None:
         return _tokenizer_of(stated, name, fast)
@@ -260,6 +261,8 @@ def _load_spec(name: str) -> dict[str, Any]:
     if name == "gpt2":
         return gpt2.tokenizer_json()
     path = os.path.join(name, "tokenizer.json") if os.path.isdir(name) else name
+    if path != name and not os.path.exists(path):
+        raise RequestError(f"tokenizer {name} is a folder without a tokenizer.json: name the file itself")
     if os.path.exists(path):
         try:
             spec = strict_json(storage.read_bytes(path))

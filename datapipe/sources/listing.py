@@ -62,7 +62,8 @@ class Listing:
 
 HIDDEN, BOOKKEEPING, DOCUMENTATION = "hidden", "bookkeeping of the program that wrote the data", "documentation"
 OTHER_FORMAT, UNKNOWN, NO_FILE, EMPTY = "of another format", "of unknown kind", "a pipe or a device", "empty"
-NOT_READ = (HIDDEN, BOOKKEEPING, DOCUMENTATION, OTHER_FORMAT, UNKNOWN, NO_FILE, EMPTY)
+FOLDER = "a folder, of which the pattern names no file"
+NOT_READ = (HIDDEN, BOOKKEEPING, DOCUMENTATION, OTHER_FORMAT, UNKNOWN, NO_FILE, EMPTY, FOLDER)
 """Reasons why files are not read that mean no loss."""
 
 _ARCHIVES = ("zip", "tar", "libarchive", "jar")
@@ -127,7 +128,7 @@ def list_files(number: int, source: Source) -> Listing:
             if storage.is_url(path):
                 _check_protocol(path, source)
             fs, path = fsspec.core.url_to_fs(path)
-            base, found = _matches(fs, path, source)
+            base, found = _matches(fs, path, source, unread)
     except (ImportError, ValueError) as error:
         raise RequestError(f"source '{source.name}': cannot open {source.path}: {error}") from None
     if not found and not unread:
@@ -212,8 +213,9 @@ def _local(path: str, source: Source) -> Found:
         ) from None
 
 
-def _matches(fs: Any, path: str, source: Source) -> tuple[str, dict[str, Found]]:
-    """Return what a path or pattern in a file system begins with, and each file that it names."""
+def _matches(fs: Any, path: str, source: Source, unread: dict[str, str]) -> tuple[str, dict[str, Found]]:
+    """Return what a path or pattern in a file system begins with, and each file that it names. Folders that it names,
+    but no file in them, are added to `unread`."""
     base, pattern = _split_glob(fs, path)
     try:
         if pattern:
@@ -224,7 +226,11 @@ def _matches(fs: Any, path: str, source: Source) -> tuple[str, dict[str, Found]]
             infos = fs.find(path, detail=True)
     except FileNotFoundError:
         infos = {}
-    if "file" in (fs.protocol, *fs.protocol):
+    local = "file" in (fs.protocol, *fs.protocol)
+    folders = [p for p, i in infos.items() if pattern and (os.path.isdir(p) if local else i["type"] == "directory")]
+    entered = {p.rpartition("/")[0] for p in infos}
+    unread |= {f"{p.removeprefix(base).strip('/')}/": FOLDER for p in folders if p.rstrip("/") not in entered}
+    if local:
         return base, {p: _local(p, source) for p in infos if not os.path.isdir(p)}
     objects = {p: info for p, info in infos.items() if info["type"] == "file"}
     return base, {p: (int(info["size"] or 0), storage.version(info)) for p, info in objects.items()}

@@ -255,8 +255,16 @@ class TokenizedReader(Reader):
         yield from FORMATS[self._source.format].read(storage.join(self._listing.root, file.path), part)
 
 
-@lru_cache(maxsize=2)
 def _loaded(choice: TokenizerChoice) -> tuple[TokenizerInfo, Decoder]:
+    """Return a tokenizer; the one that was read before only where its file is still the same."""
+    path = storage.absolute(choice.name)
+    files = (os.path.join(path, name) if name else path for name in ("", "tokenizer.json", MANIFEST_NAME))
+    state = () if storage.is_url(path) else tuple(storage.stamp(file) for file in files if os.path.exists(file))
+    return _read_tokenizer(choice, path, state)
+
+
+@lru_cache(maxsize=2)
+def _read_tokenizer(choice: TokenizerChoice, path: str, state: tuple[str, ...]) -> tuple[TokenizerInfo, Decoder]:
     tokenizer = load_tokenizer(choice.name, choice.eod, choice.pad, choice.mask, fast=False)
     return tokenizer.info, decoder(tokenizer)
 

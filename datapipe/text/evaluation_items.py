@@ -21,13 +21,16 @@ def read_items(files: Sequence[str]) -> Iterator[tuple[str, int, bytes]]:
     """Yield (file name, row from 0, JSON) of each item in the JSONL `files` (paths, globs, URLs), plain or compressed.
 
     Raises:
-        RequestError: for a file that does not exist or a row that is not JSON.
+        RequestError: for a file that does not exist or holds no item, or a row that is not JSON.
         WorkError: for a file that ends early or is damaged.
     """
     for path in item_files(files):
         name = path.rstrip("/").rpartition("/")[2]
+        row = -1
         for row, line in _rows(path):
             yield name, row, line
+        if row < 0:
+            raise RequestError(f"decontaminate.files: {path} holds no item: correct it or leave it out")
 
 
 def item_texts(line: bytes) -> list[str]:
@@ -56,7 +59,7 @@ def item_files(files: Sequence[str]) -> Iterator[str]:
     """Yield the path or URL of each of the `files` (paths, globs, URLs).
 
     Raises:
-        RequestError: for one that does not exist.
+        RequestError: for one that does not exist, or is a folder.
     """
     for pattern in files:
         local = not storage.is_url(pattern)  # then as it is written, whatever `::` would mean in a URL
@@ -65,11 +68,14 @@ def item_files(files: Sequence[str]) -> Iterator[str]:
         matches = [path] if fs.exists(path) else matching(fs, path)
         if not matches:
             raise RequestError(f"decontaminate.files: {pattern} does not exist")
+        if fs.isdir(path):
+            folder = pattern.rstrip("/")
+            raise RequestError(f"decontaminate.files: {pattern} is a folder: name its files, as in {folder}/*.jsonl")
         yield from (fs.unstrip_protocol(match) if "://" in pattern else match for match in matches)
 
 
 def _rows(path: str) -> Iterator[tuple[int, bytes]]:
-    row = 0
+    row = -1
     try:
         with storage.open_read(path) as f:
             for row, line in enumerate(lines(unpacked(f, path))):
@@ -79,6 +85,9 @@ def _rows(path: str) -> Iterator[tuple[int, bytes]]:
                     orjson.loads(line)
                     yield row, line
     except orjson.JSONDecodeError as error:
-        raise RequestError(f"decontaminate.files: {path} row {row + 1} is not JSON ({error})") from None
+        raise RequestError(
+            f"decontaminate.files: {path} row {row + 1} is not JSON: write one item a line ({error})"
+        ) from None
     except DamagedError as error:
-        raise WorkError(f"decontaminate.files: {path} {error} (after row {row + 1}): fetch it again") from None
+        until = f" (after row {row + 1})" if row >= 0 else ""
+        raise WorkError(f"decontaminate.files: {path} {error}{until}: fetch it again, as JSON lines") from None

@@ -140,12 +140,18 @@ def _make(i: int, chosen: Filter) -> Any:
             near = difflib.get_close_matches(key, accepted, n=1, cutoff=0.4)
             hint = f"did you mean '{near[0]}'?" if near else f"it takes {', '.join(accepted)}"
             raise RequestError(f"{where}: {chosen.name} has no parameter '{key}': {hint}")
+    for key, parameter in inspect.signature(cls).parameters.items():
+        ordinary = parameter.kind == parameter.POSITIONAL_OR_KEYWORD
+        if ordinary and parameter.default is parameter.empty and key not in chosen.parameters:
+            raise RequestError(f"{where}: {chosen.name} needs the parameter '{key}'")
     if chosen.parameters.get("keep_fraction"):
         raise RequestError(f"{where}: {chosen.name} draws what it keeps in reading order: leave keep_fraction out")
     try:
         return cls(**chosen.parameters)
     except ImportError as error:
         raise RequestError(f"{where}: {chosen.name} needs a package that is missing: {one_line(error)}") from None
+    except OSError as error:
+        raise RequestError(f"{where}: {chosen.name} cannot get a file that it needs ({one_line(error)})") from None
     except (TypeError, ValueError, AssertionError, re.error) as error:
         raise RequestError(f"{where}: {chosen.name}: {one_line(error)}") from None
 

@@ -77,3 +77,11 @@ def test_a_pool_of_an_earlier_version_has_no_table_of_filtered_documents(pool):
     old = made(pool, filters=[{"name": "A", "removed": 20}])
     del old.files["filtered.parquet"]
     assert "  (in no table)         20 documents: 20 A" in left_out(old, None)
+
+
+def test_items_that_were_not_looked_for_are_said(pool):
+    files = [{"name": "a.jsonl", "items": 30, "digest": ""}, {"name": "b.jsonl", "items": 2, "digest": ""}]
+    some = made(pool, evaluation={"ngram": 13, "too_short": 3, "files": files})
+    assert left_out(some, None)[-1] == "3 of 32 evaluation items have fewer than 13 words: they were not looked for"
+    none = made(pool, evaluation={"ngram": 13, "too_short": 0, "files": files})
+    assert left_out(none, None) == left_out(made(pool), None)

@@ -331,7 +331,8 @@ def read_rows(path: str) -> tuple[list[BenchmarkRow], str]:
     except FileNotFoundError:
         raise RequestError(f"{path} does not exist") from None
     except DamagedError as error:
-        raise WorkError(f"{path} {error} (after row {number}): fetch it again") from None
+        until = f" (after row {number})" if number else ""
+        raise WorkError(f"{path} {error}{until}: fetch it again, as JSON lines") from None
     except (ValueError, RecursionError) as error:
         raise RequestError(f"{path} row {number} is not JSON ({one_line(error)})") from None
     return rows, items_digest(lines)

@@ -138,3 +138,17 @@ def test_ids_of_every_kind_are_kept_as_they_are_written(tmp_path: Path, ids: pa.
     pq.write_table(pa.table({"id": ids, "text": ["a text"]}), tmp_path / "a.parquet")
     documents, _ = read(tmp_path / "a.parquet", format="parquet")
     assert [d.id for d in documents] == [named]
+
+
+def test_folders_that_a_pattern_names_are_said(tmp_path: Path) -> None:
+    for name in ("a.jsonl", "sub/b.jsonl", "deep/er/c.jsonl"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text('{"text": "x"}\n')
+    left_out = {
+        pattern: list_source(0, Source(name="s", path=f"{tmp_path}/{pattern}"))[0].left_out
+        for pattern in ("*", "**/*.jsonl", "s*/*", "**")
+    }
+    said = "a folder, of which the pattern names no file"
+    assert left_out == {"*": [("deep/", said), ("sub/", said)], "**/*.jsonl": [], "s*/*": [], "**": []}
+    with pytest.raises(RequestError, match="deep/, for one, is a folder, of which the pattern names no file"):
+        list_source(0, Source(name="s", path=f"{tmp_path}/[de]*p"))

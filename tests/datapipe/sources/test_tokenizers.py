@@ -89,3 +89,19 @@ def test_a_configuration_that_names_its_tokenizer_is_written_as_before() -> None
     assert config["tokenizer"] == {"name": "gpt2", "eod": None, "pad": None, "mask": None}
     unused = {"documents": None, "column": None, "dtype": None}
     assert config["sources"][0]["tokenized"] == {"tokenizer": "gpt2"} | unused  # type: ignore[index]
+
+
+def test_another_pool_at_the_same_path_has_its_own_tokenizer(pools: list[str], tmp_path: Path, monkeypatch) -> None:
+    """Also in one process, and where the path is one from the current folder."""
+    for i, pool in enumerate(pools):
+        (tmp_path / str(i)).mkdir()
+        (tmp_path / str(i) / "pool").symlink_to(pool)
+        monkeypatch.chdir(tmp_path / str(i))
+        again = build(settings(tmp_path / str(i), sources("pool")[0]), quiet=True).pool
+        assert read_manifest(again).tokens == read_manifest(pool).tokens
+    here = tmp_path / "here"
+    for pool in pools:
+        here.unlink(missing_ok=True)
+        here.symlink_to(pool)
+        config = settings(tmp_path / pool[-3:], sources(str(here))[0])
+        assert read_manifest(build(config, quiet=True).pool).tokens == read_manifest(pool).tokens

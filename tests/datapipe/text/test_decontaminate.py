@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from epochal.common.errors import RequestError
+from epochal.common.errors import RequestError, WorkError
 from epochal.datapipe.text.decontaminate import Decontaminator, EvaluationIndex, build_index
 from epochal.datapipe.text.words import split_words
 
@@ -68,7 +68,16 @@ def test_items_shorter_than_an_ngram_are_counted(tmp_path):
     assert index.file_summary()[0]["items"] == 2
 
 
-@pytest.mark.parametrize(("content", "message"), [(None, "does not exist"), ("{bad\n", "row 1 is not JSON")])
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, "does not exist"),
+        ("{bad\n", "row 1 is not JSON"),
+        ("[\n1\n]", "row 1 is not JSON: .* one item a line"),
+        ("", "holds no item"),
+        ("\n\n", "holds no item"),
+    ],
+)
 def test_bad_evaluation_files_are_refused(tmp_path, content, message):
     path = tmp_path / "items.jsonl"
     if content is not None:
@@ -79,7 +88,6 @@ def test_bad_evaluation_files_are_refused(tmp_path, content, message):
 
 def test_an_index_is_written_and_read_as_plain_arrays(tmp_path):
     (tmp_path / "a.jsonl").write_text('{"q": "one two three four"}\n\n{"q": "é"}\r\n{"q": "two three four five"}')
-    (tmp_path / "empty.jsonl").write_text("")
     index = build_index([str(tmp_path / "a.jsonl")], 3)
     again = EvaluationIndex.from_bytes(index.to_bytes())
     assert [getattr(again, name).tolist() for name in ("ngrams", "items")] == [
@@ -88,9 +96,20 @@ def test_an_index_is_written_and_read_as_plain_arrays(tmp_path):
     ]
     for name in ("n", "files", "rows", "raw", "too_short"):
         assert getattr(again, name) == getattr(index, name)
-    nothing = build_index([str(tmp_path / "empty.jsonl")], 3)
+    nothing = build_index([], 3)
     assert EvaluationIndex.from_bytes(nothing.to_bytes()).raw == []
     file = io.BytesIO()
     np.savez(file, said=np.array([print], object))
     with pytest.raises(ValueError, match="allow_pickle=False"):
         EvaluationIndex.from_bytes(file.getvalue())
+
+
+def test_a_folder_of_evaluation_files_is_refused_with_what_to_write(tmp_path):
+    with pytest.raises(RequestError, match=r"is a folder: name its files, as in .*/\*\.jsonl"):
+        build_index([str(tmp_path)], 13)
+
+
+def test_a_file_that_is_none_of_items_is_refused_before_any_row(tmp_path):
+    (tmp_path / "a.jsonl").write_bytes(b"PAR1")
+    with pytest.raises(WorkError, match=r"a\.jsonl is Parquet \(format: parquet\): fetch it again, as JSON lines$"):
+        build_index([str(tmp_path / "a.jsonl")], 13)

@@ -118,8 +118,18 @@ def test_steps_reach_other_processes():
     [
         ({"name": "RegexFilter", "regex_exp": "("}, r"filters\.0: RegexFilter: .*unterminated"),
         ({"name": "C4BadWordsFilter", "keep_fraction": 0.5}, "reading order"),
+        ({"name": "RegexFilter"}, r"filters\.0: RegexFilter needs the parameter 'regex_exp'$"),
     ],
 )
 def test_what_cannot_work_is_refused(chosen, message):
     with pytest.raises(RequestError, match=message):
         make_filters([Filter(**chosen)])
+
+
+def test_a_filter_whose_model_cannot_be_fetched_is_named_before_the_build(monkeypatch):
+    def offline(self, *args, **kwargs):
+        raise OSError("Name or service not known")
+
+    monkeypatch.setattr("datatrove.pipeline.filters.RegexFilter.__init__", offline)
+    with pytest.raises(RequestError, match=r"filters\.0: RegexFilter cannot get a file that it needs \(.*not known"):
+        make_filters([Filter(name="RegexFilter")])
