@@ -125,7 +125,7 @@ def test_malformed_rows_are_one_line(tmp_path: Path, row: str, line: str) -> Non
 
 
 def test_unknown_tasks_and_missing_files_are_one_line(tmp_path: Path) -> None:
-    with pytest.raises(RequestError, match="unknown task 'hellaswog': known are hellaswag"):
+    with pytest.raises(RequestError, match="unknown task 'hellaswog': did you mean 'hellaswag'"):
         parse_task("hellaswog")
     with pytest.raises(RequestError, match="has no set of examples"):
         parse_task("hellaswag:5")
