@@ -14,15 +14,21 @@ class Progress:
 
     On a terminal one line is redrawn with share, rate and time left; elsewhere a line is printed every `every` seconds,
     and one at the end; with `quiet` nothing. Use it as a context manager.
+
+    Attributes:
+        done: units done before it begins, which say nothing about the rate.
+        note: shown with the share.
     """
 
-    def __init__(self, step: str, total: int, unit: str, quiet: bool = False, every: float = 15.0) -> None:
-        self.step, self.total, self.unit = step, total, unit
+    def __init__(
+        self, step: str, total: int, unit: str, quiet: bool = False, every: float = 15.0, done: int = 0
+    ) -> None:
+        self.step, self.total, self.unit, self.note = step, total, unit, ""
         self._quiet = quiet
         self._live = sys.stderr.isatty()
         self._every = 0.1 if self._live else every
         self._started = self._shown = time.monotonic()
-        self._done = 0
+        self._before = self._done = done
 
     def update(self, done: int) -> None:
         """Say that `done` units are done in all; drawn only as often as the eye can follow."""
@@ -41,22 +47,23 @@ class Progress:
         self._done = total
 
     def _amount(self, n: float) -> str:
-        return format_bytes(n) if self.unit == "bytes" else f"{n:,.0f}"
+        return format_bytes(n) if self.unit == "bytes" else f"{n:,.0f}" if n >= 10 or n == int(n) else f"{n:.2g}"
 
     def _draw(self, now: float, end: bool) -> None:
         if self._quiet:
             return
         seconds = max(now - self._started, 1e-9)
-        rate = self._done / seconds
+        rate = (self._done - self._before) / seconds
         unit = "" if self.unit == "bytes" else f" {self.unit}"
         text = f"{self.step:<12} {self._amount(self._done)}"
         if not end:
-            left = clock((self.total - self._done) / rate) if self._done else "--:--"
+            left = clock((self.total - self._done) / rate) if rate else "--:--"
             share = f"{100 * self._done / self.total:3.0f} %" if self.total else ""
-            text = f"{self.step:<12} {share}  {self._amount(self._done)} of {self._amount(self.total)}"
+            note = f"{self.note}  " if self.note else ""
+            text = f"{self.step:<12} {share}  {note}{self._amount(self._done)} of {self._amount(self.total)}"
             text += f"{unit}  {self._amount(rate)}{unit}/s  {left} left"
         else:
-            text += f"{unit} in {seconds:.1f} s"
+            text += f"{unit} in {seconds:.1f} s" + (f"  {self.note}" if self.note else "")
         if self._live:
             sys.stderr.write(f"\r\033[K{text}\n" if end else f"\r\033[K{text[: _columns() - 1]}")
         else:

@@ -53,7 +53,12 @@ def describe(result: dict) -> str:
     return (
         f"{result['name']}: {result['steps']} steps, {result['tokens']:,} tokens, {result['passes']:.2f} passes\n"
         f"validation loss in nats per token: {kinds}{bound}\n"
-        f"receipt {'valid' if result['receipt']['valid'] else 'NOT VALID'} ({result['receipt']['digest']})"
+        f"receipt {'valid' if result['receipt']['valid'] else 'NOT VALID'} ({result['receipt']['digest']})\n"
+        + (
+            f"results in {result['folder']}: final/ is the model, metrics.jsonl has every step"
+            if result["folder"]
+            else "nothing was saved: set save_folder to keep the model"
+        )
     )
 
 

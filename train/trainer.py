@@ -13,8 +13,10 @@ from composer.utils import dist, get_device
 from torch.optim.lr_scheduler import LambdaLR
 from torch.utils.data import DataLoader
 
+from ..common.cli import say
 from ..common.errors import FULL, EpochalError, RequestError, WorkError, one_line, system_line
 from ..common.hashing import digest
+from ..common.units import format_count, round_count
 from ..shards.loader.dataset import RepeatedDataset
 from . import composer_registry
 from .callbacks import ClipGradient, Exports, Finite, ReceiptCallback, RestoreRandomness, RunMetrics, validation_losses
@@ -22,7 +24,7 @@ from .checkpoint import load_model
 from .config import TrainConfig
 from .data import Collate, ValidationSet, data_spec
 from .eval.callback import TaskAccuracy
-from .loggers import JsonlLogger, PublishRun
+from .loggers import JsonlLogger, PublishRun, StepProgress
 from .model.composer import LanguageModel, build
 from .model.flops import peak_flops, training_flops_per_token
 from .model.transformer import config_dict, count_parameters
@@ -118,11 +120,12 @@ def build_trainer(run: Run, reports: ServiceReports | None = None) -> Trainer:
         ],
         loggers=[
             *([JsonlLogger(os.path.join(folder, METRICS_NAME))] if folder else []),
+            *([StepProgress(run_name(config), run.steps)] if config.progress_bar else []),
             *composer_registry.build(config.loggers, "loggers"),
             *([PublishRun(run.folder)] if run.folder and run.folder.remote else []),
         ],
         run_name=run_name(config),
-        progress_bar=config.progress_bar,
+        progress_bar=False,  # its two bars redraw over each other, on no terminal too
         log_to_console=config.log_to_console,
         console_log_interval=f"{run.span(config.console_log_interval, 'console_log_interval')}ba",
         python_log_level=config.python_log_level,
@@ -292,6 +295,8 @@ def train(config: TrainConfig) -> dict[str, Any]:
     with _plain_errors(run.folder), _only_writer(run.folder):
         with reports or contextlib.nullcontext():
             trainer = build_trainer(run, reports)
+            if dist.get_global_rank() == 0:
+                say(_beginning(run, trainer))
             try:
                 if int(trainer.state.timestamp.batch) < run.steps:
                     trainer.fit()
@@ -304,6 +309,25 @@ def train(config: TrainConfig) -> dict[str, Any]:
             write_result(run, run.folder, outcome)
             run.folder.publish()
     return outcome
+
+
+def _beginning(run: Run, trainer: Trainer) -> str:
+    """Return what is trained on what, how long, and where it is saved."""
+    kind = {"ar": "autoregressive", "mdm": "masked diffusion"}[run.config.objective.name]
+    weights = round_count(count_parameters(trainer._original_model))
+    names = ", ".join(artifact.manifest.name for artifact in run.artifacts)
+    unique = format_count(run.plan.unique_tokens)
+    passes = run.plan.tokens / run.plan.unique_tokens
+    done = int(trainer.state.timestamp.batch)
+    where = (
+        f"saved in {run.config.save_folder}" if run.config.save_folder else "nothing of it is saved (no save_folder)"
+    )
+    return (
+        f"{run_name(run.config)}: {kind}, {weights} weights, on {names} ({unique} unique tokens, {passes:.2f} passes): "
+        f"{run.steps:,} steps of {run.batch_tokens:,} tokens"
+        + (f", from step {done:,} on" if done else "")
+        + f"; {run.device}, {run.precision}; {where}"
+    )
 
 
 def _send_rest(folder: RunFolder) -> None:
