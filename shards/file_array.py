@@ -69,5 +69,5 @@ class FileArray:
                 return
             if n == 0:
                 raise WorkError(f"{self.what} is damaged: it was cut while it was read; restore it")
-            left = memoryview(out.reshape(-1).view(np.uint8))[out.nbytes - size + n :]
+            left = memoryview(out.reshape(-1).view(np.uint8).data)[out.nbytes - size + n :]
             size, at = size - n, at + n

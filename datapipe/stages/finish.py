@@ -158,7 +158,8 @@ def _write_tables(work: str, folder: str) -> None:
     """Put the tables of what was left out beside the pool."""
     for name in ("duplicates.parquet", left_out.NAME):
         with storage.publishing_file(storage.join(folder, name)) as partial:
-            storage.copy_file(storage.join(work, name), partial)
+            fetch = functools.partial(storage.copy_file, storage.join(work, name), partial)
+            storage.patiently(fetch, f"read {work}/{name}", storage.ATTEMPTS, missing_too=True)
     join_left_out(work, folder)
 
 

@@ -74,7 +74,7 @@ def download(file: ShardFile, attempts: int = storage.ATTEMPTS) -> None:
     """
     os.makedirs(os.path.dirname(file.path), exist_ok=True)
     try:
-        storage.patiently(lambda: _fetch(file), f"download {file.source}", attempts)
+        storage.patiently(lambda: _fetch(file), f"download {file.source}", attempts, missing_too=True)
     except FileNotFoundError:
         raise WorkError(f"shard {file.source} is gone from where the artifact lies: restore it") from None
 
