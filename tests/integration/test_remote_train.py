@@ -126,7 +126,7 @@ def test_a_run_killed_at_any_write_to_the_store(
     local = run_of(f"{folder}/{data}", f"{folder}/{validation}", str(tmp_path / "run"))
     train(local)
     there = run_of(f"{folder}/{data}", f"{folder}/{validation}", f"{url}/run")
-    plain, left = storage._write, [0]
+    plain, left = storage.make_object, [0]
 
     def killed(action: Any, target: str) -> None:
         left[0] -= 1
@@ -134,7 +134,7 @@ def test_a_run_killed_at_any_write_to_the_store(
             raise KeyboardInterrupt
         plain(action, target)
 
-    monkeypatch.setattr(storage, "_write", killed)
+    monkeypatch.setattr(storage, "make_object", killed)
     kills = 0
     while True:
         left[0] = kills

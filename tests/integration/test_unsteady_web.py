@@ -125,21 +125,21 @@ WITHOUT_HASHES: dict[str, tuple[str, Read]] = {
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("trouble", TROUBLES)
 @pytest.mark.parametrize("reader", [*READERS, *WITHOUT_HASHES])
-def test_troubles_that_pass_change_nothing(served: tuple[Web, Path], tmp_path: Path, reader: str, trouble: str) -> None:
+def test_troubles_that_pass_change_nothing(served: tuple[Web, Path], tmp_path: Path, reader: str) -> None:
     server, folder = served
     where, read = (READERS | WITHOUT_HASHES)[reader]
-    if reader in WITHOUT_HASHES and trouble in ("other bytes", "a page"):
-        pytest.skip("nothing says what the file holds")
     server.make("", 0)
     right = read(f"{folder}/{where}", tmp_path / "here")
-    server.make(trouble, 2)
-    assert read(f"http://{server.address}/{where}", tmp_path / "there") == right
+    for trouble in TROUBLES:
+        if reader in WITHOUT_HASHES and trouble in ("other bytes", "a page"):
+            continue  # nothing says what the file holds
+        server.make(trouble, 2)
+        assert read(f"http://{server.address}/{where}", tmp_path / trouble) == right, trouble
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("trouble", ["other bytes", "a page", "404", "reset"])
+@pytest.mark.parametrize("trouble", ["a page", "404"])
 @pytest.mark.parametrize("reader", READERS)
 @pytest.mark.parametrize("name", ["manifest.json", "shard.00001.mds", "documents.parquet", ".tar"])
 def test_troubles_that_stay_end_in_a_line(
