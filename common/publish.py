@@ -7,9 +7,11 @@ a file `unfinished` says whose the others are, so that the same command may begi
 import builtins
 import contextlib
 import errno
+import functools
 import io
 import os
 import shutil
+import tempfile
 import uuid
 from collections.abc import Iterator
 from typing import Any
@@ -20,6 +22,7 @@ from . import storage
 from .config import Record
 from .errors import RequestError, WorkError
 from .hashing import FileHash, xxh64
+from .remote.patience import ATTEMPTS, patiently
 
 MANIFEST_NAME = "manifest.json"
 """The file that makes a folder valid; written last where there is no rename."""
@@ -47,6 +50,30 @@ class FileInfo(Record):
         """
         size, file_hash = storage.file_digest(path)
         return cls(bytes=size, xxh64=file_hash)
+
+
+@contextlib.contextmanager
+def fetched(path: str, listed: FileInfo) -> Iterator[str]:
+    """Yield a local copy of the file at the URL `path`, which the body may open and keep open.
+
+    Args:
+        path: see above.
+        listed: size and hash of the file; a store that sends something else is asked again.
+
+    Raises:
+        FileNotFoundError: when there is no such file.
+        WorkError: when a store does not send it.
+    """
+    with tempfile.TemporaryDirectory(prefix="epochal-") as folder:
+        copy = os.path.join(folder, path.rpartition("/")[2])
+
+        def fetch() -> None:
+            storage.copy_file(path, copy)
+            if FileInfo.at(copy) != listed:
+                raise OSError(f"what arrived does not have the xxh64 {listed.xxh64}")
+
+        patiently(fetch, f"download {path}", ATTEMPTS, missing_too=True)
+        yield copy
 
 
 class _HashedFile(io.RawIOBase):
@@ -148,7 +175,7 @@ def publish_folder(folder: str, out: str, request: str) -> None:
             if error.errno != errno.EXDEV:
                 raise
     with publishing(out, request) as sink:
-        storage.copy_folder(folder, sink.root, MANIFEST_NAME)
+        copy_folder(folder, sink.root, MANIFEST_NAME)
 
 
 @contextlib.contextmanager
@@ -186,3 +213,29 @@ def _clear(out: str) -> None:
         if name != UNFINISHED_NAME:
             storage.remove(storage.join(out, name))
     storage.remove(storage.join(out, UNFINISHED_NAME))
+
+
+def copy_folder(source: str, target: str, last: str) -> None:
+    """Copy the files of a folder (no folder in it) into another, each local or a URL: within a store by the store
+    itself, and file `last`, which makes the folder valid, after all others."""
+    files = [name for name in storage.names(source) if name != last]
+    within = storage.is_url(target) and source.split("://")[0] == target.split("://")[0]
+    for some in (files, [last]):
+        pairs = [(f"{source}/{name}", f"{target}/{name}") for name in some]
+        if within:
+            if pairs:
+                _copy_within(pairs)
+            continue
+        for a, b in pairs:
+            if storage.is_url(target) and not storage.is_url(source):
+                storage.upload(a, b)
+                continue
+            with storage.publishing_file(b) as temporary:
+                patiently(functools.partial(storage.copy_file, a, temporary), f"read {a}", ATTEMPTS, missing_too=True)
+
+
+def _copy_within(pairs: list[tuple[str, str]]) -> None:
+    """Have a store copy objects, each (from, to)."""
+    store, where = storage.store_of(pairs[0][1]), pairs[0][1].rpartition("/")[0]
+    copies = [list(side) for side in zip(*pairs, strict=True)]
+    patiently(lambda: store.copy(*copies, on_error="raise"), f"copy to {where}", ATTEMPTS)

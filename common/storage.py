@@ -1,31 +1,25 @@
 """Where artifacts lie: local folders and fsspec URLs, read alike; a file is written whole or not at all."""
 
 import contextlib
-import errno
-import logging
+import io
 import os
 import posixpath
-import random
 import shutil
 import stat
 import tempfile
-import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar
 
-from .errors import FULL, EpochalError, RequestError, WorkError, one_line, without_secrets
+from .errors import FULL, EpochalError, RequestError, WorkError, one_line
 from .hashing import stream_hash
+from .remote.patience import ATTEMPTS, patiently
+from .remote.patient_file import PatientFile
 
 T = TypeVar("T")
 
-log = logging.getLogger(__name__)
-
 PACKAGES = {"s3": "s3fs=={}", "gs": "gcsfs=={}", "gcs": "gcsfs=={}", "hf": "huggingface_hub", "az": "adlfs"}
 """What has to be installed for URLs of a protocol; {} is the version of fsspec, which some of them have to share."""
-
-ATTEMPTS = 5
-"""How often a store is asked for what has no number of attempts of its own."""
 
 
 def is_url(path: str) -> bool:
@@ -62,7 +56,8 @@ def filesystem(protocol: str) -> Any:
         raise RequestError(f"cannot open {protocol}:// here: {error}") from None
 
 
-def _store(path: str) -> Any:
+def store_of(path: str) -> Any:
+    """Return the fsspec file system of a URL; see `filesystem`."""
     return filesystem(path.split("://", 1)[0])
 
 
@@ -83,7 +78,7 @@ def exists(path: str) -> bool:
 
     def look() -> bool:  # fsspec's own `exists` takes any failure for "no"
         try:
-            _store(path).info(path)
+            store_of(path).info(path)
         except FileNotFoundError:
             return False
         return True
@@ -91,14 +86,36 @@ def exists(path: str) -> bool:
     return patiently(look, f"look for {path}", ATTEMPTS)
 
 
-def read_bytes(path: str) -> bytes:
-    """Return the bytes of the file at `path` (local or URL).
+def read_bytes(path: str, problem: Callable[[bytes], str | None] | None = None, may_lack: bool = False) -> bytes:
+    """Return the bytes of the file at `path`, local or at a URL, where it is asked for until they are right.
+
+    Args:
+        path: see above.
+        problem: says what is wrong with the bytes that a store sent, None when nothing is. Bytes that stay wrong are
+            returned as they are, as those of a disk are: whoever asked says what to do.
+        may_lack: there may be no such file, so a store that says so is believed at once.
 
     Raises:
         FileNotFoundError: when there is no such file.
+        WorkError: when a store does not send it.
     """
     if is_url(path):
-        return bytes(_store(path).cat_file(path))
+        sent: list[bytes] = []
+
+        def fetch() -> bytes:
+            data = bytes(store_of(path).cat_file(path))
+            wrong = problem(data) if problem else None
+            if wrong:
+                sent.append(data)
+                raise OSError(wrong)
+            return data
+
+        try:
+            return patiently(fetch, f"read {path}", ATTEMPTS, not may_lack)
+        except WorkError:
+            if sent:
+                return sent[-1]
+            raise
     with open(regular_path(path), "rb") as f:
         return f.read()
 
@@ -117,58 +134,32 @@ def regular_path(path: str) -> str:
     return path
 
 
-FIRST_PAUSE = 0.5
-"""Seconds, on average, before a failed download is tried again; doubles with each attempt."""
-
-
-_LOCAL_FAILURES = {
-    *(errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.ENOMEM),
-    *(errno.EMFILE, errno.ENFILE, errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG),
-}
-
-
-def patiently(action: Callable[[], T], what: str, attempts: int) -> T:
-    """Return what `action` returns, tried up to `attempts` times with growing, random pauses.
-
-    Errors of this package, a missing file and local failures (a full disk, a forbidden folder) are raised at once:
-    trying again does not mend them.
-
-    Raises:
-        WorkError: `cannot <what> after ...` when no attempt worked.
-    """
-    if attempts < 1:
-        raise RequestError(f"download_attempts must be at least 1, got {attempts}")
-    for attempt in range(1, attempts + 1):
-        try:
-            return action()
-        except (EpochalError, FileNotFoundError):
-            raise
-        except Exception as error:  # every store has exceptions of its own
-            if isinstance(error, OSError) and error.errno in _LOCAL_FAILURES:
-                raise
-            problem = one_line(error)
-        shown = without_secrets(what), attempt, attempts, without_secrets(problem)
-        log.warning("cannot %s (attempt %d of %d): %s", *shown)
-        if attempt < attempts:
-            time.sleep(FIRST_PAUSE * 2 ** (attempt - 1) * (0.5 + random.random()))
-    raise WorkError(f"cannot {what} after {attempts} attempts: {problem}")
-
-
 def open_read(path: str) -> Any:
-    """Return the file at `path` (local or URL) opened to read bytes anywhere in it.
+    """Return the file at `path` (local or URL) opened to read bytes anywhere in it; a store that fails is asked again.
 
     Raises:
         FileNotFoundError: when there is no such file.
     """
     if is_url(path):
-        return _store(path).open(path, "rb")
+        return patient(lambda: store_of(path).open(path, "rb"), path)
     return open(regular_path(path), "rb")
+
+
+def patient(open_it: Callable[[], Any], name: str) -> Any:
+    """Return the file that `open_it` opens, which a store sends; opened again where it fails.
+
+    Args:
+        open_it: see above.
+        name: of the file, for messages.
+    """
+    raw = PatientFile(open_it, lambda action: patiently(action, f"read {name}", ATTEMPTS, missing_too=True))
+    return io.BufferedReader(raw, 1 << 20)
 
 
 def open_write(path: str) -> Any:
     """Return a new file at `path` (local or URL) opened to write bytes from front to back."""
     if is_url(path):
-        return _store(path).open(path, "wb")
+        return store_of(path).open(path, "wb")
     return open(local_path(path), "wb")
 
 
@@ -208,15 +199,23 @@ def discard(file: Any) -> None:
         file.close()
 
 
-def file_digest(path: str) -> tuple[int, str]:
+def file_digest(path: str, expected: tuple[int, str] | None = None) -> tuple[int, str]:
     """Return size in bytes and xxh64 of the file at `path` (local or URL), read in pieces.
+
+    Args:
+        path: see above.
+        expected: what they should be; a store that sends something else is asked again.
 
     Raises:
         FileNotFoundError: when there is no such file.
     """
-    with open_read(path) as f:
-        hashed = stream_hash(f)
-    return hashed.bytes, hashed.hexdigest()
+    for _ in range(ATTEMPTS if expected and is_url(path) else 1):
+        with open_read(path) as f:
+            hashed = stream_hash(f)
+        found = hashed.bytes, hashed.hexdigest()
+        if found == expected:
+            break
+    return found
 
 
 def stamp(path: str) -> str:
@@ -229,7 +228,7 @@ def stamp(path: str) -> str:
     if not is_url(path):
         info = os.stat(local_path(path))
         return f"{info.st_size} {info.st_mtime_ns}"
-    store = _store(path)
+    store = store_of(path)
     store.invalidate_cache(posixpath.dirname(path))
     return version(patiently(lambda: store.info(path), f"look for {path}", ATTEMPTS))
 
@@ -247,11 +246,16 @@ def upload(source: str, target: str) -> None:
         WorkError: when the store does not take it.
         RequestError: when there is no such bucket.
     """
-    _write(lambda: _store(target).put_file(source, target), target)
+    make_object(lambda: store_of(target).put_file(source, target), target)
 
 
-def _write(action: Callable[[], Any], target: str) -> None:
-    """Do what makes the object at URL `target`, again when it fails: an object is replaced whole or not at all."""
+def make_object(action: Callable[[], Any], target: str) -> None:
+    """Do what makes the object at URL `target`, again when it fails: an object is replaced whole or not at all.
+
+    Raises:
+        WorkError: when the store does not take it.
+        RequestError: when there is no such bucket.
+    """
     try:
         patiently(action, f"write {target}", ATTEMPTS)
     except FileNotFoundError as error:
@@ -262,7 +266,7 @@ def remove(path: str) -> None:
     """Remove the file or folder at `path` (local or URL), if it is there."""
     if is_url(path):
         with contextlib.suppress(FileNotFoundError):
-            patiently(lambda: _store(path).rm(path, recursive=True), f"remove {path}", ATTEMPTS)
+            patiently(lambda: store_of(path).rm(path, recursive=True), f"remove {path}", ATTEMPTS)
     elif os.path.isdir(local_path(path)):
         shutil.rmtree(local_path(path))
     else:
@@ -275,7 +279,9 @@ def names(folder: str) -> list[str]:
     try:
         if is_url(folder):
             # Another process may have written there since this one looked.
-            found = patiently(lambda: _store(folder).ls(folder, detail=False, refresh=True), f"list {folder}", ATTEMPTS)
+            found = patiently(
+                lambda: store_of(folder).ls(folder, detail=False, refresh=True), f"list {folder}", ATTEMPTS
+            )
             return sorted(name for name in (posixpath.basename(path.rstrip("/")) for path in found) if name)
         return sorted(os.listdir(local_path(folder)))
     except FileNotFoundError:
@@ -285,7 +291,7 @@ def names(folder: str) -> list[str]:
 def files_below(folder: str) -> list[str]:
     """Return the files in a folder (local or URL) and its folders, as paths from there, sorted."""
     if is_url(folder):
-        store = _store(folder)
+        store = store_of(folder)
         root = store._strip_protocol(folder).rstrip("/")
         paths = patiently(lambda: store.find(folder, refresh=True), f"list {folder}", ATTEMPTS)
         return sorted(path.removeprefix(root).lstrip("/") for path in paths)
@@ -299,13 +305,16 @@ def read_ranges(spans: Sequence[tuple[str, int, int]]) -> list[bytes]:
     wanted = [i for i, (_, start, stop) in enumerate(spans) if stop > start]
     if wanted:
         paths, starts, stops = zip(*(spans[i] for i in wanted), strict=True)
-        store = _store(paths[0])
-        for i, data in zip(
-            wanted, store.cat_ranges(list(paths), list(starts), list(stops), on_error="raise"), strict=True
-        ):
-            if len(data) != spans[i][2] - spans[i][1]:
-                raise OSError(f"{spans[i][0]} ends early: {len(data)} bytes from {spans[i][1]} on")
-            found[i] = data
+        store = store_of(paths[0])
+
+        def fetch() -> None:
+            pieces = store.cat_ranges(list(paths), list(starts), list(stops), on_error="raise")
+            for i, data in zip(wanted, pieces, strict=True):
+                if len(data) != spans[i][2] - spans[i][1]:
+                    raise OSError(f"{spans[i][0]} ends early: {len(data)} bytes from {spans[i][1]} on")
+                found[i] = data
+
+        patiently(fetch, f"read {paths[0]}", ATTEMPTS, missing_too=True)
     return found
 
 
@@ -316,7 +325,7 @@ def copy_file(source: str, target: str) -> None:
         FileNotFoundError: when there is no such file.
     """
     if is_url(source):
-        _store(source).get_file(source, target)
+        store_of(source).get_file(source, target)
     else:
         shutil.copyfile(regular_path(source), target)
 
@@ -353,55 +362,7 @@ def publishing_file(path: str, flush: bool = False) -> Iterator[str]:
 def write_atomic(path: str, data: bytes, flush: bool = True) -> None:
     """Write a file (local or URL) so that readers see the old one or the new one, never a part."""
     if is_url(path):
-        _write(lambda: _store(path).pipe_file(path, data), path)
+        make_object(lambda: store_of(path).pipe_file(path, data), path)
         return
     with publishing_file(path, flush) as temporary, open(temporary, "wb") as f:
         f.write(data)
-
-
-def create(path: str, data: bytes) -> None:
-    """Write the object at URL `path` if there is none, and leave one that is there as it is.
-
-    Where a store can, it decides itself between two that try at once: look afterwards whose object is there.
-
-    Raises:
-        WorkError: when the store does not take it.
-        RequestError: when there is no such bucket.
-    """
-
-    def make() -> None:
-        try:
-            with contextlib.suppress(FileExistsError):
-                _store(path).pipe_file(path, data, mode="create")
-        except OSError as error:
-            if "not implemented" not in str(error).lower():
-                raise
-            _store(path).pipe_file(path, data)
-
-    _write(make, path)
-
-
-def copy_folder(source: str, target: str, last: str) -> None:
-    """Copy the files of a folder (no folder in it) into another, each local or a URL: within a store by the store
-    itself, and file `last`, which makes the folder valid, after all others."""
-    files = [name for name in names(source) if name != last]
-    within = is_url(target) and source.split("://")[0] == target.split("://")[0]
-    for some in (files, [last]):
-        pairs = [(f"{source}/{name}", f"{target}/{name}") for name in some]
-        if within:
-            if pairs:
-                _copy_within(pairs)
-            continue
-        for a, b in pairs:
-            if is_url(target) and not is_url(source):
-                upload(a, b)
-                continue
-            with publishing_file(b) as temporary:
-                copy_file(a, temporary)
-
-
-def _copy_within(pairs: list[tuple[str, str]]) -> None:
-    """Have a store copy objects, each (from, to)."""
-    store, where = _store(pairs[0][1]), pairs[0][1].rpartition("/")[0]
-    copies = [list(side) for side in zip(*pairs, strict=True)]
-    patiently(lambda: store.copy(*copies, on_error="raise"), f"copy to {where}", ATTEMPTS)

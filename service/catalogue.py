@@ -18,6 +18,7 @@ from ..common import storage
 from ..common.errors import EpochalError, RequestError, public, without_secrets
 from ..common.hashing import canonical_json, xxh64
 from ..common.publish import MANIFEST_NAME
+from ..shards.artifact import manifest_problem
 from ..shards.manifest import ExportManifest, Manifest, parse_manifest
 from ..shards.order.base import Order
 from .database import now
@@ -71,7 +72,7 @@ def read_artifact(path: str) -> FoundArtifact:
     try:
         if os.path.exists(where) and not os.path.isfile(where):  # a pipe would be waited for
             raise FileNotFoundError
-        data = storage.read_bytes(where)
+        data = storage.read_bytes(where, lambda data: manifest_problem(data, where))
     except (FileNotFoundError, NotADirectoryError):
         raise RequestError(f"{path} holds no artifact: there is no {MANIFEST_NAME}") from None
     manifest = _checked(data, where)

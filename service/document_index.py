@@ -17,9 +17,11 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import xxhash
 from numpy.typing import NDArray
 
+from ..common import storage
 from ..common.cli import say
 from ..common.errors import RequestError, WorkError
 from ..common.publish import FileInfo, publishing
@@ -80,7 +82,8 @@ class DocumentIndex:
         self.pool = pool
         self._root = root
         self._where = os.path.join(folder, pool)
-        self._opening = threading.Lock()
+        self._opening, self._reading = threading.Lock(), threading.Lock()
+        self._table: pq.ParquetFile | None = None
         self._stamps: list[str] = []
         self._strings = lru_cache(maxsize=16)(self._read_rows)
         self._arrays = self._open()
@@ -144,8 +147,10 @@ class DocumentIndex:
         return Document(self.pool, key.hex(), found["id"], found["source"], start, tokens)
 
     def _read_rows(self, group: int) -> dict[str, pa.ChunkedArray]:
-        with open_documents(self._root) as f:
-            table = f.read_row_group(group, columns=["key", "id", "source", "start", "tokens"])
+        with self._reading:
+            if self._table is None or not storage.is_url(self._root):  # a copy of what lies at a URL is kept
+                self._table = open_documents(self._root)
+            table = self._table.read_row_group(group, columns=["key", "id", "source", "start", "tokens"])
         return {name: table[name] for name in table.column_names}
 
 
@@ -223,8 +228,8 @@ def _build(root: str, where: str) -> None:
             for name, values in arrays.items():
                 with sink.create(f"{name}.npy") as file:
                     np.save(file, values)
-            hashes = {name: sink.files[f"{name}.npy"].model_dump() for name in NAMES}
-            sink.write(HASHES_NAME, json.dumps(hashes).encode())
+            listed = {name: sink.files[f"{name}.npy"].model_dump() for name in NAMES}
+            sink.write(HASHES_NAME, json.dumps(listed).encode())
     except RequestError:
         if not os.path.isdir(where):  # another process was faster: its index is as good
             raise

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..common import storage
-from ..common.errors import RequestError, WorkError
+from ..common.errors import EpochalError, RequestError, WorkError
 from ..common.json_text import parse_json
 from ..common.problems import did_you_mean
-from ..common.publish import MANIFEST_NAME
+from ..common.publish import MANIFEST_NAME, FileInfo
 from .manifest import ExportManifest, Manifest, parse_manifest
 from .mds import SHARD_NAME, shard_config
 
@@ -82,9 +82,13 @@ def read_any_manifest(root: str) -> Manifest | ExportManifest:
     """
     where = storage.join(root, MANIFEST_NAME)
     try:
-        data = storage.read_bytes(where)
+        data = storage.read_bytes(where, lambda data: manifest_problem(data, where))
     except (FileNotFoundError, NotADirectoryError):
         raise RequestError(f"{root} {_why_none(root)}") from None
+    return _parsed(data, where)
+
+
+def _parsed(data: bytes, where: str) -> Manifest | ExportManifest:
     try:
         text = data.decode()
     except UnicodeDecodeError:
@@ -125,13 +129,25 @@ def _subfolders(folder: str) -> list[str]:
         return []
 
 
+def manifest_problem(data: bytes, where: str) -> str | None:
+    """Return what is wrong with the manifest that a store sent, if anything."""
+    try:
+        _parsed(data, where)
+    except EpochalError as error:
+        return str(error)
+    return None
+
+
 def is_artifact(root: str) -> bool:
     """Return whether a manifest of ours lies at `root`, or one so damaged that nothing can be told; files of other
     programs have that name too."""
     where = storage.join(root, MANIFEST_NAME)
     if not storage.exists(where):
         return False
-    data = storage.patiently(lambda: storage.read_bytes(where), f"read {where}", storage.ATTEMPTS)
+    try:
+        data = storage.read_bytes(where)
+    except FileNotFoundError:
+        raise WorkError(f"{where} is listed where it lies, but not sent: restore it") from None
     try:
         body = parse_json(data, where)
     except WorkError:
@@ -153,8 +169,10 @@ def open_artifact(root: str) -> Artifact:
     manifest = read_manifest(root)
     if manifest.layout != "mds":
         raise RequestError(f"{root} holds WebDataset files, not MDS shards: carve it again without --format wds")
-    entries = _read_index(root, manifest)
+    entries, whole = _read_index(root, manifest)
     shards = tuple(_locate(root, manifest, entry) for entry in entries)
+    if not whole:
+        raise WorkError(f"{storage.join(root, INDEX_NAME)} is damaged: its hash is not the manifest's; restore it")
     if not manifest.materialized:
         _check_parent(root, manifest)
     if len(shards) != manifest.shards or sum(s.samples for s in shards) != manifest.samples:
@@ -164,11 +182,17 @@ def open_artifact(root: str) -> Artifact:
     return Artifact(root, manifest, shards)
 
 
-def _read_index(root: str, manifest: Manifest) -> list[dict[str, Any]]:
+def _read_index(root: str, manifest: Manifest) -> tuple[list[dict[str, Any]], bool]:
+    """Return the entries of index.json, and whether it is what the manifest says: asked of a store, which may send
+    another; of a disk `verify` asks."""
     where = storage.join(root, INDEX_NAME)
-    expected = shard_config(manifest.seq_len, manifest.dtype)
+    expected, listed = shard_config(manifest.seq_len, manifest.dtype), manifest.files.get(INDEX_NAME)
+
+    def other(data: bytes) -> str | None:
+        return None if listed in (None, FileInfo.of(data)) else "its hash is not the manifest's"
+
     try:
-        data = storage.read_bytes(where)
+        data = storage.read_bytes(where, other)
         entries = parse_json(data, where, VALUES_OF_A_SHARD * (manifest.shards + 1))["shards"]
         if any({k: entry[k] for k in expected} != expected for entry in entries):
             raise WorkError(f"{where} is damaged: its shards are not {manifest.seq_len} x {manifest.dtype} samples")
@@ -176,7 +200,7 @@ def _read_index(root: str, manifest: Manifest) -> list[dict[str, Any]]:
         raise WorkError(f"{where} is missing: restore it or build again") from None
     except (KeyError, TypeError):
         raise WorkError(f"{where} is damaged: restore it or build again") from None
-    return entries
+    return entries, not (storage.is_url(root) and other(data))
 
 
 def _locate(root: str, manifest: Manifest, entry: dict[str, Any]) -> Shard:

@@ -12,7 +12,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ..common import storage
+from ..common.errors import RequestError
+from ..common.publish import MANIFEST_NAME, fetched
 from . import arrow
+from .artifact import read_manifest
 
 DOCUMENTS_NAME = "documents.parquet"
 ROW_GROUP = 65_536
@@ -28,18 +31,35 @@ SCHEMA = pa.schema(
 
 
 def open_documents(root: str) -> pq.ParquetFile:
-    """Return the opened documents.parquet of the pool at `root` (path or URL)."""
+    """Return the opened documents.parquet of the pool at `root`, a path, or a URL from where it is copied first, since
+    only as a whole it can be held against its hash.
+
+    Raises:
+        FileNotFoundError: when there is none.
+        WorkError: when a store does not send the one that the manifest names.
+    """
     path = storage.join(root, DOCUMENTS_NAME)
-    if storage.is_url(path):
-        return pq.ParquetFile(storage.filesystem(path.split("://", 1)[0]).open(path))
-    return pq.ParquetFile(storage.regular_path(path))
+    if not storage.is_url(path):
+        return pq.ParquetFile(storage.regular_path(path))
+    if not storage.exists(storage.join(root, MANIFEST_NAME)):  # a pool that is being built
+        return pq.ParquetFile(storage.open_read(path))
+    listed = read_manifest(root).files.get(DOCUMENTS_NAME)
+    if listed is None:
+        raise FileNotFoundError(path)
+    with fetched(path, listed) as copy:
+        return pq.ParquetFile(open(copy, "rb"))  # the open file outlives its name
 
 
 class DocumentStarts:
     """Answers which document holds a stream position, reading one row group per question."""
 
     def __init__(self, root: str) -> None:
-        self._file = open_documents(root)
+        try:
+            self._file = open_documents(root)
+        except FileNotFoundError:
+            raise RequestError(
+                f"{root} has no {DOCUMENTS_NAME}, which says where documents begin: restore it"
+            ) from None
         metadata = self._file.metadata
         column = self._file.schema_arrow.get_field_index("start")
         groups = [metadata.row_group(i) for i in range(metadata.num_row_groups)]

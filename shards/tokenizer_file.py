@@ -41,14 +41,20 @@ def read_tokenizer(folder: str, fingerprint: str, listed: FileInfo | None = None
         WorkError: when it is damaged, or another tokenizer.
     """
     where = storage.join(folder, TOKENIZER_NAME)
+
+    def wrong(data: bytes) -> str | None:
+        if listed is not None and FileInfo.of(data) != listed:
+            return "is damaged: its hash is not the manifest's; restore it"
+        if _fingerprint_of(data) != fingerprint:
+            return f"is not the tokenizer that made the ids ({fingerprint}): restore it, or remove it"
+        return None
+
     try:
-        data = storage.patiently(lambda: storage.read_bytes(where), f"read {where}", storage.ATTEMPTS)
+        data = storage.read_bytes(where, wrong, may_lack=listed is None)
     except (FileNotFoundError, NotADirectoryError):
         return None
-    if listed is not None and FileInfo.of(data) != listed:
-        raise WorkError(f"{where} is damaged: its hash is not the manifest's; restore it")
-    if _fingerprint_of(data) != fingerprint:
-        raise WorkError(f"{where} is not the tokenizer that made the ids ({fingerprint}): restore it, or remove it")
+    if problem := wrong(data):
+        raise WorkError(f"{where} {problem}")
     return data
 
 

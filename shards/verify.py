@@ -1,7 +1,8 @@
 """Verification: every hash and count of an artifact recomputed from its bytes."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,8 +12,9 @@ from ..common.errors import EpochalError, one_line, printable
 from ..common.hashing import xxh64
 from ..common.progress import Progress
 from ..common.publish import MANIFEST_NAME
+from ..common.remote.patience import ATTEMPTS
 from . import mds
-from .artifact import Artifact, may_ask, open_artifact, read_any_manifest, read_manifest
+from .artifact import Artifact, Shard, may_ask, open_artifact, read_any_manifest, read_manifest
 from .documents import DOCUMENTS_NAME, iter_documents
 from .formats.registry import read_files
 from .formats.rows import TokenDigest, Tokens, read_rows
@@ -64,10 +66,28 @@ def _verify_wds(root: str, m: Manifest) -> list[str]:
     problems = list(_check_files(root, m, set()))
     if fingerprint(m) != m.fingerprint:
         problems.append("manifest.json: the fingerprint is not that of the content it lists")
-    if not problems:
-        n = sum(int((ids != m.tokenizer.pad).sum()) for ids, _ in read_files(root, m))
-        if n != m.tokens:
-            problems.append(f"its files hold {n:,} tokens, not the {m.tokens:,} that the manifest states")
+
+    def count() -> list[str]:
+        try:
+            n = sum(int((ids != m.tokenizer.pad).sum()) for ids, _ in read_files(root, m))
+        except _UNREADABLE as error:
+            return [f"{m.layout}: it cannot be read: {one_line(error)}"]
+        return [] if n == m.tokens else [f"its files hold {n:,} tokens, not the {m.tokens:,} that the manifest states"]
+
+    return problems or _steadily(root, count)
+
+
+_UNREADABLE = (EpochalError, ValueError, OSError, EOFError)
+
+
+def _steadily(root: str, check: Callable[[], list[str]]) -> list[str]:
+    """Return the problems that `check` finds in files whose hashes were right; of a store, which may send something
+    else the second time, only those that it finds each time."""
+    problems: list[str] = []
+    for _ in range(ATTEMPTS if storage.is_url(root) else 1):
+        problems = check()
+        if not problems:
+            break
     return problems
 
 
@@ -80,7 +100,7 @@ def _check_files(root: str, m: Manifest | ExportManifest, but: set[str]) -> Iter
         if name in but:
             continue
         try:
-            found = storage.file_digest(storage.join(root, name))
+            found = storage.file_digest(storage.join(root, name), (info.bytes, info.xxh64))
         except FileNotFoundError:
             yield f"{name} is missing"
             continue
@@ -128,12 +148,13 @@ def _check_shards(artifact: Artifact, ends: "_EndsOfDocuments | None", shown: Pr
     position = 0
     for shard in artifact.shards:
         try:
-            data = storage.read_bytes(shard.path)
-        except FileNotFoundError:
-            problems.append(f"{shard.basename} is missing")
+            data = storage.read_bytes(shard.path, partial(_other, shard))
+        except (FileNotFoundError, EpochalError) as error:
+            missing = isinstance(error, FileNotFoundError)
+            problems.append(f"{shard.basename} is missing" if missing else f"{shard.basename}: {error}")
             position += shard.samples * m.seq_len
             continue
-        if len(data) != shard.bytes or xxh64(data) != shard.xxh64:
+        if _other(shard, data):
             problems.append(f"{shard.basename} is damaged: its hash is not the index's")
         else:
             samples = mds.decode_shard(data, m.seq_len, m.dtype)[: shard.samples]
@@ -145,6 +166,12 @@ def _check_shards(artifact: Artifact, ends: "_EndsOfDocuments | None", shown: Pr
     if ends is not None and not problems:
         problems += ends.problems()
     return problems
+
+
+def _other(shard: Shard, data: bytes) -> str | None:
+    """Return what is wrong with the bytes of a shard, None when they are those that the index states."""
+    same = len(data) == shard.bytes and xxh64(data) == shard.xxh64
+    return None if same else "its hash is not the index's"
 
 
 def _check_tokens(tokens: NDArray[np.unsignedinteger], position: int, m: Manifest, name: str) -> Iterator[str]:
@@ -191,7 +218,7 @@ def _verify_export(root: str, m: ExportManifest, quiet: bool) -> list[str]:
     problems += _check_files(root, m, set())
     with Progress("verify", m.tokens * (2 if subset else 1), "tokens", quiet) as shown:
         if not problems:
-            problems += _check_exported(root, m, shown)
+            problems += _steadily(root, lambda: _check_exported(root, m, shown))
         if subset is not None:
             problems += _check_against(subset, m, shown)
     return problems
@@ -218,7 +245,7 @@ def _check_exported(root: str, m: ExportManifest, shown: Progress) -> list[str]:
                 return [f"{m.layout}: it holds ids outside the vocabulary"]
             stream.add(tokens)
             shown.update(stream.tokens)
-    except (FileNotFoundError, ValueError, OSError, EOFError) as error:
+    except _UNREADABLE as error:
         return [f"{m.layout}: it cannot be read: {one_line(error)}"]
     if stream.tokens != m.tokens:
         return [f"its files hold {stream.tokens:,} tokens, not the {m.tokens:,} that the manifest states"]

@@ -45,7 +45,7 @@ def _of_model(folder: str) -> TokenizerInfo | None:
     """Return what the config.json of a model of ours says, None when `folder` holds none."""
     where = storage.join(folder, "config.json")
     try:
-        body = strict_json(storage.patiently(lambda: storage.read_bytes(where), f"read {where}", storage.ATTEMPTS))
+        body = strict_json(storage.read_bytes(where, may_lack=True))
     except (FileNotFoundError, ValueError, RecursionError):
         return None
     if not isinstance(body, dict) or body.get("format") != "epochal-model":

@@ -4,11 +4,8 @@ config.json holds the shape, the objective, the tokenizer's ids and what the mod
 needed to evaluate it. hashes.json vouches for both and is asked whenever one is read. Neither kind of file holds code.
 """
 
-import contextlib
 import json
 import os
-import tempfile
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +13,7 @@ from typing import Any
 import torch
 import xxhash
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load, save_file
 from torch import Tensor
 
 from ..common import storage
@@ -108,7 +105,7 @@ def load_card(folder: str) -> ModelCard:
     """
     path = storage.join(folder, CONFIG_NAME)
     try:
-        data = storage.patiently(lambda: storage.read_bytes(path), f"read {path}", storage.ATTEMPTS)
+        data = storage.read_bytes(path, hashes.wrong(folder, CONFIG_NAME))
     except (FileNotFoundError, NotADirectoryError):
         raise RequestError(f"{folder} holds no model: there is no {CONFIG_NAME}") from None
     try:
@@ -136,27 +133,16 @@ def load_model(
     with torch.device("meta"):
         model = Transformer(card.shape)
     try:
-        with _on_disk(path) as file:
-            if not hashes.check(folder, WEIGHTS_NAME, FileInfo.at(file)):
-                hashes.say_unchecked(path)
-            model.load_state_dict(load_file(file, device=str(device)), assign=True)
+        data = storage.read_bytes(path, hashes.wrong(folder, WEIGHTS_NAME))  # safetensors would map the file
+        if not hashes.check(folder, WEIGHTS_NAME, FileInfo.of(data)):
+            hashes.say_unchecked(path)
+        model.load_state_dict({name: tensor.to(device) for name, tensor in load(data).items()}, assign=True)
+        del data
     except FileNotFoundError:
         raise RequestError(f"{folder} holds no model: there is no {WEIGHTS_NAME}") from None
     except (SafetensorError, RuntimeError) as error:
         raise WorkError(f"{path} is damaged or does not fit {CONFIG_NAME}: {one_line(error)}") from None
     return model.to(dtype=dtype).eval(), card
-
-
-@contextlib.contextmanager
-def _on_disk(path: str) -> Iterator[str]:
-    """Yield a local path of the file at `path` (local or URL). Raises FileNotFoundError."""
-    if not storage.is_url(path):
-        yield path
-        return
-    with tempfile.TemporaryDirectory(prefix="epochal-") as folder:
-        file = os.path.join(folder, WEIGHTS_NAME)
-        storage.patiently(lambda: storage.copy_file(path, file), f"download {path}", storage.ATTEMPTS)
-        yield file
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from packaging.version import Version
 
 from ..common import storage
 from ..common.errors import RequestError
+from ..common.remote.patience import ATTEMPTS, patiently
 from ..shards.artifact import Artifact, open_artifact
 from ..shards.loader.cache import default_cache, in_cache
 from ..shards.order.base import Order
@@ -113,7 +114,7 @@ def prepare(config: TrainConfig) -> Run:
 
 
 def _patiently_open(path: str) -> Artifact:
-    return storage.patiently(lambda: open_artifact(path), f"read {path}", storage.ATTEMPTS)
+    return patiently(lambda: open_artifact(path), f"read {path}", ATTEMPTS)
 
 
 def _order(config: TrainConfig) -> tuple[tuple[Artifact, ...], Order]:

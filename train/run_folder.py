@@ -14,6 +14,7 @@ from ..common.errors import WorkError
 from ..common.hashing import digest, stream_hash
 from ..common.json_text import strict_json
 from ..common.publish import FileInfo
+from ..common.remote.patience import ATTEMPTS, patiently
 from ..shards.tokenizer_file import TOKENIZER_NAME
 from .saved import hashes
 
@@ -78,9 +79,7 @@ class RunFolder:
     def read(self, name: str) -> bytes | None:
         """Return the file `name` as it lies at `path`, None when there is none."""
         try:
-            return storage.patiently(
-                lambda: storage.read_bytes(storage.join(self.path, name)), f"read {self.path}", storage.ATTEMPTS
-            )
+            return storage.read_bytes(storage.join(self.path, name), may_lack=True)
         except (FileNotFoundError, NotADirectoryError):
             return None
 
@@ -162,7 +161,7 @@ class RunFolder:
 
         if not (os.path.exists(target) and _cut(target, info)):
             try:
-                storage.patiently(download, f"download {source}", storage.ATTEMPTS)
+                patiently(download, f"download {source}", ATTEMPTS, missing_too=True)
             except FileNotFoundError:
                 raise WorkError(f"{source} is gone, which {PUBLISHED_NAME} names: restore it") from None
         self._sent[name] = (_signature(target), info)

@@ -49,12 +49,8 @@ from . import task
 from .fork_server import ENVIRONMENT, set_environment, start_task_server
 
 HOPELESS = {
-    "BadConstraints",
-    "InvalidAccount",
-    "InvalidQOS",
-    "JobHeldAdmin",
-    "JobHeldUser",
-    "launch_failed_requeued_held",
+    *("BadConstraints", "InvalidAccount", "InvalidQOS"),
+    *("JobHeldAdmin", "JobHeldUser", "launch_failed_requeued_held"),
 }
 """Reasons for which Slurm keeps a job waiting until someone intervenes."""
 

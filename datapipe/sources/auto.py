@@ -82,7 +82,7 @@ class AutoReader(Reader):
         if named is not None:
             return named
         try:
-            with self.data_folder.open(file.path, "rb") as raw:
+            with self._opened(file) as raw:
                 if format_inside(raw.read(_HEAD)) == "parquet":
                     return "parquet"
                 raw.seek(0)

@@ -105,6 +105,12 @@ class Reader(BaseDiskReader):
                 raise self._failure(file, row, error) from None
             self._check_unchanged(file)
 
+    def _opened(self, file: InputFile) -> Any:
+        """Return a file, opened; a store that fails is asked again."""
+        if not storage.is_url(self._listing.root):
+            return self.data_folder.open(file.path, "rb")
+        return storage.patient(lambda: self.data_folder.open(file.path, "rb"), file.name)
+
     def _is_whole(self, file: InputFile) -> bool:
         """Return whether a file can be read to its end, for which it is read; leave it out when it cannot."""
         before = self.intake.bytes_read

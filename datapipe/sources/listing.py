@@ -10,6 +10,7 @@ import fsspec
 
 from ...common import storage
 from ...common.errors import RequestError
+from ...common.remote.patience import ATTEMPTS, patiently
 from ...common.unpack import named_compression, refused_name, without_compression
 from ..config import Source
 
@@ -128,7 +129,8 @@ def list_files(number: int, source: Source) -> Listing:
             if storage.is_url(path):
                 _check_protocol(path, source)
             fs, path = fsspec.core.url_to_fs(path)
-            base, found = _matches(fs, path, source, unread)
+            look = _matches if "file" in (fs.protocol, *fs.protocol) else _patient_matches
+            base, found = look(fs, path, source, unread)
     except (ImportError, ValueError) as error:
         raise RequestError(f"source '{source.name}': cannot open {source.path}: {error}") from None
     if not found and not unread:
@@ -213,6 +215,21 @@ def _local(path: str, source: Source) -> Found:
         ) from None
 
 
+def _patient_matches(fs: Any, path: str, source: Source, unread: dict[str, str]) -> tuple[str, dict[str, Found]]:
+    """Return what `_matches` does; a store that names no file is asked again."""
+
+    def look() -> tuple[str, dict[str, Found]]:
+        base, found = _matches(fs, path, source, unread)
+        if not found:
+            raise FileNotFoundError(path)
+        return base, found
+
+    try:
+        return patiently(look, f"list {source.path}", ATTEMPTS, missing_too=True)
+    except FileNotFoundError:
+        return path, {}
+
+
 def _matches(fs: Any, path: str, source: Source, unread: dict[str, str]) -> tuple[str, dict[str, Found]]:
     """Return what a path or pattern in a file system begins with, and each file that it names. Folders that it names,
     but no file in them, are added to `unread`."""
@@ -233,6 +250,8 @@ def _matches(fs: Any, path: str, source: Source, unread: dict[str, str]) -> tupl
     if local:
         return base, {p: _local(p, source) for p in infos if not os.path.isdir(p)}
     objects = {p: info for p, info in infos.items() if info["type"] == "file"}
+    unsized = [p for p, info in objects.items() if info["size"] is None]  # a web server's list of links
+    objects |= {p: fs.info(p) for p in unsized}
     return base, {p: (int(info["size"] or 0), storage.version(info)) for p, info in objects.items()}
 
 

@@ -28,7 +28,7 @@ class ParquetReader(Reader):
         import pyarrow as pa
 
         before, row = self.intake.bytes_read, 0
-        with self.data_folder.open(file.path, "rb") as f:
+        with self._opened(file) as f:
             try:
                 table = _opened(f)
                 self._columns = table.schema_arrow.names

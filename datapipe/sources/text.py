@@ -20,7 +20,7 @@ class JsonlReader(Reader):
 
     def _rows(self, file: InputFile) -> Iterator[tuple[int, dict[str, Any] | str]]:
         before, row, id_key = self.intake.bytes_read, 0, self.id_key
-        with self.data_folder.open(file.path, "rb") as raw:
+        with self._opened(file) as raw:
             for line in lines(unpacked(raw, file.path)):
                 if row % 64 == 0:  # asking takes as long as reading a short line
                     self.intake.bytes_read = before + raw.tell()
@@ -103,7 +103,7 @@ class TextReader(Reader):
     name = "text files"
 
     def _rows(self, file: InputFile) -> Iterator[tuple[int, dict[str, Any] | str]]:
-        with self.data_folder.open(file.path, "rb") as raw:
+        with self._opened(file) as raw:
             data = unpacked(raw, file.path, markup=False).read(MOST_BYTES + 1)
         if len(data) > MOST_BYTES:
             raise DamagedError(f"is a text of more than {MOST_BYTES >> 20:,} MiB")

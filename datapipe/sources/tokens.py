@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from ...common import storage
 from ...common.errors import RequestError, WorkError, one_line
 from ...common.json_text import strict_json
-from ...common.publish import MANIFEST_NAME
+from ...common.publish import MANIFEST_NAME, FileInfo, fetched
 from ...shards import mds
 from ...shards.artifact import open_artifact
 from ...shards.formats import megatron
@@ -191,7 +191,8 @@ class TokenizedReader(Reader):
         info, decode = _loaded(self._choice)
         manifest = manifest_beside(self._source)
         dtype = manifest.dtype if isinstance(manifest, ExportManifest) else None
-        return _Encoding(info, decode, dtype, manifest is not None)
+        files = {} if manifest is None else {name.rpartition("/")[2]: info for name, info in manifest.files.items()}
+        return _Encoding(info, decode, dtype, manifest is not None, files)
 
     def __getstate__(self) -> dict[str, Any]:
         return {k: v for k, v in self.__dict__.items() if k not in ("_encoding", "_numbers")}
@@ -252,7 +253,16 @@ class TokenizedReader(Reader):
         stop = after[0].start if after and after[0].path == file.path else None
         dtype = self._encoding.dtype or self._settings.dtype or assumed_dtype(self._encoding.info)
         part = Part(self._settings.column, dtype, file.start, stop)
-        yield from FORMATS[self._source.format].read(storage.join(self._listing.root, file.path), part)
+        path, listed = (
+            storage.join(self._listing.root, file.path),
+            self._encoding.files.get(file.path.rpartition("/")[2]),
+        )
+        read = FORMATS[self._source.format].read
+        if listed is None or not storage.is_url(path) or self._source.format in ("bin", "megatron"):
+            yield from read(path, part)  # of these, a task reads a part of a file
+            return
+        with fetched(path, listed) as copy:
+            yield from read(copy, part)
 
 
 def _loaded(choice: TokenizerChoice) -> tuple[TokenizerInfo, Decoder]:
@@ -271,13 +281,14 @@ def _read_tokenizer(choice: TokenizerChoice, path: str, state: tuple[str, ...]) 
 
 @dataclass(frozen=True)
 class _Encoding:
-    """How a source's ids are read: special ids, the function that decodes, the type that a manifest names, if any, and
-    whether it is an artifact: its build has removed duplicates."""
+    """How a source's ids are read: special ids, the function that decodes, the type that a manifest names, if any,
+    whether it is an artifact: its build has removed duplicates, and what its manifest says of its files, by name."""
 
     info: TokenizerInfo
     decode: Decoder
     dtype: str | None
     distinct: bool
+    files: dict[str, FileInfo]
 
 
 def file_documents(here: Iterable[Tokens], after: Iterable[Tokens], eod: int, first: bool) -> Iterator[Tokens]:

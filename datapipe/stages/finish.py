@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 from ...common import storage
 from ...common.errors import WorkError
 from ...common.publish import MANIFEST_NAME, FileInfo
+from ...common.remote.patience import ATTEMPTS, patiently
 from ...shards import arrow, mds
 from ...shards.artifact import INDEX_NAME, Artifact, Shard
 from ...shards.documents import DOCUMENTS_NAME, ROW_GROUP, SCHEMA
@@ -158,7 +159,8 @@ def _write_tables(work: str, folder: str) -> None:
     """Put the tables of what was left out beside the pool."""
     for name in ("duplicates.parquet", left_out.NAME):
         with storage.publishing_file(storage.join(folder, name)) as partial:
-            storage.copy_file(storage.join(work, name), partial)
+            fetch = functools.partial(storage.copy_file, storage.join(work, name), partial)
+            patiently(fetch, f"read {work}/{name}", ATTEMPTS, missing_too=True)
     join_left_out(work, folder)
 
 

@@ -11,6 +11,7 @@ Documents come in runs, each as many as fit into memory, sorted by place. So a p
 places from each run.
 """
 
+import functools
 import json
 import os
 import shutil
@@ -25,6 +26,8 @@ from numpy.typing import NDArray
 from ...common import storage
 from ...common.errors import WorkError
 from ...common.json_text import parse_json
+from ...common.publish import copy_folder
+from ...common.remote.patience import ATTEMPTS, patiently
 
 DOCUMENT = np.dtype(
     [
@@ -143,7 +146,7 @@ class PartWriter:
         with open(os.path.join(self._building, PART_NAME), "w") as f:
             json.dump(info | {"partitions": self._partitions, "counts": counts}, f)
         if storage.is_url(self._folder):
-            storage.copy_folder(self._building, self._folder, PART_NAME)
+            copy_folder(self._building, self._folder, PART_NAME)
             shutil.rmtree(self._building)
             return
         try:
@@ -213,7 +216,8 @@ class Part:
             self._scratch = self._scratch or tempfile.TemporaryDirectory(prefix="epochal-")
             copy = os.path.join(self._scratch.name, name)
             if not os.path.exists(copy):
-                storage.copy_file(path, copy)
+                fetch = functools.partial(storage.copy_file, path, copy)
+                patiently(fetch, f"download {path}", ATTEMPTS, missing_too=True)
             path = copy
         self._check_size(name, os.path.getsize(path))
         # A plain view: slicing the subclass costs a microsecond.

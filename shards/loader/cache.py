@@ -14,6 +14,7 @@ from filelock import FileLock
 
 from ...common import hashing, storage
 from ...common.errors import WorkError
+from ...common.remote.patience import ATTEMPTS, patiently
 from ..artifact import Artifact
 
 CACHE_VARIABLE = "EPOCHAL_CACHE"
@@ -66,7 +67,7 @@ def _cached(artifact: Artifact, basename: str, cache: str) -> str:
     return os.path.join(os.path.abspath(cache), owner, name)
 
 
-def download(file: ShardFile, attempts: int = storage.ATTEMPTS) -> None:
+def download(file: ShardFile, attempts: int = ATTEMPTS) -> None:
     """Bring a shard into the cache, whole and with the right hash or not at all.
 
     Raises:
@@ -74,7 +75,7 @@ def download(file: ShardFile, attempts: int = storage.ATTEMPTS) -> None:
     """
     os.makedirs(os.path.dirname(file.path), exist_ok=True)
     try:
-        storage.patiently(lambda: _fetch(file), f"download {file.source}", attempts)
+        patiently(lambda: _fetch(file), f"download {file.source}", attempts, missing_too=True)
     except FileNotFoundError:
         raise WorkError(f"shard {file.source} is gone from where the artifact lies: restore it") from None
 

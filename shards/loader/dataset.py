@@ -26,6 +26,7 @@ from torch.utils.data import DataLoader
 
 from ...common import storage
 from ...common.errors import RequestError
+from ...common.remote.patience import patiently
 from ..artifact import Artifact, open_artifact
 from ..order.base import Order, Repetition
 from ..order.plan import Plan
@@ -380,7 +381,7 @@ def _open_streams(
 
 
 def _open_for(root: str, plan: Repetition, attempts: int) -> Artifact:
-    artifact = storage.patiently(lambda: open_artifact(root), f"read {root}", attempts)
+    artifact = patiently(lambda: open_artifact(root), f"read {root}", attempts)
     expected = Plan.for_artifact(artifact.manifest, plan.total_tokens, plan.seed, plan.policy)
     if expected != plan:
         raise RequestError(f"the plan is not for {root}: {expected.difference(plan)} (this artifact)")

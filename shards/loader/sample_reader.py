@@ -156,19 +156,18 @@ def read_checked(shard: Shard) -> bytes:
     Raises:
         WorkError: when they are not what the index says.
     """
-    damage = f"shard {shard.path} is damaged (its hash differs): restore it or build the pool again"
 
-    def read() -> bytes:
-        data = storage.read_bytes(shard.path)
-        if len(data) != shard.bytes or xxh64(data) != shard.xxh64:
-            # A store may have sent it badly this once; what a disk holds stays as it is.
-            raise OSError(damage) if storage.is_url(shard.path) else WorkError(damage)
-        return data
+    def problem(data: bytes) -> str | None:
+        whole = len(data) == shard.bytes and xxh64(data) == shard.xxh64
+        return None if whole else "is damaged (its hash differs): restore it or build the pool again"
 
     try:
-        return storage.patiently(read, f"read {shard.path}", 5)
+        data = storage.read_bytes(shard.path, problem)
     except FileNotFoundError:
         raise WorkError(f"shard {shard.path} is missing: restore it or build the pool again") from None
+    if wrong := problem(data):
+        raise WorkError(f"shard {shard.path} {wrong}")
+    return data
 
 
 def shared_array(n: int, dtype: type) -> NDArray:

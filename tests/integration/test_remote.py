@@ -10,6 +10,8 @@ import pytest
 from epochal.__main__ import main
 from epochal.common import storage
 from epochal.common.errors import RequestError, WorkError
+from epochal.common.remote import patience
+from epochal.common.remote.patience import patiently
 from epochal.datapipe.build import build
 from epochal.shards.artifact import open_artifact, read_export
 from epochal.shards.carve import carve
@@ -37,7 +39,7 @@ def s3():
 
 @pytest.fixture(autouse=True)
 def _short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(storage, "FIRST_PAUSE", 0.02)
+    monkeypatch.setattr(patience, "FIRST_PAUSE", 0.02)
 
 
 @pytest.fixture
@@ -213,7 +215,7 @@ def test_local_troubles_are_not_retried() -> None:
         raise OSError(28, "No space left on device")
 
     with pytest.raises(OSError, match="No space"):
-        storage.patiently(full, "download it", 5)
+        patiently(full, "download it", 5)
     assert len(tries) == 1
 
 

@@ -14,6 +14,7 @@ import yaml
 from epochal.__main__ import main
 from epochal.common import storage
 from epochal.common.errors import RequestError, WorkError
+from epochal.common.remote import patience
 from epochal.datapipe.build import build
 from epochal.shards.carve import carve
 from epochal.shards.loader.cache import CACHE_VARIABLE
@@ -41,7 +42,7 @@ def s3():
 @pytest.fixture(autouse=True)
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Return the folder for caches, which tests may empty at any time."""
-    monkeypatch.setattr(storage, "FIRST_PAUSE", 0.02)
+    monkeypatch.setattr(patience, "FIRST_PAUSE", 0.02)
     monkeypatch.setenv(CACHE_VARIABLE, str(tmp_path / "cache"))
     return tmp_path / "cache"
 
@@ -126,7 +127,7 @@ def test_a_run_killed_at_any_write_to_the_store(
     local = run_of(f"{folder}/{data}", f"{folder}/{validation}", str(tmp_path / "run"))
     train(local)
     there = run_of(f"{folder}/{data}", f"{folder}/{validation}", f"{url}/run")
-    plain, left = storage._write, [0]
+    plain, left = storage.make_object, [0]
 
     def killed(action: Any, target: str) -> None:
         left[0] -= 1
@@ -134,7 +135,7 @@ def test_a_run_killed_at_any_write_to_the_store(
             raise KeyboardInterrupt
         plain(action, target)
 
-    monkeypatch.setattr(storage, "_write", killed)
+    monkeypatch.setattr(storage, "make_object", killed)
     kills = 0
     while True:
         left[0] = kills

@@ -14,6 +14,7 @@ from epochal.__main__ import main
 from epochal.common import storage
 from epochal.common.errors import EpochalError, RequestError, WorkError
 from epochal.common.publish import publishing
+from epochal.common.remote import patience
 from epochal.datapipe.build import BuildResult, build
 from epochal.shards.artifact import open_artifact, read_any_manifest, read_export
 from epochal.shards.carve import carve
@@ -34,7 +35,7 @@ def s3():
 
 @pytest.fixture(autouse=True)
 def _short_pauses(s3: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(storage, "FIRST_PAUSE", 0.01)
+    monkeypatch.setattr(patience, "FIRST_PAUSE", 0.01)
     yield
     unsteady(s3)
 

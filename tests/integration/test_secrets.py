@@ -1,11 +1,7 @@
 """Secrets that a configuration has from the environment, or in a URL, stand in nothing that is written or shown."""
 
-import contextlib
-import functools
-import http.server
 import json
 import os
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -20,27 +16,10 @@ from epochal.datapipe.config import load_build
 from epochal.shards.artifact import read_manifest
 from epochal.tests.support.corpora import real_documents
 from epochal.tests.support.training import SEQ_LEN, tokens
+from epochal.tests.support.web import web
 
 SECRET, PASSWORD = "Zq81-s3cr3t-xLw", "Vw72-p4ssw0rd-kQz"
 """What stands in the environment, and what in URLs."""
-
-
-class _Handler(http.server.SimpleHTTPRequestHandler):
-    def log_message(self, *_) -> None:
-        """Log nothing."""
-
-
-@contextlib.contextmanager
-def web(folder: Path) -> Iterator[str]:
-    """Serve a folder over HTTP; yield host and port."""
-    with http.server.ThreadingHTTPServer(
-        ("127.0.0.1", 0), functools.partial(_Handler, directory=str(folder))
-    ) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        yield f"127.0.0.1:{server.server_address[1]}"
-        server.shutdown()
-        thread.join()
 
 
 def holding(folder: Path) -> list[str]:
@@ -70,7 +49,8 @@ def corpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[dict]:
     (folder / f"{SECRET}-items.jsonl").write_text(json.dumps({"q": texts[3][:400]}))
     monkeypatch.setenv("TEST_SECRET", SECRET)
     monkeypatch.setenv("TEST_FOLDER", str(folder))
-    with web(folder) as host:
+    with web(folder) as server:
+        host = server.address
         yield {
             "name": "p",
             "out": str(tmp_path / "out"),

@@ -22,6 +22,7 @@ from ...common import storage
 from ...common.cli import say
 from ...common.errors import EpochalError, RequestError, WorkError
 from ...common.json_text import strict_json
+from ...common.remote.create import create
 from ..run_folder import RunFolder
 
 LOCAL_NAME, URL_NAME = ".lock", "lock.json"
@@ -184,14 +185,14 @@ class UrlLock:
     def _read(self) -> dict[str, Any] | None:
         """Return what the lock's object says; None when there is none."""
         try:
-            data = storage.patiently(lambda: storage.read_bytes(self.path), f"read {self.path}", storage.ATTEMPTS)
+            data = storage.read_bytes(self.path, may_lack=True)
         except FileNotFoundError:
             return None
         return _parsed(data)
 
     def _create(self) -> None:
         """Make the object if there is none: the store decides between two that try at once."""
-        storage.create(self.path, json.dumps(self.owner).encode())
+        create(self.path, json.dumps(self.owner).encode())
 
     def _write(self) -> None:
         storage.write_atomic(self.path, json.dumps(self.owner).encode())

@@ -29,6 +29,7 @@ from composer.utils.compression import is_compressed_pt
 from ...common import storage
 from ...common.errors import EpochalError, RequestError, WorkError, one_line
 from ...common.publish import FileInfo
+from ...common.remote.patience import ATTEMPTS, patiently
 from . import archive, hashes
 
 _METADATA = "torch.distributed.checkpoint.metadata"
@@ -226,8 +227,22 @@ def _plain_name(path: str) -> str:
 def _download(url: str, folder: str) -> str:
     """Copy a checkpoint to `folder`; return its path there."""
     target = os.path.join(folder, _plain_name(url).rpartition("/")[2])
+    source, _, name = url.rpartition("/")
+
+    arrived: list[bool] = []
+
+    def fetch() -> None:
+        arrived[:] = []
+        storage.copy_file(url, target)
+        arrived.append(True)
+        if hashes.read(source).get(name) not in (None, FileInfo.at(target)):
+            raise OSError(f"it is not what was saved, by {hashes.HASHES_NAME}")
+
     try:
-        storage.patiently(lambda: storage.copy_file(url, target), f"download {url}", storage.ATTEMPTS)
+        patiently(fetch, f"download {url}", ATTEMPTS, missing_too=True)
     except FileNotFoundError:
         raise RequestError(f"load_path {url}: there is no such file") from None
+    except WorkError:
+        if not arrived:
+            raise  # else whoever loads it says that it is damaged
     return target

@@ -6,7 +6,7 @@ torch.
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from pydantic import ValidationError
 
@@ -41,14 +41,34 @@ def read(folder: str) -> Hashes:
     """
     path = storage.join(folder, HASHES_NAME)
     try:
-        body = strict_json(storage.patiently(lambda: storage.read_bytes(path), f"read {path}", storage.ATTEMPTS))
-        if digest(body["files"]) == body["digest"]:
-            return {name: FileInfo.model_validate(info) for name, info in body["files"].items()}
+        data = storage.read_bytes(path, lambda d: "it is damaged" if _parsed(d) is None else None, may_lack=True)
     except (FileNotFoundError, NotADirectoryError):
         return {}
+    found = _parsed(data)
+    if found is None:
+        raise WorkError(f"{path} is damaged: restore it, or remove it to go without the hashes in it")
+    return found
+
+
+def _parsed(data: bytes) -> Hashes | None:
+    """Return the hashes in a hashes.json, None where it is damaged."""
+    try:
+        body = strict_json(data)
+        if digest(body["files"]) == body["digest"]:
+            return {name: FileInfo.model_validate(info) for name, info in body["files"].items()}
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError, ValidationError):
         pass
-    raise WorkError(f"{path} is damaged: restore it, or remove it to go without the hashes in it")
+    return None
+
+
+def wrong(folder: str, name: str) -> Callable[[bytes], str | None]:
+    """Return what says whether bytes are not those of the file `name`, for `storage.read_bytes`."""
+
+    def problem(data: bytes) -> str | None:
+        expected = read(folder).get(name)
+        return None if expected in (None, FileInfo.of(data)) else f"it is not what was saved, by {HASHES_NAME}"
+
+    return problem
 
 
 def check(folder: str, name: str, found: FileInfo, mend: str = "restore it") -> bool:

@@ -1,0 +1,64 @@
+"""Asking a store again: what fails now may work in a moment."""
+
+import errno
+import logging
+import random
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
+from ..errors import EpochalError, RequestError, WorkError, one_line, without_secrets
+
+T = TypeVar("T")
+
+log = logging.getLogger(__name__)
+
+ATTEMPTS = 5
+"""How often a store is asked for what has no number of attempts of its own."""
+
+FIRST_PAUSE = 0.5
+"""Seconds, on average, before a failed download is tried again; doubles with each attempt."""
+
+
+_LOCAL_FAILURES = {
+    *(errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.ENOMEM),
+    *(errno.EMFILE, errno.ENFILE, errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG),
+}
+
+
+def patiently(action: Callable[[], T], what: str, attempts: int, missing_too: bool = False) -> T:
+    """Return what `action` returns, tried up to `attempts` times with growing, random pauses.
+
+    Errors of this package, a missing file and local failures (a full disk, a forbidden folder) are raised at once:
+    trying again does not mend them.
+
+    Args:
+        action: see above.
+        what: it does, for messages.
+        attempts: see above.
+        missing_too: the file must be there: a store that says otherwise is asked again.
+
+    Raises:
+        WorkError: `cannot <what> after ...` when no attempt worked.
+    """
+    if attempts < 1:
+        raise RequestError(f"download_attempts must be at least 1, got {attempts}")
+    for attempt in range(1, attempts + 1):
+        try:
+            return action()
+        except EpochalError:
+            raise
+        except Exception as error:  # every store has exceptions of its own
+            if isinstance(error, FileNotFoundError) and (not missing_too or attempt == attempts):
+                raise
+            if isinstance(error, OSError) and (
+                error.errno in _LOCAL_FAILURES
+                or (error.errno == errno.EACCES and error.filename)  # a store's refusal names no file
+            ):
+                raise
+            problem = "there is no such file" if isinstance(error, FileNotFoundError) else one_line(error)
+        shown = without_secrets(what), attempt, attempts, without_secrets(problem)
+        log.warning("cannot %s (attempt %d of %d): %s", *shown)
+        if attempt < attempts:
+            time.sleep(FIRST_PAUSE * 2 ** (attempt - 1) * (0.5 + random.random()))
+    raise WorkError(f"cannot {what} after {attempts} attempts: {problem}")
