@@ -54,7 +54,7 @@ crossover: $(READY) $(SMALL_POOL)/manifest.json ## AR against masked diffusion o
 lint: $(READY) ## style, docstrings and types
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
-	@$(BIN)/python tests/support/docstrings.py
+	@$(BIN)/python tests/support/checks/docstrings.py
 	@MYPYPATH=$(VENV)/src $(BIN)/mypy --explicit-package-bases -p epochal
 	@$(CC) -std=c11 -Wall -Wextra -Werror -fsyntax-only tokenize/_pieces.c -I"$$($(BIN)/python -c "$(HEADERS)")"
 
@@ -72,7 +72,7 @@ hashes: $(READY) ## every pin with the SHA-256 of its files, for pip install --r
 	@echo "$(HASHED): $$(grep -c '^[a-z]' $(HASHED)) packages, $$(grep -c 'sha256:' $(HASHED)) files"
 
 audit: $(READY) ## ask for known faults of every pin (pip-audit; status 1: there are some, 2: it could not ask)
-	@$(BIN)/python tests/support/audit.py $(BIN)/uv tool run --quiet pip-audit --no-deps --disable-pip \
+	@$(BIN)/python tests/support/checks/audit.py $(BIN)/uv tool run --quiet pip-audit --no-deps --disable-pip \
 	  --progress-spinner off -r constraints.txt
 
 format: $(READY) ## rewrite the code in the project's style

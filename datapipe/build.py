@@ -10,25 +10,17 @@ the request. Finished pools are renamed into place, or copied there with the man
 moment, the same command goes on with the tasks that are not done.
 """
 
-import contextlib
-import hashlib
 import json
-import os
-import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-import filelock
 import numpy as np
 
 from ..common import storage
-from ..common.errors import RequestError, WorkError, without_secrets
+from ..common.errors import WorkError, without_secrets
 from ..common.hashing import digest
-from ..common.json_text import strict_json
-from ..common.publish import MANIFEST_NAME, UNFINISHED_NAME, publish_folder
-from ..shards.artifact import read_manifest
-from ..shards.manifest import Manifest
+from ..common.publish import MANIFEST_NAME
 from ..tokenize.tokenizer import Tokenizer, load_tokenizer
 from . import left_out
 from .config import Build
@@ -46,10 +38,11 @@ from .stages.finish import finish_pool, versions
 from .stages.ingest import COMPARED_WHOLE, EngineDiffersError, Ingest, IngestSettings
 from .stages.losses import check_left_out
 from .stages.match import Match, open_parts, read_edges
-from .stages.pack import ROWS_NAME, Pack, PoolLayout, auto_samples_per_shard, write_cuts, write_fates
+from .stages.pack import Pack, PoolLayout, auto_samples_per_shard, write_cuts, write_fates
 from .stages.passages import gather
 from .stages.statistics import IngestTotals, collect_statistics, count_documents, ingest_totals
 from .stages.validation import draw_validation
+from .target import built_already, lock, publish, record_path, recorded, work_folder
 from .text.decontaminate import build_index
 from .text.excerpts import Excerpts
 from .text.filters import make_filters, try_filters
@@ -108,22 +101,22 @@ def build(config: Build, quiet: bool = False, say: Any = print) -> BuildResult:
     left_out.check_names(config, listings)
     for note in (note for listing in listings for note in listing.notes):
         say(note)
-    memory = _record_path(targets[0], "inputs")
+    memory = record_path(targets[0], "inputs")
     stock = take_stock(config, listings, memory, say)
     request = _request_digest(config, stock, tokenizer)
     # Which files are left out decides nothing about the others: what a stopped build has done stays of use.
     common = _request_digest(config.model_copy(update={"on_damaged": "error"}), stock, tokenizer)
-    with _lock(targets[0]):
-        new = not _built_already(targets, request, config, tokenizer)
-        work = _work_folder(targets[0], common, config)
+    with lock(targets[0]):
+        new = not built_already(targets, request, config, tokenizer)
+        work = work_folder(targets[0], common, config)
         remember(memory, stock.memory)
         if new:
             with storage.naming(work):
                 n_pools = _Stages(config, work, stock.listings, tokenizer, quiet, say).to_files(targets, request)
             record = {"request": request, "pools": n_pools}
-            storage.write_atomic(_record_path(targets[0]), json.dumps(record).encode())
+            storage.write_atomic(record_path(targets[0]), json.dumps(record).encode())
         storage.remove(work)
-        pools = targets[: _recorded(targets)["pools"]]
+        pools = targets[: recorded(targets)["pools"]]
     for line in left_out.summary(pools[0]):
         say(line)
     return BuildResult(pools[0], pools[1] if pools[1:] else None, new)
@@ -150,114 +143,6 @@ def _request_digest(config: Build, stock: Stock, tokenizer: Tokenizer) -> str:
     files = [[item.root, [[f.name, f.size] for f in item.files]] for item in stock.listings]
     asked = [config.identity(), files, stock.contents, tokenizer.info.fingerprint, versions(config, tokenizer)]
     return digest(asked)
-
-
-@contextlib.contextmanager
-def _lock(target: str) -> Iterator[None]:
-    """Lock the target against a second build of it from this machine (if it is local, from any that sees the folder).
-    The lock ends with the process, however that ends."""
-    folder, name = (tempfile.gettempdir(), f"epochal-{digest(target)}") if storage.is_url(target) else _split(target)
-    os.makedirs(folder, exist_ok=True)
-    lock = filelock.FileLock(os.path.join(folder, f".{name}.lock"))
-    try:
-        lock.acquire(timeout=0)
-    except filelock.Timeout:
-        raise RequestError(f"another build of {target} is running: wait for it or choose another name") from None
-    try:
-        yield
-    finally:
-        lock.release()
-
-
-def _split(target: str) -> tuple[str, str]:
-    folder, _, name = target.rpartition("/")
-    return folder, name
-
-
-def _record_path(target: str, what: str = "request") -> str:
-    folder, name = _split(target)
-    return f"{folder}/.{name}.{what}.json"
-
-
-def _recorded(targets: list[str]) -> dict[str, Any]:
-    """Return what the last build of these targets left: its request, and how many of the pools it made."""
-    try:
-        record = strict_json(storage.read_bytes(_record_path(targets[0])))
-    except (FileNotFoundError, ValueError):
-        record = {}
-    return {"request": None, "pools": len(targets)} | (record if isinstance(record, dict) else {})
-
-
-def _built_already(targets: list[str], request: str, config: Build, tokenizer: Tokenizer) -> bool:
-    """Return whether all targets are there, made by this very request. Raises RequestError when one is not that."""
-    record = _recorded(targets)
-    asked = record["request"]
-    there = [target for target in targets if storage.exists(target)]
-    for target in list(there):
-        if not storage.exists(storage.join(target, MANIFEST_NAME)):
-            if storage.is_url(target) and storage.exists(storage.join(target, UNFINISHED_NAME)):
-                there.remove(target)  # being copied when the build was stopped
-                continue
-            raise RequestError(f"{target} exists and is not an artifact: choose another out= or name=, or remove it")
-        manifest = read_manifest(target)
-        if asked not in (None, request) or not config.same(manifest.config):
-            raise RequestError(
-                f"{target} was built {_difference(manifest, config, tokenizer)}: choose another out= or name=, "
-                "or remove it to build again"
-            )
-    return asked == request and there == targets[: record["pools"]]
-
-
-def _difference(manifest: Manifest, config: Build, tokenizer: Tokenizer) -> str:
-    """Return the first thing in which the build that made a pool differs from this one."""
-    if manifest.tokenizer.fingerprint != tokenizer.info.fingerprint:
-        return f"with another tokenizer ({manifest.tokenizer.name})"
-    settings, now = _flat(manifest.config), _flat(config.record())
-    for key in [*now, *(key for key in settings if key not in now)]:
-        if settings.get(key) != now.get(key) and key == "sha256":
-            return "with another value of what its configuration takes from the environment or holds in a URL"
-        if settings.get(key) != now.get(key):
-            return f"with {key}={settings.get(key)}, which is {now.get(key)} now"
-    present = versions(config, tokenizer)
-    changed = [name for name in present if manifest.versions.get(name) != present[name]]
-    if changed:
-        return f"with {changed[0]} {manifest.versions.get(changed[0])}, where {present[changed[0]]} is now"
-    return "from other inputs (files were edited, added or removed since)"
-
-
-def _flat(value: Any, key: str = "") -> dict[str, Any]:
-    """Return the values of a nested mapping by dotted key."""
-    if isinstance(value, dict | list) and value:
-        pairs = value.items() if isinstance(value, dict) else enumerate(value)
-        return {k: v for name, inner in pairs for k, v in _flat(inner, f"{key}.{name}" if key else str(name)).items()}
-    return {key: value}
-
-
-def _work_folder(target: str, request: str, config: Build) -> str:
-    """Return the folder where this request is worked on; remove those of other requests for the same target."""
-    folder, name = _split(target)
-    if config.work is not None:  # where builds of other targets may lie too
-        folder = storage.absolute(config.work)
-        name += f"-{digest(target)[:8]}"
-    key = hashlib.blake2b(f"{request} {config.tasks}".encode(), digest_size=6).hexdigest()
-    work = f".{name}.building-{key}"
-    for other in storage.names(folder):
-        if other.startswith(f".{name}.building-") and other != work:
-            storage.remove(storage.join(folder, other))
-    if not storage.is_url(folder):
-        os.makedirs(os.path.join(folder, work), exist_ok=True)
-    return storage.join(folder, work)
-
-
-def _publish(staged: str, target: str, request: str) -> None:
-    """Move a finished pool into place: renamed on one disk, else copied, its manifest last. One that is there already
-    must be the same."""
-    storage.remove(storage.join(staged, ROWS_NAME))
-    if storage.exists(storage.join(target, MANIFEST_NAME)):
-        if read_manifest(target).fingerprint != read_manifest(staged).fingerprint:
-            raise RequestError(f"{target} exists and holds another pool: choose another out= or name=, or remove it")
-        return
-    publish_folder(staged, target, request)
 
 
 def _what_the_tokenizer_lost(totals: IngestTotals, tokenizer: Tokenizer) -> Iterator[str]:
@@ -316,7 +201,7 @@ class _Stages:
             if not storage.exists(storage.join(layout.folder, MANIFEST_NAME)):
                 name = target.rpartition("/")[2]
                 finish_pool(self.work, layout, name, self.config, self.tokenizer, statistics, excerpts)
-            _publish(layout.folder, target, request)
+            publish(layout.folder, target, request)
         return len(layouts)
 
     def _stage(self, name: str, pipeline: list[Any], tasks: int, small: bool = False) -> None:

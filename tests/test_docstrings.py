@@ -2,7 +2,7 @@
 
 import pytest
 
-from epochal.tests.support.docstrings import problems_of
+from epochal.tests.support.checks.docstrings import problems_of
 
 GOOD = '''
 def f(a, b):

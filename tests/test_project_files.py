@@ -11,7 +11,7 @@ import yaml
 
 import epochal
 from epochal.__main__ import COMMANDS
-from epochal.tests.support.audit import verdict
+from epochal.tests.support.checks.audit import verdict
 
 ROOT = Path(__file__).parent.parent
 QUESTION = re.compile(r"^\| (?P<question>[^|]+\?) \| `(?P<file>[^`]+)` \| `(?P<name>[^`]+)` \|$", re.MULTILINE)

@@ -1,4 +1,4 @@
-"""Checks the form of docstrings, as part of `make lint`: `python -m epochal.tests.support.docstrings`.
+"""Checks the form of docstrings, as part of `make lint`: `python -m epochal.tests.support.checks.docstrings`.
 
 Public functions, methods and classes say what they are in their first sentence; what they take, give and raise stands
 in Google's sections, which editors and documentation read: Args (Attributes for a class), Returns or Yields, Raises.

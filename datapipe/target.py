@@ -1,0 +1,131 @@
+"""Where a pool is to be: who builds there, what lies there already, and where the work on it is kept."""
+
+import contextlib
+import hashlib
+import os
+import tempfile
+from collections.abc import Iterator
+from typing import Any
+
+import filelock
+
+from ..common import storage
+from ..common.errors import RequestError
+from ..common.hashing import digest
+from ..common.json_text import strict_json
+from ..common.publish import MANIFEST_NAME, UNFINISHED_NAME, publish_folder
+from ..shards.artifact import read_manifest
+from ..shards.manifest import Manifest
+from ..tokenize.tokenizer import Tokenizer
+from .config import Build
+from .stages.finish import versions
+from .stages.pack import ROWS_NAME
+
+
+@contextlib.contextmanager
+def lock(target: str) -> Iterator[None]:
+    """Lock the target against a second build of it from this machine (if it is local, from any that sees the folder).
+    The lock ends with the process, however that ends."""
+    folder, name = (tempfile.gettempdir(), f"epochal-{digest(target)}") if storage.is_url(target) else _split(target)
+    os.makedirs(folder, exist_ok=True)
+    held = filelock.FileLock(os.path.join(folder, f".{name}.lock"))
+    try:
+        held.acquire(timeout=0)
+    except filelock.Timeout:
+        raise RequestError(f"another build of {target} is running: wait for it or choose another name") from None
+    try:
+        yield
+    finally:
+        held.release()
+
+
+def _split(target: str) -> tuple[str, str]:
+    folder, _, name = target.rpartition("/")
+    return folder, name
+
+
+def record_path(target: str, what: str = "request") -> str:
+    """Return where the last build of a target leaves what the next one wants to know."""
+    folder, name = _split(target)
+    return f"{folder}/.{name}.{what}.json"
+
+
+def recorded(targets: list[str]) -> dict[str, Any]:
+    """Return what the last build of these targets left: its request, and how many of the pools it made."""
+    try:
+        record = strict_json(storage.read_bytes(record_path(targets[0])))
+    except (FileNotFoundError, ValueError):
+        record = {}
+    return {"request": None, "pools": len(targets)} | (record if isinstance(record, dict) else {})
+
+
+def built_already(targets: list[str], request: str, config: Build, tokenizer: Tokenizer) -> bool:
+    """Return whether all targets are there, made by this very request. Raises RequestError when one is not that."""
+    record = recorded(targets)
+    asked = record["request"]
+    there = [target for target in targets if storage.exists(target)]
+    for target in list(there):
+        if not storage.exists(storage.join(target, MANIFEST_NAME)):
+            if storage.is_url(target) and storage.exists(storage.join(target, UNFINISHED_NAME)):
+                there.remove(target)  # being copied when the build was stopped
+                continue
+            raise RequestError(f"{target} exists and is not an artifact: choose another out= or name=, or remove it")
+        manifest = read_manifest(target)
+        if asked not in (None, request) or not config.same(manifest.config):
+            raise RequestError(
+                f"{target} was built {_difference(manifest, config, tokenizer)}: choose another out= or name=, "
+                "or remove it to build again"
+            )
+    return asked == request and there == targets[: record["pools"]]
+
+
+def _difference(manifest: Manifest, config: Build, tokenizer: Tokenizer) -> str:
+    """Return the first thing in which the build that made a pool differs from this one."""
+    if manifest.tokenizer.fingerprint != tokenizer.info.fingerprint:
+        return f"with another tokenizer ({manifest.tokenizer.name})"
+    settings, now = _flat(manifest.config), _flat(config.record())
+    for key in [*now, *(key for key in settings if key not in now)]:
+        if settings.get(key) != now.get(key) and key == "sha256":
+            return "with another value of what its configuration takes from the environment or holds in a URL"
+        if settings.get(key) != now.get(key):
+            return f"with {key}={settings.get(key)}, which is {now.get(key)} now"
+    present = versions(config, tokenizer)
+    changed = [name for name in present if manifest.versions.get(name) != present[name]]
+    if changed:
+        return f"with {changed[0]} {manifest.versions.get(changed[0])}, where {present[changed[0]]} is now"
+    return "from other inputs (files were edited, added or removed since)"
+
+
+def _flat(value: Any, key: str = "") -> dict[str, Any]:
+    """Return the values of a nested mapping by dotted key."""
+    if isinstance(value, dict | list) and value:
+        pairs = value.items() if isinstance(value, dict) else enumerate(value)
+        return {k: v for name, inner in pairs for k, v in _flat(inner, f"{key}.{name}" if key else str(name)).items()}
+    return {key: value}
+
+
+def work_folder(target: str, request: str, config: Build) -> str:
+    """Return the folder where this request is worked on; remove those of other requests for the same target."""
+    folder, name = _split(target)
+    if config.work is not None:  # where builds of other targets may lie too
+        folder = storage.absolute(config.work)
+        name += f"-{digest(target)[:8]}"
+    key = hashlib.blake2b(f"{request} {config.tasks}".encode(), digest_size=6).hexdigest()
+    work = f".{name}.building-{key}"
+    for other in storage.names(folder):
+        if other.startswith(f".{name}.building-") and other != work:
+            storage.remove(storage.join(folder, other))
+    if not storage.is_url(folder):
+        os.makedirs(os.path.join(folder, work), exist_ok=True)
+    return storage.join(folder, work)
+
+
+def publish(staged: str, target: str, request: str) -> None:
+    """Move a finished pool into place: renamed on one disk, else copied, its manifest last. One that is there already
+    must be the same."""
+    storage.remove(storage.join(staged, ROWS_NAME))
+    if storage.exists(storage.join(target, MANIFEST_NAME)):
+        if read_manifest(target).fingerprint != read_manifest(staged).fingerprint:
+            raise RequestError(f"{target} exists and holds another pool: choose another out= or name=, or remove it")
+        return
+    publish_folder(staged, target, request)
