@@ -10,7 +10,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 SECTIONS = ("Args", "Attributes", "Returns", "Yields", "Raises")
 LEFT_OUT = {"tests", "artifacts", "build", "migrations"}
 ROUTERS = {"app", "router"}
