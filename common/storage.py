@@ -1,7 +1,6 @@
 """Where artifacts lie: local folders and fsspec URLs, read alike; a file is written whole or not at all."""
 
 import contextlib
-import errno
 import logging
 import os
 import posixpath
@@ -14,7 +13,7 @@ import uuid
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar
 
-from .errors import FULL, EpochalError, RequestError, WorkError, one_line
+from .errors import FULL, LOCAL_FAILURES, EpochalError, RequestError, WorkError, one_line
 from .hashing import stream_hash
 
 T = TypeVar("T")
@@ -116,12 +115,6 @@ FIRST_PAUSE = 0.5
 """Seconds, on average, before a failed download is tried again; doubles with each attempt."""
 
 
-_LOCAL_FAILURES = {
-    *(errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.ENOMEM),
-    *(errno.EMFILE, errno.ENFILE, errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG),
-}
-
-
 def patiently(action: Callable[[], T], what: str, attempts: int) -> T:
     """Return what `action` returns, tried up to `attempts` times with growing, random pauses.
 
@@ -139,7 +132,7 @@ def patiently(action: Callable[[], T], what: str, attempts: int) -> T:
         except (EpochalError, FileNotFoundError):
             raise
         except Exception as error:  # every store has exceptions of its own
-            if isinstance(error, OSError) and error.errno in _LOCAL_FAILURES:
+            if isinstance(error, OSError) and error.errno in LOCAL_FAILURES:
                 raise
             problem = one_line(error)
         log.warning("cannot %s (attempt %d of %d): %s", what, attempt, attempts, problem)

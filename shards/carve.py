@@ -232,9 +232,7 @@ def _manifest(
         kind="subset",
         name=printable(os.path.basename(out)),
         fingerprint="",
-        documents=DocumentStarts(pool.root, pool.manifest.files.get(DOCUMENTS_NAME)).count(
-            start, start + window.tokens
-        ),
+        documents=DocumentStarts(pool.root, m.files.get(DOCUMENTS_NAME)).count(start, start + window.tokens),
         tokens=window.tokens,
         samples=-(-window.tokens // m.seq_len),
         shards=webdataset.n_files(-(-window.tokens // m.seq_len))

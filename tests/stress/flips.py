@@ -60,6 +60,16 @@ COMMANDS: dict[str, list[list[str]]] = {
         ["export-model", w.MODEL, "--out", "new/m"],
         ["train", "new.yaml", f"init_from={w.MODEL}", "save_folder=new/r", "max_duration=64"],
     ],
+    **{
+        f"runs/{name}/best/": [["generate", f"runs/{name}/best", "def f(x):", "--max-new-tokens", "8", "--json"]]
+        for name in ("whole", "stopped")
+    },
+    **{
+        f"runs/whole/ba{step}-": [
+            ["train", "whole.yaml", f"load_path={w.WHOLE}/ba{step}-rank0.pt", "save_folder=new/r"]
+        ]
+        for step in (15, 20)
+    },
     "runs/whole/": [["train", "whole.yaml", "autoresume=true"], ["audit", f"{w.WHOLE}/receipt.json"]],
     "runs/stopped/": [[*w.TRAIN]],
     "index/": [["seen"]],
@@ -67,14 +77,14 @@ COMMANDS: dict[str, list[list[str]]] = {
 """What reads the files below a folder; the longest that fits is taken."""
 
 HARMLESS = {
-    "report.html": "pages for people; verify names them",
-    "metrics.jsonl": "a record for people and plots, that nothing is computed from",
+    "metrics.jsonl": "a record for people and plots, which nothing is computed from",
     "environment.json": "what a run was computed with, shown when it changes",
     "config.yaml": "the resolved configuration, written anew by each start",
-    ".lock": "who holds or held a folder",
-    "best/": "a run writes its best model anew; whoever reads it checks its hashes",
+    "runs/whole/run.json": "a finished run is known by its result.json",
+    "runs/whole/hashes.json": "of the checkpoints of a run that is finished; whoever names one as load_path is told",
+    "runs/whole/result.json": "figures that are shown again; the receipt is what audit checks",
 }
-"""Files in which a flip may be without effect, and why."""
+"""Ends of the paths of files in which a flip may be without effect, and why."""
 
 
 def files(root: Path) -> list[Path]:
@@ -135,12 +145,14 @@ def judge(path: Path, root: Path, template: Path, before: dict[str, tuple[int | 
             return f"{words[0]}: no words of ours: {err.strip().splitlines()[-1:]}"
         if status != before[key][0]:
             noticed = True
-            if not any(part in err + out for part in (path.name, *path.parts[-2:-1])):
+            if not any(part in err + out for part in (path.name, path.stem, path.parts[-2])):
                 return f"{words[0]} does not name the file: {err.strip().splitlines()[-1:]}"
         elif (out, written) != (before[key][1], before[key][3]):
             silent.append(words[0])
     if silent:
         return f"{', '.join(silent)}: another result, and no word"
+    if not noticed and not str(path).endswith(tuple(HARMLESS)):
+        return "no command noticed it, and none gave another result"
     return "noticed" if noticed else "harmless"
 
 
