@@ -141,7 +141,7 @@ def capacity(pool: Artifact, replicate: int) -> int:
     positions = [shard * width for shard in starts]
     if len(positions) == 1:
         return m.tokens
-    documents = DocumentStarts(pool.root)
+    documents = DocumentStarts(pool.root, m.files.get(DOCUMENTS_NAME))
     ends = [documents.at(p)[1] for p in positions[1:]] + [m.tokens]
     return max(0, min(end - start for start, end in zip(positions, ends, strict=True)))
 

@@ -43,7 +43,7 @@ def readable(root: str) -> Iterator[None]:
         yield
     except (EpochalError, FileNotFoundError):
         raise
-    except (OSError, ValueError, LookupError, AttributeError) as error:  # pyarrow's are of all these kinds
+    except (OSError, ValueError, TypeError, LookupError, AttributeError) as error:  # pyarrow's are of all these kinds
         if isinstance(error, OSError) and error.errno is not None:
             raise
         where = storage.join(root, DOCUMENTS_NAME)
