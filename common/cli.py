@@ -124,7 +124,7 @@ def explain(error: Exception) -> tuple[str, int]:
         return f"a file's name cannot be written in {error.encoding}: set LC_ALL=C.UTF-8, or PYTHONUTF8=1", 2
     if isinstance(error, UnicodeEncodeError) and "surrogates" in error.reason:
         return "a name or text in this request is not Unicode: is the locale UTF-8 (LC_ALL=C.UTF-8)?", 2
-    if isinstance(error, MemoryError):
+    if isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and "can't allocate memory" in str(error)):
         return "not enough memory: ask for less at once, or use a machine with more", 1
     text = one_line(error, 300)
     return f"failed with {type(error).__name__}: {text} (run again with --debug for the traceback)", 1

@@ -123,8 +123,12 @@ def _parts(root: str, file: InputFile, source: Source) -> Iterator[InputFile]:
         starts = range(0, file.size, PART_BYTES)
         sizes = [min(PART_BYTES, file.size - start) for start in starts]
     else:
-        with storage.open_read(megatron.index_path(storage.join(root, file.path))) as index:
-            documents = megatron.read_index(index).documents
+        path = megatron.index_path(storage.join(root, file.path))
+        try:
+            with storage.open_read(path) as index:
+                documents = megatron.read_index(index).documents
+        except ValueError as error:
+            raise WorkError(f"source '{source.name}': {path} cannot be read: {error}") from None
         step = max(1, documents * PART_BYTES // max(file.size, 1))
         starts = range(0, documents, step)
         sizes = [file.size * min(step, documents - start) // documents for start in starts]

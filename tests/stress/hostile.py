@@ -305,7 +305,7 @@ def odd_numbers() -> Iterator[Case]:
 
 
 def _new_run(root: Path) -> None:
-    text = (root / "stopped.yaml").read_text().replace(w.STOPPED, "runs/new").replace("2ep", "0.1ep")
+    text = (root / "stopped.yaml").read_text().replace(w.STOPPED, "runs/new").replace("2ep", "0.2ep")
     (root / "new.yaml").write_text(text)
 
 

@@ -146,7 +146,7 @@ def run_bounded(
             _be_command(list(words), folder, kept, before)
         status, took = _wait(child, began + seconds), time.monotonic() - began
         out, err = (Path(kept, name).read_text(errors="replace") for name in ("out", "err"))
-        rose = int(Path(kept, "rose").read_text()) if Path(kept, "rose").exists() else 0
+        rose = int(Path(kept, "rose").read_text() or 0) if Path(kept, "rose").exists() else 0
         return Outcome(status, out, err, took, rose)
 
 
