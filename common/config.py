@@ -144,7 +144,8 @@ def bounded_yaml(text: bytes | str, where: str) -> str:
     if len(text) > MOST_BYTES:
         raise RequestError(f"{where} is larger than a configuration may be: at most {MOST_BYTES >> 10} kB")
     text = text if isinstance(text, str) else text.decode()
-    open_sizes, sizes = [0], {}  # values within each list and mapping that is open; those below each anchor
+    open_sizes = [0]  # values within each list and mapping that is open
+    sizes: dict[str, int] = {}  # those below each anchor
     names: list[str | None] = [None]
     for event in yaml.parse(text, Loader=_EVENTS):
         if isinstance(event, yaml.CollectionStartEvent):

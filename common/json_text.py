@@ -2,6 +2,7 @@
 
 import json
 import math
+from collections import Counter
 from typing import Any
 
 from .errors import WorkError, one_line, printable
@@ -40,8 +41,8 @@ def strict_json(text: str | bytes, most_values: int = MOST_VALUES, most_integer:
             integers from `most_integer` on, halves of surrogate pairs, a key that comes twice), for more than
             MOST_DEPTH levels or `most_values` values.
     """
-    marks = (",", "[", "{") if isinstance(text, str) else (b",", b"[", b"{")
-    if sum(text.count(mark) for mark in marks) > most_values:  # type: ignore[arg-type]
+    data = text.encode(errors="replace") if isinstance(text, str) else text
+    if data.count(b",") + data.count(b"[") + data.count(b"{") > most_values:
         raise ValueError(f"it holds more than {most_values:,} values")
     try:
         value = json.loads(text, object_pairs_hook=_mapping)
@@ -66,8 +67,8 @@ class _TwiceError(ValueError):
 def _mapping(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     mapping = dict(pairs)
     if len(mapping) < len(pairs):
-        seen: set[str] = set()
-        raise _TwiceError(next(key for key, _ in pairs if key in seen or seen.add(key)))  # type: ignore[func-returns-value]
+        counts = Counter(key for key, _ in pairs)
+        raise _TwiceError(next(key for key, n in counts.items() if n > 1))
     return mapping
 
 

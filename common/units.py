@@ -25,7 +25,7 @@ def parse_count(text: str | int, what: str = "token count") -> int:
         return _bounded(text, what)
     match = _COUNT.fullmatch(str(text).strip()) if len(str(text)) <= MOST_CHARACTERS else None
     if not match:
-        text = f"{text[:MOST_CHARACTERS]}..." if len(str(text)) > MOST_CHARACTERS else text
+        text = f"{str(text)[:MOST_CHARACTERS]}..." if len(str(text)) > MOST_CHARACTERS else text
         raise RequestError(f"{what} '{text}' is not a number: write it as 500M, 1.5B or a plain integer")
     number = Decimal(match[1].replace("_", "").replace(",", "")) * _MULTIPLIERS[match[2].upper()]
     if number != int(number):

@@ -76,7 +76,9 @@ def _check_hashes(source: Source, digests: dict[str, str]) -> None:
     """Raise WorkError when a file of one of our artifacts or exports is not what the manifest beside it says: most
     formats of ids do not show a flipped bit."""
     folder = artifact_folder(source) if source.tokenized is not None else None
-    for name, info in read_any_manifest(folder).files.items() if folder else ():
+    if folder is None:
+        return
+    for name, info in read_any_manifest(folder).files.items():
         path = _absolute(storage.join(folder, name))
         if digests.get(path, f"{info.bytes} {info.xxh64}") != f"{info.bytes} {info.xxh64}":
             raise WorkError(

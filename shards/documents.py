@@ -57,16 +57,14 @@ def _opened(path: str) -> pq.ParquetFile:
 
 
 class DocumentStarts:
-    """Answers which document holds a stream position, reading one row group per question.
-
-    Args:
-        info: size and hash of the table, against which it is checked where it lies on this machine.
-
-    Raises:
-        WorkError: for a damaged one.
-    """
+    """Answers which document holds a stream position, reading one row group per question."""
 
     def __init__(self, root: str, info: FileInfo | None = None) -> None:
+        """Open the table; where it lies on this machine, and `info` is given, hold it against that size and hash.
+
+        Raises:
+            WorkError: for a damaged one.
+        """
         self._root = root
         path = storage.join(root, DOCUMENTS_NAME)
         if info is not None and not storage.is_url(path) and FileInfo.at(storage.regular_path(path)) != info:

@@ -28,8 +28,8 @@ def check_workers(workers: int, what: str, shared: bool = True) -> None:
     needed = _open_files() + OF_THE_PARENT + OF_A_WORKER * workers
     if limit != resource.RLIM_INFINITY and limit < needed:
         raise RequestError(
-            f"{what}={workers} needs some {needed} open files, the limit here is {limit}: raise it (ulimit -n 4096), or "
-            "use fewer"
+            f"{what}={workers} needs some {needed} open files, the limit here is {limit}: raise it (ulimit -n 4096), "
+            "or use fewer"
         )
     free = _shared_bytes() if shared else None
     if free is not None and free < SHARED_BYTES:

@@ -103,6 +103,7 @@ HARMLESS = {
     "metrics.jsonl": "a record for people and plots, which nothing is computed from",
     "environment.json": "what a run was computed with, shown when it changes",
     "config.yaml": "the resolved configuration, written anew by each start",
+    "runs/stopped/run.json": "in the settings that no figure follows from; all others are compared",
     "runs/whole/run.json": "a finished run is known by its result.json",
     "runs/whole/hashes.json": "of the checkpoints of a run that is finished; whoever names one as load_path is told",
     "runs/whole/result.json": "figures that are shown again; the receipt is what audit checks",
@@ -169,7 +170,8 @@ def judge(path: Path, root: Path, template: Path, before: dict[str, tuple[int | 
             return f"{words[0]}: no words of ours: {err.strip().splitlines()[-1:]}"
         if status != before[key][0]:
             noticed = True
-            if not any(part in err + out for part in (path.name, path.stem, path.parts[-2])):
+            said = (path.name, path.stem, path.parts[-2], "not ok: the")
+            if not any(part in err + out for part in said):
                 return f"{words[0]} does not name the file: {err.strip().splitlines()[-1:]}"
         elif (out, written) != (before[key][1], before[key][3]):
             silent.append(words[0])

@@ -1,6 +1,7 @@
 """What pip-audit knows of the pins: `python audit.py COMMAND...`, where the command is pip-audit with its options.
 
-pip-audit says "no known vulnerabilities" with status 0 of packages that it could not ask about; here that is no verdict.
+pip-audit says "no known vulnerabilities" with status 0 of packages that it could not ask about; here that is no
+verdict.
 Status 0: all were asked about, nothing is known; 1: there are known faults; 2: it could not ask.
 """
 
