@@ -1,7 +1,7 @@
 """kill -9 of builds and of training at random moments: `python -m epochal.tests.stress.kills_of_work --kills 50`.
 
 Each is killed and started again, at moments spread over its whole length, until it ends by itself; what it left must
-be, byte for byte where bytes are promised, what an undisturbed one leaves. tests/stress/kills.py does the same to servers.
+be, byte for byte where bytes are promised, what an undisturbed one leaves. tests/stress/kills.py does so to servers.
 """
 
 import argparse
