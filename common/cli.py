@@ -7,6 +7,7 @@ commands are imported only when theirs is chosen, so `--help` needs none of the 
 import argparse
 import functools
 import importlib
+import io
 import json
 import re
 import shutil
@@ -59,6 +60,9 @@ def run_plainly(run: Callable[[list[str]], int], argv: Sequence[str]) -> int:
     0: done. 1: the work failed. 2: the request was wrong. 130: interrupted. `run` is given `argv` without `--debug`,
     which lets the traceback through.
     """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # where the locale is not UTF-8, names of others may not be written
+            stream.reconfigure(errors="backslashreplace")
     try:
         return run([word for word in argv if word != "--debug"])
     except KeyboardInterrupt:
@@ -202,7 +206,11 @@ def explain(error: Exception) -> tuple[str, int]:
         return str(error), error.exit_status
     if isinstance(error, OSError) and error.errno is not None:
         return system_line(error), 1
-    if isinstance(error, MemoryError):
+    if isinstance(error, UnicodeEncodeError) and error.encoding == sys.getfilesystemencoding() != "utf-8":
+        return f"a file's name cannot be written in {error.encoding}: set LC_ALL=C.UTF-8, or PYTHONUTF8=1", 2
+    if isinstance(error, UnicodeEncodeError) and "surrogates" in error.reason:
+        return "a name or text in this request is not Unicode: is the locale UTF-8 (LC_ALL=C.UTF-8)?", 2
+    if isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and "can't allocate memory" in str(error)):
         return "not enough memory: ask for less at once, or use a machine with more", 1
     text = one_line(error, 300)
     return f"failed with {type(error).__name__}: {text} (run again with --debug for the traceback)", 1

@@ -31,9 +31,9 @@ C = TypeVar("C", bound="Configuration")
 
 
 class Section(BaseModel):
-    """Base of configurations and requests: frozen, and every key must be a field."""
+    """Base of configurations and requests: frozen, every key must be a field, and every number finite."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class Configuration(Section):

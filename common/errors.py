@@ -140,6 +140,9 @@ _OS_ERRORS = {
 FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 """No room for a file."""
 
+LOCAL_FAILURES = FULL | {*_OS_ERRORS, errno.ENAMETOOLONG}
+"""What trying again does not mend."""
+
 
 def system_line(error: OSError, where: str = "") -> str:
     """Return what the system refused, and how to mend it, as one line that names the file, or else `where`."""

@@ -3,7 +3,8 @@ that was only copied or touched is not.
 
 A local file is read once for its digest. The digest is remembered beside the pool together with the file's size, times
 and inode, and taken from there as long as these are the same. An object in a store has a version that the store says.
-Where a source has a limit, so that most of its files are never read, size and time of change stand for the content.
+Where a source has a limit, so that most of its files are never read, size and time of change stand for the content;
+not so in our own artifacts and exports, whose files are held against the hashes beside them.
 """
 
 import json
@@ -17,9 +18,11 @@ from ..common import storage
 from ..common.errors import WorkError
 from ..common.json_text import strict_json
 from ..common.units import format_bytes
+from ..shards.artifact import read_any_manifest
 from ..shards.formats import megatron
 from .config import Build, Source
 from .sources.listing import Listing
+from .sources.tokenizers import artifact_folder
 from .text.evaluation_items import item_files
 
 SETTLED_NS = 2_000_000_000
@@ -67,7 +70,23 @@ def take_stock(config: Build, listings: list[Listing], memory_path: str, say: Ca
     known = {path: remembered[config.public(path)] for path in unknown if config.public(path) in remembered}
     memory = _digests(unknown, known, say)
     contents = {path: memory[path][1] if version is None else version for path, version in versions.items()}
+    for source in config.sources:
+        _check_hashes(source, {path: contents[path] for path, version in versions.items() if version is None})
     return Stock(stamped, contents, {config.public(path): entry for path, entry in memory.items() if entry[0]})
+
+
+def _check_hashes(source: Source, digests: dict[str, str]) -> None:
+    """Raise WorkError when a file of one of our artifacts or exports is not what the manifest beside it says: most
+    formats of ids do not show a flipped bit."""
+    folder = artifact_folder(source) if source.tokenized is not None else None
+    if folder is None:
+        return
+    for name, info in read_any_manifest(folder).files.items():
+        path = storage.absolute(storage.join(folder, name))
+        if digests.get(path, f"{info.bytes} {info.xxh64}") != f"{info.bytes} {info.xxh64}":
+            raise WorkError(
+                f"source '{source.name}': {path} is damaged: it is not what its manifest says; fetch it again"
+            )
 
 
 def recall(path: str) -> Memory:
@@ -98,9 +117,10 @@ def _stamped(item: Listing, source: Source) -> Listing:
 def _versions(item: Listing, source: Source) -> dict[str, str | None]:
     """Return what stands for the content of each file, by path; None where it has to be read for that."""
     found: dict[str, str | None] = {}
+    limited = source.limit is not None and (source.tokenized is None or artifact_folder(source) is None)
     for file in item.files if source.format != "hub" else ():
         path = storage.absolute(storage.join(item.root, file.path))
-        known = source.limit is not None or (storage.is_url(path) and file.stamp)
+        known = limited or (storage.is_url(path) and file.stamp)
         found[path] = file.stamp if known else None
         if source.format == "megatron":
             found[megatron.index_path(path)] = None

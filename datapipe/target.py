@@ -60,7 +60,11 @@ def recorded(targets: list[str]) -> dict[str, Any]:
 
 
 def built_already(targets: list[str], request: str, config: Build, tokenizer: Tokenizer) -> bool:
-    """Return whether all targets are there, made by this very request. Raises RequestError when one is not that."""
+    """Return whether all targets are there, made by this very request.
+
+    Raises:
+        RequestError: when something else is there.
+    """
     record = recorded(targets)
     asked = record["request"]
     there = [target for target in targets if storage.exists(target)]

@@ -20,7 +20,7 @@ from ..common.publish import MANIFEST_NAME, Sink, publishing
 from ..common.units import format_count
 from . import mds
 from .artifact import INDEX_NAME, Artifact, Shard, open_artifact, read_manifest
-from .documents import DocumentStarts
+from .documents import DOCUMENTS_NAME, DocumentStarts
 from .formats import webdataset
 from .formats.registry import FORMATS
 from .formats.rows import Rows
@@ -141,7 +141,7 @@ def capacity(pool: Artifact, replicate: int) -> int:
     positions = [shard * width for shard in starts]
     if len(positions) == 1:
         return m.tokens
-    documents = DocumentStarts(pool.root)
+    documents = DocumentStarts(pool.root, m.files.get(DOCUMENTS_NAME))
     ends = [documents.at(p)[1] for p in positions[1:]] + [m.tokens]
     return max(0, min(end - start for start, end in zip(positions, ends, strict=True)))
 
@@ -237,7 +237,7 @@ def _manifest(
         kind="subset",
         name=printable(os.path.basename(out)),
         fingerprint="",
-        documents=DocumentStarts(pool.root).count(start, start + window.tokens),
+        documents=DocumentStarts(pool.root, m.files.get(DOCUMENTS_NAME)).count(start, start + window.tokens),
         tokens=window.tokens,
         samples=-(-window.tokens // m.seq_len),
         shards=webdataset.n_files(-(-window.tokens // m.seq_len))

@@ -4,6 +4,7 @@ Columns, in stream order: key (BLAKE2b-128 of the normalised text, 16 bytes), id
 token), tokens (EOD included). Row groups carry the range of `start`, so a look-up reads one of them.
 """
 
+import contextlib
 from collections.abc import Iterator
 from typing import Any
 
@@ -12,8 +13,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ..common import storage
-from ..common.errors import RequestError
-from ..common.publish import MANIFEST_NAME, fetched
+from ..common.errors import EpochalError, RequestError, WorkError, one_line
+from ..common.publish import MANIFEST_NAME, FileInfo, fetched
 from . import arrow
 from .artifact import read_manifest
 
@@ -39,6 +40,25 @@ def open_documents(root: str) -> pq.ParquetFile:
         WorkError: when a store does not send the one that the manifest names.
     """
     path = storage.join(root, DOCUMENTS_NAME)
+    with readable(root):
+        return _opened(root, path)
+
+
+@contextlib.contextmanager
+def readable(root: str) -> Iterator[None]:
+    """Turn what pyarrow raises for a damaged table of the pool at `root` into WorkError."""
+    try:
+        yield
+    except (EpochalError, FileNotFoundError):
+        raise
+    except (OSError, ValueError, TypeError, LookupError, AttributeError) as error:  # pyarrow's are of all these kinds
+        if isinstance(error, OSError) and error.errno is not None:
+            raise
+        where = storage.join(root, DOCUMENTS_NAME)
+        raise WorkError(f"{where} is damaged: restore it or build again ({one_line(error, 100)})") from None
+
+
+def _opened(root: str, path: str) -> pq.ParquetFile:
     if not storage.is_url(path):
         return pq.ParquetFile(storage.regular_path(path))
     if not storage.exists(storage.join(root, MANIFEST_NAME)):  # a pool that is being built
@@ -53,13 +73,27 @@ def open_documents(root: str) -> pq.ParquetFile:
 class DocumentStarts:
     """Answers which document holds a stream position, reading one row group per question."""
 
-    def __init__(self, root: str) -> None:
+    def __init__(self, root: str, info: FileInfo | None = None) -> None:
+        """Open the table; where it lies on this machine, and `info` is given, hold it against that size and hash.
+
+        Raises:
+            WorkError: for a damaged one.
+            RequestError: when there is none.
+        """
+        self._root = root
+        path = storage.join(root, DOCUMENTS_NAME)
         try:
+            if info is not None and not storage.is_url(path) and FileInfo.at(storage.regular_path(path)) != info:
+                raise WorkError(f"{path} is damaged: it is not what its manifest says; restore it or build again")
             self._file = open_documents(root)
         except FileNotFoundError:
             raise RequestError(
                 f"{root} has no {DOCUMENTS_NAME}, which says where documents begin: restore it"
             ) from None
+        with readable(root):
+            self._look()
+
+    def _look(self) -> None:
         metadata = self._file.metadata
         column = self._file.schema_arrow.get_field_index("start")
         groups = [metadata.row_group(i) for i in range(metadata.num_row_groups)]
@@ -69,7 +103,8 @@ class DocumentStarts:
     def at(self, position: int) -> tuple[int, int]:
         """Return (number of the document that holds stream `position`, its start)."""
         group = int(np.searchsorted(self._first, position, side="right")) - 1
-        starts = arrow.integers(self._file.read_row_group(group, columns=["start"])["start"])
+        with readable(self._root):
+            starts = arrow.integers(self._file.read_row_group(group, columns=["start"])["start"])
         row = int(np.searchsorted(starts, position, side="right")) - 1
         return int(self._rows[group]) + row, int(starts[row])
 
@@ -82,7 +117,8 @@ def iter_documents(root: str, names: list[str]) -> Iterator[dict[str, Any]]:
     """Yield the table's columns `names` as numpy arrays, one row group at a time."""
     with open_documents(root) as f:
         for i in range(f.metadata.num_row_groups):
-            table = f.read_row_group(i, columns=names)
+            with readable(root):
+                table = f.read_row_group(i, columns=names)
             yield {name: table[name].to_numpy() for name in names}
 
 

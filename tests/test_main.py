@@ -1,4 +1,6 @@
+import errno
 import importlib
+import io
 import json
 import shlex
 import subprocess
@@ -10,6 +12,7 @@ import pytest
 
 from epochal.__main__ import COMMANDS, main
 from epochal.common import cli
+from epochal.common.cli import explain
 
 ROOT = Path(__file__).parent.parent
 
@@ -128,8 +131,6 @@ def test_failed_work_is_one_line_and_exit_1(make_pool, capsys):
 
 
 def test_a_full_disk_is_named(monkeypatch, make_pool, capsys):
-    import errno
-
     def full(*_: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device", "/some/file")
 
@@ -166,3 +167,32 @@ def test_the_tokenize_folder_does_not_shadow_the_standard_library():
     code = "import tokenize, inspect; print(tokenize.__file__)"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
     assert result.stdout.strip() == tokenize.__file__
+
+
+def test_names_beyond_the_locale_are_written_as_escapes(make_pool, monkeypatch, tmp_path):
+    for name in ("stdout", "stderr"):
+        monkeypatch.setattr(sys, name, io.TextIOWrapper(io.BytesIO(), "ascii"))
+    assert main(["show", str(make_pool(700, name="n\u00e4me\u65e5"))]) == 0
+    assert main(["show", str(tmp_path / "gr\u00f6\u00dfe\udcff")]) == 2
+    for stream, text in ((sys.stdout, rb"n\xe4me\u65e5"), (sys.stderr, rb"gr\xf6\xdfe\udcff does not exist")):
+        stream.flush()
+        assert text in stream.buffer.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (OSError(errno.EMFILE, "Too many open files", "/a"), "too many open files at /a: raise the limit"),
+        (IsADirectoryError(errno.EISDIR, "Is a directory", "/a"), "there is a folder where a file should be at /a"),
+        (OSError(errno.ELOOP, "x", "/a"), "a link that leads to itself at /a"),
+        (OSError(errno.ENAMETOOLONG, "File name too long", "/a"), "file name too long at /a"),
+        (OSError(errno.EIO, "Input/output error"), "input/output error"),
+        (MemoryError(), "not enough memory"),
+        (UnicodeEncodeError("utf-8", "\udcff", 0, 1, "surrogates not allowed"), "not Unicode"),
+    ],
+)
+def test_what_the_system_refuses_is_said_in_a_line_of_ours(error: Exception, message: str):
+    line, status = explain(error)
+    assert message in line
+    assert "failed with" not in line
+    assert status in (1, 2)

@@ -373,7 +373,8 @@ def _shape(path: str, overrides: Sequence[str]) -> tuple[Any, int | None, bool |
     given = [
         f"{key}=x" for key in ("train_loader.dataset.path", "eval_loader.dataset.path")
     ]  # must be given, and are not read
-    data = load_yaml(found, [*(given if "objective:" in Path(found).read_text() else []), *overrides])
+    is_run = Path(found).is_file() and b"objective:" in Path(found).read_bytes()
+    data = load_yaml(found, [*(given if is_run else []), *overrides])
     if not isinstance(data.get("model"), dict):
         raise RequestError(f"{path} has no section `model`")
     section = validate(ModelSection, model_section(data["model"], path), f"{path}: model")

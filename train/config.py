@@ -17,7 +17,11 @@ YAMLS = Path(__file__).parent / "yamls"
 """The runs and model shapes that come with this package."""
 
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
-Positive = Annotated[int, Field(gt=0)]
+Positive = Annotated[int, Field(gt=0, lt=2**63)]
+Size = Annotated[int, Field(gt=0, le=2**20)]
+"""Of a part of a model: beyond this nothing can hold it."""
+
+Workers = Annotated[int, Field(ge=0, le=1024)]
 Span = str | int
 Interval = Annotated[str | int, BeforeValidator(with_unit)]
 """A span with its unit: of a bare number, one cannot know whether it counts steps or tokens."""
@@ -34,12 +38,12 @@ class ModelSection(Section):
 
     preset: str | None = None
     vocab_size: Positive | None = None
-    layers: Positive
-    hidden: Positive
-    heads: Positive
-    ffn: Positive
-    kv_heads: Positive | None = None
-    head_size: Positive | None = None
+    layers: Annotated[int, Field(gt=0, le=10_000)]
+    hidden: Size
+    heads: Size
+    ffn: Size
+    kv_heads: Size | None = None
+    head_size: Size | None = None
     qk_norm: bool = False
     tied_embeddings: bool = True
     rope_base: float = Field(10000.0, gt=0)
@@ -123,7 +127,7 @@ class TrainLoaderSection(Section):
     """
 
     dataset: TrainDataSection
-    num_workers: int = Field(0, ge=0)
+    num_workers: Workers = 0
     prefetch_factor: Positive | None = None
     pin_memory: bool | None = None
 
@@ -148,7 +152,7 @@ class EvalLoaderSection(Section):
     """
 
     dataset: EvalDataSection
-    num_workers: int = Field(0, ge=0)
+    num_workers: Workers = 0
     noise_samples: Positive = 4
     noise_seed: int = 0
 

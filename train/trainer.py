@@ -18,6 +18,7 @@ from ..common.errors import FULL, EpochalError, RequestError, WorkError, one_lin
 from ..common.hashing import digest
 from ..common.units import format_count, round_count
 from ..shards.loader.dataset import RepeatedDataset
+from ..shards.loader.workers import check_workers
 from . import composer_registry
 from .callbacks import ClipGradient, Exports, Finite, ReceiptCallback, RestoreRandomness, RunMetrics, validation_losses
 from .checkpoint import load_model
@@ -70,6 +71,7 @@ def evaluator(run: Run) -> Evaluator | None:
     ranks = dist.get_global_rank(), dist.get_world_size()
     dataset = ValidationSet(run.validation, section.dataset.samples, size, *ranks)
     collate = Collate(validation_objective(run, draws, section.noise_seed), draws)
+    check_workers(section.num_workers, "eval_loader.num_workers")
     loader = DataLoader(dataset, batch_size=None, collate_fn=collate, num_workers=section.num_workers)
     return Evaluator(
         label="validation",

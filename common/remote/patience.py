@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from typing import TypeVar
 
-from ..errors import EpochalError, RequestError, WorkError, one_line, without_secrets
+from ..errors import LOCAL_FAILURES, EpochalError, RequestError, WorkError, one_line, without_secrets
 
 T = TypeVar("T")
 
@@ -18,12 +18,6 @@ ATTEMPTS = 5
 
 FIRST_PAUSE = 0.5
 """Seconds, on average, before a failed download is tried again; doubles with each attempt."""
-
-
-_LOCAL_FAILURES = {
-    *(errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.ENOMEM),
-    *(errno.EMFILE, errno.ENFILE, errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG),
-}
 
 
 def patiently(action: Callable[[], T], what: str, attempts: int, missing_too: bool = False) -> T:
@@ -52,8 +46,8 @@ def patiently(action: Callable[[], T], what: str, attempts: int, missing_too: bo
             if isinstance(error, FileNotFoundError) and (not missing_too or attempt == attempts):
                 raise
             if isinstance(error, OSError) and (
-                error.errno in _LOCAL_FAILURES
-                or (error.errno == errno.EACCES and error.filename)  # a store's refusal names no file
+                error.errno in LOCAL_FAILURES
+                and (error.errno != errno.EACCES or error.filename)  # a store's refusal names no file
             ):
                 raise
             problem = "there is no such file" if isinstance(error, FileNotFoundError) else one_line(error)

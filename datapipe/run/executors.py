@@ -33,8 +33,8 @@ from datatrove.utils.logging import logger
 from datatrove.utils.stats import PipelineStats
 
 from ...common.errors import (
-    FULL,
     INTERPOLATION,
+    LOCAL_FAILURES,
     RequestError,
     WorkError,
     Written,
@@ -44,6 +44,7 @@ from ...common.errors import (
     without_secrets,
 )
 from ...common.json_text import strict_json
+from ...shards.loader.workers import check_workers
 from ..config import LocalExecutor, RayExecutor, SlurmExecutor
 from . import task
 from .fork_server import ENVIRONMENT, set_environment, start_task_server
@@ -74,7 +75,7 @@ class _Quiet(PipelineExecutor):
                 return PipelineExecutor._run_for_rank(self, rank, local_rank, node_rank)
             except Exception as error:
                 kind, said = type(error).__name__, without_secrets(str(error))
-                if isinstance(error, OSError) and error.errno in FULL:
+                if isinstance(error, OSError) and error.errno in LOCAL_FAILURES:
                     kind, said = "WorkError", system_line(error, self.logging_dir.path)
                 with contextlib.suppress(OSError), self.logging_dir.open(f"errors/{rank:05d}.json", "w") as f:
                     json.dump({"type": kind, "message": said}, f)
@@ -110,6 +111,7 @@ class _Local(_Quiet, LocalPipelineExecutor):
 
 def _run_in_processes(executor: _Local, ranks: list[int], workers: int) -> None:
     """Run tasks in `workers` processes until all are done or one of the processes failed, which ends the others."""
+    check_workers(workers, "workers", shared=False)
     start_task_server()
     context = multiprocessing.get_context("forkserver")
     taken = context.Value("q", 0)
@@ -287,7 +289,7 @@ def _task_errors(executor: PipelineExecutor, stage: str, raises: Sequence[type[W
     except (RequestError, WorkError):
         raise
     except Exception as error:
-        if isinstance(error, OSError) and error.errno in FULL:
+        if isinstance(error, OSError) and error.errno in LOCAL_FAILURES:
             raise WorkError(system_line(error, executor.logging_dir.path)) from error
         _raise_task_error(executor, stage, raises)
         reason = one_line(error, 300)

@@ -14,11 +14,11 @@ from ..config import Source
 
 def manifest_beside(source: Source) -> Manifest | ExportManifest | None:
     """Return the manifest of the artifact or export that a source is, or lies in, if there is one."""
-    root = _artifact_folder(source)
+    root = artifact_folder(source)
     return None if root is None else read_any_manifest(root)
 
 
-def _artifact_folder(source: Source) -> str | None:
+def artifact_folder(source: Source) -> str | None:
     """Return the folder of the artifact or export that a source is, or lies in, if there is one."""
     path = str(source.path).rstrip("/")
     folders = [path, os.path.dirname(path), os.path.dirname(os.path.dirname(path))]
@@ -31,7 +31,7 @@ def carried_tokenizer(sources: Iterable[Source]) -> str | None:
     """Return the folder of the first source of token ids that names no tokenizer and needs to name none, being one of
     our artifacts or exports, or lying in one."""
     unnamed = (source for source in sources if source.tokenized is not None and source.tokenized.tokenizer is None)
-    return next((root for source in unnamed if (root := _artifact_folder(source)) is not None), None)
+    return next((root for source in unnamed if (root := artifact_folder(source)) is not None), None)
 
 
 def check_tokenizers(sources: Iterable[Source], tokenizer: Tokenizer, chosen: str) -> None:
@@ -73,7 +73,7 @@ def _check_manifest(source: Source, manifest: Manifest | ExportManifest, info: T
         different = ", ".join(f"{k} {theirs[k]}, not {ours[k]}" for k in ours if theirs[k] != ours[k])
         raise RequestError(
             f"source '{source.name}': its manifest says another tokenizer than the build's: {different} "
-            f"(tokenizer.name={_artifact_folder(source)} takes this one)"
+            f"(tokenizer.name={artifact_folder(source)} takes this one)"
         )
     if isinstance(manifest, ExportManifest) and manifest.plan is not None:
         raise RequestError(

@@ -35,6 +35,7 @@ from .agreement import agree, device_batch, one_at_a_time
 from .cache import default_cache
 from .sample_reader import SampleReader, shared_array
 from .stream import ArtifactStream
+from .workers import check_workers
 
 STATE_VERSION = 1
 
@@ -231,6 +232,7 @@ class RepeatedDataset(StreamingDataset):
 
     def loader(self, num_workers: int = 0, **options: Any) -> DataLoader:
         """Return a DataLoader of this dataset; `options` are DataLoader's. Batches are dicts of int64 tensors."""
+        check_workers(num_workers, "num_workers")
         if self.batched:
             return DataLoader(self, batch_size=None, num_workers=num_workers, **options)
         options = {"collate_fn": collate} | options

@@ -6,7 +6,7 @@ from typing import Any
 from ...common import storage
 from ...common.cli import Runner, add_examples, print_json
 from ...common.config import load_yaml, validate
-from ...common.errors import RequestError
+from ...common.errors import EpochalError, RequestError
 from ...common.units import format_count, parse_count, tokens_for_epochs
 from ..artifact import open_artifact
 from .base import POLICIES, Order
@@ -236,7 +236,10 @@ def _run_audit(args: argparse.Namespace) -> int:
         raise RequestError(f"{args.receipt} is no file: name the receipt that a run wrote") from None
     except UnicodeDecodeError:
         raise RequestError(f"{args.receipt} is no receipt of epochal: it is not text") from None
-    receipt = Receipt.from_json(text)
+    try:
+        receipt = Receipt.from_json(text)
+    except EpochalError as error:
+        raise type(error)(f"{args.receipt}: {error}") from None
     if receipt.count > MOST_AUDITED:
         raise RequestError(
             f"{args.receipt} tells of {receipt.count:,} positions: more than {MOST_AUDITED:,}, a quarter of an hour, "

@@ -17,6 +17,7 @@ from epochal.datapipe.run import executors
 from epochal.datapipe.sources.registry import list_source
 from epochal.datapipe.sources.text import JsonlReader
 from epochal.shards.artifact import read_manifest
+from epochal.shards.export import export
 from epochal.tests.support.builds import settings, stream
 from epochal.tokenize.tokenizer import load_tokenizer
 
@@ -154,3 +155,27 @@ def test_a_stopped_build_goes_on_when_damaged_files_may_be_left_out(tmp_path: Pa
     assert json.loads((Path(pool) / "manifest.json").read_text())["config"]["on_damaged"] == "skip"
     with pytest.raises(RequestError, match="with on_damaged=skip, which is None now"):
         build(config, quiet=True)
+
+
+@pytest.mark.parametrize("layout", ["wds", "parquet", "megatron", "bin", "hf"])
+@pytest.mark.parametrize("limit", [None, 100])
+def test_a_flipped_bit_in_an_export_of_ours_is_named(make_pool, tmp_path: Path, layout: str, limit: int | None) -> None:
+    export(str(make_pool(3000)), layout, str(tmp_path / "e"))
+    source = {"name": "s", "path": str(tmp_path / "e"), "format": layout, "tokenized": {}, "limit": limit}
+    config = settings(tmp_path, source)
+    contents(config)
+    manifest = json.loads((tmp_path / "e/manifest.json").read_text())
+    read = [
+        tmp_path / "e" / name
+        for name in manifest["files"]
+        if name.endswith((".tar", "parquet", ".bin", ".idx", "arrow"))
+    ]
+    assert read
+    for path in read:
+        whole = path.read_bytes()
+        half = len(whole) // 2
+        path.write_bytes(whole[:half] + bytes([whole[half] ^ 4]) + whole[half + 1 :])
+        with pytest.raises(WorkError, match="is damaged") as caught:
+            contents(config)
+        assert str(path) in str(caught.value)
+        path.write_bytes(whole)

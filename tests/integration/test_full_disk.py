@@ -25,16 +25,18 @@ torch.set_num_threads(1)  # these models are too small to share out
 
 @contextlib.contextmanager
 def files_of_at_most(n_bytes: int) -> Iterator[None]:
-    """Let no file that this process, or one that it starts, writes become larger."""
+    """Let no file that this process, or one that it starts, writes become larger. Python would keep parts of modules
+    that it compiled meanwhile, so it writes none."""
     before, handler = resource.getrlimit(resource.RLIMIT_FSIZE), signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    no_bytecode, sys.dont_write_bytecode = sys.dont_write_bytecode, True  # Python would keep a part of it
-    resource.setrlimit(resource.RLIMIT_FSIZE, (n_bytes, before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
-        signal.signal(signal.SIGXFSZ, handler)
-        sys.dont_write_bytecode = no_bytecode
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "dont_write_bytecode", True)
+        patch.setenv("PYTHONDONTWRITEBYTECODE", "1")
+        resource.setrlimit(resource.RLIMIT_FSIZE, (n_bytes, before[1]))
+        try:
+            yield
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, before)
+            signal.signal(signal.SIGXFSZ, handler)
 
 
 def refusal(words: list[str], n_bytes: int, capsys: pytest.CaptureFixture) -> str:

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from epochal.common.errors import RequestError, WorkError
+from epochal.common.errors import EpochalError, RequestError, WorkError
 from epochal.shards.artifact import open_artifact, read_manifest
 from epochal.shards.carve import capacity, carve, window_start
 from epochal.shards.documents import DocumentStarts
@@ -173,3 +173,20 @@ def test_webdataset_files_are_the_same_bytes_every_time(make_pool, tmp_path):
     pool = make_pool(3001)
     a, b = (Path(carve(str(pool), 700, layout="wds", out=str(tmp_path / name))[0]) for name in "ab")
     assert [p.read_bytes() for p in sorted(a.glob("*.tar"))] == [p.read_bytes() for p in sorted(b.glob("*.tar"))]
+
+
+def test_a_flipped_bit_in_the_table_of_documents_is_named(make_pool, tmp_path) -> None:
+    pool = make_pool(3000)
+    path = pool / "documents.parquet"
+    whole = path.read_bytes()
+    for at in range(10, len(whole), len(whole) // 40):
+        path.write_bytes(whole[:at] + bytes([whole[at] ^ 16]) + whole[at + 1 :])
+        for replicate in (0, 1):
+            with pytest.raises(EpochalError, match=r"documents\.parquet is damaged"):
+                carve(str(pool), 300, replicate, out=str(tmp_path / "s"))
+
+
+@pytest.mark.parametrize("replicate", [10**17, 2**63, 10**31])
+def test_a_replicate_beyond_the_shards_is_refused_at_once(make_pool, replicate: int) -> None:
+    with pytest.raises(RequestError, match="disjoint up to 0 tokens"):
+        carve(str(make_pool(3000)), 100, replicate)

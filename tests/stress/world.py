@@ -4,6 +4,7 @@ A command runs in a child of this process, which has imported what commands need
 takes too long, its output kept. So hundreds of them take minutes.
 """
 
+import contextlib
 import json
 import os
 import re
@@ -144,9 +145,11 @@ def run_bounded(
         child = os.fork()
         if not child:
             _be_command(list(words), folder, kept, before)
+        with contextlib.suppress(OSError):  # it did so itself, or has ended
+            os.setpgid(child, child)
         status, took = _wait(child, began + seconds), time.monotonic() - began
         out, err = (Path(kept, name).read_text(errors="replace") for name in ("out", "err"))
-        rose = int(Path(kept, "rose").read_text()) if Path(kept, "rose").exists() else 0
+        rose = int(Path(kept, "rose").read_text() or 0) if Path(kept, "rose").exists() else 0
         return Outcome(status, out, err, took, rose)
 
 
@@ -155,7 +158,7 @@ def _be_command(words: list[str], folder: Path, kept: str, before: Callable[[], 
     status = 70
     try:
         os.chdir(folder)
-        os.setsid()
+        os.setpgid(0, 0)
         for number, name in ((1, "out"), (2, "err")):
             os.dup2(os.open(os.path.join(kept, name), os.O_WRONLY | os.O_CREAT), number)
         sys.stdout, sys.stderr = (os.fdopen(os.dup(n), "w", buffering=1, errors="backslashreplace") for n in (1, 2))

@@ -135,3 +135,22 @@ def test_schedules_of_very_short_runs_stay_within_bounds(total: int, warm: int, 
             optimizer.cosine(step, total, warm, 0.1),
         ):
             assert 0 < rate <= 1
+
+
+@pytest.mark.parametrize("value", ["1e999999999", ".inf", "-.inf", ".nan", "1e400"])
+@pytest.mark.parametrize(
+    "key",
+    ["optimizer.eps", "optimizer.lr", "optimizer.weight_decay", "model.rope_base", "model.init_std", "dist_timeout"],
+)
+def test_a_number_that_is_none_is_refused(key: str, value: str) -> None:
+    with pytest.raises(RequestError, match=key):
+        load_config("tiny-ar", ["train_loader.dataset.path=x", "eval_loader=null", f"{key}={value}"])
+
+
+@pytest.mark.parametrize("value", ["1e12", "9223372036854775808", "1" + "0" * 30])
+@pytest.mark.parametrize(
+    "key", ["model.hidden", "model.layers", "model.ffn", "model.heads", "train_loader.num_workers", "seed"]
+)
+def test_a_size_that_nothing_holds_is_refused(key: str, value: str) -> None:
+    with pytest.raises(RequestError, match=key):
+        load_config("tiny-ar", ["train_loader.dataset.path=x", "eval_loader=null", f"{key}={value}"])

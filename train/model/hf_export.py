@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from ...common.errors import RequestError, WorkError, one_line
-from ...common.storage import is_url
+from ...common.storage import is_url, naming
 from ...tokenize.tokenizer import Tokenizer
 from ..checkpoint import ModelCard, open_checkpoint
 from ..eval.tokenizers import token_text, tokenizer_for
@@ -45,7 +45,8 @@ def export_huggingface(checkpoint: str, out: str, tokenizer: str | None = None) 
     partial = f"{out}.partial"
     shutil.rmtree(partial, ignore_errors=True)
     try:
-        save_huggingface(opened.model, opened.card, tokenizer_for(opened, tokenizer), partial)
+        with naming(out):
+            save_huggingface(opened.model, opened.card, tokenizer_for(opened, tokenizer), partial)
         os.rename(partial, out)
     finally:
         shutil.rmtree(partial, ignore_errors=True)

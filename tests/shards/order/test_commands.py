@@ -128,3 +128,17 @@ def test_an_order_beyond_counting_is_refused(subsets, tmp_path, capsys):
     (tmp_path / "receipt.json").write_text(receipt.to_json())
     assert main(["audit", str(tmp_path / "receipt.json")]) == 2
     assert "1,000,000,000,000 positions: more than" in capsys.readouterr().err
+
+
+def test_a_damaged_receipt_is_named(subsets, tmp_path, capsys):
+    path = tmp_path / "receipt.json"
+    text = Receipt(Plan.for_artifact(open_artifact(subsets["a"]).manifest, 5000)).to_json()
+    for damaged in (
+        text.replace('"seed": 0', '"seed": 1'),
+        text[:-9],
+        "[" * 100_000,
+        text.replace('"count"', '"cound"'),
+    ):
+        path.write_text(damaged)
+        assert main(["audit", str(path)]) in (1, 2)
+        assert str(path) in capsys.readouterr().err
