@@ -19,6 +19,7 @@ COMMANDS: Commands = {
     "plan": ("shards.order.commands", "how a token budget repeats a subset: passes, steps, samples"),
     "order": ("shards.order.commands", "which samples a run reads at which positions"),
     "audit": ("shards.order.commands", "whether a run trained on exactly the samples of its plan"),
+    "init": ("datapipe.commands", "write a commented configuration for the documents in a folder"),
     "list": ("train.run_state.overview", "the artifacts and runs below a folder"),
     "login": ("service.commands", "keep the token for a service, bound to its address"),
     "register": ("service.commands", "tell the service of an artifact that lies elsewhere, or of a run's reports"),

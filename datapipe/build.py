@@ -42,7 +42,7 @@ from .stages.pack import Pack, PoolLayout, auto_samples_per_shard, write_cuts, w
 from .stages.passages import gather
 from .stages.statistics import IngestTotals, collect_statistics, count_documents, ingest_totals
 from .stages.validation import draw_validation
-from .target import built_already, lock, publish, record_path, recorded, work_folder
+from .target import built_already, lock, publish, record_path, recorded, targets_of, work_folder
 from .text.decontaminate import build_index
 from .text.excerpts import Excerpts
 from .text.filters import make_filters, try_filters
@@ -84,23 +84,10 @@ def build(config: Build, quiet: bool = False, say: Any = print) -> BuildResult:
         RequestError: for a wrong request.
         WorkError: when the work failed.
     """
-    names = [config.name] + ([f"{config.name}-val"] if config.validation_tokens != 0 else [])
-    out = storage.absolute(config.out)
-    targets = [storage.join(out, f"pools/{name}") for name in names]
-    config, tell = _with_shown_names(config), say
+    targets, tell = targets_of(config), say
     say = lambda line: tell(without_secrets(line))  # noqa: E731
-    config, named = _with_its_tokenizer(config), config.tokenizer
-    choice = config.tokenizer
-    tokenizer = load_tokenizer(choice.name, choice.eod, choice.pad, choice.mask)
-    if choice != named:
-        say(f"tokenizer: that of {choice.name}")
-    check_tokenizers(config.sources, tokenizer, choice.name)
-    try_filters(make_filters(config.filters))  # refused now rather than in a task
-    found = [listing for i, source in enumerate(config.sources) for listing in list_source(i, source)]
-    listings = [listing.shown(config.public) for listing in found]
+    config, tokenizer, listings = checked(config, say)
     left_out.check_names(config, listings)
-    for note in (note for listing in listings for note in listing.notes):
-        say(note)
     memory = record_path(targets[0], "inputs")
     stock = take_stock(config, listings, memory, say)
     request = _request_digest(config, stock, tokenizer)
@@ -120,6 +107,28 @@ def build(config: Build, quiet: bool = False, say: Any = print) -> BuildResult:
     for line in left_out.summary(pools[0]):
         say(line)
     return BuildResult(pools[0], pools[1] if pools[1:] else None, new)
+
+
+def checked(config: Build, say: Any) -> tuple[Build, Tokenizer, list[Listing]]:
+    """Return a configuration as it is built, its tokenizer, and its files; what can be refused before is.
+
+    Raises:
+        RequestError: for a wrong request.
+        WorkError: for a damaged tokenizer or listing.
+    """
+    config = _with_shown_names(config)
+    config, named = _with_its_tokenizer(config), config.tokenizer
+    choice = config.tokenizer
+    tokenizer = load_tokenizer(choice.name, choice.eod, choice.pad, choice.mask)
+    if choice != named:
+        say(f"tokenizer: that of {choice.name}")
+    check_tokenizers(config.sources, tokenizer, choice.name)
+    try_filters(make_filters(config.filters))  # refused now rather than in a task
+    found = [listing for i, source in enumerate(config.sources) for listing in list_source(i, source)]
+    listings = [listing.shown(config.public) for listing in found]
+    for note in (note for listing in listings for note in listing.notes):
+        say(note)
+    return config, tokenizer, listings
 
 
 def _with_shown_names(config: Build) -> Build:

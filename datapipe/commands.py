@@ -3,10 +3,35 @@
 import argparse
 import functools
 import gc
+import json
+import os
+import re
 import sys
 
 from ..common.cli import Runner, add_examples, print_json
-from ..common.errors import without_secrets
+from ..common.errors import RequestError, without_secrets
+
+
+def init(parser: argparse.ArgumentParser) -> Runner:
+    """Add the arguments of `epochal init`; return what runs it."""
+    add_examples(parser, "init data/", "init data/ --name mine --out mine.yaml")
+    parser.add_argument("folder", metavar="FOLDER", help="file, folder, glob or URL with the documents")
+    parser.add_argument("--name", metavar="NAME", help="of the pool (default: the folder's)")
+    parser.add_argument("--out", metavar="FILE", help="a new file (default: NAME.yaml here)")
+
+    def run(args: argparse.Namespace) -> int:
+        from .scaffold import configuration, write
+
+        stem = os.path.basename(args.folder.rstrip("/")).partition(".")[0]
+        name = args.name or re.sub(r"[^A-Za-z0-9._-]+", "-", stem).strip("-._") or "mine"
+        out = args.out or f"{name}.yaml"
+        if os.path.exists(out):
+            raise RequestError(f"{out} is there already: name another file with --out, or remove it")
+        write(out, configuration(args.folder, name))
+        print(f"wrote {out}: look through it, then\n  epochal build {out} --dry-run\n  epochal build {out}")
+        return 0
+
+    return run
 
 
 def build(parser: argparse.ArgumentParser) -> Runner:
@@ -21,6 +46,9 @@ def build(parser: argparse.ArgumentParser) -> Runner:
         "config", metavar="CONFIG", help="YAML of the build, or a shipped one's name (python, folder, paper-10B, ...)"
     )
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="sources.0.path=data/ out=DIR tasks=8 ...")
+    parser.add_argument(
+        "--dry-run", action="store_true", help="say what would be read, from a sample of it; build nothing"
+    )
     parser.add_argument("--quiet", action="store_true", help="no progress")
     parser.add_argument("--json", action="store_true", help="print what `epochal show --json` prints, of the pool")
 
@@ -31,6 +59,13 @@ def build(parser: argparse.ArgumentParser) -> Runner:
         from .run.fork_server import start_task_server
 
         config = load_build(args.config, args.overrides)
+        if args.dry_run:
+            from .preview import describe as describe_preview
+            from .preview import preview
+
+            found = preview(config)
+            print(json.dumps(found) if args.json else describe_preview(found))
+            return 0
         if config.executor.name == "local" and min(config.tasks, config.workers) > 1:
             start_task_server()  # it imports what tasks need while this process imports the build
 

@@ -22,6 +22,12 @@ from .stages.finish import versions
 from .stages.pack import ROWS_NAME
 
 
+def targets_of(config: Build) -> list[str]:
+    """Return where the pool of a build is to be, and its validation pool if there is one."""
+    names = [config.name] + ([f"{config.name}-val"] if config.validation_tokens != 0 else [])
+    return [storage.join(storage.absolute(config.out), f"pools/{name}") for name in names]
+
+
 @contextlib.contextmanager
 def lock(target: str) -> Iterator[None]:
     """Lock the target against a second build of it from this machine (if it is local, from any that sees the folder).
