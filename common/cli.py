@@ -128,7 +128,8 @@ def _missing(parser: _Parser, names: str) -> str:
 def _usage(action: argparse.Action) -> str:
     if not action.option_strings:
         return _shown(action)
-    return f"{action.option_strings[0]} {action.metavar or action.dest.upper()}"
+    shown = action.metavar or ("|".join(map(str, action.choices)) if action.choices else action.dest.upper())
+    return f"{action.option_strings[0]} {shown}"
 
 
 def _not_a_choice(parser: _Parser, name: str, value: str) -> str:
@@ -151,6 +152,14 @@ _WRONG: tuple[tuple[str, Callable[..., str]], ...] = (
     ("argument (.*?): invalid int value: (.*)", lambda _, name, value: f"{name} must be a whole number, got {value}"),
     ("argument (.*?): invalid float value: (.*)", lambda _, name, value: f"{name} must be a number, got {value}"),
     (r"argument (.*?): expected (?:one|at least one|\d+) arguments?", _no_value),
+    (
+        "argument (.*?): not allowed with argument (.*)",
+        lambda _, a, b: f"{a} and {b} exclude each other: give one of them",
+    ),
+    (
+        "one of the arguments (.*) is required",
+        lambda parser, names: f"{parser.prog.removeprefix('epochal ')} needs one of {', '.join(names.split())}",
+    ),
     ("argument (.*?): ignored explicit argument (.*)", lambda _, name, value: f"{name} takes no value, got {value}"),
 )
 """argparse's messages and what is said instead, given the parser and the groups of the match."""

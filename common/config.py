@@ -147,11 +147,20 @@ def load_yaml(
             if model is not None:
                 _check_keys(model, config, where)  # the value may have been given under a wrong name
             raise RequestError(f"{where}: '{key}' must be given: add {key}=VALUE") from None
-        raise RequestError(f"{where}: '{key}' cannot be resolved: {one_line(error)}") from None
+        raise RequestError(f"{where}: '{key}' cannot be resolved: {_reference_problem(one_line(error))}") from None
     loaded = Loaded({str(key): value for key, value in resolved.items()})
     loaded.written = written
     keep_secret(written)
     return loaded
+
+
+def _reference_problem(message: str) -> str:
+    """Return what omegaconf says of a reference, in words of ours where it is one of the usual two things."""
+    if match := re.search(r"Environment variable '([^']*)' not found", message):
+        return f"the environment variable {match[1]} is not set"
+    if match := re.fullmatch(r"Interpolation key '([^']*)' not found", message):
+        return f"there is no key '{match[1]}'"
+    return message
 
 
 def _resolved(config: DictConfig) -> tuple[dict[Any, Any], Written]:
@@ -313,6 +322,9 @@ def _unknown_key(model: type[BaseModel], loc: tuple[int | str, ...]) -> str:
     known = sorted({name for cls in _classes_at(model, section) for name in _names(cls)})
     shown = ".".join([*parents, key])
     near = difflib.get_close_matches(key, known, n=1, cutoff=0.6)
+    meant = getattr(model, "MEANT", {}).get(shown)
+    if meant:
+        return f"unknown key '{shown}': write {meant}"
     if near:
         return f"unknown key '{shown}': did you mean '{'.'.join([*parents, near[0]])}'?"
     elsewhere = [path for path in _paths(model) if path.rpartition(".")[2] == key]

@@ -1,6 +1,7 @@
 """Where artifacts lie: local folders and fsspec URLs, read alike; a file is written whole or not at all."""
 
 import contextlib
+import inspect
 import io
 import os
 import posixpath
@@ -47,6 +48,9 @@ def filesystem(protocol: str) -> Any:
     import fsspec
 
     try:
+        _, *needed = inspect.signature(fsspec.get_filesystem_class(protocol).__init__).parameters.values()
+        if any(p.default is p.empty and p.kind is p.POSITIONAL_OR_KEYWORD for p in needed):
+            raise RequestError(f"cannot open {protocol}:// here: it needs more than a URL holds (a host, say)")
         return fsspec.filesystem(protocol)
     except ImportError:
         package = PACKAGES.get(protocol)

@@ -4,7 +4,7 @@ import hashlib
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import (
     BaseModel,
@@ -237,6 +237,17 @@ class Build(Configuration):
         tasks: into how many the work is divided.
         workers: how many run at a time.
     """
+
+    MEANT: ClassVar[dict[str, str]] = {
+        "path": "sources.0.path=DIR",
+        "input": "sources.0.path=DIR",
+        "text_key": "sources.0.text_key=FIELD",
+        "output": "out=DIR",
+        "output_dir": "out=DIR",
+        "sequence_length": "seq_len=2048",
+        "max_seq_len": "seq_len=2048",
+    }
+    """Keys that other tools have, and what they are here."""
 
     name: str = Field(pattern=NAME_PATTERN, max_length=LONGEST_NAME)
     out: str = "artifacts"

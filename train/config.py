@@ -1,7 +1,7 @@
 """The configuration of a training run: typed, in llm-foundry's YAML shape, unknown keys refused."""
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import yaml
 from pydantic import BeforeValidator, Field, field_validator, model_validator
@@ -266,6 +266,19 @@ class TrainConfig(Configuration):
         save_interval: spans between checkpoints, evaluations.
         init_from: folder of a saved model (as `runs/a/final`) whose weights the run starts with; the rest starts anew.
     """
+
+    MEANT: ClassVar[dict[str, str]] = {
+        "epochs": "max_duration=4ep",
+        "passes": "max_duration=4ep",
+        "steps": "max_duration=1000ba",
+        "tokens": "max_duration=1B",
+        "batch_size": "global_train_batch_size=64 (samples)",
+        "learning_rate": "optimizer.lr=1e-3",
+        "data": "train_loader.dataset.path=SUBSET",
+        "path": "train_loader.dataset.path=SUBSET",
+        "out": "save_folder=DIR",
+    }
+    """Keys that other tools have, and what they are here."""
 
     run_name: str | None = None
     seed: int = Field(17, ge=0, lt=2**32 - 1)

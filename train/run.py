@@ -92,7 +92,7 @@ def prepare(config: TrainConfig) -> Run:
     artifacts, plan = _order(config)
     manifest = artifacts[0].manifest
     cache = config.train_loader.dataset.cache or default_cache()
-    validation = _patiently_open(config.eval_loader.dataset.path) if config.eval_loader else None
+    validation = _open(config.eval_loader.dataset.path, "eval_loader.dataset.path") if config.eval_loader else None
     _check_data(config, artifacts[0], validation)
     batch = plan.batch_samples(config.global_train_batch_size * manifest.seq_len)
     ranks = dist.get_world_size()
@@ -113,8 +113,12 @@ def prepare(config: TrainConfig) -> Run:
     )
 
 
-def _patiently_open(path: str) -> Artifact:
-    return patiently(lambda: open_artifact(path), f"read {path}", ATTEMPTS)
+def _open(path: str, key: str) -> Artifact:
+    """Return the artifact that a key of the configuration names."""
+    try:
+        return patiently(lambda: open_artifact(path), f"read {path}", ATTEMPTS)
+    except RequestError as error:
+        raise RequestError(f"{key}: {error} (write {key}=PATH)") from None
 
 
 def _order(config: TrainConfig) -> tuple[tuple[Artifact, ...], Order]:
@@ -124,7 +128,7 @@ def _order(config: TrainConfig) -> tuple[tuple[Artifact, ...], Order]:
         budget = (lambda unique: durations.total_tokens(span, unique)) if span else None
         opened = open_mixture(data.mixture, config.seed, budget, "max_duration")
         return opened.artifacts, opened.mixture
-    artifact = _patiently_open(data.path)
+    artifact = _open(data.path, "train_loader.dataset.path")
     total = durations.total_tokens(span, artifact.manifest.tokens)
     seed = config.seed if data.seed is None else data.seed
     return (artifact,), Plan.for_artifact(artifact.manifest, total, seed, data.policy)

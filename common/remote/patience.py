@@ -16,6 +16,12 @@ log = logging.getLogger(__name__)
 ATTEMPTS = 5
 """How often a store is asked for what has no number of attempts of its own."""
 
+CREDENTIALS = (
+    "there are no credentials for this store: set them as its tools do (AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY or "
+    "AWS_PROFILE, GOOGLE_APPLICATION_CREDENTIALS)"
+)
+"""Botocore's and Google's exceptions for that are named alike."""
+
 FIRST_PAUSE = 0.5
 """Seconds, on average, before a failed download is tried again; doubles with each attempt."""
 
@@ -43,6 +49,8 @@ def patiently(action: Callable[[], T], what: str, attempts: int, missing_too: bo
         except EpochalError:
             raise
         except Exception as error:  # every store has exceptions of its own
+            if "Credentials" in type(error).__name__:
+                raise RequestError(f"cannot {what}: {CREDENTIALS}") from None
             if isinstance(error, FileNotFoundError) and (not missing_too or attempt == attempts):
                 raise
             if isinstance(error, OSError) and (
