@@ -236,7 +236,10 @@ def _check_parent(root: str, manifest: Manifest) -> None:
     try:
         found = read_manifest(pool).fingerprint
     except RequestError as error:
-        raise RequestError(f"the pool '{parent.name}' of {root} cannot be read: {error}") from None
+        raise RequestError(
+            f"{root} refers to its pool '{parent.name}', and {error}: move the pool back there, or carve again from "
+            "where it is (with --materialize a subset needs no pool)"
+        ) from None
     if found != parent.fingerprint:
         raise RequestError(
             f"{pool} is not the pool that {root} was carved from (fingerprint {found}, not {parent.fingerprint}): "
