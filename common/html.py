@@ -116,6 +116,13 @@ def text(words: str, longest: int = LONGEST_TEXT) -> Html:
     return Html(html.escape("".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in cut)))
 
 
+def fold(summary: str, inner: str, kind: str = "", opened: bool = False) -> Html:
+    """Return `inner` (HTML) beneath a line (HTML) that folds it away and out; on paper it is out."""
+    return Html(
+        f"<details{_class(kind)}{' open' if opened else ''}>\n<summary>{summary}</summary>\n{inner}</details>\n"
+    )
+
+
 def shown(first: int, total: int) -> Html:
     """Return a note that a table shows only the first rows, or nothing when it shows all."""
     return paragraph(f"The first {first:,} of {total:,}.", "note") if first < total else Html("")
@@ -229,6 +236,9 @@ td.b { width: 55%; }
 .stays i { background: var(--stays); }
 .goes i { background: var(--goes); }
 .track, .track i { print-color-adjust: exact; -webkit-print-color-adjust: exact; forced-color-adjust: none; }
+details { margin: .4rem 0; border-bottom: 1px solid var(--line); }
+summary { padding: .45rem 0; cursor: pointer; overflow-wrap: anywhere; }
+summary small { margin-left: .4rem; }
 .inner { display: block; padding-left: 1.2rem; }
 .versions { columns: 15rem; column-gap: 2rem; padding: 0; list-style: none; font-size: .85rem; }
 .versions li { display: flex; justify-content: space-between; gap: 1rem; break-inside: avoid; }
@@ -238,6 +248,7 @@ td.b { width: 55%; }
   .bar { flex-direction: column-reverse; align-items: stretch; gap: .25rem; }
   .bar > span:last-child { min-width: 0; }
   .track { flex: none; height: .4rem; }
+  .wide td.b { width: 30%; }
   table { font-size: .9rem; }
   th, td { padding-right: .7rem; }
   dl { grid-template-columns: 1fr 1fr; }
@@ -263,5 +274,6 @@ td.b { width: 55%; }
   nav { display: none; }
   h2, h3, p, thead { break-after: avoid; }
   tr, dl > div { break-inside: avoid; }
+  details::details-content { content-visibility: visible; block-size: auto; }
 }
 """
