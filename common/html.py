@@ -157,7 +157,7 @@ def document(
         for key, heading, inner in sections
     )
     allowed = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    scripts = f"; script-src 'sha256-{allowed}'" if script else ""
+    scripts = f"; img-src data:; script-src 'sha256-{allowed}'" if script else ""
     tail = f"<script>{script}</script>\n" if script else ""
     return Html(f"""<!doctype html>
 <html lang="en">
@@ -237,6 +237,7 @@ td.b { width: 55%; }
 .goes i { background: var(--goes); }
 .track, .track i { print-color-adjust: exact; -webkit-print-color-adjust: exact; forced-color-adjust: none; }
 details { margin: .4rem 0; border-bottom: 1px solid var(--line); }
+section > details:last-child { border-bottom: 0; }
 summary { padding: .45rem 0; cursor: pointer; overflow-wrap: anywhere; }
 summary small { margin-left: .4rem; }
 .inner { display: block; padding-left: 1.2rem; }
@@ -257,7 +258,7 @@ summary small { margin-left: .4rem; }
   .stack th, .stack td { display: block; width: auto; padding: .1rem 0; border: 0; text-align: left; }
   .stack th { font-weight: 650; }
   .stack td {
-    display: grid; grid-template-columns: 6.5rem 1fr; gap: .7rem; align-items: baseline; white-space: normal;
+    display: grid; grid-template-columns: 8rem 1fr; gap: .7rem; align-items: baseline; white-space: normal;
   }
   .stack td::before { content: attr(data-head); color: var(--quiet); }
 }

@@ -271,7 +271,7 @@ def test_pairs_lie_side_by_side_where_there_is_room(pool, tmp_path, width):
 
 
 def test_the_way_of_each_source_adds_up_and_is_escaped(pool):
-    """The small source lost an unusable row and a near-duplicate; of the other one what no table explains was contaminated."""
+    """The small source lost an unusable row and a near-duplicate; what no table has was contaminated."""
     rejects = [("small", "f", 1, "bad JSON"), *[(HOSTILE, "f", i, HOSTILE) for i in range(44)]]
     filtered = [(bytes(16), str(i), HOSTILE, HOSTILE, "too_short") for i in range(300)]
     copies = [(bytes(16), str(i), HOSTILE, bytes(16), "k", "small", "exact", "c", 1.0) for i in range(1_111)]
