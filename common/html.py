@@ -60,7 +60,10 @@ def _row(row: Sequence[Cell], heads: Sequence[str] | None) -> str:
         kinds = " ".join(k for k, on in (("n", _is_numeric(cell)), ("b", isinstance(cell, Bar))) if on)
         label = f' data-head="{text(heads[i])}"' if heads and i else ""
         opening, closing = ("td", "td") if i else ('th scope="row"', "th")
-        html_cells.append(f"<{opening}{_class(kinds)}{label}>{_content(cell)}</{closing}>")
+        content = _content(cell)
+        # Beside its column's name a cell must be one thing: a number and the small words after it would part.
+        content = f"<span>{content}</span>" if label and not isinstance(cell, Bar) else content
+        html_cells.append(f"<{opening}{_class(kinds)}{label}>{content}</{closing}>")
     return "".join(html_cells)
 
 
@@ -249,6 +252,7 @@ summary small { margin-left: .4rem; }
   .bar { flex-direction: column-reverse; align-items: stretch; gap: .25rem; }
   .bar > span:last-child { min-width: 0; }
   .track { flex: none; height: .4rem; }
+  td.b { width: 42%; }
   .wide td.b { width: 30%; }
   table { font-size: .9rem; }
   th, td { padding-right: .7rem; }
@@ -258,7 +262,7 @@ summary small { margin-left: .4rem; }
   .stack th, .stack td { display: block; width: auto; padding: .1rem 0; border: 0; text-align: left; }
   .stack th { font-weight: 650; }
   .stack td {
-    display: grid; grid-template-columns: 8rem 1fr; gap: .7rem; align-items: baseline; white-space: normal;
+    display: grid; grid-template-columns: 8.6rem 1fr; gap: .7rem; align-items: baseline; white-space: normal;
   }
   .stack td::before { content: attr(data-head); color: var(--quiet); }
 }
@@ -266,7 +270,7 @@ summary small { margin-left: .4rem; }
   tbody th:not(.n) { min-width: 6.8rem; }
 }
 @media (min-width: 40rem) {
-  .stack td:has(> code) { min-width: 13rem; }
+  .stack td:has(> span > code) { min-width: 13rem; }
 }
 @media print {
   @page { margin: 16mm; }

@@ -210,7 +210,7 @@ def test_largest_clusters_come_first_with_their_own_rows(pool):
 
 def test_every_command_shown_can_be_run(pool):
     page = html.unescape(report.render(pool, EXCERPTS))
-    rows = re.findall(r'data-head="Replicates that fit">(\d)</td>.*?--unique-tokens ([0-9.kMB]+)<', page)
+    rows = re.findall(r'data-head="Replicates that fit"><span>(\d)</span></td>.*?--unique-tokens ([0-9.kMB]+)<', page)
     assert [size for _, size in rows] == ["1k", "2k", "5k"]
     for replicates, size in rows:
         for replicate in range(int(replicates)):

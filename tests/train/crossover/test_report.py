@@ -136,6 +136,8 @@ def test_in_a_browser_it_switches_reads_and_saves(make_plan, tmp_path):
         page.open(path.as_uri(), 390, dark=True)
         assert page.run("document.documentElement.scrollWidth") == 390
         assert page.run("document.documentElement.scrollHeight") < 6000
+        lefts = "[...document.querySelectorAll('.stack td small')].map((s) => s.getBoundingClientRect().left)"
+        assert min(x for x in page.run(lefts) if x) > 130  # beside the number, not below the column's name
         page.run("for (const d of document.querySelectorAll('details')) d.open = true")
         assert page.run("document.documentElement.scrollWidth") == 390
 
