@@ -21,6 +21,9 @@ BUDGET_COLOURS = 8
 KEYS_PER_LINE = 5
 KEY_LINE = 15
 KEYS_TOP = 50
+MOST_DOTS = 30
+"""Evaluations of a line up to which each has a mark; more of them would run into one another."""
+
 FIELD = 250
 """Height of what lies below the keys."""
 
@@ -128,9 +131,10 @@ def _picture(overlay: Overlay, passes: bool, log: bool) -> Html:
 
 def _drawn(line: Line, placed: Sequence[Point]) -> list[str]:
     kind = f"{line.kind} {line.objective}"
-    dots = "".join(f"M{x:g},{y:g}h0" for x, y in placed)
     points = " ".join(f"{x:g},{y:g}" for x, y in placed)
-    return [f'<polyline class="{kind}" points="{points}"/>', f'<path class="{kind}" d="{dots}"/>']
+    dots = "".join(f"M{x:g},{y:g}h0" for x, y in placed) if len(placed) <= MOST_DOTS else ""
+    marks = [f'<path class="{kind}" d="{dots}"/>'] if dots else []
+    return [f'<polyline class="{kind}" points="{points}"/>', *marks]
 
 
 def _crossings(overlay: Overlay, place: Frame, passes: bool) -> list[str]:

@@ -70,7 +70,7 @@ def metric_overlays(results: Results, metric: str) -> Html:
             percent=metric.endswith("accuracy"),
         )
         drawn.append(overlay.figure(chart, number + len(drawn)))
-    others = fold(f"The other {count(len(drawn) - 1, 'pair')} of settings", "".join(drawn[1:])) if drawn[1:] else ""
+    others = fold(f"{count(len(drawn) - 1, 'other pair')} of settings", "".join(drawn[1:])) if drawn[1:] else ""
     return Html((drawn[0] if drawn else paragraph("Nothing is measured yet.")) + others)
 
 

@@ -67,7 +67,7 @@ def _summary(results: Results) -> str:
             pairs = Number(str(len(found["units"])))
             rows.append([*row, where(found), interval(found), pairs, Number(_final_gap(found))])
     head = ["Unique tokens", "Setting", "Passes", "MDM overtakes at", "Interval, passes", "Pairs", "Final MDM − AR"]
-    more = fold(f"The other {count(len(rows) - MOST_ROWS, 'comparison')}", _stack(head, rows[MOST_ROWS:]))
+    more = fold(count(len(rows) - MOST_ROWS, "other comparison"), _stack(head, rows[MOST_ROWS:]))
     return (
         _stack(head, rows[:MOST_ROWS])
         + (more if len(rows) > MOST_ROWS else "")
@@ -98,7 +98,7 @@ def _keep(words: str) -> Html:
     return Html(f'<span class="keep">{text(words)}</span>')
 
 
-MOST_ROWS = 12
+MOST_ROWS = 8
 """Comparisons of the answer that are not folded away."""
 
 WORDS = table(
