@@ -60,7 +60,10 @@ def _row(row: Sequence[Cell], heads: Sequence[str] | None) -> str:
         kinds = " ".join(k for k, on in (("n", _is_numeric(cell)), ("b", isinstance(cell, Bar))) if on)
         label = f' data-head="{text(heads[i])}"' if heads and i else ""
         opening, closing = ("td", "td") if i else ('th scope="row"', "th")
-        html_cells.append(f"<{opening}{_class(kinds)}{label}>{_content(cell)}</{closing}>")
+        content = _content(cell)
+        # Beside its column's name a cell must be one thing: a number and the small words after it would part.
+        content = f"<span>{content}</span>" if label and not isinstance(cell, Bar) else content
+        html_cells.append(f"<{opening}{_class(kinds)}{label}>{content}</{closing}>")
     return "".join(html_cells)
 
 
@@ -116,6 +119,13 @@ def text(words: str, longest: int = LONGEST_TEXT) -> Html:
     return Html(html.escape("".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in cut)))
 
 
+def fold(summary: str, inner: str, kind: str = "", opened: bool = False) -> Html:
+    """Return `inner` (HTML) beneath a line (HTML) that folds it away and out; on paper it is out."""
+    return Html(
+        f"<details{_class(kind)}{' open' if opened else ''}>\n<summary>{summary}</summary>\n{inner}</details>\n"
+    )
+
+
 def shown(first: int, total: int) -> Html:
     """Return a note that a table shows only the first rows, or nothing when it shows all."""
     return paragraph(f"The first {first:,} of {total:,}.", "note") if first < total else Html("")
@@ -150,7 +160,7 @@ def document(
         for key, heading, inner in sections
     )
     allowed = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    scripts = f"; script-src 'sha256-{allowed}'" if script else ""
+    scripts = f"; img-src data:; script-src 'sha256-{allowed}'" if script else ""
     tail = f"<script>{script}</script>\n" if script else ""
     return Html(f"""<!doctype html>
 <html lang="en">
@@ -229,6 +239,10 @@ td.b { width: 55%; }
 .stays i { background: var(--stays); }
 .goes i { background: var(--goes); }
 .track, .track i { print-color-adjust: exact; -webkit-print-color-adjust: exact; forced-color-adjust: none; }
+details { margin: .4rem 0; border-bottom: 1px solid var(--line); }
+section > details:last-child { border-bottom: 0; }
+summary { padding: .45rem 0; cursor: pointer; overflow-wrap: anywhere; }
+summary small { margin-left: .4rem; }
 .inner { display: block; padding-left: 1.2rem; }
 .versions { columns: 15rem; column-gap: 2rem; padding: 0; list-style: none; font-size: .85rem; }
 .versions li { display: flex; justify-content: space-between; gap: 1rem; break-inside: avoid; }
@@ -238,6 +252,8 @@ td.b { width: 55%; }
   .bar { flex-direction: column-reverse; align-items: stretch; gap: .25rem; }
   .bar > span:last-child { min-width: 0; }
   .track { flex: none; height: .4rem; }
+  td.b { width: 42%; }
+  .wide td.b { width: 30%; }
   table { font-size: .9rem; }
   th, td { padding-right: .7rem; }
   dl { grid-template-columns: 1fr 1fr; }
@@ -246,7 +262,7 @@ td.b { width: 55%; }
   .stack th, .stack td { display: block; width: auto; padding: .1rem 0; border: 0; text-align: left; }
   .stack th { font-weight: 650; }
   .stack td {
-    display: grid; grid-template-columns: 6.5rem 1fr; gap: .7rem; align-items: baseline; white-space: normal;
+    display: grid; grid-template-columns: 8.6rem 1fr; gap: .7rem; align-items: baseline; white-space: normal;
   }
   .stack td::before { content: attr(data-head); color: var(--quiet); }
 }
@@ -254,7 +270,7 @@ td.b { width: 55%; }
   tbody th:not(.n) { min-width: 6.8rem; }
 }
 @media (min-width: 40rem) {
-  .stack td:has(> code) { min-width: 13rem; }
+  .stack td:has(> span > code) { min-width: 13rem; }
 }
 @media print {
   @page { margin: 16mm; }
@@ -263,5 +279,6 @@ td.b { width: 55%; }
   nav { display: none; }
   h2, h3, p, thead { break-after: avoid; }
   tr, dl > div { break-inside: avoid; }
+  details::details-content { content-visibility: visible; block-size: auto; }
 }
 """

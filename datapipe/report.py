@@ -23,7 +23,7 @@ from ..common.html import text as _text
 from ..common.units import format_bytes, format_count, parse_count
 from ..shards.artifact import Artifact
 from ..shards.carve import capacity
-from . import report_text
+from . import report_sources, report_text
 from .text.excerpts import Excerpts
 
 FIRST_ROWS = 20
@@ -108,9 +108,17 @@ def _sources(pool: Artifact) -> str:
         (name, s["rows"], s["encoded"], s["documents"], _share_bar(s["tokens"], whole, whole, name, "tokens"))
         for name, s in ranked
     ]
-    return _p("Documents and tokens that were kept, those of the validation pool included.") + _table(
-        ["Source", "Rows read", "Encoded", "Kept", "Tokens"], rows, "stack"
+    return (
+        _p("Documents and tokens that were kept, those of the validation pool included.")
+        + _table(["Source", "Rows read", "Encoded", "Kept", "Tokens"], rows, "stack")
+        + report_sources.by_source(report_sources.steps_by_source(pool), _way)
     )
+
+
+def _way(steps: report_sources.Steps) -> Html:
+    """Return the waterfall of one source."""
+    bars = _falling([n for _, n in steps], "documents")
+    return _table(["Step", "Documents"], zip((step for step, _ in steps), bars, strict=True))
 
 
 def _lengths(pool: Artifact) -> str:

@@ -11,10 +11,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from epochal.common.units import parse_count
-from epochal.datapipe import report, report_text
+from epochal.datapipe import report, report_sources, report_text
 from epochal.datapipe.stages.cluster import DUPLICATES
 from epochal.datapipe.stages.ingest import CONTAMINATED, REJECTED
 from epochal.datapipe.text.excerpts import Excerpts, Passage
+from epochal.datapipe.text.filters import FILTERED
 from epochal.shards.artifact import Artifact, open_artifact
 from epochal.shards.carve import capacity, locate_window
 from epochal.tests.support.browser import CHROMIUM, browser
@@ -109,8 +110,13 @@ def write_tables(root: Path) -> None:
         ("duplicates", duplicates, DUPLICATES),
         ("contaminated", hits, CONTAMINATED),
     ):
-        arrays = [pa.array(c, f.type) for c, f in zip(zip(*rows, strict=True), schema, strict=True)]
-        pq.write_table(pa.Table.from_arrays(arrays, schema=schema), root / f"{name}.parquet", row_group_size=4)
+        write_table(root, name, rows, schema)
+    write_table(root, "filtered", [(bytes(16), "i", "s", HOSTILE, "r")], FILTERED)
+
+
+def write_table(root: Path, name: str, rows: list[tuple[Any, ...]], schema: pa.Schema) -> None:
+    arrays = [pa.array(c, f.type) for c, f in zip(zip(*rows, strict=True), schema, strict=True)]
+    pq.write_table(pa.Table.from_arrays(arrays, schema=schema), root / f"{name}.parquet", row_group_size=4)
 
 
 @pytest.fixture
@@ -204,7 +210,7 @@ def test_largest_clusters_come_first_with_their_own_rows(pool):
 
 def test_every_command_shown_can_be_run(pool):
     page = html.unescape(report.render(pool, EXCERPTS))
-    rows = re.findall(r'data-head="Replicates that fit">(\d)</td>.*?--unique-tokens ([0-9.kMB]+)<', page)
+    rows = re.findall(r'data-head="Replicates that fit"><span>(\d)</span></td>.*?--unique-tokens ([0-9.kMB]+)<', page)
     assert [size for _, size in rows] == ["1k", "2k", "5k"]
     for replicates, size in rows:
         for replicate in range(int(replicates)):
@@ -262,3 +268,43 @@ def test_pairs_lie_side_by_side_where_there_is_room(pool, tmp_path, width):
         lefts = page.run("[...document.querySelectorAll('.pair')[1].children].map(f => f.getBoundingClientRect().left)")
         assert (lefts[0] == lefts[1]) == (width == 390)
         assert page.errors == []
+
+
+def test_the_way_of_each_source_adds_up_and_is_escaped(pool):
+    """The small source lost an unusable row and a near-duplicate; what no table has was contaminated."""
+    rejects = [("small", "f", 1, "bad JSON"), *[(HOSTILE, "f", i, HOSTILE) for i in range(44)]]
+    filtered = [(bytes(16), str(i), HOSTILE, HOSTILE, "too_short") for i in range(300)]
+    copies = [(bytes(16), str(i), HOSTILE, bytes(16), "k", "small", "exact", "c", 1.0) for i in range(1_111)]
+    copies.append((bytes(16), "x", "small", bytes(16), "k", "small", "near", "c", 0.9))
+    for name, rows, schema in (
+        ("rejects", rejects, REJECTED),
+        ("filtered", filtered, FILTERED),
+        ("duplicates", copies, DUPLICATES),
+    ):
+        write_table(Path(pool.root), name, rows, schema)
+    ways = report_sources.steps_by_source(pool)
+    assert list(ways) == [HOSTILE, "small"]
+    assert ways["small"] == [
+        ("rows read", 345),
+        ("unusable rows", -1),
+        (f"filter {HOSTILE}", 0),
+        ("contaminated", 0),
+        ("encoded", 344),
+        ("exact duplicates", 0),
+        ("near-duplicates", -1),
+        ("kept", 343),
+    ]
+    assert dict(ways[HOSTILE])["contaminated"] == -2
+    for way in ways.values():
+        left = 0
+        for step, n in way:
+            assert n == left or step not in ("encoded", "kept")
+            left = n if n > 0 else left + n
+    page = Page(report.render(pool, EXCERPTS))
+    assert re.search(r"12,000 rows\s+read, 10,541 kept", page.text["sources"])
+    assert page.text["sources"].count(f"filter {SHOWN}") == 2
+
+
+def test_a_single_source_has_no_way_of_its_own(pool):
+    alone = {"small": STATISTICS["sources"]["small"]}
+    assert "by itself" not in report.render(with_statistics(pool, sources=alone), EXCERPTS)

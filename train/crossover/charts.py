@@ -58,6 +58,9 @@ class Axes:
         upper_label: x itself, above.
         x_span: what the panel shows at least.
         y_span: what the panel shows at least.
+        logarithmic: across.
+        upright_logarithmic: upright.
+        counts: numbers across are counts, written as 20k.
     """
 
     title: str
@@ -68,41 +71,92 @@ class Axes:
     x_span: Point | None = None
     y_span: Point | None = None
     logarithmic: bool = False
+    upright_logarithmic: bool = False
+    counts: bool = False
     percent: bool = False
+
+
+@dataclass(frozen=True)
+class Frame:
+    """Where the values of a chart stand on its picture.
+
+    Attributes:
+        x: lowest and highest value across.
+        y: lowest and highest value upright.
+        top: of the field that curves are drawn in.
+        height: of the picture.
+    """
+
+    axes: Axes
+    x: Point
+    y: Point
+    top: int = TOP
+    height: int = HEIGHT
+
+    @property
+    def base(self) -> int:
+        """Return the place of the lower axis."""
+        return self.height - BOTTOM
+
+    def across(self, x: float) -> float:
+        """Return the place of a value across."""
+        return round(LEFT + _share(x, self.x, self.axes.logarithmic) * (WIDTH - LEFT - RIGHT), 1)
+
+    def down(self, y: float) -> float:
+        """Return the place of a value upright."""
+        return round(self.base - _share(y, self.y, self.axes.upright_logarithmic) * (self.base - self.top), 1)
+
+    def parts(self) -> list[str]:
+        """Return the grid, the axes and their labels."""
+        axes, parts = self.axes, [label(LEFT, 15, self.axes.title, "start", "title")]
+        for y in _upright_ticks(self.y, axes.upright_logarithmic):
+            at = self.down(y)
+            parts.append(f'<line class="grid" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{at}" y2="{at}"/>')
+            parts.append(label(LEFT - 6, at + 4, _number(y, axes.percent), "end"))
+        low, high = (x / axes.x_per for x in self.x)
+        for x in _powers(low, high) if axes.logarithmic else ticks(low, high):
+            words = _tick_count(x) if axes.counts else f"{x:g}"
+            parts.append(label(self.across(x * axes.x_per), self.base + 16, words, "middle"))
+        parts.append(label((LEFT + WIDTH - RIGHT) / 2, self.height - 6, axes.x_label, "middle"))
+        if axes.upper_label:
+            for x in ticks(*self.x)[1:]:
+                parts.append(label(self.across(x), self.top - 8, _tick_count(x), "middle"))
+            parts.append(label(LEFT, self.top - 8, axes.upper_label, "start"))
+        parts.append(label(LEFT, 33, axes.y_label, "start"))
+        return parts
+
+
+def frame(axes: Axes, points: Sequence[Point], top: int = TOP, height: int = HEIGHT) -> Frame:
+    """Return the frame that holds all `points`, and what the axes ask for."""
+    x = _span([p[0] for p in points], axes.x_span, axes.logarithmic)
+    y = _span([p[1] for p in points], axes.y_span, axes.upright_logarithmic)
+    if not axes.upright_logarithmic:
+        on = ticks(*y)
+        y = min(y[0], on[0]), max(y[1], on[-1])
+    return Frame(axes, x if axes.logarithmic else (min(0.0, x[0]), x[1]), y, top, height)
+
+
+def _share(value: float, span: Point, logarithmic: bool) -> float:
+    low, high = span
+    return math.log(value / low) / math.log(high / low) if logarithmic else (value - low) / (high - low)
+
+
+def _upright_ticks(span: Point, logarithmic: bool) -> list[float]:
+    """Return round numbers; within a span of less than a decade they are evenly spread, on a logarithmic axis too."""
+    if not logarithmic:
+        return ticks(*span)
+    even = ticks(*span, 8)
+    powers = _powers(*span)
+    return powers if len(powers) > 3 else [y for y in even if span[0] <= y <= span[1]]
 
 
 def panel(axes: Axes, series: Sequence[Series], mark: Mark | None = None) -> Html:
     """Return one panel. Points out of reach (not finite) are left out of it."""
     series = [s for s in series if s.points]
-    x_low, x_high = _span([p[0] for s in series for p in s.points], axes.x_span)
-    y_low, y_high = _span([p[1] for s in series for p in s.points], axes.y_span)
-    y_ticks = ticks(y_low, y_high)
-    y_low, y_high = min(y_low, y_ticks[0]), max(y_high, y_ticks[-1])
-    if not axes.logarithmic:
-        x_low = min(0.0, x_low)
-
-    def across(x: float) -> float:
-        share = math.log(x / x_low) / math.log(x_high / x_low) if axes.logarithmic else (x - x_low) / (x_high - x_low)
-        return round(LEFT + share * (WIDTH - LEFT - RIGHT), 1)
-
-    def down(y: float) -> float:
-        return round(HEIGHT - BOTTOM - (y - y_low) / (y_high - y_low) * (HEIGHT - BOTTOM - TOP), 1)
-
-    parts = [_label(LEFT, 15, axes.title, "start", "title")]
-    for y in y_ticks:
-        parts.append(f'<line class="grid" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{down(y)}" y2="{down(y)}"/>')
-        parts.append(_label(LEFT - 6, down(y) + 4, _number(y, axes.percent), "end"))
-    lower = _powers(x_low, x_high) if axes.logarithmic else ticks(x_low / axes.x_per, x_high / axes.x_per)
-    for x in lower:
-        parts.append(_label(across(x * axes.x_per), HEIGHT - BOTTOM + 16, f"{x:g}", "middle"))
-    parts.append(_label((LEFT + WIDTH - RIGHT) / 2, HEIGHT - 6, axes.x_label, "middle"))
-    if axes.upper_label:
-        for x in ticks(x_low, x_high)[1:]:
-            parts.append(_label(across(x), TOP - 8, _tick_count(x), "middle"))
-        parts.append(_label(LEFT, TOP - 8, axes.upper_label, "start"))
-    parts.append(_label(LEFT, 33, axes.y_label, "start"))
+    place = frame(axes, [p for s in series for p in s.points])
+    across, down, parts = place.across, place.down, place.parts()
     if mark:
-        parts += _mark(mark, across, x_low, x_high)
+        parts += _mark(mark, across, *place.x)
     for s in sorted(series, key=lambda s: not s.faint):
         parts += _series(s, axes, [(across(x), down(y)) for x, y in s.points])
     shown = [s for s in series if not s.faint and not s.dashed and s.line]
@@ -116,11 +170,15 @@ def panel(axes: Axes, series: Sequence[Series], mark: Mark | None = None) -> Htm
         separators=(",", ":"),
     )
     hover = f' data-hover="{text(data, len(data))}"' if shown else ""
-    label = text(f"{axes.title}: {axes.y_label}")
+    return picture(place, parts, "panel", hover)
+
+
+def picture(place: Frame, parts: Sequence[str], kind: str, attributes: str = "") -> Html:
+    """Return an SVG of `parts` with a name for those who do not see it."""
+    name = text(f"{place.axes.title}: {place.axes.y_label}")
     return Html(
-        f'<svg class="panel" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{label}"{hover}>'
-        + "".join(parts)
-        + "</svg>"
+        f'<svg class="{kind}" viewBox="0 0 {WIDTH} {place.height}" role="img" aria-label="{name}" '
+        f'data-top="{place.top}" data-base="{place.base}"{attributes}>' + "".join(parts) + "</svg>"
     )
 
 
@@ -149,7 +207,7 @@ def _mark(mark: Mark, across: Callable[[float], float], x_low: float, x_high: fl
     x = across(mark.x)
     parts.append(f'<line class="mark" x1="{x}" x2="{x}" y1="{TOP}" y2="{HEIGHT - BOTTOM}"/>')
     end = x > WIDTH * 0.62
-    parts.append(_label(x + (-5 if end else 5), TOP + 12, mark.label, "end" if end else "start", "marked"))
+    parts.append(label(x + (-5 if end else 5), TOP + 12, mark.label, "end" if end else "start", "marked"))
     return parts
 
 
@@ -169,10 +227,12 @@ def _powers(low: float, high: float) -> list[float]:
     return found if len(found) <= 6 else [x for x in found if math.log10(x).is_integer()]
 
 
-def _span(values: Sequence[float], least: Point | None) -> Point:
+def _span(values: Sequence[float], least: Point | None, logarithmic: bool = False) -> Point:
     spread = [*values, *(least or ())]
     low, high = (min(spread), max(spread)) if spread else (0.0, 1.0)
-    return (low, high) if high > low else (low - 0.5, high + 0.5)
+    if high > low:
+        return low, high
+    return (low / 2, low * 2) if logarithmic else (low - 0.5, high + 0.5)
 
 
 def _tick_count(x: float) -> str:
@@ -189,82 +249,10 @@ def _value(y: float, percent: bool) -> str:
     return f"{100 * y:.1f} %" if percent else f"{y:.3f}"
 
 
-def _label(x: float, y: float, words: str, anchor: str, kind: str = "") -> str:
+def label(x: float, y: float, words: str, anchor: str, kind: str = "") -> str:
+    """Return text on a picture."""
     css = f' class="{kind}"' if kind else ""
     return f'<text x="{x:g}" y="{y:g}" text-anchor="{anchor}"{css}>{text(words)}</text>'
-
-
-STYLE = """
-:root { --ar: #b5622a; --mdm: #2f6299; --b0: #8c510a; --b1: #35978f; --b2: #7b4fa3; --b3: #4d7d2a; --b4: #a03050; }
-@media (prefers-color-scheme: dark) {
-  :root { --ar: #e0955c; --mdm: #7fb2e5; --b0: #d8a35a; --b1: #6cc4bb; --b2: #b896dc; --b3: #98c872; --b4: #e08098; }
-}
-.panels { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 24rem), 1fr)); gap: 1.2rem 1.5rem; }
-.panels figure { margin: 0; break-inside: avoid; }
-svg.panel { display: block; width: 100%; height: auto; overflow: visible; touch-action: pan-y; }
-.panel text { fill: var(--quiet); font-size: 12px; font-variant-numeric: tabular-nums; }
-.panel text.title { fill: var(--ink); font-size: 14px; font-weight: 650; }
-.panel text.marked { fill: var(--ink); }
-.panel .grid { stroke: var(--line); }
-.panel .mark { stroke: var(--ink); stroke-dasharray: 3 3; }
-.panel .interval { fill: var(--ink); opacity: .1; }
-.panel polyline { fill: none; stroke-width: 2; stroke-linejoin: round; }
-.panel polyline.faint { stroke-width: 1; opacity: .45; }
-.panel polyline.dashed { stroke-width: 1.5; stroke-dasharray: 5 3; }
-.panel .cursor { stroke: var(--quiet); stroke-width: 1; }
-.ar { stroke: var(--ar); } .mdm { stroke: var(--mdm); }
-circle.ar { fill: var(--ar); } circle.mdm { fill: var(--mdm); }
-.b0 { stroke: var(--b0); } .b1 { stroke: var(--b1); } .b2 { stroke: var(--b2); } .b3 { stroke: var(--b3); }
-.b4 { stroke: var(--b4); }
-circle.b0 { fill: var(--b0); } circle.b1 { fill: var(--b1); } circle.b2 { fill: var(--b2); }
-circle.b3 { fill: var(--b3); } circle.b4 { fill: var(--b4); }
-.panel circle { stroke: none; }
-.legend { display: flex; flex-wrap: wrap; gap: .2rem 1.2rem; margin: .4rem 0 .8rem; font-size: .9rem; }
-.legend svg { width: 1.6rem; height: .7rem; vertical-align: -.05rem; margin-right: .35rem; }
-.legend line { stroke-width: 2.5; }
-#tip {
-  position: absolute; display: none; padding: .3rem .6rem; background: var(--paper); border: 1px solid var(--line);
-  border-radius: 4px; font-size: .85rem; font-variant-numeric: tabular-nums; pointer-events: none; white-space: nowrap;
-}
-@media print {
-  :root { --ar: #b5622a; --mdm: #2f6299; --b0: #8c510a; --b1: #35978f; --b2: #7b4fa3; --b3: #4d7d2a; --b4: #a03050; }
-  .panels { grid-template-columns: 1fr 1fr; }
-  .panel * { print-color-adjust: exact; -webkit-print-color-adjust: exact; }
-}
-"""
-
-SCRIPT = """
-(() => {
-  const tip = document.body.appendChild(Object.assign(document.createElement('div'), {id: 'tip'}));
-  const show = (y, percent) => percent ? (100 * y).toFixed(1) + ' %' : y.toFixed(3);
-  for (const svg of document.querySelectorAll('svg[data-hover]')) {
-    const data = JSON.parse(svg.dataset.hover);
-    const line = svg.appendChild(document.createElementNS(svg.namespaceURI, 'line'));
-    line.setAttribute('class', 'cursor');
-    const hide = () => { tip.style.display = 'none'; line.setAttribute('visibility', 'hidden'); };
-    hide();
-    svg.addEventListener('pointerleave', hide);
-    const move = (event) => {
-      const box = svg.getBoundingClientRect();
-      const at = (event.clientX - box.left) * svg.viewBox.baseVal.width / box.width;
-      const near = (points) => points.reduce((a, b) => Math.abs(b[0] - at) < Math.abs(a[0] - at) ? b : a);
-      const hits = data.series.map(([name, kind, points]) => [name, kind, near(points)]);
-      const x = hits.reduce((a, b) => Math.abs(b[2][0] - at) < Math.abs(a[2][0] - at) ? b : a)[2];
-      for (const [k, v] of Object.entries({x1: x[0], x2: x[0], y1: TOP, y2: BASE})) line.setAttribute(k, v);
-      line.setAttribute('visibility', 'visible');
-      const rows = [`${Number((x[2] / data.per).toPrecision(3))} ${data.x}`];
-      for (const [name, , p] of hits) if (Math.abs(p[0] - x[0]) < 4) rows.push(`${name}: ${show(p[3], data.percent)}`);
-      tip.replaceChildren(...rows.map((row) => Object.assign(document.createElement('div'), {textContent: row})));
-      tip.style.display = 'block';
-      const room = document.documentElement.clientWidth - tip.offsetWidth - 4;
-      tip.style.left = `${window.scrollX + Math.max(0, Math.min(event.clientX + 14, room))}px`;
-      tip.style.top = `${window.scrollY + event.clientY - tip.offsetHeight - 12}px`;
-    };
-    svg.addEventListener('pointermove', move);
-    svg.addEventListener('pointerdown', move);
-  }
-})();
-""".replace("TOP", str(TOP)).replace("BASE", str(HEIGHT - BOTTOM))
 
 
 def legend(entries: Sequence[tuple[str, str, str]]) -> Html:

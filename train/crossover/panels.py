@@ -2,17 +2,18 @@
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 
-from ...common.html import Html, paragraph
+from ...common.html import Html, count, fold, paragraph
 from ...common.units import format_count
-from . import analysis, charts, scaling
+from . import analysis, charts, overlay, scaling
 from .charts import Axes, Mark, Series
 from .curves import MetricsRow, by_run
 from .grid import GridPlan
+from .overlay import BUDGET_COLOURS, Line, Overlay
 from .wording import setting
 
 KINDS = {"nll": "NLL", "nelbo": "NELBO, upper bound"}
@@ -45,6 +46,46 @@ class Results:
         """Return the curves of all draws and seeds of one kind of run."""
         keys = ("unique_tokens", "objective", "settings")
         return [own for own in self.curves.values() if tuple(own[0][k] for k in keys) == (n, objective, settings)]
+
+
+def metric_overlays(results: Results, metric: str) -> Html:
+    """Return a chart of all budgets for each pair of settings that is compared; all but the first are folded."""
+    number = 100 * results.metrics.index(metric)
+    budgets = sorted({n for n, *_ in results.compared})
+    pairs = list(dict.fromkeys((ar, mdm) for _, ar, mdm in results.compared))
+    drawn: list[Html] = []
+    for ar, mdm in pairs:
+        lines = list(_lines(results, metric, budgets, ar, mdm))
+        if not lines:
+            continue
+        words = setting({"ar": ar, "mdm": mdm})
+        found = [results.crossover(metric, n, ar, mdm) for n in budgets]
+        chart = Overlay(
+            name=f"{results.plan.grid.name} {metric}" + (f" {words}" if words else ""),
+            title=words or "All budgets",
+            y_label=y_label(metric),
+            lines=lines,
+            types=[(k, f"{NAMES[k]}{loss_kind(metric, k)}") for k in ("mdm", "ar")],
+            crossings=[(i, c["tokens"]) for i, c in enumerate(found) if c and c["status"] == "crosses"],
+            percent=metric.endswith("accuracy"),
+        )
+        drawn.append(overlay.figure(chart, number + len(drawn)))
+    others = fold(f"{count(len(drawn) - 1, 'other pair')} of settings", "".join(drawn[1:])) if drawn[1:] else ""
+    return Html((drawn[0] if drawn else paragraph("Nothing is measured yet.")) + others)
+
+
+def _lines(results: Results, metric: str, budgets: Sequence[int], ar: str, mdm: str) -> Iterator[Line]:
+    for i, n in enumerate(budgets):
+        for objective, settings in (("ar", ar), ("mdm", mdm)):
+            mean = next((s for s in _series(results, metric, n, objective, settings) if not s.faint), None)
+            points = [p for p in mean.points if p[0] > 0] if mean else []  # a logarithmic axis has no place for 0
+            if points:
+                yield Line(f"{NAMES[objective]}, {format_count(n)} unique", objective, i, n, points)
+
+
+def loss_kind(metric: str, objective: str) -> str:
+    """Return the kind of a type's loss, with a comma before it; nothing for what is no loss."""
+    return f", {KINDS['nelbo' if objective == 'mdm' else 'nll']}" if metric == analysis.LOSS else ""
 
 
 def metric_panels(results: Results, metric: str) -> Html:
@@ -85,8 +126,7 @@ def _series(results: Results, metric: str, n: int, objective: str, settings: str
     curves = [points for points in kept if points]
     if not curves:
         return []
-    kind = f", {KINDS['nelbo' if objective == 'mdm' else 'nll']}" if metric == analysis.LOSS else ""
-    name = f"{NAMES[objective]}{kind}"
+    name = f"{NAMES[objective]}{loss_kind(metric, objective)}"
     faint = [Series(name, objective, points, faint=True) for points in curves] if len(curves) > 1 else []
     # Evaluations that not all draws have yet (a grid at work) have no mean.
     common = sorted(set.intersection(*({x for x, _ in points} for points in curves)))
@@ -134,7 +174,7 @@ def fit_panels(results: Results) -> str:
             own = [r for rows in results.of(n, f["objective"], f["settings"]) for r in rows]
             if not own:
                 continue
-            name, kind = f"{format_count(n)} unique", f"b{i % 5}"
+            name, kind = f"{format_count(n)} unique", f"b{i % BUDGET_COLOURS}"
             series.append(Series(name, kind, sorted((r["tokens"], r["loss"]) for r in own), line=False))
             at = np.linspace(min(r["tokens"] for r in own), max(r["tokens"] for r in own), 80)
             drawn = law.predict(np.full(len(at), float(n)), at)
@@ -147,5 +187,5 @@ def fit_panels(results: Results) -> str:
         )
         axes = Axes(title=title, x_label="million tokens trained on", y_label=y_label, x_per=1e6)
         panels.append(charts.panel(axes, series))
-    entries = [(f"b{i % 5}", f"{format_count(n)} unique", "") for i, n in enumerate(budgets)]
+    entries = [(f"b{i % BUDGET_COLOURS}", f"{format_count(n)} unique", "") for i, n in enumerate(budgets)]
     return f"<h3>Laws and measurements</h3>\n{charts.legend(entries)}{charts.figures(panels)}" if panels else ""

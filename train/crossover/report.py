@@ -11,12 +11,22 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from ...common import storage
-from ...common.html import Cell, Html, Number, code, count, definitions, document, paragraph, table, text
+from ...common.html import Cell, Html, Number, code, count, definitions, document, fold, paragraph, table, text
 from ...common.units import format_count, round_count
-from . import analysis, charts, curves
+from . import analysis, curves, page
 from .curves import MetricsRow
 from .grid import GridPlan
-from .panels import KINDS, NAMES, Results, fit_panels, metric_legend, metric_panels, settings_words, y_label
+from .panels import (
+    KINDS,
+    NAMES,
+    Results,
+    fit_panels,
+    metric_legend,
+    metric_overlays,
+    metric_panels,
+    settings_words,
+    y_label,
+)
 from .wording import interval, setting, where
 
 
@@ -40,7 +50,7 @@ def render(plan: GridPlan, rows: Sequence[MetricsRow], runs: Sequence[MetricsRow
     sections = [(key, title, section(results)) for key, title, section in SECTIONS]
     name = text(plan.grid.name)
     title = f"Crossover {name}"
-    return document(title, "epochal crossover", name, lead, sections, charts.STYLE + STYLE, charts.SCRIPT)
+    return document(title, "epochal crossover", name, lead, sections, page.STYLE + STYLE, page.SCRIPT)
 
 
 def _summary(results: Results) -> str:
@@ -56,14 +66,20 @@ def _summary(results: Results) -> str:
         else:
             pairs = Number(str(len(found["units"])))
             rows.append([*row, where(found), interval(found), pairs, Number(_final_gap(found))])
-    head = ["Unique tokens", "Setting", "Passes", "MDM overtakes for good at", "95 % interval, passes", "Pairs"]
-    return _stack([*head, "MDM − AR at the end, nats"], rows) + BOUND_NOTE
+    head = ["Unique tokens", "Setting", "Passes", "MDM overtakes at", "Interval, passes", "Pairs", "Final MDM − AR"]
+    more = fold(count(len(rows) - MOST_ROWS, "other comparison"), _stack(head, rows[MOST_ROWS:]))
+    return (
+        _stack(head, rows[:MOST_ROWS])
+        + (more if len(rows) > MOST_ROWS else "")
+        + BOUND_NOTE
+        + fold("What the words mean", WORDS)
+    )
 
 
 def _final_gap(found: dict[str, Any]) -> str:
     error = found["final_lead_se"]
     spread = "" if math.isnan(error) else f" ± {error:.3f}"
-    return f"{-found['final_lead']:+.3f}".replace("-", "−") + spread
+    return f"{-found['final_lead']:+.3f}".replace("-", "−") + spread + " <small>nats</small>"
 
 
 def _stack(heads: Sequence[str], rows: Sequence[Sequence[Cell]]) -> Html:
@@ -72,10 +88,46 @@ def _stack(heads: Sequence[str], rows: Sequence[Sequence[Cell]]) -> Html:
     return table([heads[i] for i in kept], [[row[i] for i in kept] for row in rows], "stack")
 
 
+def _folded(noun: str, note: str, inner: str, rows: int) -> str:
+    """Return a long table under one line, which says how much there is."""
+    return fold(f"{count(rows, noun)}, and what they mean" if note else count(rows, noun), note + inner)
+
+
 def _keep(words: str) -> Html:
     """Return words that stay on one line."""
     return Html(f'<span class="keep">{text(words)}</span>')
 
+
+MOST_ROWS = 8
+"""Comparisons of the answer that are not folded away."""
+
+WORDS = table(
+    ["Word", "Meaning"],
+    [
+        (
+            "overtakes for good",
+            "MDM’s lead turns positive there and stays so at every evaluation after it, two or more",
+        ),
+        (
+            "not within the budget, none",
+            "no such place: MDM is behind at the end, or only the last evaluation shows it ahead",
+        ),
+        ("the first evaluation, ahead", "MDM leads from the first evaluation on: it overtook there, or before"),
+        (
+            "none from one pair",
+            "an interval needs two pairs or more: one says nothing of how far draws and seeds differ",
+        ),
+        ("beyond", "the interval reaches past the budget: in some resamples MDM does not overtake within it"),
+        ("% of resamples cross", "in how many of 2,000 random choices among the pairs MDM overtakes"),
+        ("> and <", "the answer lies above or below all budgets that were run"),
+        (
+            "final MDM − AR",
+            "MDM’s loss minus AR’s at the end, nats per token, with its standard error: below 0, MDM is better",
+        ),
+        ("interval", "95 %, a bootstrap over pairs; see “All crossovers”"),
+        ("NLL, NELBO", "AR’s loss is exact; MDM’s is an upper bound, so the truth is as good or better"),
+    ],
+)
 
 BOUND_NOTE = (
     paragraph(
@@ -89,23 +141,30 @@ BOUND_NOTE = (
 
 def _loss(results: Results) -> str:
     return (
-        paragraph(
-            "One panel for each number of unique tokens; the upper scale is tokens trained on. Bold: the mean over "
-            "draws of data; thin: each draw. The dashed line is where MDM overtakes for good, its band the 95 % "
-            "interval."
-        )
-        + metric_legend(loss=True)
-        + metric_panels(results, analysis.LOSS)
+        paragraph("All numbers of unique tokens together; means over draws of data.")
+        + metric_overlays(results, analysis.LOSS)
+        + fold("Each number of unique tokens by itself", _each(results, analysis.LOSS, PANELS_NOTE))
     )
+
+
+PANELS_NOTE = paragraph(
+    "The upper scale is tokens trained on. Bold: the mean over draws of data; thin: each draw. The dashed line is "
+    "where MDM overtakes for good, its band the 95 % interval."
+)
+
+
+def _each(results: Results, metric: str, note: str = "") -> str:
+    return note + metric_legend(metric == analysis.LOSS) + metric_panels(results, metric)
 
 
 def _tasks(results: Results) -> str:
     others = [m for m in results.metrics if m != analysis.LOSS]
     if not others:
         return paragraph("No task was scored: add eval_tasks to the grid’s settings.")
-    parts: list[str] = [TASK_NOTE, metric_legend(loss=False)]
+    parts: list[str] = [TASK_NOTE]
     for metric in others:
-        parts += [f"<h3>{text(y_label(metric))}</h3>\n", metric_panels(results, metric)]
+        panels = fold("Each number of unique tokens by itself", _each(results, metric))
+        parts += [f"<h3>{text(y_label(metric))}</h3>\n", metric_overlays(results, metric), panels]
     return "".join(parts)
 
 
@@ -136,7 +195,7 @@ def _crossovers(results: Results) -> str:
     if not rows:
         return paragraph("No pair of an AR and an MDM run is finished yet.")
     head = ["Metric", "Unique tokens", "Setting", "MDM overtakes for good at", "95 % interval, passes"]
-    return ESTIMATE_NOTE + _stack([*head, "Each pair’s own, passes"], rows)
+    return _folded("crossover", ESTIMATE_NOTE, _stack([*head, "Each pair’s own, passes"], rows), len(rows))
 
 
 ESTIMATE_NOTE = paragraph(
@@ -159,7 +218,7 @@ def _potential(results: Results) -> str:
     if not rows:
         return paragraph("No pair of an AR and an MDM run is finished yet.")
     head = ["Metric", "Unique tokens of MDM", "Setting", "Checkpoint", "AR needs", "95 % interval"]
-    return POTENTIAL_NOTE + _stack(head, rows)
+    return _folded("ratio", POTENTIAL_NOTE, _stack(head, rows), len(rows))
 
 
 POTENTIAL_NOTE = paragraph(
@@ -201,7 +260,7 @@ def _fits(results: Results) -> str:
         rows.append([who, _keep(f["form"]), str(f["points"]), _constants(f), rms, left, late])
     head = ["Runs", "Form", "Evaluations", "Constants", "Residuals: RMS, largest", "RMS on a budget left out"]
     panels = fit_panels(results)
-    return FIT_NOTE + _stack([*head, "RMS on the last third"], rows) + panels
+    return _folded("fit", FIT_NOTE, _stack([*head, "RMS on the last third"], rows) + panels, len(rows))
 
 
 FIT_NOTE = (
@@ -232,16 +291,13 @@ def _runs(results: Results) -> str:
         line.append(_kept(r))
         rows.append(line)
     head = ["Run", "State", "Receipt", "Kind of loss", "Best, at pass", "Final", "Checkpoints kept"]
-    return (
-        paragraph(
-            "u: unique tokens, r: draw of the data (draws share no document), s: seed, then the run’s fingerprint."
-        )
-        + table(head, rows, "stack")
-        + paragraph(
-            "A receipt is valid when the run trained on exactly the samples of its plan: “epochal audit” checks it.",
-            "note",
-        )
-    )
+    return _folded("run", RUN_NOTE, table(head, rows, "stack"), len(rows))
+
+
+RUN_NOTE = paragraph(
+    "u: unique tokens, r: draw of the data (draws share no document), s: seed, then the run’s fingerprint. A receipt "
+    "is valid when the run trained on exactly the samples of its plan: “epochal audit” checks it."
+)
 
 
 def _loss_at(run: MetricsRow, which: str) -> Cell:
@@ -311,8 +367,8 @@ def publish(plan: GridPlan) -> dict[str, Any]:
     os.makedirs(out, exist_ok=True)
     curves.write(out, rows, runs)
     analysis.write(out, found)
-    page = render(plan, rows, runs, found)
-    storage.write_atomic(os.path.join(out, REPORT_NAME), page.encode())
+    written = render(plan, rows, runs, found)
+    storage.write_atomic(os.path.join(out, REPORT_NAME), written.encode())
     return {
         "grid": plan.grid.name,
         "out": out,

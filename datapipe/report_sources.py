@@ -1,0 +1,78 @@
+"""The part of a pool's report that follows the rows of each source alone: what was read, what each step took away, what
+is left. Counted in the tables that lie beside the pool; the rest follows from the manifest."""
+
+from collections import Counter
+from collections.abc import Callable
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from ..common import storage
+from ..common.html import Html, fold, paragraph, shown, text
+from ..common.html import count as _count
+from ..shards.artifact import Artifact
+from .stages.ingest import EMPTY
+
+MOST = 20
+"""Sources, those with most tokens, whose way is shown."""
+
+Steps = list[tuple[str, int]]
+
+
+def steps_by_source(pool: Artifact) -> dict[str, Steps]:
+    """Return (step, documents) by source, most tokens first: what was read, what each step took away (negative), what
+    was kept, the validation pool included. Steps that took nothing of any source are left out."""
+    statistics = pool.manifest.statistics
+    rejects = _counted(pool, "rejects", "reason") if statistics["rejected"] or _step(pool, "empty") else Counter()
+    filtered = _counted(pool, "filtered", "filter") if any(f["removed"] for f in statistics["filters"]) else Counter()
+    copies = _counted(pool, "duplicates", "kind") if statistics["cluster_sizes"] else Counter()
+    ranked = sorted(statistics["sources"].items(), key=lambda item: (-item[1]["tokens"], item[0]))
+    ways: dict[str, Steps] = {}
+    for name, counts in ranked:
+        unusable = sum(n for (source, reason), n in rejects.items() if source == name and reason != EMPTY)
+        losses = [("unusable rows", unusable)]
+        losses += [(f"filter {f['name']}", filtered[name, f["name"]]) for f in statistics["filters"]]
+        losses.append(("empty", rejects[name, EMPTY]))
+        losses.append(("contaminated", counts["rows"] - counts["encoded"] - sum(n for _, n in losses)))
+        exact = copies[name, "exact"]
+        ends = [("exact duplicates", exact), ("near-duplicates", counts["encoded"] - counts["documents"] - exact)]
+        ways[name] = [
+            ("rows read", counts["rows"]),
+            *((step, -n) for step, n in losses),
+            ("encoded", counts["encoded"]),
+            *((step, -n) for step, n in ends),
+            ("kept", counts["documents"]),
+        ]
+    used = {step for way in ways.values() for step, n in way if n} | {"rows read", "encoded", "kept"}
+    return {name: [(step, n) for step, n in way if step in used] for name, way in ways.items()}
+
+
+def by_source(ways: dict[str, Steps], draw: Callable[[Steps], Html]) -> str:
+    """Return a fold for each source, or nothing where the only source's way is that of all."""
+    if len(ways) < 2:
+        return ""
+    folds = [
+        fold(
+            f"{text(name)} <small>{_count(dict(way)['rows read'], 'row')} read, {dict(way)['kept']:,} kept</small>",
+            draw(way),
+            opened=i == 0,
+        )
+        for i, (name, way) in enumerate(list(ways.items())[:MOST])
+    ]
+    note = paragraph("Documents; the validation pool’s are among those kept.", "note")
+    return f"<h3>Each source by itself</h3>\n{note}{shown(len(folds), len(ways))}{''.join(folds)}"
+
+
+def _counted(pool: Artifact, table: str, column: str) -> "Counter[tuple[str, str]]":
+    """Return the rows of a table by source and `column`; one small batch is in memory at a time."""
+    found: Counter[tuple[str, str]] = Counter()
+    file = pq.ParquetFile(storage.open_read(storage.join(pool.root, f"{table}.parquet")))
+    for batch in file.iter_batches(columns=["source", column]):
+        counts = pa.Table.from_batches([batch]).group_by(["source", column]).aggregate([([], "count_all")])
+        for row in counts.to_pylist():
+            found[row["source"], row[column]] += row["count_all"]
+    return found
+
+
+def _step(pool: Artifact, name: str) -> int:
+    return sum(int(s["documents"]) for s in pool.manifest.statistics["waterfall"] if s["step"] == name)
