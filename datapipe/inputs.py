@@ -17,6 +17,7 @@ from dataclasses import dataclass, replace
 from ..common import storage
 from ..common.errors import WorkError
 from ..common.json_text import strict_json
+from ..common.publish import FileInfo
 from ..common.units import format_bytes
 from ..shards.artifact import read_any_manifest
 from ..shards.formats import megatron
@@ -68,21 +69,25 @@ def take_stock(config: Build, listings: list[Listing], memory_path: str, say: Ca
     unknown = [path for path, version in versions.items() if version is None]
     remembered = recall(memory_path)  # it has paths as they may be shown
     known = {path: remembered[config.public(path)] for path in unknown if config.public(path) in remembered}
-    memory = _digests(unknown, known, say)
+    listed = [_listed(source) for source in config.sources]
+    memory = _digests(unknown, known, {path: info for files in listed for path, info in files.items()}, say)
     contents = {path: memory[path][1] if version is None else version for path, version in versions.items()}
-    for source in config.sources:
-        _check_hashes(source, {path: contents[path] for path, version in versions.items() if version is None})
+    for source, files in zip(config.sources, listed, strict=True):
+        _check_hashes(source, files, {path: memory[path][1] for path in unknown})
     return Stock(stamped, contents, {config.public(path): entry for path, entry in memory.items() if entry[0]})
 
 
-def _check_hashes(source: Source, digests: dict[str, str]) -> None:
+def _listed(source: Source) -> dict[str, FileInfo]:
+    """Return what the manifest of one of our artifacts or exports says of its files, by path."""
+    folder = artifact_folder(source) if source.tokenized is not None else None
+    files = read_any_manifest(folder).files if folder is not None else {}
+    return {storage.absolute(storage.join(str(folder), name)): info for name, info in files.items()}
+
+
+def _check_hashes(source: Source, listed: dict[str, FileInfo], digests: dict[str, str]) -> None:
     """Raise WorkError when a file of one of our artifacts or exports is not what the manifest beside it says: most
     formats of ids do not show a flipped bit."""
-    folder = artifact_folder(source) if source.tokenized is not None else None
-    if folder is None:
-        return
-    for name, info in read_any_manifest(folder).files.items():
-        path = storage.absolute(storage.join(folder, name))
+    for path, info in listed.items():
         if digests.get(path, f"{info.bytes} {info.xxh64}") != f"{info.bytes} {info.xxh64}":
             raise WorkError(
                 f"source '{source.name}': {path} is damaged: it is not what its manifest says; fetch it again"
@@ -127,7 +132,7 @@ def _versions(item: Listing, source: Source) -> dict[str, str | None]:
     return found
 
 
-def _digests(paths: list[str], memory: Memory, say: Callable[[str], object]) -> Memory:
+def _digests(paths: list[str], memory: Memory, listed: dict[str, FileInfo], say: Callable[[str], object]) -> Memory:
     """Return state and digest of each file, its state empty where that is not to be remembered."""
     known = {path: memory[path] for path in paths if path in memory and memory[path][0] == _state(path)}
     new = [path for path in paths if path not in known]
@@ -135,12 +140,12 @@ def _digests(paths: list[str], memory: Memory, say: Callable[[str], object]) -> 
     if size > ANNOUNCED:
         say(f"reading {format_bytes(size)} in {len(new):,} files once, so that a later change in them is noticed")
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        return known | dict(zip(new, pool.map(_read, new), strict=True))
+        return known | dict(zip(new, pool.map(_read, new, map(listed.get, new)), strict=True))
 
 
-def _read(path: str) -> list[str]:
+def _read(path: str, listed: FileInfo | None) -> list[str]:
     before = _state(path)
-    size, digest = storage.file_digest(path)
+    size, digest = storage.file_digest(path, (listed.bytes, listed.xxh64) if listed else None)
     if _state(path) != before:
         raise WorkError(f"{path} was changed while it was read: run the same command again when it stays as it is")
     settled = before and time.time_ns() - os.stat(path).st_mtime_ns > SETTLED_NS

@@ -70,7 +70,7 @@ def test_digests_are_remembered_until_anything_about_the_file_changes(
     config, memory = settings(tmp_path, str(source.parent)), str(tmp_path / "memory.json")
     first = contents(config, memory)
     inputs.remember(memory, first.memory)
-    monkeypatch.setattr(storage, "file_digest", lambda path: pytest.fail("it was read again"))
+    monkeypatch.setattr(storage, "file_digest", lambda path, expected: pytest.fail("it was read again"))
     assert contents(config, memory).contents == first.contents
     monkeypatch.undo()
     edit(source, lines("stone"))

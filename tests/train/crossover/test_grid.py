@@ -86,7 +86,7 @@ def test_a_runs_file_says_what_the_grid_says(make_plan):
         ({"objectives": ["gan"]}, "objectives"),
         ({"overrides": {"objective.input_mask": [0, 1]}}, "did you mean 'objective.input_masking'?"),
         ({"objectives": ["mdm"], "overrides": {"objective.input_masking": [0]}}, "known are eps, random_length"),
-        ({"base": "nowhere"}, "nowhere does not exist"),
+        ({"base": "nowhere"}, "nowhere is neither a file nor the name of a shipped configuration"),
         ({"validation": "/nowhere"}, "the validation pool /nowhere does not exist"),
     ],
 )
