@@ -123,3 +123,7 @@ def test_other_languages_build_where_the_locale_is_ascii(folder: Path) -> None:
     env = os.environ | {"LC_ALL": "C", "PYTHONUTF8": "0"}
     done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+    (folder / "é.md").write_text("text")
+    done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=False)
+    assert "é" not in done.stderr
+    assert "has a name that this locale cannot write: set LC_ALL=C.UTF-8" in done.stderr

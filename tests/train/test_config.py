@@ -35,7 +35,7 @@ def test_the_settings_of_the_help_are_keys_and_its_values_the_shipped_ones() -> 
     shown = [word for word in OFTEN_CHANGED.split() if re.match(r"[a-z_.]+=", word)]
     config = load_config("tiny-ar", [*DATA, *shown])
     assert config != plain
-    for key, value_shown in re.findall(r"^  ([a-z_.]+)=.*\(([\w.-]+)[^()]*\)$", OFTEN_CHANGED, re.M):
+    for key, value_shown in re.findall(r"^  ([a-z_.]+)=.*\(([\w.-]+)[^()=]*\)$", OFTEN_CHANGED, re.M):
         value = functools.reduce(getattr, key.split("."), plain)
         assert key in ("device", "save_folder", "service") or str(value) == value_shown or value == float(value_shown)
 
