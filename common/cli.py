@@ -5,11 +5,14 @@ commands are imported only when theirs is chosen, so `--help` needs none of the 
 """
 
 import argparse
+import codecs
 import functools
 import importlib
 import io
 import json
+import os
 import re
+import shlex
 import shutil
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -54,6 +57,22 @@ def run_command(name: str, command: Command, summary: str, argv: Sequence[str]) 
     return run_plainly(lambda words: _run(name, command, summary, words), argv)
 
 
+PLAINER = "epochal.plainer"
+_PLAIN = {"█": "#", "░": ".", "…": "...", "±": "+-", "×": "x", "–": "-", "—": "-", "’": "'", "≥": ">=", "≤": "<="}
+
+
+def _plainer(error: UnicodeError) -> tuple[str | bytes, int]:
+    """Return what stands for a character that a stream cannot be written: a plain one like it, else its number."""
+    if isinstance(error, UnicodeEncodeError) and (plain := _PLAIN.get(error.object[error.start])):
+        return plain, error.start + 1
+    if isinstance(error, UnicodeEncodeError):
+        error.end = error.start + 1
+    return codecs.backslashreplace_errors(error)
+
+
+codecs.register_error(PLAINER, _plainer)
+
+
 def run_plainly(run: Callable[[list[str]], int], argv: Sequence[str]) -> int:
     """Return what `run` returns; an error becomes one line on standard error and its exit status.
 
@@ -62,7 +81,7 @@ def run_plainly(run: Callable[[list[str]], int], argv: Sequence[str]) -> int:
     """
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # where the locale is not UTF-8, names of others may not be written
-            stream.reconfigure(errors="backslashreplace")
+            stream.reconfigure(errors=PLAINER)
     try:
         return run([word for word in argv if word != "--debug"])
     except KeyboardInterrupt:
@@ -194,7 +213,7 @@ def _overview(commands: Commands, version: str, argv: Sequence[str]) -> int:
     parser = _Parser(
         prog="epochal",
         description="Exact unique-token datasets, deterministic repetition, and training that compares on them.",
-        epilog="Each command has its own --help. --debug shows the traceback of a failure.",
+        epilog="Begin with: epochal init FOLDER. Each command has its own --help; --debug shows a failure's traceback.",
         formatter_class=functools.partial(_OverviewFormatter, indent_increment=1),
         allow_abbrev=False,
     )
@@ -228,6 +247,18 @@ def explain(error: Exception) -> tuple[str, int]:
 def add_examples(parser: argparse.ArgumentParser, *lines: str) -> None:
     """Show what may be typed, without the `epochal ` in front, at the end of the command's help."""
     parser.epilog = "\n".join(["examples:", *(f"  epochal {line}" for line in lines)])
+
+
+def say_next(*commands: Sequence[str]) -> None:
+    """Print the commands that come next, each as its words without `epochal` in front; they can be copied."""
+    for head, words in zip(["next: ", *["      "] * len(commands)], commands, strict=False):
+        print(head + shlex.join(["epochal", *(printable(without_secrets(word, {})) for word in words)]))
+
+
+def short_path(path: str) -> str:
+    """Return `path` as it is best typed: from this folder on when it lies below it."""
+    here = os.getcwd() + os.sep
+    return path.removeprefix(here) if path != here else path
 
 
 def text_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -56,6 +56,12 @@ def round_count(n: float) -> str:
     return f"{n:.0f}"
 
 
+def round_down(n: int) -> int:
+    """Return the largest number that is not more than `n` and has one digit other than 0: 722,864 is 700,000."""
+    unit: int = 10 ** (len(str(n)) - 1)
+    return n // unit * unit
+
+
 def format_bytes(n: float) -> str:
     """Return `n` bytes as `1.2 MB` (decimal units)."""
     for unit in ("B", "kB", "MB", "GB", "TB"):

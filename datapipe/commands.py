@@ -8,8 +8,9 @@ import os
 import re
 import sys
 
-from ..common.cli import Runner, add_examples, print_json
+from ..common.cli import Runner, add_examples, print_json, say_next, short_path
 from ..common.errors import RequestError, without_secrets
+from ..common.units import format_count, round_down
 
 
 def init(parser: argparse.ArgumentParser) -> Runner:
@@ -65,6 +66,8 @@ def build(parser: argparse.ArgumentParser) -> Runner:
 
             found = preview(config)
             print(json.dumps(found) if args.json else describe_preview(found))
+            if not args.json and not found["already_there"]:
+                say_next(["build", args.config, *args.overrides])
             return 0
         if config.executor.name == "local" and min(config.tasks, config.workers) > 1:
             start_task_server()  # it imports what tasks need while this process imports the build
@@ -85,6 +88,9 @@ def build(parser: argparse.ArgumentParser) -> Runner:
             state, shown = "built" if built.new else "already there:", without_secrets(path, {})
             print(f"{state} {shown}  ({m.tokens:,} tokens, {m.documents:,} documents, {m.shards:,} shards)")
         print(f"report: {without_secrets(built.pool, {})}/report.html")
+        tokens = round_down(manifests[built.pool].tokens // 2)
+        if tokens:
+            say_next(["carve", short_path(built.pool), "--unique-tokens", format_count(tokens).replace(",", "")])
         return 0
 
     return run

@@ -4,6 +4,7 @@ import itertools
 from typing import Any
 
 from ..common import storage
+from ..common.errors import printable
 from ..common.html import count
 from ..common.units import format_bytes, round_count
 from ..tokenize.tokenizer import Tokenizer
@@ -20,6 +21,9 @@ SAMPLE_ROWS, SAMPLE_CHARACTERS = 1000, 1 << 20
 """Of one file of each kind in a source, by the end of its name: at most so much is read."""
 
 NAMES_SHOWN = 5
+
+SHOWN_CHARS = 100
+"""Of the first text of each kind of file."""
 
 
 def preview(config: Build) -> dict[str, Any]:
@@ -93,7 +97,8 @@ def _sample(
 
 def describe(found: dict[str, Any]) -> str:
     """Return the lines that `epochal build --dry-run` prints."""
-    lines = [*found["notes"]]
+    said = tuple(f"source {s['name']}: {count(s['files'], 'file')} by their names" for s in found["sources"])
+    lines = [note for note in found["notes"] if not note.startswith(said)]
     for source in found["sources"]:
         kinds = ", ".join(f"{n:,} {kind}" for kind, n in source["formats"].items())
         lines.append(
@@ -118,7 +123,7 @@ def _said_of_samples(samples: list[dict[str, Any]]) -> list[str]:
         "deduplication, judged by"
     ]
     for sample in samples:
-        text = " ".join((sample["first_text"] or "").split())
+        text = _beginning(sample["first_text"] or "")
         lines.append(f"    {sample['file']}, {count(sample['rows'], 'row')}" + (f": {text}" if text else ""))
         lines += [
             f"    {count(n, 'row')} without a document: {why}"
@@ -126,3 +131,8 @@ def _said_of_samples(samples: list[dict[str, Any]]) -> list[str]:
             for why, (n, fields) in sample["without_a_document"].items()
         ]
     return lines
+
+
+def _beginning(text: str) -> str:
+    line = printable(" ".join(text.split()))
+    return line if len(line) <= SHOWN_CHARS else f"{line[: SHOWN_CHARS - 1]}…"

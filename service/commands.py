@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from ..common import storage
-from ..common.cli import Runner, add_examples, print_json, say
+from ..common.cli import Runner, add_examples, print_json, say, text_table
 from ..common.errors import RequestError, WorkError, without_secrets
 from ..common.publish import MANIFEST_NAME
 
@@ -72,8 +72,10 @@ def _run_serve(args: argparse.Namespace) -> int:
     service.refresh(at_once=True)
     app = create_app(service, rules)
     shown = f"[{args.host}]" if ":" in args.host else args.host
-    print(f"serving {args.root} at http://{shown}:{listener.getsockname()[1]} (stop with ctrl-c)")
-    print("\n".join(_catalogue_text(args.root, service)), flush=True)
+    address = f"http://{shown}:{listener.getsockname()[1]}"
+    print(f"serving {args.root} at {address} (stop with ctrl-c)")
+    print("\n".join(_catalogue_text(args.root, service)))
+    print(f"its page is there too; runs report with service={address}", flush=True)
     # The application prints its own defects; uvicorn would add tracebacks of requests that are cut off at the end.
     config = server_config(app, proxies, log_level="critical", timeout_graceful_shutdown=5)
     server = uvicorn.Server(config)
@@ -162,6 +164,10 @@ def _send_rest(folder: str, url: str | None) -> bool:
     from .client.reporter import send_rest
 
     sent = send_rest(folder, say, url=url)
+    if sent is None and os.path.exists(os.path.join(folder, "run.json")):
+        raise RequestError(
+            f"{folder} is a run that reported to no service: train it again, in another save_folder, with service=URL"
+        )
     if sent is None:
         return False
     if sent.lost:
@@ -255,12 +261,27 @@ def seen(parser: argparse.ArgumentParser) -> Runner:
 
 
 def _run_seen(args: argparse.Namespace) -> int:
-    from .client.client import Client
+    from .client.client import Client, RefusedError
 
     client = Client(args.service)
+    if args.histogram and args.run is None:
+        raise RequestError("--histogram needs --run")
+    try:
+        return _print_seen(client, args)
+    except RefusedError as error:
+        hints = [hint for start, hint in NOT_KNOWN.items() if str(error).startswith(start)]
+        raise RequestError(f"{error}: {hints[0]}" if hints else str(error)) from None
+
+
+NOT_KNOWN = {
+    "there is no run": "a run is known once it reports (epochal train CONFIG service=URL)",
+    "no document with id": "`epochal peek POOL --document 0` shows the first one's id",
+}
+"""How the service's answers begin, and what helps."""
+
+
+def _print_seen(client: Any, args: argparse.Namespace) -> int:
     if args.histogram:
-        if args.run is None:
-            raise RequestError("--histogram needs --run")
         counted = client.histogram(args.run, args.position)
         if args.json:
             print_json(counted)
@@ -303,8 +324,7 @@ def _document_text(document: dict[str, Any]) -> str:
     lines = [f"document  {document['id']}  ({document['source']}, {document['tokens']:,} tokens)"]
     if document["key"] != document["id"]:
         lines.append(f"key       {document['key']}")
-    rows = [("run", "exposures", "tokens fed", "first", "last")]
-    rows += [
+    rows = [
         (
             row["run"],
             _span(row["exposures"]["least"], row["exposures"]["most"]),
@@ -314,8 +334,8 @@ def _document_text(document: dict[str, Any]) -> str:
         )
         for row in document["runs"]
     ]
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    lines += ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    if rows:
+        lines.append(text_table(("run", "exposures", "tokens fed", "first", "last"), rows))
     lines += [
         f"  {row['run']}: tokens {part['start']:,} to {part['stop']:,}: {part['exposures']:,} times"
         for row in document["runs"]
@@ -329,7 +349,7 @@ def _document_text(document: dict[str, Any]) -> str:
     ]
     others = document["runs_looked_at"] - len(document["runs"])
     if others:
-        lines.append(f"not seen by {others:,} other {'run' if others == 1 else 'runs'}")
+        lines.append(f"not seen by {_counted(others, 'other run' if document['runs'] else 'run')}")
     return "\n".join(lines)
 
 

@@ -64,7 +64,7 @@ def read_tokens(file: str | None, environment: Mapping[str, str] = os.environ) -
     """
     if file is not None:
         try:
-            text = Path(file).read_text()
+            text = Path(file).read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
             raise RequestError(f"--tokens {file} cannot be read: {getattr(error, 'strerror', None) or error}") from None
         where = file

@@ -3,8 +3,10 @@
 import argparse
 from typing import Any
 
-from ..common.cli import Runner, add_examples, print_json, say
+from ..common import storage
+from ..common.cli import Runner, add_examples, print_json, say, say_next, short_path
 from ..common.errors import printable, without_secrets
+from ..common.publish import MANIFEST_NAME
 
 MOST_PROBLEMS = 20
 """Lines that `verify` prints of an artifact."""
@@ -35,9 +37,18 @@ def carve(parser: argparse.ArgumentParser) -> Runner:
             print_json(describe(out))
         else:
             print(f"{'carved' if new else 'already there:'} {without_secrets(out, {})}  ({tokens:,} unique tokens)")
+            say_next(_training(args.pool, out))
         return 0
 
     return run
+
+
+def _training(pool: str, subset: str) -> list[str]:
+    """Return the command that trains on `subset`, validated on its pool's neighbour where there is one."""
+    validation = f"{pool.rstrip('/')}-val"
+    known = storage.exists(storage.join(validation, MANIFEST_NAME))
+    evaluated = f"eval_loader.dataset.path={short_path(validation)}" if known else "eval_loader=null"
+    return ["train", "tiny-ar", f"train_loader.dataset.path={short_path(subset)}", evaluated]
 
 
 def export(parser: argparse.ArgumentParser) -> Runner:
@@ -51,7 +62,11 @@ def export(parser: argparse.ArgumentParser) -> Runner:
 
     parser.add_argument("subset", metavar="SUBSET", help="folder or URL of a subset or pool")
     parser.add_argument(
-        "--format", required=True, choices=["wds", "parquet", "megatron", "bin", "hf"], help="see docs/formats.md"
+        "--format",
+        required=True,
+        choices=["wds", "parquet", "megatron", "bin", "hf"],
+        help="WebDataset tar files, Parquet, Megatron-LM's .bin and .idx, flat ids as nanoGPT reads them, or a Hugging "
+        "Face dataset",
     )
     parser.add_argument("--out", required=True, metavar="DIR", help="where it goes: a new folder, or an fsspec URL")
     parser.add_argument("--order", action="store_true", help="write the repeated order out, for sequential loaders")
@@ -76,6 +91,7 @@ def export(parser: argparse.ArgumentParser) -> Runner:
         print(f"{'exported' if new else 'already there:'} {without_secrets(out, {})}  ({described['tokens']:,} tokens)")
         if args.format == "bin" and described["dtype"] == "uint32":
             print("note: the vocabulary has more than 65,536 ids, so these are uint32: nanoGPT's loaders expect uint16")
+        say_next(["verify", short_path(out)])
         return 0
 
     return run

@@ -106,7 +106,7 @@ def test_examples_of_the_help_can_be_typed(command, monkeypatch, capsys):
     monkeypatch.setattr("epochal.common.cli.argparse.ArgumentParser.print_help", lambda p: p.format_help())
     with pytest.raises(SystemExit):
         main(["help", command])
-    head, *examples = lines[0].splitlines()
+    head, *examples = lines[0].partition("\n\n")[0].splitlines()
     assert head == "examples:"
     assert examples
     module, _ = COMMANDS[command]
@@ -204,3 +204,7 @@ def test_what_the_system_refuses_is_said_in_a_line_of_ours(error: Exception, mes
     assert message in line
     assert "failed with" not in line
     assert status in (1, 2)
+
+
+def test_what_an_ascii_stream_cannot_be_written_becomes_plain():
+    assert "██░ 3 ± 1 … 日本".encode("ascii", cli.PLAINER) == b"##. 3 +- 1 ... \\u65e5\\u672c"

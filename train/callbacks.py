@@ -16,11 +16,11 @@ from torch.distributed.fsdp import FullyShardedDataParallel
 from ..common import storage
 from ..common.errors import RequestError, WorkError
 from ..shards.order.base import Order
-from ..shards.order.receipt import Receipt
+from ..shards.order.receipt import RECEIPT_NAME, Receipt
 from ..shards.tokenizer_file import artifact_tokenizer
 from .checkpoint import ModelCard, save_model
 from .run import Run, validation_kind
-from .run_folder import RECEIPT_NAME, RunFolder
+from .run_folder import RunFolder
 from .run_state.claim import difference, say_unknown
 
 

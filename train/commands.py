@@ -7,20 +7,25 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ..common.cli import Runner, add_examples
+from ..common.cli import Runner, add_examples, say_next, short_path
 from ..common.errors import RequestError
 from ..common.hashing import check_seed
 from ..common.units import parse_count
+from .run_state.often_changed import OFTEN_CHANGED
 
 
 def train(parser: argparse.ArgumentParser) -> Runner:
     """Add the arguments of `epochal train`; return what runs it."""
     add_examples(
         parser,
-        "train tiny-mdm train_loader.dataset.path=artifacts/subsets/mine-500k",
+        "train tiny-mdm train_loader.dataset.path=artifacts/subsets/mine-500k "
+        "eval_loader.dataset.path=artifacts/pools/mine-val",
         "train my.yaml optimizer.lr=1e-3 save_folder=runs/mine",
     )
-    parser.add_argument("config", metavar="CONFIG", help="YAML file, or the name of a shipped run such as tiny-mdm")
+    parser.epilog = f"{parser.epilog}\n\n{OFTEN_CHANGED}"
+    parser.add_argument(
+        "config", metavar="CONFIG", help="YAML file, or the name of a shipped run: tiny-ar, 125m-mdm, paper-1b-ar, ..."
+    )
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="settings to change, as in optimizer.lr=1e-3")
     parser.add_argument("--json", action="store_true", help="print the result as one JSON object")
     return _train
@@ -41,6 +46,11 @@ def _train(args: argparse.Namespace) -> int:
     result = trainer.train(config)
     if dist.get_global_rank() == 0:
         print(json.dumps(result) if args.json else describe(result))
+        if not args.json and result["folder"]:
+            say_next(
+                ["generate", short_path(result["folder"]), "Once upon a time", "--temperature", "0.8"],
+                ["audit", short_path(result["folder"])],
+            )
     sys.stdout.flush()
     return 0
 
@@ -220,7 +230,7 @@ def generate(parser: argparse.ArgumentParser) -> Runner:
         default="",
         help="text to go on from; - reads standard input (default none)",
     )
-    parser.add_argument("--max-new-tokens", metavar="N", type=int, default=128, help="(default 128)")
+    parser.add_argument("--max-new-tokens", metavar="N", type=int, default=128, help="at most (default 128)")
     parser.add_argument(
         "--temperature", metavar="X", type=float, default=0.0, help="0 takes the likeliest token (default 0)"
     )
@@ -235,7 +245,7 @@ def generate(parser: argparse.ArgumentParser) -> Runner:
         "--order",
         choices=("confidence", "random"),
         default="confidence",
-        help="masked diffusion: what is settled first",
+        help="masked diffusion: what is settled first (default confidence)",
     )
     parser.add_argument(
         "--block", metavar="N", type=int, help="masked diffusion: tokens filled in together (default all)"
@@ -301,7 +311,8 @@ def _export_model(args: argparse.Namespace) -> int:
 
     body = export_huggingface(args.checkpoint, args.out, args.tokenizer)
     described = f"exported {body['out']}  ({body['architecture']}, {body['parameters']:,} weights)"
-    print(json.dumps(body) if args.json else described)
+    loading = f"transformers.AutoModelForCausalLM.from_pretrained({body['out']!r})"
+    print(json.dumps(body) if args.json else f"{described}\nin Python: {loading}, and AutoTokenizer likewise")
     return 0
 
 

@@ -377,7 +377,7 @@ def model_section(data: dict[str, Any], where: str) -> dict[str, Any]:
     if path is None:
         meant = did_you_mean(str(name), presets())
         raise RequestError(f"{where}: model.preset must be one of {', '.join(presets())}, got '{name}'{meant}")
-    return yaml.safe_load(path.read_text())["model"] | data
+    return yaml.safe_load(path.read_text(encoding="utf-8"))["model"] | data
 
 
 def load_config(path: str, overrides: list[str] | tuple[str, ...] = ()) -> TrainConfig:

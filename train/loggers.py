@@ -34,7 +34,7 @@ class JsonlLogger(LoggerDestination):
         if dist.get_global_rank() != 0 or not self.path.exists():
             return
         now = int(state.timestamp.batch)
-        rows = whole_rows(self.path.read_text(errors="replace"))
+        rows = whole_rows(self.path.read_text(encoding="utf-8", errors="replace"))
         kept = [row for row in rows if row["step"] + of_step_after(row) <= now and now > 0]
         lines = [_line(row) for row in kept]
         storage.write_atomic(str(self.path), b"".join(lines))

@@ -15,12 +15,13 @@ from ..common.hashing import digest, stream_hash
 from ..common.json_text import strict_json
 from ..common.publish import FileInfo
 from ..common.remote.patience import ATTEMPTS, patiently
+from ..shards.order.receipt import RECEIPT_NAME
 from ..shards.tokenizer_file import TOKENIZER_NAME
 from .saved import hashes
 
 RUN_NAME, RESULT_NAME = "run.json", "result.json"
 CONFIG_NAME, ENVIRONMENT_NAME = "config.yaml", "environment.json"
-RECEIPT_NAME, METRICS_NAME = "receipt.json", "metrics.jsonl"
+METRICS_NAME = "metrics.jsonl"
 LATEST_NAME = "latest-rank0.pt"
 PUBLISHED_NAME = "published.json"
 JOURNAL_NAME, SENT_NAME = "service.jsonl", "service.sent"

@@ -69,7 +69,7 @@ class _Quiet(PipelineExecutor):
     def _run_for_rank(self, rank: int, local_rank: int = 0, node_rank: int = -1) -> PipelineStats:
         keep_secret(self.written)
         logger.configure(patcher=_log_without_secrets)
-        with open(os.devnull, "w") as nowhere, contextlib.redirect_stderr(nowhere):
+        with open(os.devnull, "w", encoding="utf-8", errors="replace") as nowhere, contextlib.redirect_stderr(nowhere):
             try:
                 # The base's, for Ray too: its own keeps logs in one folder of the machine for all builds.
                 return PipelineExecutor._run_for_rank(self, rank, local_rank, node_rank)
@@ -93,7 +93,8 @@ def _log_without_secrets(record: Any) -> None:
     if error is not None:
         record["message"] += "\n" + "".join(traceback.format_exception(error.type, error.value, error.traceback))
         record["exception"] = None
-    record["message"] = without_secrets(record["message"])
+    message, encoding = without_secrets(record["message"]), sys.getfilesystemencoding()  # that of the log's file
+    record["message"] = message.encode(encoding, "backslashreplace").decode(encoding)
 
 
 class _Local(_Quiet, LocalPipelineExecutor):

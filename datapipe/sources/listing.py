@@ -2,6 +2,7 @@
 
 import os
 import re
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -159,6 +160,8 @@ def list_files(number: int, source: Source) -> Listing:
 def _refused(name: str, source: Source) -> str | None:
     """Return why a file that should be read cannot be, as its name shows."""
     if name != _printable(name):
+        if sys.getfilesystemencoding() != "utf-8":
+            return "has a name that this locale cannot write: set LC_ALL=C.UTF-8"
         return "has a name that is not UTF-8: rename it"
     return None if source.tokenized else refused_name(name)
 

@@ -143,7 +143,7 @@ class PartWriter:
             "hashes": self._hashes,
             "runs": self._runs,
         }
-        with open(os.path.join(self._building, PART_NAME), "w") as f:
+        with open(os.path.join(self._building, PART_NAME), "w", encoding="utf-8") as f:
             json.dump(info | {"partitions": self._partitions, "counts": counts}, f)
         if storage.is_url(self._folder):
             copy_folder(self._building, self._folder, PART_NAME)

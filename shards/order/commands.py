@@ -13,7 +13,7 @@ from .base import POLICIES, Order
 from .mixture import Mixture
 from .mixture_config import MixtureSettings, describe_stages, mixture_file, open_mixture
 from .plan import Plan
-from .receipt import Receipt
+from .receipt import RECEIPT_NAME, Receipt
 
 MOST_AUDITED = 10**10
 """Positions of a receipt that are checked: 20T tokens in samples of 2048."""
@@ -222,18 +222,24 @@ def audit(parser: argparse.ArgumentParser) -> Runner:
     """Add the arguments of `epochal audit`; return what runs it."""
     add_examples(
         parser,
-        "audit runs/mine/receipt.json",
+        "audit runs/mine",
+        "audit runs/mine/receipt.json --json",
     )
-    parser.add_argument("receipt", metavar="RECEIPT", help="the receipt that a run wrote, path or URL")
+    parser.add_argument("receipt", metavar="RECEIPT", help="the receipt that a run wrote, or its folder (path or URL)")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     return _run_audit
 
 
 def _run_audit(args: argparse.Namespace) -> int:
+    in_folder = storage.join(args.receipt, RECEIPT_NAME)
+    if storage.exists(in_folder):
+        args.receipt = in_folder
     try:
         text = storage.read_bytes(args.receipt).decode()
     except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
-        raise RequestError(f"{args.receipt} is no file: name the receipt that a run wrote") from None
+        raise RequestError(
+            f"{args.receipt} is no receipt, and no run's folder with {RECEIPT_NAME}, which a run writes at its end"
+        ) from None
     except UnicodeDecodeError:
         raise RequestError(f"{args.receipt} is no receipt of epochal: it is not text") from None
     try:

@@ -17,6 +17,8 @@ from .base import Order, digest_text
 from .stored import order_from_dict
 
 RECEIPT_VERSION = 1
+RECEIPT_NAME = "receipt.json"
+"""In the folder of a run."""
 
 
 class Receipt:

@@ -2,6 +2,11 @@
 
 import gzip
 import json
+import os
+import shlex
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -12,6 +17,7 @@ from epochal.datapipe.config import load_build
 from epochal.datapipe.preview import preview
 from epochal.shards.artifact import read_manifest
 from epochal.tests.support.corpora import real_documents
+from epochal.train.config import load_config
 
 
 @pytest.fixture
@@ -42,6 +48,9 @@ def test_a_dry_run_says_what_a_build_finds_and_writes_nothing(
     assert main([*words, "--dry-run"]) == 0
     said = capsys.readouterr().out
     assert "3 files (2 jsonl, 1 text)" in said
+    assert said.count("2 jsonl") == 1
+    assert max(map(len, said.splitlines())) < 150
+    assert said.splitlines()[-1] == f"next: epochal {shlex.join(words)}"
     assert "not read: scan.pdf (of unknown kind)" in said
     assert "nothing was written" in said
     assert sorted(p.name for p in tmp_path.iterdir()) == ["data"]
@@ -88,3 +97,33 @@ def test_init_of_what_holds_no_text_is_one_line(folder: Path, capsys: pytest.Cap
     assert main(["init", "nowhere"]) == 2
     assert "nowhere does not exist" in capsys.readouterr().err
     assert not list(Path().glob("*.yaml"))
+
+
+def test_each_command_says_the_next_one(folder: Path, capsys: pytest.CaptureFixture) -> None:
+    words = ["build", "folder", "sources.0.path=data", "sources.0.text_key=content", "name=mine", "seq_len=128"]
+    assert main([*words, "validation_tokens=3000", "--quiet"]) == 0
+    carve = shlex.split(capsys.readouterr().out.splitlines()[-1])
+    assert carve[:5] == ["next:", "epochal", "carve", "artifacts/pools/mine", "--unique-tokens"]
+    assert main(carve[2:]) == 0
+    train = shlex.split(capsys.readouterr().out.splitlines()[-1])
+    config = load_config(train[3], train[4:])
+    assert Path(config.train_loader.dataset.path).resolve().parent.name == "subsets"
+    assert config.eval_loader is not None
+    assert config.eval_loader.dataset.path == "artifacts/pools/mine-val"
+    shutil.rmtree("artifacts/pools/mine-val")
+    assert main(carve[2:]) == 0
+    assert load_config(train[3], shlex.split(capsys.readouterr().out.splitlines()[-1])[4:]).eval_loader is None
+
+
+@pytest.mark.slow
+def test_other_languages_build_where_the_locale_is_ascii(folder: Path) -> None:
+    (folder / "c.md").write_text("日本語の文章。" * 50, encoding="utf-8")
+    words = ["build", "folder", "sources.0.path=data", "sources.0.text_key=content", "name=mine", "tasks=2"]
+    code = f"import sys; from epochal.__main__ import main; sys.exit(main({words!r}))"
+    env = os.environ | {"LC_ALL": "C", "PYTHONUTF8": "0"}
+    done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    (folder / "é.md").write_text("text")
+    done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=False)
+    assert "é" not in done.stderr
+    assert "has a name that this locale cannot write: set LC_ALL=C.UTF-8" in done.stderr

@@ -35,6 +35,22 @@ def test_registering_what_lies_elsewhere(root: Path, make_pool, tmp_path: Path, 
         assert client.get("/artifacts/elsewhere")["locations"][0]["path"] == elsewhere
 
 
+def test_what_the_service_does_not_know_is_said_with_its_cure(root: Path, tmp_path: Path, capsys):
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / "run.json").write_text("{}")
+    assert main(["register", str(run), "--root", str(root)]) == 2
+    assert "is a run that reported to no service: train it again" in capsys.readouterr().err
+    with serving(root) as client:
+        service = ["--service", client.url]
+        assert main(["seen", "--run", "nobody", "--histogram", *service]) == 2
+        assert "a run is known once it reports" in capsys.readouterr().err
+        assert main(["seen", "--document", "nothing", *service]) == 2
+        assert "shows the first one's id" in capsys.readouterr().err
+        assert main(["seen", "--document", "doc0", *service]) in (0, 2)
+        assert "run  exposures" not in capsys.readouterr().out
+
+
 @pytest.mark.slow
 def test_the_command_line_needs_none_of_the_services_packages():
     code = "import sys; sys.modules.update(fastapi=None, httpx=None); from epochal.__main__ import main; "

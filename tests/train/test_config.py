@@ -1,4 +1,6 @@
+import functools
 import itertools
+import re
 from pathlib import Path
 
 import pytest
@@ -9,6 +11,7 @@ from epochal.common.errors import RequestError
 from epochal.train import durations, optimizer
 from epochal.train.config import YAMLS, load_config, presets
 from epochal.train.model.transformer import Transformer, count_parameters
+from epochal.train.run_state.often_changed import OFTEN_CHANGED
 
 DATA = ["train_loader.dataset.path=x", "eval_loader.dataset.path=y"]
 RUNS = ["tiny-ar", "tiny-mdm", "125m-ar", "125m-mdm", "paper-1b-ar", "paper-1b-mdm"]
@@ -25,6 +28,16 @@ def test_shipped_runs_are_valid_and_complete_but_for_their_data(name: str) -> No
 def test_both_types_of_a_preset_differ_in_the_objective_alone(name: str) -> None:
     ar, mdm = (load_config(n, [*DATA, "run_name=x"]) for n in (name, name.removesuffix("ar") + "mdm"))
     assert ar.model_copy(update={"objective": None}) == mdm.model_copy(update={"objective": None})
+
+
+def test_the_settings_of_the_help_are_keys_and_its_values_the_shipped_ones() -> None:
+    plain = load_config("tiny-ar", DATA)
+    shown = [word for word in OFTEN_CHANGED.split() if re.match(r"[a-z_.]+=", word)]
+    config = load_config("tiny-ar", [*DATA, *shown])
+    assert config != plain
+    for key, value_shown in re.findall(r"^  ([a-z_.]+)=.*\(([\w.-]+)[^()=]*\)$", OFTEN_CHANGED, re.M):
+        value = functools.reduce(getattr, key.split("."), plain)
+        assert key in ("device", "save_folder", "service") or str(value) == value_shown or value == float(value_shown)
 
 
 def test_the_paper_run_has_the_paper_settings() -> None:

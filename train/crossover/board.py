@@ -5,6 +5,7 @@ import sys
 import time
 from collections.abc import Mapping
 
+from ...common.html import count
 from ...common.progress import clock
 from ...common.units import round_count
 
@@ -43,7 +44,8 @@ class Board:
         self.shown = now
         rate = (tokens - self.first) / max(now - self.started, 1e-9)
         left = f"{clock((self.total - tokens) / rate)} left" if rate else "--:-- left"
-        text = f"{self.name}  {finished} of {self.runs} runs  {_bar(tokens, self.total)}  {rate:,.0f} tokens/s  {left}"
+        bar = _bar(tokens, self.total) if self.live else f"{100 * tokens // max(self.total, 1):3d} %"
+        text = f"{self.name}  {finished} of {count(self.runs, 'run')}  {bar}  {rate:,.0f} tokens/s  {left}"
         if not self.live:
             print(text, file=sys.stderr, flush=True)
             return

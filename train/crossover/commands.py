@@ -5,8 +5,18 @@ import json
 import os
 import sys
 
-from ...common.cli import Runner, add_examples, say
+from ...common.cli import Runner, add_examples, say, say_next
 from ...common.errors import RequestError
+
+GRID = """a grid of your own, mine.yaml:
+  name: mine
+  out: runs/mine                # results, and a folder a run
+  base: tiny-ar                 # the settings of `epochal train` that all runs share
+  pool: artifacts/pools/mine    # validated on mine-val beside it, or on `validation: PATH`
+  unique_tokens: [100k, 1M]     # budgets, each no larger than total_tokens
+  total_tokens: 1M              # of every run
+  settings: {optimizer.lr: 1e-3}  # in place of the base's
+objectives (default [ar, mdm]), replicates (1), seeds ([17]) and overrides (none) make more runs"""
 
 
 def crossover(parser: argparse.ArgumentParser) -> Runner:
@@ -14,8 +24,10 @@ def crossover(parser: argparse.ArgumentParser) -> Runner:
     add_examples(
         parser,
         "crossover crossover-cpu --plan",
-        "crossover crossover-cpu pool=artifacts/pools/mine total_tokens=500k",
+        "crossover crossover-cpu name=mine out=runs/mine pool=artifacts/pools/mine",
+        "crossover mine.yaml --jobs 2",
     )
+    parser.epilog = f"{parser.epilog}\n\n{GRID}"
     parser.add_argument("grid", metavar="GRID", help="YAML file, or the name of a shipped grid such as crossover-cpu")
     parser.add_argument(
         "overrides", nargs="*", metavar="key=value", help="as in total_tokens=500k or settings.optimizer.lr=1e-3"
@@ -40,6 +52,8 @@ def _crossover(args: argparse.Namespace) -> int:
     if args.plan:
         body = cost.estimate(plan, args.jobs)
         print(json.dumps(body) if args.json else cost.describe(body))
+        if not args.json:
+            say_next(["crossover", args.grid, *args.overrides])
         return 0
     runs = [] if args.report_only else launch.unfinished(plan)
     if runs:

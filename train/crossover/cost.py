@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from ...common.cli import text_table
+from ...common.html import count
 from ...common.json_text import parse_json
 from ...common.progress import clock
 from ...common.units import format_count, round_count
@@ -161,7 +162,7 @@ def describe(body: dict[str, Any]) -> str:
     ]
     total = f"{round_count(body['tokens'])} tokens, {body['flops']:.3g} FLOPs"
     lines = [
-        f"{body['grid']}: {body['runs']} runs, {total}, {body['h100_hours']:,.3g} H100-hours "
+        f"{body['grid']}: {count(body['runs'], 'run')}, {total}, {body['h100_hours']:,.3g} H100-hours "
         f"at {body['mfu']:.0%} MFU; {body['finished']} finished",
         text_table(head, rows),
     ]

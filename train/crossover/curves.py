@@ -15,9 +15,9 @@ import pyarrow.parquet as pq
 
 from ...common import storage
 from ...common.errors import EpochalError
-from ...shards.order.receipt import Receipt
+from ...shards.order.receipt import RECEIPT_NAME, Receipt
 from ..checkpoint import WEIGHTS_NAME, load_card
-from ..run_folder import METRICS_NAME, RECEIPT_NAME, read_metrics
+from ..run_folder import METRICS_NAME, read_metrics
 from .grid import RunSpec
 from .launch import result_of
 
@@ -157,7 +157,7 @@ def _receipt(run: RunSpec) -> tuple[str, str | None]:
     if not path.is_file():
         return "none yet", None
     try:
-        receipt = Receipt.from_json(path.read_text())
+        receipt = Receipt.from_json(path.read_text(encoding="utf-8"))
         return receipt.check() or "valid", receipt.digest
     except EpochalError as error:
         return str(error), None

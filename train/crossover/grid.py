@@ -95,7 +95,7 @@ class Grid(Configuration):
     validation: PathText | None = None
     unique_tokens: list[TokenCount] = Field(min_length=1)
     total_tokens: TokenCount
-    objectives: list[ObjectiveSection] = Field(min_length=1)
+    objectives: list[ObjectiveSection] = Field(default=["ar", "mdm"], min_length=1, validate_default=True)
     replicates: Positive | dict[str, Positive] = 1
     seeds: list[Annotated[int, Field(ge=0)]] = Field(default=[17], min_length=1)
     settings: dict[str, Any] = Field({})
@@ -133,7 +133,10 @@ class Grid(Configuration):
             raise ValueError("objectives names one twice: vary its keys under overrides, as in objective.input_masking")
         too_many = next((n for n in self.unique_tokens if n > self.total_tokens), None)
         if too_many:
-            raise ValueError(f"{format_count(too_many)} unique tokens are more than total_tokens")
+            raise ValueError(
+                f"{format_count(too_many)} unique tokens are more than total_tokens, "
+                f"{format_count(self.total_tokens)}: take them out of unique_tokens, or raise total_tokens"
+            )
         return self
 
     @model_validator(mode="after")

@@ -191,7 +191,7 @@ def _ended(child: _Live) -> Failure | None:
     if status < 0:
         name = signal.Signals(-status).name
         return Failure(child.run, f"ended by {name}" + (" (out of memory?)" if name == "SIGKILL" else ""))
-    lines = Path(child.run.folder, LOG_NAME).read_text(errors="replace").splitlines()
+    lines = Path(child.run.folder, LOG_NAME).read_text(encoding="utf-8", errors="replace").splitlines()
     said = next((line.strip() for line in reversed(lines) if line.strip()), "nothing said")
     return Failure(child.run, said.removeprefix("epochal: "))
 

@@ -5,6 +5,7 @@ import math
 from typing import Any
 
 from ...common.cli import text_table
+from ...common.html import count
 from ...common.units import format_count, round_count
 from .curves import MetricsRow
 
@@ -20,7 +21,8 @@ def describe(body: dict[str, Any]) -> str:
         for found in body["crossovers"]
     ]
     lines = [
-        f"{body['grid']}: {body['finished']} of {body['runs']} runs finished, {body['receipts_valid']} receipts valid"
+        f"{body['grid']}: {body['finished']} of {count(body['runs'], 'run')} finished, "
+        f"{count(body['receipts_valid'], 'receipt')} valid"
     ]
     if rows:
         lines += ["", text_table(head, rows), "", NOTE]

@@ -87,11 +87,13 @@ def test_audit_command(tmp_path: Path, capsys) -> None:
     path.write_text(receipt_of(range(PLAN.positions)).to_json())
     assert main(["audit", str(path), "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["ok"] is True
+    assert main(["audit", str(tmp_path)]) == 0  # the run's folder
+    assert "ok: " in capsys.readouterr().out
     path.write_text(receipt_of(range(7)).to_json())
     assert main(["audit", str(path), "--json"]) == 1
     assert "not finished" in json.loads(capsys.readouterr().out)["problem"]
     assert main(["audit", str(path)]) == 1
     assert "not ok" in capsys.readouterr().out
-    for wrong in (tmp_path / "none", tmp_path):
+    for wrong in (tmp_path / "none", tmp_path.parent):
         assert main(["audit", str(wrong)]) == 2
         assert len(capsys.readouterr().err.splitlines()) == 1

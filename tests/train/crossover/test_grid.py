@@ -12,6 +12,7 @@ from epochal.common.config import shipped_names
 from epochal.common.errors import RequestError
 from epochal.train.config import load_config
 from epochal.train.crossover import analysis, cost, launch
+from epochal.train.crossover.commands import GRID
 from epochal.train.crossover.grid import GRIDS, load_grid, plan
 
 
@@ -41,6 +42,17 @@ def test_a_key_of_one_objective_varies_its_runs_only(make_plan):
     pairs = list(analysis.comparisons(rows))
     assert len(pairs) == 2 * 4  # every AR setting with the MDM run of its dropout
     assert all(json.loads(ar)["model.dropout"] == json.loads(mdm)["model.dropout"] for _, ar, mdm in pairs)
+
+
+def test_the_grid_of_the_help_is_one_of_both_objectives(tmp_path):
+    head, *lines = GRID.splitlines()
+    body = "\n".join(line for line in lines if line.startswith("  "))
+    path = tmp_path / "mine.yaml"
+    path.write_text(body)
+    grid = load_grid(str(path), [])
+    assert head.startswith("a grid of your own")
+    assert [objective.name for objective in grid.objectives] == ["ar", "mdm"]
+    assert grid == load_grid(str(path), ["objectives=[ar,mdm]"])
 
 
 @pytest.mark.slow
