@@ -116,7 +116,7 @@ def test_a_folder_of_mixed_files_is_built_as_it_is_and_the_last_lines_say_what_w
         said[5],
     ]
     assert re.fullmatch(rf"  pool mine-val +1 document, {held_out.tokens:,} tokens \(\d\.\d%\) for validation", said[5])
-    assert [words.split()[0] for words in said[6:]] == ["built", "built", "report:"]
+    assert [words.split()[0] for words in said[6:]] == ["built", "built", "report:", "next:"]
     left = pl.read_parquet(out / "pools" / "mine" / "left_out.parquet")
     assert left.rows() == [("folder", "g.pdf", "of unknown kind")]
 
