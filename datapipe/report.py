@@ -111,7 +111,7 @@ def _sources(pool: Artifact) -> str:
     return (
         _p("Documents and tokens that were kept, those of the validation pool included.")
         + _table(["Source", "Rows read", "Encoded", "Kept", "Tokens"], rows, "stack")
-        + report_sources.by_source(report_sources.steps_by_source(pool), _way)
+        + report_sources.by_source(pool, _way)
     )
 
 
