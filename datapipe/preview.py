@@ -78,9 +78,11 @@ def _sample(
     intake = Intake(written=config.written)
     reader = make_reader(listing, source, intake, False, config.tokenizer)
     texts: list[str] = []
+    characters = 0
     for document in itertools.islice(reader._documents([(file, reader._rows(file))]), SAMPLE_ROWS):
         texts.append(document.text)
-        if sum(map(len, texts)) >= SAMPLE_CHARACTERS:
+        characters += len(document.text)
+        if characters >= SAMPLE_CHARACTERS:
             break
     rows = sum(intake.rows.values())
     read = intake.bytes_read or file.size  # of a row that is still open, nothing is counted

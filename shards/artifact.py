@@ -101,7 +101,7 @@ def _why_none(root: str) -> str:
     local = storage.local_path(root)
     if not storage.exists(root):
         folder, name = os.path.split(local.rstrip("/"))
-        near = "" if storage.is_url(root) else did_you_mean(name, _subfolders(folder or "."))
+        near = "" if storage.is_url(root) else did_you_mean(name, subfolders(folder or "."))
         return f"does not exist{near}"
     below = [] if storage.is_url(root) else list(itertools.islice(artifacts_below(local), 4))
     if below:
@@ -113,7 +113,7 @@ def _why_none(root: str) -> str:
 def artifacts_below(folder: str, depth: int = 3) -> Iterator[str]:
     """Iterate the paths of artifacts in the local `folder` and folders below it, to a depth, in order; hidden folders
     and what lies inside an artifact are left out."""
-    for name in _subfolders(folder):
+    for name in subfolders(folder):
         path = os.path.join(folder, name)
         if os.path.isfile(os.path.join(path, MANIFEST_NAME)) and is_artifact(path):
             yield path
@@ -121,7 +121,8 @@ def artifacts_below(folder: str, depth: int = 3) -> Iterator[str]:
             yield from artifacts_below(path, depth - 1)
 
 
-def _subfolders(folder: str) -> list[str]:
+def subfolders(folder: str) -> list[str]:
+    """Return the names of the folders in a local folder that are not hidden, in order; none where it cannot be read."""
     try:
         with os.scandir(folder) as entries:
             return sorted(entry.name for entry in entries if entry.is_dir() and not entry.name.startswith("."))

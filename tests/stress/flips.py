@@ -19,6 +19,19 @@ from pathlib import Path
 from epochal.common.hashing import digest
 from epochal.tests.stress import world as w
 
+EVALUATE = [
+    "evaluate",
+    w.MODEL,
+    "--loss",
+    w.VALIDATION,
+    "--tasks",
+    "hellaswag",
+    "--data",
+    ".",
+    "--out",
+    "new/v",
+    "--json",
+]
 COMMANDS: dict[str, list[list[str]]] = {
     "artifacts/pools/tiny/": [
         ["verify", w.POOL],
@@ -29,19 +42,7 @@ COMMANDS: dict[str, list[list[str]]] = {
     ],
     "artifacts/pools/tiny-val/": [
         ["verify", w.VALIDATION],
-        [
-            "evaluate",
-            w.MODEL,
-            "--loss",
-            w.VALIDATION,
-            "--tasks",
-            "hellaswag",
-            "--data",
-            ".",
-            "--out",
-            "new/v",
-            "--json",
-        ],
+        EVALUATE,
         [*w.TRAIN],
     ],
     "artifacts/subsets/view/": [
@@ -68,19 +69,7 @@ COMMANDS: dict[str, list[list[str]]] = {
     },
     "runs/whole/final/": [
         ["generate", w.MODEL, "def f(x):", "--max-new-tokens", "8", "--json"],
-        [
-            "evaluate",
-            w.MODEL,
-            "--loss",
-            w.VALIDATION,
-            "--tasks",
-            "hellaswag",
-            "--data",
-            ".",
-            "--out",
-            "new/v",
-            "--json",
-        ],
+        EVALUATE,
         ["export-model", w.MODEL, "--out", "new/m"],
         ["train", "new.yaml", f"init_from={w.MODEL}", "save_folder=new/r", "max_duration=1024"],
     ],

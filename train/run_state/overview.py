@@ -10,7 +10,7 @@ from ...common.cli import Runner, add_examples, print_json, text_table
 from ...common.errors import EpochalError, RequestError
 from ...common.json_text import parse_json
 from ...common.units import format_count
-from ...shards.artifact import artifacts_below, read_any_manifest
+from ...shards.artifact import artifacts_below, read_any_manifest, subfolders
 from ...shards.manifest import ExportManifest
 from ..run_folder import METRICS_NAME, RESULT_NAME, RUN_NAME, read_metrics
 
@@ -74,13 +74,8 @@ def _runs_below(folder: str, depth: int) -> Iterator[str]:
     if os.path.isfile(os.path.join(folder, RUN_NAME)):
         yield folder
     elif depth:
-        try:
-            with os.scandir(folder) as entries:
-                inner = sorted(e.path for e in entries if e.is_dir() and not e.name.startswith("."))
-        except OSError:
-            return
-        for path in inner:
-            yield from _runs_below(path, depth - 1)
+        for name in subfolders(folder):
+            yield from _runs_below(os.path.join(folder, name), depth - 1)
 
 
 def _run(folder: str, path: str) -> dict[str, Any]:
@@ -97,8 +92,7 @@ def _run(folder: str, path: str) -> dict[str, Any]:
         rows = read_metrics(path) if os.path.isfile(os.path.join(path, METRICS_NAME)) else []
         if not rows:
             return said | {"state": "no step yet"}
-        measured = {k.removeprefix("metrics/validation/"): v for row in rows for k, v in row.items() if "/valid" in k}
-        measured.pop("receipt/valid", None)
+        measured = {key.removeprefix("metrics/validation/"): value for row in rows for key, value in row.items()}
         tokens = int(rows[-1]["run/tokens"]) if "run/tokens" in rows[-1] else None
         return said | {"state": f"step {rows[-1]['step']:,.0f}", "tokens": tokens, "validation": _losses(measured)}
     except (EpochalError, OSError, KeyError, TypeError, ValueError) as error:

@@ -25,16 +25,8 @@ from epochal.tests.support.builds import settings
 from epochal.tests.support.corpora import real_documents, write_jsonl
 from epochal.tests.support.loading import check_run, flat, interrupted, plan_for, read_until_error, tokens_of
 from epochal.tests.support.ranks import run_ranks
-from epochal.tests.support.stores import moto
 
 pytestmark = pytest.mark.filterwarnings("ignore:This DataLoader will create")
-
-
-@pytest.fixture(scope="module")
-def s3():
-    """Return the address of an S3 server that this module has to itself; the environment points there."""
-    with moto() as address:
-        yield address
 
 
 @pytest.fixture(autouse=True)

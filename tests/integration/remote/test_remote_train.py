@@ -33,12 +33,6 @@ pytestmark = [pytest.mark.processes, pytest.mark.filterwarnings("ignore:This Dat
 torch.set_num_threads(1)  # these models are too small to share out
 
 
-@pytest.fixture(scope="module")
-def s3():
-    with moto() as address:
-        yield address
-
-
 @pytest.fixture(autouse=True)
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Return the folder for caches, which tests may empty at any time."""

@@ -22,15 +22,9 @@ from epochal.shards.export import export
 from epochal.shards.verify import verify
 from epochal.tests.support.builds import settings
 from epochal.tests.support.corpora import real_documents, write_jsonl
-from epochal.tests.support.stores import forget_clients, moto, new_bucket, refusal, unsteady
+from epochal.tests.support.stores import forget_clients, new_bucket, refusal, unsteady
 
 KINDS = {"requests", "internal error", "slow down", "cut in the body", "cut before the answer"}
-
-
-@pytest.fixture(scope="module")
-def s3():
-    with moto() as address:
-        yield address
 
 
 @pytest.fixture(autouse=True)
