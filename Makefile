@@ -3,6 +3,7 @@ PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+JOBS ?= 2
 HEADERS := import sysconfig; print(sysconfig.get_path('include'))
 
 .DEFAULT_GOAL := help
@@ -35,8 +36,8 @@ shards: $(READY) $(POOL)/manifest.json ## build the default pool from real text,
 	@for size in $(SIZES); do $(BIN)/epochal carve $(POOL) --unique-tokens $$size || exit; done
 	$(BIN)/epochal verify $(POOL) $(POOL)-val $(SIZES:%=artifacts/subsets/python-%)
 
-test: $(READY) ## run every test
-	@$(BIN)/python -m pytest
+test: $(READY) ## run every test, two files at a time (JOBS=1: one)
+	@$(BIN)/python -m pytest -n $(JOBS) --dist loadfile
 
 test-fast: $(READY) ## run the tests of single modules: under a minute
 	@$(BIN)/python -m pytest -m "not processes and not slow" --ignore tests/integration

@@ -57,7 +57,11 @@ class PatientFile(io.RawIOBase):
         def read(file: Any) -> bytes:
             if file.seekable() and file.tell() != self._at:
                 file.seek(self._at)
-            return bytes(file.read(len(buffer)))
+            data = bytes(file.read(len(buffer)))
+            size = getattr(file, "size", None)
+            if isinstance(size, int) and len(data) < (due := min(len(buffer), size - self._at)):
+                raise OSError(f"{len(data):,} bytes came instead of {due:,}")
+            return data
 
         data: bytes = self._try(read)
         buffer[: len(data)] = data

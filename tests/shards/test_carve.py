@@ -12,18 +12,15 @@ from epochal.shards.artifact import open_artifact, read_manifest
 from epochal.shards.carve import capacity, carve, window_start
 from epochal.shards.documents import DocumentStarts
 from epochal.shards.verify import verify
+from epochal.tests.support.loading import stock_dataset
 
 SEQ_LEN = 16
 
 
 def stock_tokens(folder: Path) -> np.ndarray:
     """Return every sample that unmodified StreamingDataset serves, in order, as one array."""
-    from streaming import StreamingDataset
-    from streaming.base.util import clean_stale_shared_memory
-
-    clean_stale_shared_memory()
-    dataset = StreamingDataset(local=str(folder), shuffle=False, batch_size=1)
-    return np.stack([dataset[i]["tokens"] for i in range(dataset.num_samples)])
+    with stock_dataset(folder, shuffle=False, batch_size=1) as dataset:
+        return np.stack([dataset[i]["tokens"] for i in range(dataset.num_samples)])
 
 
 @pytest.mark.parametrize("materialize", [False, True])

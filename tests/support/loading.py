@@ -1,7 +1,9 @@
 """Reading runs through the dataset class, what each read, and a mixture of three small subsets to read."""
 
+import contextlib
 import itertools
 import random
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +12,7 @@ import numpy as np
 from epochal.common.errors import WorkError
 from epochal.shards import mds
 from epochal.shards.artifact import open_artifact
+from epochal.shards.loader.agreement import one_at_a_time
 from epochal.shards.loader.dataset import RepeatedDataset
 from epochal.shards.order.mixing import Ingredient, by_tokens
 from epochal.shards.order.mixture import Mixture
@@ -21,6 +24,21 @@ from epochal.tests.support.ranks import run_ranks
 def plan_for(root: str, epochs: float = 3.37, seed: int = 1, **fields) -> Plan:
     manifest = open_artifact(root).manifest
     return Plan.for_artifact(manifest, int(epochs * manifest.tokens), seed, **fields)
+
+
+@contextlib.contextmanager
+def stock_dataset(root: str | Path, **settings: Any) -> Iterator[Any]:
+    """streaming's own dataset of the folder `root`, without what it would leave until the process ends. Other processes
+    make theirs too, and its search for free names of shared memory is a race."""
+    from streaming import StreamingDataset
+
+    with one_at_a_time():
+        dataset = StreamingDataset(local=str(root), **settings)
+    yield dataset
+    arrays = (dataset._next_epoch.arr, dataset._cache_usage.arr, dataset._shared_barrier._arr)
+    memories = [dataset._locals_shm, dataset._shard_states.shm, dataset._shard_access_times.shm]
+    for memory in memories + [array.shm for array in arrays]:
+        memory.cleanup()
 
 
 def tokens_of(root: str) -> np.ndarray:

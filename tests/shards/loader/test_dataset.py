@@ -21,7 +21,15 @@ from epochal.shards.loader.dataset import RepeatedDataset
 from epochal.shards.loader.sample_reader import SampleReader
 from epochal.shards.order.base import POLICIES
 from epochal.shards.order.plan import Plan
-from epochal.tests.support.loading import check_run, flat, interrupted, plan_for, read_until_error, tokens_of
+from epochal.tests.support.loading import (
+    check_run,
+    flat,
+    interrupted,
+    plan_for,
+    read_until_error,
+    stock_dataset,
+    tokens_of,
+)
 from epochal.tests.support.ranks import run_ranks
 
 pytestmark = pytest.mark.filterwarnings("ignore:This DataLoader will create")
@@ -229,8 +237,9 @@ def test_few_shards_are_held_open(make_pool, monkeypatch: pytest.MonkeyPatch) ->
 
 
 def shared_memory() -> set[str]:
-    """Names that streaming gives its shared memory; other jobs on this machine make and remove them, too."""
-    return {name for name in os.listdir("/dev/shm") if name[:6].isdigit()}
+    """Names, as streaming gives them, of shared memory that this process has mapped and that still have a file."""
+    mapped = re.findall(r"/dev/shm/(\d{6}_\S+)$", Path("/proc/self/maps").read_text(), re.MULTILINE)
+    return set(mapped) & set(os.listdir("/dev/shm"))
 
 
 def assert_nothing_new(before: set[str]) -> None:
@@ -256,14 +265,12 @@ def test_no_shared_memory_has_a_name_while_a_dataset_lives(subset: str) -> None:
 
 
 def test_stock_datasets_live_beside_ours(subset: str, make_pool) -> None:
-    from streaming import StreamingDataset
-
     pool = str(make_pool(500, name="stock"))
-    stock = StreamingDataset(local=pool, batch_size=4, shuffle=False)
     plan = plan_for(subset)
-    ours = RepeatedDataset(subset, plan, global_batch=4)
-    assert len(list(stock)) == 32
-    check_run(list(ours), plan, tokens_of(subset))
+    with stock_dataset(pool, batch_size=4, shuffle=False) as stock:
+        ours = RepeatedDataset(subset, plan, global_batch=4)
+        assert len(list(stock)) == 32
+        check_run(list(ours), plan, tokens_of(subset))
 
 
 def test_pickling_for_spawned_processes(subset: str, tmp_path: Path) -> None:
@@ -280,14 +287,12 @@ def test_pickling_for_spawned_processes(subset: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("materialize", [False, True])
 def test_the_stock_dataset_reads_the_same_artifact(make_pool, tmp_path: Path, materialize: bool) -> None:
-    from streaming import StreamingDataset
-
     root = carve(str(make_pool(3000)), 901, out=str(tmp_path / "artifacts" / "out"), materialize=materialize)[0]
-    stock = StreamingDataset(local=root, batch_size=4, shuffle=False)
-    found = {i: stock[i]["tokens"] for i in range(stock.size)}
+    with stock_dataset(root, batch_size=4, shuffle=False) as stock:
+        found = {i: stock[i]["tokens"] for i in range(stock.size)}
     assert np.array_equal(np.stack([found[i] for i in range(57)]), tokens_of(root))
-    shuffled = StreamingDataset(local=root, batch_size=4, shuffle=True, shuffle_algo="py1e")
-    assert len(list(torch.utils.data.DataLoader(shuffled, batch_size=4))) == 15
+    with stock_dataset(root, batch_size=4, shuffle=True, shuffle_algo="py1e") as shuffled:
+        assert len(list(torch.utils.data.DataLoader(shuffled, batch_size=4))) == 15
 
 
 def test_reader_finds_samples_of_uneven_shards(make_pool) -> None:
