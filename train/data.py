@@ -25,20 +25,22 @@ class Collate:
 
     Attributes:
         draws: noise samples per sample (validation only); the noise position of draw k is position * draws + k.
+        rows: samples that a batch has at least. A smaller share (of the last batch) is filled up, so that every rank
+            makes the same micro-batches of the same shapes in every step: under FSDP each of them waits for the others.
     """
 
-    def __init__(self, objective: Objective, draws: int = 1) -> None:
+    def __init__(self, objective: Objective, draws: int = 1, rows: int = 1) -> None:
         self.objective = objective
         self.draws = draws
+        self.rows = rows
 
     def __call__(self, batch: Any) -> Batch:
         """Return tensors: position, sample_id, n_tokens (samples,), and those of `Corrupted` (samples * draws, ...).
 
-        batch: tokens (samples, seq_len), position, sample_id, n_tokens (samples,), integers. A share without samples
-        becomes one filler with position -1, which weighs nothing: every rank takes part in every step.
+        batch: tokens (samples, seq_len), position, sample_id, n_tokens (samples,), integers. Fillers, which weigh
+        nothing, have position -1.
         """
-        if not len(batch["position"]):
-            batch = _filler(batch["tokens"].shape[1])
+        batch = _filled(batch, self.rows - len(batch["position"]))
         names = ("position", "sample_id", "n_tokens")
         position, sample_id, n_tokens = (np.asarray(batch[name]).astype(np.int64) for name in names)
         tokens = np.repeat(np.asarray(batch["tokens"]).astype(np.int64), self.draws, 0)
@@ -48,13 +50,14 @@ class Collate:
         return {name: torch.from_numpy(np.ascontiguousarray(column)) for name, column in columns.items()}
 
 
-def _filler(seq_len: int) -> dict[str, NDArray[Any]]:
-    nowhere = np.array([-1])
+def _filled(batch: Any, missing: int) -> dict[str, NDArray[Any]]:
+    """Return `batch` with `missing` fillers at its end."""
+    fillers = {"tokens": 0, "position": -1, "sample_id": -1, "n_tokens": 0}
+    arrays = {name: np.asarray(batch[name]) for name in fillers}
+    if missing <= 0:
+        return arrays
     return {
-        "tokens": np.zeros((1, seq_len), np.int64),
-        "position": nowhere,
-        "sample_id": nowhere,
-        "n_tokens": nowhere + 1,
+        name: np.concatenate([a, np.full((missing, *a.shape[1:]), fillers[name], np.int64)]) for name, a in arrays.items()
     }
 
 

@@ -71,6 +71,12 @@ def _real(tokens: TokenRows, n_tokens: NDArray[np.int64]) -> NDArray[np.bool_]:
     return np.arange(tokens.shape[1])[None, :] < n_tokens[:, None]
 
 
+def _attended(real: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Return what may be attended to: real tokens, and all of a row without any (a filler), which would otherwise be a
+    softmax over nothing and cost the batch its kernels without a mask."""
+    return real | ~real.any(1, keepdims=True)
+
+
 @dataclass(frozen=True)
 class Autoregressive:
     """Next-token prediction: reads [BOS] + x[:-1], predicts x; the loss is the exact negative log-likelihood.
@@ -99,7 +105,7 @@ class Autoregressive:
             hide[:, 0] = False
             inputs = np.where(hide, self.ids.mask, inputs)
         real = _real(tokens, n_tokens)
-        return Corrupted(inputs, tokens, real, np.ones(len(tokens)), real)
+        return Corrupted(inputs, tokens, real, np.ones(len(tokens)), _attended(real))
 
 
 @dataclass(frozen=True)
@@ -139,7 +145,7 @@ class MaskedDiffusion:
         else:
             targets, weights = _exact_count(bits, real, self.levels(positions), n_tokens)
         targets &= real
-        return Corrupted(np.where(targets, self.ids.mask, tokens), tokens, targets, weights, real)
+        return Corrupted(np.where(targets, self.ids.mask, tokens), tokens, targets, weights, _attended(real))
 
     def levels(self, positions: noise.Positions) -> noise.Uniform:
         """Return u of each position, float64 in [0, 1)."""
