@@ -57,7 +57,8 @@ def _filled(batch: Any, missing: int) -> dict[str, NDArray[Any]]:
     if missing <= 0:
         return arrays
     return {
-        name: np.concatenate([a, np.full((missing, *a.shape[1:]), fillers[name], np.int64)]) for name, a in arrays.items()
+        name: np.concatenate([a, np.full((missing, *a.shape[1:]), fillers[name], np.int64)])
+        for name, a in arrays.items()
     }
 
 
