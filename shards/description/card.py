@@ -3,18 +3,18 @@
 It depends on the manifest alone, and holds no time and no path of a machine.
 """
 
-import copy
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from ...common import storage
 from ..manifest import ExportManifest, Manifest
 from .hub import metadata
-from .markdown import dump_yaml, escaped, fenced, front_matter, linked, plain, table
+from .markdown import dump_yaml, escaped, fenced, front_matter, linked, table
 from .subject import FACTS, Subject
 from .usage import snippets
 
-_LEFT_OUT = "(a local path: see manifest.json)"
+_MACHINE_PATH = re.compile(r"(file://)?/|~|[A-Za-z]:[\\/]")
+_LEFT_OUT = "(a path of the machine that built it: see manifest.json)"
 
 
 def card(s: Subject) -> str:
@@ -75,7 +75,7 @@ def _counts(s: Subject) -> Iterator[str]:
         ("documents", f"{m.documents:,}"),
         ("samples", f"{m.samples:,} of {m.seq_len:,} tokens"),
         ("ids", f"{m.dtype}; {t.vocab_size:,} in the vocabulary; {special}"),
-        ("tokenizer", f"{escaped(_shown(t.name))} (`{t.fingerprint}`)"),
+        ("tokenizer", f"{escaped(shareable(t.name))} (`{t.fingerprint}`)"),
         ("fingerprint", f"`{m.fingerprint}`"),
     ]
     yield "## What is in it"
@@ -106,34 +106,22 @@ def _count(n: int | None) -> str:
     return "" if n is None else f"{n:,}"
 
 
-def shareable(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a build's configuration without paths of the machine that it ran on; addresses stay."""
-    shown: dict[str, Any] = copy.deepcopy(dict(config))
-    for source in shown.get("sources", []):
-        if source.get("path") and source.get("format") != "hub":
-            source["path"] = _shown(source["path"])
-        given = source.get("tokenized") or {}
-        if given.get("tokenizer"):
-            given["tokenizer"] = _shown(given["tokenizer"])
-    if shown.get("tokenizer", {}).get("name"):
-        shown["tokenizer"]["name"] = _shown(shown["tokenizer"]["name"])
-    if shown.get("decontaminate"):
-        shown["decontaminate"]["files"] = [_shown(path) for path in shown["decontaminate"]["files"]]
-    return {key: value for key, value in shown.items() if key != "sha256"}
-
-
-def _shown(name: str) -> str:
-    """Return a name or address as it is, of a path only that it is one."""
-    local = not storage.is_url(name) and ("/" in name or "\\" in name)
-    return _LEFT_OUT if local else name
+def shareable(value: Any) -> Any:
+    """Return a configuration, or a part of one, without paths of the machine that it was used on."""
+    if isinstance(value, Mapping):
+        return {key: shareable(inner) for key, inner in value.items() if key != "sha256"}
+    if isinstance(value, list):
+        return [shareable(inner) for inner in value]
+    return _LEFT_OUT if isinstance(value, str) and _MACHINE_PATH.match(value) else value
 
 
 def _sources(s: Subject) -> Iterator[str]:
-    if not s.sources:
-        return
     known = [key for key in FACTS if key != "citation" and any(key in source for source in s.sources)]
     counted = _by_source(s.manifest)
     yield "## Where the text comes from"
+    if not (known or counted or any("citation" in source for source in s.sources)):
+        yield "Nothing is stated of its sources: no licence, no citation, no address."
+        return
     head = ["source", *(["documents", "tokens"] if counted else []), *known]
     rows = []
     for source in s.sources:
@@ -188,4 +176,4 @@ def _checking(s: Subject) -> Iterator[str]:
     yield f"`sha256sum -c SHA256SUMS` checks the files of this folder but manifest.json, which vouches for the sums. {where}"
     parent = s.manifest.parent
     if parent is not None:
-        yield f"More is in the card of {plain(parent.fingerprint)}, which it was made from."
+        yield f"How the text was cleaned is in the card of the pool; this was made from `{parent.fingerprint}`."

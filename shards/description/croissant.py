@@ -61,9 +61,17 @@ COLUMNS = {
 _KINDS = (("int", "cr:Int64"), ("uint", "cr:Int64"), ("float", "cr:Float64"), ("double", "cr:Float64"))
 _KINDS += (("bool", "sc:Boolean"), ("date", "sc:Date"), ("timestamp", "sc:DateTime"))
 
-_SHARDS = {"pool": "shard.*.mds", "copy": "shard.*.mds", "wds": "shard-*.tar", "parquet": "data/*.parquet"}
-_SHARDS |= {"hf": "data-*.arrow", "megatron": "text_document.*", "bin": "train.bin"}
-"""The files that hold tokens."""
+_MDS = ("shard.*.mds", "MDS shards; README.md shows how to read them")
+_TOKEN_FILES = {
+    "pool": _MDS,
+    "copy": _MDS,
+    "wds": ("shard-*.tar", "tar files in which each member is a sample, an array of ids in NumPy's format"),
+    "parquet": ("data/*.parquet", "a sample in each row"),
+    "hf": ("data-*.arrow", "Arrow streams with a sample in each row"),
+    "megatron": ("text_document.*", "ids of documents, and the index that says where each of them lies"),
+    "bin": ("train.bin", "ids, little-endian, one after the other"),
+}
+"""The files that hold tokens, and what they are."""
 
 
 def croissant(s: Subject) -> str:
@@ -187,9 +195,9 @@ def _format(name: str) -> str:
 def _token_files(s: Subject) -> Iterator[dict[str, Any]]:
     """Yield the set of the files that hold tokens, where they are in this folder."""
     if s.form != "view":
-        pattern = _SHARDS[s.form]
-        about = {"@type": "cr:FileSet", "@id": "token-files", "includes": pattern, "encodingFormat": _format(pattern)}
-        yield about | {"description": "the files that hold token ids"}
+        pattern, about = _TOKEN_FILES[s.form]
+        files = {"@type": "cr:FileSet", "@id": "token-files", "name": "token-files", "includes": pattern}
+        yield files | {"description": about, "encodingFormat": _format(pattern)}
 
 
 def _documents(s: Subject) -> Iterator[dict[str, Any]]:
@@ -222,40 +230,19 @@ def _field(column: str, kind: str, meaning: str) -> dict[str, Any]:
 
 
 def _samples(s: Subject) -> Iterator[dict[str, Any]]:
-    """Yield the records that hold tokens: the samples of Parquet files; of other formats, which Croissant has no words
-    for, the files."""
-    if s.form == "view":
+    """Yield the samples of Parquet files. Croissant has no words for what the other formats hold, nor `mlcroissant` a
+    reader: of those only the files are described."""
+    if s.form != "parquet":
         return
-    if s.form == "parquet":
-        kind = "cr:UInt16" if s.manifest.dtype == "uint16" else "cr:UInt32"
-        field = {"@id": "samples/input_ids", "name": "input_ids", "dataType": kind, "isArray": True, "arrayShape": "-1"}
-        source = {"source": {"fileSet": {"@id": "token-files"}, "extract": {"column": "input_ids"}}}
-        yield _records("samples", "token ids of a sample", [{"@type": "cr:Field", **field, **source}])
-        return
-    fields = [
-        {
-            "@type": "cr:Field",
-            "@id": f"token-file/{name}",
-            "name": name,
-            "dataType": "sc:Text",
-            "source": {"fileSet": {"@id": "token-files"}, "extract": {"fileProperty": name}},
-        }
-        for name in ("filename", "content")
-    ]
-    yield _records("token-file", f"a file of samples; {_HOW[s.form]}", fields)
-
-
-def _records(name: str, about: str, fields: list[dict[str, Any]]) -> dict[str, Any]:
-    return {"@type": "cr:RecordSet", "@id": name, "name": name, "description": about, "field": fields}
-
-
-_HOW = {
-    "pool": "README.md shows how to read MDS shards",
-    "copy": "README.md shows how to read MDS shards",
-    "wds": "each of its members is an array of ids in NumPy's format",
-    "hf": "an Arrow stream with column input_ids",
-    "megatron": "an index of Megatron-LM or its ids",
-    "bin": "ids, one after the other",
-}
-
-
+    field = {
+        "@type": "cr:Field",
+        "@id": "samples/input_ids",
+        "name": "input_ids",
+        "description": "token ids of the sample",
+        "dataType": "cr:UInt16" if s.manifest.dtype == "uint16" else "cr:UInt32",
+        "isArray": True,
+        "arrayShape": "-1",
+        "source": {"fileSet": {"@id": "token-files"}, "extract": {"column": "input_ids"}},
+    }
+    about = {"@type": "cr:RecordSet", "@id": "samples", "name": "samples", "description": "samples in order"}
+    yield about | {"field": [field]}

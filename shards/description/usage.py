@@ -97,9 +97,11 @@ def _webdataset(s: Subject) -> list[Snippet]:
         (
             "datasets",
             """
+            import os
+
             from datasets import load_dataset
 
-            samples = load_dataset(".", split="train")
+            samples = load_dataset(os.getcwd(), split="train")
             tokens = samples[0]["tokens.npy"]
             """,
         ),
@@ -137,9 +139,11 @@ def _parquet(s: Subject) -> list[Snippet]:
         (
             "datasets",
             """
+            import os
+
             from datasets import load_dataset
 
-            samples = load_dataset(".", split="train")
+            samples = load_dataset(os.getcwd(), split="train")
             tokens = samples[0]["input_ids"]
             """,
         ),
@@ -294,9 +298,11 @@ def _documents(s: Subject) -> list[Snippet]:
         (
             "datasets: the same table",
             """
+            import os
+
             from datasets import load_dataset
 
-            documents = load_dataset(".", split="train")
+            documents = load_dataset(os.getcwd(), split="train")
             """,
         ),
     ]
