@@ -1,7 +1,8 @@
 """`documents.parquet` of a pool, or of a subset that stands alone: which document lies where in the token stream.
 
 Columns, in stream order: key (BLAKE2b-128 of the normalised text, 16 bytes), id, source, start (position of the first
-token), tokens (EOD included), and what is kept of each document's metadata. Row groups carry the range of `start`, so a look-up reads one of them.
+token), tokens (EOD included), and what is kept of each document's metadata. Row groups carry the range of `start`, so
+a look-up reads one of them.
 """
 
 import contextlib

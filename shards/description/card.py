@@ -81,8 +81,8 @@ def _counts(s: Subject) -> Iterator[str]:
     yield "## What is in it"
     yield table(("", ""), rows)
     yield (
-        "Documents follow each other, each ended by EOD, and are cut into samples wherever they begin and end. PAD is no "
-        "token; at most the last sample ends in it."
+        "Documents follow each other, each ended by EOD, and are cut into samples wherever they begin and end. PAD is "
+        "no token; at most the last sample ends in it."
     )
 
 
@@ -163,17 +163,18 @@ def _reading(s: Subject) -> Iterator[str]:
         )
     if s.window is not None:
         yield (
-            "The rows are those of the pool: `start` counts from its first token, and the last document, which the end of "
-            "the subset may cut, has the number of its tokens in the pool."
+            "The rows are those of the pool: `start` counts from its first token, and the last document, which the end "
+            "of the subset may cut, has the number of its tokens in the pool."
         )
 
 
 def _checking(s: Subject) -> Iterator[str]:
     yield "## How to check it"
-    where = "`epochal verify` checks every token besides, " + (
-        "those in the pool too." if s.form == "view" else "and the fingerprint."
+    yield (
+        "`sha256sum -c SHA256SUMS` checks the files of this folder but manifest.json, which vouches for the sums. "
+        "`epochal verify` checks every token besides, "
+        + ("those in the pool too." if s.form == "view" else "and the fingerprint.")
     )
-    yield f"`sha256sum -c SHA256SUMS` checks the files of this folder but manifest.json, which vouches for the sums. {where}"
     parent = s.manifest.parent
     if parent is not None:
         yield f"How the text was cleaned is in the card of the pool; this was made from `{parent.fingerprint}`."

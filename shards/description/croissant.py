@@ -1,5 +1,5 @@
-"""Croissant metadata, `croissant.json`: core 1.1 with fields of its extension for responsible AI (RAI 1.0), and W3C PROV
-for what was made of what. `mlcroissant` reads it without a network, and the records of its tables with it."""
+"""Croissant metadata, `croissant.json`: core 1.1 with fields of its extension for responsible AI (RAI 1.0), and W3C
+PROV for what was made of what. `mlcroissant` reads it without a network, and the records of its tables with it."""
 
 import json
 import mimetypes
@@ -9,18 +9,45 @@ from typing import Any
 from urllib.parse import quote
 
 from ..documents import DOCUMENTS_NAME
-from ..manifest import ExportManifest, Manifest
+from ..manifest import ExportManifest
 from .hub import listed
 from .markdown import plain, web_address
 from .subject import Subject
 
 CONFORMS_TO = ["http://mlcommons.org/croissant/1.1", "http://mlcommons.org/croissant/RAI/1.0"]
 
-_ALIASES = (
-    "arrayShape citeAs column conformsTo containedIn equivalentProperty extract field fileObject fileProperty fileSet "
-    "format includes isArray isLiveDataset jsonPath key md5 parentField path recordSet references regex repeated "
-    "replace samplingRate separator source subField transform"
-).split()
+_ALIASES = [
+    "arrayShape",
+    "citeAs",
+    "column",
+    "conformsTo",
+    "containedIn",
+    "equivalentProperty",
+    "extract",
+    "field",
+    "fileObject",
+    "fileProperty",
+    "fileSet",
+    "format",
+    "includes",
+    "isArray",
+    "isLiveDataset",
+    "jsonPath",
+    "key",
+    "md5",
+    "parentField",
+    "path",
+    "recordSet",
+    "references",
+    "regex",
+    "repeated",
+    "replace",
+    "samplingRate",
+    "separator",
+    "source",
+    "subField",
+    "transform",
+]
 
 CONTEXT: dict[str, Any] = {
     **{name: f"cr:{name}" for name in _ALIASES},
@@ -58,8 +85,16 @@ COLUMNS = {
 }
 """Of documents.parquet: type and meaning."""
 
-_KINDS = (("int", "cr:Int64"), ("uint", "cr:Int64"), ("float", "cr:Float64"), ("double", "cr:Float64"))
-_KINDS += (("bool", "sc:Boolean"), ("date", "sc:Date"), ("timestamp", "sc:DateTime"))
+_KINDS = {
+    "int": "cr:Int64",
+    "uint": "cr:Int64",
+    "float": "cr:Float64",
+    "double": "cr:Float64",
+    "bool": "sc:Boolean",
+    "date": "sc:Date",
+    "timestamp": "sc:DateTime",
+}
+"""Of columns of metadata: what the name of Arrow's type begins with, and Croissant's; others are text."""
 
 _MDS = ("shard.*.mds", "MDS shards; README.md shows how to read them")
 _TOKEN_FILES = {
@@ -215,7 +250,7 @@ def _documents(s: Subject) -> Iterator[dict[str, Any]]:
 
 
 def _kind(name: str) -> str:
-    return next((kind for begin, kind in _KINDS if name.startswith(begin)), "sc:Text")
+    return next((kind for begin, kind in _KINDS.items() if name.startswith(begin)), "sc:Text")
 
 
 def _field(column: str, kind: str, meaning: str) -> dict[str, Any]:

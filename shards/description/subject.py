@@ -43,8 +43,10 @@ class Subject:
     def form(self) -> Form:
         """How it lies in its folder."""
         m = self.manifest
-        if isinstance(m, ExportManifest) or m.layout == "wds":
+        if isinstance(m, ExportManifest):
             return m.layout
+        if m.layout == "wds":
+            return "wds"
         return "pool" if m.kind == "pool" else "copy" if m.materialized else "view"
 
     @property

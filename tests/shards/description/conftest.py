@@ -15,8 +15,19 @@ from epochal.tests.support.pools import random_documents, write_pool
 N = 2001  # no multiple of 16, and no end of a document: the last sample is padded, the last document cut
 
 SOURCES = [
-    {"name": "we|b", "license": "CC-BY-4.0", "url": "https://example.org/web", "language": ["en", "de"], "path": "/x/y"},
-    {"name": "# books", "license": "My Own", "citation": "@misc{a,\n  title = {``` ends}\n}", "collected": "2019 to 2024"},
+    {
+        "name": "we|b",
+        "license": "CC-BY-4.0",
+        "url": "https://example.org/web",
+        "language": ["en", "de"],
+        "path": "/somewhere",
+    },
+    {
+        "name": "# books",
+        "license": "My Own",
+        "citation": "@misc{a,\n  title = {``` ends}\n}",
+        "collected": "2019 to 2024",
+    },
     {"name": "mail", "pii": "names and <addresses>"},
 ]
 

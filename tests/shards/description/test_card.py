@@ -8,7 +8,7 @@ import yaml
 
 from epochal.shards.description.card import shareable
 from epochal.shards.description.hub import licences, size_category
-from epochal.shards.description.markdown import escaped, fenced, front_matter, linked
+from epochal.shards.description.markdown import escaped, fenced, front_matter, linked, plain
 
 HOSTILE = [
     "a\n---\n# heading",
@@ -26,8 +26,6 @@ HOSTILE = [
 
 @pytest.mark.parametrize("text", HOSTILE)
 def test_yaml_gives_back_one_line_for_hostile_text(text):
-    from epochal.shards.description.markdown import plain
-
     block = front_matter({"pretty_name": plain(text), "license": ["mit"]})
     assert block.count("\n---\n") == 1
     assert yaml.safe_load(block.split("---\n")[1]) == {"pretty_name": plain(text), "license": ["mit"]}
@@ -38,7 +36,8 @@ def test_yaml_gives_back_one_line_for_hostile_text(text):
 def test_hostile_text_stays_text_in_markdown(text):
     from markdown import Markdown  # of the documentation's packages: an independent reader
 
-    html = Markdown(extensions=["tables"]).convert(f"| a | b |\n|---|---|\n| {escaped(text)} | end |\n\n{escaped(text)}\n")
+    page = f"| a | b |\n|---|---|\n| {escaped(text)} | end |\n\n{escaped(text)}\n"
+    html = Markdown(extensions=["tables"]).convert(page)
     for tag in ("<script", "<a ", "<h1", "<li", "<em", "<strong", "<code"):
         assert tag not in html, html
     assert html.count("<td") == 2
@@ -71,8 +70,8 @@ def test_sizes_have_the_hubs_names():
 
 
 def test_no_path_of_a_machine_is_shown():
-    config = {"sources": [{"path": "/home/me/x", "name": "a"}, {"path": "s3://b/c"}], "decontaminate": {"files": ["~/e"]}}
-    shown = str(shareable(config | {"seed": 0, "filters": [{"model": "/opt/m.bin"}], "sha256": "ab"}))
+    config = {"sources": [{"path": "/home/me/x", "name": "a"}, {"path": "s3://b/c"}], "sha256": "ab"}
+    shown = str(shareable(config | {"decontaminate": {"files": ["~/e"]}, "filters": [{"model": "/opt/m.bin"}]}))
     assert "s3://b/c" in shown
     for secret in ("/home", "~/e", "/opt", "ab'"):
         assert secret not in shown

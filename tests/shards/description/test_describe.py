@@ -111,7 +111,8 @@ def test_a_build_describes_its_pools(tmp_path):
 
     lines = [json.dumps({"text": text, "id": f"d{i}"}) for i, text in enumerate(real_documents(40))]
     (tmp_path / "a.jsonl").write_text("\n".join([*lines, lines[0], "[1]"]))
-    built = build(settings(tmp_path, str(tmp_path / "a.jsonl"), validation_tokens=2000, max_reject_fraction=1), quiet=True)
+    asked = settings(tmp_path, str(tmp_path / "a.jsonl"), validation_tokens=2000, max_reject_fraction=1)
+    built = build(asked, quiet=True)
     for pool in (built.pool, built.validation):
         assert set(DESCRIPTIONS) <= set(read_manifest(pool).files)
         assert verify(pool) == []

@@ -2,16 +2,20 @@
 
 import contextlib
 import importlib.util
+import json
 import re
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from epochal.datapipe.build import build
 from epochal.shards.export import export
+from epochal.tests.support.builds import settings
+from epochal.tests.support.corpora import real_documents
 from epochal.tests.support.pools import EOD
 
-FORMS = ["pool", "view", "copy", "wds", "wds export", "parquet export", "megatron export", "bin export", "hf export"]
+FORMS = ["view", "copy", "wds", "wds export", "parquet export", "megatron export", "bin export", "hf export"]
 BLOCK = re.compile(r"\*\*(.+?)\*\*\n\n```python\n(.+?)\n```", re.DOTALL)
 
 pytestmark = pytest.mark.slow
@@ -27,8 +31,6 @@ def documents_of(made, form):
     """Return (id, start) of the documents that the form holds, by the definition."""
     ends = np.flatnonzero(made.tokens == EOD) + 1
     starts = np.concatenate([[0], ends[:-1]])
-    if form == "pool":
-        return [(f"doc{i}", int(start)) for i, start in enumerate(starts)]
     inside = np.flatnonzero((ends > made.start) & (starts < made.start + len(made.window)))
     if form == "view":
         return [(f"doc{i}", int(starts[i])) for i in inside]
@@ -37,14 +39,12 @@ def documents_of(made, form):
 
 def first_row(made, form):
     """Return the tokens that a program for one row should give."""
-    if form == "pool":
-        return made.tokens[:16]
     if form.startswith("megatron"):
         return made.window[: int(np.flatnonzero(made.window == EOD)[0]) + 1]
     return made.window[:16]
 
 
-@pytest.mark.parametrize("form", [form for form in FORMS if form != "pool"])
+@pytest.mark.parametrize("form", FORMS)
 def test_the_programs_of_a_card_run_and_give_what_is_there(made, form, monkeypatch, offline):
     folder = made.forms[form]
     programs = BLOCK.findall(Path(folder, "README.md").read_text())
@@ -67,7 +67,7 @@ def test_the_programs_of_a_card_run_and_give_what_is_there(made, form, monkeypat
             np.testing.assert_array_equal(np.asarray(known["tokens"]), first_row(made, form), tool)
 
 
-@pytest.mark.parametrize("form", [form for form in FORMS if form not in ("pool", "hf export")])
+@pytest.mark.parametrize("form", [form for form in FORMS if form != "hf export"])
 @pytest.mark.parametrize("streaming", [False, True])
 def test_load_dataset_gives_exactly_the_samples_or_documents(made, form, streaming, offline):
     from datasets import load_dataset
@@ -86,13 +86,7 @@ def test_load_dataset_gives_exactly_the_samples_or_documents(made, form, streami
 
 
 def test_load_dataset_reads_every_table_of_a_pool_that_has_rows(tmp_path, offline):
-    import json
-
     from datasets import get_dataset_config_names, load_dataset
-
-    from epochal.datapipe.build import build
-    from epochal.tests.support.builds import settings
-    from epochal.tests.support.corpora import real_documents
 
     texts = real_documents(30)
     lines = [json.dumps({"text": text, "id": f"d{i}"}) for i, text in enumerate([*texts, texts[0]])]
@@ -104,6 +98,12 @@ def test_load_dataset_reads_every_table_of_a_pool_that_has_rows(tmp_path, offlin
     assert {copy["id"], copy["survivor_id"]} == {"d0", "d30"}
     assert copy["key"] == copy["survivor_key"]
     assert len(load_dataset(pool, "rejects")["train"]) == 1
+    known: dict = {}
+    with contextlib.chdir(pool):
+        for tool, code in BLOCK.findall(Path("README.md").read_text()):
+            exec(code, known)
+            assert known["tokens"].shape[-1] == 64, tool
+    assert len(known["documents"]) == 30
 
 
 def test_a_folder_of_arrow_files_refers_to_the_function_that_reads_it(made, offline):
