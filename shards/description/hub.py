@@ -1,5 +1,6 @@
 """The YAML that a dataset card begins with, as the Hugging Face hub and `datasets.load_dataset` read it."""
 
+import glob
 import re
 from collections.abc import Iterable
 from typing import Any
@@ -159,7 +160,8 @@ def configs(s: Subject) -> list[dict[str, Any]]:
     assert s.manifest.parent is not None, "only views have a window"
     start, stop = s.window
     where = {"filters": [["start", ">=", start], ["start", "<", stop]]}
-    return [_config("documents", f"{s.manifest.parent.path}/{DOCUMENTS_NAME}", True) | where]
+    pool = glob.escape(s.manifest.parent.path)  # what is read is a pattern
+    return [_config("documents", f"{pool}/{DOCUMENTS_NAME}", True) | where]
 
 
 def _config(name: str, path: str, default: bool = False) -> dict[str, Any]:
