@@ -8,6 +8,8 @@ import pytest
 
 from epochal.shards.artifact import read_any_manifest
 from epochal.shards.description.croissant import CONTEXT
+from epochal.shards.description.croissant import croissant as write_croissant
+from epochal.shards.description.subject import Subject
 
 pytestmark = pytest.mark.slow
 
@@ -72,3 +74,15 @@ def test_what_is_known_of_the_text_is_in_the_fields_for_responsible_ai(made, cro
     assert metadata.license == ["CC-BY-4.0", "My Own"]
     assert metadata.in_language == ["en", "de"]
     assert "@misc" in metadata.cite_as
+
+
+def test_columns_of_metadata_are_fields_of_their_type_whatever_their_names(made, croissant):
+    m = read_any_manifest(made.forms["copy"])
+    files = {name: info for name, info in m.files.items() if name not in ("README.md", "croissant.json", "SHA256SUMS")}
+    kept = {"quality": "double", "a b/c#d": "string", "day": "timestamp[us]", "n": "uint32"}
+    text = write_croissant(Subject(m, files, dict.fromkeys(files, "0" * 64), kept=kept))
+    metadata = croissant.Dataset(json.loads(text)).metadata
+    assert not metadata.ctx.issues.errors
+    fields = {field.name: field.data_type.__name__ for field in metadata.record_sets[0].fields}
+    read_as = {"quality": "float64", "a b/c#d": "bytes", "day": "Timestamp", "n": "int64"}
+    assert {name: fields[name] for name in kept} == read_as

@@ -5,9 +5,13 @@ import shutil
 import subprocess
 from pathlib import Path
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from epochal.common.errors import WorkError
+from epochal.common.publish import FileInfo
+from epochal.service.ledger import key_array
 from epochal.shards.artifact import open_artifact, read_any_manifest, read_manifest
 from epochal.shards.carve import carve
 from epochal.shards.description.describe import DESCRIPTIONS
@@ -102,6 +106,29 @@ def test_a_subset_of_a_pool_that_says_nothing_has_the_manifest_that_it_had(make_
     subset, _ = carve(str(make_pool(500)), 300)
     assert (read_manifest(subset).config, read_manifest(subset).statistics) == ({}, {})
     assert open_artifact(subset).manifest.tokens == 300
+
+
+def test_an_earlier_pools_keys_become_ones_that_others_read(make_pool, tmp_path):
+    """Those of pools from before are binary of fixed size; the bytes are the same."""
+    pool = make_pool(3001)
+    table = pq.read_table(pool / "documents.parquet")
+    keys = table["key"].cast(pa.binary(16))
+    pq.write_table(table.set_column(0, "key", keys), pool / "documents.parquet", row_group_size=7)
+    m = read_manifest(str(pool))
+    files = m.files | {"documents.parquet": FileInfo.at(str(pool / "documents.parquet"))}
+    (pool / "manifest.json").write_text(dump_manifest(m.model_copy(update={"files": files})))
+    copy, _ = carve(str(pool), 2001, materialize=True)
+    assert verify(str(pool)) == verify(copy) == []
+    found = pq.read_table(f"{copy}/documents.parquet")
+    assert found.schema.field("key").type == pa.binary()
+    assert found["key"].to_pylist() == keys.to_pylist()[: len(found)]
+    assert key_array(keys).tolist() == key_array(table["key"]).tolist() == [bytes(key) for key in keys.to_pylist()]
+    assert key_array(table["key"].slice(3, 5)).tolist() == keys.to_pylist()[3:8]
+
+
+def test_a_key_of_another_length_is_damage():
+    with pytest.raises(WorkError, match="a key is not 16 bytes long"):
+        key_array(pa.chunked_array([pa.array([b"0" * 16, b"0" * 15])]))
 
 
 @pytest.mark.slow
