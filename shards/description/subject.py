@@ -59,14 +59,18 @@ class Subject:
 
 
 def facts_of(m: Manifest) -> list[dict[str, Any]]:
-    """Return what a manifest says of its sources: the name of each and those of `FACTS` that are known."""
-    sources = m.config.get("sources", [])
-    return [{key: s[key] for key in ("name", *FACTS) if s.get(key) not in (None, "", [])} for s in sources]
+    """Return what a manifest says of its sources: the name of each and those of `FACTS` that are known. It may be of
+    others: what does not look like a source is none."""
+    sources = m.config.get("sources")
+    listed = sources if isinstance(sources, list) else []
+    named = [s for s in listed if isinstance(s, dict) and isinstance(s.get("name"), str)]
+    return [{key: s[key] for key in ("name", *FACTS) if s.get(key) not in (None, "", [])} for s in named]
 
 
 def kept_of(m: Manifest) -> dict[str, str]:
     """Return the types of the columns of documents.parquet that hold metadata, by name."""
-    return dict(m.statistics.get("kept") or {})
+    kept = m.statistics.get("kept")
+    return {name: kind for name, kind in kept.items() if isinstance(kind, str)} if isinstance(kept, dict) else {}
 
 
 def carried(pool: Manifest) -> dict[str, Any]:

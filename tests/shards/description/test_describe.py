@@ -8,6 +8,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import yaml
 
 from epochal.common.errors import WorkError
 from epochal.common.publish import FileInfo
@@ -106,6 +107,23 @@ def test_a_subset_of_a_pool_that_says_nothing_has_the_manifest_that_it_had(make_
     subset, _ = carve(str(make_pool(500)), 300)
     assert (read_manifest(subset).config, read_manifest(subset).statistics) == ({}, {})
     assert open_artifact(subset).manifest.tokens == 300
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"sources": 3},
+        {"sources": [1, {"name": 2}, {}, {"name": "a", "license": {"x": [1]}, "url": 7, "language": [None, 3]}]},
+        {"sources": [{"name": "a\n---\n# b", "citation": ["x"], "pii": True, "collected": 2020}]},
+    ],
+)
+def test_a_manifest_of_others_cannot_stop_a_carving(make_pool, config):
+    pool = make_pool(500)
+    m = read_manifest(str(pool)).model_copy(update={"config": config, "statistics": {"kept": {"a": 1}}})
+    (pool / "manifest.json").write_text(dump_manifest(m))
+    copy, _ = carve(str(pool), 300, materialize=True)
+    assert verify(copy) == []
+    assert yaml.safe_load(Path(copy, "README.md").read_text().split("\n---\n")[0])["size_categories"] == ["n<1K"]
 
 
 def test_an_earlier_pools_keys_become_ones_that_others_read(make_pool, tmp_path):
