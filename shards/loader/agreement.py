@@ -15,25 +15,6 @@ from ..order.base import Order
 from ..order.stored import order_from_dict
 
 
-def device_batch(plan: Order, global_batch: int, batched: bool, replication: int | None) -> int:
-    """Return the samples of a rank's batch.
-
-    Raises:
-        RequestError: where plan, batch and ranks do not fit together.
-    """
-    ranks = get_world_size() // (replication or 1)
-    plan.batch_samples(global_batch * plan.seq_len)
-    if global_batch % ranks:
-        raise RequestError(f"a global batch of {global_batch} samples does not divide by {ranks} ranks")
-    last = plan.positions % global_batch
-    if not batched and 0 < last < ranks:
-        raise RequestError(
-            f"the last batch has {last} samples for {ranks} ranks, so some would have no batch: use batched=True, "
-            "where they get an empty one, or another budget or batch"
-        )
-    return global_batch // ranks
-
-
 def agree(plan: Order, settings: dict[str, Any], problem: Exception | None) -> None:
     """Raise on every rank when one has a problem, or another plan or setting than rank 0."""
     if get_world_size() == 1:

@@ -1,9 +1,8 @@
 """The dataset of a run: StreamingDataset's downloads and cache under the order of a Plan.
 
-A run is one epoch. Global batch b holds the positions [b * G, (b + 1) * G) whatever the ranks and workers: rank r of R
-reads the r-th contiguous share of G / R of them, and of its batches worker w of W reads every W-th, which is the order
-in which a DataLoader asks its workers. The last batch may be short: of its L positions, rank r reads those from
-floor(L * r / R) to floor(L * (r + 1) / R). Nothing is padded, dropped or read twice.
+A run is one epoch. Global batch b holds the positions [b * G, (b + 1) * G) whatever the ranks and workers; a rank reads
+its share of them (see `order.shares`), and of its batches worker w of W reads every W-th, which is the order in which a
+DataLoader asks its workers.
 """
 
 import atexit
@@ -20,7 +19,7 @@ import torch.distributed as dist
 from filelock import FileLock
 from numpy.typing import NDArray
 from streaming.base.dataset import StreamingDataset, _ShardState
-from streaming.base.distributed import maybe_init_dist
+from streaming.base.distributed import get_world_size, maybe_init_dist
 from streaming.base.shared import SharedMemory
 from torch.utils.data import DataLoader
 
@@ -30,8 +29,9 @@ from ...common.remote.patience import patiently
 from ..artifact import Artifact, open_artifact
 from ..order.base import Order, Repetition
 from ..order.plan import Plan
+from ..order.shares import Share
 from ..order.stored import order_from_dict
-from .agreement import agree, device_batch, one_at_a_time
+from .agreement import agree, one_at_a_time
 from .cache import default_cache
 from .sample_reader import SampleReader, shared_array
 from .stream import ArtifactStream
@@ -98,7 +98,8 @@ class RepeatedDataset(StreamingDataset):
         try:
             streams, problem = [], None
             try:
-                rank_batch = device_batch(plan, global_batch, batched, replication)
+                ranks = get_world_size() // (replication or 1)
+                rank_batch = Share(plan, global_batch, 0, ranks, empty=batched).rank_batch
                 streams = _open_streams(root, plan, cache, cache_limit, download_attempts)
             except Exception as error:  # whatever it is, the other ranks must hear of it instead of waiting
                 problem = error
@@ -168,11 +169,9 @@ class RepeatedDataset(StreamingDataset):
 
     def __len__(self) -> int:
         """Return what this rank yields over a whole run from position 0: samples, or batches if `batched`."""
-        steps = self.plan.steps(self.global_batch)
         if self.batched:
-            return steps
-        begin, end = self._share(0, steps - 1)
-        return (steps - 1) * self._rank_batch + end - begin
+            return self.steps
+        return (self.steps - 1) * self._share.rank_batch + len(self._share.of(self.steps - 1))
 
     @property
     def steps(self) -> int:
@@ -185,15 +184,9 @@ class RepeatedDataset(StreamingDataset):
         return self.plan.seq_len
 
     @property
-    def _rank_batch(self) -> int:
-        return self.global_batch // self._parallel_rank_world.num_ranks
-
-    def _share(self, start: int, batch: int) -> tuple[int, int]:
-        """Return the positions [begin, end) of this rank in batch number `batch` after position `start`."""
+    def _share(self) -> Share:
         world = self._parallel_rank_world
-        first = start + batch * self.global_batch
-        size = min(self.global_batch, self.plan.positions - first)
-        return first + size * world.rank // world.num_ranks, first + size * (world.rank + 1) // world.num_ranks
+        return Share(self.plan, self.global_batch, world.rank, world.num_ranks, empty=self.batched)
 
     # -- state --------------------------------------------------------------------------------------------------
 
@@ -267,16 +260,15 @@ class RepeatedDataset(StreamingDataset):
 
     def _blocks(self) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64], list[int]]]:
         """Yield positions and ids of several of this worker's batches at a time, and the batches' sizes."""
-        world = self._parallel_rank_world.detect_workers()
+        world, share = self._parallel_rank_world.detect_workers(), self._share
         start = self.start_position
-        steps = -(-(self.plan.positions - start) // self.global_batch)
-        mine = range(world.worker_of_rank, steps, world.workers_per_rank)
+        mine = range(world.worker_of_rank, share.batches(start), world.workers_per_rank)
         first, at_once = 0, 1
         while first < len(mine):
-            shares = [self._share(start, step) for step in mine[first : first + at_once]]
-            first, at_once = first + at_once, max(1, min(2 * at_once, _IDS_AHEAD // self._rank_batch))
-            positions = np.concatenate([np.arange(begin, end) for begin, end in shares])
-            yield positions, self.plan.ids(positions).astype(np.int64), [end - begin for begin, end in shares]
+            spans = [share.of(step, start) for step in mine[first : first + at_once]]
+            first, at_once = first + at_once, max(1, min(2 * at_once, _IDS_AHEAD // share.rank_batch))
+            positions = np.concatenate([np.arange(span.start, span.stop) for span in spans])
+            yield positions, self.plan.ids(positions).astype(np.int64), [len(span) for span in spans]
 
     def _batch(self, positions: NDArray[np.int64], ids: NDArray[np.int64]) -> Sample:
         if self.cache_limit:
