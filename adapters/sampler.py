@@ -63,7 +63,8 @@ class OrderBatchSampler(Sampler[list[int]]):
     iteration begins at `start`. What a DataLoader's workers have asked for ahead counts as read in `state_dict`:
     `OrderLoader` knows what was delivered.
 
-    It has no `batch_size`, on purpose: accelerate then refuses to cut or to even out its batches among ranks.
+    What asks for its `batch_size` means to deal its batches among ranks, or to even them out, as `accelerator.prepare`
+    does: that is refused.
 
     Attributes:
         start: the position at which iterating begins: as given, or that of the state that was loaded.
@@ -90,6 +91,14 @@ class OrderBatchSampler(Sampler[list[int]]):
         elif len(data) != order.samples:
             raise RequestError(f"the data set has {len(data):,} rows, the order is over {order.samples:,} samples")
         self.start = self._reached = position_in(state_of(order, start), order)
+
+    @property
+    def batch_size(self) -> int:
+        """Nothing that may be read: always raises RequestError."""
+        raise RequestError(
+            "these batches are one rank's share already, and would be shared twice: for accelerate make the loader with "
+            "accelerate_loader or for_trainer, for Lightning with OrderData"
+        )
 
     def __len__(self) -> int:
         """Return how many batches there are from `start` on."""
