@@ -132,8 +132,8 @@ def _check(made_for: dict[str, Any], plan: Plan) -> None:
             f"Megatron's index is for sequences of {made_for.get('sequence_length')} tokens, the samples have "
             f"{plan.seq_len}: run it with --seq-length {plan.seq_len}"
         )
-    asked = made_for.get("num_samples")
-    if not isinstance(asked, int) or asked > plan.positions:
+    asked = made_for.get("num_samples") or plan.samples  # none: of one pass
+    if asked > plan.positions:
         raise RequestError(
             f"Megatron asks for {asked} samples, the plan has {plan.positions:,}: run it with --train-samples "
             f"{plan.positions} or fewer"
