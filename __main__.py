@@ -15,7 +15,7 @@ COMMANDS: Commands = {  # in the order in which they are needed
     "verify": ("shards.commands", "recompute every hash and count of an artifact from its bytes"),
     "carve": ("shards.commands", "pool -> subset with an exact number of unique tokens"),
     "plan": ("shards.order.commands", "how a token budget repeats a subset: passes, steps, samples"),
-    "order": ("shards.order.commands", "which samples a run reads at which positions"),
+    "order": ("tokenize.order_commands", "which samples, documents and text a run reads at which positions"),
     "export": ("shards.commands", "subset -> WebDataset, Parquet, Megatron-LM, flat or Hugging Face files"),
     "train": ("train.commands", "train an autoregressive or masked-diffusion model on a subset, repeated as planned"),
     "audit": ("shards.order.commands", "whether a run trained on exactly the samples of its plan"),

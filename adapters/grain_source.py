@@ -1,8 +1,8 @@
 """The order of a run in Grain: a source whose record b is this rank's share of batch b, and a sampler in its order.
 
-Grain deals records to its workers one by one and lets each worker batch its own, so samples as records would come to the
-training step in batches of every W-th sample. A batch is therefore one record here, and Grain neither shuffles, shards
-nor batches. `grain.MapDataset.source(Batches(...))` gives the same batches.
+Grain deals records to its workers one by one and lets each worker batch its own, so samples as records would come to
+the training step in batches of every W-th sample. A batch is therefore one record here, and Grain neither shuffles, shards
+nor batches. `grain.MapDataset.source(Batches(...))` gives the same batches. Neither needs torch.
 """
 
 from collections.abc import Sequence
@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 
 from ..shards.loader.workers import check_workers
 from ..shards.order.shares import Share
-from .sampler import ranks_here
 from .samples import Samples
 
 if TYPE_CHECKING:
@@ -30,9 +29,9 @@ class Batches:
         RequestError: where samples, batch and ranks do not fit together.
     """
 
-    def __init__(self, samples: Samples, *, global_batch: int, rank: int | None = None, ranks: int | None = None) -> None:
+    def __init__(self, samples: Samples, *, global_batch: int, rank: int, ranks: int) -> None:
         self.samples = samples
-        self.share = Share(samples.order, global_batch, *ranks_here(rank, ranks), empty=True)
+        self.share = Share(samples.order, global_batch, rank, ranks, empty=True)
 
     def __len__(self) -> int:
         """Return how many batches the run has; where the last one is short, a rank's share of it may be empty."""
@@ -71,14 +70,16 @@ def grain_loader(
     samples: Samples,
     *,
     global_batch: int,
-    rank: int | None = None,
-    ranks: int | None = None,
+    rank: int,
+    ranks: int,
     worker_count: int = 0,
     operations: Sequence[Any] = (),
 ) -> "grain.DataLoader":
     """Return Grain's DataLoader of this rank's batches; its iterator's `get_state` and `set_state` work as ever.
 
     Args:
+        rank: of this process, `jax.process_index()`; 0 where there is one.
+        ranks: `jax.process_count()`; 1 where there is one.
         operations: Grain's, on whole batches; one that batches again would mix them.
 
     Raises:

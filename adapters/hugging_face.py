@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any
 from torch.utils.data import DataLoader
 
 from ..common.errors import RequestError
-from ..shards.loader.dataset import collate
+from ..shards.loader.collate import collate
 from ..shards.loader.workers import check_workers
+from .batches import Collate, language_model_batch
 from .sampler import OrderBatchSampler
-from .samples import Collate, Samples, language_model_batch
+from .samples import Samples
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -34,8 +35,8 @@ def accelerate_loader(
 ) -> DataLoader:
     """Return a prepared loader of this process' share of every batch: do not give it to `accelerator.prepare`.
 
-    Batches come on the accelerator's device, and `accelerator.accumulate` sees the last one. To go on in the middle, give
-    `start`, or take `accelerate.skip_first_batches` of a loader with the batch that the run had before.
+    Batches come on the accelerator's device, and `accelerator.accumulate` sees the last one. To go on in the middle,
+    give `start`, or take `accelerate.skip_first_batches` of a loader with the batch that the run had before.
 
     Args:
         global_batch: samples of a forward pass over all processes.
@@ -53,9 +54,7 @@ def accelerate_loader(
     if rank is None:
         rank, ranks = accelerator.process_index, accelerator.num_processes
     check_workers(num_workers, "num_workers")
-    batches = OrderBatchSampler(
-        samples, samples.order, global_batch=global_batch, rank=rank, ranks=ranks, start=start
-    )
+    batches = OrderBatchSampler(samples, samples.order, global_batch=global_batch, rank=rank, ranks=ranks, start=start)
     loader = DataLoader(samples, batch_sampler=batches, num_workers=num_workers, collate_fn=collate_fn, **options)
     return prepare_data_loader(  # as for one process: the share of this one has been taken
         loader,
@@ -70,8 +69,8 @@ def accelerate_loader(
 def for_trainer(trainer: "Trainer", samples: Samples, collate_fn: Collate = language_model_batch) -> None:
     """Let `trainer.train()` read `samples` in their order: one epoch, the whole run.
 
-    Batch, processes and workers are the trainer's arguments. Going on from a checkpoint, the batches that it has had are
-    passed over; a checkpoint of another plan, or with another batch, is refused.
+    Batch, processes and workers are the trainer's arguments. Going on from a checkpoint, the batches that it has had
+    are passed over; a checkpoint of another plan, or with another batch, is refused.
 
     Raises:
         RequestError: in `trainer.train()`, for arguments that would read something twice or not at all.
@@ -123,7 +122,9 @@ def for_trainer(trainer: "Trainer", samples: Samples, collate_fn: Collate = lang
 def _check_same(saved: dict[str, Any] | None, now: dict[str, Any]) -> None:
     if saved is None:
         raise RequestError("the checkpoint was not made with for_trainer: where its run stands in a plan is unknown")
-    changes = [f"its {name} is {saved.get(name)}, not {value}" for name, value in now.items() if saved.get(name) != value]
+    changes = [
+        f"its {name} is {saved.get(name)}, not {value}" for name, value in now.items() if saved.get(name) != value
+    ]
     if changes:
         raise RequestError(f"the checkpoint is of another run: {', '.join(changes)} (this run)")
 

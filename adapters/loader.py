@@ -7,10 +7,11 @@ from typing import Any
 from torch.utils.data import DataLoader
 
 from ..common.errors import RequestError
-from ..shards.loader.dataset import collate
+from ..shards.loader.collate import collate
 from ..shards.loader.workers import check_workers
+from .batches import Collate
 from .sampler import OrderBatchSampler, position_in, state_of
-from .samples import Collate, Samples
+from .samples import Samples
 
 
 class OrderLoader:
@@ -61,7 +62,7 @@ class OrderLoader:
                 "or make a plan of more passes"
             )
         self._batches.start = start
-        loader = DataLoader(self.samples, batch_sampler=self._batches, **self._options)
+        loader = DataLoader[Any](self.samples, batch_sampler=self._batches, **self._options)
         for number, batch in enumerate(loader):
             self.position = share.stop(number, start)
             yield batch

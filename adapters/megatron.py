@@ -6,8 +6,8 @@ GPTDataset reads three arrays from its cache, `<hash>-GPTDataset-train-{document
     sample_index    int32 (s + 1, 2) where each sample begins: place in document_index, offset in that sequence
     shuffle_index   uint32 (s,)      the sample that is read at each position
 
-Megatron makes them at random; here document_index is the subset's own order, sample_index cuts it where the subset does,
-and shuffle_index is `plan.ids`. `len(dataset)` is the length of sample_index, so that is filled up to the length of the
+Megatron makes them at random; here document_index is the subset's own order, sample_index cuts it where the subset
+does, and shuffle_index is `plan.ids`. `len(dataset)` is the length of sample_index, so that is filled up to the length of the
 run, with rows that nothing refers to. A sample ends where the subset's does: PAD follows, and the token after it, which
 Megatron adds for the last label, is the first of the next sample, as always in Megatron.
 
@@ -63,7 +63,9 @@ def index_arrays(export: str, plan: Plan, extra_token: bool = True) -> tuple[NDA
     """Return document_index, sample_index and shuffle_index for `plan` over an export. Arguments as `replace_index`."""
     manifest = read_export(export)
     if manifest.layout != "megatron" or manifest.plan is not None:
-        raise RequestError(f"{export} is no export of a subset for Megatron in its own order: epochal export --format megatron")
+        raise RequestError(
+            f"{export} is no export of a subset for Megatron in its own order: epochal export --format megatron"
+        )
     if manifest.parent.fingerprint != plan.subset:
         raise RequestError(f"the plan is of subset {plan.subset}, {export} holds {manifest.parent.fingerprint}")
     lengths = _lengths(export)
@@ -104,9 +106,7 @@ def _description(cache: str, export: str) -> str:
     if len(found) == 1:
         return found[0]
     if found:
-        raise RequestError(
-            f"{cache} has {len(found)} indexes for {export}: use a cache folder for this run alone, in which there is one"
-        )
+        raise RequestError(f"{cache} has {len(found)} indexes for {export}: use a cache folder for this run alone")
     raise RequestError(
         f"{cache} has no training index for {prefix}: let Megatron make it first, with the arguments of the run "
         "(--data-path, --data-cache-path, --split 100,0,0, --train-samples); it may be stopped after that"

@@ -58,8 +58,8 @@ def position_in(state: dict[str, Any], order: Order) -> int:
 class OrderBatchSampler(Sampler[list[int]]):
     """Yields the rows of a data set that make this rank's share of each batch, from position `start` to the run's end.
 
-    `data` is a `Samples` of the same order, whose rows are positions, or any map-style data set whose row i is sample i,
-    such as an export read with `load_dataset`. It is shared among ranks already: let nothing share it again. Every
+    `data` is a `Samples` of the same order, whose rows are positions, or any map-style data set whose row i is sample
+    i, such as an export read with `load_dataset`. It is shared among ranks already: let nothing share it again. Every
     iteration begins at `start`. What a DataLoader's workers have asked for ahead counts as read in `state_dict`:
     `OrderLoader` knows what was delivered.
 
@@ -96,8 +96,8 @@ class OrderBatchSampler(Sampler[list[int]]):
     def batch_size(self) -> int:
         """Nothing that may be read: always raises RequestError."""
         raise RequestError(
-            "these batches are one rank's share already, and would be shared twice: for accelerate make the loader with "
-            "accelerate_loader or for_trainer, for Lightning with OrderData"
+            "these batches are one rank's share already, and would be shared twice: for accelerate make the loader "
+            "with accelerate_loader or for_trainer, for Lightning with OrderData"
         )
 
     def __len__(self) -> int:

@@ -1,27 +1,19 @@
 """The samples of a run as the data set of other loaders: row p is what position p of the order reads."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import ArrayLike, NDArray
 
-from ..common.errors import RequestError
-from ..shards.artifact import open_artifact
-from ..shards.loader.dataset import collate
+from ..shards.loader.opening import artifacts_for
 from ..shards.loader.sample_reader import SampleReader
 from ..shards.order.base import Order
-from ..shards.order.plan import Plan
 
 Sample = dict[str, Any]
-Collate = Callable[[list[Sample]], Any]
-
-IGNORED = -100
-"""The label that torch's cross-entropy, and so every Hugging Face model, leaves out of the loss."""
 
 
-class Samples(torch.utils.data.Dataset[Sample]):
+class Samples:
     """A map-style data set with a row for every position of `order`, read from the artifacts at `roots`.
 
     A row is a dict: tokens, int64 array (seq_len,), PAD only at the end of a subset's last sample; position; sample_id;
@@ -38,15 +30,7 @@ class Samples(torch.utils.data.Dataset[Sample]):
     def __init__(
         self, roots: str | Sequence[str], order: Order, *, cache: str | None = None, verify: bool = True
     ) -> None:
-        paths = [roots] if isinstance(roots, str) else list(roots)
-        plans = list(order.components().values())
-        if len(paths) != len(plans):
-            raise RequestError(f"the order reads {len(plans)} artifacts, {len(paths)} were named")
-        artifacts = [open_artifact(path) for path in paths]
-        for path, artifact, plan in zip(paths, artifacts, plans, strict=True):
-            expected = Plan.for_artifact(artifact.manifest, plan.total_tokens, plan.seed, plan.policy)
-            if expected != plan:
-                raise RequestError(f"the plan is not for {path}: {expected.difference(plan)} (this artifact)")
+        artifacts = artifacts_for(roots, order)
         self.order = order
         self._readers = [SampleReader.of(artifact, cache, verify) for artifact in artifacts]
 
@@ -81,26 +65,3 @@ class Samples(torch.utils.data.Dataset[Sample]):
             tokens[where] = self._readers[source].read(numbers[where])
         n_tokens = self.order.n_tokens(ids)
         return {"tokens": tokens, "position": wanted, "sample_id": ids.astype(np.int64), "n_tokens": n_tokens}
-
-
-def language_model_batch(samples: list[Sample]) -> dict[str, torch.Tensor]:
-    """Return a batch as Hugging Face's causal models take it: input_ids and labels, int64 (k, seq_len).
-
-    Labels are the ids themselves, as those models shift them; those of PAD are left out of the loss.
-    """
-    batch = collate(samples)
-    return {"input_ids": batch["tokens"], "labels": _labels(batch)}
-
-
-def shifted_batch(samples: list[Sample]) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
-    """Return a batch as torchtitan takes it: ({"input": int64 (k, seq_len - 1)}, labels int64 (k, seq_len - 1)).
-
-    A sample is seq_len tokens, so the model is given one less; labels of PAD are left out of the loss.
-    """
-    batch = collate(samples)
-    return {"input": batch["tokens"][:, :-1]}, _labels(batch)[:, 1:]
-
-
-def _labels(batch: dict[str, torch.Tensor]) -> torch.Tensor:
-    places = torch.arange(batch["tokens"].shape[1])
-    return batch["tokens"].masked_fill(places[None] >= batch["n_tokens"][:, None], IGNORED)

@@ -6,12 +6,15 @@ a look-up reads one of them.
 """
 
 import contextlib
+import re
 from collections.abc import Iterator
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
 from ..common import storage
 from ..common.errors import EpochalError, RequestError, WorkError, one_line
@@ -80,7 +83,7 @@ def check_documents(root: str, info: FileInfo) -> None:
 
 
 class DocumentStarts:
-    """Answers which document holds a stream position, reading one row group per question."""
+    """Answers which documents hold which stream positions, reading the row groups that are asked about."""
 
     def __init__(self, root: str, info: FileInfo | None = None) -> None:
         """Open the table; where it lies on this machine, and `info` is given, hold it against that size and hash.
@@ -107,6 +110,7 @@ class DocumentStarts:
         groups = [metadata.row_group(i) for i in range(metadata.num_row_groups)]
         self._first = np.array([g.column(column).statistics.min for g in groups], np.int64)
         self._rows = np.cumsum([0] + [g.num_rows for g in groups])
+        self._group = lru_cache(maxsize=2)(self._read_group)
 
     def at(self, position: int) -> tuple[int, int]:
         """Return (number of the document that holds stream `position`, its start)."""
@@ -115,6 +119,37 @@ class DocumentStarts:
             starts = arrow.integers(self._file.read_row_group(group, columns=["start"])["start"])
         row = int(np.searchsorted(starts, position, side="right")) - 1
         return int(self._rows[group]) + row, int(starts[row])
+
+    def rows(self, start: int, stop: int) -> list[dict[str, Any]]:
+        """Return the documents with a token in the stream range [start, stop), which must not be empty: the columns of
+        their rows, and their `number`. Ranges that are asked for in order read each row group once."""
+        first, last = (int(np.searchsorted(self._first, at, side="right")) - 1 for at in (start, stop - 1))
+        found = []
+        for group in range(first, last + 1):
+            table, starts = self._group(group)
+            begin = max(0, int(np.searchsorted(starts, start, side="right")) - 1)
+            end = int(np.searchsorted(starts, stop, side="left"))
+            rows = table.slice(begin, end - begin).to_pylist()
+            found += [{"number": int(self._rows[group]) + begin + i} | row for i, row in enumerate(rows)]
+        return found
+
+    def named(self, name: str) -> list[dict[str, Any]]:
+        """Return the rows of the documents whose id is `name`, or whose key is, in hexadecimal digits: the whole table
+        is read for it."""
+        key = bytes.fromhex(name) if re.fullmatch("[0-9a-fA-F]{32}", name) else None
+        found = []
+        for group in range(len(self._first)):
+            table, _ = self._group(group)
+            rows = [i for i, id_ in enumerate(table["id"].to_pylist()) if id_ == name]
+            rows += [i for i, one in enumerate(table["key"].to_pylist()) if one == key] if key else []
+            numbered = ((int(self._rows[group]) + i, table.slice(i, 1).to_pylist()[0]) for i in sorted(set(rows)))
+            found += [{"number": number} | row for number, row in numbered]
+        return found
+
+    def _read_group(self, group: int) -> tuple[pa.Table, NDArray[np.int64]]:
+        with readable(self._root):
+            table = self._file.read_row_group(group, columns=["key", "id", "source", "start", "tokens"])
+            return table, arrow.integers(table["start"])
 
     def count(self, start: int, stop: int) -> int:
         """Return how many documents have a token in the stream range [start, stop), which must not be empty."""

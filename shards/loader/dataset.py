@@ -14,7 +14,6 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
-import torch
 import torch.distributed as dist
 from filelock import FileLock
 from numpy.typing import NDArray
@@ -25,14 +24,13 @@ from torch.utils.data import DataLoader
 
 from ...common import storage
 from ...common.errors import RequestError
-from ...common.remote.patience import patiently
-from ..artifact import Artifact, open_artifact
-from ..order.base import Order, Repetition
-from ..order.plan import Plan
+from ..order.base import Order
 from ..order.shares import Share
 from ..order.stored import order_from_dict
 from .agreement import agree, one_at_a_time
 from .cache import default_cache
+from .collate import collate
+from .opening import artifacts_for
 from .sample_reader import SampleReader, shared_array
 from .stream import ArtifactStream
 from .workers import check_workers
@@ -330,15 +328,6 @@ class RepeatedDataset(StreamingDataset):
                 threads.submit(self.prepare_shard, shard, False)
 
 
-def collate(samples: list[Sample]) -> dict[str, torch.Tensor]:
-    """Return a batch of samples: int64 tensors, tokens (k, seq_len), the others (k,).
-
-    What torch's own function returns, without its threads, which wait for each other where cores are shared.
-    """
-    batch = {k: torch.tensor([s[k] for s in samples]) for k in ("position", "sample_id", "n_tokens")}
-    return {"tokens": torch.from_numpy(np.stack([s["tokens"] for s in samples]))} | batch
-
-
 class _Spans:
     """StreamingDataset's map from sample to (shard, row), without its table of all samples."""
 
@@ -356,11 +345,7 @@ def _open_streams(
     root: str | Sequence[str], order: Order, cache: str | None, cache_limit: int | None, attempts: int
 ) -> list[ArtifactStream]:
     """Return a stream for each artifact that `order` reads, each held against its plan."""
-    roots = [root] if isinstance(root, str) else list(root)
-    plans = list(order.components().values())
-    if len(roots) != len(plans):
-        raise RequestError(f"the order reads {len(plans)} artifacts, {len(roots)} were named")
-    artifacts = [_open_for(path, plan, attempts) for path, plan in zip(roots, plans, strict=True)]
+    artifacts = artifacts_for(root, order, attempts)
     if len({artifact.manifest.dtype for artifact in artifacts}) > 1:
         raise RequestError("the sources of a mixture must have ids of one type: they have different tokenizers")
     if cache is None and any(storage.is_url(artifact.root) for artifact in artifacts):
@@ -372,11 +357,3 @@ def _open_streams(
         if cache_limit < 4 * largest:
             raise RequestError(f"cache_limit must be at least {4 * largest} bytes, four of the largest shard")
     return [ArtifactStream(artifact, cache, attempts) for artifact in artifacts]
-
-
-def _open_for(root: str, plan: Repetition, attempts: int) -> Artifact:
-    artifact = patiently(lambda: open_artifact(root), f"read {root}", attempts)
-    expected = Plan.for_artifact(artifact.manifest, plan.total_tokens, plan.seed, plan.policy)
-    if expected != plan:
-        raise RequestError(f"the plan is not for {root}: {expected.difference(plan)} (this artifact)")
-    return artifact

@@ -1,4 +1,4 @@
-"""`epochal plan`, `epochal order`, `epochal audit`: what a run will read, and whether it did."""
+"""`epochal plan`, `epochal audit`: what a run will read, and whether it did. `epochal order` is in tokenize/."""
 
 import argparse
 from typing import Any
@@ -9,17 +9,13 @@ from ...common.config import load_yaml, validate
 from ...common.errors import EpochalError, RequestError
 from ...common.units import format_count, parse_count, tokens_for_epochs
 from ..artifact import open_artifact
-from .base import POLICIES, Order
-from .mixture import Mixture
-from .mixture_config import MixtureSettings, describe_stages, mixture_file, open_mixture
+from .base import POLICIES
+from .mixture_config import MixtureSettings, OpenedMixture, describe_stages, mixture_file, open_mixture
 from .plan import Plan
 from .receipt import RECEIPT_NAME, Receipt
 
 MOST_AUDITED = 10**10
 """Positions of a receipt that are checked: 20T tokens in samples of 2048."""
-
-MOST_SHOWN = 10_000_000
-"""Positions that `order` prints at most: beyond that a program should compute them (docs/repetition.md)."""
 
 
 def plan(parser: argparse.ArgumentParser) -> Runner:
@@ -33,20 +29,20 @@ def plan(parser: argparse.ArgumentParser) -> Runner:
     parser.add_argument(
         "subset", metavar="SUBSET", help="folder or URL of a subset or pool, or the YAML file of a mixture"
     )
-    _add_budget(parser)
+    addbudget(parser)
     parser.add_argument("--batch-tokens", metavar="N", required=True, help="tokens of a global batch: 524288")
     parser.add_argument("--params", metavar="N", help="parameters of the model, for its training FLOPs (6ND): 1B")
-    _add_order(parser)
+    add_order(parser)
     return _run_plan
 
 
 def _run_plan(args: argparse.Namespace) -> int:
     if mixture_file(args.subset):
         return _plan_mixture(args)
-    if not _asked(args):
+    if not asked(args):
         raise RequestError("say how long the run is: --total-tokens 96B or --epochs 96")
     manifest = open_artifact(args.subset).manifest
-    the_plan = Plan.for_artifact(manifest, _budget(args, manifest.tokens), args.seed, args.policy or "reshuffle")
+    the_plan = Plan.for_artifact(manifest, budget(args, manifest.tokens), args.seed, args.policy or "reshuffle")
     batch_tokens = parse_count(args.batch_tokens, "--batch-tokens")
     numbers = plan_numbers(the_plan, batch_tokens, parse_count(args.params, "--params") if args.params else None)
     if args.json:
@@ -68,7 +64,7 @@ def _run_plan(args: argparse.Namespace) -> int:
 
 
 def _plan_mixture(args: argparse.Namespace) -> int:
-    mixture = _mixture(args)
+    mixture = opened_mixture(args).mixture
     batch_tokens = parse_count(args.batch_tokens, "--batch-tokens")
     batch_samples = mixture.batch_samples(batch_tokens)
     params = parse_count(args.params, "--params") if args.params else None
@@ -122,13 +118,13 @@ def _of_source(the_plan: Plan) -> dict[str, Any]:
     }
 
 
-def _mixture(args: argparse.Namespace) -> Mixture:
-    """Return the mixture that a YAML file describes."""
+def opened_mixture(args: argparse.Namespace) -> OpenedMixture:
+    """Return the mixture that a YAML file describes, and its artifacts."""
     if args.policy is not None:
         raise RequestError("--policy is for one subset: a mixture's file gives each source its own")
     settings = validate(MixtureSettings, load_yaml(args.subset), args.subset)
-    budget = (lambda unique: _budget(args, unique)) if _asked(args) else None
-    return open_mixture(settings, args.seed, budget, "--total-tokens").mixture
+    length = (lambda unique: budget(args, unique)) if asked(args) else None
+    return open_mixture(settings, args.seed, length, "--total-tokens")
 
 
 def plan_numbers(the_plan: Plan, batch_tokens: int, params: int | None = None) -> dict[str, Any]:
@@ -161,61 +157,6 @@ def plan_numbers(the_plan: Plan, batch_tokens: int, params: int | None = None) -
 def _histogram(the_plan: Plan) -> dict[int, int]:
     """Return how many samples are seen how often, where that costs no look at every sample."""
     return {} if the_plan.policy == "global" else the_plan.histogram(the_plan.positions)
-
-
-def order(parser: argparse.ArgumentParser) -> Runner:
-    """Add the arguments of `epochal order`; return what runs it."""
-    add_examples(
-        parser,
-        "order artifacts/subsets/mine-500M --count 8",
-        "order artifacts/subsets/mine-500M --seed 3 --start 1000000 --count 8 --json",
-    )
-    parser.add_argument(
-        "subset", metavar="SUBSET", help="folder or URL of a subset or pool, or the YAML file of a mixture"
-    )
-    parser.add_argument(
-        "--start", metavar="N", default="0", help="first position (samples from the run's beginning; default 0)"
-    )
-    parser.add_argument("--count", metavar="N", required=True, help="number of positions")
-    _add_budget(parser)
-    _add_order(parser)
-    return _run_order
-
-
-def _run_order(args: argparse.Namespace) -> int:
-    start, count = parse_count(args.start, "--start"), parse_count(args.count, "--count")
-    if count > MOST_SHOWN:
-        raise RequestError(f"--count is at most {MOST_SHOWN:,}: for more, compute them (docs/repetition.md)")
-    mixed = mixture_file(args.subset)
-    the_order: Order = _mixture(args) if mixed else _plan_to_show(args, start, count)
-    if (mixed or _asked(args)) and start + count > the_order.positions:
-        raise RequestError(f"the run ends at position {the_order.positions}: ask for less, or a larger budget")
-    positions, ids = range(start, start + count), the_order.ids(range(start, start + count))
-    columns = {"ids": ids.tolist(), "positions": list(positions)}
-    if mixed:
-        numbers, inner = the_order.locate(ids)
-        names = list(the_order.components())
-        columns |= {"sources": [names[s] for s in numbers], "source_ids": inner.tolist()}
-    if args.json:
-        print_json(columns)
-        return 0
-    shown = ("positions", "sources", "source_ids") if mixed else ("positions", "ids")
-    for row in zip(*(columns[name] for name in shown), strict=True):
-        print(*row)
-    return 0
-
-
-def _plan_to_show(args: argparse.Namespace, start: int, count: int) -> Plan:
-    """Return the plan whose positions `start` to `start + count` are asked for, as long as it needs to be."""
-    manifest = open_artifact(args.subset).manifest
-    asked = _asked(args)
-    if args.policy == "global" and not asked:
-        raise RequestError(
-            "the policy global shuffles all passes together: say how many with --epochs or --total-tokens"
-        )
-    passes = -(-(start + count) // manifest.samples) or 1
-    budget = _budget(args, manifest.tokens) if asked else passes * manifest.tokens
-    return Plan.for_artifact(manifest, budget, args.seed, args.policy or "reshuffle")
 
 
 def audit(parser: argparse.ArgumentParser) -> Runner:
@@ -261,23 +202,26 @@ def _run_audit(args: argparse.Namespace) -> int:
     return 0 if problem is None else 1
 
 
-def _add_budget(parser: argparse.ArgumentParser) -> None:
-    budget = parser.add_mutually_exclusive_group()
-    budget.add_argument("--total-tokens", metavar="N", help="tokens to train on: 96B")
-    budget.add_argument("--epochs", "--passes", metavar="K", help="passes over the subset to train for: 96, 3.5")
+def addbudget(parser: argparse.ArgumentParser) -> None:
+    length = parser.add_mutually_exclusive_group()
+    length.add_argument("--total-tokens", metavar="N", help="tokens to train on: 96B")
+    length.add_argument("--epochs", "--passes", metavar="K", help="passes over the subset to train for: 96, 3.5")
 
 
-def _add_order(parser: argparse.ArgumentParser) -> None:
+def add_order(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments that say in which order, and `--json`."""
     parser.add_argument("--seed", metavar="N", type=int, default=0, help="seed of the order (default 0)")
     parser.add_argument("--policy", choices=POLICIES, help="how data is repeated (default reshuffle)")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
 
 
-def _asked(args: argparse.Namespace) -> bool:
+def asked(args: argparse.Namespace) -> bool:
+    """Return whether the arguments say how long the run is."""
     return args.total_tokens is not None or args.epochs is not None
 
 
-def _budget(args: argparse.Namespace, unique_tokens: int) -> int:
+def budget(args: argparse.Namespace, unique_tokens: int) -> int:
+    """Return the tokens that the arguments pay for. Raises RequestError."""
     if args.epochs is not None:
         return tokens_for_epochs(args.epochs, unique_tokens)
     return parse_count(args.total_tokens, "--total-tokens")

@@ -39,9 +39,7 @@ class Share:
         if self.global_batch < 0:
             raise RequestError(f"a global batch has at least 1 sample, not {self.global_batch}")
         if self.global_batch % self.ranks:
-            raise RequestError(
-                f"a global batch of {self.global_batch} samples does not divide by {self.ranks} ranks"
-            )
+            raise RequestError(f"a global batch of {self.global_batch} samples does not divide by {self.ranks} ranks")
         last = self.order.positions % self.global_batch
         if not self.empty and 0 < last < self.ranks:
             raise RequestError(

@@ -8,8 +8,7 @@ from pathlib import Path
 import pytest
 
 from epochal.__main__ import main
-from epochal.shards.order.mixing import by_tokens
-from epochal.tests.support.loading import ingredient, plan_for
+from epochal.tests.support.loading import plan_for
 from epochal.tests.support.ranks import run_ranks
 from epochal.tests.support.trainers import READERS, Case, read
 

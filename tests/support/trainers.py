@@ -26,7 +26,7 @@ from epochal.adapters.lightning_data import OrderData
 from epochal.adapters.loader import OrderLoader
 from epochal.adapters.sampler import OrderBatchSampler, OrderSampler, state_of
 from epochal.adapters.samples import Samples
-from epochal.shards.loader.dataset import collate
+from epochal.shards.loader.collate import collate
 from epochal.shards.order.stored import order_from_dict
 
 Batches = list[list[int]]
@@ -63,6 +63,10 @@ def ids_of(batches: Any) -> Batches:
     return [batch["sample_id"].tolist() for batch in batches]
 
 
+def share(case: Case) -> dict[str, int]:
+    return {"global_batch": case.global_batch, "rank": case.rank, "ranks": case.ranks}
+
+
 def by_batch_sampler(case: Case) -> Batches:
     def loader(start: int) -> Any:
         samples = case.samples()
@@ -97,6 +101,7 @@ def by_sampler(case: Case) -> Batches:
 
 def by_stateful_loader(case: Case) -> Batches:
     """As torchtitan does: the state goes through torch's distributed checkpoint."""
+
     def loader() -> OrderLoader:
         return OrderLoader(case.samples(), global_batch=case.global_batch, num_workers=case.workers)
 
@@ -110,7 +115,7 @@ def by_stateful_loader(case: Case) -> Batches:
 
 def by_grain(case: Case) -> Batches:
     def iterator() -> Any:
-        return iter(grain_loader(case.samples(), global_batch=case.global_batch, worker_count=case.workers))
+        return iter(grain_loader(case.samples(), **share(case), worker_count=case.workers))
 
     first = iterator()
     batches = ids_of(itertools.islice(first, case.stop))
@@ -123,7 +128,7 @@ def by_grain(case: Case) -> Batches:
 
 def by_grain_map_dataset(case: Case) -> Batches:
     def iterator() -> Any:
-        data = grain.MapDataset.source(Source(case.samples(), global_batch=case.global_batch)).to_iter_dataset()
+        data = grain.MapDataset.source(Source(case.samples(), **share(case))).to_iter_dataset()
         if case.workers:
             data = data.mp_prefetch(grain.MultiprocessingOptions(num_workers=case.workers))
         return iter(data)
@@ -139,6 +144,7 @@ def by_grain_map_dataset(case: Case) -> Batches:
 
 def by_accelerate(case: Case) -> Batches:
     """`accelerator.accumulate` with a model, so that what it does at the end of a loader is done."""
+
     def train(skip: int, steps: int | None) -> Batches:
         accelerator = Accelerator(cpu=True, gradient_accumulation_steps=case.accumulate)
         model = accelerator.prepare(torch.nn.Linear(1, 1))
