@@ -29,7 +29,7 @@ def plan(parser: argparse.ArgumentParser) -> Runner:
     parser.add_argument(
         "subset", metavar="SUBSET", help="folder or URL of a subset or pool, or the YAML file of a mixture"
     )
-    addbudget(parser)
+    add_budget(parser)
     parser.add_argument("--batch-tokens", metavar="N", required=True, help="tokens of a global batch: 524288")
     parser.add_argument("--params", metavar="N", help="parameters of the model, for its training FLOPs (6ND): 1B")
     add_order(parser)
@@ -202,7 +202,8 @@ def _run_audit(args: argparse.Namespace) -> int:
     return 0 if problem is None else 1
 
 
-def addbudget(parser: argparse.ArgumentParser) -> None:
+def add_budget(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments that say how long a run is."""
     length = parser.add_mutually_exclusive_group()
     length.add_argument("--total-tokens", metavar="N", help="tokens to train on: 96B")
     length.add_argument("--epochs", "--passes", metavar="K", help="passes over the subset to train for: 96, 3.5")

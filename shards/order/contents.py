@@ -94,9 +94,7 @@ def documents_of(artifact: Artifact) -> DocumentStarts:
     if m.parent is not None:
         root = storage.join(artifact.root, m.parent.path)
         if not may_ask(root, artifact.root):
-            raise RequestError(
-                f"{artifact.root} says that its pool lies at {root}: no server is asked on a file's word"
-            )
+            raise RequestError(f"{artifact.root} names a pool at {root}: no server is asked on a file's word")
         try:
             found = read_manifest(root)
         except RequestError as error:

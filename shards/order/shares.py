@@ -1,8 +1,8 @@
 """Which positions of a batch are whose: the one definition behind the dataset of a run and every adapter.
 
 Batch b of G samples holds the positions [bG, (b + 1)G) after the position at which reading began; rank r of R reads the
-r-th contiguous share of them. The last batch may be short: of its L positions, rank r reads those from floor(L r / R) to
-floor(L (r + 1) / R). Nothing is padded, dropped or read twice.
+r-th contiguous share of them. The last batch may be short: of its L positions, rank r reads those from floor(L r / R)
+to floor(L (r + 1) / R). Nothing is padded, dropped or read twice.
 """
 
 from dataclasses import dataclass

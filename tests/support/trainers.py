@@ -5,6 +5,7 @@ throws everything away, and goes on from that state to the end of the plan. It r
 forked from one that has imported the packages.
 """
 
+import contextlib
 import itertools
 import os
 import warnings
@@ -34,7 +35,7 @@ Batches = list[list[int]]
 
 @dataclass(frozen=True)
 class Case:
-    """A run: artifacts, order, samples of a forward pass over all ranks, loader workers, batches before it is stopped."""
+    """A run: samples of a forward pass are `global_batch` over all ranks; it is stopped after `stop` such batches."""
 
     roots: list[str]
     order: dict[str, Any]
@@ -162,7 +163,7 @@ def by_accelerate(case: Case) -> Batches:
     return train(0, case.stop) + train(case.stop, None)
 
 
-class Stopped(Exception):
+class StoppedError(Exception):
     """The run was killed."""
 
 
@@ -186,7 +187,7 @@ def by_trainer(case: Case) -> Batches:
             return control
 
         def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-            raise Stopped
+            raise StoppedError
 
     def trainer(callbacks: list[Any]) -> Any:
         args = transformers.TrainingArguments(
@@ -207,7 +208,7 @@ def by_trainer(case: Case) -> Batches:
 
     try:
         trainer([Kill()]).train()
-    except Stopped:
+    except StoppedError:
         pass
     else:
         raise AssertionError("it was not stopped")
@@ -235,7 +236,7 @@ def by_lightning(case: Case) -> Batches:
         def on_train_batch_end(self, trainer: Any, *_: Any) -> None:
             if len(seen) == case.stop:
                 trainer.save_checkpoint(f"{case.folder}/stopped.ckpt")
-                raise Stopped
+                raise StoppedError
 
     def fit(callbacks: list[Any], checkpoint: str | None) -> None:
         trainer = pl.Trainer(
@@ -254,10 +255,9 @@ def by_lightning(case: Case) -> Batches:
         data = OrderData(case.samples(), global_batch=case.global_batch, num_workers=case.workers)
         trainer.fit(Recording(), datamodule=data, ckpt_path=checkpoint)
 
-    try:
+    with contextlib.suppress(StoppedError):
         fit([Kill()], None)
-    except Stopped:
-        pass
+    assert len(seen) == case.stop
     fit([], f"{case.folder}/stopped.ckpt")
     return seen
 
