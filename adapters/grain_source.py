@@ -1,8 +1,8 @@
 """The order of a run in Grain: a source whose record b is this rank's share of batch b, and a sampler in its order.
 
 Grain deals records to its workers one by one and lets each worker batch its own, so samples as records would come to
-the training step in batches of every W-th sample. A batch is therefore one record here, and Grain neither shuffles, shards
-nor batches. `grain.MapDataset.source(Batches(...))` gives the same batches. Neither needs torch.
+the training step in batches of every W-th sample. A batch is therefore one record here, and Grain neither shuffles,
+shards nor batches. `grain.MapDataset.source(Batches(...))` gives the same batches. Neither needs torch.
 """
 
 from collections.abc import Sequence

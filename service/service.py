@@ -17,6 +17,7 @@ from ..common import storage
 from ..common.errors import EpochalError, RequestError
 from ..shards import carve
 from ..shards.artifact import open_artifact
+from ..shards.documents import DocumentStarts
 from ..shards.manifest import Manifest
 from ..shards.order.base import Order, Repetition
 from ..shards.order.mixing import Ingredient, check_together
@@ -63,6 +64,7 @@ class Service:
         self._plans: dict[str, Order] = {}
         self._pools: dict[str, str] = {}
         self._indexes: dict[str, DocumentIndex] = {}
+        self._tables: dict[str, DocumentStarts] = {}
         self._indexing = threading.Lock()
 
     def close(self) -> None:
@@ -301,6 +303,20 @@ class Service:
             NotFoundError: when nothing of that name is known.
         """
         return read_spans(self._pool_path(pool))
+
+    def document_table(self, pool: str) -> DocumentStarts:
+        """Return a pool's table of documents, opened; one at a URL is copied for it, once.
+
+        Raises:
+            NotFoundError: when nothing of that name is known.
+        """
+        path = self._pool_path(pool)
+        if not storage.is_url(path):
+            return DocumentStarts(path)
+        with self._indexing:
+            if pool not in self._tables:
+                self._tables[pool] = DocumentStarts(path)
+            return self._tables[pool]
 
     def _pool_path(self, pool: str) -> str:
         path = self.read(catalogue.locate, pool)

@@ -7,6 +7,7 @@ a look-up reads one of them.
 
 import contextlib
 import re
+import threading
 from collections.abc import Iterator
 from functools import lru_cache
 from typing import Any
@@ -110,7 +111,7 @@ class DocumentStarts:
         groups = [metadata.row_group(i) for i in range(metadata.num_row_groups)]
         self._first = np.array([g.column(column).statistics.min for g in groups], np.int64)
         self._rows = np.cumsum([0] + [g.num_rows for g in groups])
-        self._group = lru_cache(maxsize=2)(self._read_group)
+        self._group, self._reading = lru_cache(maxsize=2)(self._read_group), threading.Lock()
 
     def at(self, position: int) -> tuple[int, int]:
         """Return (number of the document that holds stream `position`, its start)."""
@@ -147,7 +148,7 @@ class DocumentStarts:
         return found
 
     def _read_group(self, group: int) -> tuple[pa.Table, NDArray[np.int64]]:
-        with readable(self._root):
+        with readable(self._root), self._reading:
             table = self._file.read_row_group(group, columns=["key", "id", "source", "start", "tokens"])
             return table, arrow.integers(table["start"])
 

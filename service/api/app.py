@@ -21,7 +21,7 @@ from ..errors import ConflictError, http_status
 from ..schemas import Problem
 from ..security import AccessRules, Guard
 from ..service import Service
-from . import artifacts, documents, plans, runs
+from . import artifacts, contents, documents, plans, runs
 from .dependencies import answer
 from .workers import GoneError
 
@@ -60,7 +60,7 @@ def create_app(service: Service, rules: AccessRules) -> FastAPI:
     app.add_middleware(Guard, rules=rules)
     _refusals(app)
     _show_page(app)
-    for part in (artifacts, plans, runs, documents):
+    for part in (artifacts, plans, contents, runs, documents):
         app.include_router(part.router)
     return app
 

@@ -135,6 +135,15 @@ class Client:
                 for batch in stream:
                     yield batch.column("id").to_numpy()
 
+    def documents(self, plan: str, start: int, count: int) -> Iterator[dict[str, Any]]:
+        """Yield what positions [start, start + count) of a plan read: position, id, documents; in a mixture also the
+        source and the sample in it. They are asked for in as many requests as it takes."""
+        at: int | None = start
+        while at is not None and at < start + count:
+            found = self.get(f"/plans/{plan}/documents", start=at, count=min(1000, start + count - at))
+            yield from found["positions"]
+            at = found["next"] or at + len(found["positions"])
+
     # -- ledger -----------------------------------------------------------------------------------------------------
 
     def seen(

@@ -185,6 +185,8 @@ async function choosePlan(fingerprint) {
         ["Fingerprint", h("code", {}, fingerprint), true]]),
       h("div", { class: "charts" }, exposures.length ? chart("Exposures of a sample", exposures, "passes’ worth of positions") : null,
         chart(`Samples not seen yet, %${curve.kind === "expected" ? " (expectation)" : ""}`, [{ name: "not seen yet", points: curve.points.map((p) => [passes(p), 100 * p.unseen]) }], "passes’ worth of positions", (y) => `${y.toFixed(1)} %`)));
+    $("#step-form").hidden = false;
+    fill("#step-found");
     $("#plan-detail").scrollIntoView({ block: "nearest" });
   });
 }
@@ -287,6 +289,13 @@ submits("plan", async (data) => {
   await Promise.all([showPlans(), showLineage()]);
   await choosePlan(made.fingerprint);
   return `Plan ${made.fingerprint}: ${count(made.positions)} positions.`;
+});
+submits("step", async (data) => {
+  const found = await get(`/plans/${state.plan}/documents`, { step: data.step, batch_samples: data.batch_samples });
+  const rows = found.positions.flatMap((p) => p.documents.map((d) => [count(p.position), p.component ? `${p.component} ${count(p.sample)}` : count(p.id), d.id, d.source, `${count(d.begin)} to ${count(d.begin + d.tokens - 1)}`, count(d.of)]));
+  fill("#step-found", table(["Position", "Sample", "Document", "Source", "Tokens of it", "#of"], rows, "No document."));
+  const rest = found.next === null ? "" : ` The rest begins at position ${count(found.next)}: ask for it over HTTP.`;
+  return `Step ${count(+data.step)} reads positions ${count(found.start)} to ${count(found.stop - 1)}.${rest}`;
 });
 submits("limit", async (data) => {
   await call("POST", "/limits", { kind: data.kind, cap: +data.cap, ...(data.subset && { subset: data.subset }) });
