@@ -8,8 +8,8 @@ GPTDataset reads three arrays from its cache, `<hash>-GPTDataset-train-{document
 
 Megatron makes them at random; here document_index is the subset's own order, sample_index cuts it where the subset
 does, and shuffle_index is `plan.ids`. `len(dataset)` is the length of sample_index, so that is filled up to the length
-of the run, with rows that nothing refers to. A sample ends where the subset's does: PAD follows, and the token after it,
-which Megatron adds for the last label, is the first of the next sample, as always in Megatron.
+of the run, with rows that nothing refers to. A sample ends where the subset's does: PAD follows, and the token after
+it, which Megatron adds for the last label, is the first of the next sample, as always in Megatron.
 
 The hash is of a description that Megatron writes beside the arrays (paths, sample count, seed, tokenizer), so Megatron
 makes the cache first, with the arguments of the run, and its arrays are then replaced.

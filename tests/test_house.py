@@ -24,6 +24,7 @@ MAY_IMPORT = {
     "datapipe": {"common", "shards", "tokenize"},
     "service": {"common", "shards"},
     "service.client": {"common", "shards"},
+    "adapters": {"common", "shards"},
     "train": {"common", "shards", "tokenize", "service.client"},
 }
 """What each folder may import besides itself; what stands in no folder (`__init__`, `__main__`) may import all."""

@@ -40,6 +40,10 @@ def test_from_carving_to_the_look_up(make_pool, tmp_path: Path):
         (entry,) = client.get("/plans")["plans"]
         plan = Plan.from_dict(entry["plan"])
         assert (plan.seed, plan.unique_tokens) == (7, 1000)
+        page.run(fill("step", step="2", batch_samples="8"))
+        page.wait(f"{text('#plan [role=status]')}.includes('Step 2 reads positions 16 to 23.')")
+        (row, *_) = client.documents(plan.fingerprint, 16, 1)
+        assert row["documents"][0]["id"] in page.run(text("#step-found tbody tr"))
         body = {"plan": plan.fingerprint, "batch_samples": 8, "holder": "h", "session": "s"}
         token = client.post("/runs", name="first", **body)["token"]
         for position in (40, 100):

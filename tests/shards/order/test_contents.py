@@ -23,7 +23,7 @@ from epochal.tests.support.pools import EOD, random_documents
 
 
 def walked(pool: str, first: int, tokens: int, seq_len: int = 16) -> list[list[tuple[str, int, int]]]:
-    """Walk a pool token by token: for each sample of a window, (id, first token of it, tokens of it) of its documents."""
+    """Walk a pool token by token: for each sample of a window, (id, its first token, how many) of each document."""
     artifact = open_artifact(pool)
     stream = np.concatenate(
         [np.frombuffer(Path(s.path).read_bytes()[-2 * 16 * s.samples :], "<u2") for s in artifact.shards]
@@ -56,7 +56,7 @@ def short(pieces: tuple[Piece, ...]) -> list[tuple[str, int, int]]:
 
 
 def orders_of(subsets: dict[str, str], make_pool: Callable[..., Path]) -> dict[str, tuple[Order, list[str]]]:
-    """Orders of every policy over replicates, a materialized subset, a pool with documents longer than samples, a mixture."""
+    """Every policy, over replicates, a copied subset and a pool whose documents are longer than samples; a mixture."""
     long = random_documents(3000)
     long[(long == EOD) & (np.arange(3000) % 3 > 0)] = 7  # two thirds of the documents go on
     long[-1] = EOD
