@@ -55,7 +55,10 @@ def accelerate_loader(
         rank, ranks = accelerator.process_index, accelerator.num_processes
     check_workers(num_workers, "num_workers")
     batches = OrderBatchSampler(samples, samples.order, global_batch=global_batch, rank=rank, ranks=ranks, start=start)
-    loader = DataLoader(samples, batch_sampler=batches, num_workers=num_workers, collate_fn=collate_fn, **options)
+    data: Any = samples  # map-style, though it needs no torch
+    loader: DataLoader = DataLoader(
+        data, batch_sampler=batches, num_workers=num_workers, collate_fn=collate_fn, **options
+    )
     return prepare_data_loader(  # as for one process: the share of this one has been taken
         loader,
         device=accelerator.device,
@@ -98,6 +101,8 @@ def for_trainer(trainer: "Trainer", samples: Samples, collate_fn: Collate = lang
             saved = saved[0] if isinstance(saved, list) else saved
             _check_same(saved.get("attributes", {}).get("made_with"), made_with())
 
+    data: Any = samples
+
     def loader() -> DataLoader:
         args = trainer.args
         share = trainer._train_batch_size * args.world_size
@@ -106,7 +111,7 @@ def for_trainer(trainer: "Trainer", samples: Samples, collate_fn: Collate = lang
         )
         _check_arguments(trainer, len(batches))
         return DataLoader(  # Trainer moves batches to the device itself
-            samples,
+            data,
             batch_sampler=batches,
             collate_fn=collate_fn,
             num_workers=args.dataloader_num_workers,
@@ -116,7 +121,7 @@ def for_trainer(trainer: "Trainer", samples: Samples, collate_fn: Collate = lang
         )
 
     trainer.add_callback(EpochalOrder())
-    trainer.get_train_dataloader = loader
+    trainer.get_train_dataloader = loader  # type: ignore[method-assign]
 
 
 def _check_same(saved: dict[str, Any] | None, now: dict[str, Any]) -> None:

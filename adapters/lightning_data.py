@@ -38,7 +38,7 @@ class OrderData(LightningDataModule):
             raise RequestError(
                 f"the passes are in the plan, and a run is one epoch: max_epochs=1, not {trainer.max_epochs}"
             )
-        if trainer.overfit_batches:
+        if getattr(trainer, "overfit_batches", 0):
             raise RequestError("overfit_batches reads the same batches again: leave it out")
         shares = trainer.distributed_sampler_kwargs or {"rank": 0, "num_replicas": 1}
         return OrderLoader(

@@ -2,7 +2,7 @@
 `state_dict()` says after which batch the training stands, whatever the workers have read ahead."""
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, cast
 
 from torch.utils.data import DataLoader
 
@@ -47,7 +47,7 @@ class OrderLoader:
         self.samples = samples
         self.position = 0
         self._batches = OrderBatchSampler(samples, samples.order, global_batch=global_batch, rank=rank, ranks=ranks)
-        self._options = {"num_workers": num_workers, "collate_fn": collate_fn} | options
+        self._options: dict[str, Any] = {"num_workers": num_workers, "collate_fn": collate_fn} | options
 
     def __len__(self) -> int:
         """Return how many batches the whole run has, those that were read included."""
@@ -62,7 +62,7 @@ class OrderLoader:
                 "or make a plan of more passes"
             )
         self._batches.start = start
-        loader = DataLoader[Any](self.samples, batch_sampler=self._batches, **self._options)
+        loader = DataLoader(cast(Any, self.samples), batch_sampler=self._batches, **self._options)
         for number, batch in enumerate(loader):
             self.position = share.stop(number, start)
             yield batch
@@ -72,5 +72,9 @@ class OrderLoader:
         return state_of(self.samples.order, self.position)
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on where a state stands. Raises RequestError for one of another run."""
+        """Go on where a state stands.
+
+        Raises:
+            RequestError: for one of another run.
+        """
         self.position = position_in(state, self.samples.order)

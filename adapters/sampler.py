@@ -117,7 +117,11 @@ class OrderBatchSampler(Sampler[list[int]]):
         return state_of(self.share.order, self._reached)
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Begin where a state stands, with any batch and number of ranks. Raises RequestError for another run's."""
+        """Begin where a state stands, with any batch and number of ranks.
+
+        Raises:
+            RequestError: for another run's.
+        """
         self.start = self._reached = position_in(state, self.share.order)
 
 
@@ -144,5 +148,9 @@ class OrderSampler(Sampler[int]):
         return self.batches.state_dict()
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Begin where a state stands. Raises RequestError for another run's."""
+        """Begin where a state stands.
+
+        Raises:
+            RequestError: for another run's.
+        """
         self.batches.load_state_dict(state)

@@ -222,7 +222,11 @@ def asked(args: argparse.Namespace) -> bool:
 
 
 def budget(args: argparse.Namespace, unique_tokens: int) -> int:
-    """Return the tokens that the arguments pay for. Raises RequestError."""
+    """Return the tokens that the arguments pay for.
+
+    Raises:
+        RequestError: for what is no amount.
+    """
     if args.epochs is not None:
         return tokens_for_epochs(args.epochs, unique_tokens)
     return parse_count(args.total_tokens, "--total-tokens")

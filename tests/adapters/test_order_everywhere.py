@@ -42,3 +42,16 @@ def test_ids_are_those_of_epochal_order(
     assert plan.positions % GLOBAL_BATCH in range(2, GLOBAL_BATCH), "the last batch is short"
     assert plan.samples < plan.positions, "the second pass is begun"
     assert joined(parts) == ids
+
+
+def test_the_table_of_combinations_in_the_docs_is_what_is_tested() -> None:
+    ranks, workers = (", ".join(map(str, numbers)) for numbers in (RANKS, WORKERS))
+    rows = [f"| {name} | {ranks} | {workers} | {_middle(name)} |" for name in READERS]
+    table = (
+        "| what reads | ranks | workers | stopped in the middle of |\n|---|---|---|---|\n" + "\n".join(rows) + "\n\n"
+    )
+    assert table in DOCS.read_text(encoding="utf-8")
+
+
+def _middle(name: str) -> str:
+    return "a pass (it saves after whole steps only)" if name == "`for_trainer`" else "a pass, a step"
