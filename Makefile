@@ -9,7 +9,7 @@ HEADERS := import sysconfig; print(sysconfig.get_path('include'))
 .DEFAULT_GOAL := help
 # Builds, tests and grids start many processes that import torch: each would compile it again.
 unexport PYTHONDONTWRITEBYTECODE
-.PHONY: help shards test test-fast lint format train crossover bench constraints hashes audit clean
+.PHONY: help shards test test-fast lint format train crossover bench constraints dist docs hashes audit setup clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' Makefile
@@ -65,6 +65,11 @@ bench: $(READY) ## measure against the stock parts; writes benchmarks/results/*.
 constraints: $(READY) ## resolve every pin again, newest versions that agree
 	@{ head -2 constraints.txt; $(BIN)/uv pip compile pyproject.toml --quiet --upgrade --all-extras --python-version 3.11 \
 	  --no-header --no-annotate --no-emit-index-url | LC_ALL=C sort; } > constraints.new && mv constraints.new constraints.txt
+
+# From the source archive, so that it is complete; its compiled part says which Linux it runs on (setup.py).
+dist: $(READY) ## the source archive, and a wheel from it, into dist/
+	@rm -rf dist && $(BIN)/uv build --quiet --no-build-isolation --python $(BIN)/python --out-dir dist
+	@ls dist
 
 HASHED := requirements.hashed.txt
 hashes: $(READY) ## every pin with the SHA-256 of its files, for pip install --require-hashes --no-deps -r ...
