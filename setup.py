@@ -73,4 +73,5 @@ class BdistWheel(bdist_wheel):
         return python, abi, platform
 
 
-setup(cmdclass={"build_py": BuildPy, "sdist": Sdist, "bdist_wheel": BdistWheel})
+if __name__ == "__main__":
+    setup(cmdclass={"build_py": BuildPy, "sdist": Sdist, "bdist_wheel": BdistWheel})
