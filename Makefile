@@ -32,6 +32,8 @@ SIZES := 500k 1M 2M 5M
 $(POOL)/manifest.json: | $(READY)
 	$(BIN)/epochal build python
 
+setup: $(READY) ## make .venv, and nothing else
+
 shards: $(READY) $(POOL)/manifest.json ## build the default pool from real text, carve 500k/1M/2M/5M, verify them all
 	@for size in $(SIZES); do $(BIN)/epochal carve $(POOL) --unique-tokens $$size || exit; done
 	$(BIN)/epochal verify $(POOL) $(POOL)-val $(SIZES:%=artifacts/subsets/python-%)
@@ -66,6 +68,9 @@ constraints: $(READY) ## resolve every pin again, newest versions that agree
 	@{ head -2 constraints.txt; $(BIN)/uv pip compile pyproject.toml --quiet --upgrade --all-extras --python-version 3.11 \
 	  --no-header --no-annotate --no-emit-index-url | LC_ALL=C sort; } > constraints.new && mv constraints.new constraints.txt
 
+docs: $(READY) ## the documentation as a site, in site/; links are followed, nothing is fetched
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet && echo "site/index.html"
+
 # From the source archive, so that it is complete; its compiled part says which Linux it runs on (setup.py).
 dist: $(READY) ## the source archive, and a wheel from it, into dist/
 	@rm -rf dist && $(BIN)/uv build --quiet --no-build-isolation --python $(BIN)/python --out-dir dist
@@ -85,4 +90,4 @@ format: $(READY) ## rewrite the code in the project's style
 	@$(BIN)/ruff check --fix --quiet . ; $(BIN)/ruff format .
 
 clean: ## remove the environment and built artifacts
-	rm -rf $(VENV) .venv-3.12 artifacts runs
+	rm -rf $(VENV) .venv-3.12 artifacts runs build dist site
