@@ -68,8 +68,8 @@ constraints: $(READY) ## resolve every pin again, newest versions that agree
 	@{ head -2 constraints.txt; $(BIN)/uv pip compile pyproject.toml --quiet --upgrade --all-extras --python-version 3.11 \
 	  --no-header --no-annotate --no-emit-index-url | LC_ALL=C sort; } > constraints.new && mv constraints.new constraints.txt
 
-docs: $(READY) ## the documentation as a site, in site/; links are followed, nothing is fetched
-	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet && echo "site/index.html"
+docs: $(READY) ## the documentation as a site, in build/site/; links are followed, nothing is fetched
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet && echo "build/site/index.html"
 
 # From the source archive, so that it is complete; its compiled part says which Linux it runs on (setup.py).
 dist: $(READY) ## the source archive, and a wheel from it, into dist/
@@ -90,4 +90,4 @@ format: $(READY) ## rewrite the code in the project's style
 	@$(BIN)/ruff check --fix --quiet . ; $(BIN)/ruff format .
 
 clean: ## remove the environment and built artifacts
-	rm -rf $(VENV) .venv-3.12 artifacts runs build dist site
+	rm -rf $(VENV) .venv-3.12 artifacts runs build dist

@@ -12,6 +12,7 @@ import logging
 import re
 import shutil
 import tempfile
+import textwrap
 import tomllib
 import urllib.parse
 from collections.abc import Iterator
@@ -73,7 +74,8 @@ def on_post_build(config: Any) -> None:
 
 def from_root(name: str) -> str:
     """Return a file of the root as a page: its links to docs/ and to the other files lead to their pages."""
-    text = (ROOT / name).read_text(encoding="utf-8").replace("](docs/", "](")
+    text = (ROOT / name).read_text(encoding="utf-8")
+    text = re.sub(r"\[docs/(\w+)\.md\]", r"[\1]", text).replace("](docs/", "](")
     for file, page in FROM_ROOT.items():
         text = text.replace(f"]({file}", f"]({page}")
     return text
@@ -89,7 +91,8 @@ def command_reference() -> str:
 
 
 def _command(parser: argparse.ArgumentParser) -> str:
-    usage = " ".join(parser.format_usage().removeprefix("usage: ").split())
+    usage = " ".join(parser.format_usage().removeprefix("usage: ").replace("[-h] [--debug] ", "").split())
+    usage = textwrap.fill(usage, 76, subsequent_indent="    ", break_long_words=False, break_on_hyphens=False)
     parts = [f"## {parser.prog}", _sentence(parser.description or ""), _fenced(usage)]
     actions = [action for action in parser._actions if action.dest not in ("help", "debug")]
     if actions:
