@@ -16,7 +16,9 @@ PAGE = ROOT / "docs" / "tutorial.md"
 
 def commands() -> str:
     """Return the page's fenced commands as one script that stops at the first failure."""
-    return "set -euo pipefail\n" + "".join(re.findall(r"^```sh\n(.*?)^```$", PAGE.read_text(), re.DOTALL | re.MULTILINE))
+    return "set -euo pipefail\n" + "".join(
+        re.findall(r"^```sh\n(.*?)^```$", PAGE.read_text(), re.DOTALL | re.MULTILINE)
+    )
 
 
 @pytest.mark.slow

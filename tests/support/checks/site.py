@@ -36,7 +36,11 @@ MORE_NAMES = {
         "epochal.shards.order.mixing.Ingredient",
         "epochal.shards.order.mixing.by_tokens",
     ],
-    "Errors": ["epochal.common.errors.EpochalError", "epochal.common.errors.RequestError", "epochal.common.errors.WorkError"],
+    "Errors": [
+        "epochal.common.errors.EpochalError",
+        "epochal.common.errors.RequestError",
+        "epochal.common.errors.WorkError",
+    ],
 }
 """By heading: what stands in the Python reference beside the public names."""
 
