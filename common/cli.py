@@ -228,7 +228,7 @@ def _overview(commands: Commands, version: Callable[[], str], argv: Sequence[str
         formatter_class=functools.partial(_OverviewFormatter, indent_increment=1),
         allow_abbrev=False,
     )
-    shown = f"epochal {version()}" if "--version" in argv else None  # it asks git, --help need not
+    shown = f"epochal {version()}" if "--version" in argv else ""  # it asks git, --help need not
     parser.add_argument("--version", action="version", version=shown, help="show the version and the commit, and exit")
     listed = parser.add_subparsers(metavar="command", required=True, title="commands")
     for name, (_, summary) in commands.items():

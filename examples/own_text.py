@@ -31,7 +31,7 @@ def run(words: Sequence[str]) -> int:
     subset, _ = epochal.carve(built.pool, parse_count(args.unique_tokens, "--unique-tokens"))
     for path in (built.pool, subset):
         problems = epochal.verify(path)
-        print(f"{path}: {'whole' if not problems else problems}")
+        print(f"{path}: {problems or 'whole'}")
 
     manifest = epochal.open_artifact(subset).manifest
     plan = epochal.Plan.for_artifact(manifest, total_tokens=4 * manifest.tokens, seed=0)

@@ -1,4 +1,4 @@
-"""The documentation's site is built without a warning, has what it is to have, and what checks its links finds faults."""
+"""The documentation's site is built without a warning and complete; what checks its links finds faults."""
 
 import re
 import socket

@@ -1,4 +1,4 @@
-"""The source archive, and the wheel from it, installed where no checkout is: it works and says what it was built from."""
+"""The source archive, and the wheel from it where no checkout is: it works and says what it was built from."""
 
 import json
 import os

@@ -1,8 +1,8 @@
 """mkdocs' hook for the documentation's site (mkdocs.yml): pages written from the code, and every link followed.
 
 README.md, CONTRIBUTING.md and CHANGELOG.md become pages, the parsers the reference of the commands, the public names
-the reference of the Python interface. In the pages as they are built, every link inside the site must lead to a file and
-to a name in it, and nothing may be loaded from elsewhere; otherwise `mkdocs build --strict` fails.
+the reference of the Python interface. In the pages as they are built, every link inside the site must lead to a file
+and to a name in it, and nothing may be loaded from elsewhere; otherwise `mkdocs build --strict` fails.
 """
 
 import argparse
@@ -133,7 +133,7 @@ def _fenced(text: str) -> str:
 
 
 def python_reference() -> str:
-    """Return a page with the guide to the public names and a directive for each of them, which mkdocstrings fills in."""
+    """Return a page with the guide to the public names, and a directive for each that mkdocstrings fills in."""
     import epochal
 
     guide = (epochal.__doc__ or "").partition("\n")[2].strip()
