@@ -9,7 +9,7 @@ HEADERS := import sysconfig; print(sysconfig.get_path('include'))
 .DEFAULT_GOAL := help
 # Builds, tests and grids start many processes that import torch: each would compile it again.
 unexport PYTHONDONTWRITEBYTECODE
-.PHONY: help shards test test-fast lint format train crossover bench constraints hashes audit clean
+.PHONY: help shards test test-fast lint format train crossover bench constraints dist docs hashes audit setup clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' Makefile
@@ -31,6 +31,8 @@ SIZES := 500k 1M 2M 5M
 # Built once: later the environment, which is the corpus, may have changed.
 $(POOL)/manifest.json: | $(READY)
 	$(BIN)/epochal build python
+
+setup: $(READY) ## make .venv, and nothing else
 
 shards: $(READY) $(POOL)/manifest.json ## build the default pool from real text, carve 500k/1M/2M/5M, verify them all
 	@for size in $(SIZES); do $(BIN)/epochal carve $(POOL) --unique-tokens $$size || exit; done
@@ -66,6 +68,14 @@ constraints: $(READY) ## resolve every pin again, newest versions that agree
 	@{ head -2 constraints.txt; $(BIN)/uv pip compile pyproject.toml --quiet --upgrade --all-extras --python-version 3.11 \
 	  --no-header --no-annotate --no-emit-index-url | LC_ALL=C sort; } > constraints.new && mv constraints.new constraints.txt
 
+docs: $(READY) ## the documentation as a site, in build/site/; links are followed, nothing is fetched
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet && echo "build/site/index.html"
+
+# From the source archive, so that it is complete; its compiled part says which Linux it runs on (setup.py).
+dist: $(READY) ## the source archive, and a wheel from it, into dist/
+	@rm -rf dist && $(BIN)/uv build --quiet --no-build-isolation --python $(BIN)/python --out-dir dist
+	@ls dist
+
 HASHED := requirements.hashed.txt
 hashes: $(READY) ## every pin with the SHA-256 of its files, for pip install --require-hashes --no-deps -r ...
 	@$(BIN)/uv pip compile constraints.txt --quiet --generate-hashes --no-deps --python-version 3.11 \
@@ -80,4 +90,4 @@ format: $(READY) ## rewrite the code in the project's style
 	@$(BIN)/ruff check --fix --quiet . ; $(BIN)/ruff format .
 
 clean: ## remove the environment and built artifacts
-	rm -rf $(VENV) .venv-3.12 artifacts runs
+	rm -rf $(VENV) .venv-3.12 artifacts runs build dist

@@ -1,10 +1,14 @@
 """The `epochal` command: a table of subcommands, each in the folder that does its work; see `common.cli`."""
 
+import argparse
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 from . import __version__
-from .common.cli import Commands, run_commands
+from .common.cli import Commands, Runner, add_examples, command_parsers, run_commands
+from .common.command_line.completion import SCRIPTS, completable
+from .common.command_line.version import version_line
 
 COMMANDS: Commands = {  # in the order in which they are needed
     "init": ("datapipe.commands", "write a commented configuration for the documents in a folder"),
@@ -29,12 +33,50 @@ COMMANDS: Commands = {  # in the order in which they are needed
     "seen": ("service.commands", "how often runs were fed a document, over their whole ancestry"),
     "release": ("service.commands", "free the name of a run that is dead while its lease lasts"),
     "login": ("service.commands", "keep the token for a service, bound to its address"),
+    "completion": ("__main__", "a script that lets bash, zsh or fish complete these commands"),
 }
+
+SHIPPED = {
+    "build": "datapipe/yamls",
+    "train": "train/yamls",
+    "flops": "train/yamls",
+    "crossover": "train/crossover/grids",
+}
+"""By command: the folder of the YAML files whose names it takes. Models' files, `model-NAME`, are presets for flops."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; return the exit status (0 done, 1 the work failed, 2 the request was wrong)."""
-    return run_commands(COMMANDS, __package__, __version__, sys.argv[1:] if argv is None else argv)
+    return run_commands(
+        COMMANDS, __package__, lambda: version_line(__version__), sys.argv[1:] if argv is None else argv
+    )
+
+
+def completion(parser: argparse.ArgumentParser) -> Runner:
+    """Add the arguments of `epochal completion`; return what runs it."""
+    add_examples(
+        parser,
+        "completion bash > ~/.local/share/bash-completion/completions/epochal",
+        "completion zsh > ~/.zfunc/_epochal   # a folder in fpath",
+        "completion fish > ~/.config/fish/completions/epochal.fish",
+    )
+    parser.add_argument("shell", choices=sorted(SCRIPTS), metavar="SHELL", help="bash, zsh or fish")
+
+    def run(args: argparse.Namespace) -> int:
+        parsers = command_parsers(COMMANDS, __package__)
+        print(SCRIPTS[args.shell]([completable(p, shipped_names(name)) for name, p in parsers.items()]), end="")
+        return 0
+
+    return run
+
+
+def shipped_names(command: str) -> list[str]:
+    """Return the names of the configurations that come with the package and that a command takes."""
+    if command not in SHIPPED:
+        return []
+    stems = sorted(path.stem for path in (Path(__file__).parent / SHIPPED[command]).glob("*.yaml"))
+    presets = [name.removeprefix("model-") for name in stems if name.startswith("model-")]
+    return [name for name in stems if not name.startswith("model-")] + (presets if command == "flops" else [])
 
 
 if __name__ == "__main__":

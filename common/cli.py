@@ -33,7 +33,7 @@ The command is the module's function of that name, `-` written `_`.
 """
 
 
-def run_commands(commands: Commands, package: str, version: str, argv: Sequence[str]) -> int:
+def run_commands(commands: Commands, package: str, version: Callable[[], str], argv: Sequence[str]) -> int:
     """Run the command line of `package`; return the exit status, see `run_plainly`."""
 
     def run(words: list[str]) -> int:
@@ -42,12 +42,7 @@ def run_commands(commands: Commands, package: str, version: str, argv: Sequence[
         if not words or words[0] not in commands:
             return _overview(commands, version, words)
         module, summary = commands[words[0]]
-        return _run(
-            words[0],
-            getattr(importlib.import_module(f"{package}.{module}"), words[0].replace("-", "_")),
-            summary,
-            words[1:],
-        )
+        return _run(words[0], _command(package, module, words[0]), summary, words[1:])
 
     return run_plainly(run, argv)
 
@@ -185,11 +180,27 @@ _WRONG: tuple[tuple[str, Callable[..., str]], ...] = (
 
 
 def _run(name: str, command: Command, summary: str, argv: Sequence[str]) -> int:
-    parser = _Parser(prog=f"epochal {name}", description=summary, formatter_class=_CommandFormatter, allow_abbrev=False)
-    parser.add_argument("--debug", action="store_true", help="show the traceback of a failure")
-    runner = command(parser)
+    parser, runner = _command_parser(name, command, summary)
     parser.check_options(argv)
     return runner(parser.parse_intermixed_args(argv))
+
+
+def _command_parser(name: str, command: Command, summary: str) -> tuple[_Parser, Runner]:
+    parser = _Parser(prog=f"epochal {name}", description=summary, formatter_class=_CommandFormatter, allow_abbrev=False)
+    parser.add_argument("--debug", action="store_true", help="show the traceback of a failure")
+    return parser, command(parser)
+
+
+def command_parsers(commands: Commands, package: str) -> dict[str, argparse.ArgumentParser]:
+    """Return the parser of each command of `package`, by the command's name: for what is written from all of them."""
+    return {
+        name: _command_parser(name, _command(package, module, name), summary)[0]
+        for name, (module, summary) in commands.items()
+    }
+
+
+def _command(package: str, module: str, name: str) -> Command:
+    return getattr(importlib.import_module(f"{package}.{module}"), name.replace("-", "_"))
 
 
 class _CommandFormatter(argparse.RawDescriptionHelpFormatter):
@@ -208,7 +219,7 @@ class _OverviewFormatter(argparse.HelpFormatter):
             self._action_max_length += self._indent_increment
 
 
-def _overview(commands: Commands, version: str, argv: Sequence[str]) -> int:
+def _overview(commands: Commands, version: Callable[[], str], argv: Sequence[str]) -> int:
     """Answer --help and --version, and refuse what is no command; imports nothing that a command needs."""
     parser = _Parser(
         prog="epochal",
@@ -217,7 +228,8 @@ def _overview(commands: Commands, version: str, argv: Sequence[str]) -> int:
         formatter_class=functools.partial(_OverviewFormatter, indent_increment=1),
         allow_abbrev=False,
     )
-    parser.add_argument("--version", action="version", version=f"epochal {version}")
+    shown = f"epochal {version()}" if "--version" in argv else ""  # it asks git, --help need not
+    parser.add_argument("--version", action="version", version=shown, help="show the version and the commit, and exit")
     listed = parser.add_subparsers(metavar="command", required=True, title="commands")
     for name, (_, summary) in commands.items():
         listed.add_parser(name, help=summary)

@@ -2,6 +2,7 @@ import errno
 import importlib
 import io
 import json
+import re
 import shlex
 import subprocess
 import sys
@@ -111,7 +112,7 @@ def test_examples_of_the_help_can_be_typed(command, monkeypatch, capsys):
     assert examples
     module, _ = COMMANDS[command]
     for example in examples:
-        words = shlex.split(example.partition("<")[0])
+        words = shlex.split(re.split(" [<>#]", example)[0])
         assert words[:2] == ["epochal", command]
         parser = cli._Parser(prog="epochal")
         getattr(importlib.import_module(f"epochal.{module}"), command.replace("-", "_"))(parser)

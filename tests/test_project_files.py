@@ -63,6 +63,32 @@ def test_the_readme_names_every_command():
     assert not missing
 
 
+def test_the_workflow_is_what_ci_runs_on_every_python_we_name():
+    workflow = yaml.safe_load(read(".github/workflows/ci.yml"))
+    (job,) = workflow["jobs"].values()
+    versions = job["strategy"]["matrix"]["python"]
+    assert all(f"Programming Language :: Python :: {v}" in read("pyproject.toml") for v in versions)
+    assert len(versions) == len(re.findall(r"Language :: Python :: 3\.\d+", read("pyproject.toml")))
+    *others, last = job["steps"]
+    assert last["run"] == ".ci/run"
+    assert last["env"] == {"PYTHON": "python${{ matrix.python }}"}
+    assert [step["uses"].partition("@")[0] for step in others] == ["actions/checkout", "actions/setup-python"]
+    assert workflow["permissions"] == {"contents": "read"}
+    assert "secrets" not in read(".github/workflows/ci.yml").partition("jobs:")[2]
+
+
+def test_the_image_is_built_from_what_the_checkout_holds():
+    """No Docker is at hand where the tests run, so this holds the file against the checkout."""
+    instructions = re.sub(r" *\\\n", " ", re.sub(r"(?m)^#.*\n", "", read("Dockerfile"))).splitlines()
+    copied = [line.split()[1] for line in instructions if line.startswith("COPY ") and "--from" not in line]
+    assert copied == ["constraints.txt", "."]
+    assert all("--constraint constraints.txt" in line for line in instructions if " install --no-cache" in line)
+    extras = tomllib.loads(read("pyproject.toml"))["project"]["optional-dependencies"]
+    (asked,) = re.findall(r"ARG EXTRAS=(\S+)", read("Dockerfile"))
+    assert set(asked.split(",")) <= set(extras)
+    assert {"ARG PYTHON=3.11", "ARG TORCH=cpu", "USER 1000"} <= set(instructions)
+
+
 @pytest.mark.slow
 def test_package_data_is_listed():
     listed = tomllib.loads(read("pyproject.toml"))["tool"]["setuptools"]["package-data"]

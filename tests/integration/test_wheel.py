@@ -1,18 +1,23 @@
-"""The wheel, installed where no checkout is: it builds, carves, trains and serves from another folder."""
+"""The source archive, and the wheel from it where no checkout is: it works and says what it was built from."""
 
 import json
 import os
+import platform
+import re
 import shutil
 import subprocess
 import sys
 import sysconfig
+import tarfile
 import zipfile
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from epochal import __version__
 from epochal.service.client.client import Client
+from epochal.setup import manylinux
 from epochal.tests.support.servers import free_port, wait_for
 
 ROOT = Path(__file__).parents[2]
@@ -27,8 +32,19 @@ def run(*words: str | Path, cwd: Path) -> str:
     return done.stdout
 
 
-def install(tmp_path: Path) -> Path:
-    """Build the wheel from a copy of the checkout, install it into a new environment; return that one's `bin`.
+def commit(folder: Path) -> str:
+    """Make a repository of a folder, with all its files in one commit; return that one's name."""
+    git = ["git", "-c", "user.name=me", "-c", "user.email=me@example.org", "-c", "commit.gpgsign=false"]
+    for words in (["init", "--quiet"], ["add", "--all"], ["commit", "--quiet", "-m", "all"]):
+        run(*git, *words, cwd=folder)
+    return run(*git, "rev-parse", "HEAD", cwd=folder).strip()
+
+
+def install(tmp_path: Path) -> tuple[Path, str]:
+    """Build the source archive from a copy of the checkout and the wheel from the archive; install the wheel.
+
+    Returns:
+        The `bin` of the new environment that it was installed into, and the commit of the copy.
 
     What it depends on is taken from this environment, which is put behind the new one's own packages.
     """
@@ -38,7 +54,8 @@ def install(tmp_path: Path) -> Path:
         shutil.copy(ROOT / name, tmp_path / "copy" / name)
     uv = [sys.executable, "-m", "uv"]
     offline = ("--no-build-isolation", "--offline", "--python", sys.executable)
-    run(*uv, "build", "--quiet", "--wheel", *offline, "--out-dir", tmp_path, tmp_path / "copy", cwd=tmp_path)
+    head = commit(tmp_path / "copy")
+    run(*uv, "build", "--quiet", *offline, "--out-dir", tmp_path, tmp_path / "copy", cwd=tmp_path)
     run(sys.executable, "-m", "venv", "--without-pip", tmp_path / "venv", cwd=tmp_path)
     python = tmp_path / "venv" / "bin" / "python"
     (wheel,) = tmp_path.glob("*.whl")
@@ -46,7 +63,7 @@ def install(tmp_path: Path) -> Path:
     site = Path(run(python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))", cwd=tmp_path).strip())
     (site / "zz_dependencies.pth").write_text(sysconfig.get_path("purelib") + "\n")
     shutil.rmtree(tmp_path / "copy")
-    return python.parent
+    return python.parent, head
 
 
 def data_files() -> set[str]:
@@ -57,15 +74,50 @@ def data_files() -> set[str]:
     return {f"epochal/{n}" for n in names | {"py.typed", "service/migrations/script.py.mako"}}
 
 
+def check_platform(wheel: str, compiled: Path) -> None:
+    """Hold a wheel's name against what binutils says of its compiled part."""
+    assert "-cp311-abi3-" in wheel
+    if platform.system() != "Linux" or platform.machine() != "x86_64" or not shutil.which("readelf"):
+        return
+    said = run("readelf", "--wide", "--dynamic", "--version-info", compiled, cwd=compiled.parent)
+    newest = max(int(minor) for minor in re.findall(r"GLIBC_2\.(\d+)", said))
+    assert re.findall(r"\(NEEDED\).*\[(.*)\]", said) == ["libc.so.6"]
+    assert wheel.endswith(f"-manylinux_2_{max(17, newest)}_x86_64.whl")
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        (b"\0libc.so.6\0GLIBC_2.2.5\0GLIBC_2.14\0", "manylinux_2_17_x86_64"),
+        (b"\0libc.so.6\0libm.so.6\0GLIBC_2.38\0GLIBC_2.4\0", "manylinux_2_38_x86_64"),
+        (b"\0libstdc++.so.6\0libc.so.6\0GLIBC_2.14\0", None),
+        (b"\0libc.so.6\0GLIBC_3.0\0", None),
+    ],
+)
+def test_a_wheel_names_the_linux_that_its_compiled_part_needs(tmp_path: Path, content: bytes, expected: str | None):
+    (tmp_path / "a.so").write_bytes(content)
+    assert manylinux([tmp_path / "a.so"]) == expected
+    assert manylinux([]) is None
+
+
 @pytest.mark.slow
 @pytest.mark.processes
 def test_the_wheel_builds_carves_trains_and_serves(tmp_path: Path):
-    bin_ = install(tmp_path)
+    bin_, head = install(tmp_path)
+    (wheel_path,) = tmp_path.glob("*.whl")
+    (archive,) = tmp_path.glob("*.tar.gz")
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
-    with zipfile.ZipFile(next(tmp_path.glob("*.whl"))) as wheel:
+    with zipfile.ZipFile(wheel_path) as wheel:
         missing = data_files() - set(wheel.namelist())
         assert not missing
+        assert not {"epochal/setup.py", "epochal/tests/test_main.py"} & set(wheel.namelist())
+    with tarfile.open(archive) as opened:
+        assert not [name for name in opened.getnames() if "/tests/" in name]
+    said = run(bin_ / "epochal", "--version", cwd=elsewhere)
+    assert said == f"epochal {__version__} (commit {head[:12]})\n"
+    compiled = run(bin_ / "python", "-c", "import epochal.tokenize._pieces as c; print(c.__file__)", cwd=elsewhere)
+    check_platform(wheel_path.name, Path(compiled.strip()))
 
     def epochal(*words: str) -> Any:
         return json.loads(run(bin_ / "epochal", *words, "--json", cwd=elsewhere))

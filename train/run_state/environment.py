@@ -2,7 +2,6 @@
 
 import functools
 import platform
-import subprocess
 from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -10,6 +9,8 @@ from typing import Any
 
 import torch
 from composer.utils import dist
+
+from ...common.command_line.version import commit
 
 PACKAGES = {"composer": "mosaicml", "streaming": "mosaicml-streaming", "numpy": "numpy", "tokenizers": "tokenizers"}
 HISTORY = ("from_step", "earlier")
@@ -22,7 +23,7 @@ def current(device: str, precision: str) -> dict[str, Any]:
     gpu = device == "gpu"
     return {
         "epochal": _version("epochal"),
-        "commit": _commit(),
+        "commit": commit(),
         "python": platform.python_version(),
         "torch": torch.__version__,
         **{name: _version(package) for name, package in PACKAGES.items()},
@@ -80,19 +81,6 @@ def _version(package: str) -> str | None:
     try:
         return version(package)
     except PackageNotFoundError:
-        return None
-
-
-@functools.cache
-def _commit() -> str | None:
-    """Return the commit of a checkout, `-dirty` behind it when files differ; None where epochal is installed."""
-    root = Path(__file__).parents[2]
-    if not (root / ".git").exists():
-        return None
-    command = ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
-    try:
-        return subprocess.run(command, capture_output=True, text=True, timeout=10, check=True).stdout.strip() or None
-    except (OSError, subprocess.SubprocessError):
         return None
 
 
