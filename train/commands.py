@@ -11,6 +11,7 @@ from ..common.cli import Runner, add_examples, say_next, short_path
 from ..common.errors import RequestError
 from ..common.hashing import check_seed
 from ..common.units import parse_count
+from .run_folder import losses_in_words
 from .run_state.often_changed import OFTEN_CHANGED
 
 
@@ -57,8 +58,7 @@ def _train(args: argparse.Namespace) -> int:
 
 def describe(result: dict) -> str:
     """Return the lines that end a run."""
-    losses = [f"{kind.upper()} {value:.4f}" for kind, value in result["validation"].items() if not kind.endswith("_se")]
-    kinds = ", ".join(losses) or "none measured"
+    kinds = losses_in_words(result["validation"]) or "none measured"
     bound = " (upper bound)" if "nelbo" in result["validation"] else ""
     return (
         f"{result['name']}: {result['steps']} steps, {result['tokens']:,} tokens, {result['passes']:.2f} passes\n"
@@ -367,7 +367,7 @@ def _shape(path: str, overrides: Sequence[str]) -> tuple[Any, int | None, bool |
     """Return the shape in the file, preset or model's folder `path`; training length and type where it says them."""
     from ..common.config import load_yaml, shipped, shipped_names, validate
     from ..common.problems import did_you_mean
-    from .config import YAMLS, ModelSection, model_section, presets
+    from .config import YAMLS, ModelSection, model_section, preset_file, presets
 
     if Path(path).is_dir():
         from .checkpoint import load_card, model_folder
@@ -376,9 +376,9 @@ def _shape(path: str, overrides: Sequence[str]) -> tuple[Any, int | None, bool |
             raise RequestError(f"{path} is a model, whose settings are what they are: leave {overrides[0]} away")
         card = load_card(model_folder(path))
         return card.shape, card.seq_len, card.kind == "nll"
-    found = path if Path(path).exists() else shipped(YAMLS, path) or shipped(YAMLS, f"model-{path}")
+    found = path if Path(path).exists() else shipped(YAMLS, path) or preset_file(path)
     if found is None:
-        names = [*presets(), *(name for name in shipped_names(YAMLS) if not name.startswith("model-"))]
+        names = [*presets(), *shipped_names(YAMLS)]
         meant = did_you_mean(path, names) or f" ({', '.join(names)})"
         raise RequestError(f"{path} is neither a file, a model's folder, a shipped run nor a preset{meant}")
     given = [

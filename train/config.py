@@ -14,7 +14,10 @@ from .durations import with_unit
 from .model.transformer import ModelConfig
 
 YAMLS = Path(__file__).parent / "yamls"
-"""The runs and model shapes that come with this package."""
+"""The runs that come with this package."""
+
+MODELS = YAMLS / "models"
+"""The shapes of models that come with it, which `model.preset` names."""
 
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 Positive = Annotated[int, Field(gt=0, lt=2**63)]
@@ -361,7 +364,12 @@ class TrainConfig(Configuration):
 
 def presets() -> list[str]:
     """Return the names that `model.preset` knows."""
-    return [name.removeprefix("model-") for name in shipped_names(YAMLS) if name.startswith("model-")]
+    return shipped_names(MODELS)
+
+
+def preset_file(name: str) -> Path | None:
+    """Return the file of a preset, also by the name it had once (`model-tiny`), or None."""
+    return shipped(MODELS, name.lower().removeprefix("model-"))
 
 
 def model_section(data: dict[str, Any], where: str) -> dict[str, Any]:
@@ -373,7 +381,7 @@ def model_section(data: dict[str, Any], where: str) -> dict[str, Any]:
     name = data.get("preset")
     if name is None:
         return data
-    path = shipped(YAMLS, f"model-{str(name).lower()}")
+    path = preset_file(str(name))
     if path is None:
         meant = did_you_mean(str(name), presets())
         raise RequestError(f"{where}: model.preset must be one of {', '.join(presets())}, got '{name}'{meant}")
@@ -386,6 +394,8 @@ def load_config(path: str, overrides: list[str] | tuple[str, ...] = ()) -> Train
     Raises:
         RequestError: of one line for anything wrong.
     """
+    if not Path(path).exists() and shipped(YAMLS, path) is None and (shape := preset_file(path)):
+        raise RequestError(f"{path} is the shape of a model, not a run: train tiny-ar model.preset={shape.stem}, say")
     file = file_or_shipped(YAMLS, path)
     data = load_yaml(file, overrides, TrainConfig, path)
     if isinstance(data.get("model"), dict):

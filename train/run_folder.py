@@ -6,7 +6,7 @@ import math
 import os
 import re
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from ..common import storage
@@ -26,6 +26,12 @@ LATEST_NAME = "latest-rank0.pt"
 PUBLISHED_NAME = "published.json"
 JOURNAL_NAME, SENT_NAME = "service.jsonl", "service.sent"
 MODEL_FOLDERS = ("best", "final")
+LOSS_KINDS = ("nll", "nelbo")
+
+
+def losses_in_words(losses: Mapping[str, float]) -> str:
+    """Return validation losses by kind as people read them, `NLL 3.2150`; what else is among them is left out."""
+    return ", ".join(f"{kind.upper()} {losses[kind]:.4f}" for kind in LOSS_KINDS if kind in losses)
 
 
 def whole_rows(text: str) -> list[dict[str, float]]:

@@ -9,7 +9,7 @@ import yaml
 from epochal.common.config import shipped
 from epochal.common.errors import RequestError
 from epochal.train import durations, optimizer
-from epochal.train.config import YAMLS, load_config, presets
+from epochal.train.config import YAMLS, load_config, preset_file, presets
 from epochal.train.model.transformer import Transformer, count_parameters
 from epochal.train.run_state.often_changed import OFTEN_CHANGED
 
@@ -65,8 +65,17 @@ def test_presets_have_the_size_of_their_name(name: str, millions: float) -> None
 
 def test_all_model_presets_are_known_by_name() -> None:
     assert presets() == sorted(["tiny", "30m", "125m", "paper-1b", "1.7b", "4b", "8b"])
-    assert shipped(YAMLS, "model-8b") is not None
+    assert preset_file("8b") == preset_file("model-8b") is not None  # the second is its former name
+    assert load_config("125m-ar", [*DATA, "model={preset: model-tiny}"]).model.preset == "model-tiny"
     assert shipped(YAMLS, "../config") is None
+
+
+@pytest.mark.parametrize("name", ["model-tiny", "30m"])
+def test_the_shape_of_a_model_is_no_run(name: str) -> None:
+    with pytest.raises(RequestError, match=f"{name} is the shape of a model, not a run"):
+        load_config(name)
+    with pytest.raises(RequestError, match=r"shipped configuration \(125m-ar, 125m-mdm, paper-1b-ar"):
+        load_config("nowhere")
 
 
 @pytest.mark.parametrize(

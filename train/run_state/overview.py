@@ -2,20 +2,25 @@
 
 import argparse
 import os
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from ...common import storage
 from ...common.cli import Runner, add_examples, print_json, text_table
-from ...common.errors import EpochalError, RequestError
+from ...common.errors import EpochalError, RequestError, printable
+from ...common.html import count
 from ...common.json_text import parse_json
 from ...common.units import format_count
 from ...shards.artifact import artifacts_below, read_any_manifest, subfolders
 from ...shards.manifest import ExportManifest
-from ..run_folder import METRICS_NAME, RESULT_NAME, RUN_NAME, read_metrics
+from ..run_folder import METRICS_NAME, RESULT_NAME, RUN_NAME, losses_in_words, read_metrics
 
 DEPTH = 4
 """Folders below the one that is asked for in which to look."""
+
+GRID_RUN = re.compile(r"-r\d+-s\d+-[0-9a-f]{8}$")
+"""How the name of a run ends that a grid has made (`train/crossover/grid.py`)."""
 
 
 def list(parser: argparse.ArgumentParser) -> Runner:
@@ -42,12 +47,23 @@ def _list(args: argparse.Namespace) -> int:
     if artifacts:
         rows = [[a["path"], a["kind"], _count(a["tokens"]), _count(a["documents"]), a["from"]] for a in artifacts]
         print(text_table(["artifact", "kind", "tokens", "documents", "made from"], rows))
-    if artifacts and runs:
-        print()
-    if runs:
-        rows = [[r["path"], r["objective"], r["state"], _count(r["tokens"]), r["validation"]] for r in runs]
+    for i, (grid, members) in enumerate(_by_grid(runs).items()):
+        if artifacts or i:
+            print()
+        if grid:
+            print(f"{count(len(members), 'run')} of a grid, in {printable(grid)}:")
+        rows = [
+            [os.path.relpath(r["path"], grid or "."), r["objective"], r["state"], _count(r["tokens"]), r["validation"]]
+            for r in members
+        ]
         print(text_table(["run", "type", "state", "tokens", "validation loss"], rows))
     return 0
+
+
+def _by_grid(runs: Sequence[dict[str, Any]]) -> dict[str, Sequence[dict[str, Any]]]:
+    """Return the runs by the folder of the grid that they are of, those of none first, under an empty name."""
+    grids = [folder if GRID_RUN.search(name) else "" for folder, name in (os.path.split(run["path"]) for run in runs)]
+    return {grid: [run for run, of in zip(runs, grids, strict=True) if of == grid] for grid in sorted({*grids})}
 
 
 def _count(n: int | None) -> str:
@@ -88,17 +104,12 @@ def _run(folder: str, path: str) -> dict[str, Any]:
             ended = parse_json(storage.read_bytes(os.path.join(path, RESULT_NAME)), RESULT_NAME)
             result = ended["result"]
             said |= {"state": f"finished {str(ended.get('finished', ''))[:10]}".strip(), "tokens": result["tokens"]}
-            return said | {"validation": _losses(result["validation"])}
+            return said | {"validation": losses_in_words(result["validation"])}
         rows = read_metrics(path) if os.path.isfile(os.path.join(path, METRICS_NAME)) else []
         if not rows:
             return said | {"state": "no step yet"}
         measured = {key.removeprefix("metrics/validation/"): value for row in rows for key, value in row.items()}
         tokens = int(rows[-1]["run/tokens"]) if "run/tokens" in rows[-1] else None
-        return said | {"state": f"step {rows[-1]['step']:,.0f}", "tokens": tokens, "validation": _losses(measured)}
+        return said | {"state": f"step {rows[-1]['step']:,.0f}", "tokens": tokens, "validation": losses_in_words(measured)}
     except (EpochalError, OSError, KeyError, TypeError, ValueError) as error:
         return said | {"state": f"damaged: {error}"}
-
-
-def _losses(validation: dict[str, float]) -> str:
-    kinds = {kind: value for kind, value in validation.items() if kind in ("nll", "nelbo")}
-    return ", ".join(f"{kind.upper()} {value:.4f}" for kind, value in kinds.items())

@@ -14,6 +14,7 @@ from epochal.train.config import load_config
 from epochal.train.crossover import analysis, cost, launch
 from epochal.train.crossover.commands import GRID
 from epochal.train.crossover.grid import GRIDS, load_grid, plan
+from epochal.train.run_state.overview import GRID_RUN
 
 
 def test_a_grid_is_the_product_of_its_factors(make_plan):
@@ -24,6 +25,7 @@ def test_a_grid_is_the_product_of_its_factors(make_plan):
     )
     runs = made.runs
     assert len(runs) == len({r.name for r in runs}) == len({r.folder for r in runs}) == (2 + 1) * 2 * 2 * 2
+    assert all(GRID_RUN.search(r.name) for r in runs)  # `epochal list` knows them by it
     assert {(r.unique_tokens, r.replicate) for r in runs} == {(300, 0), (300, 1), (1003, 0)}
     assert {r.config.model.dropout for r in runs} == {0.0, 0.1}
     assert all(r.config.optimizer.lr == 1e-3 and r.config.seed == r.seed for r in runs)

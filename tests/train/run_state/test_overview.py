@@ -50,3 +50,18 @@ def test_artifacts_and_runs_in_every_state(
     assert main(["list", str(tmp_path / "empty")]) == 0
     assert "no artifacts and no runs" in capsys.readouterr().out
     assert main(["list", str(root / "nowhere")]) == 2
+
+
+def test_runs_of_a_grid_stand_together_below_its_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    for name in ("u2k-ar-r0-s17-0123abcd", "u2k-mdm-r0-s17-abcd0123"):
+        run_folder(tmp_path / "runs/a-long-name-of-a-grid-of-runs/runs" / name, {"run.json": BEGUN, "result.json": ENDED})
+    run_folder(tmp_path / "runs/ended", {"run.json": BEGUN, "result.json": ENDED})
+    monkeypatch.chdir(tmp_path)
+    assert main(["list"]) == 0
+    said = capsys.readouterr().out.splitlines()
+    assert said[2].startswith("runs/ended  mdm")
+    assert said[3:5] == ["", "2 runs of a grid, in runs/a-long-name-of-a-grid-of-runs/runs:"]
+    assert [line.split()[0] for line in said[7:]] == ["u2k-ar-r0-s17-0123abcd", "u2k-mdm-r0-s17-abcd0123"]
+    assert max(map(len, said)) <= 80
