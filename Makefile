@@ -35,7 +35,7 @@ $(POOL)/manifest.json: | $(READY)
 setup: $(READY) ## make .venv, and nothing else
 
 shards: $(READY) $(POOL)/manifest.json ## build the default pool from real text, carve 500k/1M/2M/5M, verify them all
-	@for size in $(SIZES); do $(BIN)/epochal carve $(POOL) --unique-tokens $$size || exit; done
+	$(BIN)/epochal carve $(POOL) $(SIZES:%=--unique-tokens %)
 	$(BIN)/epochal verify $(POOL) $(POOL)-val $(SIZES:%=artifacts/subsets/python-%)
 
 test: $(READY) ## run every test, two files at a time (JOBS=1: one)

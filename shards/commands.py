@@ -5,7 +5,7 @@ from typing import Any
 
 from ..common import storage
 from ..common.cli import Runner, add_examples, print_json, say, say_next, short_path
-from ..common.errors import printable, without_secrets
+from ..common.errors import RequestError, printable, without_secrets
 from ..common.publish import MANIFEST_NAME
 
 MOST_PROBLEMS = 20
@@ -17,26 +17,37 @@ def carve(parser: argparse.ArgumentParser) -> Runner:
     add_examples(
         parser,
         "carve artifacts/pools/mine --unique-tokens 500M",
+        "carve artifacts/pools/mine --unique-tokens 1M --unique-tokens 5M",
         "carve artifacts/pools/mine --unique-tokens 1.5B --replicate 1 --materialize --out /data/subset",
     )
     parser.add_argument("pool", metavar="POOL", help="folder of the pool")
-    parser.add_argument("--unique-tokens", required=True, metavar="N", help="exactly so many: 500M, 1.5B, 2049")
+    parser.add_argument(
+        "--unique-tokens",
+        action="append",
+        required=True,
+        metavar="N",
+        help="exactly so many: 500M, 1.5B, 2049; give it again for another subset",
+    )
     parser.add_argument("--replicate", type=int, default=0, metavar="R", help="a disjoint draw for each (default 0)")
     parser.add_argument("--out", metavar="DIR", help="where it goes (default: subsets/<pool>-<N> beside pools/)")
     parser.add_argument("--materialize", action="store_true", help="copy the shards, so that the folder stands alone")
     parser.add_argument("--format", choices=["mds", "wds"], default="mds", help="MDS (default) or WebDataset tar files")
-    parser.add_argument("--json", action="store_true", help="print what `epochal show --json` prints")
+    parser.add_argument("--json", action="store_true", help="print what `epochal show --json` prints, a line a subset")
 
     def run(args: argparse.Namespace) -> int:
         from ..common.units import parse_count
         from .carve import carve
 
-        tokens = parse_count(args.unique_tokens, "--unique-tokens")
-        out, new = carve(args.pool, tokens, args.replicate, args.out, args.materialize, args.format)
-        if args.json:
-            print_json(describe(out))
-        else:
-            print(f"{'carved' if new else 'already there:'} {without_secrets(out, {})}  ({tokens:,} unique tokens)")
+        sizes = [parse_count(size, "--unique-tokens") for size in args.unique_tokens]
+        if args.out and len(sizes) > 1:
+            raise RequestError("--out is the place of one subset: give --unique-tokens once, or leave --out away")
+        for tokens in sizes:
+            out, new = carve(args.pool, tokens, args.replicate, args.out, args.materialize, args.format)
+            if args.json:
+                print_json(describe(out))
+            else:
+                print(f"{'carved' if new else 'already there:'} {without_secrets(out, {})}  ({tokens:,} unique tokens)")
+        if not args.json:
             say_next(_training(args.pool, out))
         return 0
 
@@ -76,7 +87,6 @@ def export(parser: argparse.ArgumentParser) -> Runner:
     parser.add_argument("--json", action="store_true", help="print what `epochal show --json` prints")
 
     def run(args: argparse.Namespace) -> int:
-        from ..common.errors import RequestError
         from .export import export
 
         given = {name: value for name in ("passes", "seed", "policy") if (value := getattr(args, name)) is not None}

@@ -48,7 +48,7 @@ def test_every_command_has_help(command, capsys):
         (["bulid"], "there is no command 'bulid': did you mean 'build'?"),
         ([], "say what to do: epochal COMMAND"),
         (["--vresion"], "did you mean '--version'?"),
-        (["carve", "x"], "carve needs --unique-tokens N (exactly so many: 500M, 1.5B, 2049)"),
+        (["carve", "x"], "carve needs --unique-tokens N (exactly so many: 500M, 1.5B, 2049; "),
         (["carve", "x", "--tokens", "5k"], "there is no option --tokens: did you mean '--unique-tokens'?"),
         (["build", "folder", "--out", "foo"], "there is no option --out: settings are written out=foo"),
         (
@@ -149,6 +149,17 @@ def test_a_full_disk_is_named(monkeypatch, make_pool, capsys):
     assert "no space left on the disk at /some/file" in capsys.readouterr().err
     assert not list(pool.parent.parent.glob("subsets/*"))
     assert not list(pool.parent.parent.glob("subsets/.*"))
+
+
+def test_several_subsets_are_carved_at_once(make_pool, capsys):
+    pool = str(make_pool(700))
+    assert main(["carve", pool, "--unique-tokens", "100", "--unique-tokens", "300"]) == 0
+    said = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in said] == ["carved", "carved", "next:"]
+    assert main(["carve", pool, "--unique-tokens", "100", "--unique-tokens", "300", "--json"]) == 0
+    assert [json.loads(line)["tokens"] for line in capsys.readouterr().out.splitlines()] == [100, 300]
+    assert main(["carve", pool, "--unique-tokens", "1", "--unique-tokens", "2", "--out", "x"]) == 2
+    assert "--out is the place of one subset" in capsys.readouterr().err
 
 
 def test_show_prints_the_promised_keys(make_pool, capsys):
