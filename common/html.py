@@ -42,7 +42,7 @@ def table(heads: Sequence[str], rows: Iterable[Sequence[Cell]], kind: str = "") 
     """Return a table whose first column heads the rows.
 
     Args:
-        kind: its CSS class; `stack` has a line per cell on phones.
+        kind: its CSS class; on phones `stack` has a line a cell, and `slim` one line a row, for bars of small numbers.
     """
     rows = list(rows)
     numeric = [_is_numeric(cell) for cell in rows[0]] if rows else [False] * len(heads)
@@ -249,9 +249,13 @@ summary small { margin-left: .4rem; }
 .versions span { color: var(--quiet); font-variant-numeric: tabular-nums; }
 @media (max-width: 40rem) {
   body { padding-top: 1.5rem; }
+  h2 { margin-top: 2rem; }
   .bar { flex-direction: column-reverse; align-items: stretch; gap: .25rem; }
   .bar > span:last-child { min-width: 0; }
   .track { flex: none; height: .4rem; }
+  .slim .bar { flex-direction: row; align-items: center; gap: .5rem; }
+  .slim .bar > span:last-child { min-width: 5.2rem; }
+  .slim .track { flex: 1; height: .6rem; }
   td.b { width: 42%; }
   .wide td.b { width: 30%; }
   table { font-size: .9rem; }

@@ -13,11 +13,10 @@ from typing import Any
 import pyarrow.parquet as pq
 
 from ..common import storage
-from ..common.html import Bar, Cell, Html, Number, definitions, document
+from ..common.html import Bar, Cell, Html, Number, definitions, document, fold
 from ..common.html import code as _code
 from ..common.html import count as _count
 from ..common.html import paragraph as _p
-from ..common.html import shown as _shown
 from ..common.html import table as _table
 from ..common.html import text as _text
 from ..common.units import format_bytes, format_count, parse_count
@@ -33,6 +32,8 @@ LARGEST_CLUSTERS = 5
 IDS_PER_CLUSTER = 3
 REPLICATES = (1, 2, 4, 8)
 SMALLEST_SUBSET = 500_000
+MOST_SOURCES = 4
+"""Sources that are shown without folding them away."""
 
 
 def write_report(pool: Artifact, excerpts: Excerpts, path: str) -> None:
@@ -108,9 +109,11 @@ def _sources(pool: Artifact) -> str:
         (name, s["rows"], s["encoded"], s["documents"], _share_bar(s["tokens"], whole, whole, name, "tokens"))
         for name, s in ranked
     ]
+    head, others = ["Source", "Rows read", "Encoded", "Kept", "Tokens"], rows[MOST_SOURCES:]
     return (
         _p("Documents and tokens that were kept, those of the validation pool included.")
-        + _table(["Source", "Rows read", "Encoded", "Kept", "Tokens"], rows, "stack")
+        + _table(head, rows[:MOST_SOURCES], "stack")
+        + (fold(_count(len(others), "smaller source"), _table(head, others, "stack")) if others else "")
         + report_sources.by_source(pool, _way)
     )
 
@@ -145,7 +148,7 @@ def _filters(pool: Artifact) -> str:
             [Html(f'<span class="inner quiet">{_text(reason)}</span>'), "", n] for reason, n in _ranked(f["reasons"])
         ]
     lead = "In order: each filter sees what the one before it left. filtered.parquet lists what they removed."
-    return _p(lead) + _table(["Filter", "Saw", "Removed"], rows)
+    return _p(lead) + _table(["Filter", "Saw", "Removed"], rows, "wide")
 
 
 def _rejects(pool: Artifact) -> str:
@@ -162,10 +165,12 @@ def _rejects(pool: Artifact) -> str:
     first = [(r["source"], _code(r["file"]), r["row"], r["reason"]) for r in _first_rows(listed, FIRST_ROWS)]
     return (
         _p(f"{_count(total, 'row')} could not be used. rejects.parquet lists them.")
-        + _table(["Reason", "Rows"], reasons)
-        + f"<h3>Which rows</h3>\n{_shown(len(first), listed.metadata.num_rows)}"
-        + _table(["Source", "File", "Row, from 0", "Reason"], first, "stack")
+        + _table(["Reason", "Rows"], reasons, "slim")
         + unread
+        + fold(
+            _first("Which rows", len(first), listed.metadata.num_rows, "rejects.parquet"),
+            _table(["Source", "File", "Row, from 0", "Reason"], first, "stack"),
+        )
     )
 
 
@@ -183,13 +188,18 @@ def _duplicates(pool: Artifact) -> str:
     sizes = pool.manifest.statistics["cluster_sizes"]
     if sizes:
         clusters = _largest_clusters(_open_table(pool, "duplicates"))
+        n_clusters = sum(n for _, n in sizes)
+        note = "Some documents of each, first the kept one with their number. Similarity to it is estimated."
         parts += [
-            "<h3>Cluster sizes</h3>\n",
-            _p("Documents per cluster, the one that was kept included."),
-            _histogram(sizes, "Documents", "Clusters"),
-            "<h3>The largest clusters</h3>\n",
-            _p("Some documents of each, first the kept one with their number. Similarity to it is estimated.", "note"),
-            _table(["Document", "Cluster", "Similarity"], clusters),
+            fold(
+                f"Cluster sizes <small>{_count(n_clusters, 'cluster')}</small>",
+                _p("Documents per cluster, the one that was kept included.", "note")
+                + _histogram(sizes, "Documents", "Clusters"),
+            ),
+            fold(
+                _first("The largest clusters", min(LARGEST_CLUSTERS, n_clusters), n_clusters, "duplicates.parquet"),
+                _p(note, "note") + _table(["Document", "Cluster", "Similarity"], clusters),
+            ),
         ]
     return "".join(parts)
 
@@ -231,8 +241,9 @@ def _decontamination(pool: Artifact) -> str:
     first = [
         (_code(r["id"]), _code(r["evaluation_file"]), r["item"], r["ngram"]) for r in _first_rows(table, FIRST_ROWS)
     ]
-    examples = f"<h3>Hits</h3>\n{_shown(len(first), sum(hits.values()))}" + _table(
-        ["Document", "File", "Item, from 0", "Words"], first, "stack"
+    examples = fold(
+        _first("Hits", len(first), sum(hits.values()), "contaminated.parquet"),
+        _table(["Document", "File", "Item, from 0", "Words"], first, "stack"),
     )
     return (
         _p(f"{_count(documents, 'document')} removed that shared {evaluation['ngram']} words in a row with an item.")
@@ -261,7 +272,10 @@ def _subsets(pool: Artifact) -> str:
         + "<h3>To carve</h3>\n"
         + "<p>In the folder that holds <code>pools/</code>. A smaller subset is a prefix of a larger one. For another "
         "draw of the same size add <code>--replicate 1</code>, and so on.</p>\n"
-        + _table(["Unique tokens", "Replicates that fit", "Command"], lines, "stack")
+        + fold(
+            f"{_count(len(lines), 'size')}, each with its command",
+            _table(["Unique tokens", "Replicates that fit", "Command"], lines, "stack"),
+        )
     )
 
 
@@ -273,7 +287,14 @@ def _round_sizes(most: int) -> list[int]:
 
 def _versions(pool: Artifact) -> str:
     items = "".join(f"<li>{_text(k)} <span>{_text(v)}</span></li>\n" for k, v in sorted(pool.manifest.versions.items()))
-    return f'{_p("What made these bytes.")}<ul class="versions">\n{items}</ul>\n'
+    packages = _count(len(pool.manifest.versions), "package")
+    return _p("What made these bytes.") + fold(packages, f'<ul class="versions">\n{items}</ul>\n')
+
+
+def _first(title: str, first: int, total: int, file: str) -> Html:
+    """Return the line of a fold that holds the first rows of a table, and where the others are."""
+    more = f"the first {first:,} of {total:,}; all are in {file}" if first < total else f"{total:,}"
+    return Html(f"{_text(title)} <small>{more}</small>")
 
 
 SECTIONS: tuple[tuple[str, str, Callable[[Artifact], str]], ...] = (
@@ -334,7 +355,7 @@ def _histogram(bins: Sequence[Sequence[int]], value: str, unit: str) -> Html:
         (Number(_text(label)), _share_bar(n, most, total, f"{label} {value.lower()}", unit.lower()))
         for label, (_, n) in zip(labels, bins, strict=True)
     ]
-    return _table([value, unit], rows)
+    return _table([value, unit], rows, "slim")
 
 
 def _share_bar(n: int, longest: int, whole: int, name: str, unit: str, kind: str = "stays") -> Bar:

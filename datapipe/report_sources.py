@@ -56,12 +56,12 @@ def by_source(pool: Artifact, draw: Callable[[Steps], Html]) -> str:
         fold(
             f"{text(name)} <small>{_count(dict(way)['rows read'], 'row')} read, {dict(way)['kept']:,} kept</small>",
             draw(way),
-            opened=i == 0,
         )
-        for i, (name, way) in enumerate(list(ways.items())[:MOST])
+        for name, way in list(ways.items())[:MOST]
     ]
     note = paragraph("Documents; the validation pool’s are among those kept.", "note")
-    return f"<h3>Each source by itself</h3>\n{note}{shown(len(folds), len(ways))}{''.join(folds)}"
+    inner = f"{note}{shown(len(folds), len(ways))}{''.join(folds)}"
+    return fold(f"Each source by itself <small>{_count(len(ways), 'source')}</small>", inner)
 
 
 def _counted(pool: Artifact, table: str, column: str) -> "Counter[tuple[str, str]]":

@@ -3,7 +3,7 @@ near-duplicates beside the documents that were kept for them. Excerpts only, and
 
 from collections.abc import Iterable
 
-from ..common.html import Html, paragraph
+from ..common.html import Html, count, fold, paragraph
 from ..common.html import code as _code
 from ..common.html import text as _text
 from .text.excerpts import Excerpts, Passage
@@ -33,23 +33,26 @@ def some_text(excerpts: Excerpts) -> str:
     parts: list[str] = [
         paragraph("Excerpts of a few documents, chosen by key: the same in every build of these inputs.")
     ]
-    parts += _group("In the pool", "Its first documents, as their tokens decode.", excerpts.kept, "stays")
+    shown, others = excerpts.kept[:1], excerpts.kept[1:]
+    parts += [_figure(passage, "in the pool", "stays") for passage in shown]
+    parts.append(_group(f"{count(len(others), 'more document')} of the pool", others, "stays"))
     for name, passages in excerpts.filtered.items():
-        parts += _group(f"Taken away by {name}", "", passages, "goes")
+        parts.append(_group(f"Taken away by {name}: {count(len(passages), 'document')}", passages, "goes"))
     if excerpts.near:
-        parts += [
-            "<h3>Near-duplicates</h3>\n",
-            paragraph("From a little before the place where the two begin to differ.", "note"),
-        ]
-    for removed, kept, similarity in excerpts.near:
-        pair = _figure(removed, f"removed, {similarity:.2f} alike", "goes") + _figure(kept, "kept", "stays")
-        parts.append(f'<div class="pair">{pair}</div>\n')
+        note = paragraph("From a little before the place where the two begin to differ.", "note")
+        title = f"Near-duplicates: {count(len(excerpts.near), 'pair')}"
+        parts.append(fold(title, note + "".join(_pair(*pair) for pair in excerpts.near)))
     return "".join(parts)
 
 
-def _group(title: str, note: str, passages: Iterable[Passage], kind: str) -> list[str]:
-    figures = [_figure(passage, passage.reason, kind) for passage in passages]
-    return [f"<h3>{_text(title)}</h3>\n", paragraph(note, "note") if note else "", *figures] if figures else []
+def _group(title: str, passages: Iterable[Passage], kind: str) -> str:
+    figures = "".join(_figure(passage, passage.reason, kind) for passage in passages)
+    return fold(_text(title), figures) if figures else ""
+
+
+def _pair(removed: Passage, kept: Passage, similarity: float) -> str:
+    both = _figure(removed, f"removed, {similarity:.2f} alike", "goes") + _figure(kept, "kept", "stays")
+    return f'<div class="pair">{both}</div>\n'
 
 
 def _figure(passage: Passage, said: str, kind: str) -> Html:

@@ -143,7 +143,7 @@ def with_statistics(pool: Artifact, **changed: Any) -> Artifact:
         ),
         ("sources", ["345", "344", "343", "1,002", "12,000", "11,654", "10,541", "7,630,653"]),
         ("lengths", ["1", "7", "2 – 3", "0", "4 – 7", "10,877", "701 on average"]),
-        ("rejects", ["45 rows", "3 whole files", "bad JSON", "The first 20 of 45", "1,000,000", "1,000,019"]),
+        ("rejects", ["45 rows", "3 whole files", "bad JSON", "the first 20 of 45", "1,000,000", "1,000,019"]),
         ("filters", ["12,300", "300", "too_short", "100", "200", "56 documents", "filtered.parquet"]),
         ("decontamination", ["2 documents", "13 words", "77 items", "1,234", "99", "clean.jsonl", "some words 2"]),
         ("duplicates", ["1,111", "22,222", "444", "2 – 3", "8 – 15", "kept-big", "9", "big-2", "0.25", "0.50"]),
@@ -308,3 +308,32 @@ def test_the_way_of_each_source_adds_up_and_is_escaped(pool):
 def test_a_single_source_has_no_way_of_its_own(pool):
     alone = {"small": STATISTICS["sources"]["small"]}
     assert "by itself" not in report.render(with_statistics(pool, sources=alone), EXCERPTS)
+
+
+@pytest.mark.slow
+@pytest.mark.processes
+@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here")
+def test_the_page_is_short_on_a_phone_and_whole_when_unfolded(pool, tmp_path):
+    """What is long is folded away, in a pool of many packages, sizes, lengths, sources and rejects."""
+    sources = {f"source {i}": {"rows": 9, "encoded": 8, "documents": 7, "tokens": 6} for i in range(40)}
+    lengths = [[2**i, 10 + i] for i in range(15)]
+    steps = [step for step in STATISTICS["waterfall"] if HOSTILE not in step["step"]]  # names are not so long
+    filters = [{"name": "Filter", "seen": 9, "changed": 0, "removed": 3, "reasons": {"too_short": 1, "too_long": 2}}]
+    big = with_statistics(
+        pool,
+        sources=sources,
+        document_lengths=lengths,
+        waterfall=steps,
+        filters=filters,
+        rejected={"bad JSON": 45},
+    )
+    manifest = big.manifest.model_copy(update={"versions": {f"package-{i}": "1.2.3" for i in range(300)}})
+    long = Passage("x" * 60, "s", "some words in a line of it\n" * 11)
+    excerpts = Excerpts([long] * 4, {"Filter": [long] * 3}, [(long, long, 0.9)] * 3)
+    report.write_report(dataclasses.replace(big, manifest=manifest), excerpts, str(tmp_path / "report.html"))
+    with browser() as page:
+        page.open((tmp_path / "report.html").as_uri(), 390)
+        assert page.run("document.documentElement.scrollHeight") < 6_000
+        page.run("document.querySelectorAll('details').forEach(d => d.open = true)")
+        assert page.run("document.documentElement.scrollWidth") == 390
+        assert page.run("document.documentElement.scrollHeight") > 15_000

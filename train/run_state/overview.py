@@ -110,6 +110,10 @@ def _run(folder: str, path: str) -> dict[str, Any]:
             return said | {"state": "no step yet"}
         measured = {key.removeprefix("metrics/validation/"): value for row in rows for key, value in row.items()}
         tokens = int(rows[-1]["run/tokens"]) if "run/tokens" in rows[-1] else None
-        return said | {"state": f"step {rows[-1]['step']:,.0f}", "tokens": tokens, "validation": losses_in_words(measured)}
+        return said | {
+            "state": f"step {rows[-1]['step']:,.0f}",
+            "tokens": tokens,
+            "validation": losses_in_words(measured),
+        }
     except (EpochalError, OSError, KeyError, TypeError, ValueError) as error:
         return said | {"state": f"damaged: {error}"}

@@ -56,7 +56,9 @@ def test_runs_of_a_grid_stand_together_below_its_folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
     for name in ("u2k-ar-r0-s17-0123abcd", "u2k-mdm-r0-s17-abcd0123"):
-        run_folder(tmp_path / "runs/a-long-name-of-a-grid-of-runs/runs" / name, {"run.json": BEGUN, "result.json": ENDED})
+        run_folder(
+            tmp_path / "runs/a-long-name-of-a-grid-of-runs/runs" / name, {"run.json": BEGUN, "result.json": ENDED}
+        )
     run_folder(tmp_path / "runs/ended", {"run.json": BEGUN, "result.json": ENDED})
     monkeypatch.chdir(tmp_path)
     assert main(["list"]) == 0
