@@ -14,10 +14,7 @@ from .durations import with_unit
 from .model.transformer import ModelConfig
 
 YAMLS = Path(__file__).parent / "yamls"
-"""The runs that come with this package."""
-
-MODELS = YAMLS / "models"
-"""The shapes of models that come with it, which `model.preset` names."""
+"""The runs that come with this package; the shapes that `model.preset` names are in `models`."""
 
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 Positive = Annotated[int, Field(gt=0, lt=2**63)]
@@ -364,12 +361,12 @@ class TrainConfig(Configuration):
 
 def presets() -> list[str]:
     """Return the names that `model.preset` knows."""
-    return shipped_names(MODELS)
+    return shipped_names(YAMLS / "models")
 
 
 def preset_file(name: str) -> Path | None:
-    """Return the file of a preset, also by the name it had once (`model-tiny`), or None."""
-    return shipped(MODELS, name.lower().removeprefix("model-"))
+    """Return the file of a preset, also by its former name (`model-tiny`), or None."""
+    return shipped(YAMLS / "models", name.lower().removeprefix("model-"))
 
 
 def model_section(data: dict[str, Any], where: str) -> dict[str, Any]:

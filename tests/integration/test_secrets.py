@@ -15,6 +15,7 @@ from epochal.common.errors import WorkError, without_secrets
 from epochal.datapipe.config import load_build
 from epochal.shards.artifact import read_manifest
 from epochal.tests.support.corpora import real_documents
+from epochal.tests.support.pools import tiny_run
 from epochal.tests.support.training import SEQ_LEN, tokens
 from epochal.tests.support.web import web
 
@@ -157,28 +158,22 @@ def test_a_run_leaves_its_secrets_nowhere(make_pool, tmp_path: Path, capfd, monk
     monkeypatch.setenv("TEST_SECRET", SECRET)
     (tmp_path / SECRET).symlink_to(pool.parent)
     (tmp_path / f"{SECRET}-cache").mkdir()
-    config = {
-        "run_name": "x",
-        "variables": {"a": "${oc.env:TEST_SECRET}", "b": f"https://u:{PASSWORD}@h/?sig={PASSWORD}"},
-        "model": {"layers": 1, "hidden": 16, "heads": 2, "ffn": 16},
-        "objective": {"name": "ar"},
-        "train_loader": {
+    config = tiny_run(
+        "",
+        held_out,
+        run_name="x",
+        variables={"a": "${oc.env:TEST_SECRET}", "b": f"https://u:{PASSWORD}@h/?sig={PASSWORD}"},
+        train_loader={
             "dataset": {
                 "path": f"{tmp_path}/${{oc.env:TEST_SECRET}}/{pool.name}",
                 "cache": f"{tmp_path}/${{variables.a}}-cache",
             }
         },
-        "eval_loader": {"dataset": {"path": str(held_out)}, "noise_samples": 1},
-        "optimizer": {"lr": 3e-3},
-        "scheduler": {"name": "wsd", "t_warmup": "1ba"},
-        "max_duration": "0.2ep",
-        "global_train_batch_size": 8,
-        "device_train_microbatch_size": 8,
-        "device": "cpu",
-        "save_folder": str(tmp_path / "run"),
-        "service": {"url": f"http://u:{PASSWORD}@127.0.0.1:1/?token={PASSWORD}"},
-        "autoresume": True,
-    }
+        max_duration="0.2ep",
+        save_folder=str(tmp_path / "run"),
+        service={"url": f"http://u:{PASSWORD}@127.0.0.1:1/?token={PASSWORD}"},
+        autoresume=True,
+    )
     file = write(config, tmp_path / "run.yaml")
     for overrides in ([], ["max_duration=0.4ep"], [f"init_from=s3://u:{PASSWORD}@nowhere/x", "save_folder=null"]):
         main(["train", file, *overrides])

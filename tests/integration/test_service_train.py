@@ -11,7 +11,7 @@ from epochal.common.errors import RequestError
 from epochal.service.client import reporter
 from epochal.service.document_index import read_spans
 from epochal.shards.carve import carve
-from epochal.tests.support.pools import EOD
+from epochal.tests.support.pools import EOD, tiny_run
 from epochal.tests.support.servers import PATIENCE, serving, until
 from epochal.train.config import TrainConfig
 from epochal.train.run import prepare
@@ -33,24 +33,15 @@ def config(make_pool, tmp_path: Path):
     make_pool(text, 16)
 
     def make(data: str, name: str, objective: str = "ar", policy: str = "reshuffle", **changes: Any) -> TrainConfig:
-        return TrainConfig.model_validate(
-            {
-                "seed": 3,
-                "model": {"layers": 1, "hidden": 16, "heads": 2, "ffn": 16},
-                "objective": {"name": objective},
-                "train_loader": {"dataset": {"path": data, "policy": policy}},
-                "optimizer": {"lr": 3e-3},
-                "scheduler": {"name": "wsd", "t_warmup": "2ba"},
-                "max_duration": "2.5ep",
-                "global_train_batch_size": 8,
-                "device": "cpu",
-                "progress_bar": False,
-                "save_folder": str(tmp_path / "runs" / name),
-                "save_interval": "5ba",
-                "autoresume": True,
-            }
-            | changes
-        )
+        settings = {
+            "seed": 3,
+            "objective": {"name": objective},
+            "train_loader": {"dataset": {"path": data, "policy": policy}},
+            "max_duration": "2.5ep",
+            "save_folder": str(tmp_path / "runs" / name),
+            "autoresume": True,
+        }
+        return TrainConfig.model_validate(tiny_run(data, **(settings | changes)))
 
     return make
 

@@ -29,6 +29,7 @@ from epochal.datapipe.build import build
 from epochal.datapipe.config import Build
 from epochal.examples.demo import small_tokenizer
 from epochal.tests.support.corpora import real_documents
+from epochal.tests.support.pools import tiny_run
 from epochal.tests.support.training import interrupt
 from epochal.train.config import load_config
 from epochal.train.trainer import train
@@ -78,22 +79,7 @@ def _make_artifacts() -> None:
 
 
 def _make_runs() -> None:
-    body = {
-        "seed": 3,
-        "model": {"layers": 1, "hidden": 16, "heads": 2, "ffn": 24},
-        "objective": {"name": "ar"},
-        "train_loader": {"dataset": {"path": VIEW}},
-        "eval_loader": {"dataset": {"path": VALIDATION, "samples": 8}, "noise_samples": 2},
-        "optimizer": {"lr": 3e-3},
-        "scheduler": {"name": "wsd", "t_warmup": "2ba"},
-        "max_duration": "2ep",
-        "global_train_batch_size": 16,
-        "device_train_microbatch_size": 8,
-        "eval_interval": "5ba",
-        "save_interval": "5ba",
-        "device": "cpu",
-        "progress_bar": False,
-    }
+    body = tiny_run(VIEW, VALIDATION, seed=3, max_duration="2ep", global_train_batch_size=16)
     for folder, steps in ((WHOLE, None), (STOPPED, 7)):
         name = f"{Path(folder).name}.yaml"
         _write_yaml(name, body | {"save_folder": folder})

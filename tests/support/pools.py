@@ -1,6 +1,7 @@
 """Small pools written straight from arrays of tokens, and the settings of a tiny run."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -69,7 +70,7 @@ def write_pool(
     return root
 
 
-TINY_RUN = {
+TINY_RUN: dict[str, Any] = {
     "model": {"layers": 1, "hidden": 16, "heads": 2, "ffn": 24},
     "objective": {"name": "ar"},
     "train_loader": {"dataset": {"path": "???"}},
@@ -83,6 +84,15 @@ TINY_RUN = {
     "save_interval": "5ba",
     "device": "cpu",
 }
+
+
+def tiny_run(data: str | Path, validation: str | Path | None = None, **changes: Any) -> dict[str, Any]:
+    """Return the settings of a tiny run on `data`, not validated unless that is named; `changes` are whole sections."""
+    held_out = TINY_RUN["eval_loader"]["dataset"] | {"path": str(validation)}
+    evaluated = (
+        {"eval_loader": TINY_RUN["eval_loader"] | {"dataset": held_out}} if validation else {"eval_loader": None}
+    )
+    return TINY_RUN | {"train_loader": {"dataset": {"path": str(data)}}, "progress_bar": False} | evaluated | changes
 
 
 def letters(seed: int, n: int) -> np.ndarray:

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from epochal.tests.support.pools import tiny_run
 from epochal.tests.support.training import SEQ_LEN, tokens
 from epochal.train.config import TrainConfig
 
@@ -17,22 +18,18 @@ def run_config(make_pool: Function[..., Path], tmp_path: Path) -> Function[..., 
     held_out = make_pool(tokens(2, 333), SEQ_LEN, name="toy-val")
 
     def make(objective: str | dict = "ar", **changes: Any) -> TrainConfig:
-        data: dict[str, Any] = {
+        settings: dict[str, Any] = {
             "seed": 3,
             "model": {"layers": 2, "hidden": 32, "heads": 2, "ffn": 48},
             "objective": {"name": objective} if isinstance(objective, str) else objective,
-            "train_loader": {"dataset": {"path": str(tmp_path / "artifacts" / "pools" / "toy")}},
             "eval_loader": {"dataset": {"path": str(held_out)}, "noise_samples": 3},
-            "optimizer": {"lr": 3e-3},
             "scheduler": {"name": "wsd", "t_warmup": "2ba"},
             "max_duration": "3.37ep",
-            "global_train_batch_size": 8,
             "device_train_microbatch_size": 4,
             "eval_interval": "10ba",
             "save_interval": "10ba",
-            "device": "cpu",
-            "progress_bar": False,
         }
-        return TrainConfig.model_validate(data | changes)
+        pool = tmp_path / "artifacts" / "pools" / "toy"
+        return TrainConfig.model_validate(tiny_run(pool, **(settings | changes)))
 
     return make

@@ -20,7 +20,7 @@ from epochal.shards.carve import carve
 from epochal.shards.loader.cache import CACHE_VARIABLE
 from epochal.tests.support.builds import settings
 from epochal.tests.support.corpora import real_documents, write_jsonl
-from epochal.tests.support.pools import TINY_RUN, letters
+from epochal.tests.support.pools import letters, tiny_run
 from epochal.tests.support.stores import moto, new_bucket, refusal, s3rver, unsteady
 from epochal.tests.support.training import interrupt
 from epochal.train.checkpoint import load_model, open_checkpoint
@@ -43,11 +43,8 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def run_of(data: str, validation: str, folder: str, **changes: Any) -> TrainConfig:
     """Return a tiny run; `data`, `validation` and `folder` are local or URLs."""
-    base = json.loads(json.dumps(TINY_RUN))
-    base["train_loader"]["dataset"]["path"] = data
-    base["eval_loader"]["dataset"]["path"] = validation
-    options = {"save_folder": folder, "autoresume": True, "run_name": "run", "progress_bar": False, "seed": 3}
-    return TrainConfig.model_validate(base | options | changes)
+    options = {"save_folder": folder, "autoresume": True, "run_name": "run", "seed": 3}
+    return TrainConfig.model_validate(tiny_run(data, validation, **(options | changes)))
 
 
 def losses(folder: str) -> list[dict[str, float]]:

@@ -6,7 +6,7 @@ import pytest
 from epochal.common.config import validate
 from epochal.common.errors import RequestError
 from epochal.shards.artifact import open_artifact
-from epochal.tests.support.pools import letters
+from epochal.tests.support.pools import letters, tiny_run
 from epochal.train.config import EvalTasksSection, TrainConfig
 from epochal.train.eval.callback import _items
 from epochal.train.eval.continuation import ANSWER, CHOICES, CONTEXT, continuation
@@ -69,17 +69,7 @@ def test_short_samples_and_tasks_without_a_choice_are_refused(make_pool, pool, t
     ],
 )
 def test_a_wrong_section_is_one_line(changes, message):
-    body = {
-        "model": {"layers": 1, "hidden": 16, "heads": 2, "ffn": 24},
-        "objective": {"name": "ar"},
-        "train_loader": {"dataset": {"path": "x"}},
-        "eval_loader": {"dataset": {"path": "x"}},
-        "eval_tasks": {"tasks": ["continuation"]},
-        "optimizer": {"lr": 1e-3},
-        "scheduler": {"name": "constant_with_warmup"},
-        "max_duration": "1ep",
-        "global_train_batch_size": 8,
-    }
+    body = tiny_run("x", "x", eval_tasks={"tasks": ["continuation"]})
     with pytest.raises(RequestError) as error:
         validate(TrainConfig, body | changes, "run.yaml")
     assert message in str(error.value)

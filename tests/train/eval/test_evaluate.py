@@ -15,7 +15,7 @@ import torch
 from epochal.__main__ import main
 from epochal.common.errors import RequestError, WorkError
 from epochal.shards.artifact import open_artifact
-from epochal.tests.support.pools import flip_bit
+from epochal.tests.support.pools import flip_bit, tiny_run
 from epochal.tests.tokenize.kinds import byte_level
 from epochal.tokenize.tokenizer import load_tokenizer
 from epochal.train.checkpoint import CONFIG_NAME, ModelCard, open_checkpoint, save_model
@@ -359,20 +359,8 @@ def test_a_runs_own_validation_loss_is_found_again(
     from epochal.train.trainer import train
 
     pool, held_out = make_pool(600, 16), make_pool(300, 16, name="toy-val")
-    config = {
-        "model": {"layers": 1, "hidden": 16, "heads": 2, "ffn": 24},
-        "objective": {"name": objective},
-        "train_loader": {"dataset": {"path": str(pool)}},
-        "eval_loader": {"dataset": {"path": str(held_out)}, "noise_samples": 16},
-        "optimizer": {"lr": 3e-3},
-        "scheduler": {"name": "wsd", "t_warmup": "2ba"},
-        "max_duration": "1ep",
-        "global_train_batch_size": 8,
-        "device_train_microbatch_size": 8,
-        "device": "cpu",
-        "progress_bar": False,
-        "save_folder": str(tmp_path / "run"),
-    }
+    loader = {"dataset": {"path": str(held_out)}, "noise_samples": 16}
+    config = tiny_run(pool, objective={"name": objective}, eval_loader=loader, save_folder=str(tmp_path / "run"))
     stated = train(TrainConfig.model_validate(config))["validation"]
     settings = Settings((), loss=(str(held_out),), loss_noise_samples=64, quiet=True, out=str(tmp_path / "out"))
     (row,) = run([str(tmp_path / "run")], settings)["likelihoods"]
