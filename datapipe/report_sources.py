@@ -12,6 +12,7 @@ from ..common.html import Html, fold, paragraph, shown, text
 from ..common.html import count as _count
 from ..shards.artifact import Artifact
 from .stages.ingest import EMPTY
+from .stages.statistics import step_of
 
 MOST = 20
 """Sources, those with most tokens, whose way is shown."""
@@ -31,7 +32,7 @@ def steps_by_source(pool: Artifact) -> dict[str, Steps]:
     for name, counts in ranked:
         unusable = sum(n for (source, reason), n in rejects.items() if source == name and reason != EMPTY)
         losses = [("unusable rows", unusable)]
-        losses += [(f"filter {f['name']}", filtered[name, f["name"]]) for f in statistics["filters"]]
+        losses += [(step_of(f["name"]), filtered[name, f["name"]]) for f in statistics["filters"]]
         losses.append(("empty", rejects[name, EMPTY]))
         losses.append(("contaminated", counts["rows"] - counts["encoded"] - sum(n for _, n in losses)))
         exact = copies[name, "exact"]
