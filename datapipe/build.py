@@ -44,7 +44,7 @@ from .stages.pack import Pack, PoolLayout, auto_samples_per_shard, write_cuts, w
 from .stages.passages import gather
 from .stages.statistics import IngestTotals, collect_statistics, count_documents, ingest_totals
 from .stages.validation import draw_validation
-from .target import built_already, lock, publish, record_path, recorded, targets_of, work_folder
+from .target import built_already, changed_facts, lock, publish, record_path, recorded, targets_of, work_folder
 from .text.decontaminate import build_index
 from .text.excerpts import Excerpts
 from .text.filters import make_filters, try_filters
@@ -106,7 +106,7 @@ def build(config: Build, quiet: bool = False, say: Any = print) -> BuildResult:
             storage.write_atomic(record_path(targets[0]), json.dumps(record).encode())
         storage.remove(work)
         pools = targets[: recorded(targets)["pools"]]
-    for line in left_out.summary(pools[0]):
+    for line in [*left_out.summary(pools[0]), *changed_facts(pools[0], config)]:
         say(line)
     return BuildResult(pools[0], pools[1] if pools[1:] else None, new)
 

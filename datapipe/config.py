@@ -14,6 +14,7 @@ from pydantic import (
     Field,
     PlainValidator,
     SerializerFunctionWrapHandler,
+    ValidationInfo,
     field_validator,
     model_serializer,
     model_validator,
@@ -25,6 +26,7 @@ from ..common.hashing import canonical_json
 from ..common.problems import NAME_PATTERN
 from ..common.storage import local_path
 from ..common.units import parse_count
+from ..shards.facts import FACTS
 
 YAMLS = Path(__file__).parent / "yamls"
 """The builds that come with this package."""
@@ -54,15 +56,18 @@ class Tokenized(Section):
     dtype: Literal["uint16", "uint32", "int32", "int64"] | None = None
 
 
-FACTS = ("license", "citation", "url", "collected", "language", "pii")
-"""What a source says of itself. It is written down for readers, and decides no byte of the pool."""
-
-
 def _fact(value: Any) -> Any:
     """Take what YAML makes of an unquoted year or day for the text that it was."""
     if isinstance(value, bool):
         raise ValueError(f"must be text: write it in quotes, '{'yes' if value else 'no'}'")
     return str(value) if isinstance(value, int | float | datetime.date) else value
+
+
+def _languages(value: Any) -> str | list[str] | None:
+    entries = [_fact(entry) for entry in (value if isinstance(value, list) else [value])]
+    if value is not None and (not entries or not all(isinstance(entry, str) and entry for entry in entries)):
+        raise ValueError("must be text, or a list of it, as in [en, de]")
+    return entries if isinstance(value, list) else entries[0]
 
 
 Fact = Annotated[str, BeforeValidator(_fact), Field(min_length=1)]
@@ -111,7 +116,7 @@ class Source(Section):
     citation: Fact | None = None
     url: Fact | None = None
     collected: Fact | None = None
-    language: Fact | Annotated[list[Fact], Field(min_length=1)] | None = None
+    language: Annotated[str | list[str] | None, PlainValidator(_languages)] = None
     pii: Fact | None = None
 
     @model_validator(mode="before")
@@ -332,17 +337,19 @@ class Build(Configuration):
             raise ValueError(f"two sources are named '{twice}': give each its own name")
         return named
 
-    @model_validator(mode="after")
-    def _kept_under_free_names(self) -> "Build":
-        names = [kept.name for kept in self.keep]
+    @field_validator("keep")
+    @classmethod
+    def _free_names(cls, keep: list[Kept], info: ValidationInfo) -> list[Kept]:
+        names = [kept.name for kept in keep]
+        texts = {source.text_key for source in info.data.get("sources", ()) if source.tokenized is None}
         for name in names:
             if name in OWN_COLUMNS:
-                raise ValueError(f"keep: documents.parquet has a column '{name}' of its own: leave it out of keep")
+                raise ValueError(f"documents.parquet has a column '{name}' of its own: leave it out")
+            if name in texts:
+                raise ValueError(f"'{name}' is the text itself, which the pool holds as tokens: leave it out")
             if names.count(name) > 1:
-                raise ValueError(f"keep: '{name}' stands there twice")
-            if any(name == source.text_key and source.tokenized is None for source in self.sources):
-                raise ValueError(f"keep: '{name}' is the text itself, which the pool holds as tokens: leave it out")
-        return self
+                raise ValueError(f"'{name}' stands there twice")
+        return keep
 
     def identity(self) -> dict[str, object]:
         """Return what decides the pool's bytes: everything but where it goes, how the work is divided and what sources

@@ -68,6 +68,10 @@ def _overview(pool: Artifact) -> str:
         ("Fingerprint", _code(m.fingerprint)),
         ("Tokenizer’s fingerprint", _code(t.fingerprint)),
     ]
+    if kept := pool.manifest.statistics.get("kept"):
+        pairs.append(
+            ("Fields of the rows in documents.parquet", ", ".join(f"{k} ({kind})" for k, kind in kept.items()))
+        )
     return definitions(pairs)
 
 
@@ -111,6 +115,7 @@ def _sources(pool: Artifact) -> str:
     return (
         _p("Documents and tokens that were kept, those of the validation pool included.")
         + _table(["Source", "Rows read", "Encoded", "Kept", "Tokens"], rows, "stack")
+        + report_sources.facts(pool)
         + report_sources.by_source(pool, _way)
     )
 
