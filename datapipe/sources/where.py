@@ -4,6 +4,7 @@ What a condition says of a row depends on that row alone. Rows are judged togeth
 same types, each type as the row has it, so that neither the other rows of a file nor the number of tasks shows.
 """
 
+import io
 import itertools
 import json
 import re
@@ -42,6 +43,8 @@ _STEPS = {
     "Over": "a window", "SubPlan": "a subquery", "Selector": "a choice of columns", "Len": "a count of rows",
     "IntRange": "a row number", "Mean": "an average", "Sum": "a sum", "Explode": "UNNEST",
 }  # fmt: skip
+
+_COMPARISONS = {"Eq", "NotEq", "Lt", "LtEq", "Gt", "GtEq", "EqValidity", "NotEqValidity"}
 
 _TYPES = {
     "bool": "Boolean", "int": "Int64", "large": "Int128", "float": "Float64", "text": "String",
@@ -87,7 +90,8 @@ class Condition:
             ConditionError: when it is none, or looks at more than a row.
         """
         self.text = text
-        self._expression = _parsed(text)
+        self._expression, tree = _parsed(text)
+        self._compared = _compared(tree)
         self.columns = sorted(set(self._expression.meta.root_names()))
         if not self.columns:
             raise ConditionError("it names no field of a row, as quality >= 0.6 does")
@@ -126,6 +130,7 @@ class Condition:
             for types in itertools.islice(itertools.product(*choices), _MOST_TRIES):
                 try:
                     self._compute(types, [[None] * len(types)])
+                    self._check_alike(types)
                 except _ComputeError:
                     continue
                 self._resolved[signature] = types
@@ -154,6 +159,18 @@ class Condition:
         answers: list[bool | None] = found.to_list()
         return answers
 
+    def _check_alike(self, types: Sequence[str]) -> None:
+        """Raise _ComputeError where the condition compares values of kinds that have no common order. polars compares a
+        date with a number, and text with true and false, as if they were something else."""
+        import polars as pl
+
+        columns = zip(self.columns, types, strict=True)
+        frame = pl.DataFrame([pl.Series(name, [None], _polars_type(t)) for name, t in columns])
+        for sides in self._compared:
+            kinds = {_kind_of(frame.select(side).to_series().dtype) for side in sides} - {None}
+            if len(kinds) > 1:
+                raise _ComputeError
+
     def _advice(self, signature: Signature) -> str:
         kinds = [f"'{c}' is {_SPOKEN.get(kind, 'a list')}" for c, kind in zip(self.columns, signature, strict=True)]
         mend = "compare like with like, as in TRY_CAST(quality AS DOUBLE) >= 0.6, lang = 'en', "
@@ -164,8 +181,8 @@ class _ComputeError(Exception):
     """Types that do not go together, or a value that cannot be converted."""
 
 
-def _parsed(text: str) -> Any:
-    """Return the expression of a condition. Raises ConditionError when there is none."""
+def _parsed(text: str) -> tuple[Any, Any]:
+    """Return the expression of a condition, and its tree. Raises ConditionError when there is none."""
     import polars as pl
 
     bare = re.sub(
@@ -184,7 +201,31 @@ def _parsed(text: str) -> Any:
             f"{step} cannot be used in it: it looks at the fields of one row at a time, without sums, averages, "
             "windows or other tables"
         )
-    return expression
+    return expression, tree
+
+
+def _compared(tree: Any) -> list[list[Any]]:
+    """Return both sides of each comparison in an expression."""
+    import polars as pl
+
+    found, waiting = [], [tree]
+    while waiting:
+        ((node, content),) = waiting.pop().items()
+        parts = _parts(node, content)
+        if node == "BinaryExpr" and content["op"] in _COMPARISONS:
+            found.append([pl.Expr.deserialize(io.BytesIO(json.dumps(part).encode()), format="json") for part in parts])
+        waiting += parts
+    return found
+
+
+def _kind_of(dtype: Any) -> str | None:
+    """Return the kind of values of one of polars' types: those of a kind can be compared. None for null."""
+    import polars as pl
+
+    if dtype == pl.Null:
+        return None
+    kinds = {pl.Boolean: "number", pl.Date: "time", pl.Datetime: "time"}
+    return "number" if dtype.is_numeric() else kinds.get(dtype.base_type(), dtype.base_type().__name__)
 
 
 def _rewritten(match: re.Match[str]) -> str:
