@@ -4,7 +4,7 @@ holds."""
 from collections.abc import Mapping
 from typing import Any
 
-from ..common.errors import one_line
+from ..common.errors import printable
 
 FACTS = ("license", "citation", "url", "collected", "language", "pii")
 """The keys of a source that say what it is. They decide no byte of a pool."""
@@ -31,6 +31,7 @@ def _is_fact(value: Any) -> bool:
     return isinstance(value, str) or (isinstance(value, list) and all(isinstance(entry, str) for entry in value))
 
 
-def plain(value: str | list[str], longest: int = 300) -> str:
-    """Return a fact as one line."""
-    return one_line(value if isinstance(value, str) else ", ".join(value), longest)
+def plain(value: str | list[str], longest: int | None = None) -> str:
+    """Return a fact as one line, cut after `longest` characters."""
+    line = printable(" ".join((value if isinstance(value, str) else ", ".join(value)).split()))
+    return line if longest is None or len(line) <= longest else f"{line[: longest - 1]}…"

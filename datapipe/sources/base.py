@@ -189,11 +189,11 @@ class Reader(BaseDiskReader):
             return content
         judged = self.intake.judged[self._listing.source]
         judged.false, judged.null = judged.false + (answer is False), judged.null + (answer is None)
-        reason = self._condition.text if answer is False else NULL_CONDITION
+        reason = reason_of(self._condition.text) if answer is False else NULL_CONDITION
         text, _ = _as_text(field_of(content, self.text_key), self.text_key)
         key, (identifier, _) = content_key(normalise(text)), _as_id(field_of(content, self.id_key), self.id_key)
         dropped, name = Dropped(reason), self._source.name
-        dropped.row = key, identifier or key.hex(), name, where_name(name), one_line(reason, REASON_CHARS)
+        dropped.row = key, identifier or key.hex(), name, where_name(name), reason
         return dropped
 
     def _note(self, rows: list[dict[str, Any]]) -> None:
@@ -282,6 +282,11 @@ class Reader(BaseDiskReader):
     def read_file(self, filepath: str) -> Any:
         """Unused: `run` goes through the listing."""
         raise NotImplementedError
+
+
+def reason_of(condition: str) -> str:
+    """Return the reason that is given for rows of which a condition is false: the condition, in a line."""
+    return one_line(" ".join(condition.split()), REASON_CHARS)
 
 
 def where_name(source: str) -> str:

@@ -18,6 +18,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from ...common.errors import RequestError
+from ...shards import arrow
 from ...shards.documents import KEPT_TYPES, ROW_GROUP
 from ..config import Kept
 from ..sources.fields import MISSING
@@ -321,8 +322,7 @@ def columns(types: dict[str, str], pieces: Iterable[NDArray[np.uint8]]) -> list[
     return [_column(kind, values) for kind, values in zip(types.values(), by_column, strict=True)]
 
 
-def _column(kind: str, values: Iterable[Any]) -> pa.Array:
+def _column(kind: str, values: Sequence[Any]) -> pa.Array:
     if kind == "float":
-        return pa.array([None if value is None else float(value) for value in values], KEPT_TYPES[kind])
-    stored = {"date": pa.int32(), "timestamp": pa.int64()}.get(kind, KEPT_TYPES[kind])
-    return pa.array(list(values), stored).cast(KEPT_TYPES[kind])
+        values = [None if value is None else float(value) for value in values]
+    return arrow.nullable(values, KEPT_TYPES[kind])

@@ -23,7 +23,7 @@ from ...common import storage
 from ...common.hashing import xxh64
 from ...common.json_text import parse_json
 from ...shards import arrow, mds
-from ...shards.documents import ROW_GROUP, schema_with
+from ...shards.documents import ROW_GROUP, SCHEMA, schema_with
 from ..run.stage_progress import StageProgress
 from . import kept
 from .match import open_parts
@@ -210,10 +210,19 @@ class _Share:
             arrow.numbers(starts),
             arrow.numbers(records["tokens"].astype(np.int64)),
         ]
+        table = pa.Table.from_arrays(arrays, schema=SCHEMA)
         if self.layout.kept:
-            values = self._cut_out("kept", owner, records["kept_start"], records["kept_bytes"])
-            arrays += kept.columns(self.layout.kept, values)
-        rows.write_table(pa.Table.from_arrays(arrays, schema=schema_with(self.layout.kept)))
+            self._write_kept(rows, table, self._cut_out("kept", owner, records["kept_start"], records["kept_bytes"]))
+        else:
+            rows.write_table(table)
+
+    def _write_kept(self, rows: pq.ParquetWriter, table: pa.Table, values: list[NDArray[np.uint8]]) -> None:
+        """Write the rows of some documents with what they keep, so many at once as fit into an Arrow column."""
+        size, schema = self.layout.row_group, schema_with(self.layout.kept)
+        for start in range(0, len(values), size):
+            columns = kept.columns(self.layout.kept, values[start : start + size])
+            arrays = [*table.slice(start, size).combine_chunks().columns, *columns]
+            rows.write_table(pa.Table.from_arrays(arrays, schema=schema))
 
 
 class Fates:

@@ -7,11 +7,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ...common.errors import one_line
 from ..config import Source
-from ..sources.base import NULL_CONDITION, where_name
+from ..sources.base import NULL_CONDITION, reason_of, where_name
 from ..text.excerpts import PER_FILTER, smallest
-from ..text.filters import REASON_CHARS
 from .cluster import REMOVED, TRAIN, VALIDATION, Corpus, RemovedCounts, histogram
 from .ingest import COUNTS
 from .kept import Counts, add_counts
@@ -97,7 +95,7 @@ def conditions(totals: IngestTotals, sources: Sequence[Source]) -> list[dict[str
             continue
         judged = totals.judged.get(source.name, {})
         false, null = judged.get("false", 0), judged.get("null", 0)
-        reasons = {one_line(source.where, REASON_CHARS): false, NULL_CONDITION: null}
+        reasons = {reason_of(source.where): false, NULL_CONDITION: null}
         row = {"name": where_name(source.name), "seen": judged.get("rows", 0), "changed": 0, "removed": false + null}
         found.append(row | {"reasons": {reason: n for reason, n in sorted(reasons.items()) if n}})
     return found

@@ -247,8 +247,8 @@ def test_what_cannot_be_kept_or_judged_stops_the_build_in_a_line(
 def test_what_a_condition_leaves_out_is_in_the_waterfall_and_the_table(
     tmp_path: Path, rows: list[dict[str, Any]]
 ) -> None:
-    where = "quality >= 0.5 AND lang = 'en'"
-    pool = built(tmp_path, rows, source={"where": where}, filters=[{"name": "RegexFilter", "regex_exp": "qqqq"}])
+    written, where = "quality >= 0.5\n  AND lang = 'en'\n", "quality >= 0.5 AND lang = 'en'"
+    pool = built(tmp_path, rows, source={"where": written}, filters=[{"name": "RegexFilter", "regex_exp": "qqqq"}])
     statistics = read_manifest(pool).statistics
     good = [row for row in rows if (row["quality"] or 0) >= 0.5 and row.get("lang") == "en"]
     (condition, regex) = statistics["filters"]
