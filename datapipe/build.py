@@ -28,7 +28,7 @@ from .external_sort import array_on_disk
 from .inputs import Stock, remember, take_stock
 from .run.executors import run_stage
 from .run.stage_progress import watch
-from .sources.base import Intake
+from .sources.base import Intake, check_conditions
 from .sources.flat_files import check_flat_files
 from .sources.listing import Listing
 from .sources.registry import list_source, make_reader
@@ -36,13 +36,15 @@ from .sources.tokenizers import carried_tokenizer, check_tokenizers
 from .stages.cluster import TRAIN, VALIDATION, Corpus, remove_duplicates
 from .stages.finish import finish_pool, versions
 from .stages.ingest import COMPARED_WHOLE, EngineDiffersError, Ingest, IngestSettings
-from .stages.losses import check_left_out
+from .stages.kept import lines as kept_lines
+from .stages.kept import nulls, row_group, types_of
+from .stages.losses import check_fields, check_left_out
 from .stages.match import Match, open_parts, read_edges
 from .stages.pack import Pack, PoolLayout, auto_samples_per_shard, write_cuts, write_fates
 from .stages.passages import gather
 from .stages.statistics import IngestTotals, collect_statistics, count_documents, ingest_totals
 from .stages.validation import draw_validation
-from .target import built_already, lock, publish, record_path, recorded, targets_of, work_folder
+from .target import built_already, changed_facts, lock, publish, record_path, recorded, targets_of, work_folder
 from .text.decontaminate import build_index
 from .text.excerpts import Excerpts
 from .text.filters import make_filters, try_filters
@@ -104,7 +106,7 @@ def build(config: Build, quiet: bool = False, say: Any = print) -> BuildResult:
             storage.write_atomic(record_path(targets[0]), json.dumps(record).encode())
         storage.remove(work)
         pools = targets[: recorded(targets)["pools"]]
-    for line in left_out.summary(pools[0]):
+    for line in [*left_out.summary(pools[0]), *changed_facts(pools[0], config)]:
         say(line)
     return BuildResult(pools[0], pools[1] if pools[1:] else None, new)
 
@@ -124,6 +126,7 @@ def checked(config: Build, say: Any) -> tuple[Build, Tokenizer, list[Listing]]:
         say(f"tokenizer: that of {choice.name}")
     check_tokenizers(config.sources, tokenizer, choice.name)
     try_filters(make_filters(config.filters))  # refused now rather than in a task
+    check_conditions(config.sources)
     found = [listing for i, source in enumerate(config.sources) for listing in list_source(i, source)]
     listings = [listing.shown(config.public) for listing in found]
     for note in (note for listing in listings for note in listing.notes):
@@ -178,6 +181,7 @@ class _Stages:
     ) -> None:
         self.config, self.work, self.listings, self.quiet, self.say = config, work, listings, quiet, say
         self.tokenizer = tokenizer
+        self.kept: dict[str, str] = {}
         self.sources = [s.name for s in config.sources]
         self.dtype = "uint16" if tokenizer.info.vocab_size <= 1 << 16 else "uint32"
         self.input_bytes = sum(f.size for item in listings for f in item.files)
@@ -246,8 +250,10 @@ class _Stages:
             raise WorkError(left_out.stopped(totals.left_out))
         table = storage.join(self.work, left_out.NAME)
         files_left_out = left_out.write(table, self.sources, self.listings, totals.left_out)
+        check_fields(self.config.sources, totals)
         check_left_out(self.work, self.config.sources, self.config.max_reject_fraction, totals)
-        for line in _what_the_tokenizer_lost(totals, self.tokenizer):
+        self.kept = types_of(self.config.keep, totals.kept)
+        for line in [*_what_the_tokenizer_lost(totals, self.tokenizer), *kept_lines(self.kept, totals.kept)]:
             self.say(line)
         return totals, files_left_out
 
@@ -265,11 +271,12 @@ class _Stages:
             partitions=min(partitions, MOST_PARTITIONS),
             run_bytes=max(RUN_BYTES, min(self.input_bytes // RUNS, MOST_RUN_BYTES)),
             compare_all=self.input_bytes <= COMPARED_WHOLE,
+            keep=tuple(config.keep),
         )
         intake, filters = Intake(written=config.written), make_filters(config.filters, self.sources)
-        skip = config.on_damaged == "skip"
+        skip, keep = config.on_damaged == "skip", [kept.name for kept in config.keep]
         readers = [
-            make_reader(item, config.sources[item.source], intake, bool(filters), config.tokenizer, skip)
+            make_reader(item, config.sources[item.source], intake, bool(filters), config.tokenizer, skip, keep)
             for item in self.listings
         ]
         pipeline = [*readers, *filters, Ingest(settings, intake, filters)]
@@ -293,11 +300,17 @@ class _Stages:
         write_fates(self.work, fates)
         write_cuts(self.work, parts)
         counts = count_documents(corpus, fates)
-        statistics = collect_statistics(corpus, counts, removed, totals, evaluation) | files_left_out
-        layouts = [self._layout(counts.partitions[code], code) for code in [TRAIN] + [VALIDATION] * (held_out > 0)]
+        statistics = collect_statistics(corpus, counts, removed, totals, evaluation, self.config.sources)
+        statistics |= files_left_out | (
+            {"kept": self.kept, "kept_null": nulls(self.kept, totals.kept)} if self.kept else {}
+        )
+        rows = row_group(totals.longest_kept)
+        layouts = [
+            self._layout(counts.partitions[code], code, rows) for code in [TRAIN] + [VALIDATION] * (held_out > 0)
+        ]
         return layouts, statistics, gather(corpus, fates, removed, totals, self.tokenizer)
 
-    def _layout(self, tokens: Any, code: int) -> PoolLayout:
+    def _layout(self, tokens: Any, code: int, row_group: int) -> PoolLayout:
         samples = self.config.samples_per_shard
         seq_len = self.config.seq_len
         auto = auto_samples_per_shard(int(tokens.sum()), seq_len, self.dtype)
@@ -309,4 +322,6 @@ class _Stages:
             dtype=self.dtype,
             pad=self.tokenizer.info.pad,
             samples_per_shard=auto if samples == "auto" else samples,
+            kept=self.kept,
+            row_group=row_group,
         )

@@ -1,5 +1,6 @@
 """The configuration of a build: the typed form of its YAML."""
 
+import datetime
 import hashlib
 import os
 from collections.abc import Sequence
@@ -13,6 +14,7 @@ from pydantic import (
     Field,
     PlainValidator,
     SerializerFunctionWrapHandler,
+    ValidationInfo,
     field_validator,
     model_serializer,
     model_validator,
@@ -24,9 +26,13 @@ from ..common.hashing import canonical_json
 from ..common.problems import NAME_PATTERN
 from ..common.storage import local_path
 from ..common.units import parse_count
+from ..shards.facts import FACTS
 
 YAMLS = Path(__file__).parent / "yamls"
 """The builds that come with this package."""
+
+OWN_COLUMNS = ("key", "id", "source", "start", "tokens")
+"""Of documents.parquet."""
 
 ID_FORMATS = ("mds", "wds", "megatron", "bin", "hf")
 """Formats of sources that hold token ids, never text."""
@@ -50,6 +56,23 @@ class Tokenized(Section):
     dtype: Literal["uint16", "uint32", "int32", "int64"] | None = None
 
 
+def _fact(value: Any) -> Any:
+    """Take what YAML makes of an unquoted year or day for the text that it was."""
+    if isinstance(value, bool):
+        raise ValueError(f"must be text: write it in quotes, '{'yes' if value else 'no'}'")
+    return str(value) if isinstance(value, int | float | datetime.date) else value
+
+
+def _languages(value: Any) -> str | list[str] | None:
+    entries = [_fact(entry) for entry in (value if isinstance(value, list) else [value])]
+    if value is not None and (not entries or not all(isinstance(entry, str) and entry for entry in entries)):
+        raise ValueError("must be text, or a list of it, as in [en, de]")
+    return entries if isinstance(value, list) else entries[0]
+
+
+Fact = Annotated[str, BeforeValidator(_fact), Field(min_length=1)]
+
+
 class Source(Section):
     """Where documents come from.
 
@@ -66,6 +89,13 @@ class Source(Section):
         limit: how many rows to read, the first ones in order of path and row; one task then reads the source alone.
         fraction: only files whose path (relative to its root) hashes below it.
         max_bytes: only files up to this size.
+        where: a condition in SQL on a row's fields, such as `quality >= 0.6 AND lang = 'en'`; other rows are left out.
+        license: under which the texts may be used, an SPDX name where there is one.
+        citation: what who uses them should cite.
+        url: where they come from.
+        collected: when.
+        language: of the texts, one or a list of BCP 47 codes.
+        pii: what is known of personal data in them.
     """
 
     name: str = ""
@@ -81,6 +111,13 @@ class Source(Section):
     limit: Count | None = Field(default=None, ge=1)
     fraction: float = Field(default=1.0, gt=0, le=1)
     max_bytes: Count | None = Field(default=None, ge=1)
+    where: str | None = Field(default=None, min_length=1, max_length=2000)
+    license: Fact | None = None
+    citation: Fact | None = None
+    url: Fact | None = None
+    collected: Fact | None = None
+    language: Annotated[str | list[str] | None, PlainValidator(_languages)] = None
+    pii: Fact | None = None
 
     @model_validator(mode="before")
     @classmethod
@@ -98,6 +135,8 @@ class Source(Section):
             raise ValueError(f"a source of format {self.format} holds text: leave tokenized out")
         if self.tokenized is not None and (self.fraction < 1 or self.max_bytes is not None):
             raise ValueError("fraction and max_bytes choose files, but token ids may run on from one file to the next")
+        if self.tokenized is not None and self.where is not None:
+            raise ValueError("where looks at the fields of rows, and token ids have none: leave it out")
         return self
 
     @model_serializer(mode="wrap")
@@ -106,7 +145,25 @@ class Source(Section):
         added."""
         unused = {"tokenized"} if self.tokenized is None else set()
         unused |= {"split", "subset"} if self.format != "hub" else set()
+        unused |= {key for key in ("where", *FACTS) if getattr(self, key) is None}
         return {key: value for key, value in handler(self).items() if key not in unused}
+
+
+class Kept(Section):
+    """A field of a row that `documents.parquet` keeps, dotted where it is inside another, and the type that its values
+    get; null: the one that they all have."""
+
+    name: str = Field(min_length=1, max_length=200)
+    type: Literal["text", "int", "float", "bool", "date", "timestamp"] | None = None
+
+
+def _kept(value: Any) -> Any:
+    """Read `[url, quality]` and `{url: null, quality: float}`."""
+    if isinstance(value, dict):
+        return [{"name": name, "type": kind} for name, kind in value.items()]
+    if isinstance(value, list):
+        return [{"name": entry} if isinstance(entry, str) else entry for entry in value]
+    raise ValueError("must be a list of fields, as in [url, date], or of their types, as in {url: text, date: date}")
 
 
 class Filter(BaseModel):
@@ -229,6 +286,8 @@ class Build(Configuration):
     Attributes:
         validation_tokens: how many the validation pool holds, in whole documents; 0: there is none; auto: 1 % of what
             deduplication leaves, at most 1M, and none if that would be more than half, because documents are few.
+        keep: fields of the rows that documents.parquet keeps, [url, date] or with types, {quality: float}: text, int,
+            float, bool, date or timestamp.
         on_damaged: whether a file of text that cannot be read to its end stops the build (`error`), or is left out
             whole and listed in left_out.parquet (`skip`).
         work: where intermediate files are during the build, a path or URL that all tasks reach; by default beside the
@@ -259,6 +318,7 @@ class Build(Configuration):
     max_reject_fraction: float = Field(default=0.01, ge=0, le=1)
     on_damaged: Literal["error", "skip"] = "error"
     sources: list[Source] = Field(min_length=1)
+    keep: Annotated[list[Kept], BeforeValidator(_kept)] = []
     filters: list[Filter] = []
     deduplicate: Deduplicate = Deduplicate()
     decontaminate: Decontaminate | None = None
@@ -277,24 +337,49 @@ class Build(Configuration):
             raise ValueError(f"two sources are named '{twice}': give each its own name")
         return named
 
+    @field_validator("keep")
+    @classmethod
+    def _free_names(cls, keep: list[Kept], info: ValidationInfo) -> list[Kept]:
+        names = [kept.name for kept in keep]
+        texts = {source.text_key for source in info.data.get("sources", ()) if source.tokenized is None}
+        for name in names:
+            if name in OWN_COLUMNS:
+                raise ValueError(f"documents.parquet has a column '{name}' of its own: leave it out")
+            if name in texts:
+                raise ValueError(f"'{name}' is the text itself, which the pool holds as tokens: leave it out")
+            if names.count(name) > 1:
+                raise ValueError(f"'{name}' stands there twice")
+        return keep
+
     def identity(self) -> dict[str, object]:
-        """Return what decides the pool's bytes: everything but where it goes and how the work is divided, and the way
-        with damaged files unless they are left out."""
+        """Return what decides the pool's bytes: everything but where it goes, how the work is divided and what sources
+        say of themselves, and the way with damaged files unless they are left out."""
+        return without_facts(self._said())
+
+    def _said(self) -> dict[str, Any]:
+        """Return what a manifest holds, secrets included."""
         usual = {"on_damaged"} if self.on_damaged == "error" else set()
+        usual |= set() if self.keep else {"keep"}
         return self.model_dump(mode="json", exclude={"out", "work", "executor", "tasks", "workers"} | usual)
 
     def record(self) -> dict[str, object]:
-        """Return `identity` as a manifest holds it: without secrets. Where it had some, `sha256` is a digest of all
-        that it says, so that another value shows."""
+        """Return the configuration as a manifest holds it: without secrets. Where `identity` had some, `sha256` is a
+        digest of all that it says, so that another value shows."""
         identity = self.identity()
-        shown: dict[str, object] = self.public(identity)
-        if shown == identity:
-            return identity
+        shown: dict[str, object] = self.public(self._said())
+        if without_facts(shown) == identity:
+            return shown
         return shown | {"sha256": hashlib.sha256(canonical_json(identity).encode()).hexdigest()}
 
-    def same(self, recorded: dict[str, object]) -> bool:
-        """Return whether a manifest's configuration is this one; version 0.1.0 wrote it with its secrets."""
-        return recorded in (self.record(), self.identity())
+    def same(self, recorded: dict[str, Any]) -> bool:
+        """Return whether a manifest's configuration makes the same bytes; version 0.1.0 wrote it with its secrets."""
+        return without_facts(recorded) in (without_facts(self.record()), self.identity())
+
+
+def without_facts(recorded: dict[str, Any]) -> dict[str, Any]:
+    """Return a recorded configuration without what its sources say of themselves."""
+    sources = [{k: v for k, v in source.items() if k not in FACTS} for source in recorded.get("sources", ())]
+    return recorded | ({"sources": sources} if "sources" in recorded else {})
 
 
 def load_build(config: str, overrides: Sequence[str] = ()) -> Build:

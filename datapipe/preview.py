@@ -91,6 +91,7 @@ def _sample(
         "file": file.name,
         "rows": rows,
         "without_a_document": {why: [n, intake.first[why][3]] for why, n in intake.rejected.items()},
+        "left_out_by_where": sum(judged.false + judged.null for judged in intake.judged.values()),
         "documents": round(len(texts) * size / read),
         "tokens": round(tokens * size / read),
         "first_text": excerpt(texts[0]) if texts else None,
@@ -127,6 +128,8 @@ def _said_of_samples(samples: list[dict[str, Any]]) -> list[str]:
     for sample in samples:
         text = _beginning(sample["first_text"] or "")
         lines.append(f"    {sample['file']}, {count(sample['rows'], 'row')}" + (f": {text}" if text else ""))
+        if left_out := sample["left_out_by_where"]:
+            lines.append(f"    {count(left_out, 'row')} left out by where")
         lines += [
             f"    {count(n, 'row')} without a document: {why}"
             + (f" (the fields are {', '.join(fields)})" if fields else "")

@@ -69,6 +69,10 @@ def _overview(pool: Artifact) -> str:
         ("Fingerprint", _code(m.fingerprint)),
         ("Tokenizer’s fingerprint", _code(t.fingerprint)),
     ]
+    if kept := pool.manifest.statistics.get("kept"):
+        pairs.append(
+            ("Fields of the rows in documents.parquet", ", ".join(f"{k} ({kind})" for k, kind in kept.items()))
+        )
     return definitions(pairs)
 
 
@@ -114,6 +118,7 @@ def _sources(pool: Artifact) -> str:
         _p("Documents and tokens that were kept, those of the validation pool included.")
         + _table(head, rows[:MOST_SOURCES], "stack")
         + (fold(_count(len(others), "smaller source"), _table(head, others, "stack")) if others else "")
+        + report_sources.facts(pool)
         + report_sources.by_source(pool, _way)
     )
 

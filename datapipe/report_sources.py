@@ -8,13 +8,18 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ..common import storage
-from ..common.html import Html, fold, paragraph, shown, text
+from ..common.html import Html, fold, paragraph, shown, table, text
 from ..common.html import count as _count
 from ..shards.artifact import Artifact
+from ..shards.facts import facts_by_source, plain
 from .stages.ingest import EMPTY
+from .stages.statistics import step_of
 
 MOST = 20
 """Sources, those with most tokens, whose way is shown."""
+
+MOST_OF_A_FACT = 2000
+"""Characters of a fact that are shown."""
 
 Steps = list[tuple[str, int]]
 
@@ -31,7 +36,7 @@ def steps_by_source(pool: Artifact) -> dict[str, Steps]:
     for name, counts in ranked:
         unusable = sum(n for (source, reason), n in rejects.items() if source == name and reason != EMPTY)
         losses = [("unusable rows", unusable)]
-        losses += [(f"filter {f['name']}", filtered[name, f["name"]]) for f in statistics["filters"]]
+        losses += [(step_of(f["name"]), filtered[name, f["name"]]) for f in statistics["filters"]]
         losses.append(("empty", rejects[name, EMPTY]))
         losses.append(("contaminated", counts["rows"] - counts["encoded"] - sum(n for _, n in losses)))
         exact = copies[name, "exact"]
@@ -62,6 +67,16 @@ def by_source(pool: Artifact, draw: Callable[[Steps], Html]) -> str:
     note = paragraph("Documents; the validation pool’s are among those kept.", "note")
     inner = f"{note}{shown(len(folds), len(ways))}{''.join(folds)}"
     return fold(f"Each source by itself <small>{_count(len(ways), 'source')}</small>", inner)
+
+
+def facts(pool: Artifact) -> str:
+    """Return a table of what sources say of themselves, or nothing where they say nothing."""
+    said = facts_by_source(pool.manifest.config)
+    rows = [(name, key, plain(value, MOST_OF_A_FACT)) for name, facts in said.items() for key, value in facts.items()]
+    if not rows:
+        return ""
+    lead = "<h3>What they say of themselves</h3>\n" + paragraph("As the configuration of the build states it.", "note")
+    return lead + table(["Source", "What", "Said"], rows, "stack")
 
 
 def _counted(pool: Artifact, table: str, column: str) -> "Counter[tuple[str, str]]":

@@ -2,10 +2,11 @@
 
 import json
 import re
+from collections.abc import Iterable
 from typing import Any
 
 from ..common.errors import RequestError, printable
-from .config import Build
+from .config import OWN_COLUMNS, Build
 from .preview import preview
 from .sources.base import Intake
 from .sources.listing import Listing
@@ -16,6 +17,9 @@ ID_KEYS = ("id", "doc_id", "document_id", "uid", "url", "path", "hash")
 """Names that fields have in well-known data sets, the likeliest first."""
 
 ROWS = 20
+
+FIELDS_KEPT = 4
+"""Further fields of a row that the comment on `keep` names."""
 
 
 def configuration(folder: str, name: str) -> str:
@@ -34,6 +38,7 @@ def configuration(folder: str, name: str) -> str:
             f"no field of {listing.files[0].name} looks like a text ({', '.join(sorted(fields))}): "
             f"build it with `folder sources.0.path={folder} sources.0.text_key=FIELD`"
         )
+    further = _further(fields, keys.values())
     found = preview(_draft(folder, name, keys))
     (source,) = found["sources"]
     tokens = sum(sample["tokens"] for sample in source["samples"])
@@ -45,11 +50,24 @@ def configuration(folder: str, name: str) -> str:
         fields=printable(f"the first row's fields: {', '.join(sorted(fields))}")
         if fields
         else "each file is a document",
-        **{key: value if _PLAIN.fullmatch(value) else _quoted(value) for key, value in keys.items()},
+        facts=_FACTS + (_WHERE.format(field=further[0]) if further else ""),
+        keep=_KEEP.format(fields=", ".join(further)) if further else "",
+        **{key: _key_text(value) for key, value in keys.items()},
     )
 
 
 _PLAIN = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*")
+
+
+def _further(fields: dict[str, Any], used: Iterable[str]) -> list[str]:
+    """Return some fields besides those of text and id that hold one value each, as YAML."""
+    taken = {*used, *OWN_COLUMNS}
+    single = (name for name, value in fields.items() if name not in taken and not isinstance(value, dict | list))
+    return [_key_text(name) for name in sorted(single)[:FIELDS_KEPT]]
+
+
+def _key_text(name: str) -> str:
+    return name if _PLAIN.fullmatch(name) else _quoted(name)
 
 
 def _quoted(text: str) -> str:
@@ -98,6 +116,15 @@ def write(path: str, text: str) -> None:
         raise RequestError(f"{path} cannot be written: {error.strerror}") from None
 
 
+_FACTS = """\
+    # license: CC-BY-4.0 # what is known of the texts; also citation, url, collected, language, pii
+"""
+_WHERE = """\
+    # where: {field} IS NOT NULL # only rows for which this holds: SQL on a row's fields, such as quality >= 0.6
+"""
+_KEEP = """
+# keep: [{fields}] # fields of the rows that documents.parquet keeps; with types: {{quality: float, date: date}}
+"""
 TEMPLATE = """\
 # Builds a pool from {path}.
 #   epochal build THIS_FILE --dry-run     what would be read
@@ -116,7 +143,7 @@ sources:
     id_key: {id_key} # where a row has none, its file and number
     # limit: 1000 # only the first rows
     # fraction: 0.1 # a tenth of the files
-
+{facts}{keep}
 deduplicate: # exact copies always go
   near: {{ngram: 5, buckets: 14, hashes: 8}} # null: keep near-duplicates
 

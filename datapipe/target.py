@@ -15,9 +15,10 @@ from ..common.hashing import digest
 from ..common.json_text import strict_json
 from ..common.publish import MANIFEST_NAME, UNFINISHED_NAME, publish_folder
 from ..shards.artifact import read_manifest
+from ..shards.facts import FACTS, facts_by_source, plain
 from ..shards.manifest import Manifest
 from ..tokenize.tokenizer import Tokenizer
-from .config import Build
+from .config import Build, without_facts
 from .stages.finish import versions
 from .stages.pack import ROWS_NAME
 
@@ -93,7 +94,7 @@ def _difference(manifest: Manifest, config: Build, tokenizer: Tokenizer) -> str:
     """Return the first thing in which the build that made a pool differs from this one."""
     if manifest.tokenizer.fingerprint != tokenizer.info.fingerprint:
         return f"with another tokenizer ({manifest.tokenizer.name})"
-    settings, now = _flat(manifest.config), _flat(config.record())
+    settings, now = _flat(without_facts(manifest.config)), _flat(without_facts(config.record()))
     for key in [*now, *(key for key in settings if key not in now)]:
         if settings.get(key) != now.get(key) and key == "sha256":
             return "with another value of what its configuration takes from the environment or holds in a URL"
@@ -104,6 +105,21 @@ def _difference(manifest: Manifest, config: Build, tokenizer: Tokenizer) -> str:
     if changed:
         return f"with {changed[0]} {manifest.versions.get(changed[0])}, where {present[changed[0]]} is now"
     return "from other inputs (files were edited, added or removed since)"
+
+
+def changed_facts(pool: str, config: Build) -> Iterator[str]:
+    """Yield a line where a configuration says other things of its sources than a pool that is there, which keeps what
+    it says: no token of it would be another."""
+    there, now = facts_by_source(read_manifest(pool).config), facts_by_source(config.record())
+    for name in (source.name for source in config.sources):
+        for key in FACTS:
+            before, after = there.get(name, {}).get(key), now.get(name, {}).get(key)
+            if before != after:
+                said = [plain(value, 80) if value else "not stated" for value in (before, after)]
+                yield (
+                    f"source '{name}': {key} is {said[0]} in {pool}, which stays as it is, and {said[1]} now: to have "
+                    "that in it, remove it and build again (the tokens will be the same)"
+                )
 
 
 def _flat(value: Any, key: str = "") -> dict[str, Any]:

@@ -19,6 +19,7 @@ from ..common.errors import EpochalError, RequestError, public, without_secrets
 from ..common.hashing import canonical_json, xxh64
 from ..common.publish import MANIFEST_NAME
 from ..shards.artifact import manifest_problem
+from ..shards.facts import facts_by_source
 from ..shards.manifest import ExportManifest, Manifest, parse_manifest
 from ..shards.order.base import Order
 from .database import now
@@ -327,14 +328,17 @@ def search(connection: Connection, wanted: ArtifactQuery) -> list[dict[str, Any]
 
 
 def describe(connection: Connection, fingerprint: str) -> dict[str, Any]:
-    """Return one artifact with its manifest, its places and every meaning its names had."""
+    """Return one artifact with its manifest, its places, what the sources of its pool say of themselves, and
+    every meaning its names had."""
     t, names, places = Artifact.__table__, NameEntry.__table__, Location.__table__
     row = connection.execute(sa.select(t).where(t.c.fingerprint == fingerprint)).one()
     shown = _shown(connection, row)
     history = sa.select(names).where(names.c.name.in_(shown["names"]), names.c.kind == row.kind).order_by(names.c.id)
     where = sa.select(places).where(places.c.fingerprint == fingerprint).order_by(places.c.path)
+    pool = connection.execute(sa.select(t.c.manifest).where(t.c.fingerprint == row.pool)).scalar_one_or_none()
     return shown | {
         "manifest": row.manifest,
+        "sources": facts_by_source((pool or row.manifest).get("config") or {}),
         "locations": [
             {"path": r.path, "layout": r.layout, "gone": r.gone is not None} for r in connection.execute(where)
         ],

@@ -25,6 +25,22 @@ def numbers(values: NDArray[Any]) -> pa.Array:
     )
 
 
+def nullable(values: Sequence[Any], kind: pa.DataType) -> pa.Array:
+    """Return a column of `values`, None for null: strings, true and false, floats, or integers, which a date or a time
+    is counted in."""
+    there = np.array([value is not None for value in values], np.bool_)
+    validity = None if there.all() else pa.py_buffer(np.packbits(there, bitorder="little").data)
+    if pa.types.is_string(kind):
+        data = strings(["" if value is None else value for value in values]).buffers()[1:]
+    else:
+        dtype = (
+            "?" if pa.types.is_boolean(kind) else f"{'f' if pa.types.is_floating(kind) else 'i'}{kind.bit_width // 8}"
+        )
+        filled = np.array([0 if value is None else value for value in values], dtype)
+        data = [pa.py_buffer((np.packbits(filled, bitorder="little") if dtype == "?" else filled).data)]
+    return pa.Array.from_buffers(kind, len(values), [validity, *data])
+
+
 def keys(hi: NDArray[np.uint64], lo: NDArray[np.uint64]) -> NDArray[np.uint64]:
     """Return 16-byte keys, big-endian uint64 (n, 2), from their halves."""
     return np.stack([hi, lo], axis=1).astype(">u8")

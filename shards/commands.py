@@ -118,12 +118,19 @@ def show(parser: argparse.ArgumentParser) -> Runner:
     parser.add_argument("--json", action="store_true", help="one JSON object on standard output")
 
     def run(args: argparse.Namespace) -> int:
+        from .facts import plain as fact
+
         described = describe(args.path)
         if args.json:
             print_json(described)
             return 0
+        facts = described.pop("sources", {})
         for key, value in described.items():
             print(f"{key:<12} {without_secrets(_plain(value), {})}")
+        for name, said in facts.items():
+            print(f"{'source':<12} {printable(name)}")
+            for key, value in said.items():
+                print(f"  {key:<10} {without_secrets(fact(value), {})}")
         return 0
 
     return run
@@ -175,6 +182,7 @@ def describe(path: str) -> dict[str, Any]:
     from .artifact import read_any_manifest
     from .description.describe import DESCRIPTIONS
     from .documents import DOCUMENTS_NAME
+    from .facts import facts_by_source
     from .manifest import ExportManifest
     from .tokenizer_file import TOKENIZER_NAME
 
@@ -197,7 +205,8 @@ def describe(path: str) -> dict[str, Any]:
     }
     parent = m.parent.model_dump() if m.parent else None
     if not isinstance(m, ExportManifest):
-        return said | {"materialized": m.materialized, "parent": parent}
+        facts = facts_by_source(m.config)
+        return said | {"materialized": m.materialized, "parent": parent} | ({"sources": facts} if facts else {})
     return said | {
         "token_digest": m.token_digest,
         "order": f"{m.plan['policy']}, seed {m.plan['seed']}, plan {m.plan['fingerprint']}" if m.plan else None,

@@ -8,7 +8,7 @@ a look-up reads one of them.
 import contextlib
 import re
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from typing import Any
 
@@ -35,6 +35,26 @@ SCHEMA = pa.schema(
         ("tokens", pa.int64()),
     ]
 )
+
+
+KEPT_TYPES = {
+    "text": pa.string(),
+    "int": pa.int64(),
+    "float": pa.float64(),
+    "bool": pa.bool_(),
+    "date": pa.date32(),
+    "timestamp": pa.timestamp("us", "UTC"),
+}
+"""Of kept fields, by the name that a configuration has for each."""
+
+
+def schema_with(kept: Mapping[str, str]) -> pa.Schema:
+    """Return the table's schema with kept fields.
+
+    Args:
+        kept: the type of each, by name, as a manifest's `statistics["kept"]` has it.
+    """
+    return pa.schema([*SCHEMA, *((name, KEPT_TYPES[kind]) for name, kind in kept.items())])
 
 
 def open_documents(root: str) -> pq.ParquetFile:

@@ -4,7 +4,7 @@ no name says it. What is decided, and which files are not read, is said in the l
 import codecs
 import dataclasses
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from ...common.html import count
@@ -63,12 +63,18 @@ class AutoReader(Reader):
     name = "auto"
 
     def __init__(
-        self, listing: Listing, source: Source, intake: Intake, all_columns: bool, skip_damaged: bool = False
+        self,
+        listing: Listing,
+        source: Source,
+        intake: Intake,
+        all_columns: bool,
+        skip_damaged: bool = False,
+        keep: Sequence[str] = (),
     ) -> None:
-        super().__init__(listing, source, intake, skip_damaged)
+        super().__init__(listing, source, intake, skip_damaged, keep)
         self._readers: dict[str, Reader] = {
             "jsonl": JsonlReader(listing, source, intake),
-            "parquet": ParquetReader(listing, source, intake, all_columns),
+            "parquet": ParquetReader(listing, source, intake, all_columns, keep=keep),
             "text": TextReader(listing, source, intake),
         }
 

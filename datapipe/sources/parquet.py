@@ -1,6 +1,6 @@
 """The reader of Parquet files of text."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from ...common.unpack import MOST_BYTES, DamagedError, foreign
@@ -13,14 +13,21 @@ BATCH_ROWS, BATCH_BYTES = 64, 64 << 20
 
 
 class ParquetReader(Reader):
-    """Reads Parquet: only the columns of text and id, unless there are filters, which may look at others."""
+    """Reads Parquet: only the columns of text and id and those that are kept or that a condition names, unless there
+    are filters, which may look at others."""
 
     name = "Parquet"
 
     def __init__(
-        self, listing: Listing, source: Source, intake: Intake, all_columns: bool, skip_damaged: bool = False
+        self,
+        listing: Listing,
+        source: Source,
+        intake: Intake,
+        all_columns: bool,
+        skip_damaged: bool = False,
+        keep: Sequence[str] = (),
     ) -> None:
-        super().__init__(listing, source, intake, skip_damaged)
+        super().__init__(listing, source, intake, skip_damaged, keep)
         self._all_columns = all_columns
         self._columns: list[str] = []
 
@@ -56,8 +63,9 @@ class ParquetReader(Reader):
         return [key for key in self._keys if paths[key] in names]
 
     @property
-    def _keys(self) -> tuple[str, str]:
-        return self.text_key, self.id_key
+    def _keys(self) -> list[str]:
+        named = self._condition.columns if self._source.where is not None else []
+        return list(dict.fromkeys([self.text_key, self.id_key, *self._keep, *named]))
 
     def _fields(self, content: Any) -> Iterable[str]:
         return self._columns

@@ -4,6 +4,7 @@ import hashlib
 import itertools
 import os
 import sysconfig
+from collections.abc import Sequence
 from dataclasses import replace
 
 from ...common.errors import RequestError
@@ -74,19 +75,21 @@ def make_reader(
     all_columns: bool,
     tokenizer: TokenizerChoice,
     skip_damaged: bool = False,
+    keep: Sequence[str] = (),
 ) -> Reader:
     """Return the pipeline step that reads `listing`.
 
     Args:
         all_columns: of Parquet, not only those of text and id.
         skip_damaged: leave damaged files of text out, whole, instead of stopping at one.
+        keep: names of fields whose values are handed on with each document.
     """
     if source.tokenized is not None:
         return TokenizedReader(listing, source, intake, tokenizer)
     if source.format == "hub":
-        return HubReader(listing, source, intake)
+        return HubReader(listing, source, intake, keep=keep)
     if source.format == "parquet":
-        return ParquetReader(listing, source, intake, all_columns, skip_damaged)
+        return ParquetReader(listing, source, intake, all_columns, skip_damaged, keep)
     if source.format == "auto":
-        return AutoReader(listing, source, intake, all_columns, skip_damaged)
-    return (JsonlReader if source.format == "jsonl" else TextReader)(listing, source, intake, skip_damaged)
+        return AutoReader(listing, source, intake, all_columns, skip_damaged, keep)
+    return (JsonlReader if source.format == "jsonl" else TextReader)(listing, source, intake, skip_damaged, keep)

@@ -2,7 +2,7 @@
 nor the order of the input shows.
 
 A cluster is a connected component of the duplicate links, exact and near. Its survivor is the member with the smallest
-key; between copies of one key, the smallest (digest of the text as it came, source, id).
+key; between copies of one key, the smallest (digest of the text as it came, source, id, kept fields).
 
 What is kept for each document, its parent in the forest of clusters and its fate, lies in files; records of duplicates
 are dealt out, first by cluster, then by survivor (see external_sort.py). Memory is one range of them, or the largest
@@ -102,6 +102,13 @@ class Corpus:
             ids[mine] = part.ids(rows)
         return ids.tolist()
 
+    def kept(self, numbers: NDArray[np.int64]) -> list[bytes]:
+        """Return the values of kept fields of `numbers`, JSON; empty where the build keeps none."""
+        kept = np.empty(len(numbers), object)
+        for part, mine, rows in self._split(numbers):
+            kept[mine] = part.kept(rows)
+        return kept.tolist()
+
     def source_names(self, numbers: NDArray[np.int64]) -> list[str]:
         """Return the names of the sources of `numbers`."""
         return [self.sources[i] for i in self.column("source", numbers).tolist()]
@@ -178,7 +185,7 @@ def find_clusters(corpus: Corpus, edges: Iterable[Edges]) -> Iterator[NDArray[np
 def _break_ties_by_id(
     corpus: Corpus, numbers: NDArray[np.int64], order: NDArray[np.int64], sorted_by: list[NDArray[Any]]
 ) -> NDArray[np.int64]:
-    """Return `order` with runs that are equal in all of `sorted_by` sorted by document id."""
+    """Return `order` with runs that are equal in all of `sorted_by` sorted by document id, then by what they keep."""
     same = np.ones(max(0, len(order) - 1), np.bool_)
     for column in sorted_by:
         same &= column[order[1:]] == column[order[:-1]]
@@ -186,8 +193,8 @@ def _break_ties_by_id(
     tied = np.flatnonzero(np.concatenate([same, [False]]) | np.concatenate([[False], same]))
     if not len(tied):
         return order
-    ids = corpus.ids(numbers[order[tied]])
-    ranked = sorted(range(len(tied)), key=lambda i: (run[tied[i]], ids[i]))
+    ids, kept = corpus.ids(numbers[order[tied]]), corpus.kept(numbers[order[tied]])
+    ranked = sorted(range(len(tied)), key=lambda i: (run[tied[i]], ids[i], kept[i]))
     order = order.copy()
     order[tied] = order[tied[ranked]]
     return order

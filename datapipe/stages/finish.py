@@ -17,8 +17,9 @@ from ...common.remote.patience import ATTEMPTS, patiently
 from ...shards import arrow, mds
 from ...shards.artifact import INDEX_NAME, Artifact, Shard
 from ...shards.description.describe import DESCRIPTIONS, describe
-from ...shards.description.subject import Subject, facts_of, kept_of
-from ...shards.documents import DOCUMENTS_NAME, ROW_GROUP, SCHEMA
+from ...shards.description.subject import Subject, kept_of
+from ...shards.documents import DOCUMENTS_NAME, SCHEMA, schema_with
+from ...shards.facts import facts_of
 from ...shards.manifest import Content, Manifest, dump_manifest, fingerprint
 from ...shards.tokenizer_file import TOKENIZER_NAME, dump_tokenizer
 from ...tokenize.tokenizer import Tokenizer
@@ -34,6 +35,8 @@ from .pack import ROWS_NAME, PoolLayout, WrittenShard, read_shard_lists
 def versions(config: Build, tokenizer: Tokenizer) -> dict[str, str]:
     """Return the versions of what decides the bytes; for a `python` source those of all distributions it reads."""
     names = ["epochal", "datatrove", "numpy", "regex", "rensa", "tokenizers", tokenizer.engine_name]
+    if any(source.where is not None for source in config.sources):
+        names.append("polars")
     known = {name: _version(name) for name in names}
     if any(source.format == "python" for source in config.sources):
         known |= {d.metadata["Name"].lower(): d.version for d in importlib.metadata.distributions()}
@@ -59,7 +62,7 @@ def finish_pool(
     written = read_shard_lists(folder)
     if [shard.number for shard in written] != list(range(layout.n_shards)):
         raise WorkError(f"{folder} lacks shards that its tasks reported: remove {work} and build again")
-    n_documents = join_rows(folder, storage.join(folder, DOCUMENTS_NAME), [s.name for s in config.sources])
+    n_documents = join_rows(layout, storage.join(folder, DOCUMENTS_NAME), [s.name for s in config.sources])
     _write_index(layout, written)
     manifest = _describe(layout, written, n_documents, name, config, tokenizer, statistics)
     if layout.code == TRAIN:
@@ -121,28 +124,29 @@ def _shards(folder: str, written: list[WrittenShard]) -> tuple[Shard, ...]:
     )
 
 
-def join_rows(folder: str, path: str, sources: list[str]) -> int:
+def join_rows(layout: PoolLayout, path: str, sources: list[str]) -> int:
     """Join the tasks' rows into one Parquet file whose row groups do not show how many tasks there were.
 
     Returns the number of rows.
     """
-    rows_folder = storage.join(folder, ROWS_NAME)
+    rows_folder = storage.join(layout.folder, ROWS_NAME)
     names = [n for n in storage.names(rows_folder) if n.endswith(".parquet")]
     waiting: list[pa.RecordBatch] = []
     n_waiting = total = 0
-    with storage.publishing_file(path) as partial, pq.ParquetWriter(partial, SCHEMA, compression="zstd") as writer:
+    schema, group = schema_with(layout.kept), layout.row_group
+    with storage.publishing_file(path) as partial, pq.ParquetWriter(partial, schema, compression="zstd") as writer:
         for name in names:
-            for batch in pq.ParquetFile(storage.open_read(storage.join(rows_folder, name))).iter_batches(ROW_GROUP):
+            for batch in pq.ParquetFile(storage.open_read(storage.join(rows_folder, name))).iter_batches(group):
                 waiting.append(batch)
                 n_waiting += batch.num_rows
                 total += batch.num_rows
-                while n_waiting >= ROW_GROUP:
+                while n_waiting >= group:
                     table = _canonical(waiting, sources)
-                    writer.write_table(table.slice(0, ROW_GROUP).combine_chunks(), row_group_size=ROW_GROUP)
-                    rest = table.slice(ROW_GROUP)
+                    writer.write_table(table.slice(0, group).combine_chunks(), row_group_size=group)
+                    rest = table.slice(group)
                     waiting, n_waiting = rest.to_batches(), rest.num_rows
         if n_waiting:
-            writer.write_table(_canonical(waiting, sources), row_group_size=ROW_GROUP)
+            writer.write_table(_canonical(waiting, sources), row_group_size=group)
     return total
 
 
@@ -171,7 +175,7 @@ def _describe_files(folder: str, manifest: Manifest, written: list[WrittenShard]
     sha256 = {mds.shard_name(s.number): s.sha256 for s in written}
     for name in _others(folder, {*files, *DESCRIPTIONS, MANIFEST_NAME, ROWS_NAME}):
         files[name], sha256[name] = hashes_of(storage.join(folder, name))
-    subject = Subject(manifest, files, sha256, facts_of(manifest), kept_of(manifest))
+    subject = Subject(manifest, files, sha256, facts_of(manifest.config), kept_of(manifest))
     write = lambda name, data: storage.write_atomic(storage.join(folder, name), data, flush=False)  # noqa: E731
     return files | describe(subject, write)
 

@@ -23,16 +23,17 @@ from numpy.typing import NDArray
 from ...common import storage
 from ...common.errors import WorkError
 from ...tokenize.tokenizer import Tokenizer
-from ..config import NearDuplicates
+from ..config import Kept, NearDuplicates
 from ..external_sort import TableWriter
 from ..run.stage_progress import StageProgress
-from ..sources.base import Intake
+from ..sources.base import KEPT, Intake, Judged
 from ..sources.tokens import DISTINCT, given_ids
 from ..text import document_key
 from ..text.decontaminate import Decontaminator, EvaluationIndex
 from ..text.filters import FILTERED, FilterStep, removed_by
 from ..text.words import Analyser, Analysis, Words, windows, word_ngrams
-from .parts import DOCUMENT, Batch, Documents, PartWriter
+from .kept import KeptValues, types_of
+from .parts import DOCUMENT, WITH_KEPT, Batch, Documents, PartWriter
 
 BATCH_CHARS = 1 << 22
 BATCH_DOCUMENTS = 2048
@@ -79,6 +80,7 @@ class IngestSettings:
     Attributes:
         index_path: of the EvaluationIndex, if any.
         compare_all: whether all documents, not a sample, are encoded by the reference too.
+        keep: fields of the rows that go with the documents.
     """
 
     work: str
@@ -91,6 +93,7 @@ class IngestSettings:
     partitions: int
     run_bytes: int
     compare_all: bool = False
+    keep: tuple[Kept, ...] = ()
 
 
 class Ingest(PipelineStep):
@@ -119,7 +122,8 @@ class _Task:
         self.folder = storage.join(s.work, f"parts/part-{rank:05d}")
         self.tokenizer = s.tokenizer
         buckets, hashes = (s.near.buckets, s.near.hashes) if s.near else (0, 0)
-        self.writer = PartWriter(self.folder, s.dtype, s.partitions, buckets, hashes, s.run_bytes)
+        self.writer = PartWriter(self.folder, s.dtype, s.partitions, buckets, hashes, s.run_bytes, bool(s.keep))
+        self.kept = KeptValues(s.keep)
         dtype = np.uint16 if s.dtype == "uint16" else np.uint32
         self.analyser = Analyser(self.tokenizer.encode_piece, self.tokenizer.info.eod, dtype)
         self.decontaminator = _load_decontaminator(s.index_path)
@@ -131,6 +135,7 @@ class _Task:
         self.progress = StageProgress(s.work, "ingest", rank)
 
     def consume(self, documents: Any, filters: list[FilterStep]) -> None:
+        self.intake.take = self.filtered.add
         for step in filters:
             step.take = self.filtered.add
         for batch in _batches(documents):
@@ -152,7 +157,15 @@ class _Task:
                 "filters": removed_by(filters),
                 "excerpts": [step.samples for step in filters],
             }
+            | self._counted_of_fields()
         )
+
+    def _counted_of_fields(self) -> dict[str, Any]:
+        """Return the counts of conditions and kept fields, of a build that has some."""
+        sources = self.settings.sources
+        judged = {"judged": {sources[i]: _judged(found) for i, found in self.intake.judged.items()}}
+        kept = {"kept": self.kept.counts, "longest_kept": self.kept.longest}
+        return (judged if self.intake.judged else {}) | (kept if self.settings.keep else {})
 
     def _ingest(self, batch: list[Document]) -> None:
         given = [given_ids(document) for document in batch]
@@ -193,16 +206,26 @@ class _Task:
         ids = [(batch[i].id or keys[i].hex()).encode() for i in clean]
         records = records[clean]
         records["id_bytes"] = [len(identifier) for identifier in ids]
-        self.writer.add(Batch(records, ids, [encoded[i] for i in clean], signatures[clean]))
+        kept = self._keep([batch[i] for i in clean]) if self.settings.keep else []
+        if kept:
+            records["kept_bytes"] = [len(values) for values in kept]
+        self.writer.add(Batch(records, ids, [encoded[i] for i in clean], signatures[clean], kept))
         self.counts["text_bytes"] += int(records["text_bytes"].sum())
         for source, n in enumerate(np.bincount(records["source"]).tolist()):
             if n:
                 self.by_source[source] = self.by_source.get(source, 0) + n
 
+    def _keep(self, batch: list[Document]) -> list[bytes]:
+        """Return the values of the documents' kept fields. What cannot be a column stops the build at once."""
+        sources = self.settings.sources
+        kept = [self.kept.encode(sources[d.metadata["_source"]], d.metadata.get(KEPT)) for d in batch]
+        types_of(self.settings.keep, self.kept.counts)
+        return kept
+
     def _records(self, batch: list[Document], texts: list[str], keys: list[bytes]) -> Documents:
         """Return a DOCUMENT for each document with what its text, key and source decide."""
         seed = self.settings.seed
-        records = np.zeros(len(batch), DOCUMENT)
+        records = np.zeros(len(batch), WITH_KEPT if self.settings.keep else DOCUMENT)
         places = np.frombuffer(b"".join([document_key.place(key, seed) for key in keys]), ">u8").reshape(-1, 2)
         records["place_hi"], records["place_lo"] = places.T
         records["key_hi"], records["key_lo"] = np.frombuffer(b"".join(keys), ">u8").reshape(-1, 2).T
@@ -287,6 +310,17 @@ class _Task:
         for source, file, row, reason in self.intake.rejects:
             self.rejected.add((self.settings.sources[source], file, row, reason))
         self.intake.rejects.clear()
+
+
+def _judged(found: Judged) -> dict[str, Any]:
+    """Return what became of a source's rows by its condition, as part.json holds it."""
+    return {
+        "rows": found.rows,
+        "false": found.false,
+        "null": found.null,
+        "absent": found.absent,
+        "fields": sorted(found.fields),
+    }
 
 
 def _is_sample(text: str, key: bytes) -> bool:

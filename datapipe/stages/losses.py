@@ -5,13 +5,16 @@ from collections.abc import Sequence
 import pyarrow.parquet as pq
 
 from ...common import storage
-from ...common.errors import WorkError
+from ...common.errors import RequestError, WorkError
+from ...common.problems import did_you_mean
 from ..config import Source
 from ..external_sort import join_tables
 from ..sources.auto import named_format
 from ..text.filters import FILTERED
 from .ingest import CONTAMINATED, EMPTY, REJECTED
-from .statistics import IngestTotals
+from .statistics import IngestTotals, conditions
+
+_SHOWN_FIELDS = 20
 
 TABLES = {"rejects": REJECTED, "filtered": FILTERED, "contaminated": CONTAMINATED}
 """By name; each lies as `<name>.parquet` beside the pool."""
@@ -24,6 +27,22 @@ def join_left_out(work: str, folder: str) -> None:
     for table, schema in TABLES.items():
         paths = [storage.join(parts, name) for name in names if name.endswith(f"-{table}.parquet")]
         join_tables(paths, storage.join(folder, f"{table}.parquet"), schema)
+
+
+def check_fields(sources: Sequence[Source], totals: IngestTotals) -> None:
+    """Raise RequestError when a condition names a field that no row of its source has."""
+    for number, source in enumerate(sources):
+        judged = totals.judged.get(source.name)
+        if judged is None:
+            continue
+        for column, n in sorted(judged["absent"].items()):
+            if n == judged["rows"] > 0:
+                known = ", ".join(judged["fields"][:_SHOWN_FIELDS])
+                meant = did_you_mean(column, judged["fields"]) or f": {f'they are {known}' if known else 'it has none'}"
+                raise RequestError(
+                    f"sources.{number}.where: no row of source '{source.name}' has a field '{column}'{meant} (text is "
+                    "written in single quotes)"
+                )
 
 
 def check_left_out(work: str, sources: Sequence[Source], max_reject_fraction: float, totals: IngestTotals) -> None:
@@ -44,14 +63,14 @@ def check_left_out(work: str, sources: Sequence[Source], max_reject_fraction: fl
         )
     also = f"; {len(totals.left_out):,} damaged files were left out" if totals.left_out else ""
     raise WorkError(
-        f"no document is left of {rows:,} rows ({_losses(totals)}{also}){first or ': look at sources and filters'}; "
-        f"{work} holds the tables of what was left out"
+        f"no document is left of {rows:,} rows ({_losses(totals, sources)}{also})"
+        f"{first or ': look at sources and filters'}; {work} holds the tables of what was left out"
     )
 
 
-def _losses(totals: IngestTotals) -> str:
+def _losses(totals: IngestTotals, sources: Sequence[Source]) -> str:
     counts = {"cannot be used": sum(totals.rejected.values()), "are empty": totals.empty}
-    counts |= {f"taken away by {row['name']}": row["removed"] for row in totals.filters}
+    counts |= {f"taken away by {row['name']}": row["removed"] for row in conditions(totals, sources) + totals.filters}
     counts["contaminated"] = totals.contaminated
     return ", ".join(f"{n:,} {what}" for what, n in counts.items() if n) or "there was none"
 

@@ -10,7 +10,7 @@ import hashlib
 import json
 import os
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
@@ -23,8 +23,9 @@ from ...common import storage
 from ...common.hashing import xxh64
 from ...common.json_text import parse_json
 from ...shards import arrow, mds
-from ...shards.documents import SCHEMA
+from ...shards.documents import ROW_GROUP, SCHEMA, schema_with
 from ..run.stage_progress import StageProgress
+from . import kept
 from .match import open_parts
 from .parts import Documents, Part, read_spans
 
@@ -41,6 +42,8 @@ class PoolLayout:
         folder: where its files are built.
         code: the fate of its documents.
         tokens: how many are in each partition.
+        kept: the types of kept fields, by name.
+        row_group: rows of documents.parquet that lie together.
     """
 
     folder: str
@@ -50,6 +53,8 @@ class PoolLayout:
     dtype: str
     pad: int
     samples_per_shard: int
+    kept: dict[str, str] = field(default_factory=dict)
+    row_group: int = ROW_GROUP
 
     @property
     def n_tokens(self) -> int:
@@ -105,7 +110,7 @@ class Pack(PipelineStep):
             first, last = (layout.n_shards * r // world_size for r in (rank, rank + 1))
             share = _Share(layout, parts, self.work, first, last)
             written = []
-            with _rows_writer(layout.folder, rank) as rows:
+            with _rows_writer(layout, rank) as rows:
                 for number, samples in share.shards(rows, self.sources):
                     written.append(_write_shard(layout, number, samples))
                     done += samples.size
@@ -205,7 +210,19 @@ class _Share:
             arrow.numbers(starts),
             arrow.numbers(records["tokens"].astype(np.int64)),
         ]
-        rows.write_table(pa.Table.from_arrays(arrays, schema=SCHEMA))
+        table = pa.Table.from_arrays(arrays, schema=SCHEMA)
+        if self.layout.kept:
+            self._write_kept(rows, table, self._cut_out("kept", owner, records["kept_start"], records["kept_bytes"]))
+        else:
+            rows.write_table(table)
+
+    def _write_kept(self, rows: pq.ParquetWriter, table: pa.Table, values: list[NDArray[np.uint8]]) -> None:
+        """Write the rows of some documents with what they keep, so many at once as fit into an Arrow column."""
+        size, schema = self.layout.row_group, schema_with(self.layout.kept)
+        for start in range(0, len(values), size):
+            columns = kept.columns(self.layout.kept, values[start : start + size])
+            arrays = [*table.slice(start, size).combine_chunks().columns, *columns]
+            rows.write_table(pa.Table.from_arrays(arrays, schema=schema))
 
 
 class Fates:
@@ -262,10 +279,11 @@ def write_cuts(work: str, parts: list[Part]) -> None:
 
 
 @contextlib.contextmanager
-def _rows_writer(folder: str, rank: int) -> Iterator[pq.ParquetWriter]:
+def _rows_writer(layout: PoolLayout, rank: int) -> Iterator[pq.ParquetWriter]:
     """Yield a Parquet writer for one task's rows; the file is published when the body succeeds."""
-    path = storage.join(folder, f"{ROWS_NAME}/{rank:05d}.parquet")
-    with storage.publishing_file(path) as partial, pq.ParquetWriter(partial, SCHEMA) as writer:
+    path = storage.join(layout.folder, f"{ROWS_NAME}/{rank:05d}.parquet")
+    schema = schema_with(layout.kept)
+    with storage.publishing_file(path) as partial, pq.ParquetWriter(partial, schema) as writer:
         yield writer
 
 

@@ -4,6 +4,7 @@ A part is a folder, local or at a URL, published whole (in an object store part.
 
     documents.bin   DOCUMENT records        tokens.bin   ids of all documents, EOD after each
     ids.bin         document ids, UTF-8     signatures.bin   per run: uint32 (buckets, documents, hashes)
+    kept.bin        values of the rows' fields that are kept, JSON; only where the build keeps some
     part.json       run boundaries and the task's counts
     cuts.bin        per run: uint32 (partitions + 1,), where in it each of `partitions` equal ranges of place begins
 
@@ -48,6 +49,9 @@ DOCUMENT = np.dtype(
     ]
 )
 
+WITH_KEPT = np.dtype([*DOCUMENT.descr, ("kept_start", "<u8"), ("kept_bytes", "<u4")])
+"""A DOCUMENT of a build that keeps fields of rows, and where in kept.bin they are."""
+
 PART_NAME = "part.json"
 WRITE_BYTES = 1 << 18
 AT_ONCE = 1 << 20
@@ -61,23 +65,34 @@ class Batch:
     """Documents on their way into a run.
 
     Attributes:
-        records: DOCUMENT, (n,), without token_start and id_start.
+        records: DOCUMENT or WITH_KEPT, (n,), without token_start, id_start and kept_start.
         ids: UTF-8.
         tokens: ids of each, EOD included, of the part's dtype.
         signatures: uint32 (n, buckets * hashes).
+        kept: values of kept fields, JSON; empty where the build keeps none.
     """
 
     records: Documents
     ids: list[bytes]
     tokens: list[NDArray[np.unsignedinteger]]
     signatures: NDArray[np.uint32]
+    kept: Sequence[bytes] = ()
 
 
 class PartWriter:
     """Writes a part: `add` documents, `close` with the task's counts; nothing is visible before that."""
 
-    def __init__(self, folder: str, dtype: str, partitions: int, buckets: int, hashes: int, run_bytes: int) -> None:
-        self._folder = folder
+    def __init__(
+        self,
+        folder: str,
+        dtype: str,
+        partitions: int,
+        buckets: int,
+        hashes: int,
+        run_bytes: int,
+        keeps: bool = False,
+    ) -> None:
+        self._folder, self._keeps = folder, keeps
         if storage.is_url(folder):
             self._building = tempfile.mkdtemp(prefix="epochal-")
         else:
@@ -90,8 +105,8 @@ class PartWriter:
         self._pending: list[Batch] = []
         self._pending_bytes = 0
         self._runs: list[int] = []
-        self._token_start = self._id_start = 0
-        names = ("documents", "tokens", "ids", "signatures", "cuts")
+        self._token_start = self._id_start = self._kept_start = 0
+        names = ("documents", "tokens", "ids", "signatures", "cuts", *(["kept"] if keeps else []))
         paths = {name: os.path.join(self._building, f"{name}.bin") for name in names}
         self._files: dict[str, BinaryIO] = {n: open(path, "wb", WRITE_BYTES) for n, path in paths.items()}  # noqa: SIM115
 
@@ -101,6 +116,7 @@ class PartWriter:
         self._pending_bytes += batch.records.nbytes + batch.signatures.nbytes
         self._pending_bytes += int(batch.records["tokens"].sum(dtype=np.int64)) * self._dtype.itemsize
         self._pending_bytes += int(batch.records["id_bytes"].sum(dtype=np.int64)) + 160 * len(batch.ids)
+        self._pending_bytes += sum(map(len, batch.kept)) + 40 * len(batch.kept)
         if self._pending_bytes >= self._run_bytes:
             self._flush()
 
@@ -117,6 +133,9 @@ class PartWriter:
         records["id_start"] = self._id_start + _starts(records["id_bytes"])
         self._token_start += int(records["tokens"].sum(dtype=np.int64))
         self._id_start += int(records["id_bytes"].sum(dtype=np.int64))
+        if self._keeps:
+            records["kept_start"] = self._kept_start + _starts(records["kept_bytes"])
+            self._kept_start += int(records["kept_bytes"].sum(dtype=np.int64))
         edges = np.arange(self._partitions, dtype=np.uint64) << np.uint64(64 - self._partitions.bit_length() + 1)
         cuts = np.searchsorted(records["place_hi"], edges) if self._partitions > 1 else np.zeros(1, np.int64)
         self._runs.append(len(order))
@@ -125,6 +144,9 @@ class PartWriter:
         self._files["documents"].write(records.data)
         self._files["ids"].write(b"".join([ids[i] for i in order.tolist()]))
         self._files["tokens"].writelines(tokens[i].data for i in order.tolist())
+        if self._keeps:
+            kept = [values for batch in pending for values in batch.kept]
+            self._files["kept"].write(b"".join([kept[i] for i in order.tolist()]))
         if self._buckets:
             rows = np.concatenate([batch.signatures for batch in pending])[order]
             by_bucket = rows.reshape(len(order), self._buckets, self._hashes).transpose(1, 0, 2)
@@ -143,6 +165,7 @@ class PartWriter:
             "hashes": self._hashes,
             "runs": self._runs,
         }
+        info |= {"kept": True} if self._keeps else {}
         with open(os.path.join(self._building, PART_NAME), "w", encoding="utf-8") as f:
             json.dump(info | {"partitions": self._partitions, "counts": counts}, f)
         if storage.is_url(self._folder):
@@ -186,6 +209,7 @@ class Part:
         self._info = parse_json(storage.read_bytes(where), where)
         self.counts: dict[str, Any] = self._info["counts"]
         self.partitions: int = self._info["partitions"]
+        self.keeps: bool = self._info.get("kept", False)
         firsts = np.cumsum([0, *self._info["runs"]]).tolist()
         self.runs = [SortedRun(first, n) for first, n in zip(firsts, self._info["runs"], strict=False)]
         self.n_documents: int = firsts[-1]
@@ -195,9 +219,10 @@ class Part:
     def dtype(self, name: str) -> np.dtype[Any]:
         """Return the type of the elements of `<name>.bin`."""
         kinds = {
-            "documents": DOCUMENT,
+            "documents": WITH_KEPT if self.keeps else DOCUMENT,
             "tokens": self._info["dtype"],
             "ids": np.uint8,
+            "kept": np.uint8,
             "signatures": np.uint32,
             "cuts": np.uint32,
         }
@@ -284,10 +309,17 @@ class Part:
 
     def ids(self, rows: NDArray[np.int64]) -> list[str]:
         """Return the ids of the documents at `rows`."""
-        starts = self.documents["id_start"][rows].astype(np.int64)
-        ends = starts + self.documents["id_bytes"][rows]
-        data = self.whole("ids").data
-        return [str(data[start:end], "utf-8") for start, end in zip(starts.tolist(), ends.tolist(), strict=True)]
+        return [str(data, "utf-8") for data in self._pieces("ids", "id", rows)]
+
+    def kept(self, rows: NDArray[np.int64]) -> list[bytes]:
+        """Return the values of kept fields of the documents at `rows`, JSON; empty where the build keeps none."""
+        return [bytes(data) for data in self._pieces("kept", "kept", rows)] if self.keeps else [b""] * len(rows)
+
+    def _pieces(self, name: str, field: str, rows: NDArray[np.int64]) -> Iterator[memoryview]:
+        starts = self.documents[f"{field}_start"][rows].astype(np.int64)
+        ends = starts + self.documents[f"{field}_bytes"][rows]
+        data = self.whole(name).data
+        return (data[start:end] for start, end in zip(starts.tolist(), ends.tolist(), strict=True))
 
     def signatures(self, rows: NDArray[np.int64]) -> NDArray[np.uint32]:
         """Return the signatures of `rows`, shape (len(rows), buckets * hashes)."""

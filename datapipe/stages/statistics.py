@@ -1,15 +1,18 @@
 """Statistics: what became of rows, documents and tokens on their way to the pools, for the manifest and the report."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ..config import Source
+from ..sources.base import NULL_CONDITION, reason_of, where_name
 from ..text.excerpts import PER_FILTER, smallest
 from .cluster import REMOVED, TRAIN, VALIDATION, Corpus, RemovedCounts, histogram
 from .ingest import COUNTS
+from .kept import Counts, add_counts
 from .parts import Part
 
 
@@ -23,6 +26,9 @@ class IngestTotals:
         rejected: by reason.
         first_rejects: of each reason the first row: (source, file, row, names of its fields).
         left_out: damaged files: (source, file, reason).
+        judged: what became of the rows of each source that has a condition, as `ingest` writes it.
+        kept: as `KeptValues.counts`.
+        longest_kept: bytes of the longest values of a document.
         filters: as `filters.removed_by` returns them, summed.
         excerpts: for each filter, rows as in `FilterStep.samples`.
     """
@@ -32,6 +38,9 @@ class IngestTotals:
     rejected: dict[str, int] = field(default_factory=dict)
     first_rejects: dict[str, list[Any]] = field(default_factory=dict)
     left_out: list[tuple[str, str, str]] = field(default_factory=list)
+    judged: dict[str, dict[str, Any]] = field(default_factory=dict)
+    kept: Counts = field(default_factory=dict)
+    longest_kept: int = 0
     filters: list[dict[str, Any]] = field(default_factory=list)
     excerpts: list[list[tuple[Any, ...]]] = field(default_factory=list)
     empty: int = 0
@@ -57,6 +66,10 @@ def ingest_totals(parts: Iterable[Part]) -> IngestTotals:
         for reason, place in counts["first_rejects"].items():
             totals.first_rejects[reason] = min(place, totals.first_rejects.get(reason, place))
         totals.left_out += map(tuple, counts["left_out"])
+        for source, more in counts.get("judged", {}).items():
+            _add_judged(totals.judged.setdefault(source, {"absent": {}, "fields": []}), more)
+        add_counts(totals.kept, counts.get("kept", {}))
+        totals.longest_kept = max(totals.longest_kept, counts.get("longest_kept", 0))
         if not totals.filters:
             totals.filters = [{**row, "reasons": dict(row["reasons"])} for row in counts["filters"]]
             continue
@@ -65,6 +78,32 @@ def ingest_totals(parts: Iterable[Part]) -> IngestTotals:
                 row[name] += more[name]
             _add_to(row["reasons"], more["reasons"])
     return totals
+
+
+def _add_judged(judged: dict[str, Any], more: dict[str, Any]) -> None:
+    for name in ("rows", "false", "null"):
+        judged[name] = judged.get(name, 0) + more[name]
+    _add_to(judged["absent"], more["absent"])
+    judged["fields"] = sorted({*judged["fields"], *more["fields"]})
+
+
+def conditions(totals: IngestTotals, sources: Sequence[Source]) -> list[dict[str, Any]]:
+    """Return what the conditions of sources took away, in the form of `filters.removed_by`."""
+    found = []
+    for source in sources:
+        if source.where is None:
+            continue
+        judged = totals.judged.get(source.name, {})
+        false, null = judged.get("false", 0), judged.get("null", 0)
+        reasons = {reason_of(source.where): false, NULL_CONDITION: null}
+        row = {"name": where_name(source.name), "seen": judged.get("rows", 0), "changed": 0, "removed": false + null}
+        found.append(row | {"reasons": {reason: n for reason, n in sorted(reasons.items()) if n}})
+    return found
+
+
+def step_of(name: str) -> str:
+    """Return what the waterfall calls the step of a filter, or of a condition."""
+    return name if name.startswith(where_name("")) else f"filter {name}"
 
 
 def _add_to(counts: dict[str, int], more: dict[str, int]) -> None:
@@ -116,17 +155,19 @@ def collect_statistics(
     removed: RemovedCounts,
     totals: IngestTotals,
     evaluation: dict[str, Any] | None,
+    sources: Sequence[Source],
 ) -> dict[str, Any]:
     """Return what the manifest and the report say of the way from rows to pools; the same for any number of tasks."""
     ends = {
         name: (int(counts.documents[fate].sum()), int(counts.tokens[fate].sum()))
         for name, fate in (("validation", VALIDATION), ("pool", TRAIN))
     }
+    filters = conditions(totals, sources) + totals.filters
     return {
-        "waterfall": _waterfall(totals, removed, ends, int(counts.tokens.sum()), evaluation is not None),
+        "waterfall": _waterfall(totals, filters, removed, ends, int(counts.tokens.sum()), evaluation is not None),
         "sources": _by_source(corpus, counts, totals),
         "rejected": dict(sorted(totals.rejected.items())),
-        "filters": totals.filters,
+        "filters": filters,
         "text_bytes": totals.text_bytes,
         "document_lengths": _histogram_rows(counts.lengths),
         "cluster_sizes": _histogram_rows(removed.sizes),
@@ -135,7 +176,12 @@ def collect_statistics(
 
 
 def _waterfall(
-    totals: IngestTotals, removed: RemovedCounts, ends: dict[str, tuple[int, int]], tokens: int, decontaminated: bool
+    totals: IngestTotals,
+    filters: list[dict[str, Any]],
+    removed: RemovedCounts,
+    ends: dict[str, tuple[int, int]],
+    tokens: int,
+    decontaminated: bool,
 ) -> list[dict[str, Any]]:
     """Return steps in order: {"step", "documents", "tokens"}, the first what was read, the next what each took away,
     the last what is in the pool. Tokens are known (not null) from encoding on."""
@@ -143,7 +189,7 @@ def _waterfall(
         ("rows read", sum(totals.rows.values()), None),
         ("unusable rows", -sum(totals.rejected.values()), None),
     ]
-    steps += [(f"filter {row['name']}", -row["removed"], None) for row in totals.filters]
+    steps += [(step_of(row["name"]), -row["removed"], None) for row in filters]
     steps.append(("empty", -totals.empty, None))
     if decontaminated:
         steps.append(("contaminated", -totals.contaminated, None))

@@ -57,7 +57,7 @@ class FilterStep(PipelineStep):
         self.label, self._inner, self._sources = label, inner, sources
         parameters = ", ".join(f"{key}={value}" for key, value in chosen.parameters.items())
         self._unstated = parameters or "the filter states no reason"
-        self.take: Callable[[tuple[Any, ...]], None] = _nowhere
+        self.take: Callable[[tuple[Any, ...]], None] = nowhere
         self.seen = self.changed = 0
         self.reasons: Counter[str] = Counter()
         self.samples: list[tuple[Any, ...]] = []
@@ -101,7 +101,7 @@ class FilterStep(PipelineStep):
             self.samples = smallest([*self.samples, row], PER_FILTER)
 
 
-def _nowhere(row: tuple[Any, ...]) -> None:
+def nowhere(row: tuple[Any, ...]) -> None:
     """Take a row of FILTERED outside of a task."""
 
 

@@ -136,11 +136,22 @@ async function checkDigest() {
 async function showArtifacts() {
   const found = await get("/artifacts", Object.fromEntries(new FormData($("#search-form"))));
   fill("#artifacts-table", table(["Name", "Kind", "#Unique tokens", "#Documents", "Tokenizer", "Fingerprint", "Action"],
-    found.artifacts.map((a) => [a.name + (a.current ? "" : " (earlier)"), a.replicate ? `${a.kind}, replicate ${a.replicate}` : a.kind, count(a.tokens), count(a.documents), a.tokenizer,
+    found.artifacts.map((a) => [link(a.name + (a.current ? "" : " (earlier)"), () => chooseArtifact(a.fingerprint)), a.replicate ? `${a.kind}, replicate ${a.replicate}` : a.kind, count(a.tokens), count(a.documents), a.tokenizer,
       h("button", { class: "text", type: "button", title: a.fingerprint, onclick: () => chooseLineage(a.fingerprint), "aria-label": `lineage of ${a.name}` }, h("code", {}, short(a.fingerprint))),
       link(a.kind === "pool" ? "Carve" : "Plan", () => a.kind === "pool" ? go("carve", "pool", a.fingerprint) : go("plan", "subset", a.fingerprint), `${a.kind === "pool" ? "Carve" : "Plan"} ${a.name}`)]),
     "Nothing found."));
   $("#artifact-problems").textContent = Object.entries(found.problems).map(([path, problem]) => `${path}: ${problem}`).join(" ");
+}
+async function chooseArtifact(fingerprint) {
+  await guard($("#problem"), async () => {
+    const a = await get(`/artifacts/${fingerprint}`);
+    const said = Object.entries(a.sources).flatMap(([name, facts]) => Object.entries(facts).map(([key, value]) => [name, key, [value].flat().join(", ")]));
+    fill("#artifact-detail", h("h3", {}, `${a.kind === "pool" ? "Pool" : "Subset"} ${a.name}`),
+      pairs([["Unique tokens", count(a.tokens)], ["Documents", count(a.documents)], ["Tokens per sample", count(a.seq_len)],
+        ["Places", a.locations.map((l) => l.path + (l.gone ? " (gone)" : "")).join(", ") || "-", true], ["Fingerprint", h("code", {}, a.fingerprint), true]]),
+      table(["Source", "What", "Said"], said, "Its sources state no licence, citation or origin."));
+    $("#artifact-detail").scrollIntoView({ block: "nearest" });
+  });
 }
 function go(form, field, value) {
   const control = $(`#${form}-form [name=${field}]`);

@@ -1,0 +1,40 @@
+"""What the sources of a pool say of themselves: licence, citation and the like, in the configuration that its manifest
+holds."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from ..common.errors import printable
+
+FACTS = ("license", "citation", "url", "collected", "language", "pii")
+"""The keys of a source that say what it is. They decide no byte of a pool."""
+
+
+    """Return what sources say of themselves: the name of each and those of `FACTS` that are known, text or a list.
+    """Return what sources say of themselves: the name of each and those of `FACTS` that are known, text or a list of it.
+
+    Args:
+        config: a pool's configuration as a manifest holds it. It may be of others: what does not look like a source is
+            none.
+    """
+    sources = config.get("sources")
+    listed = sources if isinstance(sources, list) else []
+    named = [s for s in listed if isinstance(s, dict) and isinstance(s.get("name"), str)]
+    return [{key: s[key] for key in ("name", *FACTS) if _is_fact(s.get(key))} for s in named]
+
+
+def facts_by_source(config: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Return the facts of each source by its name, those left out that say nothing; see `facts_of`."""
+    found = {source.pop("name"): source for source in facts_of(config)}
+    return {name: facts for name, facts in found.items() if facts}
+
+
+def _is_fact(value: Any) -> bool:
+    texts = value if isinstance(value, list) else [value]
+    return bool(value) and all(isinstance(text, str) for text in texts)
+
+
+def plain(value: str | list[str], longest: int | None = None) -> str:
+    """Return a fact as one line, cut after `longest` characters."""
+    line = printable(" ".join((value if isinstance(value, str) else ", ".join(value)).split()))
+    return line if longest is None or len(line) <= longest else f"{line[: longest - 1]}…"
