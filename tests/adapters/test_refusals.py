@@ -140,6 +140,7 @@ def trainer(samples: Samples, folder: Path, **arguments: Any) -> transformers.Tr
     return made
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "line"),
     [
@@ -172,6 +173,7 @@ def test_a_checkpoint_of_another_plan_or_batch_is_refused(
     assert again.train(resume_from_checkpoint=saved).global_step == 14
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("options", "line"), [({"max_epochs": 2}, "max_epochs=1, not 2"), ({"overfit_batches": 1}, "overfit_batches")]
 )
@@ -191,6 +193,7 @@ def test_settings_of_lightning_that_read_twice_are_refused(
         fit(Tiny(), datamodule=OrderData(samples, global_batch=6))
 
 
+@pytest.mark.slow
 def test_grain_refuses_the_state_of_another_run(subsets: dict[str, str], samples: Samples) -> None:
     first = iter(grain_loader(samples, global_batch=6, rank=0, ranks=1))
     next(first)

@@ -16,6 +16,8 @@ from epochal.tests.support.builds import stream
 from epochal.tests.support.corpora import real_documents
 from epochal.tokenize.tokenizer import folder_tokenizer, spell
 
+pytestmark = pytest.mark.slow  # a build comes first
+
 
 @pytest.fixture(scope="module")
 def pool(tmp_path_factory: pytest.TempPathFactory) -> str:

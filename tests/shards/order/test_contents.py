@@ -72,6 +72,7 @@ def orders_of(subsets: dict[str, str], make_pool: Callable[..., Path]) -> dict[s
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["reshuffle", "fixed", "sequential", "global", "mixture"])
 def test_documents_of_random_positions_equal_a_walk_over_the_pool(
     subsets: dict[str, str], make_pool: Callable[..., Path], name: str
@@ -91,6 +92,7 @@ def test_documents_of_random_positions_equal_a_walk_over_the_pool(
     assert all(piece.id == name and int(piece.key, 16) == piece.number for name, piece in of.items())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["reshuffle", "fixed", "sequential", "global", "mixture"])
 def test_places_of_a_document_are_the_positions_that_hold_it(
     subsets: dict[str, str], make_pool: Callable[..., Path], name: str
