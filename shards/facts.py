@@ -10,8 +10,8 @@ FACTS = ("license", "citation", "url", "collected", "language", "pii")
 """The keys of a source that say what it is. They decide no byte of a pool."""
 
 
+def facts_of(config: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Return what sources say of themselves: the name of each and those of `FACTS` that are known, text or a list.
-    """Return what sources say of themselves: the name of each and those of `FACTS` that are known, text or a list of it.
 
     Args:
         config: a pool's configuration as a manifest holds it. It may be of others: what does not look like a source is
