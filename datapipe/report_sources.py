@@ -11,7 +11,7 @@ from ..common import storage
 from ..common.html import Html, fold, paragraph, shown, table, text
 from ..common.html import count as _count
 from ..shards.artifact import Artifact
-from ..shards.facts import facts_of, plain
+from ..shards.facts import facts_by_source, plain
 from .stages.ingest import EMPTY
 from .stages.statistics import step_of
 
@@ -71,7 +71,7 @@ def by_source(pool: Artifact, draw: Callable[[Steps], Html]) -> str:
 
 def facts(pool: Artifact) -> str:
     """Return a table of what sources say of themselves, or nothing where they say nothing."""
-    said = facts_of(pool.manifest.config)
+    said = facts_by_source(pool.manifest.config)
     rows = [(name, key, plain(value, MOST_OF_A_FACT)) for name, facts in said.items() for key, value in facts.items()]
     if not rows:
         return ""

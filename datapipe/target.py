@@ -15,7 +15,7 @@ from ..common.hashing import digest
 from ..common.json_text import strict_json
 from ..common.publish import MANIFEST_NAME, UNFINISHED_NAME, publish_folder
 from ..shards.artifact import read_manifest
-from ..shards.facts import FACTS, facts_of, plain
+from ..shards.facts import FACTS, facts_by_source, plain
 from ..shards.manifest import Manifest
 from ..tokenize.tokenizer import Tokenizer
 from .config import Build, without_facts
@@ -110,7 +110,7 @@ def _difference(manifest: Manifest, config: Build, tokenizer: Tokenizer) -> str:
 def changed_facts(pool: str, config: Build) -> Iterator[str]:
     """Yield a line where a configuration says other things of its sources than a pool that is there, which keeps what
     it says: no token of it would be another."""
-    there, now = facts_of(read_manifest(pool).config), facts_of(config.record())
+    there, now = facts_by_source(read_manifest(pool).config), facts_by_source(config.record())
     for name in (source.name for source in config.sources):
         for key in FACTS:
             before, after = there.get(name, {}).get(key), now.get(name, {}).get(key)

@@ -19,7 +19,7 @@ from ..common.errors import EpochalError, RequestError, public, without_secrets
 from ..common.hashing import canonical_json, xxh64
 from ..common.publish import MANIFEST_NAME
 from ..shards.artifact import manifest_problem
-from ..shards.facts import facts_of
+from ..shards.facts import facts_by_source
 from ..shards.manifest import ExportManifest, Manifest, parse_manifest
 from ..shards.order.base import Order
 from .database import now
@@ -338,7 +338,7 @@ def describe(connection: Connection, fingerprint: str) -> dict[str, Any]:
     pool = connection.execute(sa.select(t.c.manifest).where(t.c.fingerprint == row.pool)).scalar_one_or_none()
     return shown | {
         "manifest": row.manifest,
-        "sources": facts_of((pool or row.manifest).get("config") or {}),
+        "sources": facts_by_source((pool or row.manifest).get("config") or {}),
         "locations": [
             {"path": r.path, "layout": r.layout, "gone": r.gone is not None} for r in connection.execute(where)
         ],

@@ -21,8 +21,9 @@ from ..common.units import format_count
 from . import mds
 from .artifact import INDEX_NAME, Artifact, Shard, open_artifact, read_manifest
 from .description.describe import describe
-from .description.subject import Subject, carried, facts_of, kept_of
+from .description.subject import Subject, carried, kept_of
 from .documents import DOCUMENTS_NAME, DocumentStarts, copy_window
+from .facts import facts_of
 from .formats import webdataset
 from .formats.registry import FORMATS
 from .formats.rows import Rows
@@ -96,7 +97,7 @@ def _describe(sink: Sink, pool: Artifact, subset: Manifest, documents: DocumentS
     if subset.materialized and subset.layout == "mds" and info is not None:
         copy_window(sink, pool.root, info, *span)
     window = None if subset.materialized else (documents.at(start)[1], span[1])
-    facts, kept = facts_of(pool.manifest), kept_of(pool.manifest)
+    facts, kept = facts_of(pool.manifest.config), kept_of(pool.manifest)
     describe(Subject(subset, sink.files, sink.sha256, facts, kept, window), sink.write)
 
 

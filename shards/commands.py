@@ -172,7 +172,7 @@ def describe(path: str) -> dict[str, Any]:
     from .artifact import read_any_manifest
     from .description.describe import DESCRIPTIONS
     from .documents import DOCUMENTS_NAME
-    from .facts import facts_of
+    from .facts import facts_by_source
     from .manifest import ExportManifest
     from .tokenizer_file import TOKENIZER_NAME
 
@@ -195,7 +195,7 @@ def describe(path: str) -> dict[str, Any]:
     }
     parent = m.parent.model_dump() if m.parent else None
     if not isinstance(m, ExportManifest):
-        facts = facts_of(m.config)
+        facts = facts_by_source(m.config)
         return said | {"materialized": m.materialized, "parent": parent} | ({"sources": facts} if facts else {})
     return said | {
         "token_digest": m.token_digest,

@@ -11,8 +11,9 @@ from ..common.publish import MANIFEST_NAME, Sink, publishing
 from .artifact import Artifact, open_artifact, read_any_manifest
 from .carve import relative_path
 from .description.describe import describe
-from .description.subject import Subject, facts_of, kept_of
+from .description.subject import Subject, kept_of
 from .documents import copy_window, find_documents
+from .facts import facts_of
 from .formats.registry import FORMATS
 from .formats.rows import Rows, TokenDigest, read_rows
 from .manifest import ExportLayout, ExportManifest, ExportParent, Manifest, dump_manifest, export_fingerprint
@@ -73,7 +74,7 @@ def _describe(sink: Sink, artifact: Artifact, m: ExportManifest) -> None:
     if table is not None:
         root, info, start = table
         copy_window(sink, root, info, start, start + subset.tokens)
-    describe(Subject(m, sink.files, sink.sha256, facts_of(subset), kept_of(subset)), sink.write)
+    describe(Subject(m, sink.files, sink.sha256, facts_of(subset.config), kept_of(subset)), sink.write)
 
 
 def _plan(subset: Manifest, passes: int | None, seed: int, policy: Policy) -> Plan | None:

@@ -9,26 +9,29 @@ from ..common.errors import printable
 FACTS = ("license", "citation", "url", "collected", "language", "pii")
 """The keys of a source that say what it is. They decide no byte of a pool."""
 
-Facts = dict[str, str | list[str]]
-"""By key; a language may be several."""
 
-
-def facts_of(config: Mapping[str, Any]) -> dict[str, Facts]:
-    """Return what each source says of itself, by name; sources that say nothing are left out.
+def facts_of(config: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return what sources say of themselves: the name of each and those of `FACTS` that are known, text or a list.
 
     Args:
-        config: a pool's configuration as its manifest holds it, which may be anybody's.
+        config: a pool's configuration as a manifest holds it. It may be of others: what does not look like a source is
+            none.
     """
     sources = config.get("sources")
-    named = [s for s in sources if isinstance(s, dict)] if isinstance(sources, list) else []
-    found = {
-        str(source.get("name")): {key: source[key] for key in FACTS if _is_fact(source.get(key))} for source in named
-    }
+    listed = sources if isinstance(sources, list) else []
+    named = [s for s in listed if isinstance(s, dict) and isinstance(s.get("name"), str)]
+    return [{key: s[key] for key in ("name", *FACTS) if _is_fact(s.get(key))} for s in named]
+
+
+def facts_by_source(config: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Return the facts of each source by its name, those left out that say nothing; see `facts_of`."""
+    found = {source.pop("name"): source for source in facts_of(config)}
     return {name: facts for name, facts in found.items() if facts}
 
 
 def _is_fact(value: Any) -> bool:
-    return isinstance(value, str) or (isinstance(value, list) and all(isinstance(entry, str) for entry in value))
+    texts = value if isinstance(value, list) else [value]
+    return bool(value) and all(isinstance(text, str) for text in texts)
 
 
 def plain(value: str | list[str], longest: int | None = None) -> str:

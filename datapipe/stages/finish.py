@@ -17,8 +17,9 @@ from ...common.remote.patience import ATTEMPTS, patiently
 from ...shards import arrow, mds
 from ...shards.artifact import INDEX_NAME, Artifact, Shard
 from ...shards.description.describe import DESCRIPTIONS, describe
-from ...shards.description.subject import Subject, facts_of, kept_of
+from ...shards.description.subject import Subject, kept_of
 from ...shards.documents import DOCUMENTS_NAME, SCHEMA, schema_with
+from ...shards.facts import facts_of
 from ...shards.manifest import Content, Manifest, dump_manifest, fingerprint
 from ...shards.tokenizer_file import TOKENIZER_NAME, dump_tokenizer
 from ...tokenize.tokenizer import Tokenizer
@@ -174,7 +175,7 @@ def _describe_files(folder: str, manifest: Manifest, written: list[WrittenShard]
     sha256 = {mds.shard_name(s.number): s.sha256 for s in written}
     for name in _others(folder, {*files, *DESCRIPTIONS, MANIFEST_NAME, ROWS_NAME}):
         files[name], sha256[name] = hashes_of(storage.join(folder, name))
-    subject = Subject(manifest, files, sha256, facts_of(manifest), kept_of(manifest))
+    subject = Subject(manifest, files, sha256, facts_of(manifest.config), kept_of(manifest))
     write = lambda name, data: storage.write_atomic(storage.join(folder, name), data, flush=False)  # noqa: E731
     return files | describe(subject, write)
 

@@ -7,10 +7,11 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from ..facts import FACTS
 from ..manifest import ExportManifest, Manifest
 from .hub import metadata
 from .markdown import dump_yaml, escaped, fenced, front_matter, linked, table
-from .subject import FACTS, Subject
+from .subject import Subject
 from .usage import snippets
 
 _MACHINE_PATH = re.compile(r"(file://)?/|~|[A-Za-z]:[\\/]")

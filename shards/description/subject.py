@@ -10,10 +10,8 @@ from typing import Any, Literal
 
 from ...common.publish import FileInfo
 from ..documents import DOCUMENTS_NAME
+from ..facts import facts_of
 from ..manifest import ExportManifest, Manifest
-
-FACTS = ("license", "citation", "url", "collected", "language", "pii")
-"""Of a source, all of them optional: what its YAML may say of it."""
 
 Form = Literal["pool", "view", "copy", "wds", "parquet", "megatron", "bin", "hf"]
 """How an artifact or export lies in its folder: what it is, or the format."""
@@ -27,7 +25,7 @@ class Subject:
         manifest: all of it but the list of files.
         files: every file that lies in the folder so far, by name.
         sha256: of the same files.
-        sources: the facts of each source, with its name; see `facts_of`.
+        sources: the facts of each source, with its name; see `facts.facts_of`.
         kept: types of the columns that documents.parquet has of each document's metadata, by name.
         window: of a view, where in the pool's stream its first document begins, and where the subset ends.
     """
@@ -58,15 +56,6 @@ class Subject:
         return "documents" if known else None
 
 
-def facts_of(m: Manifest) -> list[dict[str, Any]]:
-    """Return what a manifest says of its sources: the name of each and those of `FACTS` that are known. It may be of
-    others: what does not look like a source is none."""
-    sources = m.config.get("sources")
-    listed = sources if isinstance(sources, list) else []
-    named = [s for s in listed if isinstance(s, dict) and isinstance(s.get("name"), str)]
-    return [{key: s[key] for key in ("name", *FACTS) if s.get(key) not in (None, "", [])} for s in named]
-
-
 def kept_of(m: Manifest) -> dict[str, str]:
     """Return the types of the columns of documents.parquet that hold metadata, by name."""
     kept = m.statistics.get("kept")
@@ -76,7 +65,7 @@ def kept_of(m: Manifest) -> dict[str, str]:
 def carried(pool: Manifest) -> dict[str, Any]:
     """Return the fields of a subset's manifest that keep what its pool says of its sources, empty where that is no more
     than their names: so a subset's manifest has nothing new unless there is something to say."""
-    facts = facts_of(pool)
+    facts = facts_of(pool.config)
     kept = kept_of(pool)
     return {
         "config": {"sources": facts} if any(len(source) > 1 for source in facts) else {},

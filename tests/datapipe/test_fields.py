@@ -19,13 +19,18 @@ from hypothesis import strategies as st
 from epochal.common.errors import RequestError
 from epochal.datapipe.build import build
 from epochal.datapipe.preview import describe, preview
+from epochal.shards import commands
 from epochal.shards.artifact import read_manifest
 from epochal.shards.carve import carve
+from epochal.shards.description.describe import DESCRIPTIONS
 from epochal.shards.verify import verify
 from epochal.tests.support.builds import same_files, settings
 from epochal.tests.support.corpora import real_documents, write_jsonl
 
 UTC = datetime.UTC
+TOLD = {"manifest.json", *DESCRIPTIONS}
+"""Files that say where the text was."""
+
 TEXTS = real_documents(24, 400)
 
 
@@ -97,7 +102,7 @@ def test_a_document_keeps_its_own_values_whatever_the_number_of_tasks(
     shuffled = random.Random(tasks).sample(rows, len(rows))
     second = built(tmp_path / "b", shuffled, files, tasks=tasks, workers=tasks, **more)
     for suffix in ("", "-val"):
-        assert same_files(first + suffix, second + suffix, {"manifest.json", "report.html"})
+        assert same_files(first + suffix, second + suffix, {*TOLD, "report.html"})
         assert read_manifest(first + suffix).statistics == read_manifest(second + suffix).statistics
         assert verify(second + suffix) == []
     assert read_manifest(first).statistics["kept"] == {"meta.url": "text", "quality": "float", "lang": "text"}
@@ -125,7 +130,7 @@ def test_rows_that_differ_in_kept_fields_alone_give_the_same_bytes_in_any_order(
         built(tmp_path_factory.mktemp("x"), order.sample(rows, len(rows)), files, tasks=files, **more)
         for files in (1, 3)
     ]
-    assert same_files(*pools, {"manifest.json", "report.html"})
+    assert same_files(*pools, {*TOLD, "report.html"})
     hold = {
         None: lambda q: True,
         "q > 0": lambda q: q is not None and q > 0,
@@ -142,15 +147,19 @@ def test_without_kept_fields_nothing_of_a_pool_is_another(tmp_path: Path, rows: 
     assert pq.read_schema(f"{plain}/documents.parquet").names == ["key", "id", "source", "start", "tokens"]
     assert "keep" not in read_manifest(plain).config
     assert "kept" not in read_manifest(plain).statistics
-    assert same_files(plain, kept, {"manifest.json", "report.html", "documents.parquet"})
+    assert same_files(plain, kept, {*TOLD, "report.html", "documents.parquet"})
     assert read_manifest(plain).fingerprint == read_manifest(kept).fingerprint
 
 
-def test_a_subset_is_carved_of_a_pool_with_kept_fields(tmp_path: Path, rows: list[dict[str, Any]]) -> None:
-    pool = built(tmp_path, rows, keep=KEEP)
-    out, _ = carve(pool, 1000)
+def test_a_subset_that_stands_alone_keeps_fields_and_facts(tmp_path: Path, rows: list[dict[str, Any]]) -> None:
+    pool = built(tmp_path, rows, keep=KEEP, source={"license": "MIT"})
+    out, _ = carve(pool, 1000, materialize=True)
     assert verify(out) == []
-    assert read_manifest(out).tokens == 1000
+    kept, whole = documents(out), documents(pool)
+    assert kept == {identifier: whole[identifier] for identifier in kept}
+    assert read_manifest(out).statistics["kept"] == read_manifest(pool).statistics["kept"]
+    assert commands.describe(out)["sources"] == {"s": {"license": "MIT"}} == commands.describe(pool)["sources"]
+    assert "mit" in Path(f"{pool}/README.md").read_text().lower()
 
 
 AT, DAY = datetime.datetime(2024, 1, 2, 3, tzinfo=UTC), datetime.date(2024, 1, 2)

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from epochal.shards.facts import facts_of, plain
+from epochal.shards.facts import facts_by_source, facts_of, plain
 
 
 def test_only_what_is_said_is_returned() -> None:
@@ -12,14 +12,15 @@ def test_only_what_is_said_is_returned() -> None:
         {"name": "a", "license": "MIT", "language": ["en", "de"], "path": "x", "url": None},
         {"name": "b", "path": "y"},
     ]
-    assert facts_of({"sources": sources}) == {"a": {"license": "MIT", "language": ["en", "de"]}}
+    assert facts_of({"sources": sources})[1] == {"name": "b"}
+    assert facts_by_source({"sources": sources}) == {"a": {"license": "MIT", "language": ["en", "de"]}}
 
 
 @pytest.mark.parametrize(
     "config", [{}, {"sources": None}, {"sources": [1, {"license": 3, "pii": [1]}, {"name": None}]}]
 )
 def test_a_manifest_of_anybody_is_no_error(config: dict[str, Any]) -> None:
-    assert facts_of(config) == {}
+    assert facts_by_source(config) == {}
 
 
 def test_a_fact_is_shown_in_a_line() -> None:
