@@ -72,15 +72,31 @@ def carve(
         _check_same(out, manifest)
         return out, False
     with publishing(out, manifest.fingerprint) as sink:
-        if layout == "wds":
-            FORMATS[layout].write(sink, _rows(taken, tail, manifest), manifest, manifest.samples, by_row=True)
-        else:
-            _write_mds(sink, taken, tail, manifest)
-        if manifest.materialized:
-            carry_tokenizer(sink, source.root, source.manifest)
-        whole = manifest.model_copy(update={"files": dict(sorted(sink.files.items()))})
-        sink.write(MANIFEST_NAME, dump_manifest(whole).encode())
+        write_subset(sink, taken, tail, manifest, source)
     return out, True
+
+
+def write_subset(sink: Sink, taken: "Taken", tail: bytes | None, manifest: Manifest, source: Artifact) -> None:
+    """Write all files of a subset, its manifest last.
+
+    Args:
+        sink: where to.
+        taken: the pool's shards that it is made of; see `Taken`.
+        tail: the shard file with the last sample, where that is cut short.
+        manifest: what the subset is, without its files; it decides between a view, a copy and tar files.
+        source: the pool, or a view of it, that knows the tokenizer.
+
+    Raises:
+        WorkError: when a shard is damaged.
+    """
+    if manifest.layout == "wds":
+        FORMATS["wds"].write(sink, _rows(taken, tail, manifest), manifest, manifest.samples, by_row=True)
+    else:
+        _write_mds(sink, taken, tail, manifest)
+    if manifest.materialized:
+        carry_tokenizer(sink, source.root, source.manifest)
+    whole = manifest.model_copy(update={"files": dict(sorted(sink.files.items()))})
+    sink.write(MANIFEST_NAME, dump_manifest(whole).encode())
 
 
 def default_out(pool: Artifact, tokens: int, replicate: int = 0, form: str = "") -> str:
@@ -226,8 +242,8 @@ def _manifest(
     layout: Literal["mds", "wds"],
 ) -> Manifest:
     m = pool.manifest
-    path = _parent_path(without_secrets(pool.root, {}), without_secrets(out, {}))
-    if not materialized and path != _parent_path(pool.root, out):
+    path = parent_path(without_secrets(pool.root, {}), without_secrets(out, {}))
+    if not materialized and path != parent_path(pool.root, out):
         raise RequestError(
             f"a subset that refers to {pool.root} would hold its password: leave it out of the URL (fsspec takes it "
             "from the environment), or add --materialize"
@@ -263,7 +279,7 @@ def _manifest(
     return manifest.model_copy(update={"fingerprint": fingerprint(manifest)})
 
 
-def _parent_path(pool: str, out: str) -> str:
+def parent_path(pool: str, out: str) -> str:
     """Return where the pool is as seen from `out`: a relative path within one file system, else its URL."""
     if not storage.is_url(pool):
         return "" if storage.is_url(out) else relative_path(pool, out)
