@@ -79,11 +79,10 @@ def pinned(url: str) -> str:
 
 
 class Hub:
-    """The folder of a data set at `root`; the data set is made where there is none.
+    """The folder of a data set; the data set is made where there is none.
 
-    Args:
+    Attributes:
         root: `hf://datasets/USER/NAME[@BRANCH][/FOLDER]`.
-        public: whether a data set that is made is seen by everybody.
     """
 
     def __init__(self, root: str, public: bool = False) -> None:
@@ -147,6 +146,7 @@ class Hub:
         """
         self._add(MANIFEST_NAME, text)
         commit = self._ask(self._commit, f"commit to {self.root}")
+        storage.store_of(self.root).invalidate_cache()  # what this process has listed there is old now
         self._check(commit)
 
     def tidy(self, request: str) -> None:

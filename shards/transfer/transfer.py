@@ -5,7 +5,7 @@ store gets its manifest last, the hub one commit. An interrupted transfer is gon
 """
 
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from typing import Any, Protocol, cast
@@ -39,7 +39,7 @@ class Target(Protocol):
 
     def add_bytes(self, name: str, data: bytes) -> bool: ...
 
-    def publish(self, text: bytes, names: Iterable[str]) -> None: ...
+    def publish(self, text: bytes, names: Collection[str]) -> None: ...
 
     def tidy(self, request: str) -> None: ...
 
@@ -80,7 +80,7 @@ def push(source: str, target: str, refer: str | None = None, public: bool = Fals
         RequestError: when something else is at `target`.
         WorkError: when a file of the source is damaged, or a store fails for good.
     """
-    target = storage.absolute(target.rstrip("/") or target)
+    target = storage.absolute(_bare(target))
     return _transfer(source, _target(target, public), refer, "push", quiet)
 
 
@@ -93,7 +93,13 @@ def pull(source: str, folder: str, refer: str | None = None, quiet: bool = True)
     """
     if storage.is_url(folder):
         raise RequestError(f"{folder} is no folder of this machine: to send an artifact there, use push")
-    return _transfer(source, Folder(storage.absolute(folder.rstrip("/") or folder)), refer, "pull", quiet)
+    return _transfer(source, Folder(storage.absolute(_bare(folder))), refer, "pull", quiet)
+
+
+def _bare(place: str) -> str:
+    """Return a path or URL without `/` at its end, but where that is all of it (`/`, `s3://`)."""
+    bare = place.rstrip("/")
+    return bare if bare and storage.is_url(bare) == storage.is_url(place) else place
 
 
 def _target(root: str, public: bool) -> Target:
@@ -105,7 +111,7 @@ def _target(root: str, public: bool) -> Target:
 
 
 def _transfer(source: str, target: Target, refer: str | None, step: str, quiet: bool) -> Transferred:
-    contents = contents_of(pinned(source.rstrip("/") or source), target.root, refer)
+    contents = contents_of(pinned(_bare(source)), target.root, refer)
     there = target.published()
     if there is not None:
         if form_of(there) != form_of(contents.manifest):
