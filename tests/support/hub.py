@@ -57,6 +57,11 @@ class State:
         found = self.commits[self.branches[repo].get(revision, revision)][name]
         return found if isinstance(found, bytes) else self.large[found[0]]
 
+    def needed(self, repo: str) -> set[str]:
+        """Return the SHA-256 of the large files in a data set's commits."""
+        commits = [self.commits[oid] for oid in self.branches[repo].values()]
+        return {found[0] for files in commits for found in files.values() if not isinstance(found, bytes)}
+
 
 def _json(value: Any) -> tuple[int, dict[str, str], bytes]:
     return 200, {"Content-Type": "application/json"}, json.dumps(value).encode()
@@ -299,6 +304,7 @@ def hub() -> Iterator[Hub]:
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), None) as server, pytest.MonkeyPatch.context() as patch:  # type: ignore[arg-type]
         it = Hub(f"http://127.0.0.1:{server.server_address[1]}")
         server.daemon_threads = True
+        server.handle_error = lambda *_: None  # type: ignore[method-assign]  # a client that is killed says no goodbye
         server.RequestHandlerClass = functools.partial(Handler, it.state)  # type: ignore[assignment]
         for name, value in it.environment.items():
             patch.setitem(os.environ, name, value)
