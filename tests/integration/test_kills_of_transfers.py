@@ -1,4 +1,4 @@
-"""A short version of tests/stress/kills_of_transfers.py: push and pull killed at random moments end as if undisturbed."""
+"""A short version of tests/stress/kills_of_transfers.py: push and pull killed at random moments end undisturbed."""
 
 from pathlib import Path
 
