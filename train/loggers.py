@@ -160,6 +160,7 @@ class PublishRun(LoggerDestination):
 
 # -- W&B, MLflow, TensorBoard ----------------------------------------------------------------------------------------
 
+
 class WandB(WandBLogger):
     """Composer's logger, which asks a run for `get_url()`: newer versions of wandb have `url` instead."""
 
@@ -168,7 +169,7 @@ class WandB(WandBLogger):
         import wandb
 
         if not hasattr(wandb.Run, "get_url"):
-            wandb.Run.get_url = lambda run: run.url
+            wandb.Run.get_url = lambda run: run.url  # type: ignore[attr-defined]
         super().init(state, logger)
 
 
