@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from epochal.shards.carve import carve
+from epochal.tests.support.servers import until
 from epochal.train.loggers import facts_of
 from epochal.train.run import prepare
 from epochal.train.run_folder import read_metrics
@@ -139,9 +140,16 @@ def test_wandb(run_config, subset: dict, tmp_path: Path, monkeypatch: pytest.Mon
     train(config)
     assert wandb.run is None  # the run has been closed
     (file,) = tmp_path.rglob("run-*.wandb")
+
+    def read() -> list[Any]:
+        return [wandb_internal_pb2.Record.FromString(data) for data in records_of(file.read_bytes())]
+
     configs, artifacts = {}, {}
-    for data in records_of(file.read_bytes()):
-        record = wandb_internal_pb2.Record.FromString(data)
+    until(
+        lambda: "exit" in {record.WhichOneof("record_type") for record in read()},
+        "W&B's own process has ended the file",
+    )
+    for record in read():
         for item in [*record.run.config.update, *record.config.update]:
             configs[item.key or "/".join(item.nested_key)] = json.loads(item.value_json)
         if record.request.log_artifact.artifact.name:
