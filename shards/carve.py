@@ -76,7 +76,7 @@ def carve(
     return out, True
 
 
-def write_subset(sink: Sink, taken: "Taken", tail: bytes | None, manifest: Manifest, source: Artifact) -> None:
+def write_subset(sink: Sink, taken: "Taken", tail: bytes | None, manifest: Manifest, pool: Artifact) -> None:
     """Write all files of a subset, its manifest last.
 
     Args:
@@ -84,7 +84,7 @@ def write_subset(sink: Sink, taken: "Taken", tail: bytes | None, manifest: Manif
         taken: the pool's shards that it is made of; see `Taken`.
         tail: the shard file with the last sample, where that is cut short.
         manifest: what the subset is, without its files; it decides between a view, a copy and tar files.
-        source: the pool, or a view of it, that knows the tokenizer.
+        pool: what it is a window of.
 
     Raises:
         WorkError: when a shard is damaged.
@@ -94,7 +94,7 @@ def write_subset(sink: Sink, taken: "Taken", tail: bytes | None, manifest: Manif
     else:
         _write_mds(sink, taken, tail, manifest)
     if manifest.materialized:
-        carry_tokenizer(sink, source.root, source.manifest)
+        carry_tokenizer(sink, pool.root, pool.manifest)
     whole = manifest.model_copy(update={"files": dict(sorted(sink.files.items()))})
     sink.write(MANIFEST_NAME, dump_manifest(whole).encode())
 

@@ -22,9 +22,9 @@ from ..verify import check_content
 
 @dataclass(frozen=True)
 class View:
-    """A view of a pool: the artifact, the pool's shards it is made of, and its own last shard where it has one."""
+    """A view of a pool: the pool, those of its shards that it is made of, and its own last shard where it has one."""
 
-    artifact: Artifact
+    pool: Artifact
     taken: Taken
     tail: bytes | None
 
@@ -115,11 +115,11 @@ def _of_view(source: str, m: Manifest, target: str, refer: str | None) -> Conten
         raise WorkError(f"{source} is damaged: {problem or 'its fingerprint is not that of the content it lists'}")
     taken = [(shard, shard.samples) for shard in artifact.shards if "/" in shard.basename]
     own = [shard for shard in artifact.shards if "/" not in shard.basename]
-    pool = storage.join(artifact.root, m.parent.path)
-    path = parent_path(without_secrets(pool, {}), target) if refer is None else _referred(refer, m, target)
+    pool = open_artifact(storage.join(artifact.root, m.parent.path))
+    path = parent_path(without_secrets(pool.root, {}), target) if refer is None else _referred(refer, m, target)
     parent = m.parent.model_copy(update={"path": path})
     manifest = m.model_copy(update={"materialized": refer is None, "parent": parent, "files": {}})
-    return Contents(source, manifest, b"", View(artifact, taken, read_checked(own[0]) if own else None))
+    return Contents(source, manifest, b"", View(pool, taken, read_checked(own[0]) if own else None))
 
 
 def _referred(refer: str, m: Manifest, target: str) -> str:

@@ -187,6 +187,6 @@ class _Sink(Sink):
 def _send_view(contents: Contents, view: View, target: Target, watch: _Watch) -> Transferred:
     sink = _Sink(target, watch)
     manifest = cast(Manifest, contents.manifest)
-    write_subset(sink, view.taken, view.tail, manifest, view.artifact)
+    write_subset(sink, view.taken, view.tail, manifest, view.pool)
     files = {name: info for name, info in sink.files.items() if name != MANIFEST_NAME}
     return _done(target, manifest.model_copy(update={"files": files}), True, sink.kept)
