@@ -101,7 +101,7 @@ def _steps(work: Path, tasks: int, partitions: int) -> Iterator[dict[str, Any]]:
     (work / ROWS_NAME).mkdir()
     for rank in range(tasks):
         ours = range(layout.n_shards * rank // tasks, layout.n_shards * (rank + 1) // tasks)
-        shards = [asdict(WrittenShard(n, 1 << 14, 1 << 26, "0" * 16)) for n in ours]
+        shards = [asdict(WrittenShard(n, 1 << 14, 1 << 26, "0" * 16, "0" * 64)) for n in ours]
         (work / ROWS_NAME / f"{rank:05d}.json").write_text(json.dumps(shards))
     yield _measured(f"lists of {layout.n_shards:,} shards read", lambda: read_shard_lists(str(work)))
 

@@ -23,6 +23,7 @@ import pyarrow.parquet as pq
 
 from epochal.benchmarks.common import GPT2_IDS, machine, result_path, write_manifest, write_result
 from epochal.service.client.client import AwayError, Client
+from epochal.shards import arrow
 from epochal.shards.artifact import read_manifest
 from epochal.shards.documents import SCHEMA
 from epochal.shards.manifest import Content, Manifest, Parent
@@ -43,7 +44,7 @@ def make_pool(folder: Path) -> Manifest:
     starts = np.concatenate([[0], cuts]).astype(np.int64)
     keys = rng.integers(0, 256, (DOCUMENTS, 16), np.uint8)
     columns = {
-        "key": pa.FixedSizeBinaryArray.from_buffers(pa.binary(16), DOCUMENTS, [None, pa.py_buffer(keys.tobytes())]),
+        "key": arrow.binary(keys),
         "id": [f"document-{i}" for i in range(DOCUMENTS)],
         "source": pa.array(["benchmark"] * DOCUMENTS).dictionary_encode(),
         "start": starts,

@@ -8,6 +8,7 @@ import builtins
 import contextlib
 import errno
 import functools
+import hashlib
 import io
 import os
 import shutil
@@ -28,6 +29,7 @@ MANIFEST_NAME = "manifest.json"
 """The file that makes a folder valid; written last where there is no rename."""
 
 UNFINISHED_NAME = "unfinished"
+_PIECE = 1 << 22
 
 
 class FileInfo(Record):
@@ -50,6 +52,20 @@ class FileInfo(Record):
         """
         size, file_hash = storage.file_digest(path)
         return cls(bytes=size, xxh64=file_hash)
+
+
+def hashes_of(path: str) -> tuple[FileInfo, str]:
+    """Return size and xxh64, and the SHA-256, of the file at `path` (local or URL), which is read once.
+
+    Raises:
+        FileNotFoundError: when there is no such file.
+    """
+    hashed, sha256 = FileHash(), hashlib.sha256()
+    with storage.open_read(path) as file:
+        while piece := file.read(_PIECE):
+            hashed.add(piece)
+            sha256.update(piece)
+    return FileInfo(bytes=hashed.bytes, xxh64=hashed.hexdigest()), sha256.hexdigest()
 
 
 @contextlib.contextmanager
@@ -83,6 +99,7 @@ class _HashedFile(io.RawIOBase):
         self._raw = raw
         self._path = path
         self._hash = FileHash()
+        self._sha256 = hashlib.sha256()
 
     def writable(self) -> bool:
         return True
@@ -90,6 +107,7 @@ class _HashedFile(io.RawIOBase):
     def write(self, data: Any) -> int:
         with storage.explained(self._path):
             self._raw.write(data)
+        self._sha256.update(data)
         return self._hash.add(data)
 
     def tell(self) -> int:
@@ -98,13 +116,23 @@ class _HashedFile(io.RawIOBase):
     def info(self) -> FileInfo:
         return FileInfo(bytes=self._hash.bytes, xxh64=self._hash.hexdigest())
 
+    def sha256(self) -> str:
+        return self._sha256.hexdigest()
+
 
 class Sink:
-    """A folder being filled. `files` holds size and hash of every file that was written whole."""
+    """A folder being filled.
+
+    Attributes:
+        root: the folder, path or URL.
+        files: size and xxh64 of every file that was written whole.
+        sha256: of the same files, 64 hexadecimal digits.
+    """
 
     def __init__(self, root: str) -> None:
         self.root = root
         self.files: dict[str, FileInfo] = {}
+        self.sha256: dict[str, str] = {}
 
     @contextlib.contextmanager
     def create(self, name: str) -> Iterator[io.RawIOBase]:
@@ -122,12 +150,12 @@ class Sink:
         except BaseException:
             storage.discard(raw)
             raise
-        self.files[name] = file.info()
+        self.files[name], self.sha256[name] = file.info(), file.sha256()
 
     def write(self, name: str, data: bytes) -> None:
         """Write a file that is at hand whole; a store that fails is asked again, which `create` cannot do."""
         self._put(name, data)
-        self.files[name] = FileInfo.of(data)
+        self.files[name], self.sha256[name] = FileInfo.of(data), hashlib.sha256(data).hexdigest()
 
     def _put(self, name: str, data: bytes) -> None:
         path = storage.join(self.root, name)

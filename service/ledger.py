@@ -16,6 +16,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from ..common.errors import WorkError
 from ..shards.order.base import Order, Repetition
 from ..shards.order.permutation import inverse_many
 from .errors import NotFoundError
@@ -280,9 +281,21 @@ def _joined(by_pool: Mapping[str, Sequence[Segment]], read: DocumentReader) -> P
 
 
 def key_array(keys: pa.ChunkedArray) -> NDArray[np.void]:
-    """Return a column of 16-byte keys as an array of shape (k,), dtype V16."""
+    """Return a column of 16-byte keys as an array of shape (k,), dtype V16. Earlier pools hold them as binary of
+    fixed size.
+
+    Raises:
+        WorkError: when one is not 16 bytes long.
+    """
     flat = keys.combine_chunks()
-    return np.frombuffer(flat.buffers()[1], "V16", len(flat), 16 * flat.offset)
+    if pa.types.is_fixed_size_binary(flat.type):
+        return np.frombuffer(flat.buffers()[1], "V16", len(flat), 16 * flat.offset)
+    if not len(flat):
+        return np.zeros(0, "V16")
+    offsets = np.frombuffer(flat.buffers()[1], np.int32, len(flat) + 1, 4 * flat.offset)
+    if (np.diff(offsets) != 16).any():
+        raise WorkError("documents.parquet is damaged: a key is not 16 bytes long; restore it or build again")
+    return np.frombuffer(flat.buffers()[2], "V16", len(flat), int(offsets[0]))
 
 
 def _add(totals: dict[str, dict[int, int]], pieces: Pieces) -> None:

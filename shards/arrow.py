@@ -10,11 +10,11 @@ from numpy.typing import NDArray
 
 
 def column(values: Sequence[Any], kind: pa.DataType) -> pa.Array:
-    """Return a column of `values`, none of them null: strings, binary of one width, or numbers."""
+    """Return a column of `values`, none of them null: strings, bytes, or numbers."""
     if pa.types.is_string(kind):
         return strings(values)
-    if pa.types.is_fixed_size_binary(kind):
-        return fixed(np.frombuffer(b"".join(values), np.uint8).reshape(-1, kind.byte_width))
+    if pa.types.is_binary(kind):
+        return _of_bytes(values, kind)
     return numbers(np.array(values, kind.to_pandas_dtype()))
 
 
@@ -30,19 +30,24 @@ def keys(hi: NDArray[np.uint64], lo: NDArray[np.uint64]) -> NDArray[np.uint64]:
     return np.stack([hi, lo], axis=1).astype(">u8")
 
 
-def fixed(rows: NDArray[Any]) -> pa.Array:
-    """Return a column of fixed-size binary, one for each row of a two-dimensional array."""
-    width = rows.shape[1] * rows.itemsize
-    return pa.Array.from_buffers(pa.binary(width), len(rows), [None, pa.py_buffer(rows.tobytes())])
+def binary(rows: NDArray[Any]) -> pa.Array:
+    """Return a column of the bytes of each row of a two-dimensional array; together less than 2 GB. Not of fixed size,
+    though all are as long: `datasets` does not read that type."""
+    offsets = np.arange(len(rows) + 1, dtype=np.int32) * np.int32(rows.shape[1] * rows.itemsize)
+    return pa.Array.from_buffers(pa.binary(), len(rows), [None, pa.py_buffer(offsets), pa.py_buffer(rows.tobytes())])
 
 
 def strings(values: Sequence[str | bytes]) -> pa.Array:
     """Return a column of strings, given as such or in UTF-8; together less than 2 GB."""
-    encoded = [value.encode() if isinstance(value, str) else value for value in values]
-    offsets = np.zeros(len(encoded) + 1, np.int32)
-    np.cumsum([len(value) for value in encoded], out=offsets[1:])
-    buffers = [None, pa.py_buffer(offsets.data), pa.py_buffer(b"".join(encoded))]
-    return pa.Array.from_buffers(pa.string(), len(encoded), buffers)
+    return _of_bytes([value.encode() if isinstance(value, str) else value for value in values], pa.string())
+
+
+def _of_bytes(values: Sequence[bytes], kind: pa.DataType) -> pa.Array:
+    """Return a column of type `kind` (string, binary) of bytes."""
+    offsets = np.zeros(len(values) + 1, np.int32)
+    np.cumsum([len(value) for value in values], out=offsets[1:])
+    buffers = [None, pa.py_buffer(offsets.data), pa.py_buffer(b"".join(values))]
+    return pa.Array.from_buffers(kind, len(values), buffers)
 
 
 def dictionary(indices: NDArray[Any], names: Sequence[str]) -> pa.Array:

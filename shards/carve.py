@@ -20,7 +20,9 @@ from ..common.publish import MANIFEST_NAME, Sink, publishing
 from ..common.units import format_count
 from . import mds
 from .artifact import INDEX_NAME, Artifact, Shard, open_artifact, read_manifest
-from .documents import DOCUMENTS_NAME, DocumentStarts
+from .description.describe import describe
+from .description.subject import Subject, carried, facts_of, kept_of
+from .documents import DOCUMENTS_NAME, DocumentStarts, copy_window
 from .formats import webdataset
 from .formats.registry import FORMATS
 from .formats.rows import Rows
@@ -67,7 +69,8 @@ def carve(
             f"a subset at {out} cannot refer to a pool on this machine: add --materialize, or move the pool"
         )
     taken, tail = _take(source, window)
-    manifest = _manifest(source, window, out, taken, tail, materialize or layout == "wds", layout)
+    documents = DocumentStarts(source.root, source.manifest.files.get(DOCUMENTS_NAME))
+    manifest = _manifest(source, window, out, taken, tail, materialize or layout == "wds", layout, documents)
     if storage.exists(storage.join(out, MANIFEST_NAME)) or (not storage.is_url(out) and os.path.exists(out)):
         _check_same(out, manifest)
         return out, False
@@ -95,8 +98,23 @@ def write_subset(sink: Sink, taken: "Taken", tail: bytes | None, manifest: Manif
         _write_mds(sink, taken, tail, manifest)
     if manifest.materialized:
         carry_tokenizer(sink, pool.root, pool.manifest)
+    _describe(sink, pool, manifest)
     whole = manifest.model_copy(update={"files": dict(sorted(sink.files.items()))})
     sink.write(MANIFEST_NAME, dump_manifest(whole).encode())
+
+
+def _describe(sink: Sink, pool: Artifact, subset: Manifest) -> None:
+    """Write which documents a copied subset is of, and the descriptions of any."""
+    assert subset.parent is not None
+    start = subset.parent.start_sample * subset.seq_len
+    span = start, start + subset.tokens
+    documents = DocumentStarts(pool.root, pool.manifest.files.get(DOCUMENTS_NAME))
+    info = pool.manifest.files.get(DOCUMENTS_NAME)
+    if subset.materialized and subset.layout == "mds" and info is not None:
+        copy_window(sink, pool.root, info, *span)
+    window = None if subset.materialized else (documents.at(start)[1], span[1])
+    facts, kept = facts_of(pool.manifest), kept_of(pool.manifest)
+    describe(Subject(subset, sink.files, sink.sha256, facts, kept, window), sink.write)
 
 
 def default_out(pool: Artifact, tokens: int, replicate: int = 0, form: str = "") -> str:
@@ -240,6 +258,7 @@ def _manifest(
     tail: bytes | None,
     materialized: bool,
     layout: Literal["mds", "wds"],
+    documents: DocumentStarts,
 ) -> Manifest:
     m = pool.manifest
     path = parent_path(without_secrets(pool.root, {}), without_secrets(out, {}))
@@ -253,7 +272,7 @@ def _manifest(
         kind="subset",
         name=printable(os.path.basename(out)),
         fingerprint="",
-        documents=DocumentStarts(pool.root, m.files.get(DOCUMENTS_NAME)).count(start, start + window.tokens),
+        documents=documents.count(start, start + window.tokens),
         tokens=window.tokens,
         samples=-(-window.tokens // m.seq_len),
         shards=webdataset.n_files(-(-window.tokens // m.seq_len))
@@ -275,6 +294,7 @@ def _manifest(
         materialized=materialized,
         layout=layout,
         versions={k: v for k, v in m.versions.items() if k == "epochal"},
+        **carried(m),
     )
     return manifest.model_copy(update={"fingerprint": fingerprint(manifest)})
 

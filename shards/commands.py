@@ -163,11 +163,14 @@ def _remark(path: str) -> str:
 def describe(path: str) -> dict[str, Any]:
     """Return what `epochal show` prints of the artifact at `path`; `--json` promises these keys."""
     from .artifact import read_any_manifest
+    from .description.describe import DESCRIPTIONS
+    from .documents import DOCUMENTS_NAME
     from .manifest import ExportManifest
     from .tokenizer_file import TOKENIZER_NAME
 
     m = read_any_manifest(path)
     ids = m.tokenizer
+    beside = {TOKENIZER_NAME, DOCUMENTS_NAME, *DESCRIPTIONS}
     said = {
         "kind": m.kind,
         "name": m.name,
@@ -175,7 +178,7 @@ def describe(path: str) -> dict[str, Any]:
         "documents": m.documents,
         "tokens": m.tokens,
         "samples": m.samples,
-        "shards": len(m.files.keys() - {TOKENIZER_NAME}) if isinstance(m, ExportManifest) else m.shards,
+        "shards": len(m.files.keys() - beside) if isinstance(m, ExportManifest) else m.shards,
         "seq_len": m.seq_len,
         "dtype": m.dtype,
         **({} if isinstance(m, ExportManifest) else {"seed": m.seed}),

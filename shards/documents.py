@@ -1,7 +1,8 @@
-"""A pool's `documents.parquet`: which document lies where in the token stream.
+"""`documents.parquet` of a pool, or of a subset that stands alone: which document lies where in the token stream.
 
 Columns, in stream order: key (BLAKE2b-128 of the normalised text, 16 bytes), id, source, start (position of the first
-token), tokens (EOD included). Row groups carry the range of `start`, so a look-up reads one of them.
+token), tokens (EOD included), and what is kept of each document's metadata. Row groups carry the range of `start`, so
+a look-up reads one of them.
 """
 
 import contextlib
@@ -14,15 +15,16 @@ import pyarrow.parquet as pq
 
 from ..common import storage
 from ..common.errors import EpochalError, RequestError, WorkError, one_line
-from ..common.publish import MANIFEST_NAME, FileInfo, fetched
+from ..common.publish import MANIFEST_NAME, FileInfo, Sink, fetched
 from . import arrow
 from .artifact import read_manifest
+from .manifest import Manifest
 
 DOCUMENTS_NAME = "documents.parquet"
 ROW_GROUP = 65_536
 SCHEMA = pa.schema(
     [
-        ("key", pa.binary(16)),
+        ("key", pa.binary()),
         ("id", pa.string()),
         ("source", pa.dictionary(pa.int32(), pa.string())),
         ("start", pa.int64()),
@@ -70,6 +72,13 @@ def _opened(root: str, path: str) -> pq.ParquetFile:
         return pq.ParquetFile(open(copy, "rb"))  # the open file outlives its name
 
 
+def check_documents(root: str, info: FileInfo) -> None:
+    """Raise WorkError when the table is not what `info` says; one at a URL is held against it when it is fetched."""
+    path = storage.join(root, DOCUMENTS_NAME)
+    if not storage.is_url(path) and FileInfo.at(storage.regular_path(path)) != info:
+        raise WorkError(f"{path} is damaged: it is not what its manifest says; restore it or build again")
+
+
 class DocumentStarts:
     """Answers which document holds a stream position, reading one row group per question."""
 
@@ -81,10 +90,9 @@ class DocumentStarts:
             RequestError: when there is none.
         """
         self._root = root
-        path = storage.join(root, DOCUMENTS_NAME)
         try:
-            if info is not None and not storage.is_url(path) and FileInfo.at(storage.regular_path(path)) != info:
-                raise WorkError(f"{path} is damaged: it is not what its manifest says; restore it or build again")
+            if info is not None:
+                check_documents(root, info)
             self._file = open_documents(root)
         except FileNotFoundError:
             raise RequestError(
@@ -120,6 +128,55 @@ def iter_documents(root: str, names: list[str]) -> Iterator[dict[str, Any]]:
             with readable(root):
                 table = f.read_row_group(i, columns=names)
             yield {name: table[name].to_numpy() for name in names}
+
+
+def find_documents(root: str, m: Manifest) -> tuple[str, FileInfo, int] | None:
+    """Return whose documents.parquet tells of the tokens of the artifact at `root`, what the file must be, and at which
+    position of its stream the artifact begins; None where there is none (subsets that stood alone had none once)."""
+    own = m.files.get(DOCUMENTS_NAME)
+    if own is not None:
+        return root, own, 0
+    if m.parent is None or m.materialized:
+        return None
+    pool = storage.join(root, m.parent.path)
+    listed = read_manifest(pool).files.get(DOCUMENTS_NAME)
+    return None if listed is None else (pool, listed, m.parent.start_sample * m.seq_len)
+
+
+def copy_window(sink: Sink, root: str, info: FileInfo, start: int, stop: int) -> None:
+    """Write the documents of the pool at `root` that have a token in the stream range [start, stop) to `sink`.
+
+    In the copy `start` counts from the range's first token, and `tokens` only those in it; other columns are as they
+    are. Memory: a row group.
+
+    Raises:
+        WorkError: when the table is not what `info` says.
+    """
+    check_documents(root, info)
+    with open_documents(root) as f:
+        schema = _readable(f.schema_arrow)
+        with sink.create(DOCUMENTS_NAME) as file, pq.ParquetWriter(file, schema, compression="zstd") as writer:
+            for i in range(f.metadata.num_row_groups):
+                with readable(root):
+                    table = _clipped(f.read_row_group(i), start, stop)
+                if len(table):
+                    writer.write_table(table.cast(schema), row_group_size=ROW_GROUP)
+
+
+def _readable(schema: pa.Schema) -> pa.Schema:
+    """Return the schema with keys as they are today: those of earlier pools are binary of fixed size."""
+    return schema.set(schema.get_field_index("key"), SCHEMA.field("key")).remove_metadata()
+
+
+def _clipped(table: pa.Table, start: int, stop: int) -> pa.Table:
+    """Return the rows with a token in [start, stop), positions and numbers of tokens as in that range."""
+    starts, tokens = arrow.integers(table["start"]), arrow.integers(table["tokens"])
+    first, last = np.searchsorted(starts + tokens, start, "right"), np.searchsorted(starts, stop, "left")
+    begin, end = starts[first:last].clip(start), (starts + tokens)[first:last].clip(max=stop)
+    cut = table.slice(first, max(0, last - first))
+    for name, values in (("start", begin - start), ("tokens", end - begin)):
+        cut = cut.set_column(cut.schema.get_field_index(name), name, arrow.numbers(values))
+    return cut
 
 
 def rows(root: str, first: int, stop: int) -> Iterator[dict[str, Any]]:

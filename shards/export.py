@@ -7,9 +7,12 @@ from ..common import storage
 from ..common.errors import RequestError, WorkError, without_secrets
 from ..common.hashing import digest
 from ..common.progress import Progress
-from ..common.publish import MANIFEST_NAME, publishing
+from ..common.publish import MANIFEST_NAME, Sink, publishing
 from .artifact import Artifact, open_artifact, read_any_manifest
 from .carve import relative_path
+from .description.describe import describe
+from .description.subject import Subject, facts_of, kept_of
+from .documents import copy_window, find_documents
 from .formats.registry import FORMATS
 from .formats.rows import Rows, TokenDigest, read_rows
 from .manifest import ExportLayout, ExportManifest, ExportParent, Manifest, dump_manifest, export_fingerprint
@@ -55,10 +58,22 @@ def export(
         if stream.tokens != manifest.tokens:
             raise WorkError(f"{subset} gave {stream.tokens:,} tokens, not its {manifest.tokens:,}: verify it")
         carry_tokenizer(sink, artifact.root, artifact.manifest)
-        whole = manifest.model_copy(update={"token_digest": stream.hexdigest(), "files": dict(sink.files)})
+        whole = manifest.model_copy(update={"token_digest": stream.hexdigest()})
         whole = whole.model_copy(update={"fingerprint": export_fingerprint(whole)})
+        _describe(sink, artifact, whole)
+        whole = whole.model_copy(update={"files": dict(sink.files)})
         sink.write(MANIFEST_NAME, dump_manifest(whole).encode())
     return out, True
+
+
+def _describe(sink: Sink, artifact: Artifact, m: ExportManifest) -> None:
+    """Write the descriptions, and which documents there are where the format holds no rows that `datasets` reads."""
+    subset = artifact.manifest
+    table = find_documents(artifact.root, subset) if m.layout in ("megatron", "bin") and m.plan is None else None
+    if table is not None:
+        root, info, start = table
+        copy_window(sink, root, info, start, start + subset.tokens)
+    describe(Subject(m, sink.files, sink.sha256, facts_of(subset), kept_of(subset)), sink.write)
 
 
 def _plan(subset: Manifest, passes: int | None, seed: int, policy: Policy) -> Plan | None:

@@ -193,12 +193,19 @@ class _EndsOfDocuments:
     def see(self, tokens: NDArray[np.unsignedinteger], position: int) -> None:
         self._seen.append(np.flatnonzero(tokens == self._manifest.tokenizer.eod) + position)
 
+    def _cut(self, seen: NDArray[np.int64]) -> bool:
+        """Return whether the window of a subset cuts its last document, which then has no EOD."""
+        m = self._manifest
+        return m.kind == "subset" and (not len(seen) or int(seen[-1]) != m.tokens - 1)
+
     def problems(self) -> Iterator[str]:
         seen = np.concatenate(self._seen) if self._seen else np.zeros(0, np.int64)
         row, next_start = 0, 0
         for group in iter_documents(self._root, ["start", "tokens"]):
             starts, ends = group["start"], group["start"] + group["tokens"]
             expected = np.concatenate([[next_start], ends[:-1]])
+            if ends[-1] == self._manifest.tokens and self._cut(seen):
+                seen = np.append(seen, ends[-1] - 1)
             if not (np.array_equal(starts, expected) and np.array_equal(seen[row : row + len(ends)], ends - 1)):
                 yield f"{DOCUMENTS_NAME}: documents do not end where the shards have EOD"
                 return

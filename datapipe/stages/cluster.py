@@ -29,10 +29,10 @@ REMOVED, TRAIN, VALIDATION = 0, 1, 2
 
 DUPLICATES = pa.schema(
     [
-        ("key", pa.binary(16)),
+        ("key", pa.binary()),
         ("id", pa.string()),
         ("source", pa.string()),
-        ("survivor_key", pa.binary(16)),
+        ("survivor_key", pa.binary()),
         ("survivor_id", pa.string()),
         ("survivor_source", pa.string()),
         ("kind", pa.string()),
@@ -279,10 +279,10 @@ def _write_removals(
         similarity[differs] = agree.mean(axis=1)
     hexadecimal = survivors.tobytes().hex()
     arrays = [
-        arrow.fixed(keys),
+        arrow.binary(keys),
         arrow.strings(corpus.ids(removals["number"])),
         arrow.strings(corpus.source_names(removals["number"])),
-        arrow.fixed(survivors),
+        arrow.binary(survivors),
         arrow.strings(corpus.ids(removals["survivor"])),
         arrow.strings(corpus.source_names(removals["survivor"])),
         arrow.strings(["exact" if exact else "near" for exact in removals["exact"].tolist()]),

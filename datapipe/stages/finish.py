@@ -12,10 +12,12 @@ import pyarrow.parquet as pq
 
 from ...common import storage
 from ...common.errors import WorkError
-from ...common.publish import MANIFEST_NAME, FileInfo
+from ...common.publish import MANIFEST_NAME, FileInfo, hashes_of
 from ...common.remote.patience import ATTEMPTS, patiently
 from ...shards import arrow, mds
 from ...shards.artifact import INDEX_NAME, Artifact, Shard
+from ...shards.description.describe import DESCRIPTIONS, describe
+from ...shards.description.subject import Subject, facts_of, kept_of
 from ...shards.documents import DOCUMENTS_NAME, ROW_GROUP, SCHEMA
 from ...shards.manifest import Content, Manifest, dump_manifest, fingerprint
 from ...shards.tokenizer_file import TOKENIZER_NAME, dump_tokenizer
@@ -65,8 +67,7 @@ def finish_pool(
         pool = Artifact(folder, manifest, _shards(folder, written))
         write_report(pool, excerpts, storage.join(folder, "report.html"))
     storage.write_atomic(storage.join(folder, TOKENIZER_NAME), dump_tokenizer(tokenizer.spec), flush=False)
-    files = {mds.shard_name(s.number): FileInfo(bytes=s.bytes, xxh64=s.xxh64) for s in written}
-    files |= _hash_files(folder, set(files) | {MANIFEST_NAME, ROWS_NAME})
+    files = _describe_files(folder, manifest, written)
     whole = dump_manifest(manifest.model_copy(update={"files": files}))
     storage.write_atomic(storage.join(folder, MANIFEST_NAME), whole.encode(), flush=False)
     if not storage.is_url(folder):
@@ -164,16 +165,24 @@ def _write_tables(work: str, folder: str) -> None:
     join_left_out(work, folder)
 
 
-def _hash_files(folder: str, known: set[str]) -> dict[str, FileInfo]:
-    """Return size and hash of the files in a pool's folder but the `known` ones; remove what killed tasks left."""
-    files = {}
-    for name in sorted(set(storage.names(folder)) - known):
-        path = storage.join(folder, name)
+def _describe_files(folder: str, manifest: Manifest, written: list[WrittenShard]) -> dict[str, FileInfo]:
+    """Write the descriptions of a pool whose other files are there; return the list of all files for its manifest."""
+    files = {mds.shard_name(s.number): FileInfo(bytes=s.bytes, xxh64=s.xxh64) for s in written}
+    sha256 = {mds.shard_name(s.number): s.sha256 for s in written}
+    for name in _others(folder, {*files, *DESCRIPTIONS, MANIFEST_NAME, ROWS_NAME}):
+        files[name], sha256[name] = hashes_of(storage.join(folder, name))
+    subject = Subject(manifest, files, sha256, facts_of(manifest), kept_of(manifest))
+    write = lambda name, data: storage.write_atomic(storage.join(folder, name), data, flush=False)  # noqa: E731
+    return files | describe(subject, write)
+
+
+def _others(folder: str, known: set[str]) -> list[str]:
+    """Return the names of the files in a pool's folder but the `known` ones; remove what killed tasks left."""
+    names = sorted(set(storage.names(folder)) - known)
+    for name in names:
         if name.endswith(".partial"):
-            storage.remove(path)  # a killed task's unfinished shard
-            continue
-        files[name] = FileInfo.at(path)
-    return files
+            storage.remove(storage.join(folder, name))  # a killed task's unfinished shard
+    return [name for name in names if not name.endswith(".partial")]
 
 
 def _flush_to_disk(folder: str) -> None:

@@ -44,7 +44,7 @@ the tokenizer does not know, in `with_unknown` documents. known_by_ids: those wh
 
 CONTAMINATED = pa.schema(
     [
-        ("key", pa.binary(16)),
+        ("key", pa.binary()),
         ("id", pa.string()),
         ("source", pa.string()),
         ("evaluation_file", pa.string()),

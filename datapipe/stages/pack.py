@@ -6,6 +6,7 @@ are divided among tasks; each task begins and ends at the edge of a shard and re
 """
 
 import contextlib
+import hashlib
 import json
 import os
 from collections.abc import Iterator
@@ -68,12 +69,13 @@ class PoolLayout:
 
 @dataclass(frozen=True)
 class WrittenShard:
-    """A shard as packed; bytes and xxh64 are the file's."""
+    """A shard as packed; bytes, xxh64 and sha256 are the file's."""
 
     number: int
     samples: int
     bytes: int
     xxh64: str
+    sha256: str
 
 
 def auto_samples_per_shard(n_tokens: int, seq_len: int, dtype: str) -> int:
@@ -197,7 +199,7 @@ class _Share:
     ) -> None:
         ids = self._cut_out("ids", owner, records["id_start"], records["id_bytes"])
         arrays = [
-            arrow.fixed(arrow.keys(records["key_hi"], records["key_lo"])),
+            arrow.binary(arrow.keys(records["key_hi"], records["key_lo"])),
             arrow.strings([identifier.tobytes() for identifier in ids]),
             arrow.dictionary(records["source"], sources),
             arrow.numbers(starts),
@@ -270,7 +272,7 @@ def _rows_writer(folder: str, rank: int) -> Iterator[pq.ParquetWriter]:
 def _write_shard(layout: PoolLayout, number: int, samples: mds.Samples) -> WrittenShard:
     data = mds.encode_shard(samples)
     storage.write_atomic(storage.join(layout.folder, mds.shard_name(number)), data, flush=False)
-    return WrittenShard(number, len(samples), len(data), xxh64(data))
+    return WrittenShard(number, len(samples), len(data), xxh64(data), hashlib.sha256(data).hexdigest())
 
 
 def _publish_list(folder: str, rank: int, written: list[WrittenShard]) -> None:

@@ -20,7 +20,7 @@ from .excerpts import PER_FILTER, excerpt, smallest
 
 FILTERED = pa.schema(
     [
-        ("key", pa.binary(16)),
+        ("key", pa.binary()),
         ("id", pa.string()),
         ("source", pa.string()),
         ("filter", pa.string()),

@@ -15,6 +15,7 @@ from epochal.common.remote.patience import patiently
 from epochal.datapipe.build import build
 from epochal.shards.artifact import open_artifact, read_export
 from epochal.shards.carve import carve
+from epochal.shards.description.describe import DESCRIPTIONS
 from epochal.shards.export import export
 from epochal.shards.loader.cache import CACHE_VARIABLE
 from epochal.shards.loader.dataset import RepeatedDataset
@@ -290,7 +291,7 @@ def test_a_build_whose_every_file_is_remote(s3: str, tmp_path: Path, bucket: str
         assert open_artifact(here).manifest.fingerprint == open_artifact(there).manifest.fingerprint
         assert sorted(os.listdir(here)) == storage.names(there)
         for name in os.listdir(here):
-            if name not in ("manifest.json", "report.html"):  # the source's path
+            if name not in {"manifest.json", "report.html", *DESCRIPTIONS}:  # the path of the source
                 assert Path(here, name).read_bytes() == patient_bytes(f"{there}/{name}")
     assert storage.names(f"s3://{bucket}/data/pools") == [".p.request.json", "p", "p-val"]
     view, new = carve(remote.pool, 9_001, out=f"s3://{bucket}/data/subsets/p-9001")
