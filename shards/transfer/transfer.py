@@ -4,8 +4,11 @@ Nothing is seen at the target before all of it has been held against its hashes:
 store gets its manifest last, the hub one commit. An interrupted transfer is gone on with by the same command.
 """
 
+import contextlib
+import io
+import tempfile
 import threading
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from typing import Any, Protocol, cast
@@ -174,6 +177,16 @@ class _Sink(Sink):
         self.kept = 0
         self.text = b""
         self._target, self._watch = target, watch
+
+    @contextlib.contextmanager
+    def create(self, name: str) -> Iterator[io.RawIOBase]:
+        """Yield a new file to be written from front to back; it goes to the target as a whole."""
+        with tempfile.TemporaryDirectory(prefix="epochal-") as folder:
+            here = Sink(folder)
+            with here.create(name) as file:
+                yield file
+            self.files |= here.files
+            self.kept += not self._target.add(name, here.files[name], storage.join(folder, name), self._watch)
 
     def _put(self, name: str, data: bytes) -> None:
         if name == MANIFEST_NAME:
