@@ -186,6 +186,7 @@ class _Sink(Sink):
             with here.create(name) as file:
                 yield file
             self.files |= here.files
+            self.sha256 |= here.sha256
             self.kept += not self._target.add(name, here.files[name], storage.join(folder, name), self._watch)
 
     def _put(self, name: str, data: bytes) -> None:
