@@ -21,6 +21,8 @@ COMMANDS: Commands = {  # in the order in which they are needed
     "plan": ("shards.order.commands", "how a token budget repeats a subset: passes, steps, samples"),
     "order": ("tokenize.order_commands", "which samples, documents and text a run reads at which positions"),
     "export": ("shards.commands", "subset -> WebDataset, Parquet, Megatron-LM, flat or Hugging Face files"),
+    "push": ("shards.transfer.commands", "send an artifact to the Hugging Face hub, an object store or a folder"),
+    "pull": ("shards.transfer.commands", "bring an artifact from there, whole and checked, to a folder"),
     "train": ("train.commands", "train an autoregressive or masked-diffusion model on a subset, repeated as planned"),
     "audit": ("shards.order.commands", "whether a run trained on exactly the samples of its plan"),
     "evaluate": ("train.commands", "likelihoods and benchmarks of checkpoints, either type, kinds declared"),

@@ -154,6 +154,10 @@ class Sink:
 
     def write(self, name: str, data: bytes) -> None:
         """Write a file that is at hand whole; a store that fails is asked again, which `create` cannot do."""
+        self._put(name, data)
+        self.files[name], self.sha256[name] = FileInfo.of(data), hashlib.sha256(data).hexdigest()
+
+    def _put(self, name: str, data: bytes) -> None:
         path = storage.join(self.root, name)
         if storage.is_url(self.root):
             storage.write_atomic(path, data)
@@ -161,7 +165,6 @@ class Sink:
             os.makedirs(os.path.dirname(path), exist_ok=True)
             with open(path, "wb") as f:
                 f.write(data)
-        self.files[name], self.sha256[name] = FileInfo.of(data), hashlib.sha256(data).hexdigest()
 
 
 @contextlib.contextmanager

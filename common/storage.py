@@ -79,15 +79,11 @@ def exists(path: str) -> bool:
     """Return whether a file or folder is at `path`."""
     if not is_url(path):
         return os.path.exists(local_path(path))
-
-    def look() -> bool:  # fsspec's own `exists` takes any failure for "no"
-        try:
-            store_of(path).info(path)
-        except FileNotFoundError:
-            return False
-        return True
-
-    return patiently(look, f"look for {path}", ATTEMPTS)
+    try:  # fsspec's own `exists` takes any failure for "no"
+        patiently(lambda: store_of(path).info(path), f"look for {path}", ATTEMPTS)
+    except FileNotFoundError:
+        return False
+    return True
 
 
 def read_bytes(path: str, problem: Callable[[bytes], str | None] | None = None, may_lack: bool = False) -> bytes:

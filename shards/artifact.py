@@ -15,6 +15,9 @@ from .manifest import ExportManifest, Manifest, parse_manifest
 from .mds import SHARD_NAME, shard_config
 
 INDEX_NAME = "index.json"
+HUB_OWN = frozenset({".gitattributes", "README.md"})
+"""Files that the Hugging Face hub, or whoever made a data set there, puts into it."""
+
 VALUES_OF_A_SHARD = 40
 """In an index.json, at most: an index of more shards than its manifest has is refused before it is parsed."""
 

@@ -76,23 +76,40 @@ def carve(
         _check_same(out, manifest)
         return out, False
     with publishing(out, manifest.fingerprint) as sink:
-        if layout == "wds":
-            FORMATS[layout].write(sink, _rows(taken, tail, manifest), manifest, manifest.samples, by_row=True)
-        else:
-            _write_mds(sink, taken, tail, manifest)
-        if manifest.materialized:
-            carry_tokenizer(sink, source.root, source.manifest)
-        _describe(sink, source, manifest, documents)
-        whole = manifest.model_copy(update={"files": dict(sorted(sink.files.items()))})
-        sink.write(MANIFEST_NAME, dump_manifest(whole).encode())
+        write_subset(sink, taken, tail, manifest, source)
     return out, True
 
 
-def _describe(sink: Sink, pool: Artifact, subset: Manifest, documents: DocumentStarts) -> None:
+def write_subset(sink: Sink, taken: "Taken", tail: bytes | None, manifest: Manifest, pool: Artifact) -> None:
+    """Write all files of a subset, its manifest last.
+
+    Args:
+        sink: where to.
+        taken: the pool's shards that it is made of; see `Taken`.
+        tail: the shard file with the last sample, where that is cut short.
+        manifest: what the subset is, without its files; it decides between a view, a copy and tar files.
+        pool: what it is a window of.
+
+    Raises:
+        WorkError: when a shard is damaged.
+    """
+    if manifest.layout == "wds":
+        FORMATS["wds"].write(sink, _rows(taken, tail, manifest), manifest, manifest.samples, by_row=True)
+    else:
+        _write_mds(sink, taken, tail, manifest)
+    if manifest.materialized:
+        carry_tokenizer(sink, pool.root, pool.manifest)
+    _describe(sink, pool, manifest)
+    whole = manifest.model_copy(update={"files": dict(sorted(sink.files.items()))})
+    sink.write(MANIFEST_NAME, dump_manifest(whole).encode())
+
+
+def _describe(sink: Sink, pool: Artifact, subset: Manifest) -> None:
     """Write which documents a copied subset is of, and the descriptions of any."""
     assert subset.parent is not None
     start = subset.parent.start_sample * subset.seq_len
     span = start, start + subset.tokens
+    documents = DocumentStarts(pool.root, pool.manifest.files.get(DOCUMENTS_NAME))
     info = pool.manifest.files.get(DOCUMENTS_NAME)
     if subset.materialized and subset.layout == "mds" and info is not None:
         copy_window(sink, pool.root, info, *span)
@@ -245,8 +262,8 @@ def _manifest(
     documents: DocumentStarts,
 ) -> Manifest:
     m = pool.manifest
-    path = _parent_path(without_secrets(pool.root, {}), without_secrets(out, {}))
-    if not materialized and path != _parent_path(pool.root, out):
+    path = parent_path(without_secrets(pool.root, {}), without_secrets(out, {}))
+    if not materialized and path != parent_path(pool.root, out):
         raise RequestError(
             f"a subset that refers to {pool.root} would hold its password: leave it out of the URL (fsspec takes it "
             "from the environment), or add --materialize"
@@ -283,7 +300,7 @@ def _manifest(
     return manifest.model_copy(update={"fingerprint": fingerprint(manifest)})
 
 
-def _parent_path(pool: str, out: str) -> str:
+def parent_path(pool: str, out: str) -> str:
     """Return where the pool is as seen from `out`: a relative path within one file system, else its URL."""
     if not storage.is_url(pool):
         return "" if storage.is_url(out) else relative_path(pool, out)

@@ -14,7 +14,7 @@ from ..common.progress import Progress
 from ..common.publish import MANIFEST_NAME
 from ..common.remote.patience import ATTEMPTS
 from . import mds
-from .artifact import Artifact, Shard, may_ask, open_artifact, read_any_manifest, read_manifest
+from .artifact import HUB_OWN, Artifact, Shard, may_ask, open_artifact, read_any_manifest, read_manifest
 from .documents import DOCUMENTS_NAME, iter_documents
 from .formats.registry import read_files
 from .formats.rows import TokenDigest, Tokens, read_rows
@@ -52,7 +52,7 @@ def verify(root: str, progress: bool = False) -> list[str]:
     problems = list(_check_files(root, artifact.manifest, shard_files))  # shards are read later, once
     if fingerprint(artifact.manifest) != artifact.manifest.fingerprint:
         problems.append("manifest.json: the fingerprint is not that of the content it lists")
-    problems += _check_content(artifact)
+    problems += check_content(artifact)
     total = sum(shard.bytes for shard in artifact.shards)
     with Progress("verify", total, "bytes", quiet=not progress) as shown:
         known = DOCUMENTS_NAME in artifact.manifest.files and not any(p.startswith(DOCUMENTS_NAME) for p in problems)
@@ -112,8 +112,9 @@ def _check_files(root: str, m: Manifest | ExportManifest, but: set[str]) -> Iter
             damaged.add(name)
     if TOKENIZER_NAME not in damaged:
         yield from _check_tokenizer(root, m)
+    known = HUB_OWN if root.startswith("hf://") else frozenset()
     for name in storage.files_below(root):
-        if name not in m.files and name not in but and name != MANIFEST_NAME:
+        if name not in m.files and name not in known and name not in but and name != MANIFEST_NAME:
             yield f"{printable(name)} does not belong to it: move it elsewhere"
 
 
@@ -125,7 +126,7 @@ def _check_tokenizer(root: str, m: Manifest | ExportManifest) -> Iterator[str]:
         yield str(error)
 
 
-def _check_content(artifact: Artifact) -> Iterator[str]:
+def check_content(artifact: Artifact) -> Iterator[str]:
     """Yield a problem where index.json is not the content that the fingerprint covers."""
     m = artifact.manifest
     expected = [(c.xxh64, c.samples) for c in m.content] + ([(m.tail, 1)] if m.tail else [])

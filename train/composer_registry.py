@@ -22,9 +22,12 @@ KNOWN: dict[str, dict[str, str]] = {
         "inmemory": "composer.loggers:InMemoryLogger",
         "mlflow": "composer.loggers:MLFlowLogger",
         "tensorboard": "composer.loggers:TensorboardLogger",
-        "wandb": "composer.loggers:WandBLogger",
+        "wandb": "epochal.train.loggers:WandB",
     },
 }
+
+EXTRAS = ("mlflow", "tensorboard", "wandb")
+"""Loggers whose package is an extra of that name."""
 
 
 def build(sections: dict[str, dict[str, Any] | None], where: str) -> list[Any]:
@@ -49,6 +52,7 @@ def _make(name: str, keywords: dict[str, Any], where: str) -> Any:
     try:
         return cls(**keywords)
     except ImportError as error:
-        raise RequestError(f"{where}.{name} needs a package that is not installed: {error}") from None
+        mend = f"pip install 'epochal[{name}]'" if name in EXTRAS else str(error)
+        raise RequestError(f"{where}.{name} needs a package that is not installed: {mend}") from None
     except (TypeError, ValueError) as error:
         raise RequestError(f"{where}.{name}: {error}") from None

@@ -1,17 +1,25 @@
-"""What a run leaves while it goes on: its metrics, and its folder at a URL."""
+"""What a run leaves while it goes on: its metrics, what loggers of others are told of it, and its folder at a URL."""
 
 import json
 import math
 import os
+import re
+import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from composer.core import State
-from composer.loggers import Logger, LoggerDestination
+from composer.core import Callback, State
+from composer.loggers import Logger, LoggerDestination, MLFlowLogger, TensorboardLogger, WandBLogger
 from composer.utils import dist
 
 from ..common import storage
+from ..common.cli import say
+from ..common.errors import one_line, without_secrets
 from ..common.progress import Progress
+from ..common.publish import MANIFEST_NAME
+from ..shards.artifact import Artifact
+from .run import Run
 from .run_folder import RunFolder, of_step_after, whole_rows
 
 
@@ -148,3 +156,167 @@ class PublishRun(LoggerDestination):
         if dist.get_global_rank() == 0 and newest != self.published:
             self.folder.publish()
             self.published = newest
+
+
+# -- W&B, MLflow, TensorBoard ----------------------------------------------------------------------------------------
+
+
+class WandB(WandBLogger):
+    """Composer's logger, which asks a run for `get_url()`: newer versions of wandb have `url` instead."""
+
+    def init(self, state: State, logger: Logger) -> None:
+        """Begin the run at W&B."""
+        import wandb
+
+        if not hasattr(wandb.Run, "get_url"):
+            wandb.Run.get_url = lambda run: run.url  # type: ignore[attr-defined]
+        super().init(state, logger)
+
+
+Facts = dict[str, str | int | float | bool]
+
+
+def facts_of(run: Run) -> Facts:
+    """Return what loggers are told of a run, flat: `model.hidden`, `plan.fingerprint`, `data.NAME.passes`.
+
+    All that its figures follow from (without secrets), its plan, and for each source the fingerprints of its subset
+    and pool, its unique tokens, and how often they are passed over in the whole run.
+    """
+    settings = {key: value for key, value in run.identity.items() if key != "plan"}
+    facts: Facts = dict(_flat(settings)) | {
+        "steps": run.steps,
+        "plan.fingerprint": run.plan.fingerprint,
+        "plan.tokens": run.plan.tokens,
+        "plan.unique_tokens": run.plan.unique_tokens,
+        "plan.passes": run.plan.passes,
+    }
+    for name, artifact, passes in sources_of(run):
+        m = artifact.manifest
+        facts |= {
+            f"data.{name}.fingerprint": m.fingerprint,
+            f"data.{name}.pool": m.parent.fingerprint if m.parent else m.fingerprint,
+            f"data.{name}.unique_tokens": m.tokens,
+            f"data.{name}.passes": passes,
+        }
+    return facts
+
+
+def sources_of(run: Run) -> Iterator[tuple[str, Artifact, float]]:
+    """Yield each source's name (of a single subset, its own), artifact, and passes in the whole run."""
+    plans, counts = run.plan.components(), run.plan.counts(run.plan.positions)
+    for (name, plan), artifact, n in zip(plans.items(), run.artifacts, counts, strict=True):
+        shown = name if len(plans) > 1 else artifact.manifest.name
+        yield metric_name(shown), artifact, plan.tokens_before(n) / plan.unique_tokens
+
+
+def metric_name(name: str) -> str:
+    """Return a source's name as all loggers take it in a key: letters, digits, `_`, `-` and `.`."""
+    return re.sub(r"[^A-Za-z0-9_.-]", "_", name)
+
+
+def _flat(value: Any, key: str = "") -> Iterator[tuple[str, str | int | float | bool]]:
+    if isinstance(value, dict):
+        for name, inner in value.items():
+            yield from _flat(inner, f"{key}.{name}" if key else name)
+    else:
+        yield key, value if isinstance(value, str | int | float | bool) else json.dumps(value)
+
+
+class DescribeRun(Callback):
+    """Tells loggers what a run is when it begins or goes on: see `facts_of`, and its data by fingerprint.
+
+    A logger that does not take it is named in a line; the run goes on.
+    """
+
+    def __init__(self, run: Run) -> None:
+        self._run = run
+        self._facts = facts_of(run)
+
+    def fit_start(self, state: State, logger: Logger) -> None:
+        """Tell each logger."""
+        if dist.get_global_rank() != 0:
+            return
+        for destination in logger.destinations:
+            try:
+                self._tell(destination)
+            except Exception as error:  # each of these packages has exceptions of its own
+                say(f"{type(destination).__name__} was not told what the run is: {one_line(error)}")
+
+    def fit_end(self, state: State, logger: Logger) -> None:
+        """Have TensorBoard write hyper-parameters, which it only does with a validation."""
+        if dist.get_global_rank() == 0 and self._run.validation is None:
+            for destination in logger.destinations:
+                if isinstance(destination, TensorboardLogger):
+                    destination.eval_end(state, logger)
+
+    def _tell(self, destination: LoggerDestination) -> None:
+        if isinstance(destination, WandBLogger):
+            self._tell_wandb()
+        elif isinstance(destination, MLFlowLogger):
+            self._tell_mlflow(destination)
+        else:
+            destination.log_hyperparameters(self._facts)
+        if isinstance(destination, TensorboardLogger) and destination.writer is not None:
+            rows = "\n".join(f"| {key} | {value} |" for key, value in self._facts.items())
+            destination.writer.add_text("run", f"| key | value |\n|---|---|\n{rows}")
+
+    def _data(self) -> Iterator[tuple[str, str, Artifact, dict[str, Any]]]:
+        """Yield what the data of the run are for (training, validation), a name, the artifact, and what it is."""
+        uses = [("training", name, artifact) for name, artifact, _ in sources_of(self._run)]
+        if self._run.validation is not None:
+            uses.append(("validation", metric_name(self._run.validation.manifest.name), self._run.validation))
+        for use, name, artifact in uses:
+            m = artifact.manifest
+            pool = m.parent.fingerprint if m.parent else m.fingerprint
+            counts = {"unique_tokens": m.tokens, "documents": m.documents, "samples": m.samples}
+            yield use, name, artifact, {"kind": m.kind, "fingerprint": m.fingerprint, "pool": pool} | counts
+
+    def _tell_wandb(self) -> None:
+        import wandb
+
+        if wandb.run is None:
+            return
+        wandb.config.update(self._facts, allow_val_change=True)
+        for use, name, artifact, about in self._data():
+            kept = wandb.Artifact(f"{name}-{about['fingerprint'][:12]}", type="dataset", metadata=about | {"use": use})
+            where = without_secrets(storage.join(artifact.root, MANIFEST_NAME), {})
+            kept.add_reference(where if storage.is_url(where) else f"file://{where}", checksum=False)
+            if wandb.run.offline:
+                wandb.run.log_artifact(kept)  # it only becomes an input of the run online
+            else:
+                wandb.run.use_artifact(kept)
+
+    def _tell_mlflow(self, destination: MLFlowLogger) -> None:
+        from mlflow import MlflowClient, log_input
+        from mlflow.data.meta_dataset import MetaDataset
+
+        if destination._run_id is None:
+            return
+        there = MlflowClient(destination.tracking_uri).get_run(destination._run_id).data.params
+        changed = [key for key, value in self._facts.items() if there.get(key, str(value)) != str(value)]
+        if changed:
+            say(f"MLflow keeps the first values of what has changed since the run began: {', '.join(changed)}")
+        new = [(key, value) for key, value in self._facts.items() if key not in there]
+        for start in range(0, len(new), _AT_ONCE):
+            destination.log_hyperparameters(dict(new[start : start + _AT_ONCE]))
+        for use, name, artifact, about in self._data():
+            source = _mlflow_source(without_secrets(artifact.root, {}))
+            tags = {key: str(value) for key, value in about.items()}
+            log_input(MetaDataset(source, name=name, digest=about["fingerprint"]), context=use, tags=tags)
+
+
+def _mlflow_source(place: str) -> Any:
+    """Return how MLflow names a path or URL, as text where it does not know such URLs."""
+    from mlflow.data.code_dataset_source import CodeDatasetSource
+    from mlflow.data.dataset_source_registry import resolve_dataset_source
+    from mlflow.exceptions import MlflowException
+
+    with warnings.catch_warnings(action="ignore"):
+        try:
+            return resolve_dataset_source(place)
+        except MlflowException:
+            return CodeDatasetSource(tags={"url": place})
+
+
+_AT_ONCE = 100
+"""Parameters that MLflow takes in a call."""

@@ -25,7 +25,7 @@ from .checkpoint import load_model
 from .config import TrainConfig
 from .data import Collate, ValidationSet, data_spec
 from .eval.callback import TaskAccuracy
-from .loggers import JsonlLogger, PublishRun, StepProgress
+from .loggers import DescribeRun, JsonlLogger, PublishRun, StepProgress
 from .model.composer import LanguageModel, build
 from .model.flops import peak_flops, training_flops_per_token
 from .model.transformer import config_dict, count_parameters
@@ -118,6 +118,7 @@ def build_trainer(run: Run, reports: ServiceReports | None = None) -> Trainer:
         callbacks=[
             *_callbacks(run, model, folder, reports),
             restore,
+            *([DescribeRun(run)] if config.loggers else []),
             *composer_registry.build(config.callbacks, "callbacks"),
         ],
         loggers=[

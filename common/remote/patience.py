@@ -48,11 +48,13 @@ def patiently(action: Callable[[], T], what: str, attempts: int, missing_too: bo
             return action()
         except EpochalError:
             raise
-        except Exception as error:  # every store has exceptions of its own
+        except Exception as raised:  # every store has exceptions of its own
+            missing = type(raised).__name__ == "EntryNotFoundError"  # the hub's for a folder that is not there
+            error = FileNotFoundError(errno.ENOENT, "there is no such file", what) if missing else raised
             if "Credentials" in type(error).__name__:
                 raise RequestError(f"cannot {what}: {CREDENTIALS}") from None
             if isinstance(error, FileNotFoundError) and (not missing_too or attempt == attempts):
-                raise
+                raise error from None
             if isinstance(error, OSError) and (
                 error.errno in LOCAL_FAILURES
                 and (error.errno != errno.EACCES or error.filename)  # a store's refusal names no file
