@@ -2,11 +2,11 @@
 
     NLL = sum over steps, over the positions that the rule names, of -log p(their token | what is written)
 
-with p over all ids, as in the bound and in an autoregressive model's likelihood. n tokens cost n / tokens_per_step reads
-of the whole text. Nothing of a read can be kept for the next one: attention goes both ways, so a token that is written
-anywhere changes the keys and values of all others. What is saved: rows that are finished are not read again, padding
-goes with the longest of them, and the output head sees only positions that wait (in left-to-right order only those
-that are written next).
+with p over all ids, as in the bound and in an autoregressive model's likelihood. n tokens cost n / tokens_per_step
+reads of the whole text. Nothing of a read can be kept for the next one: attention goes both ways, so a token that is
+written anywhere changes the keys and values of all others, left to right too. What is saved: rows that are finished are
+not read again, padding goes with the longest of them, and the output head sees only positions that wait (in
+left-to-right order only those that are written next).
 """
 
 import math
@@ -87,7 +87,8 @@ def write(model: Transformer, mask: int, texts: Sequence[Text], writing: Writing
     """
     if len(texts) > 1 and writing.order != "left_to_right" and model.embedding.weight.dtype not in NOISE:
         single = [write(model, mask, [text], writing) for text in texts]
-        return Written(np.concatenate([w.nats for w in single]), *(sum(column) for column in list(zip(*single))[1:]))
+        counts = np.array([one[1:] for one in single]).sum(0).tolist()
+        return Written(np.concatenate([one.nats for one in single]), *counts)
     page = _page(texts, mask)
     nats = np.zeros(len(texts))
     reads = real = padded = 0
@@ -153,9 +154,7 @@ def _read(
     return scores, nats
 
 
-def _head(
-    model: Transformer, mask: int, hidden: Tensor, labels: Tensor, writing: WritingOrder
-) -> NDArray[np.float64]:
+def _head(model: Transformer, mask: int, hidden: Tensor, labels: Tensor, writing: WritingOrder) -> NDArray[np.float64]:
     """Return scores and nats of `labels`, float64 (2, positions); the rule never sees MASK, which is never written."""
     rows = max(1, CHUNK_ELEMENTS.get(hidden.device.type, 2**28) // model.config.padded_vocab)
     scores, nats = [], []

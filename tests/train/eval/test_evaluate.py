@@ -19,11 +19,13 @@ from epochal.tests.support.pools import flip_bit
 from epochal.tests.tokenize.kinds import byte_level
 from epochal.tokenize.tokenizer import load_tokenizer
 from epochal.train.checkpoint import CONFIG_NAME, ModelCard, open_checkpoint, save_model
-from epochal.train.eval import evaluate, results
+from epochal.train.eval import evaluate, likelihood, results
 from epochal.train.eval.continuation import continuation
 from epochal.train.eval.evaluate import Settings, run
 from epochal.train.eval.likelihood import difference, measure, table
 from epochal.train.eval.tokenizers import byte_lengths
+from epochal.train.exact.orders import WritingOrder
+from epochal.train.exact.writing import Text, write
 from epochal.train.model.transformer import ModelConfig, Transformer
 
 torch.set_num_threads(1)
@@ -144,6 +146,62 @@ def test_nll_and_nelbo_of_a_pool(make_pool: Callable[..., Path], tmp_path: Path)
     assert mdm["per_token_se"] > 0
 
 
+def test_an_order_of_writing_gives_an_exact_record_beside_the_bound(
+    make_pool: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    pool = make_pool(40, 16)  # two whole samples and one of eight tokens
+    paths = [save(tmp_path / name, causal, BYTES, 16) for name, causal in (("ar", True), ("mdm", False))]
+    command = ["evaluate", *paths, "--loss", str(pool), "--order", "confidence", "--out", str(tmp_path / "out")]
+    assert main([*command, "--json"]) == 0
+    ar, bound, exact = json.loads(capsys.readouterr().out)["likelihoods"]
+    assert [(r["kind"], r["order"], r["tokens_per_step"]) for r in (ar, bound, exact)] == [
+        ("nll", None, None),
+        ("nelbo", None, None),
+        ("nll", "confidence", 1),
+    ]
+    assert (exact["per_token_se"], exact["noise_samples"], exact["seed"], exact["tokens"]) == (0, 0, None, 40)
+    assert exact["data"] == bound["data"] == ar["data"]
+    opened = open_checkpoint(paths[1], "cpu")
+    rows = list(likelihood.Rows(open_artifact(str(pool))))
+    texts = [Text(np.zeros(0, np.int64), row) for row in rows]
+    alone = sum(write(opened.model, 258, [text], WritingOrder("confidence")).nats[0] for text in texts)
+    assert [len(row) for row in rows] == [16, 16, 8]  # no PAD is written
+    assert exact["nats"] == pytest.approx(alone, abs=1e-3)
+    assert main([*command, "--tokens-per-step", "4", "--batch-tokens", "16"]) == 0
+    shown = capsys.readouterr().out
+    assert "NLL, exact, confidence order, 4 tokens a step" in shown
+    assert "NELBO, upper bound, K=8" in shown
+
+
+def test_a_batchs_size_changes_no_exact_likelihood(make_pool: Callable[..., Path], tmp_path: Path) -> None:
+    pool = open_artifact(str(make_pool(90, 16)))
+    opened = open_checkpoint(save(tmp_path / "mdm", False, BYTES, 16), "cpu")
+    nats = [
+        measure(opened.model, opened.card, pool, writing=WritingOrder("entropy", 3), batch_tokens=size).nats
+        for size in (1, 40, 16384)
+    ]
+    assert nats == pytest.approx([nats[0]] * 3, rel=1e-6)
+
+
+@pytest.mark.slow
+def test_tasks_are_scored_exactly_under_an_order(
+    models: list[str], data: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    settings = Settings(
+        ("hellaswag", "lambada_openai"), data=str(data), noise_samples=2, limit=5, quiet=True, out=str(tmp_path)
+    )
+    bounds = run(models, settings)["tasks"]
+    ar, _, exact, _ = found = run(models, replace(settings, writing=WritingOrder("confidence", 2)))["tasks"]
+    assert [r["kind"] for r in found] == ["nll"] * 4
+    assert (ar["order"], ar["scored_now"]) == (None, 0)  # an AR model has one order: its scores are there already
+    assert (exact["order"], exact["tokens_per_step"], exact["noise_samples"]) == ("confidence", 2, None)
+    assert exact["noise_se"] == 0
+    assert exact["nll_right"] != bounds[2]["nll_right"]
+    capsys.readouterr()
+    assert main(["evaluate", models[1], "--tasks", "hellaswag", "--tokens-per-step", "2"]) == 2
+    assert "give --order too" in capsys.readouterr().err
+
+
 def likelihoods(make_pool: Callable[..., Path], tmp_path: Path) -> list:
     pool = open_artifact(str(make_pool(200, 16)))
     lengths = np.array([1] * 256 + [0] * 3)
@@ -171,6 +229,12 @@ def test_kinds_are_never_mixed_unlabelled(make_pool: Callable[..., Path], tmp_pa
         table([ar, elsewhere], ("per_token", "kind"))
     with pytest.raises(RequestError, match="a likelihood has no 'loss'"):
         table([ar], ("loss",))
+    ordered = replace(ar, order="confidence", tokens_per_step=1)
+    with pytest.raises(RequestError, match="different orders of writing are no figures of one column"):
+        table([ar, ordered], ("per_token", "kind", "data", "tokens_per_step"))
+    assert difference(ordered, ar) == (0, 0)  # exact against exact
+    with pytest.raises(RequestError, match="only NELBO minus NLL"):
+        difference(ordered, mdm)
     for a, b in ((ar, mdm), (mdm, ar), (ar, elsewhere)):
         with pytest.raises(RequestError):
             difference(a, b)
