@@ -9,6 +9,7 @@ from typing import Any
 from ..common.cli import Runner, add_examples, at_least_1, say_next, short_path
 from ..common.errors import RequestError
 from ..common.hashing import check_seed
+from .exact.writing_order import ORDERS, WritingOrder
 from .run_state.often_changed import OFTEN_CHANGED
 
 
@@ -58,6 +59,9 @@ def describe(result: dict) -> str:
     losses = [f"{kind.upper()} {value:.4f}" for kind, value in result["validation"].items() if not kind.endswith("_se")]
     kinds = ", ".join(losses) or "none measured"
     bound = " (upper bound)" if "nelbo" in result["validation"] else ""
+    if exact := result.get("exact"):
+        words = WritingOrder(exact["order"], exact["tokens_per_step"]).words
+        bound += f"; NLL {exact['loss']:.4f} (exact, {words})"
     return (
         f"{result['name']}: {result['steps']} steps, {result['tokens']:,} tokens, {result['passes']:.2f} passes\n"
         f"validation loss in nats per token: {kinds}{bound}\n"
@@ -84,10 +88,6 @@ def _seed(text: str) -> int:
 
 
 _seed.__name__ = "int"  # what argparse calls a value that is none
-
-
-ORDERS = ("left_to_right", "confidence", "entropy")
-"""As `exact.orders.ORDERS`, whose file imports torch; a test holds the two together."""
 
 
 def _order_arguments(parser: argparse.ArgumentParser, choices: Sequence[str], what: str, default: str | None) -> None:
@@ -179,7 +179,6 @@ def _settings(args: argparse.Namespace) -> Any:
 
     from .eval.evaluate import Settings
     from .eval.tasks import PAPER_TASKS
-    from .exact.orders import WritingOrder
 
     at_least_1(args, "noise_samples", "limit", "loss_samples", "loss_noise_samples", "batch_tokens", "tokens_per_step")
     if args.tokens_per_step and not args.order:

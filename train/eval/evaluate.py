@@ -19,7 +19,7 @@ from ...shards.artifact import open_artifact, read_manifest
 from ...shards.loader.cache import default_cache, in_cache
 from ...tokenize.tokenizer import Tokenizer
 from ..checkpoint import Checkpoint, load_card, model_folder, open_checkpoint
-from ..exact.orders import WritingOrder
+from ..exact.writing_order import WritingOrder
 from . import likelihood, metrics, tasks
 from .contamination import contamination_status, training_manifest
 from .encoding import Encoded, encode, record
@@ -87,7 +87,7 @@ def run_task(checkpoint: Checkpoint, benchmark: Benchmark, tokenizer: Tokenizer,
     items = tasks.spread(benchmark.items, settings.limit)
     data = digest([[i.id, i.contexts, i.answers, i.gold] for i in items])
     noise = {} if kind == "nll" else {"noise_samples": settings.noise_samples, "seed": settings.seed}
-    order = {"order": writing.order, "tokens_per_step": writing.tokens_per_step} if writing else {}
+    order: dict[str, Any] = {"order": writing.order, "tokens_per_step": writing.tokens_per_step} if writing else {}
     key = [SCORES_VERSION, checkpoint.fingerprint, data, noise | order, str(settings.dtype)]
     store = ItemStore(os.path.join(settings.out, "items", f"{digest(key)}.jsonl"))
     missing = [item for item in items if item.id not in store.records]

@@ -17,7 +17,8 @@ import torch
 from torch import Tensor
 
 from ...common.errors import RequestError
-from ..exact.orders import Order, choose, scores_of
+from ..exact.orders import choose, scores_of
+from ..exact.writing_order import Order
 from ..model.kv_cache import KVCache
 from ..model.transformer import Transformer
 

@@ -20,8 +20,8 @@ from ...common.errors import RequestError
 from ...shards.artifact import Artifact
 from ...shards.loader.sample_reader import SampleReader
 from ..checkpoint import ModelCard
-from ..exact.orders import WritingOrder
 from ..exact.writing import Text, write
+from ..exact.writing_order import WritingOrder
 from ..model.transformer import Transformer
 from ..objective.nelbo import estimate, masks_for
 

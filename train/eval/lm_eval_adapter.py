@@ -18,7 +18,7 @@ from ...common.cli import say
 from ...common.errors import RequestError
 from ...tokenize.tokenizer import Tokenizer
 from ..checkpoint import Checkpoint, open_checkpoint
-from ..exact.orders import WritingOrder
+from ..exact.writing_order import WritingOrder
 from .encoding import encode_pairs
 from .generate import Sampling, before_any, frames
 from .scoring import Group, Scorer, TokenIds

@@ -19,8 +19,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ..exact.orders import WritingOrder, choose, scores_of
+from ..exact.orders import choose, scores_of
 from ..exact.writing import Text, write
+from ..exact.writing_order import WritingOrder
 from ..model.kv_cache import KVCache
 from ..model.transformer import Transformer
 from ..objective.nelbo import MaskSet, estimate, masks_for

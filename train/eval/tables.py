@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from ...common.cli import text_table
-from ..exact.orders import WritingOrder
+from ..exact.writing_order import WritingOrder
 
 
 def describe(body: dict[str, list[dict[str, Any]]], out: str) -> str:

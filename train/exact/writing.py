@@ -22,7 +22,8 @@ from torch import Tensor
 
 from ...common.errors import WorkError
 from ..model.transformer import Transformer
-from .orders import Places, Scores, WritingOrder, choose, scores_of, undecided
+from .orders import Places, Scores, choose, scores_of, undecided
+from .writing_order import WritingOrder
 
 TokenIds = NDArray[np.int64]
 
@@ -69,8 +70,8 @@ class _Page:
 
     def part(self, rows: NDArray[np.int64]) -> "_Page":
         """Return a copy of some rows without the padding that they do not need."""
-        length = int(self.real[rows].sum(1).max())
-        return _Page(*(x[rows, :length] for x in (self.inputs, self.labels, self.waiting, self.real)))
+        n = int(self.real[rows].sum(1).max())
+        return _Page(self.inputs[rows, :n], self.labels[rows, :n], self.waiting[rows, :n], self.real[rows, :n])
 
 
 @torch.no_grad()

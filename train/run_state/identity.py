@@ -100,7 +100,8 @@ def figures(config: TrainConfig, span: Span, precision: str, validation: str | N
     measured, tasks = body["eval_loader"], body["eval_tasks"]
     if measured:
         samples = measured["dataset"]["samples"]
-        measured = {k: measured[k] for k in ("noise_samples", "noise_seed")}
+        exact = {"exact": measured["exact"]} if measured["exact"] else {}  # older runs have no such key
+        measured = {k: measured[k] for k in ("noise_samples", "noise_seed")} | exact
         measured["dataset"] = {"fingerprint": validation, "samples": samples}
     fsdp = (body["parallelism_config"] or {}).get("fsdp") or {}
     return {

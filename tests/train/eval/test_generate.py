@@ -10,11 +10,10 @@ import torch
 
 from epochal.common.errors import RequestError
 from epochal.tokenize.tokenizer import spell
-from epochal.train import commands
 from epochal.train.eval.generate import Sampling, generate
 from epochal.train.eval.terminal import HOLE, LiveText
-from epochal.train.exact.orders import ORDERS, Order, WritingOrder
 from epochal.train.exact.writing import Text, write
+from epochal.train.exact.writing_order import Order, WritingOrder
 from epochal.train.model.transformer import ModelConfig, Transformer
 
 torch.set_num_threads(1)
@@ -113,10 +112,6 @@ def test_masks_are_seen_filling_in_on_a_terminal_only() -> None:
     LiveText(decode, MASK, stream=plain).show([0])
     assert plain.getvalue() == ""
     assert spell([0, MASK, 1], {MASK: HOLE}, decode) == f"a{HOLE}b"
-
-
-def test_the_orders_of_the_command_are_those_of_the_rules() -> None:
-    assert commands.ORDERS == ORDERS
 
 
 @pytest.mark.slow

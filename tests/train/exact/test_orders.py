@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from epochal.common.errors import RequestError
-from epochal.train.exact.orders import CELL, ORDERS, WritingOrder, choose, of_key, scores_of, undecided
+from epochal.train.exact.orders import CELL, choose, scores_of, undecided
+from epochal.train.exact.writing_order import ORDERS, WritingOrder, of_key
 
 
 def places(*rows: list[int]) -> np.ndarray:

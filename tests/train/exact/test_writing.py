@@ -9,8 +9,9 @@ import torch
 
 from epochal.common.errors import WorkError
 from epochal.train.exact import writing as module
-from epochal.train.exact.orders import CELL, ORDERS, WritingOrder
+from epochal.train.exact.orders import CELL
 from epochal.train.exact.writing import Text, write
+from epochal.train.exact.writing_order import ORDERS, WritingOrder
 from epochal.train.model.transformer import ModelConfig, Transformer
 
 torch.set_num_threads(1)
