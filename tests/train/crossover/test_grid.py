@@ -131,6 +131,17 @@ def test_flops_of_the_papers_run_are_its_size_times_its_tokens():
     assert 1.0 < mdm.flops / six_nd < 1.2
 
 
+def test_a_grid_without_exact_likelihoods_goes_on_under_the_names_it_had(make_plan, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # where no pool lies
+    names = {run.name for run in plan(load_grid("crossover-paper-a")).runs}
+    assert {"u1.5B-ar-r0-s17-ad0af3e1", "u1.5B-mdm-r0-s17-f6d3b5dc"} <= names
+    without, asked = (
+        {run.name for run in made.runs}
+        for made in (make_plan(), make_plan(settings={"eval_loader.exact": {"order": "entropy"}}))
+    )
+    assert (without & asked) == {name for name in without if "-ar-" in name}  # AR's stay as they are
+
+
 def test_the_price_of_exact_likelihoods_is_in_the_time_that_a_plan_states(make_plan):
     shares = {}
     for exact in (None, {"order": "confidence", "tokens_per_step": 3, "every": 2}):

@@ -83,6 +83,7 @@ def test_what_makes_a_run_is_the_same_without_the_key(run_config, tmp_path: Path
 
     without = prepare(run_config("mdm")).identity["eval_loader"]
     assert "exact" not in without
+    assert "exact" not in prepare(run_config("ar", eval_loader=loader(tmp_path))).identity["eval_loader"]
     measured = prepare(run_config("mdm", eval_loader=loader(tmp_path))).identity["eval_loader"]
     assert measured["exact"] == {"order": "confidence", "tokens_per_step": 2, "every": 1}
 
