@@ -261,6 +261,14 @@ def add_examples(parser: argparse.ArgumentParser, *lines: str) -> None:
     parser.epilog = "\n".join(["examples:", *(f"  epochal {line}" for line in lines)])
 
 
+def at_least_1(args: argparse.Namespace, *names: str) -> None:
+    """Raise RequestError for the first of the options `names` that was given a number below 1."""
+    for name in names:
+        value = getattr(args, name)
+        if value is not None and value < 1:
+            raise RequestError(f"--{name.replace('_', '-')} must be at least 1, got {value}")
+
+
 def say_next(*commands: Sequence[str]) -> None:
     """Print the commands that come next, each as its words without `epochal` in front; they can be copied."""
     for head, words in zip(["next: ", *["      "] * len(commands)], commands, strict=False):

@@ -1,16 +1,15 @@
-"""The commands of models: train, evaluate, generate, export-model, flops."""
+"""The commands that train and use models: train, evaluate, generate."""
 
 import argparse
 import json
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
-from ..common.cli import Runner, add_examples, say_next, short_path
+from ..common.cli import Runner, add_examples, at_least_1, say_next, short_path
 from ..common.errors import RequestError
 from ..common.hashing import check_seed
-from ..common.units import parse_count
+from .exact.writing_order import ORDERS, WritingOrder
 from .run_folder import losses_in_words
 from .run_state.often_changed import OFTEN_CHANGED
 
@@ -60,6 +59,9 @@ def describe(result: dict) -> str:
     """Return the lines that end a run."""
     kinds = losses_in_words(result["validation"]) or "none measured"
     bound = " (upper bound)" if "nelbo" in result["validation"] else ""
+    if exact := result.get("exact"):
+        words = WritingOrder(exact["order"], exact["tokens_per_step"]).words
+        bound += f"; NLL {exact['loss']:.4f} (exact, {words})"
     return (
         f"{result['name']}: {result['steps']} steps, {result['tokens']:,} tokens, {result['passes']:.2f} passes\n"
         f"validation loss in nats per token: {kinds}{bound}\n"
@@ -88,11 +90,14 @@ def _seed(text: str) -> int:
 _seed.__name__ = "int"  # what argparse calls a value that is none
 
 
-def _at_least_1(args: argparse.Namespace, *names: str) -> None:
-    for name in names:
-        value = getattr(args, name)
-        if value is not None and value < 1:
-            raise RequestError(f"--{name.replace('_', '-')} must be at least 1, got {value}")
+def _order_arguments(parser: argparse.ArgumentParser, choices: Sequence[str], what: str, default: str | None) -> None:
+    parser.add_argument("--order", choices=choices, default=default, help=f"masked diffusion: {what}")
+    parser.add_argument(
+        "--tokens-per-step",
+        metavar="N",
+        type=int,
+        help="masked diffusion: tokens of the order that are written at a time, from one read of the text (default 1)",
+    )
 
 
 def evaluate(parser: argparse.ArgumentParser) -> Runner:
@@ -100,6 +105,7 @@ def evaluate(parser: argparse.ArgumentParser) -> Runner:
     add_examples(
         parser,
         "evaluate runs/tiny-ar runs/tiny-mdm --loss artifacts/pools/mine-val",
+        "evaluate runs/tiny-mdm --loss artifacts/pools/mine-val --order confidence --loss-samples 64",
         "evaluate runs/tiny-ar --tasks hellaswag,mmlu:5 --data benchmarks/",
     )
     parser.add_argument(
@@ -129,6 +135,13 @@ def evaluate(parser: argparse.ArgumentParser) -> Runner:
     parser.add_argument("--loss-samples", metavar="N", type=int, help="of its first samples (default all)")
     parser.add_argument(
         "--loss-noise-samples", metavar="N", type=int, default=8, help="per sample, masked diffusion only (default 8)"
+    )
+    _order_arguments(
+        parser,
+        ORDERS,
+        "its exact likelihood when it writes in this order, beside the bound for --loss and in its place for tasks; "
+        "it takes one read of the whole text per step",
+        None,
     )
     parser.add_argument(
         "--trained-on", metavar="ARTIFACT", help="the training subset or pool, for the contamination check"
@@ -167,7 +180,9 @@ def _settings(args: argparse.Namespace) -> Any:
     from .eval.evaluate import Settings
     from .eval.tasks import PAPER_TASKS
 
-    _at_least_1(args, "noise_samples", "limit", "loss_samples", "loss_noise_samples", "batch_tokens")
+    at_least_1(args, "noise_samples", "limit", "loss_samples", "loss_noise_samples", "batch_tokens", "tokens_per_step")
+    if args.tokens_per_step and not args.order:
+        raise RequestError("--tokens-per-step belongs to an order of writing: give --order too, as --order confidence")
     wrong = next((f for f in args.file if "=" not in f), None)
     if wrong:
         raise RequestError(f"--file {wrong}: write TASK=PATH")
@@ -178,6 +193,7 @@ def _settings(args: argparse.Namespace) -> Any:
         norm=args.normalize,
         loss=tuple(args.loss),
         dtype=getattr(torch, args.dtype),
+        writing=WritingOrder(args.order, args.tokens_per_step or 1) if args.order else None,
         quiet=False,
         **{k: getattr(args, k) for k in _SAME_NAME},
     )
@@ -211,6 +227,7 @@ def _harness(args: argparse.Namespace, settings: Any) -> list[dict[str, Any]]:
             settings.batch_tokens,
             settings.limit,
             include=args.lm_eval_include,
+            writing=settings.writing,
         )
     return rows
 
@@ -241,12 +258,7 @@ def generate(parser: argparse.ArgumentParser) -> Runner:
     parser.add_argument(
         "--steps", metavar="N", type=int, help="masked diffusion: reads for the whole text (default one per token)"
     )
-    parser.add_argument(
-        "--order",
-        choices=("confidence", "random"),
-        default="confidence",
-        help="masked diffusion: what is settled first (default confidence)",
-    )
+    _order_arguments(parser, (*ORDERS, "random"), "what is settled first (default confidence)", "confidence")
     parser.add_argument(
         "--block", metavar="N", type=int, help="masked diffusion: tokens filled in together (default all)"
     )
@@ -268,7 +280,7 @@ def _generate(args: argparse.Namespace) -> int:
     tokenizer = tokenizer_for(checkpoint, args.tokenizer)
     prompt = sys.stdin.read() if args.prompt == "-" else args.prompt
     ids = [tokenizer.info.eod, *(tokenizer.encode([prompt])[0].tolist() if prompt else [])]
-    keys = ("max_new_tokens", "temperature", "top_p", "seed", "steps", "order", "block")
+    keys = ("max_new_tokens", "temperature", "top_p", "seed", "steps", "order", "block", "tokens_per_step")
     sampling = Sampling(stop=(tokenizer.info.eod,), **{k: getattr(args, k) for k in keys})
     _check_room(len(ids) + args.max_new_tokens, checkpoint.card.seq_len)
     live = LiveText(lambda new: tokenizer.decode_after(ids, new), tokenizer.info.mask, prompt)
@@ -288,108 +300,3 @@ def _check_room(tokens: int, seq_len: int) -> None:
             f"prompt and new tokens are {tokens} together, the model was trained on {seq_len}: "
             "shorten the prompt or --max-new-tokens"
         )
-
-
-def export_model(parser: argparse.ArgumentParser) -> Runner:
-    """Add the arguments of `epochal export-model`; return what runs it."""
-    add_examples(
-        parser,
-        "export-model runs/tiny-ar --out hf-model",
-    )
-    parser.add_argument("checkpoint", metavar="CHECKPOINT", help="folder of a model, or of a run (its final)")
-    parser.add_argument(
-        "--format", choices=("huggingface",), default="huggingface", help="for AutoModelForCausalLM (default)"
-    )
-    parser.add_argument("--out", required=True, metavar="DIR", help="where it goes: a new folder")
-    parser.add_argument("--tokenizer", metavar="PATH", help="its tokenizer.json, for a model that carries none")
-    parser.add_argument("--json", action="store_true", help="print one JSON object")
-    return _export_model
-
-
-def _export_model(args: argparse.Namespace) -> int:
-    from .model.hf_export import export_huggingface
-
-    body = export_huggingface(args.checkpoint, args.out, args.tokenizer)
-    described = f"exported {body['out']}  ({body['architecture']}, {body['parameters']:,} weights)"
-    loading = f"transformers.AutoModelForCausalLM.from_pretrained({body['out']!r})"
-    print(json.dumps(body) if args.json else f"{described}\nin Python: {loading}, and AutoTokenizer likewise")
-    return 0
-
-
-def flops(parser: argparse.ArgumentParser) -> Runner:
-    """Add the arguments of `epochal flops`; return what runs it."""
-    add_examples(
-        parser,
-        "flops paper-1b --tokens 96B",
-        "flops my.yaml model.layers=12 --measure",
-        "flops runs/tiny-ar",
-    )
-    parser.add_argument("model", metavar="MODEL.yaml", help="file with a `model` section, a shipped run, or a preset")
-    parser.add_argument("overrides", nargs="*", metavar="key=value", help="as in model.layers=12")
-    parser.add_argument("--seq-len", metavar="N", type=int, help="training length (default max_seq_len, else 2048)")
-    parser.add_argument(
-        "--steps", metavar="N", type=int, help="reads per text of masked diffusion (default one per token)"
-    )
-    parser.add_argument("--block", metavar="N", type=int, default=32, help="of the cached form (default 32)")
-    parser.add_argument("--tokens", metavar="N", help="training budget, such as 96B: adds the whole run's FLOPs")
-    parser.add_argument("--measure", action="store_true", help="also count what torch executes, and time it")
-    parser.add_argument("--device", metavar="DEVICE", default="cpu", help="to time on (default cpu)")
-    parser.add_argument("--json", action="store_true", help="print one JSON object")
-    return _flops
-
-
-GPT2_IDS = 50259
-"""GPT-2's vocabulary with MASK and PAD, for shapes that leave the vocabulary to the data."""
-
-
-def _flops(args: argparse.Namespace) -> int:
-    from .model.flops import report
-    from .model.flops_tables import describe
-
-    _at_least_1(args, "seq_len", "steps", "block")
-    shape, seq_len, causal = _shape(args.model, args.overrides)
-    seq_len = args.seq_len or seq_len or 2048
-    body = {"model": args.model, "causal": causal, "vocab_size": shape.vocab_size}
-    body |= report(shape, seq_len, args.steps, args.block)
-    if args.tokens:
-        tokens = parse_count(args.tokens)
-        body["run"] = {"tokens": tokens} | {k: v * tokens for k, v in body["training"].items()}
-    if args.measure:
-        from .checkpoint import check_device
-        from .model.flops_measured import measure
-
-        body["measured"] = measure(shape, seq_len, check_device(args.device))
-    print(json.dumps(body) if args.json else describe(body))
-    return 0
-
-
-def _shape(path: str, overrides: Sequence[str]) -> tuple[Any, int | None, bool | None]:
-    """Return the shape in the file, preset or model's folder `path`; training length and type where it says them."""
-    from ..common.config import load_yaml, shipped, shipped_names, validate
-    from ..common.problems import did_you_mean
-    from .config import YAMLS, ModelSection, model_section, preset_file, presets
-
-    if Path(path).is_dir():
-        from .checkpoint import load_card, model_folder
-
-        if overrides:
-            raise RequestError(f"{path} is a model, whose settings are what they are: leave {overrides[0]} away")
-        card = load_card(model_folder(path))
-        return card.shape, card.seq_len, card.kind == "nll"
-    found = path if Path(path).exists() else shipped(YAMLS, path) or preset_file(path)
-    if found is None:
-        names = [*presets(), *shipped_names(YAMLS)]
-        meant = did_you_mean(path, names) or f" ({', '.join(names)})"
-        raise RequestError(f"{path} is neither a file, a model's folder, a shipped run nor a preset{meant}")
-    given = [
-        f"{key}=x" for key in ("train_loader.dataset.path", "eval_loader.dataset.path")
-    ]  # must be given, and are not read
-    is_run = Path(found).is_file() and b"objective:" in Path(found).read_bytes()
-    data = load_yaml(found, [*(given if is_run else []), *overrides])
-    if not isinstance(data.get("model"), dict):
-        raise RequestError(f"{path} has no section `model`")
-    section = validate(ModelSection, model_section(data["model"], path), f"{path}: model")
-    objective = data.get("objective") or {}
-    causal = {"ar": True, "mdm": False}.get(str(objective.get("name")))
-    seq_len = data.get("max_seq_len")
-    return section.shape(causal is not False, section.vocab_size or GPT2_IDS), seq_len, causal

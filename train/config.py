@@ -11,6 +11,7 @@ from ..common.errors import RequestError
 from ..common.problems import did_you_mean
 from ..shards.order.mixture_config import MixtureSettings
 from .durations import with_unit
+from .exact.settings import ExactSection
 from .model.transformer import ModelConfig
 
 YAMLS = Path(__file__).parent / "yamls"
@@ -149,12 +150,14 @@ class EvalLoaderSection(Section):
     Attributes:
         noise_samples: of the masked-diffusion bound, the same noise at every evaluation.
         noise_seed: of the masked-diffusion bound, the same noise at every evaluation.
+        exact: measure the exact likelihood under an order of writing too.
     """
 
     dataset: EvalDataSection
     num_workers: Workers = 0
     noise_samples: Positive = 4
     noise_seed: int = 0
+    exact: ExactSection | None = None
 
 
 class EvalTasksSection(Section):
@@ -348,8 +351,10 @@ class TrainConfig(Configuration):
     def _can_score(self) -> "TrainConfig":
         if self.eval_tasks and self.eval_loader is None:
             raise ValueError("eval_tasks are scored with every validation: give an eval_loader")
-        if self.eval_tasks and self.parallelism_config:
-            raise ValueError("eval_tasks need the whole model on each rank: leave parallelism_config out")
+        exact = self.eval_loader and self.eval_loader.exact
+        if (self.eval_tasks or exact) and self.parallelism_config:
+            what = "eval_tasks need" if self.eval_tasks else "eval_loader.exact needs"
+            raise ValueError(f"{what} the whole model on each rank: leave parallelism_config out")
         return self
 
     @model_validator(mode="after")

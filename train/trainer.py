@@ -25,6 +25,7 @@ from .checkpoint import load_model
 from .config import TrainConfig
 from .data import Collate, ValidationSet, data_spec
 from .eval.callback import TaskAccuracy
+from .exact.callback import ExactLikelihood
 from .loggers import DescribeRun, JsonlLogger, PublishRun, StepProgress
 from .model.composer import LanguageModel, build
 from .model.flops import peak_flops, training_flops_per_token
@@ -175,6 +176,9 @@ def _callbacks(run: Run, model: LanguageModel, folder: str | None, reports: Serv
     callbacks.append(Finite(tuple(due), run.steps, run.folder))
     if run.config.eval_tasks and run.validation:
         callbacks.append(TaskAccuracy(run.config.eval_tasks, run.validation))
+    loader = run.config.eval_loader
+    if loader and loader.exact and run.validation and not run.objective.causal:
+        callbacks.append(ExactLikelihood(loader.exact, run.validation, loader.dataset.samples, due[0], run.steps))
     return callbacks + ([Exports(run, folder)] if folder else [])
 
 
@@ -279,7 +283,7 @@ def train(config: TrainConfig) -> dict[str, Any]:
     """Train a run to its end (from its last checkpoint, where autoresume finds one) and return its result.
 
     The result has JSON values: name, steps, tokens, passes, parameters, train and validation loss with their kinds,
-    receipt (`valid`, digest), folder.
+    receipt (`valid`, digest), folder; of a run with `eval_loader.exact` that likelihood too, apart from the bound.
 
     Raises:
         RequestError: for a wrong request.
@@ -355,6 +359,7 @@ def result(run: Run, trainer: Trainer) -> dict[str, Any]:
     """Return what a run came to; see `train`."""
     state = trainer.state
     receipt = next(c for c in state.callbacks if isinstance(c, ReceiptCallback)).receipt
+    exact = next((c.last for c in state.callbacks if isinstance(c, ExactLikelihood)), None)
     folder = run.config.save_folder
     return {
         "name": run_name(run.config),
@@ -368,7 +373,7 @@ def result(run: Run, trainer: Trainer) -> dict[str, Any]:
         "validation": validation_losses(state),
         "receipt": {"valid": receipt.check() is None, "digest": receipt.digest, "samples": receipt.count},
         "folder": folder,
-    }
+    } | ({"exact": exact} if exact else {})
 
 
 def _train_losses(run: Run, state: Any) -> dict[str, float]:

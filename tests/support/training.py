@@ -9,13 +9,17 @@ import torch
 from composer import Callback
 
 from epochal.tests.support.pools import EOD
-from epochal.train.checkpoint import load_model
+from epochal.train.checkpoint import ModelCard, load_model, save_model
 from epochal.train.config import TrainConfig
+from epochal.train.model.transformer import ModelConfig, Transformer
 from epochal.train.run import prepare
 from epochal.train.run_folder import read_metrics
 from epochal.train.trainer import build_trainer
 
 SEQ_LEN = 16
+
+BYTES = {"name": "bytes", "fingerprint": "0" * 32, "vocab_size": 259, "eod": 256, "pad": 257, "mask": 258}
+"""What a manifest says of a tokenizer whose ids are bytes."""
 
 OBJECTIVES: list[dict] = [
     {"name": "ar", "input_masking": 0.2},
@@ -60,3 +64,12 @@ def losses(folder: Path | str) -> list[float]:
 def weights(folder: Path | str) -> dict[str, torch.Tensor]:
     """Return the weights that a finished run left."""
     return dict(load_model(str(Path(folder) / "final"))[0].named_parameters())
+
+
+def save(folder: Path, causal: bool, tokenizer: dict, seq_len: int = 64, training: dict | None = None) -> str:
+    """Save a model that knows nothing; return its folder."""
+    torch.manual_seed(int(causal))
+    shape = ModelConfig(tokenizer["vocab_size"], 1, 16, 2, 24, causal)
+    card = ModelCard(shape, {}, "nll" if causal else "nelbo", tokenizer, seq_len, training or {})
+    save_model(str(folder), Transformer(shape).state_dict(), card)
+    return str(folder)

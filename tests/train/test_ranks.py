@@ -137,3 +137,16 @@ def test_a_model_sharded_over_two_ranks_has_the_loss_and_gradient_of_a_whole_one
     whole, zero, one = (json.loads((tmp_path / f"{name}.json").read_text()) for name in ("whole", "0", "1"))
     assert zero == pytest.approx(whole, rel=1e-5)
     assert one == pytest.approx(whole, rel=1e-5)
+
+
+@pytest.mark.processes
+def test_two_ranks_share_the_exact_likelihood_out(run_config, tmp_path: Path) -> None:
+    data = {"path": str(tmp_path / "artifacts" / "pools" / "toy-val"), "samples": 5}
+    exact = {"order": "entropy", "tokens_per_step": 4}
+    keys = {"max_duration": "1168", "eval_loader": {"dataset": data, "noise_samples": 3, "exact": exact}}
+    one, two = tmp_path / "one", tmp_path / "two"
+    expected = train(run_config("mdm", save_folder=str(one), **keys))["exact"]
+    in_ranks(2, train, run_config("mdm", save_folder=str(two), **keys))
+    found = json.loads((two / "result.json").read_text())["result"]["exact"]
+    assert found.pop("loss") == pytest.approx(expected.pop("loss"), rel=1e-5)  # rounding of the gradient
+    assert found == expected

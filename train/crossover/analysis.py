@@ -13,8 +13,9 @@ from typing import Any
 import numpy as np
 
 from ...common import storage
+from ..exact.writing_order import EXACT
 from . import estimate, scaling
-from .curves import MetricsRow, by_run, tasks
+from .curves import MetricsRow, by_run, exact, tasks
 from .estimate import Pair
 
 ANALYSIS_NAME = "crossovers.json"
@@ -24,12 +25,17 @@ LOSS = "loss"
 
 def lower_is_better(metric: str) -> bool:
     """Return whether less of `metric` is better: of losses, not of accuracy or ΔNLL."""
-    return metric == LOSS
+    return is_loss(metric)
+
+
+def is_loss(metric: str) -> bool:
+    """Return whether `metric` is the loss (AR's NLL, MDM's bound) or exact on both sides."""
+    return metric == LOSS or metric.startswith(EXACT)
 
 
 def metrics(rows: Sequence[MetricsRow]) -> list[str]:
-    """Return the metrics that curves are compared by: the loss, then accuracy and ΔNLL of each task."""
-    return [LOSS, *(f"{task}/{figure}" for task in tasks(rows) for figure in ("accuracy", "delta_nll"))]
+    """Return the metrics that curves are compared by: the loss, exact likelihoods, accuracy and ΔNLL of each task."""
+    return [LOSS, *exact(rows), *(f"{task}/{figure}" for task in tasks(rows) for figure in ("accuracy", "delta_nll"))]
 
 
 def matched(ar: str, mdm: str) -> bool:

@@ -15,6 +15,7 @@ from ...common.json_text import parse_json
 from ...common.progress import clock
 from ...common.units import format_count, round_count
 from .. import durations
+from ..exact.settings import ExactSection
 from ..model.flops import PEAK_BF16
 from ..model.transformer import Transformer
 from .grid import GridPlan, RunSpec
@@ -54,8 +55,13 @@ def validation_flops_share(run: RunSpec) -> float:
     batch = run.config.global_train_batch_size * run.seq_len
     steps = max(1, run.total_tokens // batch)
     every = durations.steps(run.config.eval_interval, steps, batch, run.unique_tokens, "eval_interval")
-    draws = 1 if run.shape.causal else section.noise_samples
+    draws = 1.0 if run.shape.causal else section.noise_samples + _exact_reads(section.exact, run.seq_len)
     return steps / every * samples * draws * run.seq_len / 3 / run.total_tokens
+
+
+def _exact_reads(section: ExactSection | None, seq_len: int) -> float:
+    """Return how often an evaluation reads a sample for its exact likelihood, in the mean."""
+    return -(-seq_len // section.tokens_per_step) / section.every if section else 0.0
 
 
 def clocks(runs: Sequence[RunSpec], threads: int) -> dict[tuple[Any, ...], Clock | None]:

@@ -17,6 +17,7 @@ from ...common import storage
 from ...common.errors import EpochalError
 from ...shards.order.receipt import RECEIPT_NAME, Receipt
 from ..checkpoint import WEIGHTS_NAME, load_card
+from ..exact.writing_order import EXACT
 from ..run_folder import METRICS_NAME, read_metrics
 from .grid import RunSpec
 from .launch import result_of
@@ -49,7 +50,8 @@ CURVE_COLUMNS: tuple[tuple[str, pa.DataType], ...] = (
 )
 """kind: `nll` (exact) or `nelbo` (upper bound). loss: validation, nats per token; loss_se: standard error that the
 noise of a bound leaves, 0 for an exact one. train_loss: mean over the steps since the evaluation before. After these
-come, for every task, `<task>/accuracy`, `<task>/delta_nll` and their standard errors."""
+come, for every task, `<task>/accuracy`, `<task>/delta_nll` and their standard errors, and for every order of writing
+that was measured `exact/<order>/<tokens per step>`: MDM's exact NLL under it, and AR's NLL, which is exact as it is."""
 
 TASK_FIGURES = ("accuracy", "accuracy_se", "delta_nll", "delta_nll_se")
 
@@ -108,9 +110,15 @@ def curve(run: RunSpec) -> list[MetricsRow]:
                 "learning_rate": passing["run/lr"],
             }
             | _task_figures(metrics)
+            | _exact(metrics)
         )
         losses = []
     return rows
+
+
+def _exact(metrics: dict[str, float]) -> MetricsRow:
+    named = {key.removeprefix("metrics/"): value for key, value in metrics.items()}
+    return {key: value for key, value in named.items() if key.startswith(EXACT)}
 
 
 def _task_figures(metrics: dict[str, float]) -> MetricsRow:
@@ -123,8 +131,10 @@ def _task_figures(metrics: dict[str, float]) -> MetricsRow:
 
 
 def curves(runs: Sequence[RunSpec]) -> list[MetricsRow]:
-    """Return the rows of all runs, in order of the grid."""
-    return [row for run in runs for row in curve(run)]
+    """Return the rows of all runs, in order of the grid; AR's stand for themselves under every order of writing."""
+    rows = [row for run in runs for row in curve(run)]
+    orders = exact(rows)
+    return [row | (dict.fromkeys(orders, row["loss"]) if row["kind"] == "nll" else {}) for row in rows]
 
 
 def summary(run: RunSpec, rows: Sequence[MetricsRow]) -> MetricsRow:
@@ -186,6 +196,11 @@ def write(out: str, rows: Sequence[MetricsRow], runs: Sequence[MetricsRow]) -> N
 def tasks(rows: Sequence[MetricsRow]) -> list[str]:
     """Return the names of the tasks that were scored, in order."""
     return sorted({key.rpartition("/")[0] for row in rows for key in row if key.endswith("/accuracy")})
+
+
+def exact(rows: Sequence[MetricsRow]) -> list[str]:
+    """Return the names of the exact likelihoods that were measured, one per order of writing."""
+    return sorted({key for row in rows for key in row if key.startswith(EXACT)})
 
 
 def by_run(rows: Sequence[MetricsRow]) -> dict[str, list[MetricsRow]]:

@@ -28,6 +28,7 @@ from ...shards.manifest import Manifest
 from ..config import ARSection, MDMSection, Positive, TrainConfig, load_config
 from ..model.flops import training_flops_per_token
 from ..model.transformer import ModelConfig
+from ..run_state.identity import exact_of
 
 GRIDS = Path(__file__).parent / "grids"
 """The grids that come with this package."""
@@ -372,5 +373,6 @@ def _key(config: TrainConfig, n: int, replicate: int, manifest: Manifest | None,
     body["train_loader"]["seed"] = config.train_loader.dataset.seed
     assert config.eval_loader is not None, "the grid names a validation pool"
     body["eval_loader"]["dataset"].pop("path")
+    body["eval_loader"] = {k: v for k, v in body["eval_loader"].items() if k != "exact"} | exact_of(body)
     data = [manifest.fingerprint if manifest else None, n, replicate, validation.fingerprint if validation else None]
     return digest({"format": 1, "config": body, "data": data})

@@ -28,6 +28,7 @@ svg.panel { display: block; width: 100%; height: auto; overflow: visible; touch-
 .panel .interval { fill: var(--ink); opacity: .1; }
 .panel polyline { fill: none; stroke-width: 2; stroke-linejoin: round; }
 .panel polyline.faint { stroke-width: 1; opacity: .45; }
+.panel polyline.exact { stroke-dasharray: 7 3; }
 .panel polyline.dashed { stroke-width: 1.5; stroke-dasharray: 5 3; }
 .panel .cursor { stroke: var(--quiet); stroke-width: 1; }
 .ar { --c: var(--ar); }

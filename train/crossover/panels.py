@@ -3,12 +3,14 @@
 import json
 import math
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from ...common.html import Html, count, fold, paragraph
 from ...common.units import format_count
+from ..exact.writing_order import EXACT, of_key
 from . import analysis, charts, overlay, scaling
 from .charts import Axes, Mark, Series
 from .curves import MetricsRow, by_run
@@ -27,6 +29,7 @@ class Results:
         rows: both tables.
         runs: both tables.
         found: of `analysis.analyse`.
+        exact: those of the metrics that are exact on both sides, one per order of writing.
     """
 
     def __init__(
@@ -35,6 +38,7 @@ class Results:
         self.plan, self.rows, self.runs, self.found = plan, rows, runs, found
         self.curves = by_run(rows)
         self.metrics = analysis.metrics(rows)
+        self.exact = [metric for metric in self.metrics if analysis.is_loss(metric) and metric != analysis.LOSS]
         self.compared = list(analysis.comparisons(runs))
 
     def crossover(self, metric: str, n: int, ar: str, mdm: str) -> dict[str, Any] | None:
@@ -85,13 +89,22 @@ def _lines(results: Results, metric: str, budgets: Sequence[int], ar: str, mdm: 
 
 def loss_kind(metric: str, objective: str) -> str:
     """Return the kind of a type's loss, with a comma before it; nothing for what is no loss."""
-    return f", {KINDS['nelbo' if objective == 'mdm' else 'nll']}" if metric == analysis.LOSS else ""
+    if metric == analysis.LOSS:
+        return f", {KINDS['nelbo' if objective == 'mdm' else 'nll']}"
+    return (f", NLL, {order_words(metric)}" if objective == "mdm" else ", NLL") if analysis.is_loss(metric) else ""
+
+
+def order_words(metric: str) -> str:
+    """Return the order of writing of an exact likelihood, in words."""
+    return of_key(metric.removeprefix(EXACT)).words
 
 
 def metric_panels(results: Results, metric: str) -> Html:
     """Return a panel for each budget and pair of settings: the curves of both types in one metric."""
     own = [(n, ar, mdm, [*results.of(n, "ar", ar), *results.of(n, "mdm", mdm)]) for n, ar, mdm in results.compared]
-    values = [r[metric] for *_, curves in own for rows in curves for r in rows if r.get(metric) is not None]
+    shown = [metric, *(results.exact if metric == analysis.LOSS else [])]
+    measured = [r for *_, curves in own for rows in curves for r in rows]
+    values = [r[name] for r in measured for name in shown if r.get(name) is not None]
     if not values:
         return paragraph("Nothing is measured yet.")
     y_span = min(values), max(values)
@@ -102,6 +115,7 @@ def metric_panels(results: Results, metric: str) -> Html:
             for objective, settings in (("ar", ar), ("mdm", mdm))
             for s in _series(results, metric, n, objective, settings)
         ]
+        series += _third(results, n, mdm) if metric == analysis.LOSS else []
         words = setting({"ar": ar, "mdm": mdm})
         axes = Axes(
             title=f"{format_count(n)} unique tokens" + (f", {words}" if words else ""),
@@ -115,6 +129,12 @@ def metric_panels(results: Results, metric: str) -> Html:
         )
         panels.append(charts.panel(axes, series, _mark(results.crossover(metric, n, ar, mdm))))
     return charts.figures(panels)
+
+
+def _third(results: Results, n: int, settings: str) -> list[Series]:
+    """Return MDM's exact curves, means over draws and seeds, for the panel that has its bound."""
+    found = [s for metric in results.exact for s in _series(results, metric, n, "mdm", settings) if not s.faint]
+    return [replace(series, kind="mdm exact") for series in found]
 
 
 def _series(results: Results, metric: str, n: int, objective: str, settings: str) -> list[Series]:
@@ -146,14 +166,18 @@ def y_label(metric: str) -> str:
     """Return what the upright axis of a metric's panels is called."""
     if metric == analysis.LOSS:
         return "validation loss, nats per token"
+    if analysis.is_loss(metric):
+        return f"exact NLL ({order_words(metric)}), nats per token"
     task, _, figure = metric.rpartition("/")
     return f"{task}: accuracy" if figure == "accuracy" else f"{task}: ΔNLL, wrong minus right answers"
 
 
-def metric_legend(loss: bool) -> Html:
+def metric_legend(results: Results, metric: str) -> Html:
     """Return the legend of both types of models, with the kinds of their losses for a panel of losses."""
-    kinds = {"ar": ", NLL", "mdm": ", NELBO (upper bound)"} if loss else {"ar": "", "mdm": ""}
-    return charts.legend([(k, f"{NAMES[k]}{kinds[k]}", "") for k in NAMES])
+    entries = [(k, f"{NAMES[k]}{loss_kind(metric, k)}", "") for k in NAMES]
+    if metric == analysis.LOSS:
+        entries += [("mdm", f"{NAMES['mdm']}{loss_kind(m, 'mdm')}", "7 3") for m in results.exact]
+    return charts.legend(entries)
 
 
 def settings_words(settings: dict[str, Any]) -> str:

@@ -56,9 +56,20 @@ def render(plan: GridPlan, rows: Sequence[MetricsRow], runs: Sequence[MetricsRow
 def _summary(results: Results) -> str:
     if not results.compared:
         return paragraph("The grid has no AR and MDM runs on the same data: there is nothing to compare.")
+    exact = [f"<h3>{text(y_label(metric))}</h3>\n{_answers(results, metric)}" for metric in results.exact]
+    return (
+        _answers(results, analysis.LOSS)
+        + BOUND_NOTE
+        + "".join([*exact, EXACT_NOTE] if exact else [])
+        + PAIR_NOTE
+        + fold("What the words mean", WORDS)
+    )
+
+
+def _answers(results: Results, metric: str) -> str:
     rows: list[list[Cell]] = []
     for n, ar, mdm in results.compared:
-        found = results.crossover(analysis.LOSS, n, ar, mdm)
+        found = results.crossover(metric, n, ar, mdm)
         row: list[Cell] = [Number(format_count(n)), setting({"ar": ar, "mdm": mdm})]
         row.append(Number(f"{results.plan.grid.total_tokens / n:.4g}"))
         if found is None:
@@ -68,12 +79,7 @@ def _summary(results: Results) -> str:
             rows.append([*row, where(found), interval(found), pairs, Number(_final_gap(found))])
     head = ["Unique tokens", "Setting", "Passes", "MDM overtakes at", "Interval, passes", "Pairs", "Final MDM − AR"]
     more = fold(count(len(rows) - MOST_ROWS, "other comparison"), _stack(head, rows[MOST_ROWS:]))
-    return (
-        _stack(head, rows[:MOST_ROWS])
-        + (more if len(rows) > MOST_ROWS else "")
-        + BOUND_NOTE
-        + fold("What the words mean", WORDS)
-    )
+    return _stack(head, rows[:MOST_ROWS]) + (more if len(rows) > MOST_ROWS else "")
 
 
 def _final_gap(found: dict[str, Any]) -> str:
@@ -125,18 +131,27 @@ WORDS = table(
             "MDM’s loss minus AR’s at the end, nats per token, with its standard error: below 0, MDM is better",
         ),
         ("interval", "95 %, a bootstrap over pairs; see “All crossovers”"),
-        ("NLL, NELBO", "AR’s loss is exact; MDM’s is an upper bound, so the truth is as good or better"),
+        (
+            "NLL, NELBO",
+            "AR’s loss is exact; MDM’s is an upper bound, so the truth is as good or better. An MDM’s NLL says under "
+            "which order of writing it is exact",
+        ),
     ],
 )
 
-BOUND_NOTE = (
-    paragraph(
-        "The comparison is of MDM’s NELBO, an upper bound, with AR’s exact NLL. Where the bound lies below, MDM is "
-        "better for certain: its overtaking is sufficient, not necessary, so MDM may be ahead earlier than it is "
-        "seen to be."
-    )
-    + paragraph("A pair is an AR and an MDM run on the same draw of data with the same seed.", "note")
-)  # fmt: skip
+BOUND_NOTE = paragraph(
+    "The comparison is of MDM’s NELBO, an upper bound, with AR’s exact NLL. Where the bound lies below, MDM is "
+    "better for certain: its overtaking is sufficient, not necessary, so MDM may be ahead earlier than it is "
+    "seen to be."
+)
+
+EXACT_NOTE = paragraph(
+    "Here both sides are exact likelihoods of the same texts: AR’s, and MDM’s when it writes in the stated order. With "
+    "the order MDM is another distribution than the one that its NELBO bounds (all orders together), so either figure "
+    "may be the lower one. Best checkpoints are chosen by the NELBO."
+)
+
+PAIR_NOTE = paragraph("A pair is an AR and an MDM run on the same draw of data with the same seed.", "note")
 
 
 def _loss(results: Results) -> str:
@@ -144,6 +159,11 @@ def _loss(results: Results) -> str:
         paragraph("All numbers of unique tokens together; means over draws of data.")
         + metric_overlays(results, analysis.LOSS)
         + fold("Each number of unique tokens by itself", _each(results, analysis.LOSS, PANELS_NOTE))
+        + "".join(
+            f"<h3>{text(y_label(metric))}</h3>\n{metric_overlays(results, metric)}"
+            + fold("Each number of unique tokens by itself", _each(results, metric))
+            for metric in results.exact
+        )
     )
 
 
@@ -154,11 +174,11 @@ PANELS_NOTE = paragraph(
 
 
 def _each(results: Results, metric: str, note: str = "") -> str:
-    return note + metric_legend(metric == analysis.LOSS) + metric_panels(results, metric)
+    return note + metric_legend(results, metric) + metric_panels(results, metric)
 
 
 def _tasks(results: Results) -> str:
-    others = [m for m in results.metrics if m != analysis.LOSS]
+    others = [m for m in results.metrics if not analysis.is_loss(m)]
     if not others:
         return paragraph("No task was scored: add eval_tasks to the grid’s settings.")
     parts: list[str] = [TASK_NOTE]
@@ -224,8 +244,8 @@ def _potential(results: Results) -> str:
 POTENTIAL_NOTE = paragraph(
     "How many times MDM’s unique tokens AR needs to be as good, at the same total tokens: AR’s figure is straight "
     "between its budgets over the logarithm of unique tokens. “>” and “<”: the answer lies beyond the budgets that "
-    "were run; nothing is extrapolated. In loss, MDM’s figure is a bound, so its ratio is at least this. A budget with "
-    "one draw adds nothing to the interval."
+    "were run; nothing is extrapolated. In validation loss, MDM’s figure is a bound, so its ratio is at least this. A "
+    "budget with one draw adds nothing to the interval."
 )
 
 

@@ -7,6 +7,7 @@ from typing import Any
 from ...common.cli import text_table
 from ...common.html import count
 from ...common.units import format_count, round_count
+from ..exact.writing_order import EXACT
 from .curves import MetricsRow
 
 
@@ -25,7 +26,8 @@ def describe(body: dict[str, Any]) -> str:
         f"{count(body['receipts_valid'], 'receipt')} valid"
     ]
     if rows:
-        lines += ["", text_table(head, rows), "", NOTE]
+        exact = any(found["metric"].startswith(EXACT) for found in body["crossovers"])
+        lines += ["", text_table(head, rows), "", NOTE, *([EXACT_NOTE] if exact else [])]
     return "\n".join([*lines, f"report: {body['report']}"])
 
 
@@ -33,6 +35,9 @@ NOTE = (
     "loss: MDM's is an upper bound (NELBO), AR's exact (NLL). Where the bound overtakes, MDM is better for certain;\n"
     "where it does not, nothing follows."
 )
+
+
+EXACT_NOTE = "exact/ORDER/K: exact on both sides, AR's NLL and MDM's when it writes K tokens a step in that order."
 
 
 def setting(found: MetricsRow) -> str:

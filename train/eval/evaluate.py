@@ -19,6 +19,7 @@ from ...shards.artifact import open_artifact, read_manifest
 from ...shards.loader.cache import default_cache, in_cache
 from ...tokenize.tokenizer import Tokenizer
 from ..checkpoint import Checkpoint, load_card, model_folder, open_checkpoint
+from ..exact.writing_order import WritingOrder
 from . import likelihood, metrics, tasks
 from .contamination import contamination_status, training_manifest
 from .encoding import Encoded, encode, record
@@ -27,7 +28,7 @@ from .scoring import Scorer, Work
 from .tasks import Benchmark
 from .tokenizers import byte_lengths, has_tokenizer, tokenizer_for
 
-SCORES_VERSION = 1
+SCORES_VERSION = 2
 """Raised when the same settings would give other scores, so that lines of an older version are not used."""
 
 CHUNK_ITEMS, CHUNK_BATCHES = 512, 16
@@ -45,6 +46,8 @@ class Settings:
         norm: what answers are divided by.
         noise_samples: of masked-diffusion models.
         seed: of masked-diffusion models.
+        writing: the order in which masked-diffusion models write: tasks are scored by exact likelihoods in place of
+            bounds, `loss` gives both.
         limit: items per task, evenly spread.
         loss: artifacts to measure likelihoods on, loss_samples of each.
         trained_on: the training artifact, for the contamination check.
@@ -58,6 +61,7 @@ class Settings:
     norm: metrics.Norm = "characters"
     noise_samples: int = 128
     seed: int = 0
+    writing: WritingOrder | None = None
     limit: int | None = None
     loss: tuple[str, ...] = ()
     loss_samples: int | None = None
@@ -77,11 +81,14 @@ def run_task(checkpoint: Checkpoint, benchmark: Benchmark, tokenizer: Tokenizer,
     Besides those of `metrics.summarise`: what was measured and how (kind, noise samples, seed, shots, digest of the
     data, contamination) and what it cost (items/s and sequences/s of this run, padding waste).
     """
-    kind = "nll" if checkpoint.model.config.causal else "nelbo"
+    causal = checkpoint.model.config.causal
+    writing = None if causal else settings.writing
+    kind = "nll" if causal or writing else "nelbo"
     items = tasks.spread(benchmark.items, settings.limit)
     data = digest([[i.id, i.contexts, i.answers, i.gold] for i in items])
     noise = {} if kind == "nll" else {"noise_samples": settings.noise_samples, "seed": settings.seed}
-    key = [SCORES_VERSION, checkpoint.fingerprint, data, noise, str(settings.dtype)]
+    order: dict[str, Any] = {"order": writing.order, "tokens_per_step": writing.tokens_per_step} if writing else {}
+    key = [SCORES_VERSION, checkpoint.fingerprint, data, noise | order, str(settings.dtype)]
     store = ItemStore(os.path.join(settings.out, "items", f"{digest(key)}.jsonl"))
     missing = [item for item in items if item.id not in store.records]
     label = f"{benchmark.task}:{benchmark.shots}"
@@ -93,6 +100,7 @@ def run_task(checkpoint: Checkpoint, benchmark: Benchmark, tokenizer: Tokenizer,
     body = {"model": checkpoint.name, "task": benchmark.task, "shots": benchmark.shots, "kind": kind}
     body |= {"fingerprint": checkpoint.fingerprint, "data": data, "source": benchmark.source}
     body |= {"items_in_file": len(benchmark.items), "clean": status.clean, "leak_check": status.reason}
+    body |= {"order": None, "tokens_per_step": None} | order
     body |= {"noise_samples": None, "seed": None} | noise | metrics.summarise(records, settings.norm)
     return body | _cost(work, len(missing))
 
@@ -123,8 +131,9 @@ def _score(
         draws=settings.noise_samples,
         seed=settings.seed,
         batch_tokens=settings.batch_tokens,
+        writing=settings.writing,
     )
-    draws = 1 if checkpoint.model.config.causal else settings.noise_samples
+    draws = 1 if checkpoint.model.config.causal or settings.writing else settings.noise_samples
     for chunk in _chunks(encoded, CHUNK_BATCHES * settings.batch_tokens // draws):
         scorer.greedy = len(chunk[0].item.answers) == 1
         scores = iter(scorer.score([g for e in chunk for g in e.groups]))
@@ -156,12 +165,22 @@ def _chunks(encoded: Sequence[Encoded], max_tokens: int) -> Iterator[list[Encode
         yield chunk
 
 
-def run_loss(checkpoint: Checkpoint, path: str, tokenizer: Tokenizer | None, settings: Settings) -> dict[str, Any]:
-    """Return the likelihood of one model on the artifact at `path`."""
+def run_loss(
+    checkpoint: Checkpoint, path: str, tokenizer: Tokenizer | None, settings: Settings
+) -> list[dict[str, Any]]:
+    """Return the likelihoods of one model on the artifact at `path`: its own, and that under an order of writing."""
+    orders = [settings.writing] if settings.writing and not checkpoint.model.config.causal else []
+    return [_measure(checkpoint, path, tokenizer, settings, writing) for writing in (None, *orders)]
+
+
+def _measure(
+    checkpoint: Checkpoint, path: str, tokenizer: Tokenizer | None, settings: Settings, writing: WritingOrder | None
+) -> dict[str, Any]:
     artifact = in_cache(open_artifact(path), default_cache())
     likelihood.check_tokenizer(checkpoint.card, artifact)
     rows = likelihood.Rows(artifact, settings.loss_samples).samples
-    with Progress(f"{checkpoint.name} loss", rows, "samples", settings.quiet) as progress:
+    label = f"{checkpoint.name} loss" + (f", {writing.words}" if writing else "")
+    with Progress(label, rows, "samples", settings.quiet) as progress:
         measured = likelihood.measure(
             checkpoint.model,
             checkpoint.card,
@@ -169,6 +188,7 @@ def run_loss(checkpoint: Checkpoint, path: str, tokenizer: Tokenizer | None, set
             samples=settings.loss_samples,
             noise_samples=settings.loss_noise_samples,
             seed=settings.seed,
+            writing=writing,
             byte_lengths=byte_lengths(tokenizer) if tokenizer else None,
             batch_tokens=settings.batch_tokens,
             name=checkpoint.name,
@@ -198,7 +218,7 @@ def run(paths: Sequence[str], settings: Settings) -> dict[str, Any]:
         tokenizer = None
         if loaded or settings.tokenizer or has_tokenizer(checkpoint):
             tokenizer = tokenizer_for(checkpoint, settings.tokenizer)
-        body["likelihoods"] += [run_loss(checkpoint, p, tokenizer, settings) for p in settings.loss]
+        body["likelihoods"] += [r for p in settings.loss for r in run_loss(checkpoint, p, tokenizer, settings)]
         assert tokenizer is not None or not loaded
         body["tasks"] += [run_task(checkpoint, b, tokenizer, settings) for b in loaded]  # type: ignore[arg-type]
     write_results(body, settings.out)

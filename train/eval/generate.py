@@ -1,8 +1,10 @@
 """Text from both model types.
 
 Autoregressive: one token after another, keys and values of earlier ones kept. Masked diffusion: a block of MASK is
-filled in over a number of steps, each of which reads everything and settles some places: the surest ones, or random
-ones (LLaDA; Nie et al. 2025). Blocks are written from left to right.
+filled in over a number of steps, each of which reads everything and settles some places, those that an order of
+writing names (`exact.orders`) or random ones (LLaDA; Nie et al. 2025). Blocks are written from left to right. At
+temperature 1, in one block and with `tokens_per_step`, texts are drawn from the very distribution whose likelihood
+`exact.writing` measures, but that MASK is never drawn.
 """
 
 import math
@@ -15,10 +17,12 @@ import torch
 from torch import Tensor
 
 from ...common.errors import RequestError
+from ..exact.orders import choose, scores_of
+from ..exact.writing_order import Order
 from ..model.kv_cache import KVCache
 from ..model.transformer import Transformer
 
-FillOrder = Literal["confidence", "random"]
+FillOrder = Order | Literal["random"]
 
 
 @dataclass(frozen=True)
@@ -30,10 +34,12 @@ class Sampling:
         temperature: 0 takes the likeliest token.
         top_p: only the likeliest tokens that together have this probability.
         seed: of all randomness.
-        stop: ids that end the text and are no part of it. Masked diffusion only: steps, reads per whole text
-            (max_new_tokens when None, the best quality).
+        stop: ids that end the text and are no part of it.
+        steps: masked diffusion only, as all that follow: reads per whole text (max_new_tokens when None, the best
+            quality), over which tokens are shared out evenly.
         order: which places are settled first.
         block: tokens that are filled in together (all when None).
+        tokens_per_step: instead of steps: tokens settled by each read, the last of a block perhaps fewer.
     """
 
     max_new_tokens: int = 128
@@ -44,6 +50,7 @@ class Sampling:
     steps: int | None = None
     order: FillOrder = "confidence"
     block: int | None = None
+    tokens_per_step: int | None = None
 
     def __post_init__(self) -> None:
         if self.max_new_tokens < 1:
@@ -52,6 +59,8 @@ class Sampling:
             raise RequestError("temperature must be a number that is not negative, top_p must be in (0, 1]")
         if self.block is not None and self.block < 1:
             raise RequestError(f"block must be at least 1, got {self.block}")
+        if self.tokens_per_step is not None and (self.tokens_per_step < 1 or self.steps is not None):
+            raise RequestError("tokens_per_step must be at least 1, and stands instead of steps: give one of the two")
         if self.steps is not None and self.steps < self.blocks:
             raise RequestError(f"{self.steps} steps are too few for {self.blocks} blocks: each needs one")
 
@@ -103,7 +112,7 @@ def _autoregressive(model: Transformer, prompt: list[int], mask: int, s: Samplin
     for _ in range(s.max_new_tokens):
         logits = model.logits(model.hidden_states(tokens, cache=cache)[0, -1:])
         logits[:, mask] = -torch.inf
-        token = int(_choose(logits, s, random)[0][0])
+        token = int(_draw(logits, s, random)[0])
         if token in s.stop:
             break
         new.append(token)
@@ -136,6 +145,10 @@ def _schedule(s: Sampling) -> Iterator[tuple[int, int, list[int]]]:
     steps = min(s.steps or n, n)
     for b in range(s.blocks):
         start, stop = b * size, min((b + 1) * size, n)
+        if s.tokens_per_step:
+            k, own = s.tokens_per_step, stop - start
+            yield start, stop, [min(k, own - done) for done in range(0, own, k)]
+            continue
         own = (b + 1) * steps // s.blocks - b * steps // s.blocks
         own = max(1, min(own, stop - start))
         parts = np.diff(np.linspace(0, stop - start, own + 1).round().astype(int))
@@ -148,25 +161,28 @@ def _fill_in(
     """Write `quota` of the masked `places` of `text` (1, length), in place."""
     logits = model.logits(model.hidden_states(text)[0, places])
     logits[:, mask] = -torch.inf
-    tokens, chance = _choose(logits, s, random)
-    if s.order == "random":
-        chance = torch.rand(len(places), generator=random).to(chance)
-    chosen = chance.topk(quota).indices
-    text[0, places[chosen]] = tokens[chosen]
+    chosen = _chosen(logits, quota, s.order, random)
+    text[0, places[chosen]] = _draw(logits[chosen], s, random)
 
 
-def _choose(logits: Tensor, s: Sampling, random: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Return a token for each row of `logits` (n, vocabulary), int64 (n,), and its probability, float32 (n,).
+def _chosen(logits: Tensor, quota: int, order: FillOrder, random: torch.Generator) -> Tensor:
+    """Return the indices, int64 (quota,), of the rows of `logits` that are settled now.
 
-    The probability is that at temperature 1, so that confidence means the same at every temperature.
+    Tokens are drawn after that, at temperature 1 or another: what is chosen depends on what is written alone.
     """
-    p = logits.softmax(-1)
+    if order == "random":
+        return torch.rand(len(logits), generator=random).topk(quota).indices.to(logits.device)
+    scores = scores_of(logits, order).double().cpu().numpy()[None]
+    chosen = choose(scores, np.ones(scores.shape, np.bool_), quota)
+    return torch.from_numpy(np.flatnonzero(chosen)).to(logits.device)
+
+
+def _draw(logits: Tensor, s: Sampling, random: torch.Generator) -> Tensor:
+    """Return a token for each row of `logits` (n, vocabulary), int64 (n,)."""
     if s.temperature == 0:
-        tokens = logits.argmax(-1)
-    else:
-        drawn = _top_p((logits / s.temperature).softmax(-1), s.top_p)
-        tokens = torch.multinomial(drawn.cpu(), 1, generator=random)[:, 0].to(logits.device)
-    return tokens, p.gather(1, tokens[:, None])[:, 0]
+        return logits.argmax(-1)
+    drawn = _top_p((logits / s.temperature).softmax(-1), s.top_p)
+    return torch.multinomial(drawn.cpu(), 1, generator=random)[:, 0].to(logits.device)
 
 
 def _top_p(p: Tensor, share: float) -> Tensor:

@@ -1,12 +1,14 @@
 """Likelihoods of a model on an artifact: every figure a record that says what kind it is and how it was made.
 
-An autoregressive model's negative log-likelihood (NLL) is exact. A masked-diffusion model's is only bounded from above
-(NELBO); set beside an NLL it may overstate the model's loss, never understate it. Nothing here puts the two side by
-side without saying which is which.
+An autoregressive model's negative log-likelihood (NLL) is exact, and so is a masked-diffusion model's under a stated
+order of writing (`exact.writing`): the two are likelihoods of distributions over the same texts. Without an order a
+masked-diffusion model's is only bounded from above (NELBO); set beside an NLL it may overstate the model's loss, never
+understate it. Nothing here puts the two side by side without saying which is which.
 """
 
+import itertools
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
@@ -18,6 +20,8 @@ from ...common.errors import RequestError
 from ...shards.artifact import Artifact
 from ...shards.loader.sample_reader import SampleReader
 from ..checkpoint import ModelCard
+from ..exact.writing import Text, write
+from ..exact.writing_order import WritingOrder
 from ..model.transformer import Transformer
 from ..objective.nelbo import estimate, masks_for
 
@@ -40,6 +44,8 @@ class Likelihood:
         data: fingerprints.
         model: fingerprints.
         name: of the model, for people.
+        order: of writing, of a masked-diffusion model's NLL; None for all others.
+        tokens_per_step: see `order`.
     """
 
     kind: Kind
@@ -54,6 +60,8 @@ class Likelihood:
     data: str
     model: str
     name: str
+    order: str | None = None
+    tokens_per_step: int | None = None
 
     @property
     def per_token(self) -> float:
@@ -82,17 +90,26 @@ class Likelihood:
         return {k: None if isinstance(v, float) and math.isnan(v) else v for k, v in body.items()}
 
 
-COLUMNS = ("name", "kind", "per_token", "per_token_se", "bits_per_byte", "noise_samples", "seed", "tokens", "data")
+COLUMNS = (
+    *("name", "kind", "order", "tokens_per_step", "per_token", "per_token_se", "bits_per_byte"),
+    *("noise_samples", "seed", "tokens", "data"),
+)
+MUST_SHOW = {
+    "kind": "an NLL and a NELBO",
+    "data": "likelihoods of different texts",
+    "order": "likelihoods under different orders of writing",
+    "tokens_per_step": "likelihoods with different numbers of tokens a step",
+}
+"""Columns that a table needs where its records differ in them, and what would stand side by side without them."""
 
 
 def table(records: Sequence[Likelihood], columns: Sequence[str] = COLUMNS) -> list[dict[str, Any]]:
     """Return one row per record with the fields and derived figures named in `columns`.
 
     Raises:
-        RequestError: when records of different kinds would stand side by side without `kind`, or of different data
-            without `data`.
+        RequestError: when records that differ in one of `MUST_SHOW` would stand side by side without it.
     """
-    for key, what in (("kind", "an NLL and a NELBO"), ("data", "likelihoods of different texts")):
+    for key, what in MUST_SHOW.items():
         if key not in columns and len({getattr(r, key) for r in records}) > 1:
             raise RequestError(f"{what} are no figures of one column: add the column '{key}'")
     known = set(records[0].to_dict()) if records else set(columns)
@@ -157,6 +174,7 @@ def measure(
     samples: int | None = None,
     noise_samples: int = 8,
     seed: int = 0,
+    writing: WritingOrder | None = None,
     byte_lengths: NDArray[np.int64] | None = None,
     batch_tokens: int = 16384,
     name: str = "model",
@@ -166,6 +184,7 @@ def measure(
     """Return the model's likelihood of the first `samples` samples of `artifact` (all when None).
 
     Args:
+        writing: the order in which a masked-diffusion model writes: the exact likelihood in place of the bound.
         byte_lengths: int64 (vocab_size,), UTF-8 bytes of each id.
         batch_tokens: read at a time.
         tick: called with the number of samples just finished.
@@ -175,20 +194,24 @@ def measure(
     """
     check_tokenizer(card, artifact)
     rows = Rows(artifact, samples)
-    score = _nll if model.config.causal else _nelbo
+    writing = None if model.config.causal else writing
+    exact = model.config.causal or writing is not None
     nats, variance, n_bytes = 0.0, 0.0, 0
-    for i, row in enumerate(rows):
-        value, error = score(model, card, row, i, noise_samples, seed, batch_tokens)
+    if writing:
+        scored = written(model, card.tokenizer["mask"], rows, writing, batch_tokens)
+    else:
+        score = _nll if exact else _nelbo
+        scored = ((r, *score(model, card, r, i, noise_samples, seed, batch_tokens)) for i, r in enumerate(rows))
+    for row, value, error in scored:
         nats, variance = nats + value, variance + error**2
         n_bytes += int(byte_lengths[row].sum()) if byte_lengths is not None else 0
         tick(1)
-    causal = model.config.causal
     return Likelihood(
-        kind="nll" if causal else "nelbo",
+        kind="nll" if exact else "nelbo",
         nats=nats,
         nats_se=math.sqrt(variance),
-        noise_samples=0 if causal else noise_samples,
-        seed=None if causal else seed,
+        noise_samples=0 if exact else noise_samples,
+        seed=None if exact else seed,
         tokens=rows.tokens,
         bytes=n_bytes or None,
         samples=rows.samples,
@@ -196,6 +219,8 @@ def measure(
         data=rows.manifest.fingerprint,
         model=model_fingerprint,
         name=name,
+        order=writing.order if writing else None,
+        tokens_per_step=writing.tokens_per_step if writing else None,
     )
 
 
@@ -207,6 +232,22 @@ def check_tokenizer(card: ModelCard, artifact: Artifact) -> None:
             f"{artifact.root} was tokenized with {found['name']} ({found['vocab_size']} ids), "
             f"the model's data with {wanted.get('name')} ({wanted.get('vocab_size')}): measure on its own pool"
         )
+
+
+def written(
+    model: Transformer, mask: int, rows: Iterable[NDArray[np.int64]], writing: WritingOrder, batch_tokens: int
+) -> Iterator[tuple[NDArray[np.int64], float, float]]:
+    """Iterate (row, exact nats, 0) of a masked-diffusion model, rows of equal length read together."""
+    nothing = np.zeros(0, np.int64)
+    batch: list[NDArray[np.int64]] = []
+    for row in itertools.chain(rows, [None]):
+        full = batch and (row is None or len(row) != len(batch[0]) or (len(batch) + 1) * len(row) > batch_tokens)
+        if full:
+            nats = write(model, mask, [Text(nothing, own) for own in batch], writing).nats
+            yield from ((own, float(value), 0.0) for own, value in zip(batch, nats, strict=True))
+            batch = []
+        if row is not None:
+            batch.append(row)
 
 
 def _nll(

@@ -1,8 +1,8 @@
 """Both model types as a model of lm-evaluation-harness, so that any of its tasks runs (extra `eval`).
 
 Importing this module registers `epochal`. A masked-diffusion model answers with minus the bound where the harness asks
-for a log-likelihood: its figures are bounds, which the harness does not know; `epochal evaluate` writes the kind beside
-them.
+for a log-likelihood, unless an order of writing makes it exact: what a figure is the harness does not know; `epochal
+evaluate` writes the kind beside it.
 """
 
 from collections.abc import Sequence
@@ -18,6 +18,7 @@ from ...common.cli import say
 from ...common.errors import RequestError
 from ...tokenize.tokenizer import Tokenizer
 from ..checkpoint import Checkpoint, open_checkpoint
+from ..exact.writing_order import WritingOrder
 from .encoding import encode_pairs
 from .generate import Sampling, before_any, frames
 from .scoring import Group, Scorer, TokenIds
@@ -33,6 +34,8 @@ class EpochalLM(LM):
         noise_samples: of masked diffusion.
         seed: of masked diffusion.
         batch_tokens: tokens read at a time.
+        order: of writing, for exact likelihoods of masked diffusion: `confidence`, `entropy`, `left_to_right`.
+        tokens_per_step: of that order.
         max_gen_toks: of generation where a task does not say. The harness' other settings, such as batch_size, are
             accepted and not used.
     """
@@ -46,6 +49,8 @@ class EpochalLM(LM):
         device: str = "cpu",
         tokenizer: str | Tokenizer | None = None,
         max_gen_toks: int = 256,
+        order: str | None = None,
+        tokens_per_step: int = 1,
         **unused: Any,
     ) -> None:
         super().__init__()
@@ -57,6 +62,7 @@ class EpochalLM(LM):
             opened.model, info.eod, info.mask, opened.card.seq_len, int(noise_samples), int(seed), int(batch_tokens)
         )
         self.scorer.greedy = True
+        self.scorer.writing = WritingOrder(order, int(tokens_per_step)) if order else None  # type: ignore[arg-type]
 
     def loglikelihood(self, requests: list[Instance]) -> list[tuple[float, bool]]:
         """Return (log-likelihood or minus the bound in nats, whether greedy decoding would write it); an empty
@@ -148,11 +154,13 @@ def run_tasks(
     limit: int | None = None,
     shots: int | None = None,
     include: str | None = None,
+    writing: WritingOrder | None = None,
 ) -> list[dict[str, Any]]:
     """Return one row per task and metric: model, task, kind, metric, value, stderr, noise samples.
 
     Args:
         include: folder with the user's own task files.
+        writing: the order of writing, for exact likelihoods of masked diffusion.
 
     Raises:
         RequestError: for a task the harness does not know.
@@ -161,6 +169,7 @@ def run_tasks(
 
     manager = _manager(tasks, include)
     model = EpochalLM(checkpoint, noise_samples, seed, batch_tokens, tokenizer=tokenizer)
+    model.scorer.writing = writing = None if checkpoint.model.config.causal else writing
     result = simple_evaluate(
         model, tasks=list(tasks), num_fewshot=shots, limit=limit, task_manager=manager, bootstrap_iters=1000
     )
@@ -169,14 +178,15 @@ def run_tasks(
             f"{checkpoint.name}: {cut:,} texts of these tasks are longer than the {checkpoint.card.seq_len} tokens "
             "that it was trained on: their beginnings were left out, and what is too long by itself was read whole"
         )
-    causal = checkpoint.model.config.causal
+    exact = checkpoint.model.config.causal or writing is not None
     rows = []
     for task, values in (result or {"results": {}})["results"].items():
         for name, value in values.items():
             metric, _, filters = name.partition(",")
             if isinstance(value, int | float) and filters and not metric.endswith("_stderr"):
                 error = values.get(f"{metric}_stderr,{filters}")
-                row = {"model": checkpoint.name, "task": task, "kind": "nll" if causal else "nelbo", "metric": metric}
+                row = {"model": checkpoint.name, "task": task, "kind": "nll" if exact else "nelbo", "metric": metric}
+                row |= {"order": writing and writing.order, "tokens_per_step": writing and writing.tokens_per_step}
                 row |= {"value": float(value), "stderr": float(error) if isinstance(error, int | float) else None}
-                rows.append(row | {"noise_samples": None if causal else noise_samples})
+                rows.append(row | {"noise_samples": None if exact else noise_samples})
     return rows

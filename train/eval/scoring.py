@@ -3,7 +3,8 @@
 An autoregressive model's conditional log-likelihood is exact. What answers share is read once: a question and all its
 answers are one row in which no answer sees another, and a prefix that all rows of a batch share (few-shot examples) is
 read once and kept as keys and values. A masked-diffusion model's is bounded: noise is on the answer only, the question
-always visible, mask counts stratified (`objective.nelbo`); a one-token answer needs one sample and is exact.
+always visible, mask counts stratified (`objective.nelbo`); a one-token answer needs one sample and is exact. Under a
+stated order of writing (`exact.writing`) it is exact: the question stands there, and the answer is written.
 
 Both read EOD first, which is how documents begin in training.
 """
@@ -18,6 +19,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ..exact.orders import choose, scores_of
+from ..exact.writing import Text, write
+from ..exact.writing_order import WritingOrder
 from ..model.kv_cache import KVCache
 from ..model.transformer import Transformer
 from ..objective.nelbo import MaskSet, estimate, masks_for
@@ -91,6 +95,7 @@ class Scorer:
         seed: noise samples and seed of a masked-diffusion model.
         batch_tokens: tokens read at a time, padding included.
         greedy: also find out whether each answer is what the model would write.
+        writing: the order in which a masked-diffusion model writes answers: exact likelihoods in place of bounds.
     """
 
     model: Transformer
@@ -101,6 +106,7 @@ class Scorer:
     seed: int = 0
     batch_tokens: int = 16384
     greedy: bool = False
+    writing: WritingOrder | None = None
     work: Work = field(default_factory=Work)
     _prefix: TokenIds | None = None
     _cache: KVCache | None = None
@@ -114,7 +120,10 @@ class Scorer:
         """
         started = time.monotonic()
         groups = [self._fit(group) for group in groups]
-        scores = self._autoregressive(groups) if self.model.config.causal else self._masked(groups)
+        if self.model.config.causal:
+            scores = self._autoregressive(groups)
+        else:
+            scores = self._written(groups, self.writing) if self.writing else self._masked(groups)
         self.work.seconds += time.monotonic() - started
         return scores
 
@@ -186,6 +195,20 @@ class Scorer:
             self._prefix, self._cache = prefix, cache
         return self._cache
 
+    # Masked diffusion in an order of writing: one row per answer, read again for every step.
+
+    def _written(self, groups: Sequence[Group], writing: WritingOrder) -> list[list[Score]]:
+        texts = [Text(g.context, answer) for g in groups for answer in g.answers]
+        nats = np.zeros(len(texts))
+        lengths = [len(t.context) + len(t.answer) for t in texts]
+        for batch in _batches([""] * len(texts), lengths, self.batch_tokens):
+            written = write(self.model, self.mask, [texts[i] for i in batch], writing)
+            nats[batch] = written.nats
+            self._count(written.reads, written.real, written.padded)
+        hits = [self._would_unmask(*text) if self.greedy else None for text in texts]
+        scores = iter([Score(float(n), 0.0, hit) for n, hit in zip(nats, hits, strict=True)])
+        return [[next(scores) for _ in g.answers] for g in groups]
+
     # Masked diffusion: one row per noise sample, batches of similar length over all answers.
 
     def _masked(self, groups: Sequence[Group]) -> list[list[Score]]:
@@ -234,19 +257,21 @@ class Scorer:
         return np.split(sums, np.cumsum(sizes)[:-1])
 
     def _would_unmask(self, context: TokenIds, answer: TokenIds) -> bool:
-        """Return whether unmasking the surest token first, one a step, writes `answer`."""
+        """Return whether unmasking in the order of writing (the surest token first, one a step, unless another is
+        asked for) writes `answer`."""
+        writing = self.writing or WritingOrder("confidence")
         device = self.model.device
         tokens = torch.from_numpy(np.concatenate([context, np.full(len(answer), self.mask)]))[None].to(device)
         masked = torch.arange(len(context), tokens.shape[1], device=device)
-        left = torch.ones(len(answer), dtype=torch.bool, device=device)
-        for _ in range(len(answer)):
+        waiting = np.ones((1, len(answer)), np.bool_)
+        while waiting.any():
             logits = self.model.logits(self.model.hidden_states(tokens)[0, masked])
             logits[:, self.mask] = -torch.inf
-            chance, best = logits.softmax(-1).max(-1)
-            i = int(torch.where(left, chance, -1.0).argmax())
-            if int(best[i]) != answer[i]:
+            scores = scores_of(logits, writing.order).double().cpu().numpy()[None]
+            chosen = np.flatnonzero(choose(scores, waiting, writing.tokens_per_step))
+            if (logits.argmax(-1).cpu().numpy()[chosen] != answer[chosen]).any():
                 return False
-            tokens[0, len(context) + i], left[i] = best[i], False
+            tokens[0, len(context) + chosen], waiting[0, chosen] = torch.from_numpy(answer[chosen]).to(device), False
         return True
 
 

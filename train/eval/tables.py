@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from ...common.cli import text_table
+from ..exact.writing_order import WritingOrder
 
 
 def describe(body: dict[str, list[dict[str, Any]]], out: str) -> str:
@@ -22,6 +23,8 @@ KINDS = {"nll": "NLL, exact", "nelbo": "NELBO, upper bound"}
 
 
 def _noise(row: dict[str, Any]) -> str:
+    if row.get("order"):
+        return f"{KINDS[row['kind']]}, {WritingOrder(row['order'], row['tokens_per_step']).words}"
     return KINDS[row["kind"]] + (f", K={row['noise_samples']}" if row["noise_samples"] else "")
 
 

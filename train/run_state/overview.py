@@ -14,7 +14,10 @@ from ...common.json_text import parse_json
 from ...common.units import format_count
 from ...shards.artifact import artifacts_below, read_any_manifest, subfolders
 from ...shards.manifest import ExportManifest
+from ..exact.writing_order import EXACT, WritingOrder, of_key
 from ..run_folder import METRICS_NAME, RESULT_NAME, RUN_NAME, losses_in_words, read_metrics
+
+LOGGED = f"metrics/{EXACT}"
 
 DEPTH = 4
 """Folders below the one that is asked for in which to look."""
@@ -104,7 +107,7 @@ def _run(folder: str, path: str) -> dict[str, Any]:
             ended = parse_json(storage.read_bytes(os.path.join(path, RESULT_NAME)), RESULT_NAME)
             result = ended["result"]
             said |= {"state": f"finished {str(ended.get('finished', ''))[:10]}".strip(), "tokens": result["tokens"]}
-            return said | {"validation": losses_in_words(result["validation"])}
+            return said | {"validation": _losses(result["validation"] | _exact_of(result))}
         rows = read_metrics(path) if os.path.isfile(os.path.join(path, METRICS_NAME)) else []
         if not rows:
             return said | {"state": "no step yet"}
@@ -113,7 +116,22 @@ def _run(folder: str, path: str) -> dict[str, Any]:
         return said | {
             "state": f"step {rows[-1]['step']:,.0f}",
             "tokens": tokens,
-            "validation": losses_in_words(measured),
+            "validation": _losses(measured),
         }
     except (EpochalError, OSError, KeyError, TypeError, ValueError) as error:
         return said | {"state": f"damaged: {error}"}
+
+
+def _exact_of(result: dict[str, Any]) -> dict[str, float]:
+    """Return what a finished run has under an order of writing, by the name that logs have for it."""
+    exact = result.get("exact")
+    if not exact:
+        return {}
+    return {f"{LOGGED}{WritingOrder(exact['order'], exact['tokens_per_step']).key}": exact["loss"]}
+
+
+def _losses(measured: dict[str, float]) -> str:
+    """Return the validation losses in words, each with its kind, and masked diffusion's exact one with its order."""
+    plain = [losses_in_words(measured)]
+    under = {of_key(key.removeprefix(LOGGED)): value for key, value in measured.items() if key.startswith(LOGGED)}
+    return ", ".join([*plain, *(f"NLL {value:.4f} ({writing.words})" for writing, value in under.items())])

@@ -133,6 +133,30 @@ def test_flops_of_the_papers_run_are_its_size_times_its_tokens():
     assert 1.0 < mdm.flops / six_nd < 1.2
 
 
+def test_a_grid_without_exact_likelihoods_goes_on_under_the_names_it_had(make_plan, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # where no pool lies
+    names = {run.name for run in plan(load_grid("crossover-paper-a")).runs}
+    assert {"u1.5B-ar-r0-s17-ad0af3e1", "u1.5B-mdm-r0-s17-f6d3b5dc"} <= names
+    without, asked = (
+        {run.name for run in made.runs}
+        for made in (make_plan(), make_plan(settings={"eval_loader.exact": {"order": "entropy"}}))
+    )
+    assert (without & asked) == {name for name in without if "-ar-" in name}  # AR's stay as they are
+
+
+def test_the_price_of_exact_likelihoods_is_in_the_time_that_a_plan_states(make_plan):
+    shares = {}
+    for exact in (None, {"order": "confidence", "tokens_per_step": 3, "every": 2}):
+        settings = {"eval_loader.dataset.samples": 4, "eval_loader.noise_samples": 2, "eval_loader.exact": exact}
+        made = make_plan(settings=settings)
+        found = {r.objective: (cost.validation_flops_share(r), r.seq_len) for r in made.runs}
+        shares[exact is None] = found
+    length = shares[True]["mdm"][1]
+    assert shares[False]["ar"] == shares[True]["ar"]
+    ratio = shares[False]["mdm"][0] / shares[True]["mdm"][0]
+    assert ratio == pytest.approx((2 + -(-length // 3) / 2) / 2)
+
+
 def test_a_job_array_names_every_run_that_is_left(make_plan, tmp_path):
     made = make_plan(gpus_per_run=8)
     script = launch.slurm_script(made, made.runs[1:], 3)

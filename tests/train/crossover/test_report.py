@@ -182,3 +182,41 @@ def _wait_for(page: Any, files: list[Path]) -> None:
             return
         page.run("new Promise((done) => setTimeout(done, 50))")
     raise AssertionError([file.name for file in files if not file.exists()])
+
+
+EXACT = "exact/confidence/1"
+
+
+def with_exact(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Give MDM's rows an exact likelihood 0.5 nats below the bound at every second evaluation, and AR's rows theirs."""
+    return [
+        r | ({EXACT: r["loss"] - 0.5 * (r["objective"] == "mdm")} if r["kind"] == "nll" or r["step"] % 2 == 0 else {})
+        for r in rows
+    ]
+
+
+def test_exact_curves_stand_beside_the_bound_and_are_compared_by_themselves(make_plan):
+    plan = make_plan(unique_tokens=[300], replicates=2)
+    rows, runs = measured(plan)
+    assert EXACT not in rendered(plan)
+    assert "exact likelihoods of the same texts" not in rendered(plan)
+    found = analysis.analyse(with_exact(rows), runs)
+    bound, exact = (next(c for c in found["crossovers"] if c["metric"] == m) for m in (analysis.LOSS, EXACT))
+    assert exact["tokens"] < bound["tokens"]  # half a nat better: earlier
+    assert {p["metric"] for p in found["potentials"]} >= {analysis.LOSS, EXACT}
+    assert [f["kind"] for f in found["fits"]] == ["nll"] * 2 + ["nelbo"] * 2  # laws are of the bound, as they were
+    page = report.render(plan, with_exact(rows), runs, found)
+    Strict(page)
+    assert page.count("MDM, NLL, confidence order") >= 3  # the third curve, its legend, and the comparison of its own
+    assert "mdm exact" in page
+    assert "exact NLL (confidence order), nats per token" in page
+    accuracy = page[page.index('id="tasks"') :]
+    assert "exact NLL" not in accuracy[: accuracy.index("</section>")]
+
+
+def test_ars_likelihood_is_its_own_under_every_order(make_plan, monkeypatch):
+    rows = [{"kind": "nll", "loss": 2.0, "objective": "ar"}, {"kind": "nelbo", "loss": 3.0, EXACT: 2.5}]
+    monkeypatch.setattr(curves, "curve", lambda run: [dict(run)])
+    assert [r.get(EXACT) for r in curves.curves(rows)] == [2.0, 2.5]  # type: ignore[arg-type]
+    assert curves.curves(rows[:1]) == rows[:1]  # type: ignore[arg-type]
+    assert curves.exact(rows) == [EXACT]

@@ -7,7 +7,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import polars as pl
 import pytest
 import torch
@@ -16,31 +15,22 @@ from epochal.__main__ import main
 from epochal.common.errors import RequestError, WorkError
 from epochal.shards.artifact import open_artifact
 from epochal.tests.support.pools import flip_bit, tiny_run
+from epochal.tests.support.training import BYTES, save
 from epochal.tests.tokenize.kinds import byte_level
 from epochal.tokenize.tokenizer import load_tokenizer
-from epochal.train.checkpoint import CONFIG_NAME, ModelCard, open_checkpoint, save_model
+from epochal.train.checkpoint import CONFIG_NAME, open_checkpoint
 from epochal.train.eval import evaluate, results
 from epochal.train.eval.continuation import continuation
 from epochal.train.eval.evaluate import Settings, run
-from epochal.train.eval.likelihood import difference, measure, table
 from epochal.train.eval.tokenizers import byte_lengths
-from epochal.train.model.transformer import ModelConfig, Transformer
+from epochal.train.exact.writing_order import WritingOrder
 
 torch.set_num_threads(1)
 
-BYTES = {"name": "bytes", "fingerprint": "0" * 32, "vocab_size": 259, "eod": 256, "pad": 257, "mask": 258}
 ITEMS = [
     {"query": f"The number after {i} is", "choices": [str(i + 1), f"not {i}", "a very long answer", "x"], "gold": i % 4}
     for i in range(24)
 ]
-
-
-def save(folder: Path, causal: bool, tokenizer: dict, seq_len: int = 64, training: dict | None = None) -> str:
-    torch.manual_seed(int(causal))
-    shape = ModelConfig(tokenizer["vocab_size"], 1, 16, 2, 24, causal)
-    card = ModelCard(shape, {}, "nll" if causal else "nelbo", tokenizer, seq_len, training or {})
-    save_model(str(folder), Transformer(shape).state_dict(), card)
-    return str(folder)
 
 
 @pytest.fixture(scope="module")
@@ -144,59 +134,23 @@ def test_nll_and_nelbo_of_a_pool(make_pool: Callable[..., Path], tmp_path: Path)
     assert mdm["per_token_se"] > 0
 
 
-def likelihoods(make_pool: Callable[..., Path], tmp_path: Path) -> list:
-    pool = open_artifact(str(make_pool(200, 16)))
-    lengths = np.array([1] * 256 + [0] * 3)
-    found = []
-    for name, causal in (("ar", True), ("mdm", False)):
-        opened = open_checkpoint(save(tmp_path / name, causal, BYTES, 16), "cpu")
-        keys: dict[str, Any] = {"byte_lengths": lengths, "name": name, "noise_samples": 16}
-        found.append(measure(opened.model, opened.card, pool, **keys))
-        # more noise samples: the same bound within its error, which is smaller
-        if not causal:
-            many = measure(opened.model, opened.card, pool, **keys | {"noise_samples": 256, "seed": 1})
-            assert abs(many.per_token - found[1].per_token) < 4 * found[1].per_token_se
-            assert many.per_token_se < found[1].per_token_se / 3
-    return found
-
-
-def test_kinds_are_never_mixed_unlabelled(make_pool: Callable[..., Path], tmp_path: Path) -> None:
-    ar, mdm = likelihoods(make_pool, tmp_path)
-    assert [r["kind"] for r in table([ar, mdm])] == ["nll", "nelbo"]
-    with pytest.raises(RequestError, match="an NLL and a NELBO are no figures of one column: add the column 'kind'"):
-        table([ar, mdm], ("name", "per_token", "data"))
-    assert table([ar, ar], ("per_token",))[0] == {"per_token": ar.per_token}
-    elsewhere = replace(ar, data="other")
-    with pytest.raises(RequestError, match="different texts"):
-        table([ar, elsewhere], ("per_token", "kind"))
-    with pytest.raises(RequestError, match="a likelihood has no 'loss'"):
-        table([ar], ("loss",))
-    for a, b in ((ar, mdm), (mdm, ar), (ar, elsewhere)):
-        with pytest.raises(RequestError):
-            difference(a, b)
-    with pytest.raises(RequestError, match="only NELBO minus NLL"):
-        difference(ar, mdm, bound=True)
-    value, error = difference(mdm, ar, bound=True)
-    assert value == pytest.approx(mdm.per_token - ar.per_token)
-    assert error == mdm.per_token_se > 0
-    assert ar.bits_per_byte == pytest.approx(ar.nats / math.log(2) / ar.bytes)
-    assert ar.bytes < ar.tokens == 200  # EOD has no bytes
-
-
-def test_nll_of_a_pool_is_the_chain_rule(make_pool: Callable[..., Path], tmp_path: Path) -> None:
-    pool = open_artifact(str(make_pool(20, 16)))
-    opened = open_checkpoint(save(tmp_path / "ar", True, BYTES, 16), "cpu")
-    record = measure(opened.model, opened.card, pool)
-    total = 0.0
-    from epochal.train.eval.likelihood import Rows
-
-    for row in Rows(pool):
-        text = [256, *row.tolist()]
-        for i in range(1, len(text)):
-            with torch.no_grad():
-                total -= float(opened.model(torch.tensor([text[:i]]))[-1].log_softmax(-1)[text[i]])
-    assert record.nats == pytest.approx(total, abs=1e-3)
-    assert (record.tokens, record.samples) == (20, 2)
+@pytest.mark.slow
+def test_tasks_are_scored_exactly_under_an_order(
+    models: list[str], data: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    settings = Settings(
+        ("hellaswag", "lambada_openai"), data=str(data), noise_samples=2, limit=5, quiet=True, out=str(tmp_path)
+    )
+    bounds = run(models, settings)["tasks"]
+    ar, _, exact, _ = found = run(models, replace(settings, writing=WritingOrder("confidence", 2)))["tasks"]
+    assert [r["kind"] for r in found] == ["nll"] * 4
+    assert (ar["order"], ar["scored_now"]) == (None, 0)  # an AR model has one order: its scores are there already
+    assert (exact["order"], exact["tokens_per_step"], exact["noise_samples"]) == ("confidence", 2, None)
+    assert exact["noise_se"] == 0
+    assert exact["nll_right"] != bounds[2]["nll_right"]
+    capsys.readouterr()
+    assert main(["evaluate", models[1], "--tasks", "hellaswag", "--tokens-per-step", "2"]) == 2
+    assert "give --order too" in capsys.readouterr().err
 
 
 def test_a_flipped_bit_in_a_pool_stops_likelihoods_and_the_task_made_from_it(

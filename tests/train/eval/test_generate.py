@@ -3,13 +3,17 @@
 import io
 import itertools
 
+import numpy as np
 import pytest
+import scipy.stats
 import torch
 
 from epochal.common.errors import RequestError
 from epochal.tokenize.tokenizer import spell
 from epochal.train.eval.generate import Sampling, generate
 from epochal.train.eval.terminal import HOLE, LiveText
+from epochal.train.exact.writing import Text, write
+from epochal.train.exact.writing_order import Order, WritingOrder
 from epochal.train.model.transformer import ModelConfig, Transformer
 
 torch.set_num_threads(1)
@@ -34,7 +38,7 @@ def test_ar_with_a_cache_writes_what_it_writes_without() -> None:
     assert new == text[3:]
 
 
-@pytest.mark.parametrize("order", ["confidence", "random"])
+@pytest.mark.parametrize("order", ["confidence", "entropy", "left_to_right", "random"])
 @pytest.mark.parametrize(("steps", "block"), [(None, None), (5, None), (6, 4), (1, None)])
 def test_mdm_fills_in_every_mask_in_its_steps(order: str, steps: int | None, block: int | None) -> None:
     m, frames = model(causal=False), []
@@ -108,3 +112,44 @@ def test_masks_are_seen_filling_in_on_a_terminal_only() -> None:
     LiveText(decode, MASK, stream=plain).show([0])
     assert plain.getvalue() == ""
     assert spell([0, MASK, 1], {MASK: HOLE}, decode) == f"a{HOLE}b"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("order", "k"), [("confidence", 1), ("entropy", 2), ("left_to_right", 2)])
+def test_texts_are_drawn_from_the_distribution_that_likelihoods_measure(order: Order, k: int) -> None:
+    """At temperature 1: 1,000 texts of three tokens of three ids, against their exact probabilities."""
+    torch.manual_seed(2)
+    m = Transformer(ModelConfig(4, 1, 16, 2, 24, False, init_std=0.6, tied_embeddings=False)).eval()
+    head = m.head.weight.data  # type: ignore[union-attr]
+    m.norm.weight.data[0], m.embedding.weight.data[:, 0] = 1.0, 40.0
+    head[:, 0], head[3, 0] = 0.0, -60.0  # MASK is as good as impossible: the two distributions are then the same
+    every = list(itertools.product(range(3), repeat=3))
+    texts = [Text(np.array([0]), np.array(x)) for x in every]
+    p = np.exp(-write(m, 3, texts, WritingOrder(order, k)).nats)
+    assert p.sum() == pytest.approx(1, abs=1e-5)
+    draws = 1000
+    drawn = [
+        tuple(generate(m, [0], 3, Sampling(3, 1.0, seed=seed, order=order, tokens_per_step=k))) for seed in range(draws)
+    ]
+    counts = np.array([drawn.count(x) for x in every])
+    assert counts.sum() == draws
+    expected = p * draws
+    kept = expected >= 5
+    chi2 = ((counts - expected)[kept] ** 2 / expected[kept]).sum()
+    assert chi2 < scipy.stats.chi2.ppf(0.9999, kept.sum())
+    assert chi2 > 0
+
+
+@pytest.mark.parametrize(
+    ("n", "block", "k", "settled"),
+    [(7, None, 3, [3, 6, 7]), (7, 4, 3, [3, 4, 7]), (9, 4, 3, [3, 4, 7, 8, 9]), (6, None, 9, [6])],
+)
+def test_tokens_per_step_fill_in_so_many_at_a_time(n: int, block: int | None, k: int, settled: list[int]) -> None:
+    frames: list[list[int]] = []
+    generate(model(causal=False), [EOD], MASK, Sampling(n, block=block, tokens_per_step=k), frames.append)
+    assert [n - frame.count(MASK) for frame in frames] == settled
+
+
+def test_tokens_per_step_and_steps_exclude_each_other() -> None:
+    with pytest.raises(RequestError, match="one of the two"):
+        Sampling(8, steps=4, tokens_per_step=2)

@@ -1,0 +1,74 @@
+"""The exact likelihood under an order of writing, measured on the validation pool while a run trains."""
+
+import itertools
+import math
+from typing import Any
+
+import torch
+from composer import Callback
+from composer.core import State
+from composer.loggers import Logger
+from composer.utils import dist
+
+from ...common.errors import WorkError
+from ...shards.artifact import Artifact
+from ..eval.likelihood import Rows, written
+from .settings import ExactSection
+from .writing_order import EXACT, WritingOrder
+
+
+class ExactLikelihood(Callback):
+    """Logs `metrics/exact/<order>/<tokens per step>`, nats per token, beside the bound of the same samples.
+
+    It is measured in float32 whatever the run's precision, and touches no random state; ranks share the samples out.
+    Best checkpoints go on being chosen by the bound, which every evaluation has.
+
+    Attributes:
+        interval: steps between evaluations.
+        steps: of the whole run.
+        last: what was measured last, as `result.json` has it.
+    """
+
+    def __init__(
+        self, section: ExactSection, validation: Artifact, samples: int | None, interval: int, steps: int
+    ) -> None:
+        self.writing = WritingOrder(section.order, section.tokens_per_step)
+        self.rows = Rows(validation, samples)
+        self.mask = validation.manifest.tokenizer.mask
+        self.every, self.steps = section.every * interval, steps
+        self.last: dict[str, Any] | None = None
+
+    def eval_end(self, state: State, logger: Logger) -> None:
+        """Measure and log, where it is due.
+
+        Raises:
+            WorkError: when the model's scores are not finite.
+        """
+        step = int(state.timestamp.batch)
+        if step % self.every and step < self.steps:
+            return
+        loss = self._nats(state) / self.rows.tokens
+        logger.log_metrics({f"metrics/{EXACT}{self.writing.key}": loss})
+        self.last = {"kind": "nll", "order": self.writing.order, "tokens_per_step": self.writing.tokens_per_step}
+        self.last |= {"loss": loss, "tokens": self.rows.tokens, "step": step}
+
+    def _nats(self, state: State) -> float:
+        """Return the nats of all samples together; a rank that fails has all fail."""
+        model: Any = getattr(state.model, "module", state.model)  # DDP's own forward pass would wait for other ranks
+        training = model.training
+        model.eval()
+        mine = itertools.islice(self.rows, dist.get_global_rank(), None, dist.get_world_size())
+        tokens = 2**14
+        with torch.autocast(model.transformer.device.type, enabled=False):
+            try:
+                found: float | str = sum(
+                    nats for _, nats, _ in written(model.transformer, self.mask, mine, self.writing, tokens)
+                )
+            except WorkError as error:
+                found = str(error)
+        model.train(training)
+        parts = dist.all_gather_object(found)
+        problem = next((part for part in parts if isinstance(part, str)), None)
+        if problem is not None:
+            raise WorkError(problem)
+        return math.fsum(float(part) for part in parts)
