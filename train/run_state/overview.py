@@ -132,6 +132,6 @@ def _exact_of(result: dict[str, Any]) -> dict[str, float]:
 
 def _losses(measured: dict[str, float]) -> str:
     """Return the validation losses in words, each with its kind, and masked diffusion's exact one with its order."""
-    plain = [losses_in_words(measured)]
     under = {of_key(key.removeprefix(LOGGED)): value for key, value in measured.items() if key.startswith(LOGGED)}
-    return ", ".join([*plain, *(f"NLL {value:.4f} ({writing.words})" for writing, value in under.items())])
+    exact = (f"NLL {value:.4f} ({writing.words})" for writing, value in under.items())
+    return ", ".join(filter(None, [losses_in_words(measured), *exact]))
