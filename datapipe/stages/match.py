@@ -27,7 +27,7 @@ KEY = np.dtype([("value", "<u8"), ("more", "<u8"), ("number", "<i8"), ("source",
 """What exact duplicates are found by. more: the rest of the key. source: of distinct documents, else -1."""
 
 KEPT_PARTS = 100
-"""If there are more parts than this, their maps are not kept open."""
+"""If there are more parts than this, their files are not kept open."""
 
 EDGES_AT_ONCE = 1 << 22
 
