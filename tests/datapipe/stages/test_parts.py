@@ -9,6 +9,7 @@ import pytest
 
 from epochal.common.errors import WorkError
 from epochal.datapipe.stages.cluster import Corpus
+from epochal.datapipe.stages.match import read_edges
 from epochal.datapipe.stages.pack import Cuts, Fates, write_cuts, write_fates
 from epochal.datapipe.stages.parts import DOCUMENT, Batch, Part, PartWriter, read_spans
 
@@ -87,3 +88,13 @@ def test_fates_and_cuts_that_are_cut_are_named(tmp_path: Path) -> None:
         os.truncate(tmp_path / name, 10)
         with pytest.raises(WorkError, match=f"{name} is damaged: it was cut"):
             read()
+
+
+def test_links_that_are_cut_are_named(tmp_path: Path) -> None:
+    (tmp_path / "edges").mkdir()
+    links = np.arange(6, dtype=np.int64)
+    (tmp_path / "edges" / "00000.bin").write_bytes(links.tobytes())
+    assert np.concatenate(list(read_edges(str(tmp_path)))).tolist() == links.reshape(-1, 2).tolist()
+    os.truncate(tmp_path / "edges" / "00000.bin", 40)
+    with pytest.raises(WorkError, match=r"edges/00000.bin is damaged: it was cut; remove the work folder"):
+        list(read_edges(str(tmp_path)))
