@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 
 from .errors import FULL, EpochalError, RequestError, WorkError, one_line
 from .hashing import stream_hash
+from .remote import web
 from .remote.patience import ATTEMPTS, patiently
 from .remote.patient_file import PatientFile
 
@@ -138,25 +139,30 @@ def regular_path(path: str) -> str:
     return path
 
 
-def open_read(path: str) -> Any:
+def open_read(path: str, size: int | None = None) -> Any:
     """Return the file at `path` (local or URL) opened to read bytes anywhere in it; a store that fails is asked again.
+
+    Args:
+        path: see above.
+        size: in bytes, as the listing of the store said: other answers count as failed. None: it is not known.
 
     Raises:
         FileNotFoundError: when there is no such file.
     """
     if is_url(path):
-        return patient(lambda: store_of(path).open(path, "rb"), path)
+        return patient(lambda: store_of(path).open(path, "rb", **web.checks(path, size)), path, size)
     return open(regular_path(path), "rb")
 
 
-def patient(open_it: Callable[[], Any], name: str) -> Any:
+def patient(open_it: Callable[[], Any], name: str, size: int | None = None) -> Any:
     """Return the file that `open_it` opens, which a store sends; opened again where it fails.
 
     Args:
         open_it: see above.
         name: of the file, for messages.
+        size: as `open_read` takes it.
     """
-    raw = PatientFile(open_it, lambda action: patiently(action, f"read {name}", ATTEMPTS, missing_too=True))
+    raw = PatientFile(open_it, lambda action: patiently(action, f"read {name}", ATTEMPTS, missing_too=True), size)
     return io.BufferedReader(raw, 1 << 20)
 
 
@@ -203,18 +209,19 @@ def discard(file: Any) -> None:
         file.close()
 
 
-def file_digest(path: str, expected: tuple[int, str] | None = None) -> tuple[int, str]:
+def file_digest(path: str, expected: tuple[int, str] | None = None, size: int | None = None) -> tuple[int, str]:
     """Return size in bytes and xxh64 of the file at `path` (local or URL), read in pieces.
 
     Args:
         path: see above.
         expected: what they should be; a store that sends something else is asked again.
+        size: where only that is known, as `open_read` takes it.
 
     Raises:
         FileNotFoundError: when there is no such file.
     """
     for _ in range(ATTEMPTS if expected and is_url(path) else 1):
-        with open_read(path) as f:
+        with open_read(path, size) as f:
             hashed = stream_hash(f)
         found = hashed.bytes, hashed.hexdigest()
         if found == expected:
