@@ -1,6 +1,7 @@
 """Where artifacts lie: local folders and fsspec URLs, read alike; a file is written whole or not at all."""
 
 import contextlib
+import functools
 import inspect
 import io
 import os
@@ -15,7 +16,7 @@ from typing import Any, TypeVar
 from .errors import FULL, EpochalError, RequestError, WorkError, one_line
 from .hashing import stream_hash
 from .remote import web
-from .remote.patience import ATTEMPTS, patiently
+from .remote.patience import ATTEMPTS, look_again, patiently
 from .remote.patient_file import PatientFile
 
 T = TypeVar("T")
@@ -77,18 +78,22 @@ def join(root: str, name: str) -> str:
 
 
 def exists(path: str) -> bool:
-    """Return whether a file or folder is at `path`."""
+    """Return whether a file or folder is at `path`. A store's "no" is believed when it has said so three times."""
     if not is_url(path):
         return os.path.exists(local_path(path))
+    try:  # fsspec's own `exists` takes any failure for "no"
+        look_again(lambda: patiently(lambda: _information(path), f"look for {path}", ATTEMPTS))
+    except FileNotFoundError:
+        return False
+    return True
 
-    def look() -> bool:  # fsspec's own `exists` takes any failure for "no"
-        try:
-            store_of(path).info(path)
-        except FileNotFoundError:
-            return False
-        return True
 
-    return patiently(look, f"look for {path}", ATTEMPTS)
+def _information(path: str) -> dict[str, Any]:
+    """Return what the store of a URL says of it now."""
+    store = store_of(path)
+    store.invalidate_cache(posixpath.dirname(path))
+    info: dict[str, Any] = store.info(path)
+    return info
 
 
 def read_bytes(path: str, problem: Callable[[bytes], str | None] | None = None, may_lack: bool = False) -> bytes:
@@ -98,7 +103,7 @@ def read_bytes(path: str, problem: Callable[[bytes], str | None] | None = None, 
         path: see above.
         problem: says what is wrong with the bytes that a store sent, None when nothing is. Bytes that stay wrong are
             returned as they are, as those of a disk are: whoever asked says what to do.
-        may_lack: there may be no such file, so a store that says so is believed at once.
+        may_lack: there may be no such file, so that a store which says so three times is believed.
 
     Raises:
         FileNotFoundError: when there is no such file.
@@ -116,7 +121,9 @@ def read_bytes(path: str, problem: Callable[[bytes], str | None] | None = None, 
             return data
 
         try:
-            return patiently(fetch, f"read {path}", ATTEMPTS, not may_lack)
+            if may_lack:
+                return look_again(lambda: patiently(fetch, f"read {path}", ATTEMPTS))
+            return patiently(fetch, f"read {path}", ATTEMPTS, missing_too=True)
         except WorkError:
             if sent:
                 return sent[-1]
@@ -239,9 +246,7 @@ def stamp(path: str) -> str:
     if not is_url(path):
         info = os.stat(local_path(path))
         return f"{info.st_size} {info.st_mtime_ns}"
-    store = store_of(path)
-    store.invalidate_cache(posixpath.dirname(path))
-    return version(patiently(lambda: store.info(path), f"look for {path}", ATTEMPTS))
+    return version(patiently(lambda: _information(path), f"look for {path}", ATTEMPTS, missing_too=True))
 
 
 def version(info: dict[str, Any]) -> str:
@@ -290,9 +295,8 @@ def names(folder: str) -> list[str]:
     try:
         if is_url(folder):
             # Another process may have written there since this one looked.
-            found = patiently(
-                lambda: store_of(folder).ls(folder, detail=False, refresh=True), f"list {folder}", ATTEMPTS
-            )
+            listed = functools.partial(store_of(folder).ls, folder, detail=False, refresh=True)
+            found = look_again(lambda: patiently(listed, f"list {folder}", ATTEMPTS))
             return sorted(name for name in (posixpath.basename(path.rstrip("/")) for path in found) if name)
         return sorted(os.listdir(local_path(folder)))
     except FileNotFoundError:

@@ -98,7 +98,7 @@ def _check_hashes(source: Source, listed: dict[str, FileInfo], digests: dict[str
 def recall(path: str) -> Memory:
     """Return what an earlier build remembered at `path`, nothing when there was none."""
     try:
-        return dict(strict_json(storage.read_bytes(path), most_values=1 << 30))
+        return dict(strict_json(storage.read_bytes(path, may_lack=True), most_values=1 << 30))
     except (FileNotFoundError, ValueError, TypeError):
         return {}
 
