@@ -1,6 +1,7 @@
 """Where artifacts lie: local folders and fsspec URLs, read alike; a file is written whole or not at all."""
 
 import contextlib
+import functools
 import inspect
 import io
 import os
@@ -14,7 +15,8 @@ from typing import Any, TypeVar
 
 from .errors import FULL, EpochalError, RequestError, WorkError, one_line
 from .hashing import stream_hash
-from .remote.patience import ATTEMPTS, patiently
+from .remote import web
+from .remote.patience import ATTEMPTS, look_again, patiently
 from .remote.patient_file import PatientFile
 
 T = TypeVar("T")
@@ -76,14 +78,22 @@ def join(root: str, name: str) -> str:
 
 
 def exists(path: str) -> bool:
-    """Return whether a file or folder is at `path`."""
+    """Return whether a file or folder is at `path`. A store's "no" is believed when it has said so three times."""
     if not is_url(path):
         return os.path.exists(local_path(path))
     try:  # fsspec's own `exists` takes any failure for "no"
-        patiently(lambda: store_of(path).info(path), f"look for {path}", ATTEMPTS)
+        look_again(lambda: patiently(lambda: _information(path), f"look for {path}", ATTEMPTS))
     except FileNotFoundError:
         return False
     return True
+
+
+def _information(path: str) -> dict[str, Any]:
+    """Return what the store of a URL says of it now."""
+    store = store_of(path)
+    store.invalidate_cache(posixpath.dirname(path))
+    info: dict[str, Any] = store.info(path)
+    return info
 
 
 def read_bytes(path: str, problem: Callable[[bytes], str | None] | None = None, may_lack: bool = False) -> bytes:
@@ -93,7 +103,7 @@ def read_bytes(path: str, problem: Callable[[bytes], str | None] | None = None, 
         path: see above.
         problem: says what is wrong with the bytes that a store sent, None when nothing is. Bytes that stay wrong are
             returned as they are, as those of a disk are: whoever asked says what to do.
-        may_lack: there may be no such file, so a store that says so is believed at once.
+        may_lack: there may be no such file, so that a store which says so three times is believed.
 
     Raises:
         FileNotFoundError: when there is no such file.
@@ -111,7 +121,9 @@ def read_bytes(path: str, problem: Callable[[bytes], str | None] | None = None, 
             return data
 
         try:
-            return patiently(fetch, f"read {path}", ATTEMPTS, not may_lack)
+            if may_lack:
+                return look_again(lambda: patiently(fetch, f"read {path}", ATTEMPTS))
+            return patiently(fetch, f"read {path}", ATTEMPTS, missing_too=True)
         except WorkError:
             if sent:
                 return sent[-1]
@@ -134,25 +146,30 @@ def regular_path(path: str) -> str:
     return path
 
 
-def open_read(path: str) -> Any:
+def open_read(path: str, size: int | None = None) -> Any:
     """Return the file at `path` (local or URL) opened to read bytes anywhere in it; a store that fails is asked again.
+
+    Args:
+        path: see above.
+        size: in bytes, as the listing of the store said: other answers count as failed. None: it is not known.
 
     Raises:
         FileNotFoundError: when there is no such file.
     """
     if is_url(path):
-        return patient(lambda: store_of(path).open(path, "rb"), path)
+        return patient(lambda: store_of(path).open(path, "rb", **web.checks(path, size)), path, size)
     return open(regular_path(path), "rb")
 
 
-def patient(open_it: Callable[[], Any], name: str) -> Any:
+def patient(open_it: Callable[[], Any], name: str, size: int | None = None) -> Any:
     """Return the file that `open_it` opens, which a store sends; opened again where it fails.
 
     Args:
         open_it: see above.
         name: of the file, for messages.
+        size: as `open_read` takes it.
     """
-    raw = PatientFile(open_it, lambda action: patiently(action, f"read {name}", ATTEMPTS, missing_too=True))
+    raw = PatientFile(open_it, lambda action: patiently(action, f"read {name}", ATTEMPTS, missing_too=True), size)
     return io.BufferedReader(raw, 1 << 20)
 
 
@@ -199,18 +216,19 @@ def discard(file: Any) -> None:
         file.close()
 
 
-def file_digest(path: str, expected: tuple[int, str] | None = None) -> tuple[int, str]:
+def file_digest(path: str, expected: tuple[int, str] | None = None, size: int | None = None) -> tuple[int, str]:
     """Return size in bytes and xxh64 of the file at `path` (local or URL), read in pieces.
 
     Args:
         path: see above.
         expected: what they should be; a store that sends something else is asked again.
+        size: where only that is known, as `open_read` takes it.
 
     Raises:
         FileNotFoundError: when there is no such file.
     """
     for _ in range(ATTEMPTS if expected and is_url(path) else 1):
-        with open_read(path) as f:
+        with open_read(path, size) as f:
             hashed = stream_hash(f)
         found = hashed.bytes, hashed.hexdigest()
         if found == expected:
@@ -228,9 +246,7 @@ def stamp(path: str) -> str:
     if not is_url(path):
         info = os.stat(local_path(path))
         return f"{info.st_size} {info.st_mtime_ns}"
-    store = store_of(path)
-    store.invalidate_cache(posixpath.dirname(path))
-    return version(patiently(lambda: store.info(path), f"look for {path}", ATTEMPTS))
+    return version(patiently(lambda: _information(path), f"look for {path}", ATTEMPTS, missing_too=True))
 
 
 def version(info: dict[str, Any]) -> str:
@@ -279,9 +295,8 @@ def names(folder: str) -> list[str]:
     try:
         if is_url(folder):
             # Another process may have written there since this one looked.
-            found = patiently(
-                lambda: store_of(folder).ls(folder, detail=False, refresh=True), f"list {folder}", ATTEMPTS
-            )
+            listed = functools.partial(store_of(folder).ls, folder, detail=False, refresh=True)
+            found = look_again(lambda: patiently(listed, f"list {folder}", ATTEMPTS))
             return sorted(name for name in (posixpath.basename(path.rstrip("/")) for path in found) if name)
         return sorted(os.listdir(local_path(folder)))
     except FileNotFoundError:

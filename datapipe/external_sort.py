@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from ..common import storage
+from ..common.errors import WorkError
 from ..shards import arrow
 
 IN_MEMORY = 1 << 26
@@ -46,8 +47,12 @@ def deal(batches: Iterable[Records], field: str, n: int, dtype: np.dtype[Any]) -
             for file, start, stop in zip(files, [0, *ends], ends, strict=False):
                 file.write(dealt[start:stop].tobytes())
         for file, path in zip(files, paths, strict=True):
+            size = file.tell()
             file.close()
-            yield np.fromfile(path, dtype)
+            found = np.fromfile(path, dtype)
+            if found.nbytes != size:
+                raise WorkError(f"{path}, which this build wrote a moment ago, was cut: build again")
+            yield found
             os.unlink(path)
 
 

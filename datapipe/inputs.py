@@ -70,7 +70,8 @@ def take_stock(config: Build, listings: list[Listing], memory_path: str, say: Ca
     remembered = recall(memory_path)  # it has paths as they may be shown
     known = {path: remembered[config.public(path)] for path in unknown if config.public(path) in remembered}
     listed = [_listed(source) for source in config.sources]
-    memory = _digests(unknown, known, {path: info for files in listed for path, info in files.items()}, say)
+    sizes = {storage.absolute(storage.join(i.root, f.path)): f.known_size for i in stamped for f in i.files}
+    memory = _digests(unknown, known, {path: info for files in listed for path, info in files.items()}, sizes, say)
     contents = {path: memory[path][1] if version is None else version for path, version in versions.items()}
     for source, files in zip(config.sources, listed, strict=True):
         _check_hashes(source, files, {path: memory[path][1] for path in unknown})
@@ -97,7 +98,7 @@ def _check_hashes(source: Source, listed: dict[str, FileInfo], digests: dict[str
 def recall(path: str) -> Memory:
     """Return what an earlier build remembered at `path`, nothing when there was none."""
     try:
-        return dict(strict_json(storage.read_bytes(path), most_values=1 << 30))
+        return dict(strict_json(storage.read_bytes(path, may_lack=True), most_values=1 << 30))
     except (FileNotFoundError, ValueError, TypeError):
         return {}
 
@@ -125,14 +126,20 @@ def _versions(item: Listing, source: Source) -> dict[str, str | None]:
     limited = source.limit is not None and (source.tokenized is None or artifact_folder(source) is None)
     for file in item.files if source.format != "hub" else ():
         path = storage.absolute(storage.join(item.root, file.path))
-        known = limited or (storage.is_url(path) and file.stamp)
+        known = limited or (storage.is_url(path) and file.stamp and not file.whole)
         found[path] = file.stamp if known else None
         if source.format == "megatron":
             found[megatron.index_path(path)] = None
     return found
 
 
-def _digests(paths: list[str], memory: Memory, listed: dict[str, FileInfo], say: Callable[[str], object]) -> Memory:
+def _digests(
+    paths: list[str],
+    memory: Memory,
+    listed: dict[str, FileInfo],
+    sizes: dict[str, int | None],
+    say: Callable[[str], object],
+) -> Memory:
     """Return state and digest of each file, its state empty where that is not to be remembered."""
     known = {path: memory[path] for path in paths if path in memory and memory[path][0] == _state(path)}
     new = [path for path in paths if path not in known]
@@ -140,12 +147,12 @@ def _digests(paths: list[str], memory: Memory, listed: dict[str, FileInfo], say:
     if size > ANNOUNCED:
         say(f"reading {format_bytes(size)} in {len(new):,} files once, so that a later change in them is noticed")
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        return known | dict(zip(new, pool.map(_read, new, map(listed.get, new)), strict=True))
+        return known | dict(zip(new, pool.map(_read, new, map(listed.get, new), map(sizes.get, new)), strict=True))
 
 
-def _read(path: str, listed: FileInfo | None) -> list[str]:
+def _read(path: str, listed: FileInfo | None, known_size: int | None) -> list[str]:
     before = _state(path)
-    size, digest = storage.file_digest(path, (listed.bytes, listed.xxh64) if listed else None)
+    size, digest = storage.file_digest(path, (listed.bytes, listed.xxh64) if listed else None, known_size)
     if _state(path) != before:
         raise WorkError(f"{path} was changed while it was read: run the same command again when it stays as it is")
     settled = before and time.time_ns() - os.stat(path).st_mtime_ns > SETTLED_NS

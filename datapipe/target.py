@@ -60,7 +60,7 @@ def record_path(target: str, what: str = "request") -> str:
 def recorded(targets: list[str]) -> dict[str, Any]:
     """Return what the last build of these targets left: its request, and how many of the pools it made."""
     try:
-        record = strict_json(storage.read_bytes(record_path(targets[0])))
+        record = strict_json(storage.read_bytes(record_path(targets[0]), may_lack=True))
     except (FileNotFoundError, ValueError):
         record = {}
     return {"request": None, "pools": len(targets)} | (record if isinstance(record, dict) else {})

@@ -65,7 +65,7 @@ class Database:
             with self.engine.connect() as connection:
                 yield connection
         except OperationalError as error:
-            raise UnreachableError(f"the database cannot be reached: {one_line(error)}") from None
+            raise UnreachableError(f"the database cannot be reached: {_reason(error)}") from None
 
     def write(self, job: Callable[[Connection], T], lock: str | None = None) -> "Future[T]":
         """Run `job(connection)` in the next transaction; the future has its result once that is committed.
@@ -114,7 +114,7 @@ def open_database(url: str | sa.URL) -> Database:
                     held.execute(sa.text("SELECT pg_advisory_unlock(:key)"), {"key": MIGRATION_LOCK})
     except DBAPIError as error:
         shown = parsed.render_as_string(hide_password=True)
-        raise WorkError(f"the database {shown} cannot be opened: {one_line(error)}") from None
+        raise WorkError(f"the database {shown} cannot be opened: {_reason(error)}") from None
     return Database(engine, Writer(engine))
 
 
@@ -210,7 +210,7 @@ class Writer:
                 for job in batch:
                     self._commit([job], attempt + (len(batch) == 1))
                 return
-            failed = UnreachableError(f"the database cannot be written: {one_line(error)}")
+            failed = UnreachableError(f"the database cannot be written: {_reason(error)}")
             outcomes = [(job, None, failed) for job in batch]
         except Exception as error:  # a defect must not end the thread that everything waits for
             outcomes = [(job, None, error) for job in batch]
@@ -234,6 +234,25 @@ def transactions(jobs: list[_Job], dialect: str) -> list[list[_Job]]:
 def _state(error: DBAPIError) -> str:
     """Return the SQLSTATE of PostgreSQL's refusal, empty for others."""
     return str(getattr(error.orig, "sqlstate", None) or "")
+
+
+def _reason(error: DBAPIError) -> str:
+    """Return what a database refused; SQLite says the same of a full disk and of one that fails.
+
+    A full disk ends SQLite's transaction, so that going back to a savepoint fails next: what came before is looked at.
+    """
+    text, before, chain = one_line(error), error.__context__, [str(error)]
+    while before is not None:
+        chain, before = [*chain, str(before)], before.__context__
+    return next((words for said, words in _NO_ROOM.items() if said in " ".join(chain).lower()), text)
+
+
+_NO_ROOM = {
+    "disk is full": "no space left on its disk: free some",
+    "no space left": "no space left on its disk: free some",
+    "disk i/o error": "its disk fails, or has no space left: free some",
+}
+"""By what a database says: what is said of it here."""
 
 
 def _attempt(connection: Connection, job: Callable[[Connection], Any]) -> tuple[Any, Exception | None]:

@@ -4,12 +4,19 @@ read ends the process (SIGBUS), without a word. What is read here and not there 
 
 import os
 import weakref
+from collections.abc import Iterator
 from typing import Any, overload
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..common.errors import WorkError
+
+GAP_BYTES = 1 << 13
+"""Items that lie no farther apart are read together: to copy so much takes as long as to ask once more."""
+
+BLOCK_BYTES = 1 << 22
+"""About how much is read together at most."""
 
 
 class FileArray:
@@ -18,10 +25,19 @@ class FileArray:
 
     Attributes:
         what: the file in messages, as `shard /a/b.mds`.
+        mend: what to do about a damaged one, for messages.
     """
 
-    def __init__(self, path: str, dtype: Any, shape: tuple[int, ...], offset: int = 0, what: str = "") -> None:
-        self.dtype, self.shape, self.what = np.dtype(dtype), shape, what or path
+    def __init__(
+        self,
+        path: str,
+        dtype: Any,
+        shape: tuple[int, ...],
+        offset: int = 0,
+        what: str = "",
+        mend: str = "restore it",
+    ) -> None:
+        self.dtype, self.shape, self.what, self.mend = np.dtype(dtype), shape, what or path, mend
         self._offset = offset
         self._width = int(np.prod(shape[1:])) * self.dtype.itemsize
         self._file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
@@ -51,6 +67,48 @@ class FileArray:
         self.read_into(out, range(len(self))[at])
         return out[0]
 
+    def take(self, rows: NDArray[np.integer[Any]]) -> NDArray[Any]:
+        """Return the items at `rows`, in any order and as often as they are named, as a new array.
+
+        Raises:
+            WorkError: when the file ends before.
+        """
+        ordered, back = np.unique(rows, return_inverse=True)
+        out = np.empty((len(ordered), *self.shape[1:]), self.dtype)
+        for begin, end in self._near(ordered, ordered + 1):
+            first, stop = int(ordered[begin]), int(ordered[end - 1]) + 1
+            if stop - first == end - begin:
+                self.read_into(out[begin:end], first)
+            else:
+                out[begin:end] = self[first:stop][ordered[begin:end] - first]
+        return out[back]
+
+    def slices(self, starts: NDArray[np.integer[Any]], stops: NDArray[np.integer[Any]]) -> list[NDArray[Any]]:
+        """Return items `start` to `stop` for each of `starts` and `stops`, in any order; what lies near is read together.
+
+        Raises:
+            WorkError: when the file ends before.
+        """
+        order = np.argsort(starts, kind="stable")
+        out: list[NDArray[Any]] = [np.zeros(0, self.dtype)] * len(starts)
+        ordered, ends = starts[order].astype(np.int64), stops[order].astype(np.int64)
+        for begin, end in self._near(ordered, ends):
+            first = int(ordered[begin])
+            block = self[first : int(ends[begin:end].max())]
+            spans = zip(order[begin:end], ordered[begin:end] - first, ends[begin:end] - first, strict=True)
+            for i, start, stop in spans:
+                out[i] = block[start:stop]
+        return out
+
+    def _near(self, starts: NDArray[Any], stops: NDArray[Any]) -> Iterator[tuple[int, int]]:
+        """Yield the ranges of rising `starts` that are read together."""
+        if not len(starts):
+            return
+        far = starts[1:] - stops[:-1] > GAP_BYTES // max(1, self._width)
+        block = starts * self._width // BLOCK_BYTES
+        edges = np.flatnonzero(far | (block[1:] != block[:-1])) + 1
+        yield from zip([0, *edges.tolist()], [*edges.tolist(), len(starts)], strict=True)
+
     def read_into(self, out: NDArray[Any], start: int) -> None:
         """Fill `out`, contiguous and of this array's type, with the items from `start` on.
 
@@ -68,6 +126,6 @@ class FileArray:
             if n == size:
                 return
             if n == 0:
-                raise WorkError(f"{self.what} is damaged: it was cut while it was read; restore it")
+                raise WorkError(f"{self.what} is damaged: it was cut while it was read; {self.mend}")
             left = out.reshape(-1).view(np.uint8)[out.nbytes - size + n :]
             size, at = size - n, at + n

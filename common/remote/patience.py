@@ -1,5 +1,6 @@
 """Asking a store again: what fails now may work in a moment."""
 
+import contextlib
 import errno
 import logging
 import random
@@ -66,3 +67,17 @@ def patiently(action: Callable[[], T], what: str, attempts: int, missing_too: bo
         if attempt < attempts:
             time.sleep(FIRST_PAUSE * 2 ** (attempt - 1) * (0.5 + random.random()))
     raise WorkError(f"cannot {what} after {attempts} attempts: {problem}")
+
+
+def look_again(look: Callable[[], T]) -> T:
+    """Return what `look` returns. Where it finds no file, it looks twice more, within a second: a store may say so for a
+    moment, and what follows from it is often that something is written there.
+
+    Raises:
+        FileNotFoundError: when there is none each time.
+    """
+    for share in (0.25, 1.0):
+        with contextlib.suppress(FileNotFoundError):
+            return look()
+        time.sleep(FIRST_PAUSE * share)
+    return look()

@@ -4,18 +4,24 @@ import io
 from collections.abc import Callable
 from typing import Any
 
+from .web import another_size
+
 _SKIPPED = 1 << 20
 
 
 class PatientFile(io.RawIOBase):
-    """Reads what `open_it` opens; when that fails, in the middle too, it is opened again and read on from there.
+    """Reads what `open_it` opens; when that fails, in the middle too, it is opened again and read on from there. A file
+    that ends before its size, or is of another size when it is opened again, has failed too.
 
     Attributes:
         patiently: does what it is given again when that fails, and gives up after some time.
+        size: how many bytes the file has; None: as many as it is said to have when it is opened first, if that is said.
     """
 
-    def __init__(self, open_it: Callable[[], Any], patiently: Callable[[Callable[[], Any]], Any]) -> None:
-        self._open_it, self._patiently = open_it, patiently
+    def __init__(
+        self, open_it: Callable[[], Any], patiently: Callable[[Callable[[], Any]], Any], size: int | None = None
+    ) -> None:
+        self._open_it, self._patiently, self._size = open_it, patiently, size
         self._at = 0
         self._file: Any = None
         self._patiently(self._opened)
@@ -24,6 +30,10 @@ class PatientFile(io.RawIOBase):
         """Return the file, opened and at the right place."""
         if self._file is None:
             file = self._open_it()
+            said = getattr(file, "size", None)
+            self._size = said if self._size is None else self._size
+            if said is not None and said != self._size:
+                raise OSError(another_size(said, self._size))
             if self._at and file.seekable():
                 file.seek(self._at)
             elif self._at:
@@ -57,16 +67,28 @@ class PatientFile(io.RawIOBase):
         def read(file: Any) -> bytes:
             if file.seekable() and file.tell() != self._at:
                 file.seek(self._at)
-            data = bytes(file.read(len(buffer)))
-            size = getattr(file, "size", None)
-            if isinstance(size, int) and len(data) < (due := min(len(buffer), size - self._at)):
-                raise OSError(f"{len(data):,} bytes came instead of {due:,}")
-            return data
+            found = bytes(file.read(len(buffer)))
+            self._check(found, len(buffer), file.seekable())
+            return found
 
         data: bytes = self._try(read)
         buffer[: len(data)] = data
         self._at += len(data)
         return len(data)
+
+    def _check(self, found: bytes, asked: int, whole: bool) -> None:
+        """Raise OSError when the file ends too early, or too late.
+
+        Args:
+            whole: whether all that was asked for should have come.
+        """
+        if self._size is None:
+            return
+        left = max(0, self._size - self._at)
+        if len(found) < (min(asked, left) if whole else min(1, left)):
+            raise OSError(f"it ends after {self._at + len(found):,} of {self._size:,} bytes")
+        if len(found) > left:
+            raise OSError(f"it does not end after {self._size:,} bytes, which it had")
 
     def seek(self, offset: int, whence: int = 0) -> int:
         """Go to a place, as files do."""

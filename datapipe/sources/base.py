@@ -19,6 +19,7 @@ from datatrove.pipeline.readers.base import BaseDiskReader
 
 from ...common import storage
 from ...common.errors import RequestError, WorkError, Written, one_line, without_secrets
+from ...common.remote import web
 from ...common.unpack import DamagedError
 from ..config import Source
 from ..text.document_key import content_key, normalise
@@ -210,7 +211,10 @@ class Reader(BaseDiskReader):
         """Return a file, opened; a store that fails is asked again."""
         if not storage.is_url(self._listing.root):
             return self.data_folder.open(file.path, "rb")
-        return storage.patient(lambda: self.data_folder.open(file.path, "rb"), file.name)
+        root, size = self._listing.root, file.known_size
+        return storage.patient(
+            lambda: self.data_folder.open(file.path, "rb", **web.checks(root, size)), file.name, size
+        )
 
     def _is_whole(self, file: InputFile) -> bool:
         """Return whether a file can be read to its end, for which it is read; leave it out when it cannot."""

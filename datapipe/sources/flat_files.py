@@ -22,6 +22,9 @@ _HEADERS = {  # first bytes of files that begin with something else than ids
     b"\x93NUMPY": "numpy's header",
 }
 
+_PAGES = (b"<!doctype html", b"<html")
+"""What a server sends instead of a file."""
+
 
 def check_flat_files(sources: Sequence[Source], listings: Sequence[Listing], info: TokenizerInfo) -> Iterator[str]:
     """Look at the flat files among the sources; yield a line for each source whose ids' type is assumed.
@@ -49,7 +52,7 @@ def check_flat_files(sources: Sequence[Source], listings: Sequence[Listing], inf
 def _check(source: Source, path: str, size: int, stated: str | None, info: TokenizerInfo) -> None:
     """Raise RequestError when the file cannot hold ids of the type `stated`, or of the assumed one if that is None."""
     dtype = np.dtype(stated or assumed_dtype(info)).newbyteorder("<")
-    with storage.open_read(path) as file:
+    with storage.open_read(path, size or None) as file:
         head = file.read(HEAD_BYTES)
     ids = np.frombuffer(head[: len(head) // dtype.itemsize * dtype.itemsize], dtype)
     if problem := _problem(head, size, ids, stated is not None, info):
@@ -65,6 +68,8 @@ def _problem(head: bytes, size: int, ids: np.ndarray, stated: bool, info: Tokeni
     header = next((name for start, name in _HEADERS.items() if head.startswith(start)), None)
     if header:
         return f"begins with {header}"
+    if head.lstrip()[:32].lower().startswith(_PAGES):
+        return "is an HTML page"
     if size % ids.itemsize:
         return f"has {size:,} bytes, no multiple of {ids.itemsize}"
     if are_wider(ids):

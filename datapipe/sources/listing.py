@@ -26,6 +26,7 @@ class InputFile:
         size: in bytes.
         start: where the part begins, for files that are divided (in bytes; in documents for Megatron-LM's).
         stamp: what `storage.stamp` said of it before the build began; empty: it is not known.
+        whole: the size of the whole file, where this is a part of one.
     """
 
     path: str
@@ -33,6 +34,12 @@ class InputFile:
     size: int
     start: int = 0
     stamp: str = ""
+    whole: int = 0
+
+    @property
+    def known_size(self) -> int | None:
+        """The size of the whole file; None where its server does not say it."""
+        return self.whole or self.size or None
 
 
 @dataclass(frozen=True)

@@ -142,7 +142,8 @@ def _parts(root: str, file: InputFile, source: Source) -> Iterator[InputFile]:
         starts = range(0, documents, step)
         sizes = [file.size * min(step, documents - start) // documents for start in starts]
     for start, size in zip(starts, sizes, strict=True):
-        yield InputFile(file.path, file.name if len(sizes) == 1 else f"{file.name}@{start}", size, start)
+        name = file.name if len(sizes) == 1 else f"{file.name}@{start}"
+        yield InputFile(file.path, name, size, start, file.stamp, file.size)
 
 
 def _megatron_documents(path: str, source: Source) -> int:
@@ -252,7 +253,7 @@ class TokenizedReader(Reader):
         after = self._listing.files[number + 1 : number + 2]
         stop = after[0].start if after and after[0].path == file.path else None
         dtype = self._encoding.dtype or self._settings.dtype or assumed_dtype(self._encoding.info)
-        part = Part(self._settings.column, dtype, file.start, stop)
+        part = Part(self._settings.column, dtype, file.start, stop, file.known_size)
         path, listed = (
             storage.join(self._listing.root, file.path),
             self._encoding.files.get(file.path.rpartition("/")[2]),

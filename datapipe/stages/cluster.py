@@ -23,7 +23,7 @@ from ...common.hashing import mix64
 from ...shards import arrow
 from ..external_sort import array_on_disk, deal
 from .match import Edges
-from .parts import Documents, Part
+from .parts import DOCUMENT, Documents, Part
 
 REMOVED, TRAIN, VALIDATION = 0, 1, 2
 
@@ -80,11 +80,11 @@ class Corpus:
             for row, documents in part.batches():
                 yield base + row, documents
 
-    def column(self, name: str, numbers: NDArray[np.int64]) -> NDArray[Any]:
-        """Return a field of the documents `numbers`."""
-        out = np.zeros(len(numbers), self.parts[0].documents.dtype[name])
+    def records(self, numbers: NDArray[np.int64]) -> Documents:
+        """Return the records of the documents `numbers`."""
+        out = np.zeros(len(numbers), DOCUMENT)
         for part, mine, rows in self._split(numbers):
-            out[mine] = part.documents[name][rows]
+            out[mine] = part.documents.take(rows)
         return out
 
     def _split(self, numbers: NDArray[np.int64]) -> list[tuple[Part, NDArray[np.bool_], NDArray[np.int64]]]:
@@ -95,23 +95,24 @@ class Corpus:
             split.append((self.parts[i], mine, numbers[mine] - self.base[i]))
         return split
 
-    def ids(self, numbers: NDArray[np.int64]) -> list[str]:
-        """Return the ids of `numbers`."""
+    def ids(self, numbers: NDArray[np.int64], records: Documents) -> list[str]:
+        """Return the ids of `numbers`, whose records are `records`."""
         ids = np.empty(len(numbers), object)
-        for part, mine, rows in self._split(numbers):
-            ids[mine] = part.ids(rows)
+        for part, mine, _ in self._split(numbers):
+            ids[mine] = part.ids(records[mine])
         return ids.tolist()
 
-    def kept(self, numbers: NDArray[np.int64]) -> list[bytes]:
-        """Return the values of kept fields of `numbers`, JSON; empty where the build keeps none."""
+    def kept(self, numbers: NDArray[np.int64], records: Documents) -> list[bytes]:
+        """Return the values of kept fields of `numbers`, whose records are `records`, JSON; empty where the build keeps
+        none."""
         kept = np.empty(len(numbers), object)
-        for part, mine, rows in self._split(numbers):
-            kept[mine] = part.kept(rows)
+        for part, mine, _ in self._split(numbers):
+            kept[mine] = part.kept(records[mine])
         return kept.tolist()
 
-    def source_names(self, numbers: NDArray[np.int64]) -> list[str]:
-        """Return the names of the sources of `numbers`."""
-        return [self.sources[i] for i in self.column("source", numbers).tolist()]
+    def source_names(self, records: Documents) -> list[str]:
+        """Return the names of the sources of documents."""
+        return [self.sources[i] for i in records["source"].tolist()]
 
     def source_rank(self, documents: Documents) -> NDArray[np.int64]:
         """Return the places of the sources of `documents` in the order of names."""
@@ -193,7 +194,9 @@ def _break_ties_by_id(
     tied = np.flatnonzero(np.concatenate([same, [False]]) | np.concatenate([[False], same]))
     if not len(tied):
         return order
-    ids, kept = corpus.ids(numbers[order[tied]]), corpus.kept(numbers[order[tied]])
+    some = numbers[order[tied]]
+    records = corpus.records(some)
+    ids, kept = corpus.ids(some, records), corpus.kept(some, records)
     ranked = sorted(range(len(tied)), key=lambda i: (run[tied[i]], ids[i], kept[i]))
     order = order.copy()
     order[tied] = order[tied[ranked]]
@@ -284,20 +287,21 @@ def _write_removals(
     if n_hashes and differs.any():
         agree = corpus.signatures(removals["number"][differs]) == corpus.signatures(removals["survivor"][differs])
         similarity[differs] = agree.mean(axis=1)
+    records, survivor_records = (corpus.records(removals[name]) for name in ("number", "survivor"))
     hexadecimal = survivors.tobytes().hex()
     arrays = [
         arrow.binary(keys),
-        arrow.strings(corpus.ids(removals["number"])),
-        arrow.strings(corpus.source_names(removals["number"])),
+        arrow.strings(corpus.ids(removals["number"], records)),
+        arrow.strings(corpus.source_names(records)),
         arrow.binary(survivors),
-        arrow.strings(corpus.ids(removals["survivor"])),
-        arrow.strings(corpus.source_names(removals["survivor"])),
+        arrow.strings(corpus.ids(removals["survivor"], survivor_records)),
+        arrow.strings(corpus.source_names(survivor_records)),
         arrow.strings(["exact" if exact else "near" for exact in removals["exact"].tolist()]),
         arrow.strings([hexadecimal[i : i + 32] for i in range(0, len(hexadecimal), 32)]),
         arrow.numbers(similarity),
     ]
     writer.write_batch(pa.RecordBatch.from_arrays(arrays, schema=DUPLICATES), row_group_size=ROW_GROUP)
-    tokens = corpus.column("tokens", removals["number"]).astype(np.int64)
+    tokens = records["tokens"].astype(np.int64)
     _note_pairs(removals, similarity, removed)
     removed.exact_documents += int(removals["exact"].sum())
     removed.exact_tokens += int(tokens[removals["exact"]].sum())

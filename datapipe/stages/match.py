@@ -13,9 +13,10 @@ from datatrove.pipeline.base import PipelineStep
 from numpy.typing import NDArray
 
 from ...common import storage
+from ...common.errors import WorkError
 from ...common.hashing import mix64
 from ..external_sort import deal
-from .parts import Part
+from .parts import BUILD_AGAIN, Part
 
 Edges = NDArray[np.int64]
 """Shape (n, 2): numbers of two documents that are duplicates of each other."""
@@ -27,7 +28,7 @@ KEY = np.dtype([("value", "<u8"), ("more", "<u8"), ("number", "<i8"), ("source",
 """What exact duplicates are found by. more: the rest of the key. source: of distinct documents, else -1."""
 
 KEPT_PARTS = 100
-"""If there are more parts than this, their maps are not kept open."""
+"""If there are more parts than this, their files are not kept open."""
 
 EDGES_AT_ONCE = 1 << 22
 
@@ -135,4 +136,6 @@ def read_edges(work: str) -> Iterator[Edges]:
     for name in (n for n in storage.names(folder) if n.endswith(".bin")):
         with storage.open_read(storage.join(folder, name)) as f:
             while data := f.read(EDGES_AT_ONCE * 16):
+                if len(data) % 16:
+                    raise WorkError(f"{folder}/{name} is damaged: it was cut; {BUILD_AGAIN}")
                 yield np.frombuffer(data, np.int64).reshape(-1, 2)

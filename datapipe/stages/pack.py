@@ -20,14 +20,16 @@ from datatrove.pipeline.base import PipelineStep
 from numpy.typing import NDArray
 
 from ...common import storage
+from ...common.errors import WorkError
 from ...common.hashing import xxh64
 from ...common.json_text import parse_json
 from ...shards import arrow, mds
 from ...shards.documents import ROW_GROUP, SCHEMA, schema_with
+from ...shards.file_array import FileArray
 from ..run.stage_progress import StageProgress
 from . import kept
 from .match import open_parts
-from .parts import Documents, Part, read_spans
+from .parts import BUILD_AGAIN, Documents, Part, read_spans
 
 CUTS_AT_ONCE = 1 << 26
 ROWS_NAME = "rows"
@@ -230,13 +232,13 @@ class Fates:
 
     def __init__(self, work: str) -> None:
         self._path = storage.join(work, "fates.bin")
-        remote = storage.is_url(work)
-        self._map = None if remote else np.asarray(np.memmap(self._path, np.uint8, "r"))
+        size = None if storage.is_url(work) else os.path.getsize(self._path)
+        self._file = None if size is None else FileArray(self._path, np.uint8, (size,), mend=BUILD_AGAIN)
 
     def read(self, spans: list[tuple[int, int]]) -> list[NDArray[np.uint8]]:
         """Return the fates of documents `start` to `stop` for each (start, stop)."""
-        if self._map is not None:
-            return [self._map[start:stop] for start, stop in spans]
+        if self._file is not None:
+            return [self._file[start:stop] for start, stop in spans]
         pieces = storage.read_ranges([(self._path, start, stop) for start, stop in spans])
         return [np.frombuffer(data, np.uint8) for data in pieces]
 
@@ -258,23 +260,26 @@ class Cuts:
         """Return [first row, last row + 1] of a partition within each of `runs` runs."""
         with storage.open_read(self._path) as f:
             f.seek(partition * runs * 4)
-            rows: list[list[int]] = np.frombuffer(f.read(2 * runs * 4), np.uint32).reshape(2, runs).T.tolist()
+            data = f.read(2 * runs * 4)
+        if len(data) < 2 * runs * 4:
+            raise WorkError(f"{self._path} is damaged: it was cut; {BUILD_AGAIN}")
+        rows: list[list[int]] = np.frombuffer(data, np.uint32).reshape(2, runs).T.tolist()
         return rows
 
 
 def write_cuts(work: str, parts: list[Part]) -> None:
     """Write what `Cuts` reads, from the parts' own cuts."""
     shape = (parts[0].partitions + 1, sum(len(part.runs) for part in parts))
-    with storage.publishing_file(storage.join(work, "cuts.bin")) as partial, open(partial, "w+b") as f:
-        os.posix_fallocate(f.fileno(), 0, 4 * shape[0] * shape[1])  # or a full disk would end the process, unsaid
-        out = np.memmap(f, np.uint32, "r+", shape=shape)
+    with storage.publishing_file(storage.join(work, "cuts.bin")) as partial, open(partial, "wb") as f:
         waiting: list[NDArray[np.uint32]] = []
         column = n_waiting = 0
         for part in parts:
             waiting.append(part.cuts())
             n_waiting += len(waiting[-1])
             if part is parts[-1] or n_waiting * shape[0] >= CUTS_AT_ONCE:
-                out[:, column : column + n_waiting] = np.concatenate(waiting).T
+                for partition, firsts in enumerate(np.ascontiguousarray(np.concatenate(waiting).T)):
+                    f.seek(4 * (partition * shape[1] + column))
+                    f.write(firsts.data)
                 column, n_waiting, waiting = column + n_waiting, 0, []
 
 

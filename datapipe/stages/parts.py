@@ -29,6 +29,7 @@ from ...common.errors import WorkError
 from ...common.json_text import parse_json
 from ...common.publish import copy_folder
 from ...common.remote.patience import ATTEMPTS, patiently
+from ...shards.file_array import FileArray
 
 DOCUMENT = np.dtype(
     [
@@ -56,6 +57,9 @@ PART_NAME = "part.json"
 WRITE_BYTES = 1 << 18
 AT_ONCE = 1 << 20
 """Documents whose records are read together by whatever goes through all of them."""
+
+BUILD_AGAIN = "remove the work folder it lies in and build again"
+"""What to do about a damaged file of a work folder."""
 
 Documents = NDArray[np.void]
 
@@ -196,15 +200,15 @@ class SortedRun:
 class Part:
     """A published part.
 
-    `read_spans` reads ranges of a file; `documents`, `ids` and `signatures` use a map of the whole file, or of a copy
-    on a scratch disk when the part is at a URL.
+    `read_spans` reads ranges of a file; `documents`, `ids` and `signatures` read from the file, or from a copy on a
+    scratch disk when the part is at a URL.
 
     Attributes:
-        keep_maps: maps stay open, and with each of them a file descriptor, of which a process has about 1000.
+        keep_open: files stay open, each a file descriptor, of which a process has about 1000.
     """
 
-    def __init__(self, folder: str, keep_maps: bool = True) -> None:
-        self.folder, self._keep_maps = folder, keep_maps
+    def __init__(self, folder: str, keep_open: bool = True) -> None:
+        self.folder, self._keep_open = folder, keep_open
         where = storage.join(folder, PART_NAME)
         self._info = parse_json(storage.read_bytes(where), where)
         self.counts: dict[str, Any] = self._info["counts"]
@@ -213,7 +217,7 @@ class Part:
         firsts = np.cumsum([0, *self._info["runs"]]).tolist()
         self.runs = [SortedRun(first, n) for first, n in zip(firsts, self._info["runs"], strict=False)]
         self.n_documents: int = firsts[-1]
-        self._maps: dict[str, NDArray[Any]] = {}
+        self._files: dict[str, FileArray] = {}
         self._scratch: tempfile.TemporaryDirectory[str] | None = None
 
     def dtype(self, name: str) -> np.dtype[Any]:
@@ -228,14 +232,18 @@ class Part:
         }
         return np.dtype(kinds[name])
 
+    def item(self, name: str) -> tuple[int, ...]:
+        """Return the shape of an element of `<name>.bin`."""
+        return (self._info["hashes"],) if name == "signatures" else ()
+
     def path(self, name: str) -> str:
         """Return where `<name>.bin` lies."""
         return storage.join(self.folder, f"{name}.bin")
 
-    def whole(self, name: str) -> NDArray[Any]:
-        """Return all of `<name>.bin`, mapped."""
-        if name in self._maps:
-            return self._maps[name]
+    def whole(self, name: str) -> FileArray:
+        """Return `<name>.bin` as an array that is read where it is asked."""
+        if name in self._files:
+            return self._files[name]
         path, dtype = self.path(name), self.dtype(name)
         if storage.is_url(path):
             self._scratch = self._scratch or tempfile.TemporaryDirectory(prefix="epochal-")
@@ -244,22 +252,13 @@ class Part:
                 fetch = functools.partial(storage.copy_file, path, copy)
                 patiently(fetch, f"download {path}", ATTEMPTS, missing_too=True)
             path = copy
-        self._check_size(name, os.path.getsize(path))
-        # A plain view: slicing the subclass costs a microsecond.
-        empty = os.path.getsize(path) == 0
-        mapped = np.zeros(0, dtype) if empty else np.asarray(np.memmap(path, dtype, "r"))
-        if self._keep_maps:
-            self._maps[name] = mapped
-        return mapped
-
-    def span(self, name: str, start: int, stop: int) -> NDArray[Any]:
-        """Return elements `start` to `stop` of `<name>.bin` of a local part: a view of its map if that is kept."""
-        if self._keep_maps:
-            return self.whole(name)[start:stop]
-        dtype = self.dtype(name)
-        found = np.fromfile(self.path(name), dtype, stop - start, offset=start * dtype.itemsize)
-        if len(found) < stop - start:
-            self._check_size(name, os.path.getsize(self.path(name)))
+        size = os.path.getsize(path)
+        self._check_size(name, size)
+        item = self.item(name)
+        n = size // max(1, int(np.prod(item)) * dtype.itemsize)
+        found = FileArray(path, dtype, (n, *item), what=self.path(name), mend=BUILD_AGAIN)
+        if self._keep_open:
+            self._files[name] = found
         return found
 
     def _check_size(self, name: str, size: int) -> None:
@@ -267,13 +266,13 @@ class Part:
         expected = self._info.get("bytes", {}).get(name, size)
         if size != expected:
             raise WorkError(
-                f"{self.path(name)} is damaged: it has {size:,} bytes, {expected:,} were written; remove the work "
-                "folder it lies in and build again"
+                f"{self.path(name)} is damaged: it has {size:,} bytes, {expected:,} were written; {BUILD_AGAIN}"
             )
 
     def cuts(self) -> NDArray[np.uint32]:
         """Return where each partition begins in each run, shape (len(runs), partitions + 1)."""
         data = storage.read_bytes(self.path("cuts"))
+        self._check_size("cuts", len(data))
         return np.frombuffer(data, np.uint32).reshape(len(self.runs), self.partitions + 1)
 
     def batches(self) -> Iterator[tuple[int, Documents]]:
@@ -286,60 +285,55 @@ class Part:
     def bucket(self, b: int) -> Iterator[tuple[int, Documents, NDArray[np.uint32]]]:
         """Yield (row of the first, records, bucket `b` of the signatures, shape (n, hashes)) of all documents, some at
         a time."""
-        buckets, hashes = self._info["buckets"], self._info["hashes"]
-        documents = self.documents
+        buckets, documents = self._info["buckets"], self.documents
         for run in self.runs:
             for start in range(0, run.documents, AT_ONCE):
                 stop = min(start + AT_ONCE, run.documents)
-                base = (run.first * buckets + b * run.documents) * hashes
-                (block,) = read_spans("signatures", [(self, base + start * hashes, base + stop * hashes)])
-                yield run.first + start, documents[run.first + start : run.first + stop], block.reshape(-1, hashes)
+                base = run.first * buckets + b * run.documents
+                (block,) = read_spans("signatures", [(self, base + start, base + stop)])
+                yield run.first + start, documents[run.first + start : run.first + stop], block
         self._forget()
 
     def _forget(self) -> None:
-        """Delete the local copies of a remote part, unless its maps are kept open."""
-        if self._scratch is not None and not self._keep_maps:
+        """Delete the local copies of a remote part, unless its files are kept open."""
+        if self._scratch is not None and not self._keep_open:
             self._scratch.cleanup()
             self._scratch = None
 
     @property
-    def documents(self) -> Documents:
+    def documents(self) -> FileArray:
         """DOCUMENT records, one per document."""
         return self.whole("documents")
 
-    def ids(self, rows: NDArray[np.int64]) -> list[str]:
-        """Return the ids of the documents at `rows`."""
-        return [str(data, "utf-8") for data in self._pieces("ids", "id", rows)]
+    def ids(self, documents: Documents) -> list[str]:
+        """Return the ids of `documents` of this part."""
+        return [data.decode() for data in self._pieces("ids", "id", documents)]
 
-    def kept(self, rows: NDArray[np.int64]) -> list[bytes]:
-        """Return the values of kept fields of the documents at `rows`, JSON; empty where the build keeps none."""
-        return [bytes(data) for data in self._pieces("kept", "kept", rows)] if self.keeps else [b""] * len(rows)
+    def kept(self, documents: Documents) -> list[bytes]:
+        """Return the values of kept fields of `documents` of this part, JSON; empty where the build keeps none."""
+        return list(self._pieces("kept", "kept", documents)) if self.keeps else [b""] * len(documents)
 
-    def _pieces(self, name: str, field: str, rows: NDArray[np.int64]) -> Iterator[memoryview]:
-        starts = self.documents[f"{field}_start"][rows].astype(np.int64)
-        ends = starts + self.documents[f"{field}_bytes"][rows]
-        data = self.whole(name).data
-        return (data[start:end] for start, end in zip(starts.tolist(), ends.tolist(), strict=True))
+    def _pieces(self, name: str, field: str, documents: Documents) -> Iterator[bytes]:
+        starts = documents[f"{field}_start"]
+        found = self.whole(name).slices(starts, starts + documents[f"{field}_bytes"])
+        return (piece.tobytes() for piece in found)
 
     def signatures(self, rows: NDArray[np.int64]) -> NDArray[np.uint32]:
         """Return the signatures of `rows`, shape (len(rows), buckets * hashes)."""
         buckets, hashes = self._info["buckets"], self._info["hashes"]
-        size = buckets * hashes
-        out = np.zeros((len(rows), size), np.uint32)
-        for run in self.runs:
-            mine = (rows >= run.first) & (rows < run.first + run.documents)
-            block = self.whole("signatures")[run.first * size : (run.first + run.documents) * size]
-            block = block.reshape(buckets, run.documents, hashes)[:, rows[mine] - run.first]
-            out[mine] = block.transpose(1, 0, 2).reshape(-1, size)
-        return out
+        firsts, lengths = np.array([(run.first, run.documents) for run in self.runs], np.int64).T
+        run = np.searchsorted(firsts, rows, side="right") - 1
+        first, length = firsts[run, None], lengths[run, None]
+        at = first * buckets + np.arange(buckets) * length + (rows[:, None] - first)
+        return self.whole("signatures").take(at.reshape(-1)).reshape(len(rows), buckets * hashes)
 
 
 def read_spans(name: str, spans: Sequence[tuple[Part, int, int]]) -> list[NDArray[Any]]:
-    """Return elements `start` to `stop` of `<name>.bin` for each (part, start, stop): views of memory maps of local
-    parts; of remote ones just these bytes, fetched side by side."""
+    """Return elements `start` to `stop` of `<name>.bin` for each (part, start, stop); of remote parts these bytes are
+    fetched side by side."""
     if not spans or not storage.is_url(spans[0][0].folder):
-        return [part.span(name, start, stop) for part, start, stop in spans]
-    dtype = spans[0][0].dtype(name)
-    size = dtype.itemsize
+        return [part.whole(name)[start:stop] for part, start, stop in spans]
+    dtype, item = spans[0][0].dtype(name), spans[0][0].item(name)
+    size = dtype.itemsize * int(np.prod(item))
     pieces = storage.read_ranges([(part.path(name), start * size, stop * size) for part, start, stop in spans])
-    return [np.frombuffer(data, dtype) for data in pieces]
+    return [np.frombuffer(data, dtype).reshape(-1, *item) for data in pieces]

@@ -15,7 +15,8 @@ from starlette.exceptions import HTTPException
 
 import epochal
 
-from ...common.errors import EpochalError
+from ...common.cli import say
+from ...common.errors import FULL, EpochalError, system_line
 from ...common.problems import problem_text
 from ..errors import ConflictError, http_status
 from ..schemas import Problem
@@ -82,6 +83,13 @@ def _refusals(app: FastAPI) -> None:
         if refusal.status_code == 503:
             refusal.headers["retry-after"] = "5"
         return refusal
+
+    @app.exception_handler(OSError)
+    async def no_room(request: Request, error: OSError) -> Response:
+        if error.errno not in FULL:
+            return await defect(request, error)
+        say(system_line(error))
+        return answer({"detail": "no space left on the disk of the service: free some"}, 503)
 
     @app.exception_handler(GoneError)
     async def gone(_: Request, error: GoneError) -> Response:

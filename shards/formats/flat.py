@@ -30,7 +30,7 @@ def read(path: str, part: Part) -> Iterator[Block]:
     """
     width = np.dtype(part.dtype).itemsize
     left = 1 << 62 if part.stop is None else part.stop - part.start
-    with storage.open_read(path) as file:
+    with storage.open_read(path, part.size) as file:
         file.seek(part.start)
         while left and (data := file.read(min(left, _TOKENS_AT_ONCE * width))):
             if len(data) % width:
@@ -38,3 +38,5 @@ def read(path: str, part: Part) -> Iterator[Block]:
             left -= len(data)
             ids = np.frombuffer(data, np.dtype(part.dtype).newbyteorder("<"))
             yield ids, np.array([len(ids)])
+    if part.stop is not None and left:
+        raise ValueError(f"it ends {left:,} bytes before the part that follows")

@@ -42,7 +42,7 @@ def read(path: str, part: Part) -> Iterator[Block]:
         ValueError: also when the end of the stream is missing.
     """
     column = part.column or COLUMN
-    with storage.open_read(path) as file:
+    with storage.open_read(path, part.size) as file:
         file.seek(max(0, file.seek(0, 2) - len(_END)))
         if file.read() != _END:  # Arrow takes a stream that is cut between two batches for a whole one
             raise ValueError("it ends early")

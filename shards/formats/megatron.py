@@ -123,7 +123,7 @@ def read(path: str, part: Part) -> Iterator[Block]:
         ValueError: where it and its index do not fit together: every byte of the .bin must belong to one sequence, in
             order.
     """
-    with storage.open_read(path) as data, storage.open_read(index_path(path)) as index:
+    with storage.open_read(path, part.size) as data, storage.open_read(index_path(path)) as index:
         yield from _read(data, index, part.start, part.stop)
 
 

@@ -35,7 +35,7 @@ def read(path: str, part: Part) -> Iterator[Block]:
         ValueError: when it has no such column, or one that holds no lists of integers.
     """
     column = part.column or COLUMN
-    with storage.open_read(path) as file:
+    with storage.open_read(path, part.size) as file:
         table = pq.ParquetFile(file)
         check_column(column, table.schema_arrow.names)
         for group in range(table.num_row_groups):  # one at a time: asked for all, Arrow reads far ahead

@@ -63,12 +63,14 @@ class Part:
         dtype: of the ids of a flat file.
         start: of a file that is divided, in bytes, or in documents for Megatron-LM's; stop None: to the end.
         stop: see `start`.
+        size: of the whole file in bytes, as its store listed it; None: not known.
     """
 
     column: str | None = None
     dtype: str = "uint16"
     start: int = 0
     stop: int | None = None
+    size: int | None = None
 
 
 class TokenDigest:

@@ -54,7 +54,7 @@ def read(path: str, part: Part) -> Iterator[Block]:
     Raises:
         ValueError: when one is no array of ids, or the file, which may be compressed, is not whole.
     """
-    with storage.open_read(path) as file:
+    with storage.open_read(path, part.size) as file:
         try:
             yield from _samples(decompressed(file, path), part.column or COLUMN)
         except tarfile.TarError:

@@ -14,6 +14,7 @@ from alembic.migration import MigrationContext
 
 from epochal.common.errors import RequestError, WorkError
 from epochal.service.database import Database, open_database
+from epochal.service.errors import UnreachableError
 from epochal.service.models import Base
 from epochal.shards.order.plan import Plan
 from epochal.tests.support.servers import POSTGRES
@@ -55,6 +56,25 @@ def test_a_database_that_cannot_be_opened_is_one_line():
     with pytest.raises(WorkError, match="cannot be opened") as caught:
         open_database("postgresql://nobody:secret@127.0.0.1:1/x")
     assert "secret" not in str(caught.value)
+
+
+def test_a_full_disk_is_named_and_what_was_written_stays(tmp_path: Path):
+    opened = open_database(f"sqlite:///{tmp_path}/x.db")
+    opened.write(lambda c: c.exec_driver_sql("CREATE TABLE t (x)")).result()
+    pages = opened.write(lambda c: int(c.exec_driver_sql("PRAGMA page_count").scalar_one())).result()
+
+    def fill(connection: sa.Connection) -> None:
+        connection.exec_driver_sql(
+            f"PRAGMA max_page_count={pages + 2}"
+        )  # what SQLite says then, it says of a full disk
+        connection.exec_driver_sql("INSERT INTO t VALUES (zeroblob(100000))")
+
+    with pytest.raises(UnreachableError, match=r"cannot be written: no space left on its disk: free some$"):
+        opened.write(fill).result()
+    opened.write(lambda c: c.exec_driver_sql("INSERT INTO t VALUES (1)")).result()
+    with opened.reader() as connection:
+        assert connection.exec_driver_sql("SELECT x FROM t").all() == [(1,)]
+    opened.close()
 
 
 def test_a_write_that_fails_takes_no_other_with_it(tmp_path: Path):

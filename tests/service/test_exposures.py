@@ -1,7 +1,9 @@
 """Exposures over HTTP against walking every position; the curve of a plan against counting."""
 
+import errno
 import itertools
 import json
+import os
 import re
 from collections import Counter
 from pathlib import Path
@@ -11,7 +13,8 @@ import numpy as np
 import pytest
 
 from epochal.__main__ import main
-from epochal.service.client.client import Client
+from epochal.service import document_index
+from epochal.service.client.client import AwayError, Client
 from epochal.service.document_index import read_spans
 from epochal.service.exposures import exposure_curve
 from epochal.shards.order.base import Order
@@ -183,6 +186,22 @@ def test_the_ledger_follows_runs_on_mixtures(root: Path, database: str | None, m
         token = claim(client, "fourth", mixed, **again)["token"]
         client.post("/runs/fourth/close", token=token, state="finished", receipt=receipt.to_dict())
         until(lambda: client.get("/runs/fourth")["receipt"] == "valid", "the receipt was found valid")
+
+
+def test_a_disk_without_room_for_an_index_is_named(root: Path, monkeypatch: pytest.MonkeyPatch, capfd):
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "/a/key.npy")
+
+    with serving(root) as client:
+        client.get("/artifacts")  # the pool is known from now on
+        with monkeypatch.context() as patch:
+            patch.setattr(document_index, "_build", full)
+            with pytest.raises(AwayError, match="no space left on the disk of the service: free some"):
+                client.seen(id="doc1")
+        assert client.seen(id="doc1")["documents"]
+    said = capfd.readouterr().err
+    assert "epochal: no space left on the disk at /a/key.npy: free some" in said
+    assert "Traceback" not in said
 
 
 def test_texts_are_looked_up_by_the_hash_a_build_gives_them(client: Client, tmp_path: Path):

@@ -10,20 +10,20 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
-TROUBLES = ("other bytes", "short", "a page", "403", "404", "500", "reset")
+TROUBLES = ("other bytes", "short", "a page", "a long page", "403", "404", "500", "reset")
 
 
 class Web:
-    """The server. `trouble` is what the first `times` GETs of each file meet."""
+    """The server. `trouble` is what `times` GETs of each file meet, after the first `after`."""
 
     def __init__(self, address: str) -> None:
         self.address = address
-        self.trouble, self.times, self.name = "", 0, ""
+        self.trouble, self.times, self.name, self.after = "", 0, "", 0
         self.asked: Counter[str] = Counter()
 
-    def make(self, trouble: str, times: int, name: str = "") -> None:
+    def make(self, trouble: str, times: int, name: str = "", after: int = 0) -> None:
         """Begin with a trouble, for files whose path holds `name`."""
-        self.trouble, self.times, self.name = trouble, times, name
+        self.trouble, self.times, self.name, self.after = trouble, times, name, after
         self.asked.clear()
 
 
@@ -51,7 +51,8 @@ class _Handler(http.server.SimpleHTTPRequestHandler):
             return
         web = self.server.web  # type: ignore[attr-defined]
         web.asked[path] += web.name in path
-        trouble = web.trouble if web.name in path and web.asked[path] <= web.times else ""
+        meets = web.after < web.asked[path] <= web.after + web.times
+        trouble = web.trouble if web.name in path and meets else ""
         if trouble.isdigit():
             self.send_error(int(trouble))
             return
@@ -65,6 +66,8 @@ class _Handler(http.server.SimpleHTTPRequestHandler):
             body, status = body[int(first) : int(last) + 1 if last else None], 206
         if trouble == "a page":
             body = b"<!DOCTYPE html><html><body>Please sign in</body></html>"
+        if trouble == "a long page":  # as servers send them, whatever was asked for
+            body, status = b"<html>" + b"Please sign in " * (os.path.getsize(path) // 10 + 10), 200
         if trouble == "other bytes" and body:
             middle = len(body) // 2
             body = body[:middle] + bytes([body[middle] ^ 1]) + body[middle + 1 :]

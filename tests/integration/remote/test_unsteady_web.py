@@ -1,6 +1,7 @@
 """A store that for a time sends something wrong changes no result; one that goes on is named, in one line."""
 
 import json
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -39,6 +40,8 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Web, Path
     carve(pool, 5_001, out=f"{folder}/out/subsets/s", materialize=True)
     for layout in ("parquet", "wds", "hf", "bin", "megatron"):
         export(pool, layout, f"{folder}/out/exports/{layout}")
+    (folder / "flat").mkdir()
+    shutil.copy(folder / "out/exports/bin/train.bin", folder / "flat")
     with web(folder) as server:
         yield server, folder
 
@@ -78,8 +81,8 @@ FILES = {"parquet": "/data/*.parquet", "wds": "/*.tar", "bin": "/*.bin"}
 def imported(format: str) -> Read:
     def read(root: str, scratch: Path) -> Any:
         source: dict[str, Any] = {"name": "s", "path": f"{root}{FILES.get(format, '')}", "format": format}
-        if format == "parquet":
-            source["tokenized"] = {}
+        if root.endswith(("parquet", "flat")):
+            source["tokenized"] = {} if format == "parquet" else {"tokenizer": "gpt2"}
         return read_any_manifest(build(settings(scratch, source, samples_per_shard=64), quiet=True).pool).fingerprint
 
     return read
@@ -111,6 +114,7 @@ READERS: dict[str, tuple[str, Read]] = {
     "import a pool": (POOL, imported("mds")),
     "import parquet": (f"{EXPORTS}/parquet", imported("parquet")),
     "import wds": (f"{EXPORTS}/wds", imported("wds")),
+    "import bin": (f"{EXPORTS}/bin", imported("bin")),
     "plan": (POOL, lambda root, _: _plan(root).fingerprint),
     "tokenizer": (POOL, lambda root, _: load_tokenizer(root).info),
     "find": (POOL, found),
@@ -119,12 +123,12 @@ READERS: dict[str, tuple[str, Read]] = {
 
 WITHOUT_HASHES: dict[str, tuple[str, Read]] = {
     "build": ("in", built),
-    "import bin": (f"{EXPORTS}/bin", imported("bin")),
+    "import flat files": ("flat", imported("bin")),
 }
-"""The same where no hash says what is right: only an answer that is none is noticed."""
+"""The same where no hash says what is right: an answer that is none is noticed, and a size that is not the listed."""
 
 
-BUILDS = {name for name in READERS | WITHOUT_HASHES if name.startswith(("import", "build"))}
+BUILDS = {name for name in READERS if name.startswith("import")}
 """What takes seconds, and reads through what the others read through: a third of the troubles is for these."""
 
 STAY = [
@@ -137,17 +141,31 @@ STAY = [
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("reader", [*READERS, *WITHOUT_HASHES])
+@pytest.mark.parametrize("reader", READERS)
 def test_troubles_that_pass_change_nothing(served: tuple[Web, Path], tmp_path: Path, reader: str) -> None:
     server, folder = served
-    where, read = (READERS | WITHOUT_HASHES)[reader]
+    where, read = READERS[reader]
     server.make("", 0)
     right = read(f"{folder}/{where}", tmp_path / "here")
     for trouble in list(TROUBLES)[:: 3 if reader in BUILDS else 1]:
-        if reader in WITHOUT_HASHES and trouble in ("other bytes", "a page"):
-            continue  # nothing says what the file holds
         server.make(trouble, 2)
         assert read(f"http://{server.address}/{where}", tmp_path / trouble) == right, trouble
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("reader", WITHOUT_HASHES)
+@pytest.mark.parametrize("after", [0, 1])
+def test_what_has_no_hash_has_a_size(served: tuple[Web, Path], tmp_path: Path, reader: str, after: int) -> None:
+    server, folder = served
+    where, read = WITHOUT_HASHES[reader]
+    server.make("", 0)
+    right = read(f"{folder}/{where}", tmp_path / "here")
+    for trouble in ("a page", "a long page"):  # the first time a file is read for its digest
+        server.make(trouble, 2, after=after)
+        assert read(f"http://{server.address}/{where}", tmp_path / trouble) == right, trouble
+    server.make("a long page", 10**9, after=after)
+    with pytest.raises(EpochalError, match=r"it has [\d,]+ bytes now, where it had [\d,]+"):
+        read(f"http://{server.address}/{where}", tmp_path / "never")
 
 
 @pytest.mark.slow
