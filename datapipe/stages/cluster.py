@@ -23,7 +23,7 @@ from ...common.hashing import mix64
 from ...shards import arrow
 from ..external_sort import array_on_disk, deal
 from .match import Edges
-from .parts import DOCUMENT, Documents, Part
+from .parts import Documents, Part
 
 REMOVED, TRAIN, VALIDATION = 0, 1, 2
 
@@ -82,7 +82,7 @@ class Corpus:
 
     def records(self, numbers: NDArray[np.int64]) -> Documents:
         """Return the records of the documents `numbers`."""
-        out = np.zeros(len(numbers), DOCUMENT)
+        out = np.zeros(len(numbers), self.parts[0].dtype("documents"))
         for part, mine, rows in self._split(numbers):
             out[mine] = part.documents.take(rows)
         return out
