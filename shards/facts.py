@@ -7,7 +7,7 @@ from typing import Any
 from ..common.errors import printable
 
 FACTS = ("license", "citation", "url", "collected", "language", "pii")
-"""The keys of a source that say what it is. They decide no byte of a pool."""
+"""The keys of a source that say what it is. They decide no token of a pool."""
 
 
 def facts_of(config: Mapping[str, Any]) -> list[dict[str, Any]]:

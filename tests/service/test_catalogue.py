@@ -63,6 +63,16 @@ def changed(root: Path, **values: Any) -> str:
     return _text(body | {"checksum": digest(body)})
 
 
+def test_what_sources_say_of_themselves_is_shown_of_a_pool_and_its_subsets(root: Path):
+    sources = [{"name": "web", "license": "MIT", "language": ["en"], "pii": 3}, {"name": "said nothing"}, 5]
+    text = changed(root, config={"sources": sources})
+    (root / "pools" / "toy" / "manifest.json").write_text(text)
+    with serving(root) as client:
+        client.carve("toy", 100, name="x")
+        said = {"web": {"license": "MIT", "language": ["en"]}}
+        assert client.get("/artifacts/toy")["sources"] == said == client.get("/artifacts/x")["sources"]
+
+
 def nested(root: Path, value: str) -> str:
     """Return the same with `value`, JSON text that no checksum can be made of, among its statistics."""
     text = (root / "pools" / "toy" / "manifest.json").read_text()

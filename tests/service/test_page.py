@@ -33,6 +33,8 @@ def test_from_carving_to_the_look_up(make_pool, tmp_path: Path):
     with serving(tmp_path / "artifacts") as client, browser() as page:
         page.open(client.url)
         page.wait(f"{text('#artifacts-table')}.includes('toy')")
+        page.run("document.querySelector('#artifacts-table tbody button').click()")
+        page.wait(f"{text('#artifact-detail')}.includes('Its sources state no licence')")
         page.run(fill("carve", unique_tokens="1k", replicate="0"))
         page.wait(f"{text('#carve [role=status]')}.includes('exactly 1,000 unique tokens')")
         page.run(fill("plan", epochs="2.5", policy="reshuffle", seed="7"))

@@ -273,16 +273,18 @@ def test_an_export_from_s3_to_s3_is_the_local_one(put, tmp_path: Path) -> None:
 @pytest.mark.processes
 @pytest.mark.parametrize("bucket", ["clean", "faulty"])
 def test_a_build_whose_every_file_is_remote(s3: str, tmp_path: Path, bucket: str) -> None:
-    lines = [json.dumps({"id": f"d{i}", "text": text}).encode() for i, text in enumerate(real_documents(120))]
+    rows = [{"id": f"d{i}", "text": text, "score": i / 7} for i, text in enumerate(real_documents(122))]
+    lines = [json.dumps(row).encode() for row in rows]
+    chosen = {"name": "s", "where": "score > 0.2"}
     glob = write_jsonl(tmp_path / "in", [*lines, *lines[:10]], ["a.jsonl", "b.jsonl"])
-    shape = {"seq_len": 64, "samples_per_shard": 64, "validation_tokens": 3_000}
-    local = build(settings(tmp_path, glob, **shape), quiet=True)
+    shape = {"seq_len": 64, "samples_per_shard": 64, "validation_tokens": 3_000, "keep": ["score"]}
+    local = build(settings(tmp_path, {**chosen, "path": glob}, **shape), quiet=True)
     bucket += f"-{random.randrange(10**9)}"
     store = storage.filesystem("s3")
     store.mkdir(bucket)
     store.put(str(tmp_path / "in") + "/", f"{bucket}/in/", recursive=True)
     before = files_under(tmp_path)
-    source = {"name": "s", "path": f"s3://{bucket}/in/*.jsonl"}
+    source = {**chosen, "path": f"s3://{bucket}/in/*.jsonl"}
     config = settings(tmp_path, source, out=f"s3://{bucket}/data", tasks=3, **shape)
     remote = build(config, quiet=True)
     assert not build(config, quiet=True).new
