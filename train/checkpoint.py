@@ -193,8 +193,13 @@ def check_device(device: str) -> str:
 
 def model_fingerprint(folder: str, card: ModelCard) -> str:
     """Return a digest of the weights' bytes, the shape and the ids: equal for equal scores."""
-    state = xxhash.xxh3_128()
-    with storage.open_read(storage.join(folder, WEIGHTS_NAME)) as f:
-        while block := f.read(1 << 24):
-            state.update(block)
+    state, path = xxhash.xxh3_128(), storage.join(folder, WEIGHTS_NAME)
+    if storage.is_url(folder):  # which may send something else each time
+        data = storage.read_bytes(path, hashes.wrong(folder, WEIGHTS_NAME))
+        hashes.check(folder, WEIGHTS_NAME, FileInfo.of(data))
+        state.update(data)
+    else:
+        with storage.open_read(path) as f:
+            while block := f.read(1 << 24):
+                state.update(block)
     return digest([state.hexdigest(), config_dict(card.shape), card.tokenizer, card.seq_len])

@@ -1,13 +1,17 @@
 """Commands whose output lies on a file system that is too small: `python -m epochal.tests.stress.full_disk`, as root.
 
-Each must end with status 1 and a line that says so and where, or, where there is room enough, succeed.
+Each must end with status 1 and a line that says so and where, or, where there is room enough, succeed. What a grid left
+on a disk that was full, it goes on with when there is room. The service has a script of its own, full_disk_service.py.
 """
 
+import argparse
 import shutil
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
+
+import yaml
 
 from epochal.tests.stress import world as w
 
@@ -19,15 +23,22 @@ COMMANDS = {
     "train": ["train", "stopped.yaml", "save_folder=#/r"],
     "evaluate": ["evaluate", w.MODEL, "--tasks", "hellaswag", "--data", ".", "--loss", w.VALIDATION, "--out", "#/v"],
     "export-model": ["export-model", w.MODEL, "--out", "#/m"],
+    "crossover": ["crossover", "grid.yaml", "out=#/x", "--quiet"],
 }
+FEWER = {"crossover": (4, 40, 200, 8000)}
+"""Of what takes long; the last one has room."""
+
+GRID = {"name": "grid", "base": "whole.yaml", "pool": w.POOL, "unique_tokens": [2001], "total_tokens": 4002, "seeds": [1]}
 
 
-def attempt(words: list[str], small: Path, kilobytes: int, root: Path) -> str | None:
+def attempt(label: str, small: Path, kilobytes: int, root: Path) -> str | None:
     """Run a command whose output goes to `small`; return what is wrong, None for nothing."""
-    for path in small.iterdir():
+    for path in small.iterdir() if label not in FEWER else ():  # what was begun is gone on with
         shutil.rmtree(path) if path.is_dir() else path.unlink()
     subprocess.run(["mount", "-o", f"remount,size={kilobytes}k", small], check=True)
-    ended = w.run_bounded([word.replace("#", str(small)) for word in words], root, seconds=60)
+    ended = w.run_bounded([word.replace("#", str(small)) for word in COMMANDS[label]], root, seconds=300)
+    if label in FEWER and kilobytes == FEWER[label][-1] and ended.status != 0:
+        return f"it does not end when there is room: {ended.err[-300:]}"
     if fault := ended.fault((0, 1)):
         return fault
     last = ended.err.strip().rpartition("\n")[2]
@@ -37,23 +48,28 @@ def attempt(words: list[str], small: Path, kilobytes: int, root: Path) -> str | 
 
 def main() -> None:
     """Run from the command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", nargs="+", choices=COMMANDS, default=list(COMMANDS))
+    only = parser.parse_args().only
     w.warm_up()
-    faults = 0
+    attempts = faults = 0
     with tempfile.TemporaryDirectory() as name:
         root, small = Path(name, "world"), Path(name, "small")
         root.mkdir()
         small.mkdir()
         w.make_world(root)
+        (root / "grid.yaml").write_text(yaml.safe_dump(GRID))
         subprocess.run(["mount", "-t", "tmpfs", "-o", "size=300k", "tmpfs", small], check=True)
         try:
-            for label, words in COMMANDS.items():
-                for kilobytes in KILOBYTES:
-                    if fault := attempt(words, small, kilobytes, root):
+            for label in only:
+                for kilobytes in FEWER.get(label, KILOBYTES):
+                    attempts += 1
+                    if fault := attempt(label, small, kilobytes, root):
                         faults += 1
                         print(f"{label}, {kilobytes} kB: {fault}", flush=True)
         finally:
             subprocess.run(["umount", small], check=True)
-    print(f"{len(COMMANDS) * len(KILOBYTES)} attempts, {faults} without a word of where")
+    print(f"{attempts} attempts, {faults} without a word of where")
     sys.exit(bool(faults))
 
 
