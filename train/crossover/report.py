@@ -24,6 +24,7 @@ from .panels import (
     metric_legend,
     metric_overlays,
     metric_panels,
+    order_words,
     settings_words,
     y_label,
 )
@@ -56,7 +57,10 @@ def render(plan: GridPlan, rows: Sequence[MetricsRow], runs: Sequence[MetricsRow
 def _summary(results: Results) -> str:
     if not results.compared:
         return paragraph("The grid has no AR and MDM runs on the same data: there is nothing to compare.")
-    exact = [f"<h3>{text(y_label(metric))}</h3>\n{_answers(results, metric)}" for metric in results.exact]
+    exact = [
+        f"<h3>Both sides exact: MDM in {order_words(metric)}</h3>\n{_answers(results, metric)}"
+        for metric in results.exact
+    ]
     return (
         _answers(results, analysis.LOSS)
         + BOUND_NOTE
@@ -160,7 +164,7 @@ def _loss(results: Results) -> str:
         + metric_overlays(results, analysis.LOSS)
         + fold("Each number of unique tokens by itself", _each(results, analysis.LOSS, PANELS_NOTE))
         + "".join(
-            f"<h3>{text(y_label(metric))}</h3>\n{metric_overlays(results, metric)}"
+            f"<h3>Both sides exact: MDM in {order_words(metric)}</h3>\n{metric_overlays(results, metric)}"
             + fold("Each number of unique tokens by itself", _each(results, metric))
             for metric in results.exact
         )
