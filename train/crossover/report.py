@@ -28,7 +28,7 @@ from .panels import (
     settings_words,
     y_label,
 )
-from .wording import interval, setting, where
+from .wording import interval, ratio_interval, setting, where
 
 
 def render(plan: GridPlan, rows: Sequence[MetricsRow], runs: Sequence[MetricsRow], found: dict[str, Any]) -> Html:
@@ -234,7 +234,7 @@ def _potential(results: Results) -> str:
     rows = [
         [
             *(y_label(p["metric"]), Number(format_count(p["unique_tokens"])), setting(p)),
-            *(p["which"], Number(ratio(p)), _ratio_interval(p)),
+            *(p["which"], Number(ratio(p)), ratio_interval(p)),
         ]
         for p in results.found["potentials"]
         if not p["metric"].endswith("delta_nll")
@@ -257,14 +257,6 @@ def ratio(found: dict[str, Any]) -> str:
     """Return a data-potential ratio in words."""
     sign = "" if found["sign"] == "=" else found["sign"] + " "
     return f"{sign}{found['ratio']:.2f} ×"
-
-
-def _ratio_interval(found: dict[str, Any]) -> str:
-    low, high = found["low"], found["high"]
-    if low == high == found["ratio"]:
-        return "none from one draw"
-    ends = ["below the budgets" if x == 0 else "beyond them" if math.isinf(x) else f"{x:.2f}" for x in (low, high)]
-    return ends[0] if low == high else " to ".join(ends)
 
 
 def _fits(results: Results) -> str:
