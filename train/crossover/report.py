@@ -24,10 +24,11 @@ from .panels import (
     metric_legend,
     metric_overlays,
     metric_panels,
+    order_words,
     settings_words,
     y_label,
 )
-from .wording import interval, setting, where
+from .wording import interval, ratio_interval, setting, where
 
 
 def render(plan: GridPlan, rows: Sequence[MetricsRow], runs: Sequence[MetricsRow], found: dict[str, Any]) -> Html:
@@ -56,7 +57,10 @@ def render(plan: GridPlan, rows: Sequence[MetricsRow], runs: Sequence[MetricsRow
 def _summary(results: Results) -> str:
     if not results.compared:
         return paragraph("The grid has no AR and MDM runs on the same data: there is nothing to compare.")
-    exact = [f"<h3>{text(y_label(metric))}</h3>\n{_answers(results, metric)}" for metric in results.exact]
+    exact = [
+        f"<h3>Both sides exact: MDM in {order_words(metric)}</h3>\n{_answers(results, metric)}"
+        for metric in results.exact
+    ]
     return (
         _answers(results, analysis.LOSS)
         + BOUND_NOTE
@@ -160,7 +164,7 @@ def _loss(results: Results) -> str:
         + metric_overlays(results, analysis.LOSS)
         + fold("Each number of unique tokens by itself", _each(results, analysis.LOSS, PANELS_NOTE))
         + "".join(
-            f"<h3>{text(y_label(metric))}</h3>\n{metric_overlays(results, metric)}"
+            f"<h3>Both sides exact: MDM in {order_words(metric)}</h3>\n{metric_overlays(results, metric)}"
             + fold("Each number of unique tokens by itself", _each(results, metric))
             for metric in results.exact
         )
@@ -230,7 +234,7 @@ def _potential(results: Results) -> str:
     rows = [
         [
             *(y_label(p["metric"]), Number(format_count(p["unique_tokens"])), setting(p)),
-            *(p["which"], Number(ratio(p)), _ratio_interval(p)),
+            *(p["which"], Number(ratio(p)), ratio_interval(p)),
         ]
         for p in results.found["potentials"]
         if not p["metric"].endswith("delta_nll")
@@ -253,14 +257,6 @@ def ratio(found: dict[str, Any]) -> str:
     """Return a data-potential ratio in words."""
     sign = "" if found["sign"] == "=" else found["sign"] + " "
     return f"{sign}{found['ratio']:.2f} ×"
-
-
-def _ratio_interval(found: dict[str, Any]) -> str:
-    low, high = found["low"], found["high"]
-    if low == high == found["ratio"]:
-        return "none from one draw"
-    ends = ["below the budgets" if x == 0 else "beyond them" if math.isinf(x) else f"{x:.2f}" for x in (low, high)]
-    return ends[0] if low == high else " to ".join(ends)
 
 
 def _fits(results: Results) -> str:

@@ -71,3 +71,12 @@ def interval(found: MetricsRow) -> str:
 
 def _end(passes: float) -> str:
     return f"{passes:.1f}" if math.isfinite(passes) else "beyond" if passes > 0 else "the first evaluation"
+
+
+def ratio_interval(found: dict[str, Any]) -> str:
+    """Return the interval of a data-potential ratio in words."""
+    low, high = found["low"], found["high"]
+    if low == high == found["ratio"]:
+        return "none from one draw"
+    ends = ["below the budgets" if x == 0 else "beyond them" if math.isinf(x) else f"{x:.2f}" for x in (low, high)]
+    return ends[0] if low == high else " to ".join(ends)
