@@ -22,10 +22,11 @@ from composer import Callback
 from epochal.benchmarks.common import machine, random_pool, result_path, write_result
 from epochal.shards.manifest import TokenizerInfo
 from epochal.train import trainer as ours
-from epochal.train.config import TrainConfig, model_section
+from epochal.train.config import TrainConfig
 from epochal.train.data import Split
 from epochal.train.model.composer import build
 from epochal.train.model.flops import peak_flops, training_flops_per_token
+from epochal.train.model.presets import model_section
 from epochal.train.optimizer import build_optimizer
 
 WARM_UP = 5

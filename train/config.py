@@ -3,19 +3,15 @@
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
-import yaml
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
-from ..common.config import Configuration, Section, file_or_shipped, load_yaml, shipped, shipped_names, validate
+from ..common.config import Configuration, Section, file_or_shipped, load_yaml, shipped, validate
 from ..common.errors import RequestError
-from ..common.problems import did_you_mean
 from ..shards.order.mixture_config import MixtureSettings
 from .durations import with_unit
 from .exact.settings import ExactSection
+from .model.presets import YAMLS, model_section, preset_file
 from .model.transformer import ModelConfig
-
-YAMLS = Path(__file__).parent / "yamls"
-"""The runs that come with this package; the shapes that `model.preset` names are in `models`."""
 
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 Positive = Annotated[int, Field(gt=0, lt=2**63)]
@@ -362,32 +358,6 @@ class TrainConfig(Configuration):
         if self.autoresume and not self.save_folder:
             raise ValueError("autoresume needs a save_folder to resume from")
         return self
-
-
-def presets() -> list[str]:
-    """Return the names that `model.preset` knows."""
-    return shipped_names(YAMLS / "models")
-
-
-def preset_file(name: str) -> Path | None:
-    """Return the file of a preset, also by its former name (`model-tiny`), or None."""
-    return shipped(YAMLS / "models", name.lower().removeprefix("model-"))
-
-
-def model_section(data: dict[str, Any], where: str) -> dict[str, Any]:
-    """Return the model section `data` with its preset, if any, filled in beneath.
-
-    Raises:
-        RequestError: for a wrong request.
-    """
-    name = data.get("preset")
-    if name is None:
-        return data
-    path = preset_file(str(name))
-    if path is None:
-        meant = did_you_mean(str(name), presets())
-        raise RequestError(f"{where}: model.preset must be one of {', '.join(presets())}, got '{name}'{meant}")
-    return yaml.safe_load(path.read_text(encoding="utf-8"))["model"] | data
 
 
 def load_config(path: str, overrides: list[str] | tuple[str, ...] = ()) -> TrainConfig:

@@ -9,7 +9,8 @@ import yaml
 from epochal.common.config import shipped
 from epochal.common.errors import RequestError
 from epochal.train import durations, optimizer
-from epochal.train.config import YAMLS, load_config, preset_file, presets
+from epochal.train.config import load_config
+from epochal.train.model.presets import YAMLS, preset_file, presets
 from epochal.train.model.transformer import Transformer, count_parameters
 from epochal.train.run_state.often_changed import OFTEN_CHANGED
 

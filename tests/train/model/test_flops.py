@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from epochal.train.config import ModelSection, model_section
+from epochal.train.config import ModelSection
 from epochal.train.model.flops import (
     LENGTHS,
     autoregressive,
@@ -16,6 +16,7 @@ from epochal.train.model.flops import (
     training_flops_per_token,
 )
 from epochal.train.model.flops_measured import measure
+from epochal.train.model.presets import model_section
 from epochal.train.model.transformer import ModelConfig, Transformer
 
 GPT2 = 50259
