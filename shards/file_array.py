@@ -84,7 +84,7 @@ class FileArray:
         return out[back]
 
     def slices(self, starts: NDArray[np.integer[Any]], stops: NDArray[np.integer[Any]]) -> list[NDArray[Any]]:
-        """Return items `start` to `stop` for each of `starts` and `stops`, in any order; what lies near is read together.
+        """Return items `start` to `stop` for each of `starts` and `stops`, in any order; near ones are read together.
 
         Raises:
             WorkError: when the file ends before.

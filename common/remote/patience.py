@@ -68,8 +68,8 @@ def patiently(action: Callable[[], T], what: str, attempts: int, missing_too: bo
 
 
 def look_again(look: Callable[[], T]) -> T:
-    """Return what `look` returns. Where it finds no file, it looks twice more, within a second: a store may say so for a
-    moment, and what follows from it is often that something is written there.
+    """Return what `look` returns. Where it finds no file, it looks twice more, within a second: a store may say so for
+    a moment, and what follows from it is often that something is written there.
 
     Raises:
         FileNotFoundError: when there is none each time.

@@ -30,9 +30,10 @@ class PatientFile(io.RawIOBase):
         """Return the file, opened and at the right place."""
         if self._file is None:
             file = self._open_it()
-            said = getattr(file, "size", None)
-            self._size = said if self._size is None else self._size
-            if said is not None and said != self._size:
+            said: int | None = getattr(file, "size", None)
+            if self._size is None:
+                self._size = said
+            elif said is not None and said != self._size:
                 raise OSError(another_size(said, self._size))
             if self._at and file.seekable():
                 file.seek(self._at)

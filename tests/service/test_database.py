@@ -64,10 +64,12 @@ def test_a_full_disk_is_named_and_what_was_written_stays(tmp_path: Path):
     pages = opened.write(lambda c: int(c.exec_driver_sql("PRAGMA page_count").scalar_one())).result()
 
     def fill(connection: sa.Connection) -> None:
-        connection.exec_driver_sql(f"PRAGMA max_page_count={pages + 2}")  # what SQLite says then, it says of a full disk
+        connection.exec_driver_sql(
+            f"PRAGMA max_page_count={pages + 2}"
+        )  # what SQLite says then, it says of a full disk
         connection.exec_driver_sql("INSERT INTO t VALUES (zeroblob(100000))")
 
-    with pytest.raises(UnreachableError, match="cannot be written: no space left on its disk: free some$"):
+    with pytest.raises(UnreachableError, match=r"cannot be written: no space left on its disk: free some$"):
         opened.write(fill).result()
     opened.write(lambda c: c.exec_driver_sql("INSERT INTO t VALUES (1)")).result()
     with opened.reader() as connection:

@@ -1,4 +1,4 @@
-"""Heavy reads and silent connections at a service: `python -m epochal.tests.stress.load [--digests 40] [--silent 1100]`.
+"""Heavy reads and silent connections at a service: `python -m epochal.tests.stress.load --digests 40 --silent 1100`.
 
 First digests of 20 million positions each are asked for all at once, and `GET /runs` again and again beside them; then
 connections that say nothing are opened, and `GET /runs` is asked over new ones. Printed: the latencies of `GET /runs`,
@@ -127,7 +127,8 @@ def main() -> None:
         client.post("/runs", name="run", **claim)
         say("alone", latencies(port, for_seconds(SECONDS)), server.pid)
         answers, beside = digests(port, plan.fingerprint, args.digests)
-        say(f"beside {args.digests} digests of {POSITIONS:,} positions", beside | {"digests": dict(answers)}, server.pid)
+        beside |= {"digests": dict(answers)}
+        say(f"beside {args.digests} digests of {POSITIONS:,} positions", beside, server.pid)
         ends, beside = silent(port, args.silent)
         say(f"beside {args.silent:,} silent connections", beside | ends, server.pid)
         failed = beside["failed"] or set(answers) - {200, 503} or server.poll() is not None

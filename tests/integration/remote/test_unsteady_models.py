@@ -1,4 +1,4 @@
-"""Models and checkpoints in a store that for a time sends something wrong: the same figures; or a line that names it."""
+"""Models and checkpoints in a store that for a time sends something wrong: the same figures, or a line that says it."""
 
 import json
 from collections.abc import Callable, Iterator
