@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from epochal.__main__ import main
+from epochal.tests.adapters.trainers import READERS, Case, read
 from epochal.tests.support.loading import plan_for
 from epochal.tests.support.ranks import run_ranks
-from epochal.tests.support.trainers import READERS, Case, read
 
 RANKS, WORKERS = (1, 2), (0, 2)
 GLOBAL_BATCH, STOP, ACCUMULATE = 6, 5, 2
