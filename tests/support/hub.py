@@ -294,6 +294,7 @@ class Hub:
     def __init__(self, address: str) -> None:
         self.address, self.state = address, State()
         self.environment = {"HF_ENDPOINT": address, "HF_TOKEN": TOKEN, "HF_HUB_DISABLE_TELEMETRY": "1"}
+        self.environment["HF_HUB_OFFLINE"] = "0"  # other tests of the process may have switched the network off
 
 
 @contextlib.contextmanager
@@ -309,6 +310,7 @@ def hub() -> Iterator[Hub]:
         for name, value in it.environment.items():
             patch.setitem(os.environ, name, value)
         patch.setattr(constants, "ENDPOINT", it.address)
+        patch.setattr(constants, "HF_HUB_OFFLINE", False)
         patch.setattr(
             file_download, "HUGGINGFACE_CO_URL_TEMPLATE", it.address + "/{repo_id}/resolve/{revision}/{filename}"
         )
