@@ -39,12 +39,12 @@ COMMANDS: Commands = {  # in the order in which they are needed
 }
 
 SHIPPED = {
-    "build": "datapipe/yamls",
-    "train": "train/yamls",
-    "flops": "train/yamls",
-    "crossover": "train/crossover/grids",
+    "build": ("datapipe/yamls",),
+    "train": ("train/yamls",),
+    "flops": ("train/yamls", "train/yamls/models"),
+    "crossover": ("train/crossover/grids",),
 }
-"""By command: the folder of the YAML files whose names it takes. Models' files, `model-NAME`, are presets for flops."""
+"""By command: the folders of the YAML files whose names it takes."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -66,19 +66,18 @@ def completion(parser: argparse.ArgumentParser) -> Runner:
 
     def run(args: argparse.Namespace) -> int:
         parsers = command_parsers(COMMANDS, __package__)
-        print(SCRIPTS[args.shell]([completable(p, shipped_names(name)) for name, p in parsers.items()]), end="")
+        print(SCRIPTS[args.shell]([completable(p, names_for(name)) for name, p in parsers.items()]), end="")
         return 0
 
     return run
 
 
-def shipped_names(command: str) -> list[str]:
+def names_for(command: str) -> list[str]:
     """Return the names of the configurations that come with the package and that a command takes."""
-    if command not in SHIPPED:
-        return []
-    stems = sorted(path.stem for path in (Path(__file__).parent / SHIPPED[command]).glob("*.yaml"))
-    presets = [name.removeprefix("model-") for name in stems if name.startswith("model-")]
-    return [name for name in stems if not name.startswith("model-")] + (presets if command == "flops" else [])
+    from .common.config import shipped_names
+
+    folders = (Path(__file__).parent / folder for folder in SHIPPED.get(command, ()))
+    return [name for folder in folders for name in shipped_names(folder)]
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from epochal.__main__ import COMMANDS, main, shipped_names
+from epochal.__main__ import COMMANDS, main, names_for
 from epochal.common.cli import command_parsers
 from epochal.common.command_line.completion import SCRIPTS, completable, fish
 
@@ -35,7 +35,7 @@ _epochal
 def scripts(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a folder with the script for each shell, as the command prints it."""
     parsers = command_parsers(COMMANDS, "epochal")
-    commands = [completable(parser, shipped_names(name)) for name, parser in parsers.items()]
+    commands = [completable(parser, names_for(name)) for name, parser in parsers.items()]
     folder = tmp_path_factory.mktemp("scripts")
     for shell, write in SCRIPTS.items():
         (folder / shell).write_text(write(commands))
@@ -62,7 +62,7 @@ def test_bash_offers_every_option_of_a_command(scripts: Path, command: str):
     assert offered(scripts, "epochal", command, "-") == {flag for a in parser._actions for flag in a.option_strings}
 
 
-def test_bash_offers_choices_and_shipped_names_and_leaves_the_rest_to_files(scripts: Path):
+def test_bash_offers_choices_and_names_for_and_leaves_the_rest_to_files(scripts: Path):
     assert offered(scripts, "epochal", "export", "x", "--format", "") == {"wds", "parquet", "megatron", "bin", "hf"}
     assert offered(scripts, "epochal", "export", "--format", "=", "m") == {"megatron"}
     assert offered(scripts, "epochal", "build", "py") == {"python"}
@@ -88,14 +88,19 @@ def test_every_shipped_name_is_one_that_its_command_takes(capsys):
     from epochal.train.config import load_config
     from epochal.train.crossover.grid import load_grid
 
-    for name in shipped_names("build"):
+    for name in names_for("build"):
         load_build(name, ["sources.0.path=x"])
-    for name in shipped_names("train"):
+    for name in names_for("train"):
         load_config(name, ("train_loader.dataset.path=x", "eval_loader.dataset.path=y"))
-    for name in shipped_names("crossover"):
+    for name in names_for("crossover"):
         load_grid(name)
-    for name in shipped_names("flops"):
+    for name in names_for("flops"):
         assert main(["flops", name]) == 0
+
+
+def test_flops_is_offered_the_shapes_of_models_too():
+    assert {"tiny-ar", "tiny", "30m", "paper-1b"} <= set(names_for("flops"))
+    assert "30m" not in names_for("train")
 
 
 def test_the_command_prints_the_script(scripts: Path, capsys):
