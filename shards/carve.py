@@ -22,7 +22,7 @@ from . import mds
 from .artifact import INDEX_NAME, Artifact, Shard, open_artifact, read_manifest
 from .description.describe import describe
 from .description.subject import Subject, carried, kept_of
-from .documents import DOCUMENTS_NAME, DocumentStarts, copy_window
+from .documents import DOCUMENTS_NAME, DocumentStarts
 from .facts import facts_of
 from .formats import webdataset
 from .formats.registry import FORMATS
@@ -76,11 +76,18 @@ def carve(
         _check_same(out, manifest)
         return out, False
     with publishing(out, manifest.fingerprint) as sink:
-        write_subset(sink, taken, tail, manifest, source)
+        write_subset(sink, taken, tail, manifest, source, documents)
     return out, True
 
 
-def write_subset(sink: Sink, taken: "Taken", tail: bytes | None, manifest: Manifest, pool: Artifact) -> None:
+def write_subset(
+    sink: Sink,
+    taken: "Taken",
+    tail: bytes | None,
+    manifest: Manifest,
+    pool: Artifact,
+    documents: DocumentStarts,
+) -> None:
     """Write all files of a subset, its manifest last.
 
     Args:
@@ -89,6 +96,7 @@ def write_subset(sink: Sink, taken: "Taken", tail: bytes | None, manifest: Manif
         tail: the shard file with the last sample, where that is cut short.
         manifest: what the subset is, without its files; it decides between a view, a copy and tar files.
         pool: what it is a window of.
+        documents: the pool's table of documents.
 
     Raises:
         WorkError: when a shard is damaged.
@@ -99,20 +107,18 @@ def write_subset(sink: Sink, taken: "Taken", tail: bytes | None, manifest: Manif
         _write_mds(sink, taken, tail, manifest)
     if manifest.materialized:
         carry_tokenizer(sink, pool.root, pool.manifest)
-    _describe(sink, pool, manifest)
+    _describe(sink, pool, manifest, documents)
     whole = manifest.model_copy(update={"files": dict(sorted(sink.files.items()))})
     sink.write(MANIFEST_NAME, dump_manifest(whole).encode())
 
 
-def _describe(sink: Sink, pool: Artifact, subset: Manifest) -> None:
+def _describe(sink: Sink, pool: Artifact, subset: Manifest, documents: DocumentStarts) -> None:
     """Write which documents a copied subset is of, and the descriptions of any."""
     assert subset.parent is not None
     start = subset.parent.start_sample * subset.seq_len
     span = start, start + subset.tokens
-    documents = DocumentStarts(pool.root, pool.manifest.files.get(DOCUMENTS_NAME))
-    info = pool.manifest.files.get(DOCUMENTS_NAME)
-    if subset.materialized and subset.layout == "mds" and info is not None:
-        copy_window(sink, pool.root, info, *span)
+    if subset.materialized and subset.layout == "mds" and DOCUMENTS_NAME in pool.manifest.files:
+        documents.copy_window(sink, *span)
     window = None if subset.materialized else (documents.at(start)[1], span[1])
     facts, kept = facts_of(pool.manifest.config), kept_of(pool.manifest)
     describe(Subject(subset, sink.files, sink.sha256, facts, kept, window), sink.write)

@@ -96,13 +96,6 @@ def _opened(root: str, path: str) -> pq.ParquetFile:
         return pq.ParquetFile(open(copy, "rb"))  # the open file outlives its name
 
 
-def check_documents(root: str, info: FileInfo) -> None:
-    """Raise WorkError when the table is not what `info` says; one at a URL is held against it when it is fetched."""
-    path = storage.join(root, DOCUMENTS_NAME)
-    if not storage.is_url(path) and FileInfo.at(storage.regular_path(path)) != info:
-        raise WorkError(f"{path} is damaged: it is not what its manifest says; restore it or build again")
-
-
 class DocumentStarts:
     """Answers which documents hold which stream positions, reading the row groups that are asked about."""
 
@@ -114,9 +107,10 @@ class DocumentStarts:
             RequestError: when there is none.
         """
         self._root = root
+        path = storage.join(root, DOCUMENTS_NAME)
         try:
-            if info is not None:
-                check_documents(root, info)
+            if info is not None and not storage.is_url(path) and FileInfo.at(storage.regular_path(path)) != info:
+                raise WorkError(f"{path} is damaged: it is not what its manifest says; restore it or build again")
             self._file = open_documents(root)
         except FileNotFoundError:
             raise RequestError(
@@ -144,9 +138,8 @@ class DocumentStarts:
     def rows(self, start: int, stop: int) -> list[dict[str, Any]]:
         """Return the documents with a token in the stream range [start, stop), which must not be empty: the columns of
         their rows, and their `number`. Ranges that are asked for in order read each row group once."""
-        first, last = (int(np.searchsorted(self._first, at, side="right")) - 1 for at in (start, stop - 1))
         found = []
-        for group in range(first, last + 1):
+        for group in self._groups(start, stop):
             table, starts = self._group(group)
             begin = max(0, int(np.searchsorted(starts, start, side="right")) - 1)
             end = int(np.searchsorted(starts, stop, side="left"))
@@ -166,6 +159,24 @@ class DocumentStarts:
             numbered = ((int(self._rows[group]) + i, table.slice(i, 1).to_pylist()[0]) for i in sorted(set(rows)))
             found += [{"number": number} | row for number, row in numbered]
         return found
+
+    def copy_window(self, sink: Sink, start: int, stop: int) -> None:
+        """Write the documents with a token in the stream range [start, stop), which must not be empty, to `sink`.
+
+        In the copy `start` counts from the range's first token, and `tokens` only those in it; other columns are as
+        they are. Memory: a row group.
+        """
+        schema = _readable(self._file.schema_arrow)
+        with sink.create(DOCUMENTS_NAME) as file, pq.ParquetWriter(file, schema, compression="zstd") as writer:
+            for group in self._groups(start, stop):
+                with readable(self._root):
+                    table = _clipped(self._file.read_row_group(group), start, stop)
+                writer.write_table(table.cast(schema), row_group_size=ROW_GROUP)
+
+    def _groups(self, start: int, stop: int) -> range:
+        """Return the row groups that hold the stream range [start, stop)."""
+        first, last = (int(np.searchsorted(self._first, at, side="right")) - 1 for at in (start, stop - 1))
+        return range(first, last + 1)
 
     def _read_group(self, group: int) -> tuple[pa.Table, NDArray[np.int64]]:
         with readable(self._root), self._reading:
@@ -197,26 +208,6 @@ def find_documents(root: str, m: Manifest) -> tuple[str, FileInfo, int] | None:
     pool = storage.join(root, m.parent.path)
     listed = read_manifest(pool).files.get(DOCUMENTS_NAME)
     return None if listed is None else (pool, listed, m.parent.start_sample * m.seq_len)
-
-
-def copy_window(sink: Sink, root: str, info: FileInfo, start: int, stop: int) -> None:
-    """Write the documents of the pool at `root` that have a token in the stream range [start, stop) to `sink`.
-
-    In the copy `start` counts from the range's first token, and `tokens` only those in it; other columns are as they
-    are. Memory: a row group.
-
-    Raises:
-        WorkError: when the table is not what `info` says.
-    """
-    check_documents(root, info)
-    with open_documents(root) as f:
-        schema = _readable(f.schema_arrow)
-        with sink.create(DOCUMENTS_NAME) as file, pq.ParquetWriter(file, schema, compression="zstd") as writer:
-            for i in range(f.metadata.num_row_groups):
-                with readable(root):
-                    table = _clipped(f.read_row_group(i), start, stop)
-                if len(table):
-                    writer.write_table(table.cast(schema), row_group_size=ROW_GROUP)
 
 
 def _readable(schema: pa.Schema) -> pa.Schema:

@@ -12,7 +12,7 @@ from .artifact import Artifact, open_artifact, read_any_manifest
 from .carve import relative_path
 from .description.describe import describe
 from .description.subject import Subject, kept_of
-from .documents import copy_window, find_documents
+from .documents import DocumentStarts, find_documents
 from .facts import facts_of
 from .formats.registry import FORMATS
 from .formats.rows import Rows, TokenDigest, read_rows
@@ -73,7 +73,7 @@ def _describe(sink: Sink, artifact: Artifact, m: ExportManifest) -> None:
     table = find_documents(artifact.root, subset) if m.layout in ("megatron", "bin") and m.plan is None else None
     if table is not None:
         root, info, start = table
-        copy_window(sink, root, info, start, start + subset.tokens)
+        DocumentStarts(root, info).copy_window(sink, start, start + subset.tokens)
     describe(Subject(m, sink.files, sink.sha256, facts_of(subset.config), kept_of(subset)), sink.write)
 
 

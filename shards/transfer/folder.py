@@ -81,7 +81,7 @@ class Folder:
         self.add_bytes(MANIFEST_NAME, text)
         try:
             os.rename(self._whole, self.root)
-        except (FileExistsError, NotADirectoryError, OSError) as error:
+        except OSError as error:
             if not os.path.lexists(self.root):
                 raise
             raise RequestError(f"{self.root} appeared meanwhile: choose another folder or remove it") from error

@@ -18,6 +18,7 @@ from ...common.errors import RequestError, WorkError
 from ...common.progress import Progress
 from ...common.publish import MANIFEST_NAME, FileInfo, Sink
 from ..carve import write_subset
+from ..documents import DOCUMENTS_NAME, DocumentStarts
 from ..manifest import ExportManifest, Manifest
 from .contents import Contents, View, contents_of, form_of
 from .fetch import OTHER, Watch
@@ -175,7 +176,6 @@ class _Sink(Sink):
     def __init__(self, target: Target, watch: _Watch) -> None:
         super().__init__(target.root)
         self.kept = 0
-        self.text = b""
         self._target, self._watch = target, watch
 
     @contextlib.contextmanager
@@ -191,7 +191,6 @@ class _Sink(Sink):
 
     def _put(self, name: str, data: bytes) -> None:
         if name == MANIFEST_NAME:
-            self.text = data
             self._target.publish(data, self.files)
             return
         self.kept += not self._target.add_bytes(name, data)
@@ -201,6 +200,7 @@ class _Sink(Sink):
 def _send_view(contents: Contents, view: View, target: Target, watch: _Watch) -> Transferred:
     sink = _Sink(target, watch)
     manifest = cast(Manifest, contents.manifest)
-    write_subset(sink, view.taken, view.tail, manifest, view.pool)
+    documents = DocumentStarts(view.pool.root, view.pool.manifest.files.get(DOCUMENTS_NAME))
+    write_subset(sink, view.taken, view.tail, manifest, view.pool, documents)
     files = {name: info for name, info in sink.files.items() if name != MANIFEST_NAME}
     return _done(target, manifest.model_copy(update={"files": files}), True, sink.kept)
