@@ -9,8 +9,9 @@ from torch.utils.data import DataLoader
 from ..common.errors import RequestError
 from ..shards.loader.collate import collate
 from ..shards.loader.workers import check_workers
+from ..shards.order.stored import position_in, state_of
 from .batches import Collate
-from .sampler import OrderBatchSampler, position_in, state_of
+from .sampler import OrderBatchSampler
 from .samples import Samples
 
 

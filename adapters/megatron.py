@@ -47,7 +47,7 @@ def replace_index(cache: str, export: str, plan: Plan, extra_token: bool = True)
         WorkError: when the export is damaged.
     """
     description = _description(cache, export)
-    _check(json.loads(_text(description)), plan)
+    _check(_described(description), plan)
     arrays = dict(zip(NAMES, index_arrays(export, plan, extra_token), strict=True))
     paths = []
     for name, values in arrays.items():
@@ -78,7 +78,7 @@ def index_arrays(export: str, plan: Plan, extra_token: bool = True) -> tuple[NDA
     rows = np.empty((shown + 1, 2), np.int64)
     rows[: plan.samples, 0], rows[: plan.samples, 1] = document, at - starts[document]
     rows[plan.samples :] = len(lengths) - 1, int(lengths[-1]) - extra_token  # the stream's end, and rows to fill up
-    order = plan.ids(range(shown)) if plan.policy != "global" else plan.ids(np.arange(shown))
+    order = plan.ids(range(shown))
     return np.arange(len(lengths), dtype=np.int32), _narrow(rows, np.int32), _narrow(order, np.uint32)
 
 
@@ -113,14 +113,10 @@ def _description(cache: str, export: str) -> str:
     )
 
 
-def _text(path: str) -> str:
-    with open(path, encoding="utf-8") as file:
-        return file.read()
-
-
 def _described(path: str) -> dict[str, Any]:
     try:
-        found = json.loads(_text(path))
+        with open(path, encoding="utf-8") as file:
+            found = json.load(file)
     except ValueError:
         return {}
     return found if isinstance(found, dict) else {}

@@ -11,11 +11,8 @@ from torch.utils.data import Sampler
 from ..common.errors import RequestError
 from ..shards.order.base import Order
 from ..shards.order.shares import Share
-from ..shards.order.stored import order_from_dict
+from ..shards.order.stored import checked_position, position_in, state_of
 from .samples import Samples
-
-STATE_VERSION = 1
-"""That of RepeatedDataset's states: each reads the other's."""
 
 
 def ranks_here(rank: int | None, ranks: int | None) -> tuple[int, int]:
@@ -31,28 +28,6 @@ def ranks_here(rank: int | None, ranks: int | None) -> tuple[int, int]:
     if dist.is_available() and dist.is_initialized():
         return dist.get_rank(), dist.get_world_size()
     return int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
-
-
-def state_of(order: Order, position: int) -> dict[str, Any]:
-    """Return the state of a run of `order` that has read the positions before `position`."""
-    return {"state_version": STATE_VERSION, "position": position, "plan": order.to_dict()}
-
-
-def position_in(state: dict[str, Any], order: Order) -> int:
-    """Return the position that a state names.
-
-    Raises:
-        RequestError: when it is none of ours, or of another order; it says what differs.
-    """
-    if not isinstance(state, dict) or state.get("state_version") != STATE_VERSION:
-        raise RequestError("the checkpoint holds no state of epochal's order (or one of another version)")
-    theirs = order_from_dict(state["plan"])
-    if theirs != order:
-        raise RequestError(f"the checkpoint is of another run: {order.difference(theirs)} (this run)")
-    position = state["position"]
-    if not isinstance(position, int) or not 0 <= position <= order.positions:
-        raise RequestError(f"the state's position {position} is not within the run's {order.positions}")
-    return position
 
 
 class OrderBatchSampler(Sampler[list[int]]):
@@ -90,7 +65,7 @@ class OrderBatchSampler(Sampler[list[int]]):
                 raise RequestError(f"the samples are of another order: {order.difference(data.order)} (the samples)")
         elif len(data) != order.samples:
             raise RequestError(f"the data set has {len(data):,} rows, the order is over {order.samples:,} samples")
-        self.start = self._reached = position_in(state_of(order, start), order)
+        self.start = self._reached = checked_position(start, order)
 
     @property
     def batch_size(self) -> int:

@@ -26,7 +26,7 @@ from ...common import storage
 from ...common.errors import RequestError
 from ..order.base import Order
 from ..order.shares import Share
-from ..order.stored import order_from_dict
+from ..order.stored import checked_position, position_in, state_of
 from .agreement import agree, one_at_a_time
 from .cache import default_cache
 from .collate import collate
@@ -193,8 +193,7 @@ class RepeatedDataset(StreamingDataset):
         `from_beginning`, from where this process began: the position and the plan. The arguments are Composer's.
         """
         position = num_samples if from_beginning else self.start_position + num_samples
-        self._check_start(position)
-        return {"state_version": STATE_VERSION, "position": position, "plan": self.plan.to_dict()}
+        return state_of(self.plan, checked_position(position, self.plan))
 
     def load_state_dict(self, obj: dict[str, Any]) -> None:
         """Continue at the position of a state, with any number of ranks and workers and any batch size.
@@ -202,17 +201,7 @@ class RepeatedDataset(StreamingDataset):
         Raises:
             RequestError: when the state is none of ours, or of another plan or subset; it says what differs.
         """
-        if not isinstance(obj, dict) or obj.get("state_version") != STATE_VERSION:
-            raise RequestError("the checkpoint holds no state of an epochal dataset (or one of another version)")
-        theirs = order_from_dict(obj["plan"])
-        if theirs != self.plan:
-            raise RequestError(f"the checkpoint is of another run: {self.plan.difference(theirs)} (this run)")
-        self._check_start(obj["position"])
-        self._start[0] = obj["position"]
-
-    def _check_start(self, position: int) -> None:
-        if not isinstance(position, int) or not 0 <= position <= self.plan.positions:
-            raise RequestError(f"the state's position {position} is not within the run's {self.plan.positions}")
+        self._start[0] = position_in(obj, self.plan)
 
     @property
     def start_position(self) -> int:
