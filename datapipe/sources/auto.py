@@ -4,7 +4,8 @@ no name says it. What is decided, and which files are not read, is said in the l
 import codecs
 import dataclasses
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
+from functools import cached_property
 from typing import Any
 
 from ...common.html import count
@@ -47,7 +48,7 @@ def choose(listing: Listing, source: Source) -> Listing:
 
 def _guesses(listing: Listing, source: Source) -> str:
     """Return a line that says how files are read whose names do not say it."""
-    reader, some = AutoReader(listing, source, Intake(), False), listing.files[:NAMES_SHOWN]
+    reader, some = AutoReader(listing, source, Intake()), listing.files[:NAMES_SHOWN]
     kinds = [f"{file.name} as {reader.format_of(file)}" for file in some]
     return f"source {source.name}: no name says its kind, so first bytes do: {_shown(kinds, len(listing.files))}"
 
@@ -62,21 +63,11 @@ class AutoReader(Reader):
 
     name = "auto"
 
-    def __init__(
-        self,
-        listing: Listing,
-        source: Source,
-        intake: Intake,
-        all_columns: bool,
-        skip_damaged: bool = False,
-        keep: Sequence[str] = (),
-    ) -> None:
-        super().__init__(listing, source, intake, skip_damaged, keep)
-        self._readers: dict[str, Reader] = {
-            "jsonl": JsonlReader(listing, source, intake),
-            "parquet": ParquetReader(listing, source, intake, all_columns, keep=keep),
-            "text": TextReader(listing, source, intake),
-        }
+    @cached_property
+    def _readers(self) -> dict[str, Reader]:
+        formats: dict[str, type[Reader]] = {"jsonl": JsonlReader, "parquet": ParquetReader, "text": TextReader}
+        own = self._listing, self._source, self.intake
+        return {name: kind(*own, keep=self._keep, all_columns=self._all_columns) for name, kind in formats.items()}
 
     def _rows(self, file: InputFile) -> Iterator[tuple[int, Any]]:
         """Yield the rows of a file as the reader of its format does."""

@@ -110,10 +110,11 @@ class Reader(BaseDiskReader):
         intake: Intake,
         skip_damaged: bool = False,
         keep: Sequence[str] = (),
+        all_columns: bool = False,
     ) -> None:
         super().__init__(_folder(listing.root), text_key=source.text_key, id_key=source.id_key)
         self._listing, self._source, self.intake = listing, source, intake
-        self._skip_damaged, self._keep = skip_damaged, tuple(keep)
+        self._skip_damaged, self._keep, self._all_columns = skip_damaged, tuple(keep), all_columns
 
     def run(self, data: Any = None, rank: int = 0, world_size: int = 1) -> Iterator[Document]:
         """Yield earlier readers' documents, then those of this rank's share; with a limit one rank reads everything,

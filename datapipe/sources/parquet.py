@@ -4,9 +4,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from ...common.unpack import MOST_BYTES, DamagedError, foreign
-from ..config import Source
-from .base import Intake, Reader
-from .listing import InputFile, Listing
+from .base import Reader
+from .listing import InputFile
 
 BATCH_ROWS, BATCH_BYTES = 64, 64 << 20
 """Rows read at once, and about how many bytes of them."""
@@ -18,18 +17,7 @@ class ParquetReader(Reader):
 
     name = "Parquet"
 
-    def __init__(
-        self,
-        listing: Listing,
-        source: Source,
-        intake: Intake,
-        all_columns: bool,
-        skip_damaged: bool = False,
-        keep: Sequence[str] = (),
-    ) -> None:
-        super().__init__(listing, source, intake, skip_damaged, keep)
-        self._all_columns = all_columns
-        self._columns: list[str] = []
+    _columns: Sequence[str] = ()
 
     def _rows(self, file: InputFile) -> Iterator[tuple[int, dict[str, Any] | str]]:
         import pyarrow as pa

@@ -88,8 +88,5 @@ def make_reader(
         return TokenizedReader(listing, source, intake, tokenizer)
     if source.format == "hub":
         return HubReader(listing, source, intake, keep=keep)
-    if source.format == "parquet":
-        return ParquetReader(listing, source, intake, all_columns, skip_damaged, keep)
-    if source.format == "auto":
-        return AutoReader(listing, source, intake, all_columns, skip_damaged, keep)
-    return (JsonlReader if source.format == "jsonl" else TextReader)(listing, source, intake, skip_damaged, keep)
+    kind = {"jsonl": JsonlReader, "parquet": ParquetReader, "auto": AutoReader}.get(source.format, TextReader)
+    return kind(listing, source, intake, skip_damaged, keep, all_columns)
