@@ -19,7 +19,7 @@ from ..shards.order.base import Order
 from ..shards.order.receipt import RECEIPT_NAME, Receipt
 from ..shards.tokenizer_file import artifact_tokenizer
 from .checkpoint import ModelCard, save_model
-from .loggers import metric_name
+from .loggers import metric_name, passes_of_sources
 from .run import Run, validation_kind
 from .run_folder import RunFolder
 from .run_state.claim import difference, say_unknown
@@ -112,19 +112,12 @@ class RunMetrics(Callback):
             "throughput/tokens_per_sec": rate,
             "run/lr": self.rate,
         }
-        values |= _passes_of_sources(self.plan, position)
+        passes = passes_of_sources(self.plan, position)
+        if len(passes) > 1:
+            values |= {f"run/passes/{metric_name(name)}": n for name, n in passes.items()}
         if self.peak:
             values["throughput/mfu"] = rate * self.flops_per_token / (self.peak * dist.get_world_size())
         logger.log_metrics(values)
-
-
-def _passes_of_sources(plan: Order, position: int) -> dict[str, float]:
-    """Return the passes over each source of a mixture in positions [0, position); nothing for a single one."""
-    plans = plan.components()
-    if len(plans) == 1:
-        return {}
-    counts = zip(plans.items(), plan.counts(position), strict=True)
-    return {f"run/passes/{metric_name(name)}": own.tokens_before(n) / own.unique_tokens for (name, own), n in counts}
 
 
 class ClipGradient(Algorithm):

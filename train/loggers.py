@@ -19,6 +19,7 @@ from ..common.errors import one_line, without_secrets
 from ..common.progress import Progress
 from ..common.publish import MANIFEST_NAME
 from ..shards.artifact import Artifact
+from ..shards.order.base import Order
 from .run import Run
 from .run_folder import RunFolder, of_step_after, whole_rows
 
@@ -176,7 +177,7 @@ class WandB(WandBLogger):
 Facts = dict[str, str | int | float | bool]
 
 
-def facts_of(run: Run) -> Facts:
+def told_of(run: Run) -> Facts:
     """Return what loggers are told of a run, flat: `model.hidden`, `plan.fingerprint`, `data.NAME.passes`.
 
     All that its figures follow from (without secrets), its plan, and for each source the fingerprints of its subset
@@ -194,19 +195,31 @@ def facts_of(run: Run) -> Facts:
         m = artifact.manifest
         facts |= {
             f"data.{name}.fingerprint": m.fingerprint,
-            f"data.{name}.pool": m.parent.fingerprint if m.parent else m.fingerprint,
+            f"data.{name}.pool": _pool(artifact),
             f"data.{name}.unique_tokens": m.tokens,
             f"data.{name}.passes": passes,
         }
     return facts
 
 
+def _pool(artifact: Artifact) -> str:
+    """Return the fingerprint of the pool that an artifact is, or is a window of."""
+    m = artifact.manifest
+    return m.parent.fingerprint if m.parent else m.fingerprint
+
+
 def sources_of(run: Run) -> Iterator[tuple[str, Artifact, float]]:
     """Yield each source's name (of a single subset, its own), artifact, and passes in the whole run."""
-    plans, counts = run.plan.components(), run.plan.counts(run.plan.positions)
-    for (name, plan), artifact, n in zip(plans.items(), run.artifacts, counts, strict=True):
-        shown = name if len(plans) > 1 else artifact.manifest.name
-        yield metric_name(shown), artifact, plan.tokens_before(n) / plan.unique_tokens
+    passes = passes_of_sources(run.plan, run.plan.positions)
+    for (name, n), artifact in zip(passes.items(), run.artifacts, strict=True):
+        yield metric_name(name if len(passes) > 1 else artifact.manifest.name), artifact, n
+
+
+def passes_of_sources(order: Order, position: int) -> dict[str, float]:
+    """Return the passes over each component of an order in positions [0, position), by its name."""
+    plans = order.components()
+    counts = zip(plans.items(), order.counts(position), strict=True)
+    return {name: plan.tokens_before(n) / plan.unique_tokens for (name, plan), n in counts}
 
 
 def metric_name(name: str) -> str:
@@ -223,14 +236,14 @@ def _flat(value: Any, key: str = "") -> Iterator[tuple[str, str | int | float | 
 
 
 class DescribeRun(Callback):
-    """Tells loggers what a run is when it begins or goes on: see `facts_of`, and its data by fingerprint.
+    """Tells loggers what a run is when it begins or goes on: see `told_of`, and its data by fingerprint.
 
     A logger that does not take it is named in a line; the run goes on.
     """
 
     def __init__(self, run: Run) -> None:
         self._run = run
-        self._facts = facts_of(run)
+        self._facts = told_of(run)
 
     def fit_start(self, state: State, logger: Logger) -> None:
         """Tell each logger."""
@@ -267,9 +280,8 @@ class DescribeRun(Callback):
             uses.append(("validation", metric_name(self._run.validation.manifest.name), self._run.validation))
         for use, name, artifact in uses:
             m = artifact.manifest
-            pool = m.parent.fingerprint if m.parent else m.fingerprint
             counts = {"unique_tokens": m.tokens, "documents": m.documents, "samples": m.samples}
-            yield use, name, artifact, {"kind": m.kind, "fingerprint": m.fingerprint, "pool": pool} | counts
+            yield use, name, artifact, {"kind": m.kind, "fingerprint": m.fingerprint, "pool": _pool(artifact)} | counts
 
     def _tell_wandb(self) -> None:
         import wandb

@@ -31,9 +31,10 @@ class PatientFile(io.RawIOBase):
         if self._file is None:
             file = self._open_it()
             said = getattr(file, "size", None)
-            if said is not None and said != (listed := said if self._size is None else self._size):
-                raise OSError(another_size(said, listed))
-            self._size = said if self._size is None else self._size
+            if self._size is None:
+                self._size = said
+            elif said not in (None, self._size):
+                raise OSError(another_size(said, self._size))
             if self._at and file.seekable():
                 file.seek(self._at)
             elif self._at:

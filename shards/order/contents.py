@@ -159,12 +159,12 @@ def places(order: Order, tables: Sequence[DocumentStarts], name: str, span: rang
     """
     found, known = [], False
     offset = 0
-    for number, ((component, plan), table) in enumerate(zip(order.components().items(), tables, strict=True)):
+    for (component, plan), table in zip(order.components().items(), tables, strict=True):
         for row in table.named(name):
             samples = _samples_with(plan, row)
             known |= bool(samples)
             pieces = [_piece(row, *_span(plan, sample)) for sample in samples]
-            found += _places(order, number, component, pieces, samples, offset, span)
+            found += _places(order, plan, component, pieces, samples, offset, span)
         offset += plan.samples
     if not known:
         raise RequestError(f"no document of this run has the id or key '{name}'")
@@ -179,10 +179,9 @@ def _samples_with(plan: Repetition, row: dict[str, Any]) -> range:
 
 
 def _places(
-    order: Order, number: int, component: str, pieces: Sequence[Piece], samples: range, offset: int, span: range
+    order: Order, plan: Repetition, component: str, pieces: Sequence[Piece], samples: range, offset: int, span: range
 ) -> list[Place]:
-    """Return the places within `span` of pieces of one document, each in a sample of component `number`."""
-    plan = list(order.components().values())[number]
+    """Return the places within `span` of pieces of one document, each in a sample of a component."""
     if len(samples) * plan.copies > MOST_PLACES:
         raise RequestError(f"the document comes more than {MOST_PLACES:,} times: ask for a shorter run")
     ids = np.arange(samples.start, samples.stop, dtype=np.uint64) + np.uint64(offset)

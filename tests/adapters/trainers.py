@@ -114,10 +114,8 @@ def by_stateful_loader(case: Case) -> Batches:
     return batches + ids_of(second)
 
 
-def by_grain(case: Case) -> Batches:
-    def iterator() -> Any:
-        return iter(grain_loader(case.samples(), **share(case), worker_count=case.workers))
-
+def gone_on_with(iterator: Callable[[], Any], case: Case) -> Batches:
+    """The batches of a Grain iterator that is stopped, and of another that goes on from its state."""
     first = iterator()
     batches = ids_of(itertools.islice(first, case.stop))
     state = first.get_state()
@@ -125,6 +123,13 @@ def by_grain(case: Case) -> Batches:
     second = iterator()
     second.set_state(state)
     return batches + ids_of(second)
+
+
+def by_grain(case: Case) -> Batches:
+    def iterator() -> Any:
+        return iter(grain_loader(case.samples(), **share(case), worker_count=case.workers))
+
+    return gone_on_with(iterator, case)
 
 
 def by_grain_map_dataset(case: Case) -> Batches:
@@ -134,13 +139,7 @@ def by_grain_map_dataset(case: Case) -> Batches:
             data = data.mp_prefetch(grain.MultiprocessingOptions(num_workers=case.workers))
         return iter(data)
 
-    first = iterator()
-    batches = ids_of(itertools.islice(first, case.stop))
-    state = first.get_state()
-    del first
-    second = iterator()
-    second.set_state(state)
-    return batches + ids_of(second)
+    return gone_on_with(iterator, case)
 
 
 def by_accelerate(case: Case) -> Batches:

@@ -11,7 +11,7 @@ import torch
 
 from epochal.shards.carve import carve
 from epochal.tests.support.servers import until
-from epochal.train.loggers import facts_of
+from epochal.train.loggers import told_of
 from epochal.train.run import prepare
 from epochal.train.run_folder import read_metrics
 from epochal.train.trainer import train
@@ -31,7 +31,7 @@ def subset(run_config, tmp_path: Path) -> dict[str, Any]:
 
 
 def expected(config: Any) -> dict[str, Any]:
-    facts = facts_of(prepare(config))
+    facts = told_of(prepare(config))
     manifest = prepare(config).artifact.manifest
     assert facts["data.toy-501.fingerprint"] == manifest.fingerprint
     assert facts["data.toy-501.pool"] == manifest.parent.fingerprint
@@ -180,7 +180,7 @@ def test_mixtures_say_the_passes_of_each_source(run_config, make_pool, tmp_path:
         train_loader={"dataset": {"mixture": {"sources": sources, "window": 10}}},
         save_folder=str(tmp_path / "run"),
     )
-    facts = facts_of(prepare(mixed))
+    facts = told_of(prepare(mixed))
     assert (facts["data.a_b.passes"], facts["data.more.passes"]) == pytest.approx((1, 3), abs=0.02)
     train(mixed)
     last = read_metrics(str(tmp_path / "run"))[-1]

@@ -23,13 +23,9 @@ ANALYSIS_NAME = "crossovers.json"
 LOSS = "loss"
 
 
-def lower_is_better(metric: str) -> bool:
-    """Return whether less of `metric` is better: of losses, not of accuracy or ΔNLL."""
-    return is_loss(metric)
-
-
 def is_loss(metric: str) -> bool:
-    """Return whether `metric` is the loss (AR's NLL, MDM's bound) or exact on both sides."""
+    """Return whether `metric` is the loss (AR's NLL, MDM's bound) or exact on both sides: less of it is better, which
+    is not so of accuracy and ΔNLL."""
     return metric == LOSS or metric.startswith(EXACT)
 
 
@@ -103,7 +99,7 @@ def _crossover(curves: dict[str, list[MetricsRow]], metric: str, n: int, ar: str
     units = sorted(sides[0].keys() & sides[1].keys())
     if not units:
         return None
-    found = estimate.crossover([Pair(sides[0][u], sides[1][u]) for u in units], lower_is_better(metric))
+    found = estimate.crossover([Pair(sides[0][u], sides[1][u]) for u in units], is_loss(metric))
     if found is None:
         return None
     body = {"metric": metric, "unique_tokens": n, "ar": ar, "mdm": mdm, "units": [list(u) for u in units]}
@@ -115,7 +111,7 @@ def _figures(
     curves: dict[str, list[MetricsRow]], metric: str, which: str, objective: str, settings: str
 ) -> estimate.Values:
     """Return every run's best or final figure by unique tokens."""
-    best = min if lower_is_better(metric) else max
+    best = min if is_loss(metric) else max
     found: estimate.Values = {}
     for own in curves.values():
         values = [r[metric] for r in own if r.get(metric) is not None]
@@ -130,7 +126,7 @@ def _potential(
     of_ar, of_mdm = (_figures(curves, metric, which, o, s) for o, s in (("ar", ar), ("mdm", mdm)))
     if n not in of_mdm or not of_ar:
         return None
-    found = estimate.potential(of_ar, of_mdm, n, lower_is_better(metric))
+    found = estimate.potential(of_ar, of_mdm, n, is_loss(metric))
     return {"metric": metric, "which": which, "unique_tokens": n, "ar": ar, "mdm": mdm} | asdict(found)
 
 

@@ -107,31 +107,29 @@ def _run(folder: str, path: str) -> dict[str, Any]:
             ended = parse_json(storage.read_bytes(os.path.join(path, RESULT_NAME)), RESULT_NAME)
             result = ended["result"]
             said |= {"state": f"finished {str(ended.get('finished', ''))[:10]}".strip(), "tokens": result["tokens"]}
-            return said | {"validation": _losses(result["validation"] | _exact_of(result))}
+            return said | {"validation": _losses(result["validation"], _exact_of(result))}
         rows = read_metrics(path) if os.path.isfile(os.path.join(path, METRICS_NAME)) else []
         if not rows:
             return said | {"state": "no step yet"}
         measured = {key.removeprefix("metrics/validation/"): value for row in rows for key, value in row.items()}
+        exact = {of_key(key.removeprefix(LOGGED)): value for key, value in measured.items() if key.startswith(LOGGED)}
         tokens = int(rows[-1]["run/tokens"]) if "run/tokens" in rows[-1] else None
         return said | {
             "state": f"step {rows[-1]['step']:,.0f}",
             "tokens": tokens,
-            "validation": _losses(measured),
+            "validation": _losses(measured, exact),
         }
     except (EpochalError, OSError, KeyError, TypeError, ValueError) as error:
         return said | {"state": f"damaged: {error}"}
 
 
-def _exact_of(result: dict[str, Any]) -> dict[str, float]:
-    """Return what a finished run has under an order of writing, by the name that logs have for it."""
+def _exact_of(result: dict[str, Any]) -> dict[WritingOrder, float]:
+    """Return what a finished run has under an order of writing."""
     exact = result.get("exact")
-    if not exact:
-        return {}
-    return {f"{LOGGED}{WritingOrder(exact['order'], exact['tokens_per_step']).key}": exact["loss"]}
+    return {WritingOrder(exact["order"], exact["tokens_per_step"]): exact["loss"]} if exact else {}
 
 
-def _losses(measured: dict[str, float]) -> str:
+def _losses(measured: dict[str, float], exact: dict[WritingOrder, float]) -> str:
     """Return the validation losses in words, each with its kind, and masked diffusion's exact one with its order."""
-    under = {of_key(key.removeprefix(LOGGED)): value for key, value in measured.items() if key.startswith(LOGGED)}
-    exact = (f"NLL {value:.4f} ({writing.words})" for writing, value in under.items())
-    return ", ".join(filter(None, [losses_in_words(measured), *exact]))
+    under = (f"NLL {value:.4f} ({writing.words})" for writing, value in exact.items())
+    return ", ".join(filter(None, [losses_in_words(measured), *under]))
