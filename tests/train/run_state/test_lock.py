@@ -1,6 +1,5 @@
 """One writer a run folder: a second one is refused, a dead one is followed, one that was taken for dead stops."""
 
-import contextlib
 import json
 import os
 import signal
@@ -49,9 +48,9 @@ def test_a_local_folder_has_one_writer_and_a_killed_one_keeps_nothing(tmp_path: 
     try:
         assert holder.stdout is not None
         assert holder.stdout.readline() == "held\n"
-        with pytest.raises(RequestError, match=rf"is in use: another process trains there \(process {holder.pid} on"):
-            with only_writer(folder):
-                pass
+        refused = rf"is in use: another process trains there \(process {holder.pid} on"
+        with pytest.raises(RequestError, match=refused), only_writer(folder):
+            pass
     finally:
         holder.send_signal(signal.SIGKILL)
         holder.wait()
@@ -71,9 +70,9 @@ def other(folder: str = URL, **changes: object) -> UrlLock:
 def test_a_folder_at_a_url_has_one_writer(tmp_path: Path, capsys) -> None:
     holder = other()
     holder.acquire()
-    with pytest.raises(RequestError, match=r"is in use: another process trains there \(process 1 on elsewhere"):
-        with only_writer(RunFolder(URL, str(tmp_path))):
-            pass
+    refused = r"is in use: another process trains there \(process 1 on elsewhere"
+    with pytest.raises(RequestError, match=refused), only_writer(RunFolder(URL, str(tmp_path))):
+        pass
     assert "looking whether it lives" in capsys.readouterr().err
     holder.release()
     with only_writer(RunFolder(URL, str(tmp_path))):
@@ -107,5 +106,5 @@ def test_a_process_that_is_gone_from_this_machine_is_not_waited_for(tmp_path: Pa
     ended = subprocess.Popen([sys.executable, "-c", ""])
     ended.wait()
     other(pid=ended.pid, machine=lock._machine())._create()
-    with contextlib.ExitStack() as stack:
-        stack.enter_context(only_writer(RunFolder(URL, str(tmp_path))))
+    with only_writer(RunFolder(URL, str(tmp_path))):
+        assert json.loads(storage.read_bytes(f"{URL}/lock.json"))["pid"] == os.getpid()
