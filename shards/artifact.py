@@ -175,20 +175,19 @@ def open_artifact(root: str) -> Artifact:
         raise RequestError(f"{root} holds WebDataset files, not MDS shards: carve it again without --format wds")
     entries, whole = _read_index(root, manifest)
     shards = tuple(_locate(root, manifest, entry) for entry in entries)
-    if not whole:
-        raise WorkError(f"{storage.join(root, INDEX_NAME)} is damaged: its hash is not the manifest's; restore it")
     if not manifest.materialized:
         _check_parent(root, manifest)
     if len(shards) != manifest.shards or sum(s.samples for s in shards) != manifest.samples:
         raise WorkError(
             f"{root}: index.json and manifest.json disagree about shards or samples; restore or carve again"
         )
+    if not whole:
+        raise WorkError(f"{storage.join(root, INDEX_NAME)} is damaged: its hash is not the manifest's; restore it")
     return Artifact(root, manifest, shards)
 
 
 def _read_index(root: str, manifest: Manifest) -> tuple[list[dict[str, Any]], bool]:
-    """Return the entries of index.json, and whether it is what the manifest says: asked of a store, which may send
-    another; of a disk `verify` asks."""
+    """Return the entries of index.json, and whether it is what the manifest says."""
     where = storage.join(root, INDEX_NAME)
     expected, listed = shard_config(manifest.seq_len, manifest.dtype), manifest.files.get(INDEX_NAME)
 
@@ -204,7 +203,7 @@ def _read_index(root: str, manifest: Manifest) -> tuple[list[dict[str, Any]], bo
         raise WorkError(f"{where} is missing: restore it or build again") from None
     except (KeyError, TypeError):
         raise WorkError(f"{where} is damaged: restore it or build again") from None
-    return entries, not (storage.is_url(root) and other(data))
+    return entries, other(data) is None
 
 
 def _locate(root: str, manifest: Manifest, entry: dict[str, Any]) -> Shard:

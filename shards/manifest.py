@@ -21,6 +21,9 @@ from ..common.publish import FileInfo
 FORMAT_VERSION = 1
 """Raised when a reader of the old version would misread what the new one writes."""
 
+MOST_FILES = 1000
+"""Beside MDS shards: tables, index, report, tokenizer; a dozen in fact. Each is looked for by `verify`."""
+
 
 def _plain_name(name: str) -> str:
     if not name or name in (".", "..") or "/" in name or len(name) > 255 or printable(name) != name:
@@ -112,6 +115,8 @@ class Manifest(Record):
             raise ValueError(f"{self.tokens} tokens do not make {self.samples} samples of {self.seq_len}")
         if self.layout == "mds" and not len(self.content) <= self.shards <= len(self.content) + 1:
             raise ValueError(f"it has {self.shards} shards and lists {len(self.content)}")
+        if self.layout == "mds" and len(self.files) > MOST_FILES:
+            raise ValueError(f"it lists {len(self.files):,} files beside its shards: {MOST_FILES:,} are the most")
         return self
 
 

@@ -125,6 +125,20 @@ def test_an_export_comes_back_without_naming_it(
     assert "already there" in capsys.readouterr().out
 
 
+def test_a_models_tokenizer_is_what_was_saved_where_its_ids_do_not_say_so(made: Path, tmp_path: Path, capsys) -> None:
+    model = tmp_path / "model"
+    shutil.copytree(made / "runs/a/final", model)
+    spec = json.loads((model / "tokenizer.json").read_text())
+    spec["decoder"] = {"type": "Fuse"}  # no id is another
+    (model / "tokenizer.json").write_text(json.dumps(spec))
+    for words in (["generate", str(model), "def"], ["export-model", str(model), "--out", str(tmp_path / "out")]):
+        assert main(words) == 1
+        assert f"{model}/tokenizer.json is damaged: it is not what was saved" in capsys.readouterr().err
+    (model / "tokenizer.json").unlink()
+    assert main(["generate", str(model), "def"]) == 1
+    assert f"{model}/tokenizer.json is missing, which hashes.json names" in capsys.readouterr().err
+
+
 @pytest.mark.slow
 def test_subsets_come_back_too_and_copies_stand_alone(
     made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

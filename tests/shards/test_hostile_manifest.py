@@ -12,6 +12,7 @@ from epochal.__main__ import main
 from epochal.common.errors import EpochalError
 from epochal.common.hashing import digest
 from epochal.shards.artifact import open_artifact
+from epochal.shards.carve import carve
 from epochal.shards.manifest import _text, parse_manifest
 
 
@@ -86,6 +87,18 @@ def test_no_server_is_asked_because_a_file_names_it(make_pool, tmp_path, place: 
     assert "no server is asked" in "".join(capsys.readouterr())
 
 
+def test_a_flipped_bit_in_the_hash_of_a_shard_is_the_indexs(make_pool, tmp_path, capsys) -> None:
+    root = make_pool(300)
+    carve(str(root), 100, out=str(tmp_path / "s"))
+    index = tmp_path / "s/index.json"
+    body = json.loads(index.read_text())
+    hashes = body["shards"][0]["raw_data"]["hashes"]
+    hashes["xxh64"] = ("0" if hashes["xxh64"][0] != "0" else "1") + hashes["xxh64"][1:]
+    index.write_text(json.dumps(body))
+    assert main(["export", str(tmp_path / "s"), "--format", "bin", "--out", str(tmp_path / "e")]) == 1
+    assert f"{index} is damaged: its hash is not the manifest's; restore it" in capsys.readouterr().err
+
+
 def test_what_is_no_regular_file_is_a_problem(make_pool, capsys) -> None:
     root = make_pool(300)
     os.unlink(root / "documents.parquet")
@@ -116,6 +129,7 @@ def test_files_that_do_not_belong_are_named(make_pool, capsys) -> None:
         (_put("samples", value=2**62), "do not make"),
         (_put("seq_len", value=2**40), "do not make"),
         (_put("shards", value=10**7), "shards and lists"),
+        (_put("files", value={f"f{i}": {"bytes": 0, "xxh64": "0" * 16} for i in range(1001)}), "lists 1,001 files"),
     ],
 )
 def test_numbers_that_cannot_be_true_together_are_damage(make_pool, change, message: str) -> None:

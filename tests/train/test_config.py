@@ -84,6 +84,8 @@ def test_the_shape_of_a_model_is_no_run(name: str) -> None:
     [
         ("optimizer.lrr=1", "did you mean 'optimizer.lr'"),
         ("lr=1", "did you mean 'optimizer.lr'"),
+        ("eval_interval=500", "it has no unit: write 500ba for"),
+        ("save_interval=0.5", "it has no unit: write 0.5dur for a share of the run"),
         ("objective.wieghting=exact_count", "did you mean 'objective.weighting'"),
         ("train_loader.dataset.sed=1", "did you mean 'train_loader.dataset.seed'"),
         ("model.preset=huge", "must be one of 1.7b, 125m, 30m, 4b, 8b, paper-1b, tiny"),

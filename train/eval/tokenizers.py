@@ -6,6 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...common import storage
+from ...common.errors import WorkError
+from ...common.publish import FileInfo
 from ...shards.tokenizer_file import TOKENIZER_NAME
 from ...tokenize.special import (
     added_ids,
@@ -17,6 +19,7 @@ from ...tokenize.special import (
 )
 from ...tokenize.tokenizer import Tokenizer, folder_tokenizer
 from ..checkpoint import Checkpoint
+from ..saved import hashes
 
 
 def tokenizer_for(checkpoint: Checkpoint, path: str | None = None) -> Tokenizer:
@@ -26,7 +29,21 @@ def tokenizer_for(checkpoint: Checkpoint, path: str | None = None) -> Tokenizer:
         RequestError: when it cannot be found or is another one.
         WorkError: when the one that the model carries is damaged.
     """
+    if path is None:
+        _check_file(checkpoint.folder)
     return folder_tokenizer(checkpoint.folder, path)
+
+
+def _check_file(folder: str) -> None:
+    """Hold a model's tokenizer.json against its hash: the fingerprint is of what decides ids, not of what decodes."""
+    if TOKENIZER_NAME not in hashes.read(folder):
+        return
+    where = storage.join(folder, TOKENIZER_NAME)
+    try:
+        data = storage.read_bytes(where, hashes.wrong(folder, TOKENIZER_NAME))
+    except FileNotFoundError:
+        raise WorkError(f"{where} is missing, which {hashes.HASHES_NAME} names: restore it") from None
+    hashes.check(folder, TOKENIZER_NAME, FileInfo.of(data))
 
 
 def has_tokenizer(checkpoint: Checkpoint) -> bool:
