@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import nn
 
-from .config import OptimizerSection
+from .settings.optimization import OptimizerSection
 
 
 def build_optimizer(model: nn.Module, section: OptimizerSection, fused: bool = False) -> torch.optim.AdamW:

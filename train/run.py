@@ -18,12 +18,14 @@ from ..shards.order.base import Order
 from ..shards.order.mixture_config import open_mixture
 from ..shards.order.plan import Plan
 from . import durations
-from .config import ARSection, ConstantSection, CosineSection, MDMSection, TrainConfig, WSDSection
+from .config import TrainConfig
 from .model.transformer import ModelConfig, config_dict
 from .objective.objectives import Autoregressive, MaskedDiffusion, Objective, SpecialIds
 from .optimizer import Schedule, cosine, warmup, warmup_stable_decay
 from .run_folder import RunFolder
 from .run_state.identity import figures
+from .settings.objective import ARSection, MDMSection
+from .settings.optimization import ConstantSection, CosineSection, WSDSection
 
 
 @dataclass(frozen=True)

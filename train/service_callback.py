@@ -14,7 +14,7 @@ from ..common.cli import say
 from ..common.errors import EpochalError
 from ..shards.order.receipt import Receipt
 from .callbacks import ReceiptCallback
-from .config import ServiceSection
+from .settings.system import ServiceSection
 
 if TYPE_CHECKING:  # its packages are an extra: imported only by runs that name a service
     from ..service.client.reporter import Reporter

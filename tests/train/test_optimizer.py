@@ -1,6 +1,6 @@
-from epochal.train.config import OptimizerSection
 from epochal.train.model.transformer import ModelConfig, Transformer
 from epochal.train.optimizer import build_optimizer
+from epochal.train.settings.optimization import OptimizerSection
 
 LINEAR = {"qkv", "out", "gate_up", "down", "head"}
 

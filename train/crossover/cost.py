@@ -15,9 +15,9 @@ from ...common.json_text import parse_json
 from ...common.progress import clock
 from ...common.units import format_count, round_count
 from .. import durations
-from ..exact.settings import ExactSection
 from ..model.flops import PEAK_BF16
 from ..model.transformer import Transformer
+from ..settings.data import ExactSection
 from .grid import GridPlan, RunSpec
 from .launch import TIMING_NAME, default_jobs, result_of, uses_gpu
 

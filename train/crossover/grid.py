@@ -25,10 +25,12 @@ from ...common.units import format_count, parse_count
 from ...shards.artifact import open_artifact, read_manifest
 from ...shards.carve import default_out, locate_window
 from ...shards.manifest import Manifest
-from ..config import ARSection, MDMSection, Positive, TrainConfig, load_config
+from ..config import TrainConfig, load_config
 from ..model.flops import training_flops_per_token
 from ..model.transformer import ModelConfig
 from ..run_state.identity import exact_of
+from ..settings.objective import ARSection, MDMSection
+from ..settings.types import Positive
 
 GRIDS = Path(__file__).parent / "grids"
 """The grids that come with this package."""

@@ -10,7 +10,7 @@ from composer.utils import dist
 from ...common.errors import RequestError
 from ...shards.artifact import Artifact
 from ...tokenize.tokenizer import folder_tokenizer
-from ..config import EvalTasksSection
+from ..settings.data import EvalTasksSection
 from . import metrics, tasks
 from .continuation import continuation
 from .encoding import Encoded, encode, record

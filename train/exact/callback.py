@@ -13,7 +13,7 @@ from composer.utils import dist
 from ...common.errors import WorkError
 from ...shards.artifact import Artifact
 from ..eval.likelihood import Rows, written
-from .settings import ExactSection
+from ..settings.data import ExactSection
 from .writing_order import EXACT, WritingOrder
 
 

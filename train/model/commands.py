@@ -88,7 +88,7 @@ def _shape(path: str, overrides: Sequence[str]) -> tuple[Any, int | None, bool |
     """Return the shape in the file, preset or model's folder `path`; training length and type where it says them."""
     from ...common.config import load_yaml, shipped, shipped_names, validate
     from ...common.problems import did_you_mean
-    from ..config import ModelSection
+    from ..settings.model import ModelSection
     from .presets import YAMLS, model_section, preset_file, presets
 
     if Path(path).is_dir():

@@ -7,11 +7,12 @@ from epochal.common.config import validate
 from epochal.common.errors import RequestError
 from epochal.shards.artifact import open_artifact
 from epochal.tests.support.pools import letters, tiny_run
-from epochal.train.config import EvalTasksSection, TrainConfig
+from epochal.train.config import TrainConfig
 from epochal.train.eval.callback import _items
 from epochal.train.eval.continuation import ANSWER, CHOICES, CONTEXT, continuation
 from epochal.train.eval.scoring import Scorer
 from epochal.train.model.transformer import ModelConfig, Transformer
+from epochal.train.settings.data import EvalTasksSection
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@
 import pytest
 import torch
 
-from epochal.train.config import ModelSection
 from epochal.train.model.flops import (
     LENGTHS,
     autoregressive,
@@ -18,6 +17,7 @@ from epochal.train.model.flops import (
 from epochal.train.model.flops_measured import measure
 from epochal.train.model.presets import model_section
 from epochal.train.model.transformer import ModelConfig, Transformer
+from epochal.train.settings.model import ModelSection
 
 GPT2 = 50259
 

@@ -1,0 +1,45 @@
+"""Shape of the model."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from ...common.config import Section
+from ..model.transformer import ModelConfig
+from .types import Positive, Size
+
+
+class ModelSection(Section):
+    """Shape of the model; see `ModelConfig`.
+
+    Attributes:
+        preset: a shipped shape that the other keys change.
+        vocab_size: taken from the data when not given, and refused when it is not the data's.
+        init_device: `meta` builds large FSDP models without holding them whole in memory first.
+    """
+
+    preset: str | None = None
+    vocab_size: Positive | None = None
+    layers: Annotated[int, Field(gt=0, le=10_000)]
+    hidden: Size
+    heads: Size
+    ffn: Size
+    kv_heads: Size | None = None
+    head_size: Size | None = None
+    qk_norm: bool = False
+    tied_embeddings: bool = True
+    rope_base: float = Field(10000.0, gt=0)
+    norm_eps: float = Field(1e-6, gt=0)
+    init_std: float = Field(0.02, gt=0)
+    dropout: float = Field(0.0, ge=0.0, lt=1.0)
+    init_device: Literal["cpu", "meta"] = "cpu"
+
+    @model_validator(mode="after")
+    def _shape_is_possible(self) -> "ModelSection":
+        self.shape(causal=True, vocab_size=1)
+        return self
+
+    def shape(self, causal: bool, vocab_size: int) -> ModelConfig:
+        """Return the model's shape for one of the two types."""
+        keys = self.model_dump(exclude={"preset", "init_device", "vocab_size"})
+        return ModelConfig(causal=causal, vocab_size=vocab_size, **keys)
