@@ -281,13 +281,18 @@ def short_path(path: str) -> str:
     return path.removeprefix(here) if path != here else path
 
 
+def output_columns() -> int:
+    """Return the columns of standard output; where it is no terminal, there is no end to them."""
+    return shutil.get_terminal_size().columns if sys.stdout.isatty() else sys.maxsize
+
+
 def text_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """Return a table of text: `head`, a rule, `rows`; columns as wide as they must be, cells made printable.
 
     Where standard output is a terminal that is too narrow for it, each row becomes a paragraph, a line a cell.
     """
     rows = [[printable(cell) for cell in row] for row in rows]
-    room = shutil.get_terminal_size().columns if sys.stdout.isatty() else sys.maxsize
+    room = output_columns()
     widths = [max(len(row[i]) for row in [head, *rows]) for i in range(len(head))]
     if sum(widths) + 2 * (len(widths) - 1) > room:
         return "\n\n".join(_paragraph(head, row) for row in rows)

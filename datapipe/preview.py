@@ -4,6 +4,7 @@ import itertools
 from typing import Any
 
 from ..common import storage
+from ..common.cli import output_columns
 from ..common.errors import printable
 from ..common.html import count
 from ..common.units import format_bytes, round_count
@@ -22,7 +23,7 @@ SAMPLE_ROWS, SAMPLE_CHARACTERS = 1000, 1 << 20
 
 NAMES_SHOWN = 5
 
-SHOWN_CHARS = 100
+SHOWN_CHARS, LEAST_CHARS = 100, 32
 """Of the first text of each kind of file."""
 
 
@@ -126,8 +127,9 @@ def _said_of_samples(samples: list[dict[str, Any]]) -> list[str]:
         "deduplication, judged by"
     ]
     for sample in samples:
-        text = _beginning(sample["first_text"] or "")
-        lines.append(f"    {sample['file']}, {count(sample['rows'], 'row')}" + (f": {text}" if text else ""))
+        said = f"    {sample['file']}, {count(sample['rows'], 'row')}"
+        text = _beginning(sample["first_text"] or "", output_columns() - len(said) - 2)
+        lines.append(said + (f": {text}" if text else ""))
         if left_out := sample["left_out_by_where"]:
             lines.append(f"    {count(left_out, 'row')} left out by where")
         lines += [
@@ -138,6 +140,6 @@ def _said_of_samples(samples: list[dict[str, Any]]) -> list[str]:
     return lines
 
 
-def _beginning(text: str) -> str:
-    line = printable(" ".join(text.split()))
-    return line if len(line) <= SHOWN_CHARS else f"{line[: SHOWN_CHARS - 1]}…"
+def _beginning(text: str, room: int) -> str:
+    line, shown = printable(" ".join(text.split())), max(LEAST_CHARS, min(SHOWN_CHARS, room))
+    return line if len(line) <= shown else f"{line[: shown - 1]}…"

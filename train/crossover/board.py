@@ -12,6 +12,9 @@ from ...common.units import round_count
 PLAIN_SECONDS = 60.0
 """Between two lines of progress where there is no terminal."""
 
+ROOM_FOR_BARS = 70
+"""Columns; on a narrower terminal the words and figures are worth more than bars."""
+
 
 class Board:
     """Draws the grid's progress: a bar for all of it, a bar for each live run, tokens/s, time left."""
@@ -44,14 +47,15 @@ class Board:
         self.shown = now
         rate = (tokens - self.first) / max(now - self.started, 1e-9)
         left = f"{clock((self.total - tokens) / rate)} left" if rate else "--:-- left"
-        bar = _bar(tokens, self.total) if self.live else f"{100 * tokens // max(self.total, 1):3d} %"
-        text = f"{self.name}  {finished} of {count(self.runs, 'run')}  {bar}  {rate:,.0f} tokens/s  {left}"
+        width = shutil.get_terminal_size().columns - 1
+        bar = _bar if self.live and width >= ROOM_FOR_BARS else _percent
+        runs = f"{finished} of {count(self.runs, 'run')}"
+        text = f"{self.name}  {runs}  {bar(tokens, self.total)}  {left}  {rate:,.0f} tokens/s"
         if not self.live:
             print(text, file=sys.stderr, flush=True)
             return
-        lines = [text, *(f"  {_bar(n, of)}  {round_count(n):>7}  {label}" for label, (n, of) in live.items())]
+        lines = [text, *(f"  {bar(n, of)}  {round_count(n):>7}  {label}" for label, (n, of) in live.items())]
         self._clear()
-        width = shutil.get_terminal_size().columns - 1
         sys.stderr.write("".join(f"{line[:width]}\n" for line in lines))
         sys.stderr.flush()
         self.lines = len(lines)
@@ -67,6 +71,10 @@ class Board:
             self.lines = 0
 
 
+def _percent(done: int, total: int) -> str:
+    return f"{100 * done // max(total, 1):3d} %"
+
+
 def _bar(done: int, total: int, width: int = 16) -> str:
     filled = round(width * min(1.0, done / max(total, 1)))
-    return "█" * filled + "░" * (width - filled) + f" {100 * done // max(total, 1):3d} %"
+    return "█" * filled + "░" * (width - filled) + f" {_percent(done, total)}"
