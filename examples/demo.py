@@ -17,7 +17,7 @@ from typing import Any
 from ..common import storage
 from ..common.cli import run_plainly
 from ..common.publish import MANIFEST_NAME
-from ..train.crossover.charts import line_plot
+from ..train.crossover.report.charts import line_plot
 
 IDS = 1024
 UNIQUE_TOKENS = 50_000

@@ -14,9 +14,9 @@ import numpy as np
 
 from ...common import storage
 from ..exact.writing_order import EXACT
-from . import estimate, scaling
 from .curves import MetricsRow, by_run, exact, tasks
-from .estimate import Pair
+from .fits import estimate, scaling
+from .fits.estimate import Pair
 
 ANALYSIS_NAME = "crossovers.json"
 

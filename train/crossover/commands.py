@@ -65,9 +65,10 @@ def _crossover(args: argparse.Namespace) -> int:
         print(cost.describe(cost.estimate(plan, args.jobs)), file=sys.stderr, flush=True)
     jobs = args.jobs or launch.default_jobs(plan)
     failures = launch.launch(plan, runs, jobs, args.quiet) if runs else []
-    from . import analysis, report, wording
+    from . import analysis
+    from .report import render, wording
 
-    body = report.publish(plan)
+    body = render.publish(plan)
     body["failures"] = [{"run": f.run.name, "reason": f.reason} for f in failures]
     print(json.dumps(analysis.plain(body)) if args.json else wording.describe(body))
     for failure in failures:

@@ -13,9 +13,10 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from epochal.train.crossover import launch, report
+from epochal.train.crossover import launch
 from epochal.train.crossover.curves import curves
 from epochal.train.crossover.launch import Failure, result_of, tokens_so_far, unfinished
+from epochal.train.crossover.report import render as report
 from epochal.train.run_folder import read_metrics
 from epochal.train.trainer import train
 

@@ -10,8 +10,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from html import escape
 
-from ...common.html import Html, text
-from ...common.units import round_count
+from ....common.html import Html, text
+from ....common.units import round_count
 
 WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 440, 300, 52, 12, 56, 40
 

@@ -1,6 +1,6 @@
 from xml.etree import ElementTree
 
-from epochal.train.crossover.charts import line_plot
+from epochal.train.crossover.report.charts import line_plot
 
 
 def test_a_plot_is_well_formed_and_has_every_point() -> None:

@@ -10,12 +10,13 @@ import os
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from ...common import storage
-from ...common.html import Cell, Html, Number, code, count, definitions, document, fold, paragraph, table, text
-from ...common.units import format_count, round_count
-from . import analysis, curves, page
-from .curves import MetricsRow
-from .grid import GridPlan
+from ....common import storage
+from ....common.html import Cell, Html, Number, code, count, definitions, document, fold, paragraph, table, text
+from ....common.units import format_count, round_count
+from .. import analysis, curves
+from ..curves import MetricsRow
+from ..grid import GridPlan
+from . import page
 from .panels import (
     KINDS,
     NAMES,

@@ -25,7 +25,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ...common.hashing import derive_words
+from ....common.hashing import derive_words
 
 HOLD = 2
 """Evaluations at which a lead must be positive to be one that stays."""

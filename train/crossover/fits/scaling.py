@@ -25,7 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import least_squares
 
-from ...common.hashing import derive_words
+from ....common.hashing import derive_words
 
 STARTS = 6
 """Seeded starting points of a fit; the best end counts."""

@@ -8,13 +8,15 @@ from typing import Any
 
 import numpy as np
 
-from ...common.html import Html, count, fold, paragraph
-from ...common.units import format_count
-from ..exact.writing_order import EXACT, of_key
-from . import analysis, charts, overlay, scaling
+from ....common.html import Html, count, fold, paragraph
+from ....common.units import format_count
+from ...exact.writing_order import EXACT, of_key
+from .. import analysis
+from ..curves import MetricsRow, by_run
+from ..fits import scaling
+from ..grid import GridPlan
+from . import charts, overlay
 from .charts import Axes, Mark, Series
-from .curves import MetricsRow, by_run
-from .grid import GridPlan
 from .overlay import BUDGET_COLOURS, Line, Overlay
 from .wording import setting
 

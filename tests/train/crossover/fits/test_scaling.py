@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from epochal.train.crossover.scaling import SATURATING, U_SHAPED, Points, effective_tokens, fit
+from epochal.train.crossover.fits.scaling import SATURATING, U_SHAPED, Points, effective_tokens, fit
 
 UNIT = 70_710.678  # the geometric mean of the budgets below
 BUDGETS = (25_000, 50_000, 100_000, 200_000)

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ...common.html import Html, text
-from ...common.units import format_count
+from ....common.html import Html, text
+from ....common.units import format_count
 from . import charts
 from .charts import LEFT, WIDTH, Axes, Frame, Point, label, picture
 

@@ -4,11 +4,11 @@ import json
 import math
 from typing import Any
 
-from ...common.cli import text_table
-from ...common.html import count
-from ...common.units import format_count, round_count
-from ..exact.writing_order import EXACT
-from .curves import MetricsRow
+from ....common.cli import text_table
+from ....common.html import count
+from ....common.units import format_count, round_count
+from ...exact.writing_order import EXACT
+from ..curves import MetricsRow
 
 
 def describe(body: dict[str, Any]) -> str:

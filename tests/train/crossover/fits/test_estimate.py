@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from epochal.train.crossover.estimate import HOLD, Pair, crossover, curve, lead, match, overtakes, potential
+from epochal.train.crossover.fits.estimate import HOLD, Pair, crossover, curve, lead, match, overtakes, potential
 
 BUDGET = 1e6
 

@@ -10,8 +10,10 @@ from typing import Any
 import pytest
 
 from epochal.tests.support.browser import CHROMIUM, browser
-from epochal.train.crossover import analysis, charts, curves, report
-from epochal.train.crossover.overlay import BUDGET_COLOURS, Line, Overlay, figure
+from epochal.train.crossover import analysis, curves
+from epochal.train.crossover.report import charts
+from epochal.train.crossover.report import render as report
+from epochal.train.crossover.report.overlay import BUDGET_COLOURS, Line, Overlay, figure
 
 EVALUATIONS = 6
 HOSTILE = "</svg><script>alert(1)</script>\"'&"
