@@ -2,7 +2,7 @@
 
 A reader is `(case) -> list of this rank's batches`: it reads `case.stop` batches, keeps the state as its package does,
 throws everything away, and goes on from that state to the end of the plan. It runs in a process of its own, which is
-forked from one that has imported the packages.
+forked from one that has imported the packages (transformers imports what is named, when it is named).
 """
 
 import contextlib
@@ -17,8 +17,8 @@ import grain
 import lightning.pytorch as pl
 import torch
 import torch.distributed.checkpoint as dcp
-import transformers
 from accelerate import Accelerator, skip_first_batches
+from transformers import Trainer, TrainerCallback, TrainingArguments
 
 from epochal.adapters.grain_source import Batches as Source
 from epochal.adapters.grain_source import grain_loader
@@ -175,12 +175,12 @@ def by_trainer(case: Case) -> Batches:
             super().__init__()
             self.weight = torch.nn.Parameter(torch.zeros(()))
 
-    class Recording(transformers.Trainer):
+    class Recording(Trainer):
         def compute_loss(self, model: Any, inputs: Any, *_: Any, **__: Any) -> Any:
             seen.append(inputs["sample_id"].tolist())
             return next(model.parameters()) * inputs["tokens"].float().mean()
 
-    class Kill(transformers.TrainerCallback):
+    class Kill(TrainerCallback):
         def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> Any:
             control.should_save = state.global_step == case.stop // case.accumulate
             return control
@@ -189,7 +189,7 @@ def by_trainer(case: Case) -> Batches:
             raise StoppedError
 
     def trainer(callbacks: list[Any]) -> Any:
-        args = transformers.TrainingArguments(
+        args = TrainingArguments(
             case.folder,
             per_device_train_batch_size=case.global_batch // case.ranks,
             gradient_accumulation_steps=case.accumulate,
