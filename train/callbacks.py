@@ -20,6 +20,7 @@ from ..shards.order.receipt import RECEIPT_NAME, Receipt
 from ..shards.tokenizer_file import artifact_tokenizer
 from .checkpoint import ModelCard, save_model
 from .loggers import metric_name, passes_of_sources
+from .objective.halves import is_half
 from .run import Run, validation_kind
 from .run_folder import RunFolder
 from .run_state.claim import difference, say_unknown
@@ -313,8 +314,12 @@ class Exports(Callback):
 
 
 def validation_losses(state: Any) -> dict[str, float]:
-    """Return the validation losses as last measured, by kind; NaN (an error that cannot be known) is left out."""
-    values = {k: float(v.compute()) for k, v in state.eval_metrics.get("validation", {}).items()}
+    """Return the validation losses as last measured, by kind; NaN (an error that cannot be known) is left out.
+
+    Losses of halves of the pool stand in the metrics alone.
+    """
+    metrics = state.eval_metrics.get("validation", {})
+    values = {k: float(v.compute()) for k, v in metrics.items() if not is_half(k)}
     return {k: v for k, v in values.items() if not math.isnan(v)}
 
 

@@ -83,6 +83,7 @@ class Split:
         return packed | {
             "rows": torch.from_numpy(row_of_target),
             "n_tokens": n_tokens,
+            "sample_id": batch["sample_id"][samples],
             "shape": (max(1, real_samples), corrupted.inputs.shape[1]),
             "samples": real_samples,
             "draws": self.draws,

@@ -19,6 +19,8 @@ import yaml
 import epochal
 from epochal.tests.support.training import OBJECTIVES, interrupt, losses
 from epochal.train.model.transformer import ModelConfig, Transformer
+from epochal.train.objective.halves import HALVES
+from epochal.train.run_folder import read_metrics
 from epochal.train.trainer import train
 
 torch.set_num_threads(1)  # these models are too small to share out
@@ -64,6 +66,11 @@ def test_two_ranks_give_the_losses_and_the_receipt_of_one(run_config, tmp_path: 
     np.testing.assert_allclose(losses(two), losses(one), rtol=0, atol=5e-5)
     for kind, value in expected["validation"].items():
         assert result["validation"][kind] == pytest.approx(value, abs=1e-4)
+    kind = "nll" if objective["name"] == "ar" else "nelbo"
+    for half in HALVES:
+        key = f"metrics/validation/{kind}_{half}"
+        (mine,), (theirs,) = ([row[key] for row in read_metrics(str(f)) if key in row][-1:] for f in (one, two))
+        assert theirs == pytest.approx(mine, abs=1e-4)
 
 
 @pytest.mark.processes

@@ -2,7 +2,8 @@
 
 import itertools
 import math
-from typing import Any
+from collections.abc import Iterable
+from typing import Any, NamedTuple
 
 import torch
 from composer import Callback
@@ -13,6 +14,7 @@ from composer.utils import dist
 from ...common.errors import WorkError
 from ...shards.artifact import Artifact
 from ..eval.likelihood import Rows, written
+from ..objective.halves import HALVES, half_of, of_half
 from ..settings.data import ExactSection
 from .writing_order import EXACT, WritingOrder
 
@@ -47,23 +49,27 @@ class ExactLikelihood(Callback):
         step = int(state.timestamp.batch)
         if step % self.every and step < self.steps:
             return
-        loss = self._nats(state) / self.rows.tokens
+        sums = self._nats(state)
+        loss = math.fsum(sums.nats) / self.rows.tokens
         logger.log_metrics({f"metrics/{EXACT}{self.writing.key}": loss})
+        for half, nats, tokens in zip(HALVES, *sums, strict=True):
+            if tokens:
+                logger.log_metrics({f"metrics/{of_half(EXACT.rstrip('/'), half)}/{self.writing.key}": nats / tokens})
         self.last = {"kind": "nll", "order": self.writing.order, "tokens_per_step": self.writing.tokens_per_step}
         self.last |= {"loss": loss, "tokens": self.rows.tokens, "step": step}
 
-    def _nats(self, state: State) -> float:
-        """Return the nats of all samples together; a rank that fails has all fail."""
+    def _nats(self, state: State) -> "Sums":
+        """Return the sums over all samples; a rank that fails has all fail."""
         model: Any = getattr(state.model, "module", state.model)  # DDP's own forward pass would wait for other ranks
         training = model.training
         model.eval()
-        mine = itertools.islice(self.rows, dist.get_global_rank(), None, dist.get_world_size())
-        tokens = 2**14
+        first, ranks = dist.get_global_rank(), dist.get_world_size()
+        mine = itertools.islice(self.rows, first, None, ranks)
+        batch_tokens = 2**14
         with torch.autocast(model.transformer.device.type, enabled=False):
             try:
-                found: float | str = sum(
-                    nats for _, nats, _ in written(model.transformer, self.mask, mine, self.writing, tokens)
-                )
+                rows = enumerate(written(model.transformer, self.mask, mine, self.writing, batch_tokens))
+                found: Sums | str = _sums((first + i * ranks, nats, len(row)) for i, (row, nats, _) in rows)
             except WorkError as error:
                 found = str(error)
         model.train(training)
@@ -71,4 +77,23 @@ class ExactLikelihood(Callback):
         problem = next((part for part in parts if isinstance(part, str)), None)
         if problem is not None:
             raise WorkError(problem)
-        return math.fsum(float(part) for part in parts)
+        nats, tokens = zip(*parts, strict=True)
+        return Sums(
+            [math.fsum(own) for own in zip(*nats, strict=True)], [sum(own) for own in zip(*tokens, strict=True)]
+        )
+
+
+class Sums(NamedTuple):
+    """What has been measured on each half of the pool, in the order of `HALVES`."""
+
+    nats: list[float]
+    tokens: list[int]
+
+
+def _sums(rows: Iterable[tuple[int, float, int]]) -> Sums:
+    """Return the sums over (sample, nats, tokens)."""
+    sums = Sums([0.0] * len(HALVES), [0] * len(HALVES))
+    for sample, nats, tokens in rows:
+        sums.nats[half_of(sample)] += nats
+        sums.tokens[half_of(sample)] += tokens
+    return sums

@@ -7,6 +7,7 @@ from composer.models import ComposerModel
 from torch import Tensor
 from torchmetrics import Metric
 
+from ..objective.halves import HALVES, half_of, of_half
 from ..objective.objectives import loss_of
 from .transformer import ModelConfig, Transformer
 
@@ -51,12 +52,17 @@ class LanguageModel(ComposerModel):
         if is_train:
             return {}
         if self.transformer.config.causal:
-            return {"nll": MeanLoss()}
-        return {"nelbo": MeanLoss(), "nelbo_se": MeanLoss(error=True)}
+            return {"nll": MeanLoss()} | _halves("nll")
+        return {"nelbo": MeanLoss(), "nelbo_se": MeanLoss(error=True)} | _halves("nelbo")
 
     def update_metric(self, batch: dict[str, Any], outputs: Tensor, metric: Metric) -> None:
         """Add a micro-batch to a validation metric."""
-        metric.update(outputs, batch["n_tokens"])
+        metric.update(outputs, batch["n_tokens"], batch["sample_id"])
+
+
+def _halves(kind: str) -> dict[str, Metric]:
+    """Return the loss on each half of the validation pool; see `objective.halves`."""
+    return {of_half(kind, name): MeanLoss(half=i) for i, name in enumerate(HALVES)}
 
 
 def _inputs(batch: dict[str, Any]) -> tuple[Tensor, Tensor | None, Tensor | None]:
@@ -70,6 +76,7 @@ class MeanLoss(Metric):
         error: report the standard error that the noise leaves instead: sqrt(sum of s_i^2 / K) / tokens, s_i^2 being the
             variance of sample i's K estimates. The estimates of one sample are stratified, so it errs on the large
             side; with K = 1 it cannot be known and is NaN.
+        half: count the samples of one half alone; all when None.
     """
 
     full_state_update = False
@@ -77,24 +84,31 @@ class MeanLoss(Metric):
     variance: Tensor
     tokens: Tensor
 
-    def __init__(self, error: bool = False) -> None:
+    def __init__(self, error: bool = False, half: int | None = None) -> None:
         super().__init__()
         self.error = error
+        self.half = half
         for name in ("total", "variance", "tokens"):
             self.add_state(name, torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
 
-    def update(self, nats: Tensor, n_tokens: Tensor) -> None:
+    def update(self, nats: Tensor, n_tokens: Tensor, sample_id: Tensor | None = None) -> None:
         """Add samples.
 
         Args:
             nats: float64 (samples, noise samples).
             n_tokens: (samples,), real tokens.
+            sample_id: (samples,), the indices of the samples in their pool; a half is told by them.
         """
+        if self.half is not None:
+            assert sample_id is not None, "a half is told by the indices of samples"
+            mine = half_of(sample_id) == self.half
+            nats, n_tokens = nats[mine.to(nats.device)], n_tokens[mine.to(n_tokens.device)]
         draws = nats.shape[1]
         self.total += nats.mean(1).sum()
         self.tokens += n_tokens.sum()
-        spread = nats.var(1) if draws > 1 else torch.full_like(nats[:, 0], torch.nan)
-        self.variance += (spread / draws).sum()
+        if self.error:
+            spread = nats.var(1) if draws > 1 else torch.full_like(nats[:, 0], torch.nan)
+            self.variance += (spread / draws).sum()
 
     def compute(self) -> Tensor:
         """Return nats per token."""

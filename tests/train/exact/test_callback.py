@@ -11,6 +11,7 @@ from epochal.train.checkpoint import load_card, open_checkpoint
 from epochal.train.commands import describe
 from epochal.train.eval.likelihood import measure
 from epochal.train.exact.writing_order import WritingOrder
+from epochal.train.objective.halves import HALVES
 from epochal.train.run_folder import read_metrics
 from epochal.train.run_state import overview
 from epochal.train.trainer import train
@@ -69,6 +70,9 @@ def test_every_mth_evaluation_and_the_last_measure_it_and_a_resumption_changes_n
     record = measure(opened.model, opened.card, pool, samples=12, writing=WritingOrder("confidence", 2))
     assert record.per_token == pytest.approx(exact["loss"], rel=1e-6)
     assert record.tokens == exact["tokens"] == 12 * SEQ_LEN
+    halves = [read_metrics(str(tmp_path / "whole"))[-1][f"metrics/exact_{half}/confidence/2"] for half in HALVES]
+    assert sum(halves) / 2 == pytest.approx(exact["loss"], rel=1e-12)
+    assert halves[0] != halves[1]
 
 
 @pytest.mark.slow
