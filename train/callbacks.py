@@ -328,7 +328,7 @@ def model_card(run: Run, state: Any, validation: dict[str, float]) -> ModelCard:
     manifest = run.artifact.manifest
     return ModelCard(
         shape=run.shape,
-        objective=run.config.objective.model_dump(),
+        objective=run.config.objective.figures(),
         kind=validation_kind(run),
         tokenizer=manifest.tokenizer.model_dump(),
         seq_len=manifest.seq_len,

@@ -24,7 +24,7 @@ from .objective.objectives import Autoregressive, MaskedDiffusion, Objective, Sp
 from .optimizer import Schedule, cosine, warmup, warmup_stable_decay
 from .run_folder import RunFolder
 from .run_state.identity import figures
-from .settings.objective import ARSection, MDMSection
+from .settings.objective import NON_LOSS, ARSection, MDMSection
 from .settings.optimization import ConstantSection, CosineSection, WSDSection
 
 
@@ -78,7 +78,7 @@ class Run:
         return {
             "plan": self.plan.to_dict(),
             "model": config_dict(self.shape),
-            "objective": self.config.objective.model_dump(),
+            "objective": self.config.objective.figures(),
             "seed": self.config.seed,
             "global_train_batch_size": self.config.global_train_batch_size,
             "init_from": self.config.public(first),
@@ -101,7 +101,7 @@ def prepare(config: TrainConfig) -> Run:
     if batch % ranks:
         raise RequestError(f"global_train_batch_size {batch} cannot be shared out evenly over {ranks} ranks")
     ids = SpecialIds(manifest.tokenizer.eod, manifest.tokenizer.pad, manifest.tokenizer.mask)
-    objective = build_objective(config, ids)
+    objective = build_objective(config, ids, manifest.tokenizer.vocab_size)
     return Run(
         config=config,
         artifacts=artifacts,
@@ -136,12 +136,13 @@ def _order(config: TrainConfig) -> tuple[tuple[Artifact, ...], Order]:
     return (artifact,), Plan.for_artifact(artifact.manifest, total, seed, data.policy)
 
 
-def build_objective(config: TrainConfig, ids: SpecialIds) -> Objective:
+def build_objective(config: TrainConfig, ids: SpecialIds, vocab_size: int) -> Objective:
     """Return the objective of `config`, its noise keyed by the run's seed."""
     section = config.objective
     if isinstance(section, ARSection):
-        return Autoregressive(ids, config.seed, section.input_masking)
-    keys = section.model_dump(exclude={"name"})
+        keys = section.model_dump(exclude={"name", *NON_LOSS})
+        return Autoregressive(ids, config.seed, vocab_size=vocab_size, **keys)
+    keys = section.model_dump(exclude={"name", *NON_LOSS})
     return MaskedDiffusion(ids, config.seed, group=config.global_train_batch_size, **keys)
 
 

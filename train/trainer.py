@@ -166,8 +166,7 @@ def _take_weights(model: LanguageModel, folder: str) -> None:
 
 
 def _callbacks(run: Run, model: LanguageModel, folder: str | None, reports: ServiceReports | None) -> list[Callback]:
-    share = 1.0 if run.objective.causal else 0.5
-    per_token = training_flops_per_token(run.shape, run.plan.seq_len, share)
+    per_token = training_flops_per_token(run.shape, run.plan.seq_len, run.objective.target_share)
     peak = peak_flops(torch.device("cuda")) if run.device == "gpu" else None
     receipt = reports.receipts if reports else ReceiptCallback(run.plan, run.identity, folder)
     callbacks: list[Callback] = [receipt, RunMetrics(run.plan, per_token, peak), *([reports] if reports else [])]

@@ -8,6 +8,7 @@ PAD is never a target and, in a masked-diffusion model, never attended to.
 `Transformer.forward` takes, with the positions of all targets known, so that nothing waits for a GPU.
 """
 
+import functools
 from dataclasses import dataclass
 from typing import Literal, NamedTuple, Protocol
 
@@ -16,7 +17,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from . import noise
+from . import augment, noise
+from .levels import Levels
 
 TokenRows = NDArray[np.int64]
 
@@ -48,13 +50,17 @@ class Corrupted(NamedTuple):
 
 
 class Objective(Protocol):
-    """A training objective. `kind` names what its loss is, in logs and tables."""
+    """A training objective. `kind` names what its loss is, in logs and tables; `target_share` is the mean share of
+    tokens that are predicted."""
 
     @property
     def causal(self) -> bool: ...
 
     @property
     def kind(self) -> str: ...
+
+    @property
+    def target_share(self) -> float: ...
 
     def corrupt(self, tokens: TokenRows, n_tokens: NDArray[np.int64], positions: noise.Positions) -> Corrupted:
         """Return what to read and predict.
@@ -83,29 +89,55 @@ class Autoregressive:
 
     Attributes:
         input_masking: probability that an input token (BOS never) is replaced by MASK, the paper's ablation.
+        random_replacement: probability that an input token (BOS never) is replaced by a random id that is not special;
+            where MASK is drawn too, it is MASK.
+        right_to_left: probability that a sample is read and predicted from its end. It then begins with MASK instead
+            of BOS, so that the model knows which way it reads.
+        vocab_size: ids that are drawn from.
     """
 
     ids: SpecialIds
     seed: int = 0
     input_masking: float = 0.0
+    random_replacement: float = 0.0
+    right_to_left: float = 0.0
+    vocab_size: int = 0
 
     causal = True
+    target_share = 1.0
 
     @property
     def kind(self) -> str:
-        """Return `nll`; with masked inputs the loss is not a likelihood of the text, and its name says so."""
-        return "nll_masked_input" if self.input_masking else "nll"
+        """Return `nll`; where the loss is not the likelihood of the text from left to right, its name says so."""
+        changes = {
+            "_masked_input": self.input_masking,
+            "_random_input": self.random_replacement,
+            "_both_directions": self.right_to_left,
+        }
+        return "nll" + "".join(name for name, share in changes.items() if share)
 
     def corrupt(self, tokens: TokenRows, n_tokens: NDArray[np.int64], positions: noise.Positions) -> Corrupted:
         """See `Objective.corrupt`."""
-        inputs = np.concatenate([np.full_like(tokens[:, :1], self.ids.eod), tokens[:, :-1]], axis=1)
-        if self.input_masking:
-            bits = noise.token_bits(self.seed, "input-mask", positions, tokens.shape[1])
-            hide = noise.to_uniform(bits) < self.input_masking
-            hide[:, 0] = False
-            inputs = np.where(hide, self.ids.mask, inputs)
-        real = _real(tokens, n_tokens)
+        real, first = _real(tokens, n_tokens), np.full_like(tokens[:, :1], self.ids.eod)
+        if self.right_to_left:
+            tokens, turned = augment.reversed_rows(self.seed, self.right_to_left, tokens, n_tokens, positions)
+            first[turned] = self.ids.mask
+        inputs = self._noised(np.concatenate([first, tokens[:, :-1]], axis=1), positions)
         return Corrupted(inputs, tokens, real, np.ones(len(tokens)), _attended(real))
+
+    def _noised(self, inputs: TokenRows, positions: noise.Positions) -> TokenRows:
+        length = inputs.shape[1]
+        if self.random_replacement:
+            changed = augment.drawn(self.seed, "random-token", self.random_replacement, positions, length)
+            inputs = np.where(changed, augment.random_ids(self.seed, self._plain_ids, positions, length), inputs)
+        if self.input_masking:
+            hidden = augment.drawn(self.seed, "input-mask", self.input_masking, positions, length)
+            inputs = np.where(hidden, self.ids.mask, inputs)
+        return inputs
+
+    @functools.cached_property
+    def _plain_ids(self) -> NDArray[np.int64]:
+        return np.setdiff1d(np.arange(self.vocab_size), self.ids)
 
 
 @dataclass(frozen=True)
@@ -115,24 +147,41 @@ class MaskedDiffusion:
     Of u in [0, 1) drawn per sample (`sampling`): inverse_t: t = eps + (1 - eps) u, each token masked with probability
     t, weight 1/t (LLaDA, SMDM; Nie et al. 2025). exact_count: k = 1 + floor(u n) of the n real tokens masked, weight
     n/k: each row contributes n times the mean over its masked tokens, the any-order form of the same bound (Ou et al.
-    2024), unbiased without any eps.
+    2024), unbiased without any eps. uniform: masked as for inverse_t, every masked token weighs 1 / (mean t), and the
+    loss is the mean nats of a masked token, no bound.
 
     Attributes:
         group: positions that stratified levels are spread over: the global batch in samples.
         random_length: probability that a step trains on a shorter length drawn uniformly (tokens beyond it are
             dropped).
+        noise_schedule: how t follows from u; the weights follow it, so that the bound stays one (`levels`).
+        t_range: the shares of masks that are trained on, instead of all (Arriola et al. 2025); no bound.
+        fixed_ratio: the one share of masks that is trained on, as BERT's 0.15 (Devlin et al. 2019); no bound.
     """
 
     ids: SpecialIds
     seed: int = 0
-    weighting: Literal["inverse_t", "exact_count"] = "inverse_t"
+    weighting: Literal["inverse_t", "exact_count", "uniform"] = "inverse_t"
     eps: float = 1e-3
     sampling: Literal["uniform", "stratified"] = "uniform"
     group: int = 1
     random_length: float = 0.0
+    noise_schedule: Literal["linear", "cosine"] = "linear"
+    t_range: tuple[float, float] | None = None
+    fixed_ratio: float | None = None
 
     causal = False
-    kind = "nelbo"
+
+    @property
+    def kind(self) -> str:
+        """Return `nelbo`, or `masked_nll` where the loss is no bound."""
+        bound = self.fixed_ratio is None and self.t_range in (None, (0.0, 1.0)) and self.weighting != "uniform"
+        return "nelbo" if bound else "masked_nll"
+
+    @property
+    def target_share(self) -> float:
+        """Return the mean share of tokens that are predicted."""
+        return Levels(self.noise_schedule).mean if self.t_range is self.fixed_ratio is None else self._levels.mean
 
     def corrupt(self, tokens: TokenRows, n_tokens: NDArray[np.int64], positions: noise.Positions) -> Corrupted:
         """See `Objective.corrupt`."""
@@ -140,10 +189,14 @@ class MaskedDiffusion:
         n_tokens = np.minimum(n_tokens, tokens.shape[1])
         real = _real(tokens, n_tokens)
         bits = noise.token_bits(self.seed, "mask", positions, tokens.shape[1])
-        if self.weighting == "inverse_t":
-            targets, weights = self._bernoulli(bits, self.levels(positions))
+        levels = self._levels
+        t = levels.shares(self.levels(positions))
+        if self.weighting == "exact_count":
+            targets = _smallest(bits, real, levels.counts(t, n_tokens))
+            weights = levels.count_weights(n_tokens, (targets & real).sum(1))
         else:
-            targets, weights = _exact_count(bits, real, self.levels(positions), n_tokens)
+            targets = noise.to_uniform(bits) < t[:, None]
+            weights = levels.weights(t) if self.weighting == "inverse_t" else np.full(len(t), 1.0 / levels.mean)
         targets &= real
         return Corrupted(np.where(targets, self.ids.mask, tokens), tokens, targets, weights, _attended(real))
 
@@ -153,9 +206,12 @@ class MaskedDiffusion:
             return noise.stratified_levels(self.seed, positions, self.group)
         return noise.uniform_levels(self.seed, positions)
 
-    def _bernoulli(self, bits: noise.Bits, u: noise.Uniform) -> tuple[NDArray[np.bool_], NDArray[np.float64]]:
-        t = self.eps + (1.0 - self.eps) * u
-        return noise.to_uniform(bits) < t[:, None], inverse_t_weight(t)
+    @property
+    def _levels(self) -> Levels:
+        if self.fixed_ratio is not None:
+            return Levels(low=self.fixed_ratio, high=self.fixed_ratio)
+        full = (0.0 if self.weighting == "exact_count" else self.eps, 1.0)
+        return Levels(self.noise_schedule, *(self.t_range or full))
 
     def _length(self, positions: noise.Positions, length: int) -> int:
         """Return the length this step trains on: one draw per global batch, so all ranks agree."""
@@ -167,27 +223,14 @@ class MaskedDiffusion:
         return 1 + int(noise.to_uniform(noise.row_bits(self.seed, "length", step))[0] * length)
 
 
-def inverse_t_weight(t: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return the weight of each masked token when tokens were masked with probability t: 1/t (t = 0 masks none)."""
-    return 1.0 / np.maximum(t, 2.0**-53)
-
-
-def exact_count_weight(n: NDArray[np.int64], k: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Return the weight of each masked token when exactly k of n were masked: n/k."""
-    return n / np.maximum(k, 1)
-
-
-def _exact_count(
-    bits: noise.Bits, real: NDArray[np.bool_], u: noise.Uniform, n: NDArray[np.int64]
-) -> tuple[NDArray[np.bool_], NDArray[np.float64]]:
-    """Mask the k real tokens of each row with the smallest words."""
-    k = np.where(n > 0, 1 + (u * n).astype(np.int64), 0)
+def _smallest(bits: noise.Bits, real: NDArray[np.bool_], k: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Return True for the k real tokens of each row with the smallest words."""
     ranked = np.where(real, bits, ~np.uint64(0))
     targets = np.zeros(real.shape, np.bool_)
     for row, count in enumerate(k):
         if count:
             targets[row] = ranked[row] <= np.partition(ranked[row], count - 1)[count - 1]
-    return targets, exact_count_weight(n, (targets & real).sum(1))
+    return targets
 
 
 class Packed(NamedTuple):

@@ -1,29 +1,69 @@
 """What is learned: the two types of model."""
 
-from typing import Literal
+from typing import ClassVar, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
-from ...common.config import Section
-from .types import Share
+from .types import FiguresSection, Part, Share
+
+MostNoise = Field(0.0, ge=0.0, le=0.9)
+NON_LOSS = ("label_smoothing", "z_loss")
 
 
-class ARSection(Section):
+class PenaltiesSection(FiguresSection):
+    """What is added to the training loss of either type; validation never has it.
+
+    Attributes:
+        label_smoothing: share of the target's probability that is spread evenly over all ids.
+        z_loss: weight of the squared logarithm of the softmax's denominator.
+    """
+
+    LATER: ClassVar[tuple[str, ...]] = NON_LOSS
+
+    label_smoothing: Part = 0.0
+    z_loss: float = Field(0.0, ge=0.0, le=1.0)
+
+
+class ARSection(PenaltiesSection):
     """Next-token prediction.
 
     Attributes:
         input_masking: share of input tokens replaced by MASK (the paper's ablation).
+        random_replacement: share of input tokens replaced by random ids that are not special.
+        right_to_left: share of samples that are read and predicted from their end.
     """
 
+    LATER: ClassVar[tuple[str, ...]] = (*NON_LOSS, "random_replacement", "right_to_left")
+
     name: Literal["ar"]
-    input_masking: float = Field(0.0, ge=0.0, le=0.9)
+    input_masking: float = MostNoise
+    random_replacement: float = MostNoise
+    right_to_left: Share = 0.0
 
 
-class MDMSection(Section):
+class MDMSection(PenaltiesSection):
     """Masked diffusion; see `MaskedDiffusion` for what the keys mean."""
 
+    LATER: ClassVar[tuple[str, ...]] = (*NON_LOSS, "noise_schedule", "t_range", "fixed_ratio")
+
     name: Literal["mdm"]
-    weighting: Literal["inverse_t", "exact_count"] = "inverse_t"
+    weighting: Literal["inverse_t", "exact_count", "uniform"] = "inverse_t"
     eps: float = Field(1e-3, gt=0.0, lt=1.0)
     sampling: Literal["uniform", "stratified"] = "stratified"
     random_length: Share = 0.0
+    noise_schedule: Literal["linear", "cosine"] = "linear"
+    t_range: tuple[Share, Share] | None = None
+    fixed_ratio: float | None = Field(None, gt=0.0, le=1.0)
+
+    @model_validator(mode="after")
+    def _one_level(self) -> "MDMSection":
+        given = [key for key in ("t_range", "noise_schedule", "eps") if key in self.model_fields_set]
+        if self.fixed_ratio is not None and given:
+            raise ValueError(f"with fixed_ratio every sample has the same share of masks: leave {given[0]} out")
+        if self.t_range is not None:
+            low, high = self.t_range
+            if "eps" in given:
+                raise ValueError("t_range says from where the share of masks goes: leave eps out")
+            if low >= high:
+                raise ValueError(f"t_range [{low}, {high}] is empty: for one share of masks give fixed_ratio")
+        return self
