@@ -34,6 +34,13 @@ def test_help_names_every_command_and_imports_nothing_heavy():
     assert all(f"\n  {command} " in result.stdout for command in COMMANDS)
 
 
+def test_the_commands_are_seen_at_a_glance(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    assert len(capsys.readouterr().out.splitlines()) <= 14 + len(COMMANDS), "a line a command"
+
+
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_has_help(command, capsys):
     with pytest.raises(SystemExit) as stop:
