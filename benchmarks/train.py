@@ -27,7 +27,7 @@ from epochal.train.data import Split
 from epochal.train.model.composer import build
 from epochal.train.model.flops import peak_flops, training_flops_per_token
 from epochal.train.model.presets import model_section
-from epochal.train.optimizer import build_optimizer
+from epochal.train.optimization.optimizer import build_optimizer
 
 WARM_UP = 5
 """Steps that are not timed: compilation, memory pools, the first reads of every shard."""

@@ -93,7 +93,8 @@ MOVED = {
     "train.objectives": "train.objective.objectives",
     "train.plot": "train.crossover.report.charts",
     "train.reporting": "train.service_callback",
-    "train.schedules": "train.optimizer",
+    "train.optimizer": "train.optimization.optimizer",
+    "train.schedules": "train.optimization.schedules",
     "train.terminal": "train.eval.terminal",
 }
 """Old name -> new name, below the package. A name whose place is a folder of the same name now (`shards.order`) is that

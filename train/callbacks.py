@@ -1,5 +1,6 @@
 """What happens beside the training steps: the receipt, the run's own metrics, clipping, the stop at NaN."""
 
+import contextlib
 import math
 import os
 import time
@@ -21,8 +22,9 @@ from ..shards.tokenizer_file import artifact_tokenizer
 from .checkpoint import ModelCard, save_model
 from .loggers import metric_name, passes_of_sources
 from .objective.halves import is_half
-from .run import Run, validation_kind
-from .run_folder import RunFolder
+from .optimization.ema import AverageWeights
+from .run import Run, snapshot_steps, validation_kind
+from .run_folder import SNAPSHOTS, RunFolder
 from .run_state.claim import difference, say_unknown
 
 
@@ -32,10 +34,12 @@ class ReceiptCallback(Callback):
     Attributes:
         identity: what makes this run this run (plan, model, objective, batch); it is saved with every checkpoint, and a
             checkpoint of another run is refused with the first difference named.
+        fed: what the run is fed: `plan`, or where it stops early, one that ends there.
     """
 
-    def __init__(self, plan: Order, identity: dict[str, Any], folder: str | None) -> None:
+    def __init__(self, plan: Order, identity: dict[str, Any], folder: str | None, fed: Order | None = None) -> None:
         self.receipt = Receipt(plan)
+        self.fed = fed or plan
         self.identity = identity
         self.path = os.path.join(folder, RECEIPT_NAME) if folder else None
 
@@ -65,16 +69,26 @@ class ReceiptCallback(Callback):
             say_unknown(state["identity"], self.identity, "the checkpoint")
         self.receipt = Receipt(self.receipt.plan, state["receipt"])
 
+    def whole(self) -> Receipt:
+        """Return the receipt of what the run was fed. Digests are keyed by the plan, so that one of a plan that ends
+        earlier is made anew, where the same samples came at the same positions."""
+        sound = self.receipt.digest == self.receipt.plan.digest(0, self.receipt.count)
+        if self.fed == self.receipt.plan or not sound:
+            return self.receipt
+        body = self.receipt.to_dict() | {"plan": self.fed.to_dict()}
+        return Receipt.from_dict(body | {"digest": self.fed.digest(0, self.receipt.count)})
+
     def fit_end(self, state: State, logger: Logger) -> None:
         """Write the receipt and hold it against the plan.
 
         Raises:
             WorkError: when they differ.
         """
-        problem = self.receipt.check()
-        logger.log_metrics({"receipt/valid": float(problem is None), "receipt/samples": self.receipt.count})
+        receipt = self.whole()
+        problem = receipt.check()
+        logger.log_metrics({"receipt/valid": float(problem is None), "receipt/samples": receipt.count})
         if self.path and dist.get_global_rank() == 0:
-            storage.write_atomic(self.path, self.receipt.to_json().encode())
+            storage.write_atomic(self.path, receipt.to_json().encode())
         if problem:
             raise WorkError(f"the run's receipt is not valid: {problem}")
 
@@ -247,13 +261,18 @@ class RestoreRandomness(Callback):
 class Exports(Callback):
     """Writes the model without Composer: `best/` at the lowest validation loss so far, `final/` at the end.
 
+    A schedule of cycles also leaves `snapshots/1/`, `snapshots/2/`, ...: the model at the end of each cycle. With an
+    average of the weights, the models have that.
+
     A model is named best only when the step after it had a finite gradient, before that step changes its weights: a
-    loss may be finite on weights that are spoilt.
+    loss may be finite on weights that are spoilt. So is a snapshot saved.
     """
 
-    def __init__(self, run: Run, folder: str) -> None:
+    def __init__(self, run: Run, folder: str, average: AverageWeights | None = None) -> None:
         self.run = run
         self.folder = folder
+        self.average = average
+        self.snapshots = snapshot_steps(run)
         self.best = float("inf")
         files = (artifact_tokenizer(artifact.root, artifact.manifest) for artifact in run.artifacts)
         self.tokenizer = next((file for file in files if file is not None), None)
@@ -282,7 +301,7 @@ class Exports(Callback):
                 f"the validation loss ({kind}) is {loss} after step {step}: stopped, and nothing is named best; "
                 f"{last_good(self.run.folder, step)}. Lower the learning rate, or look at the validation pool"
             )
-        last = step >= self.run.steps
+        last = step >= self.run.end
         if loss < self.best:
             self.best = loss
             self.waiting = measured
@@ -293,6 +312,12 @@ class Exports(Callback):
     def after_train_batch(self, state: Any, logger: Any) -> None:
         """Name the model best that the last evaluation measured; algorithms, which check the gradient, come first."""
         self._save_best(state)
+        self._save_snapshot(state)
+
+    def _save_snapshot(self, state: Any) -> None:
+        step = int(state.timestamp.batch)
+        if step in self.snapshots:
+            self._save(state, f"{SNAPSHOTS}/{self.snapshots.index(step) + 1}", {})
 
     def _save_best(self, state: Any) -> None:
         if self.waiting is not None:
@@ -300,13 +325,16 @@ class Exports(Callback):
             self.waiting = None
 
     def fit_end(self, state: Any, logger: Any) -> None:
-        """Keep the last model where nothing is measured."""
+        """Keep the last model where nothing is measured, and as the last snapshot."""
+        self._save_snapshot(state)
         if self.run.validation is None:
             self._save(state, "final", {})
 
     def _save(self, state: Any, name: str, measured: dict[str, float]) -> None:
         options = StateDictOptions(full_state_dict=True, cpu_offload=True)
-        weights = get_model_state_dict(state.model, options=options)
+        with self.average.in_place(state.model) if self.average else contextlib.nullcontext():
+            weights = get_model_state_dict(state.model, options=options)
+            weights = {k: v.clone() if self.average else v for k, v in weights.items()}
         if dist.get_global_rank() == 0:
             kept = {k.rpartition("transformer.")[2]: v for k, v in weights.items() if isinstance(v, Tensor)}
             card = model_card(self.run, state, measured)

@@ -10,11 +10,19 @@ from pydantic import Field, field_validator, model_validator
 
 from ..common.config import Configuration, file_or_shipped, load_yaml, shipped, validate
 from ..common.errors import RequestError
+from ..common.storage import is_url
 from .model.presets import YAMLS, model_section, preset_file
 from .settings.data import EvalLoaderSection, EvalTasksSection, TrainLoaderSection
 from .settings.model import ModelSection
 from .settings.objective import ARSection, MDMSection
-from .settings.optimization import AlgorithmsSection, ConstantSection, CosineSection, OptimizerSection, WSDSection
+from .settings.optimization import (
+    AlgorithmsSection,
+    ConstantSection,
+    CosineSection,
+    CyclesSection,
+    OptimizerSection,
+    WSDSection,
+)
 from .settings.system import ParallelismSection, ServiceSection
 from .settings.types import Interval, Positive, Span
 
@@ -56,7 +64,7 @@ class TrainConfig(Configuration):
     eval_loader: EvalLoaderSection | None = None
     eval_tasks: EvalTasksSection | None = None
     optimizer: OptimizerSection
-    scheduler: Annotated[WSDSection | CosineSection | ConstantSection, Field(discriminator="name")]
+    scheduler: Annotated[WSDSection | CosineSection | CyclesSection | ConstantSection, Field(discriminator="name")]
     algorithms: AlgorithmsSection = AlgorithmsSection()
     max_duration: Span = ""
     global_train_batch_size: Positive
@@ -118,6 +126,33 @@ class TrainConfig(Configuration):
         if (self.eval_tasks or exact) and self.parallelism_config:
             what = "eval_tasks need" if self.eval_tasks else "eval_loader.exact needs"
             raise ValueError(f"{what} the whole model on each rank: leave parallelism_config out")
+        return self
+
+    @model_validator(mode="after")
+    def _has_whole_matrices(self) -> "TrainConfig":
+        needs = {"optimizer.name: muon": self.optimizer.name == "muon", "algorithms.ema": self.algorithms.ema}
+        for key, asked in (needs | {"algorithms.early_stop": self.algorithms.early_stop}).items():
+            if asked and self.parallelism_config:
+                raise ValueError(f"{key} needs the whole model on each rank: leave parallelism_config out")
+        return self
+
+    @model_validator(mode="after")
+    def _can_stop_early(self) -> "TrainConfig":
+        if self.algorithms.early_stop is None:
+            return self
+        lacking = [
+            k for k, v in {"an eval_loader": self.eval_loader, "a save_folder": self.save_folder}.items() if not v
+        ]
+        if lacking:
+            raise ValueError(f"algorithms.early_stop goes back to the best point: give {lacking[0]}")
+        if is_url(self.save_folder or ""):
+            raise ValueError("algorithms.early_stop needs a save_folder on this machine, not at a URL")
+        data = self.train_loader.dataset
+        if data.mixture or data.policy == "global":
+            order = "a mixture" if data.mixture else "the policy global"
+            raise ValueError(f"algorithms.early_stop needs an order that does not depend on its length, not {order}")
+        if self.service:
+            raise ValueError("algorithms.early_stop goes back to an earlier position, which a service's account cannot")
         return self
 
     @model_validator(mode="after")

@@ -1,7 +1,7 @@
 """A configuration checked against its data and this machine, and what follows: plan, shape, objective, schedule."""
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +21,25 @@ from . import durations
 from .config import TrainConfig
 from .model.transformer import ModelConfig, config_dict
 from .objective.objectives import Autoregressive, MaskedDiffusion, Objective, SpecialIds
-from .optimizer import Schedule, cosine, warmup, warmup_stable_decay
-from .run_folder import RunFolder
+from .optimization.schedules import Schedule, cooled, cosine, cosine_cycles, cycle_ends, warmup, warmup_stable_decay
+from .run_folder import PENALTIES, RunFolder
 from .run_state.identity import figures
-from .settings.objective import NON_LOSS, ARSection, MDMSection
-from .settings.optimization import ConstantSection, CosineSection, WSDSection
+from .settings.objective import ARSection, MDMSection
+from .settings.optimization import ConstantSection, CosineSection, CyclesSection, WSDSection
+
+
+@dataclass(frozen=True)
+class Cooldown:
+    """How a run ends that stopped early: from step `start` it takes `steps` more, over which the rate
+    falls to `final` of its own.
+
+    Attributes:
+        start: steps that the best checkpoint has taken.
+    """
+
+    start: int
+    steps: int
+    final: float
 
 
 @dataclass(frozen=True)
@@ -35,8 +49,9 @@ class Run:
     Attributes:
         artifacts: what is trained on, one, or the sources of a mixture.
         validation: its shards on this machine.
-        steps: optimizer steps of the whole run.
+        steps: optimizer steps of the whole run, unless it stops early.
         folder: what the run leaves, and where.
+        cooldown: how it ends, where it stopped early.
     """
 
     config: TrainConfig
@@ -48,6 +63,21 @@ class Run:
     device: str
     steps: int
     folder: RunFolder | None
+    cooldown: Cooldown | None = None
+
+    @property
+    def end(self) -> int:
+        """Return the steps after which the run ends."""
+        return min(self.cooldown.start + self.cooldown.steps, self.steps) if self.cooldown else self.steps
+
+    @property
+    def fed(self) -> Order:
+        """Return the order of what the run is fed: its plan, cut where it stops early."""
+        if self.end == self.steps:
+            return self.plan
+        assert isinstance(self.plan, Plan), "the configuration refuses other orders"
+        tokens = self.plan.tokens_before(self.end * self.config.global_train_batch_size)
+        return replace(self.plan, total_tokens=tokens)
 
     @property
     def artifact(self) -> Artifact:
@@ -140,9 +170,9 @@ def build_objective(config: TrainConfig, ids: SpecialIds, vocab_size: int) -> Ob
     """Return the objective of `config`, its noise keyed by the run's seed."""
     section = config.objective
     if isinstance(section, ARSection):
-        keys = section.model_dump(exclude={"name", *NON_LOSS})
+        keys = section.model_dump(exclude={"name", *PENALTIES})
         return Autoregressive(ids, config.seed, vocab_size=vocab_size, **keys)
-    keys = section.model_dump(exclude={"name", *NON_LOSS})
+    keys = section.model_dump(exclude={"name", *PENALTIES})
     return MaskedDiffusion(ids, config.seed, group=config.global_train_batch_size, **keys)
 
 
@@ -205,6 +235,11 @@ def _check_auto(config: TrainConfig, device: str) -> None:
 
 def schedule(run: Run) -> Schedule:
     """Return the learning rate's multiplier as a function of the step."""
+    whole = _whole_schedule(run)
+    return cooled(whole, run.cooldown.start, run.end, run.cooldown.final) if run.cooldown else whole
+
+
+def _whole_schedule(run: Run) -> Schedule:
     s = run.config.scheduler
     warm = run.span(s.t_warmup, "scheduler.t_warmup")
     if isinstance(s, WSDSection):
@@ -212,8 +247,18 @@ def schedule(run: Run) -> Schedule:
         return lambda step: warmup_stable_decay(step, run.steps, warm, tail, s.alpha_f, s.decay)
     if isinstance(s, CosineSection):
         return lambda step: cosine(step, run.steps, warm, s.alpha_f)
-    assert isinstance(s, ConstantSection), "the configuration knows three schedules"
+    if isinstance(s, CyclesSection):
+        return lambda step: cosine_cycles(step, run.steps, warm, s.cycles, s.alpha_f)
+    assert isinstance(s, ConstantSection), "the configuration knows four schedules"
     return lambda step: warmup(step, warm)
+
+
+def snapshot_steps(run: Run) -> list[int]:
+    """Return after how many steps a schedule of cycles has a model saved: at the end of each."""
+    s = run.config.scheduler
+    if not isinstance(s, CyclesSection):
+        return []
+    return cycle_ends(run.steps, run.span(s.t_warmup, "scheduler.t_warmup"), s.cycles)
 
 
 def validation_kind(run: Run) -> str:

@@ -26,12 +26,22 @@ LATEST_NAME = "latest-rank0.pt"
 PUBLISHED_NAME = "published.json"
 JOURNAL_NAME, SENT_NAME = "service.jsonl", "service.sent"
 MODEL_FOLDERS = ("best", "final")
+SNAPSHOTS = "snapshots"
+"""Folder of the models at the ends of cycles, by their number from 1."""
 LOSS_KINDS = ("nll", "nelbo")
+PENALTIES = ("label_smoothing", "z_loss")
+"""What is logged as `loss/train/...` beside the loss."""
 
 
 def losses_in_words(losses: Mapping[str, float]) -> str:
     """Return validation losses by kind as people read them, `NLL 3.2150`; what else is among them is left out."""
     return ", ".join(f"{kind.upper()} {losses[kind]:.4f}" for kind in LOSS_KINDS if kind in losses)
+
+
+def train_losses(metrics: Mapping[str, float]) -> dict[str, float]:
+    """Return the training losses of a step by kind; what is added to them (`PENALTIES`) and the sum are left out."""
+    named = {k.removeprefix("loss/train/"): v for k, v in metrics.items() if k.startswith("loss/train/")}
+    return {kind: value for kind, value in named.items() if kind not in ("total", *PENALTIES)}
 
 
 def whole_rows(text: str) -> list[dict[str, float]]:
@@ -182,7 +192,7 @@ class RunFolder:
         if not self.remote:
             return
         self.before_publishing()
-        for folder in MODEL_FOLDERS:
+        for folder in (*MODEL_FOLDERS, *self._snapshots()):
             self._publish_model(folder)
         sent = _text(os.path.join(self.local, SENT_NAME))  # read before the journal that it counts the bytes of
         files = {name: self._grown(name).model_dump() for name in (JOURNAL_NAME, METRICS_NAME) if self._has(name)}
@@ -197,6 +207,10 @@ class RunFolder:
             if self._has(name):
                 self._upload(name)
         self._remove_old()
+
+    def _snapshots(self) -> list[str]:
+        folder = os.path.join(self.local, SNAPSHOTS)
+        return [f"{SNAPSHOTS}/{name}" for name in sorted(os.listdir(folder))] if os.path.isdir(folder) else []
 
     def _has(self, name: str) -> bool:
         return os.path.exists(os.path.join(self.local, name))

@@ -1,6 +1,7 @@
 """A run, from its configuration to its result: everything that Composer is given is made here."""
 
 import contextlib
+import dataclasses
 import functools
 import os
 import warnings
@@ -16,11 +17,10 @@ from torch.utils.data import DataLoader
 from ..common.cli import say
 from ..common.errors import FULL, EpochalError, RequestError, WorkError, one_line, system_line
 from ..common.hashing import digest
-from ..common.units import format_count, round_count
 from ..shards.loader.dataset import RepeatedDataset
 from ..shards.loader.workers import check_workers
 from . import composer_registry
-from .callbacks import ClipGradient, Exports, Finite, ReceiptCallback, RestoreRandomness, RunMetrics, validation_losses
+from .callbacks import ClipGradient, Exports, Finite, ReceiptCallback, RestoreRandomness, RunMetrics
 from .checkpoint import load_model
 from .config import TrainConfig
 from .data import Collate, ValidationSet, data_spec
@@ -29,12 +29,17 @@ from .exact.callback import ExactLikelihood
 from .loggers import DescribeRun, JsonlLogger, PublishRun, StepProgress
 from .model.composer import LanguageModel, build
 from .model.flops import peak_flops, training_flops_per_token
-from .model.transformer import config_dict, count_parameters
-from .optimizer import build_optimizer
+from .model.penalties import Penalties
+from .model.transformer import config_dict
+from .optimization.early_stop import PatienceEnded, go_back, read_decision
+from .optimization.ema import AverageWeights
+from .optimization.of_run import SaveInterval, average_of, cooldown_of, optimization_callbacks
+from .optimization.optimizer import build_optimizer
 from .run import Run, first_difference, prepare, run_name, schedule, validation_objective
-from .run_folder import LATEST_NAME, METRICS_NAME, RunFolder, read_metrics
+from .run_folder import LATEST_NAME, METRICS_NAME, RunFolder
 from .run_state.claim import claim, finished, service_identity, write_result
 from .run_state.lock import only_writer
+from .run_state.outcome import beginning, going_back, result
 from .saved.composer import make_trainer
 from .service_callback import ServiceReports, send_rest
 
@@ -100,31 +105,37 @@ def build_trainer(run: Run, reports: ServiceReports | None = None) -> Trainer:
     if reports:
         reports.start()
     if run.folder:
+        if run.cooldown:
+            _on_ranks(dist.get_global_rank() == 0, functools.partial(go_back, run.folder.local))
         _on_ranks(dist.get_global_rank() == 0, functools.partial(claim, run, run.folder))
-    model = build(run.shape, run.objective.kind, config.seed, config.model.init_device)
+    penalties = Penalties(config.objective.label_smoothing, config.objective.z_loss)
+    model = build(run.shape, run.objective.kind, config.seed, config.model.init_device, penalties)
     if config.init_from:
         _take_weights(model, config.init_from)
     optimizer = build_optimizer(model, config.optimizer, fused=run.device == "gpu")
+    average = average_of(run)
     restore = RestoreRandomness()
     trainer = make_trainer(
         model=model,
         train_dataloader=data_spec(train_loader(run)),
         eval_dataloader=evaluator(run),
         spin_dataloaders=False,
-        max_duration=f"{run.steps}ba",
+        max_duration=f"{run.end}ba",
         optimizers=optimizer,
         schedulers=LambdaLR(optimizer, schedule(run)),
         step_schedulers_every_batch=True,
         algorithms=[_clipping(run)],
         callbacks=[
-            *_callbacks(run, model, folder, reports),
+            *_callbacks(run, model, folder, reports, average),
+            *optimization_callbacks(run, optimizer),
             restore,
             *([DescribeRun(run)] if config.loggers else []),
             *composer_registry.build(config.callbacks, "callbacks"),
+            *([average] if average else []),  # the last: the others look at what it measures
         ],
         loggers=[
             *([JsonlLogger(os.path.join(folder, METRICS_NAME))] if folder else []),
-            *([StepProgress(run_name(config), run.steps)] if config.progress_bar else []),
+            *([StepProgress(run_name(config), run.end)] if config.progress_bar else []),
             *composer_registry.build(config.loggers, "loggers"),
             *([PublishRun(run.folder)] if run.folder and run.folder.remote else []),
         ],
@@ -136,7 +147,7 @@ def build_trainer(run: Run, reports: ServiceReports | None = None) -> Trainer:
         save_folder=folder,
         save_filename=CHECKPOINT,
         save_latest_filename=LATEST_NAME.replace("rank0", "rank{rank}"),
-        save_interval=f"{run.span(config.save_interval, 'save_interval')}ba",
+        save_interval=SaveInterval(run),
         save_num_checkpoints_to_keep=config.save_num_checkpoints_to_keep,
         autoresume=config.autoresume,
         load_path=config.load_path,
@@ -165,20 +176,26 @@ def _take_weights(model: LanguageModel, folder: str) -> None:
     model.transformer.load_state_dict(saved.state_dict())
 
 
-def _callbacks(run: Run, model: LanguageModel, folder: str | None, reports: ServiceReports | None) -> list[Callback]:
+def _callbacks(
+    run: Run,
+    model: LanguageModel,
+    folder: str | None,
+    reports: ServiceReports | None,
+    average: AverageWeights | None,
+) -> list[Callback]:
     per_token = training_flops_per_token(run.shape, run.plan.seq_len, run.objective.target_share)
     peak = peak_flops(torch.device("cuda")) if run.device == "gpu" else None
-    receipt = reports.receipts if reports else ReceiptCallback(run.plan, run.identity, folder)
+    receipt = reports.receipts if reports else ReceiptCallback(run.plan, run.identity, folder, run.fed)
     callbacks: list[Callback] = [receipt, RunMetrics(run.plan, per_token, peak), *([reports] if reports else [])]
     due = [run.span(run.config.eval_interval, "eval_interval")] if run.validation else []
     due += [run.span(run.config.save_interval, "save_interval")] if folder else []
-    callbacks.append(Finite(tuple(due), run.steps, run.folder))
+    callbacks.append(Finite(tuple(due), run.end, run.folder))
     if run.config.eval_tasks and run.validation:
         callbacks.append(TaskAccuracy(run.config.eval_tasks, run.validation))
     loader = run.config.eval_loader
     if loader and loader.exact and run.validation and not run.objective.causal:
-        callbacks.append(ExactLikelihood(loader.exact, run.validation, loader.dataset.samples, due[0], run.steps))
-    return callbacks + ([Exports(run, folder)] if folder else [])
+        callbacks.append(ExactLikelihood(loader.exact, run.validation, loader.dataset.samples, due[0], run.end))
+    return callbacks + ([Exports(run, folder, average)] if folder else [])
 
 
 def _service_reports(run: Run) -> ServiceReports | None:
@@ -299,41 +316,48 @@ def train(config: TrainConfig) -> dict[str, Any]:
     _join_ranks(run)
     reports = _service_reports(run)
     with _plain_errors(run.folder), _only_writer(run.folder):
-        with reports or contextlib.nullcontext():
-            trainer = build_trainer(run, reports)
-            if dist.get_global_rank() == 0:
-                say(_beginning(run, trainer))
-            try:
-                if int(trainer.state.timestamp.batch) < run.steps:
-                    trainer.fit()
-                else:
-                    _finish(run, trainer)
-                outcome = result(run, trainer)
-            finally:
-                trainer.close()
+        run = _cooling_down(run)
+        try:
+            outcome = _fit(run, reports)
+        except PatienceEnded as ended:
+            if run.folder and dist.get_global_rank() == 0:
+                ended.decision.write(run.folder.local)
+                say(going_back(run, ended.decision))
+            dist.barrier()
+            run = _cooling_down(run, going_on=True)
+            outcome = _fit(run, reports)
         if run.folder and dist.get_global_rank() == 0:
             write_result(run, run.folder, outcome)
             run.folder.publish()
     return outcome
 
 
-def _beginning(run: Run, trainer: Trainer) -> str:
-    """Return what is trained on what, how long, and where it is saved."""
-    kind = {"ar": "autoregressive", "mdm": "masked diffusion"}[run.config.objective.name]
-    weights = round_count(count_parameters(trainer._original_model))
-    names = ", ".join(artifact.manifest.name for artifact in run.artifacts)
-    unique = format_count(run.plan.unique_tokens)
-    passes = run.plan.tokens / run.plan.unique_tokens
-    done = int(trainer.state.timestamp.batch)
-    where = (
-        f"saved in {run.config.save_folder}" if run.config.save_folder else "nothing of it is saved (no save_folder)"
-    )
-    return (
-        f"{run_name(run.config)}: {kind}, {weights} weights, on {names} ({unique} unique tokens, {passes:.2f} passes): "
-        f"{run.steps:,} steps of {run.batch_tokens:,} tokens"
-        + (f", from step {done:,} on" if done else "")
-        + f"; {run.device}, {run.precision}; {where}"
-    )
+def _fit(run: Run, reports: ServiceReports | None) -> dict[str, Any]:
+    """Train to the end and return the result; PatienceEnded where the run is to go back to its best point."""
+    with reports or contextlib.nullcontext():
+        trainer = build_trainer(run, reports)
+        if dist.get_global_rank() == 0:
+            say(beginning(run, trainer))
+        try:
+            if int(trainer.state.timestamp.batch) < run.end:
+                trainer.fit()
+            else:
+                _finish(run, trainer)
+            return result(run, trainer)
+        finally:
+            trainer.close()
+
+
+def _cooling_down(run: Run, going_on: bool = False) -> Run:
+    """Return the run as it ends where it was decided that it stops early, else `run`."""
+    going_on = going_on or run.config.autoresume
+    if run.folder is None or run.config.algorithms.early_stop is None or not going_on:
+        return run
+    decision = read_decision(run.folder.local)
+    if decision is None:
+        return run
+    config = run.config.model_copy(update={"autoresume": True, "load_path": None})
+    return dataclasses.replace(run, config=config, cooldown=cooldown_of(run, decision))
 
 
 def _send_rest(folder: RunFolder) -> None:
@@ -352,34 +376,3 @@ def _finish(run: Run, trainer: Trainer) -> None:
     if run.validation is not None:
         trainer.eval()
     trainer.engine.run_event(Event.FIT_END)
-
-
-def result(run: Run, trainer: Trainer) -> dict[str, Any]:
-    """Return what a run came to; see `train`."""
-    state = trainer.state
-    receipt = next(c for c in state.callbacks if isinstance(c, ReceiptCallback)).receipt
-    exact = next((c.last for c in state.callbacks if isinstance(c, ExactLikelihood)), None)
-    folder = run.config.save_folder
-    return {
-        "name": run_name(run.config),
-        "objective": run.config.objective.name,
-        "steps": int(state.timestamp.batch),
-        "tokens": int(state.timestamp.token),
-        "passes": int(state.timestamp.token) / run.plan.unique_tokens,
-        "unique_tokens": run.plan.unique_tokens,
-        "parameters": count_parameters(trainer._original_model),
-        "train": _train_losses(run, state),
-        "validation": validation_losses(state),
-        "receipt": {"valid": receipt.check() is None, "digest": receipt.digest, "samples": receipt.count},
-        "folder": folder,
-    } | ({"exact": exact} if exact else {})
-
-
-def _train_losses(run: Run, state: Any) -> dict[str, float]:
-    """Return the losses of the last step by kind; where this process took none, those that the metrics have."""
-    values = state.total_loss_dict
-    if not values and run.folder:
-        rows = read_metrics(run.folder.local)
-        values = next((row for row in reversed(rows) if any(key.startswith("loss/train/") for key in row)), {})
-    kinds = (key for key in values or {} if key.startswith("loss/train/") and not key.endswith("total"))
-    return {key.rpartition("/")[2]: values[key] for key in kinds}

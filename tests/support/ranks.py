@@ -3,6 +3,7 @@
 import multiprocessing
 import os
 import queue
+import socket
 import traceback
 import uuid
 from collections.abc import Callable
@@ -60,3 +61,32 @@ def _rank(rank: int, n_ranks: int, meeting: Path, results: Any, work: Callable[.
         results.close()
         results.join_thread()
         os._exit(1)  # no barrier: the others may be waiting in one
+
+
+def in_ranks(world: int, function: Callable[..., Any], *args: Any) -> None:
+    """Call `function(*args)` in `world` forked ranks (gloo on loopback); fail when one of them fails."""
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        port = s.getsockname()[1]
+    context = multiprocessing.get_context("fork")
+    ranks = [context.Process(target=_composer_rank, args=(r, world, port, function, args)) for r in range(world)]
+    for rank in ranks:
+        rank.start()
+    for rank in ranks:
+        rank.join(120)
+    codes = [rank.exitcode for rank in ranks]
+    for rank in ranks:
+        rank.kill()
+    assert codes == [0] * world
+
+
+def _composer_rank(rank: int, world: int, port: int, function: Callable, args: tuple) -> None:
+    names = {"RANK": rank, "WORLD_SIZE": world, "LOCAL_RANK": rank, "LOCAL_WORLD_SIZE": world, "NODE_RANK": 0}
+    os.environ |= {k: str(v) for k, v in names.items()} | {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    os.environ["COMPOSER_RUN_NAME"] = os.environ["STREAMING_RUN"] = "test"
+    try:
+        function(*args)
+        os._exit(0)
+    except BaseException:
+        traceback.print_exc()
+        os._exit(1)

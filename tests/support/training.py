@@ -13,7 +13,7 @@ from epochal.train.checkpoint import ModelCard, load_model, save_model
 from epochal.train.config import TrainConfig
 from epochal.train.model.transformer import ModelConfig, Transformer
 from epochal.train.run import prepare
-from epochal.train.run_folder import read_metrics
+from epochal.train.run_folder import read_metrics, train_losses
 from epochal.train.trainer import build_trainer
 
 SEQ_LEN = 16
@@ -58,7 +58,7 @@ def tokens(seed: int, n: int) -> np.ndarray:
 def losses(folder: Path | str) -> list[float]:
     """Return the training loss of every step, whatever its kind."""
     rows = read_metrics(str(folder))
-    return [v for row in rows for k, v in row.items() if k.startswith("loss/train/") and not k.endswith("total")]
+    return [v for row in rows for v in train_losses(row).values()]
 
 
 def weights(folder: Path | str) -> dict[str, torch.Tensor]:

@@ -8,10 +8,11 @@ import yaml
 
 from epochal.common.config import shipped
 from epochal.common.errors import RequestError
-from epochal.train import durations, optimizer
+from epochal.train import durations
 from epochal.train.config import load_config
 from epochal.train.model.presets import YAMLS, preset_file, presets
 from epochal.train.model.transformer import Transformer, count_parameters
+from epochal.train.optimization import schedules
 from epochal.train.run_state.often_changed import OFTEN_CHANGED
 
 DATA = ["train_loader.dataset.path=x", "eval_loader.dataset.path=y"]
@@ -48,7 +49,7 @@ def test_the_paper_run_has_the_paper_settings() -> None:
     assert (shape.qk_norm, shape.tied_embeddings, shape.padded_vocab) == (True, True, 50304)
     assert config.global_train_batch_size * 2048 == 524_288
     steps = -(-durations.total_tokens(config.max_duration, 10**9) // 524_288)
-    rate = [config.optimizer.lr * optimizer.warmup_stable_decay(s, steps, 1000, steps // 10, 0.1) for s in range(steps)]
+    rate = [config.optimizer.lr * schedules.warmup_stable_decay(s, steps, 1000, steps // 10, 0.1) for s in range(steps)]
     assert steps == 183_106  # 183,105 whole steps and a short one
     assert rate[1000] == rate[steps // 2] == 2e-4
     assert rate[-1] == pytest.approx(2e-5)
@@ -137,7 +138,7 @@ def test_steps(text: str, steps: int) -> None:
 
 
 def test_wsd_is_flat_between_warm_up_and_an_exponential_tail() -> None:
-    rate = [optimizer.warmup_stable_decay(s, 100, 10, 20, 0.1) for s in range(100)]
+    rate = [schedules.warmup_stable_decay(s, 100, 10, 20, 0.1) for s in range(100)]
     assert rate[:3] == pytest.approx([0.1, 0.2, 0.3])
     assert set(rate[9:80]) == {1.0}
     tail = [b / a for a, b in itertools.pairwise(rate[80:])]
@@ -146,7 +147,7 @@ def test_wsd_is_flat_between_warm_up_and_an_exponential_tail() -> None:
 
 
 def test_cosine_ends_at_its_final_rate() -> None:
-    rate = [optimizer.cosine(s, 50, 5, 0.2) for s in range(50)]
+    rate = [schedules.cosine(s, 50, 5, 0.2) for s in range(50)]
     assert rate[5] == 1.0
     assert rate[-1] == pytest.approx(0.2)
     assert all(a >= b for a, b in itertools.pairwise(rate[5:]))
@@ -156,8 +157,8 @@ def test_cosine_ends_at_its_final_rate() -> None:
 def test_schedules_of_very_short_runs_stay_within_bounds(total: int, warm: int, decay: int) -> None:
     for step in range(total):
         for rate in (
-            optimizer.warmup_stable_decay(step, total, warm, decay, 0.1),
-            optimizer.cosine(step, total, warm, 0.1),
+            schedules.warmup_stable_decay(step, total, warm, decay, 0.1),
+            schedules.cosine(step, total, warm, 0.1),
         ):
             assert 0 < rate <= 1
 

@@ -1,15 +1,10 @@
 """Runs of several ranks on one machine give what one rank gives."""
 
 import json
-import multiprocessing
 import os
-import socket
 import subprocess
 import sys
-import traceback
-from collections.abc import Callable as Function
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -17,6 +12,7 @@ import torch
 import yaml
 
 import epochal
+from epochal.tests.support.ranks import in_ranks
 from epochal.tests.support.training import OBJECTIVES, interrupt, losses
 from epochal.train.model.transformer import ModelConfig, Transformer
 from epochal.train.objective.halves import HALVES
@@ -24,35 +20,6 @@ from epochal.train.run_folder import read_metrics
 from epochal.train.trainer import train
 
 torch.set_num_threads(1)  # these models are too small to share out
-
-
-def in_ranks(world: int, function: Function[..., Any], *args: Any) -> None:
-    """Call `function(*args)` in `world` forked ranks (gloo on loopback); fail when one of them fails."""
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        port = s.getsockname()[1]
-    context = multiprocessing.get_context("fork")
-    ranks = [context.Process(target=_rank, args=(r, world, port, function, args)) for r in range(world)]
-    for rank in ranks:
-        rank.start()
-    for rank in ranks:
-        rank.join(120)
-    codes = [rank.exitcode for rank in ranks]
-    for rank in ranks:
-        rank.kill()
-    assert codes == [0] * world
-
-
-def _rank(rank: int, world: int, port: int, function: Function, args: tuple) -> None:
-    names = {"RANK": rank, "WORLD_SIZE": world, "LOCAL_RANK": rank, "LOCAL_WORLD_SIZE": world, "NODE_RANK": 0}
-    os.environ |= {k: str(v) for k, v in names.items()} | {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-    os.environ["COMPOSER_RUN_NAME"] = os.environ["STREAMING_RUN"] = "test"
-    try:
-        function(*args)
-        os._exit(0)
-    except BaseException:
-        traceback.print_exc()
-        os._exit(1)
 
 
 @pytest.mark.processes

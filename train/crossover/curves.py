@@ -18,7 +18,7 @@ from ...common.errors import EpochalError
 from ...shards.order.receipt import RECEIPT_NAME, Receipt
 from ..checkpoint import WEIGHTS_NAME, load_card
 from ..exact.writing_order import EXACT
-from ..run_folder import METRICS_NAME, read_metrics
+from ..run_folder import METRICS_NAME, read_metrics, train_losses
 from .grid import RunSpec
 from .launch import result_of
 
@@ -91,7 +91,7 @@ def curve(run: RunSpec) -> list[MetricsRow]:
     losses: list[float] = []
     for metrics in read_metrics(run.folder):
         passing |= {k: v for k, v in metrics.items() if k in ("run/tokens", "run/lr")}
-        losses += [v for k, v in metrics.items() if k.startswith("loss/train/") and not k.endswith("total")]
+        losses += train_losses(metrics).values()
         if f"metrics/validation/{kind}" not in metrics:
             continue
         se = metrics.get("metrics/validation/nelbo_se", math.nan) if kind == "nelbo" else 0.0

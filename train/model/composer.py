@@ -9,6 +9,7 @@ from torchmetrics import Metric
 
 from ..objective.halves import HALVES, half_of, of_half
 from ..objective.objectives import loss_of
+from .penalties import Penalties
 from .transformer import ModelConfig, Transformer
 
 
@@ -20,24 +21,31 @@ class LanguageModel(ComposerModel):
 
     Attributes:
         kind: the name of the training loss; validation measures `nll` or `nelbo`.
+        penalties: what is added to it, logged under names of its own.
     """
 
-    def __init__(self, transformer: Transformer, kind: str) -> None:
+    def __init__(self, transformer: Transformer, kind: str, penalties: Penalties | None = None) -> None:
         super().__init__()
         self.transformer = transformer
         self.kind = kind
+        self.penalties = penalties if penalties and any(penalties) else None
 
     def forward(self, batch: dict[str, Any]) -> Tensor:
-        """Return the weighted sum of negative log-likelihoods over the micro-batch, a scalar in nats."""
-        return self.transformer(*_inputs(batch), batch["labels"], batch["weights"])
+        """Return the weighted sum of negative log-likelihoods over the micro-batch, a scalar in nats; with penalties
+        the four sums of `penalised_sums`."""
+        return self.transformer(*_inputs(batch), batch["labels"], batch["weights"], self.penalties)
 
     def loss(self, outputs: Tensor, batch: dict[str, Any], *args: Any, **kwargs: Any) -> dict[str, Tensor]:  # type: ignore[override]
         """Return {kind: nats per token}, the sum divided by rows * tokens of a row, targets or not.
 
         Composer weighs micro-batches and ranks by their samples, which makes the whole batch's loss the same however
-        it is cut.
+        it is cut. With penalties, `total` is what is trained on.
         """
-        return {self.kind: loss_of(outputs, batch["shape"])}
+        if self.penalties is None:
+            return {self.kind: loss_of(outputs, batch["shape"])}
+        total, nll, *added = (loss_of(part, batch["shape"]) for part in outputs)
+        parts = zip(self.penalties._asdict().items(), added, strict=True)
+        return {"total": total, self.kind: nll} | {name: part for (name, weight), part in parts if weight}
 
     def eval_forward(self, batch: dict[str, Any], outputs: Any = None) -> Tensor:
         """Return the nats of each sample under each noise sample, float64 (samples, noise samples)."""
@@ -115,8 +123,10 @@ class MeanLoss(Metric):
         return (self.variance.sqrt() if self.error else self.total) / self.tokens.clamp(min=1)
 
 
-def build(shape: ModelConfig, kind: str, seed: int, device: str = "cpu") -> LanguageModel:
+def build(
+    shape: ModelConfig, kind: str, seed: int, device: str = "cpu", penalties: Penalties | None = None
+) -> LanguageModel:
     """Return a model with the initial weights of `seed`; on the meta device the weights are drawn later, by FSDP."""
     torch.manual_seed(seed)
     with torch.device(device):
-        return LanguageModel(Transformer(shape), kind)
+        return LanguageModel(Transformer(shape), kind, penalties)

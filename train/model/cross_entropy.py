@@ -17,11 +17,12 @@ CPU_CHUNK_ELEMENTS = 2**22
 """The same for likelihoods on a CPU, where 16 MiB were read and written twice as fast as 1 GiB."""
 
 
-def _chunk_rows(vocab: int, elements: int = CHUNK_ELEMENTS) -> int:
+def chunk_rows(vocab: int, elements: int = CHUNK_ELEMENTS) -> int:
+    """Return how many targets' logits are held at a time."""
     return max(1, elements // vocab)
 
 
-def _compute_dtype(x: Tensor) -> torch.dtype:
+def compute_dtype(x: Tensor) -> torch.dtype:
     """Return the dtype matrix products run in: autocast's where it is on, else that of `x`."""
     kind = x.device.type
     if not torch.amp.is_autocast_available(kind):  # the meta device, where only operations are counted
@@ -29,7 +30,7 @@ def _compute_dtype(x: Tensor) -> torch.dtype:
     return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else x.dtype
 
 
-def _logits(x: Tensor, weight: Tensor, vocab_size: int) -> Tensor:
+def logits_of(x: Tensor, weight: Tensor, vocab_size: int) -> Tensor:
     """Return logits in float32 or wider, -inf for padding ids."""
     logits = F.linear(x, weight)
     logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
@@ -46,11 +47,11 @@ def token_nll(x: Tensor, weight: Tensor, labels: Tensor, vocab_size: int) -> Ten
         weight: output head (padded vocabulary, hidden).
         labels: int64 (n,).
     """
-    dtype = _compute_dtype(x)
+    dtype = compute_dtype(x)
     weight = weight.to(dtype)
-    rows = _chunk_rows(len(weight), CPU_CHUNK_ELEMENTS if x.device.type == "cpu" else CHUNK_ELEMENTS)
+    rows = chunk_rows(len(weight), CPU_CHUNK_ELEMENTS if x.device.type == "cpu" else CHUNK_ELEMENTS)
     parts = [
-        F.cross_entropy(_logits(h.to(dtype), weight, vocab_size), y, reduction="none")
+        F.cross_entropy(logits_of(h.to(dtype), weight, vocab_size), y, reduction="none")
         for h, y in zip(x.split(rows), labels.split(rows), strict=True)
     ]
     return torch.cat(parts)
@@ -72,16 +73,16 @@ def weighted_nll_sum(x: Tensor, weight: Tensor, labels: Tensor, weights: Tensor,
 class _WeightedNLL(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, labels: Tensor, weights: Tensor, vocab_size: int) -> Tensor:
-        dtype = _compute_dtype(x)
+        dtype = compute_dtype(x)
         w = weight.detach().to(dtype)
         wide = torch.promote_types(dtype, torch.float32)
         total = torch.zeros((), dtype=wide, device=x.device)
         grad_x, grad_w = torch.empty_like(x), torch.zeros_like(weight, dtype=wide)
-        rows = _chunk_rows(len(weight))
+        rows = chunk_rows(len(weight))
         for start in range(0, len(x), rows):
             part = slice(start, start + rows)
             h, y, scale = x[part].detach().to(dtype), labels[part, None], weights[part, None].to(wide)
-            logits = _logits(h, w, vocab_size)
+            logits = logits_of(h, w, vocab_size)
             log_norm = logits.logsumexp(1, keepdim=True)
             total += ((log_norm - logits.gather(1, y)) * scale).sum()
             # d nll / d logits = softmax - one-hot, made in place of the logits

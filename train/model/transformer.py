@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from .cross_entropy import token_nll, weighted_nll_sum
 from .kv_cache import KVCache, LayerCache
+from .penalties import Penalties, penalised_sums
 
 VOCAB_MULTIPLE = 64
 """Rows of the embedding are padded to a multiple of this, so that matrix products use the tensor cores fully."""
@@ -297,11 +298,13 @@ class Transformer(nn.Module):
         target_positions: Tensor | None = None,
         labels: Tensor | None = None,
         weights: Tensor | None = None,
+        penalties: Penalties | None = None,
     ) -> Tensor:
         """Return logits, or losses when `labels` are given.
 
         Returns logits (n, vocab_size), or with labels the negative log-likelihood of each label in nats, float32 (n,),
-        or with weights too the scalar sum of weight * nll. Ids from vocab_size on have probability 0.
+        or with weights too the scalar sum of weight * nll, or with penalties what `penalised_sums` returns (4,). Ids
+        from vocab_size on have probability 0.
 
         Args:
             tokens: as for `hidden_states`.
@@ -310,6 +313,7 @@ class Transformer(nn.Module):
                 order; None for all.
             labels: int64 (n,).
             weights: (n,).
+            penalties: what is added to the loss.
         """
         x = self.hidden_states(tokens, attention_mask).flatten(0, 1)
         x = x if target_positions is None else x.index_select(0, target_positions)
@@ -317,6 +321,8 @@ class Transformer(nn.Module):
             return self.logits(x)
         if weights is None:
             return self.nll(x, labels)
+        if penalties is not None:
+            return penalised_sums(x, self.output_head, labels, weights, self.config.vocab_size, penalties)
         return weighted_nll_sum(x, self.output_head, labels, weights, self.config.vocab_size)
 
 

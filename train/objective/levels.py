@@ -1,7 +1,7 @@
 """How many tokens masked diffusion hides: from a sample's u in [0, 1) to its share of masks t, and what that weighs.
 
-A schedule says how fast t grows from 0 to 1 over s in [0, 1]. The bound does not depend on it when a masked token weighs
-t'(s) / t(s) (Sahoo et al. 2024; Shi et al. 2024), which is 1/t for the linear one:
+A schedule says how fast t grows from 0 to 1 over s in [0, 1]. The bound does not depend on it when a masked token
+weighs t'(s) / t(s) (Sahoo et al. 2024; Shi et al. 2024), which is 1/t for the linear one:
 
     linear: t = s                  weight 1 / t
     cosine: t = sin(pi s / 2)      weight (pi / 2) sqrt(1 - t^2) / t        (as in MaskGIT and MD4: 1 - t = 1 - sin)

@@ -111,7 +111,7 @@ def _write_down(run: Run, folder: RunFolder, saved: dict[str, Any] | None) -> No
         silent = unsaid(saved, run.identity)
         unknown = {"before_step": step, "settings": silent} if silent else saved.get(UNKNOWN)
         asked |= {UNKNOWN: unknown} if unknown else {}
-        _say_going_on(folder, step, run.steps, changed(saved.get(OTHERS, asked[OTHERS]), asked[OTHERS]), now)
+        _say_going_on(folder, step, run.end, changed(saved.get(OTHERS, asked[OTHERS]), asked[OTHERS]), now)
     _write(folder, RUN_NAME, json.dumps(asked, indent=2) + "\n")
     _write(folder, CONFIG_NAME, to_yaml(body))
     _write(folder, ENVIRONMENT_NAME, json.dumps(now, indent=2) + "\n")

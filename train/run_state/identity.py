@@ -104,9 +104,9 @@ def figures(config: TrainConfig, span: Span, precision: str, validation: str | N
         measured["dataset"] = {"fingerprint": validation, "samples": samples}
     fsdp = (body["parallelism_config"] or {}).get("fsdp") or {}
     return {
-        "optimizer": body["optimizer"],
+        "optimizer": config.optimizer.figures(),
         "scheduler": body["scheduler"] | spans,
-        "algorithms": body["algorithms"],
+        "algorithms": _algorithms(config, span),
         "precision": precision,
         "eval_loader": measured,
         "eval_interval": f"{span(config.eval_interval, 'eval_interval')}ba" if measured else None,
@@ -115,6 +115,15 @@ def figures(config: TrainConfig, span: Span, precision: str, validation: str | N
         "parallelism_config.fsdp.mixed_precision": fsdp.get("mixed_precision"),
         "callbacks.early_stopper": body["callbacks"].get("early_stopper"),
     }
+
+
+def _algorithms(config: TrainConfig, span: Span) -> dict[str, Any]:
+    """Return the section with its spans in steps."""
+    body = config.algorithms.figures()
+    for section, key in (("ema", "half_life"), ("early_stop", "cooldown")):
+        if body.get(section):
+            body[section] |= {key: f"{span(body[section][key], f'algorithms.{section}.{key}')}ba"}
+    return body
 
 
 def exact_of(body: Mapping[str, Any]) -> dict[str, Any]:

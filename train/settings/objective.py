@@ -4,10 +4,10 @@ from typing import ClassVar, Literal
 
 from pydantic import Field, model_validator
 
+from ..run_folder import PENALTIES
 from .types import FiguresSection, Part, Share
 
 MostNoise = Field(0.0, ge=0.0, le=0.9)
-NON_LOSS = ("label_smoothing", "z_loss")
 
 
 class PenaltiesSection(FiguresSection):
@@ -18,7 +18,7 @@ class PenaltiesSection(FiguresSection):
         z_loss: weight of the squared logarithm of the softmax's denominator.
     """
 
-    LATER: ClassVar[tuple[str, ...]] = NON_LOSS
+    LATER: ClassVar[tuple[str, ...]] = PENALTIES
 
     label_smoothing: Part = 0.0
     z_loss: float = Field(0.0, ge=0.0, le=1.0)
@@ -33,7 +33,7 @@ class ARSection(PenaltiesSection):
         right_to_left: share of samples that are read and predicted from their end.
     """
 
-    LATER: ClassVar[tuple[str, ...]] = (*NON_LOSS, "random_replacement", "right_to_left")
+    LATER: ClassVar[tuple[str, ...]] = (*PENALTIES, "random_replacement", "right_to_left")
 
     name: Literal["ar"]
     input_masking: float = MostNoise
@@ -44,7 +44,7 @@ class ARSection(PenaltiesSection):
 class MDMSection(PenaltiesSection):
     """Masked diffusion; see `MaskedDiffusion` for what the keys mean."""
 
-    LATER: ClassVar[tuple[str, ...]] = (*NON_LOSS, "noise_schedule", "t_range", "fixed_ratio")
+    LATER: ClassVar[tuple[str, ...]] = (*PENALTIES, "noise_schedule", "t_range", "fixed_ratio")
 
     name: Literal["mdm"]
     weighting: Literal["inverse_t", "exact_count", "uniform"] = "inverse_t"
