@@ -1,6 +1,7 @@
-"""From a grid's curves to what they say: crossovers, data-potential ratios and fits, as one JSON value.
+"""From a grid's curves to what they say, as one JSON value: crossovers, data potential, best against best, fits.
 
-Only finished runs take part; the report shows the others' curves as what they are.
+Only finished runs take part; the report shows the others' curves as what they are. Curves, crossovers over tokens and
+laws are of runs of the whole length; those with their own decay take part where the best is sought (`fair`).
 """
 
 import json
@@ -13,134 +14,115 @@ from typing import Any
 import numpy as np
 
 from ...common import storage
-from ..exact.writing_order import EXACT
-from .curves import MetricsRow, by_run, exact, tasks
-from .fits import estimate, scaling
-from .fits.estimate import Pair
+from ..objective.halves import MEASURED_ON, SELECTED_ON
+from . import fair
+from .compare import LOSS, Curves, comparisons, crossover, is_loss, kind_of, left_out, metrics
+from .curves import MetricsRow, by_run, known
+from .fits import laws, potential, scaling
 
 ANALYSIS_NAME = "crossovers.json"
 
-LOSS = "loss"
-
-
-def is_loss(metric: str) -> bool:
-    """Return whether `metric` is the loss (AR's NLL, MDM's bound) or exact on both sides: less of it is better, which
-    is not so of accuracy and ΔNLL."""
-    return metric == LOSS or metric.startswith(EXACT)
-
-
-def metrics(rows: Sequence[MetricsRow]) -> list[str]:
-    """Return the metrics that curves are compared by: the loss, exact likelihoods, accuracy and ΔNLL of each task."""
-    return [LOSS, *exact(rows), *(f"{task}/{figure}" for task in tasks(rows) for figure in ("accuracy", "delta_nll"))]
-
-
-def matched(ar: str, mdm: str) -> bool:
-    """Return whether two runs' settings (JSON) agree but for keys that only one objective has."""
-    a, b = json.loads(ar), json.loads(mdm)
-    return all(a[k] == b[k] for k in a.keys() & b.keys())
-
-
-def comparisons(runs: Sequence[MetricsRow]) -> Iterator[tuple[int, str, str]]:
-    """Yield (unique tokens, AR's settings, MDM's settings) of all curves that are to be compared."""
-    kinds = list(dict.fromkeys((r["unique_tokens"], r["objective"], r["settings"]) for r in runs))
-    for n in sorted({kind[0] for kind in kinds}):
-        for ar in (s for m, o, s in kinds if (m, o) == (n, "ar")):
-            yield from ((n, ar, mdm) for m, o, mdm in kinds if (m, o) == (n, "mdm") and matched(ar, mdm))
+FIT_FIELDS = (
+    *("points", "why_not", "unit", "size_unit", "constants", "intervals", "unidentified", "independent"),
+    *("rms", "worst", "left_out", "late", "theta"),
+)
 
 
 def analyse(rows: Sequence[MetricsRow], runs: Sequence[MetricsRow]) -> dict[str, Any]:
-    """Return {"crossovers": [...], "potentials": [...], "fits": [...]}; see `estimate` and `scaling` for the fields.
+    """Return {"crossovers": [...], "potentials": [...], "best": [...], "multiples": [...], "fits": [...], "left_out":
+    [...]}; see `fits` and `fair` for the fields.
 
     Args:
         rows: of `curves.curves` and `curves.summary`.
         runs: of `curves.curves` and `curves.summary`.
     """
-    finished = {r["run"] for r in runs if r["state"] == "finished"}
-    curves = {name: own for name, own in by_run(rows).items() if name in finished}
-    compared = list(comparisons([r for r in runs if r["run"] in finished]))
+    done = [r for r in runs if r["state"] == "finished"]
+    curves = {r["run"]: by_run(rows).get(r["run"], []) for r in done}
+    long = {name: own for name, own in curves.items() if own and not own[0].get("decays_from")}
+    compared = list(comparisons([r for r in done if not r.get("decays_from")]))
+    chosen = fair.sides(curves, [m for m in metrics(rows) if is_loss(m)])
+    flops = {r["run"]: r["flops"] / r["total_tokens"] for r in done if "flops" in r}
     return {
         "crossovers": [
             found
             for metric in metrics(rows)
             for n, ar, mdm in compared
-            if (found := _crossover(curves, metric, n, ar, mdm)) is not None
+            if (found := crossover(long, metric, n, ar, mdm)) is not None
         ],
         "potentials": [
             found
             for metric in metrics(rows)
             for which in ("best", "final")
             for n, ar, mdm in compared
-            if (found := _potential(curves, metric, which, n, ar, mdm)) is not None
+            if (found := _potential(long, metric, which, n, ar, mdm)) is not None
         ],
-        "fits": list(_fits(curves)),
+        "best": list(fair.bests(chosen, long, flops)),
+        "multiples": list(fair.multiples(chosen)),
+        "fits": list(_fits(long)),
+        "left_out": list(left_out(rows, metrics(rows))),
     }
 
 
-def _kind(own: Sequence[MetricsRow]) -> tuple[int, str, str]:
-    return own[0]["unique_tokens"], own[0]["objective"], own[0]["settings"]
+def _figures(curves: Curves, metric: str, which: str, objective: str, settings: str) -> potential.Values:
+    """Return every run's best or final figure by unique tokens.
 
-
-def _unit(own: Sequence[MetricsRow]) -> tuple[int, int]:
-    return own[0]["replicate"], own[0]["seed"]
-
-
-def _curve(own: Sequence[MetricsRow], metric: str) -> estimate.Curve:
-    kept = [r for r in own if r.get(metric) is not None]
-    errors = [r.get(f"{metric}_se") or 0.0 for r in kept]
-    return estimate.curve([r["tokens"] for r in kept], [r[metric] for r in kept], float(np.mean(errors)))
-
-
-def _crossover(curves: dict[str, list[MetricsRow]], metric: str, n: int, ar: str, mdm: str) -> dict[str, Any] | None:
-    measured = [own for own in curves.values() if any(r.get(metric) is not None for r in own)]
-    sides = [
-        {_unit(own): _curve(own, metric) for own in measured if _kind(own) == (n, objective, settings)}
-        for objective, settings in (("ar", ar), ("mdm", mdm))
-    ]
-    units = sorted(sides[0].keys() & sides[1].keys())
-    if not units:
-        return None
-    found = estimate.crossover([Pair(sides[0][u], sides[1][u]) for u in units], is_loss(metric))
-    if found is None:
-        return None
-    body = {"metric": metric, "unique_tokens": n, "ar": ar, "mdm": mdm, "units": [list(u) for u in units]}
-    passes = {"tokens_passes": None if found.tokens is None else found.tokens / n}
-    return body | asdict(found) | passes | {"low_passes": found.low / n, "high_passes": found.high / n}
-
-
-def _figures(
-    curves: dict[str, list[MetricsRow]], metric: str, which: str, objective: str, settings: str
-) -> estimate.Values:
-    """Return every run's best or final figure by unique tokens."""
-    best = min if is_loss(metric) else max
-    found: estimate.Values = {}
+    The best is chosen on one half of the validation pool and measured on the other, where halves were measured.
+    """
+    found: potential.Values = {}
     for own in curves.values():
-        values = [r[metric] for r in own if r.get(metric) is not None]
-        if _kind(own)[1:] == (objective, settings) and values:
-            found.setdefault(_kind(own)[0], []).append(best(values) if which == "best" else values[-1])
+        if kind_of(own)[1:] == (objective, settings) and (figure := _figure(own, metric, which)) is not None:
+            found.setdefault(kind_of(own)[0], []).append(figure)
     return found
 
 
-def _potential(
-    curves: dict[str, list[MetricsRow]], metric: str, which: str, n: int, ar: str, mdm: str
-) -> dict[str, Any] | None:
+def _figure(own: Sequence[MetricsRow], metric: str, which: str) -> float | None:
+    kept = [r for r in own if known(r, metric)]
+    if not kept:
+        return None
+    if which == "final":
+        return float(kept[-1][metric])
+    on, at = f"{SELECTED_ON}/{metric}", f"{MEASURED_ON}/{metric}"
+    if all(known(r, on) and known(r, at) for r in kept):
+        return float(min(kept, key=lambda r: r[on])[at])
+    return float((min if is_loss(metric) else max)(r[metric] for r in kept))
+
+
+def _potential(curves: Curves, metric: str, which: str, n: int, ar: str, mdm: str) -> dict[str, Any] | None:
     of_ar, of_mdm = (_figures(curves, metric, which, o, s) for o, s in (("ar", ar), ("mdm", mdm)))
     if n not in of_mdm or not of_ar:
         return None
-    found = estimate.potential(of_ar, of_mdm, n, is_loss(metric))
+    found = potential.potential(of_ar, of_mdm, n, is_loss(metric))
     return {"metric": metric, "which": which, "unique_tokens": n, "ar": ar, "mdm": mdm} | asdict(found)
 
 
-def _fits(curves: dict[str, list[MetricsRow]]) -> Iterator[dict[str, Any]]:
-    kinds = list(dict.fromkeys(_kind(own)[1:] for own in curves.values()))
-    for objective, settings in kinds:
-        own = [r for rows in curves.values() if _kind(rows)[1:] == (objective, settings) for r in rows]
-        columns = ([float(r[k]) for r in own] for k in ("unique_tokens", "tokens", LOSS))
-        points = scaling.Points(*(np.array(column) for column in columns))
-        for form in scaling.FORMS:
-            found = scaling.fit(form, points)
-            keys = ("points", "why_not", "unit", "constants", "at_bound", "rms", "worst", "left_out", "late", "theta")
-            body = {"objective": objective, "kind": own[0]["kind"], "settings": settings, "form": form.name}
-            yield body | {"formula": form.formula} | {k: getattr(found, k) for k in keys}
+def _fits(curves: Curves) -> Iterator[dict[str, Any]]:
+    """Yield the fits of each kind of run, then those over several sizes of model."""
+    for objective, settings in dict.fromkeys(kind_of(own)[1:] for own in curves.values()):
+        own = [rows for rows in curves.values() if kind_of(rows)[1:] == (objective, settings)]
+        for form in laws.FORMS:
+            yield _fit(own, form, objective, settings)
+    sizeless = {name: _without_size(own[0]["settings"]) for name, own in curves.items()}
+    for objective, settings in dict.fromkeys((own[0]["objective"], sizeless[name]) for name, own in curves.items()):
+        several = [
+            rows for name, rows in curves.items() if (rows[0]["objective"], sizeless[name]) == (objective, settings)
+        ]
+        if len({own[0]["parameters"] for own in several}) > 1:
+            yield _fit(several, laws.SIZES, objective, settings)
+
+
+def _without_size(settings: str) -> str:
+    kept = {k: v for k, v in json.loads(settings).items() if not k.startswith("model.")}
+    return json.dumps(kept, sort_keys=True)
+
+
+def _fit(own: Sequence[list[MetricsRow]], form: laws.Form, objective: str, settings: str) -> dict[str, Any]:
+    rows = [(r, i) for i, run in enumerate(own) for r in run if known(r, LOSS)]
+    unique, tokens, loss, size = (
+        np.array([float(r[k]) for r, _ in rows]) for k in ("unique_tokens", "tokens", LOSS, "parameters")
+    )
+    found = scaling.fit(form, scaling.Points(unique, tokens, loss, size, np.array([i for _, i in rows])))
+    body = {"objective": objective, "kind": own[0][0]["kind"], "settings": settings, "form": form.name}
+    return body | {"formula": form.formula} | {k: getattr(found, k) for k in FIT_FIELDS}
 
 
 def write(out: str, analysis: dict[str, Any]) -> None:

@@ -4,9 +4,14 @@ import argparse
 import json
 import os
 import sys
+from typing import TYPE_CHECKING
 
 from ...common.cli import Runner, add_examples, say, say_next
 from ...common.errors import RequestError
+
+if TYPE_CHECKING:
+    from .grid import GridPlan
+    from .launch import Failure
 
 GRID = """a grid of your own, mine.yaml:
   name: mine
@@ -16,7 +21,9 @@ GRID = """a grid of your own, mine.yaml:
   unique_tokens: [100k, 1M]     # budgets, each no larger than total_tokens
   total_tokens: 1M              # of every run
   settings: {optimizer.lr: 1e-3}  # in place of the base's
-objectives (default [ar, mdm]), replicates (1), seeds ([17]) and overrides (none) make more runs"""
+objectives (default [ar, mdm]), replicates (1), seeds ([17]) and overrides (none) make more runs, and so do
+arms, {ar: {regular: {model.dropout: 0.1}}}, of which the best is chosen, and own_decay, [1]: after each run one that
+ends, decayed, where it was best"""
 
 
 def crossover(parser: argparse.ArgumentParser) -> Runner:
@@ -42,29 +49,22 @@ def crossover(parser: argparse.ArgumentParser) -> Runner:
 
 
 def _crossover(args: argparse.Namespace) -> int:
-    from . import cost, grid, launch
+    from . import cost, grid, launch, stages
 
     if args.jobs is not None and args.jobs < 1:
         raise RequestError(f"--jobs must be at least 1, got {args.jobs}")
     if args.plan + args.slurm + args.report_only > 1:
         raise RequestError("--plan, --slurm and --report-only exclude each other: choose one")
-    plan = grid.plan(grid.load_grid(args.grid, args.overrides))
+    plan = stages.whole(grid.plan(grid.load_grid(args.grid, args.overrides)))
     if args.plan:
         body = cost.estimate(plan, args.jobs)
         print(json.dumps(body) if args.json else cost.describe(body))
         if not args.json:
             say_next(["crossover", args.grid, *args.overrides])
         return 0
-    runs = [] if args.report_only else launch.unfinished(plan)
-    if runs:
-        launch.prepare(plan, runs)
     if args.slurm:
-        print(launch.slurm_script(plan, runs, args.jobs) if runs else "# every run is finished", end="")
-        return 0
-    if runs and not args.quiet:
-        print(cost.describe(cost.estimate(plan, args.jobs)), file=sys.stderr, flush=True)
-    jobs = args.jobs or launch.default_jobs(plan)
-    failures = launch.launch(plan, runs, jobs, args.quiet) if runs else []
+        return _slurm(plan, args.jobs)
+    plan, failures = (plan, []) if args.report_only else _train(plan, args.jobs, args.quiet)
     from . import analysis
     from .report import render, wording
 
@@ -75,3 +75,31 @@ def _crossover(args: argparse.Namespace) -> int:
         log = os.path.join(failure.run.folder, launch.LOG_NAME)
         say(f"{failure.run.label}: {failure.reason} ({log})")
     return 1 if failures else 0
+
+
+def _slurm(plan: "GridPlan", jobs: int | None) -> int:
+    """Print a job array of the runs that are left and can be trained now."""
+    from . import launch
+
+    runs = launch.unfinished(plan)
+    if runs:
+        launch.prepare(plan, runs)
+    print(launch.slurm_script(plan, runs, jobs) if runs else "# every run is finished", end="")
+    return 0
+
+
+def _train(plan: "GridPlan", jobs: int | None, quiet: bool) -> "tuple[GridPlan, list[Failure]]":
+    """Train what is left, then what follows from it; return the plan with all runs, and those that failed."""
+    from . import cost, launch, stages
+
+    failures: list[Failure] = []
+    while True:
+        failed = {failure.run.name for failure in failures}
+        runs = [run for run in launch.unfinished(plan) if run.name not in failed]
+        if not runs:
+            return plan, failures
+        launch.prepare(plan, runs)
+        if not quiet:
+            print(cost.describe(cost.estimate(plan, jobs)), file=sys.stderr, flush=True)
+        failures += launch.launch(plan, runs, jobs or launch.default_jobs(plan), quiet)
+        plan = stages.whole(plan)

@@ -126,6 +126,8 @@ def estimate(plan: GridPlan, jobs: int | None = None) -> dict[str, Any]:
         "pool_exists": plan.pool is not None,
         "runs": len(plan.runs),
         "finished": len(plan.runs) - len(left),
+        "waiting": plan.waiting,
+        "own_decay": sum(bool(run.decays_from) for run in plan.runs),
         "tokens": sum(run.total_tokens for run in plan.runs),
         "flops": flops,
         "mfu": plan.grid.mfu,
@@ -172,6 +174,8 @@ def describe(body: dict[str, Any]) -> str:
         f"at {body['mfu']:.0%} MFU; {body['finished']} finished",
         text_table(head, rows),
     ]
+    if body["own_decay"] or body["waiting"]:
+        lines.append(_own_decay(body))
     if not body["pool_exists"]:
         lines.append(f"the pool {body['pool']} does not exist yet: GPT-2's vocabulary is assumed, build it first")
     elif body["seconds_here"] is None:
@@ -181,3 +185,10 @@ def describe(body: dict[str, Any]) -> str:
         at_once = f"{body['jobs']} runs at once" if body["jobs"] > 1 else "one run at a time"
         lines.append(f"time on this machine: about {clock(body['seconds_here'])}, {at_once} (from {source})")
     return "\n".join(lines)
+
+
+def _own_decay(body: dict[str, Any]) -> str:
+    """Return how far the second stage is: runs whose lengths are known, and runs that must be finished first."""
+    known = f"own decay: {count(body['own_decay'], 'run')} planned from best lengths"
+    after = f"more follow from {count(body['waiting'], 'run')} when finished, none longer than its own"
+    return f"{known}; {after}" if body["waiting"] else known

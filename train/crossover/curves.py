@@ -6,7 +6,7 @@ Nothing in them depends on time, machine or interruptions: the same runs give th
 import json
 import math
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +18,13 @@ from ...common.errors import EpochalError
 from ...shards.order.receipt import RECEIPT_NAME, Receipt
 from ..checkpoint import WEIGHTS_NAME, load_card
 from ..exact.writing_order import EXACT
+from ..objective.halves import HALVES, of_half
 from ..run_folder import METRICS_NAME, read_metrics, train_losses
 from .grid import RunSpec
 from .launch import result_of
+
+FULL_RATE = 0.999
+"""Share of a run's highest learning rate below which it has begun to fall."""
 
 CURVES_NAME, RUNS_NAME = "curves.parquet", "runs.parquet"
 
@@ -33,8 +37,11 @@ RUN_COLUMNS: tuple[tuple[str, pa.DataType], ...] = (
     ("replicate", pa.int64()),
     ("seed", pa.int64()),
     ("settings", pa.string()),
+    ("arm", pa.string()),
+    ("decays_from", pa.string()),
 )
-"""In both tables. settings: JSON of the overridden keys."""
+"""In both tables. settings: JSON of the overridden keys, with `arm` where it is not the default. decays_from: of a run
+with its own decay, the run whose best length it has; empty for the others."""
 
 CURVE_COLUMNS: tuple[tuple[str, pa.DataType], ...] = (
     *RUN_COLUMNS,
@@ -47,11 +54,14 @@ CURVE_COLUMNS: tuple[tuple[str, pa.DataType], ...] = (
     ("loss_se", pa.float64()),
     ("train_loss", pa.float64()),
     ("learning_rate", pa.float64()),
+    ("decayed", pa.bool_()),
 )
 """kind: `nll` (exact) or `nelbo` (upper bound). loss: validation, nats per token; loss_se: standard error that the
-noise of a bound leaves, 0 for an exact one. train_loss: mean over the steps since the evaluation before. After these
-come, for every task, `<task>/accuracy`, `<task>/delta_nll` and their standard errors, and for every order of writing
-that was measured `exact/<order>/<tokens per step>`: MDM's exact NLL under it, and AR's NLL, which is exact as it is."""
+noise of a bound leaves, 0 for an exact one. train_loss: mean over the steps since the evaluation before. decayed: the
+learning rate had begun to fall from its highest. After these come `even/loss` and `odd/loss`, of the halves of the
+validation pool; for every task, `<task>/accuracy`, `<task>/delta_nll` and their standard errors; and for every order of
+writing that was measured `exact/<order>/<tokens per step>`, MDM's exact NLL under it, and AR's NLL, which is exact as
+it is, with its halves (`even/exact/...`)."""
 
 TASK_FIGURES = ("accuracy", "accuracy_se", "delta_nll", "delta_nll_se")
 
@@ -77,7 +87,8 @@ def identity(run: RunSpec) -> MetricsRow:
     """Return the columns that both tables begin with."""
     settings = json.dumps(run.settings, sort_keys=True)
     keys = ("unique_tokens", "objective", "replicate", "seed")
-    return {"run": run.name} | {k: getattr(run, k) for k in keys} | {"settings": settings}
+    arm = {"arm": run.arm, "decays_from": run.decays_from}
+    return {"run": run.name} | {k: getattr(run, k) for k in keys} | {"settings": settings} | arm
 
 
 def curve(run: RunSpec) -> list[MetricsRow]:
@@ -89,7 +100,9 @@ def curve(run: RunSpec) -> list[MetricsRow]:
     rows: list[MetricsRow] = []
     passing: dict[str, Any] = {}
     losses: list[float] = []
+    peak = 0.0
     for metrics in read_metrics(run.folder):
+        peak = max(peak, metrics.get("run/lr", 0.0))
         passing |= {k: v for k, v in metrics.items() if k in ("run/tokens", "run/lr")}
         losses += train_losses(metrics).values()
         if f"metrics/validation/{kind}" not in metrics:
@@ -108,9 +121,11 @@ def curve(run: RunSpec) -> list[MetricsRow]:
                 "loss_se": None if math.isnan(se) else se,
                 "train_loss": math.fsum(losses) / len(losses) if losses else None,
                 "learning_rate": passing["run/lr"],
+                "decayed": passing["run/lr"] < FULL_RATE * peak,
             }
             | _task_figures(metrics)
             | _exact(metrics)
+            | _halves(metrics, kind)
         )
         losses = []
     return rows
@@ -119,6 +134,17 @@ def curve(run: RunSpec) -> list[MetricsRow]:
 def _exact(metrics: dict[str, float]) -> MetricsRow:
     named = {key.removeprefix("metrics/"): value for key, value in metrics.items()}
     return {key: value for key, value in named.items() if key.startswith(EXACT)}
+
+
+def _halves(metrics: dict[str, float], kind: str) -> MetricsRow:
+    """Return `even/loss` and the like, of the loss and of every exact likelihood."""
+    found: MetricsRow = {}
+    for half in HALVES:
+        names = {f"metrics/validation/{of_half(kind, half)}": "loss"}
+        head = f"metrics/{of_half(EXACT.rstrip('/'), half)}/"
+        names |= {key: EXACT + key.removeprefix(head) for key in metrics if key.startswith(head)}
+        found |= {f"{half}/{name}": metrics[key] for key, name in names.items() if key in metrics}
+    return found
 
 
 def _task_figures(metrics: dict[str, float]) -> MetricsRow:
@@ -134,7 +160,17 @@ def curves(runs: Sequence[RunSpec]) -> list[MetricsRow]:
     """Return the rows of all runs, in order of the grid; AR's stand for themselves under every order of writing."""
     rows = [row for run in runs for row in curve(run)]
     orders = exact(rows)
-    return [row | (dict.fromkeys(orders, row["loss"]) if row["kind"] == "nll" else {}) for row in rows]
+    return [row | (_own_exact(row, orders) if row["kind"] == "nll" else {}) for row in rows]
+
+
+def _own_exact(row: MetricsRow, orders: Sequence[str]) -> MetricsRow:
+    """Return an autoregressive run's likelihood under every order of writing: it is exact as it is."""
+    return {
+        f"{part}{order}": row[f"{part}loss"]
+        for order in orders
+        for part in ("", *(f"{half}/" for half in HALVES))
+        if f"{part}loss" in row
+    }
 
 
 def summary(run: RunSpec, rows: Sequence[MetricsRow]) -> MetricsRow:
@@ -154,7 +190,8 @@ def summary(run: RunSpec, rows: Sequence[MetricsRow]) -> MetricsRow:
     }
     row |= dict(zip(("receipt", "receipt_digest"), _receipt(run), strict=True))
     if rows:
-        chosen = {"final": rows[-1], "best": min(rows, key=lambda r: r["loss"])}
+        finite = [r for r in rows if math.isfinite(r["loss"])]
+        chosen = {"final": rows[-1]} | ({"best": min(finite, key=lambda r: r["loss"])} if finite else {})
         for which, at in chosen.items():
             row |= {f"{which}_{what}": at[what] for what in ("loss", "loss_se", "passes")}
             row[f"{which}_checkpoint"] = _checkpoint(run, which, at["step"])
@@ -211,6 +248,6 @@ def by_run(rows: Sequence[MetricsRow]) -> dict[str, list[MetricsRow]]:
     return found
 
 
-def points(rows: Sequence[MetricsRow], metric: str) -> Iterator[tuple[float, float]]:
-    """Yield (tokens, value) of one run's rows where `metric` was measured."""
-    return ((row["tokens"], row[metric]) for row in rows if row.get(metric) is not None)
+def known(row: MetricsRow, metric: str) -> bool:
+    """Return whether `metric` was measured there, and is a number: what is NaN or infinite is neither."""
+    return row.get(metric) is not None and math.isfinite(row[metric])

@@ -4,12 +4,11 @@ A grid is: base configuration x unique tokens x objective x replicate x seed x o
 Nothing here touches a run's folder; `launch` trains, `curves` reads what was measured.
 """
 
-import difflib
 import itertools
 import json
 import os
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -31,6 +30,7 @@ from ..model.transformer import ModelConfig
 from ..run_state.identity import exact_of
 from ..settings.objective import ARSection, MDMSection
 from ..settings.types import Positive
+from . import keys
 
 GRIDS = Path(__file__).parent / "grids"
 """The grids that come with this package."""
@@ -56,23 +56,6 @@ ObjectiveSection = Annotated[ARSection | MDMSection, Field(discriminator="name")
 """`ar`, `mdm`, or a whole section such as {name: mdm, weighting: exact_count}."""
 
 
-def _flat(value: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Return nested mappings as dotted keys: {optimizer: {lr: [1]}} is {optimizer.lr: [1]}; later ones replace."""
-    flat: dict[str, Any] = {}
-    for key, inner in value.items():
-        path = f"{prefix}{key}"
-        flat |= _flat(inner, f"{path}.") if isinstance(inner, Mapping) else {path: inner}
-    return flat
-
-
-def _not_own(flat: dict[str, Any]) -> dict[str, Any]:
-    """Return `flat`. Raises ValueError when it sets a training key that follows from the grid."""
-    for key in flat:
-        if key in OWN_KEYS:
-            raise ValueError(f"{key} is set by the grid itself: use {OWN_KEYS[key]}")
-    return flat
-
-
 class Grid(Configuration):
     """A whole grid. Counts are written 500k, 1M, 96B.
 
@@ -86,6 +69,10 @@ class Grid(Configuration):
         settings: training keys that replace the base's in all runs.
         overrides: training keys and lists of their values; every combination is run. `objective.input_masking` and
             other keys of one objective vary its runs only.
+        arms: of each type of model, by name: training keys in place of the rest. Every budget is run with each, and
+            the best is chosen afterwards; `default` is one of them always.
+        own_decay: after each run of `total_tokens`, one for each of these factors that ends, with its schedule, at so
+            many times the tokens at which that run was best.
         threads: of a run on a CPU; their number changes the last bits of sums, so it does not follow from the machine.
         gpus_per_run: processes that Composer's launcher starts per run.
         mfu: what H100-hours assume.
@@ -103,6 +90,8 @@ class Grid(Configuration):
     seeds: list[Annotated[int, Field(ge=0)]] = Field(default=[17], min_length=1)
     settings: dict[str, Any] = Field({})
     overrides: dict[str, list[Any]] = Field({})
+    arms: keys.Arms = Field({})
+    own_decay: list[Annotated[float, Field(gt=0, le=100)]] = Field([])
     threads: Positive = 1
     gpus_per_run: Positive = 1
     mfu: float = Field(0.4, gt=0, le=1)
@@ -111,24 +100,25 @@ class Grid(Configuration):
     @field_validator("overrides", mode="before")
     @classmethod
     def _dotted_lists(cls, value: Any) -> Any:
-        if not isinstance(value, Mapping):
-            return value
-        flat = _not_own(_flat(value))
-        for key, values in flat.items():
-            if not isinstance(values, list) or not values:
-                raise ValueError(f"{key} must be a list of the values to run, as in [{json.dumps(values)}]")
-            if len({json.dumps(v, sort_keys=True) for v in values}) < len(values):
-                raise ValueError(f"{key} names a value twice")
-        return flat
+        return keys.lists(value) if isinstance(value, Mapping) else value
 
     @field_validator("settings", mode="before")
     @classmethod
     def _dotted(cls, value: Any) -> Any:
-        return _not_own(_flat(value)) if isinstance(value, Mapping) else value
+        return keys.settable(value) if isinstance(value, Mapping) else value
+
+    @field_validator("arms", mode="before")
+    @classmethod
+    def _named(cls, value: Any) -> Any:
+        return keys.named_arms(value) if isinstance(value, Mapping) else value
 
     @model_validator(mode="after")
     def _no_doubles(self) -> "Grid":
-        for name, values in (("unique_tokens", self.unique_tokens), ("seeds", self.seeds)):
+        for name, values in (
+            ("unique_tokens", self.unique_tokens),
+            ("seeds", self.seeds),
+            ("own_decay", self.own_decay),
+        ):
             if len(set(values)) < len(values):
                 raise ValueError(f"{name} names a value twice")
         names = [o.name for o in self.objectives]
@@ -144,13 +134,10 @@ class Grid(Configuration):
 
     @model_validator(mode="after")
     def _objectives_have_their_keys(self) -> "Grid":
-        known = sorted({name for o in self.objectives for name in type(o).model_fields} - {"name"})
+        fields: dict[str, set[str]] = {o.name: set(type(o).model_fields) - {"name"} for o in self.objectives}
         for key in self.overrides:
-            section, _, name = key.partition(".")
-            if section == "objective" and name not in known:
-                near = difflib.get_close_matches(name, known, n=1)
-                hint = f"did you mean 'objective.{near[0]}'?" if near else f"known are {', '.join(known)}"
-                raise ValueError(f"no objective of the grid has '{key}': {hint}")
+            keys.check_objective_key(key, set().union(*fields.values()), f"no objective of the grid has '{key}'")
+        keys.check_arms(self.arms, fields, set(self.overrides))
         return self
 
     @model_validator(mode="after")
@@ -167,30 +154,14 @@ class Grid(Configuration):
             return self.replicates
         return next(n for key, n in self.replicates.items() if parse_count(key) == unique_tokens)
 
+    def arms_of(self, objective: str) -> dict[str, dict[str, Any]]:
+        """Return the training keys of each arm of a type of model, the default first."""
+        return self.arms.get(objective, {keys.DEFAULT: {}})
+
     @property
     def validation_pool(self) -> str:
         """Return the pool that all runs are validated on."""
         return self.validation or f"{self.pool.rstrip('/')}-val"
-
-
-OWN_KEYS = {
-    "objective.name": "objectives",
-    "objective": "objectives",
-    "seed": "seeds",
-    "max_duration": "total_tokens",
-    "train_loader.dataset.path": "pool and unique_tokens",
-    "eval_loader.dataset.path": "validation",
-    "save_folder": "out",
-    "run_name": "name",
-    "autoresume": "nothing, it is always on",
-}
-"""Training keys that follow from the grid, and from which of its keys."""
-
-COSMETIC = {
-    *("run_name", "save_folder", "save_interval", "save_num_checkpoints_to_keep", "autoresume", "variables"),
-    *("progress_bar", "log_to_console", "console_log_interval", "python_log_level", "dist_timeout", "loggers"),
-}
-"""Training keys that change no figure: a run is the same run without them."""
 
 
 @dataclass(frozen=True)
@@ -199,7 +170,8 @@ class RunSpec:
 
     Attributes:
         key: fingerprint of all that its figures follow from.
-        settings: the grid's overridden keys with this run's values.
+        settings: the grid's overridden keys with this run's values, and `arm` where it is not the default.
+        decays_from: name of the run that its length follows from, empty for a run of the grid's whole length.
         subset: folder of its data, carved or not.
         shape: assumed where the pool is missing.
         seq_len: assumed where the pool is missing.
@@ -217,6 +189,12 @@ class RunSpec:
     subset: str
     shape: ModelConfig
     seq_len: int
+    decays_from: str = ""
+
+    @property
+    def arm(self) -> str:
+        """Return the name of its arm."""
+        return str(self.settings.get("arm", keys.DEFAULT))
 
     @property
     def unit(self) -> tuple[int, int]:
@@ -239,6 +217,7 @@ class RunSpec:
         """Return the run in words."""
         parts = [self.objective.upper(), f"{format_count(self.unique_tokens)} unique", f"replicate {self.replicate}"]
         parts += [f"seed {self.seed}", *(f"{k}={v}" for k, v in self.settings.items())]
+        parts += [f"own decay at {format_count(self.total_tokens)}"] if self.decays_from else []
         return ", ".join(parts)
 
 
@@ -248,11 +227,15 @@ class GridPlan:
 
     Attributes:
         pool: its manifest, None where it is not there (yet).
+        validation: its manifest, None where it is not there (yet).
+        waiting: runs whose own best length, and so the runs that end there, is not known yet.
     """
 
     grid: Grid
     runs: tuple[RunSpec, ...]
     pool: Manifest | None
+    validation: Manifest | None = None
+    waiting: int = 0
 
 
 def load_grid(path: str, overrides: Iterable[str] = ()) -> Grid:
@@ -281,9 +264,12 @@ def plan(grid: Grid) -> GridPlan:
         for n in grid.unique_tokens:
             locate_window(pool, n, grid.replicates_of(n) - 1)
     runs = tuple(_runs(grid, manifest, validation))
-    if len({r.name for r in runs}) < len(runs):
-        raise RequestError(f"grid {grid.name}: two of its runs are the same one")
-    return GridPlan(grid, runs, manifest)
+    first: dict[str, RunSpec] = {}
+    for run in runs:
+        same = first.setdefault(run.key, run)
+        if same is not run:
+            raise RequestError(f"grid {grid.name}: two of its runs are the same one: {same.label}, and {run.label}")
+    return GridPlan(grid, runs, manifest, validation)
 
 
 def _manifest(path: str) -> Manifest | None:
@@ -297,16 +283,17 @@ def _runs(grid: Grid, manifest: Manifest | None, validation: Manifest | None) ->
         if replicate >= grid.replicates_of(n):
             continue
         for objective in grid.objectives:
-            for settings in _combinations(grid, objective):
-                yield _run(grid, n, objective, replicate, seed, settings, manifest, validation)
+            for arm, settings in itertools.product(grid.arms_of(objective.name), _combinations(grid, objective)):
+                named = settings | ({} if arm == keys.DEFAULT else {"arm": arm})
+                yield _run(grid, n, objective, replicate, seed, named, manifest, validation)
 
 
 def _combinations(grid: Grid, objective: ARSection | MDMSection) -> Iterable[dict[str, Any]]:
     """Yield every combination of overridden keys that `objective` has."""
     own = {f"objective.{name}" for name in type(objective).model_fields}
-    keys = [k for k in grid.overrides if not k.startswith("objective.") or k in own]
-    for values in itertools.product(*(grid.overrides[k] for k in keys)):
-        yield dict(zip(keys, values, strict=True))
+    varied = [k for k in grid.overrides if not k.startswith("objective.") or k in own]
+    for values in itertools.product(*(grid.overrides[k] for k in varied)):
+        yield dict(zip(varied, values, strict=True))
 
 
 def _run(
@@ -320,10 +307,12 @@ def _run(
     validation: Manifest | None,
 ) -> RunSpec:
     subset = _subset_path(grid, n, replicate)
+    arm = settings.get("arm", keys.DEFAULT)
     given: dict[str, Any] = {
         "objective": objective.model_dump(),
         **grid.settings,
-        **settings,
+        **{k: v for k, v in settings.items() if k != "arm"},
+        **grid.arms_of(objective.name)[arm],
         "seed": seed,
         "max_duration": str(grid.total_tokens),
         "train_loader.dataset.path": subset,
@@ -335,8 +324,7 @@ def _run(
     }
     config = load_config(grid.base, [f"{k}={json.dumps(v)}" for k, v in given.items()]).knowing(grid.written)
     key = _key(config, n, replicate, manifest, validation)
-    parts = [f"u{format_count(n).replace(',', '')}", objective.name, f"r{replicate}", f"s{seed}"]
-    name = "-".join([*parts, key[:8]])
+    name = _name(n, objective.name, "" if arm == keys.DEFAULT else arm, replicate, seed, key)
     folder = os.path.join(grid.out, RUNS, name)
     shape = config.model.shape(objective.name == "ar", manifest.tokenizer.vocab_size if manifest else GPT2_IDS)
     return RunSpec(
@@ -355,6 +343,22 @@ def _run(
     )
 
 
+def _name(n: int, objective: str, middle: str, replicate: int, seed: int, key: str) -> str:
+    parts = [f"u{format_count(n).replace(',', '')}", objective, middle, f"r{replicate}", f"s{seed}", key[:8]]
+    return "-".join(part for part in parts if part)
+
+
+def shortened(plan: GridPlan, run: RunSpec, tokens: int) -> RunSpec:
+    """Return the run that is `run` but for its length: its schedule ends at `tokens`."""
+    config = run.config.model_copy(update={"max_duration": str(tokens)})
+    key = _key(config, run.unique_tokens, run.replicate, plan.pool, plan.validation)
+    middle = f"d{tokens}" if run.arm == keys.DEFAULT else f"{run.arm}-d{tokens}"
+    name = _name(run.unique_tokens, run.objective, middle, run.replicate, run.seed, key)
+    folder = os.path.join(plan.grid.out, RUNS, name)
+    config = config.model_copy(update={"save_folder": folder, "run_name": name})
+    return replace(run, name=name, key=key, folder=folder, config=config, decays_from=run.name)
+
+
 def _subset_path(grid: Grid, n: int, replicate: int) -> str:
     """Return where `epochal carve` would put the subset."""
     pool = grid.pool.rstrip("/")
@@ -369,7 +373,7 @@ def _key(config: TrainConfig, n: int, replicate: int, manifest: Manifest | None,
     Data counts by fingerprint, not by path: a pool that was moved is the same pool, one that was built again from
     other text is not.
     """
-    body = config.model_dump(mode="json", exclude=COSMETIC)
+    body = config.model_dump(mode="json", exclude=keys.COSMETIC)
     body["service"] = None  # reports change no figure; the key stays, so that the names of finished runs do
     body["train_loader"] = {"policy": body["train_loader"]["dataset"]["policy"]}
     body["train_loader"]["seed"] = config.train_loader.dataset.seed

@@ -70,7 +70,7 @@ class LanguageModel(ComposerModel):
 
 def _halves(kind: str) -> dict[str, Metric]:
     """Return the loss on each half of the validation pool; see `objective.halves`."""
-    return {of_half(kind, name): MeanLoss(half=i) for i, name in enumerate(HALVES)}
+    return {of_half(kind, name): MeanLoss(only=i) for i, name in enumerate(HALVES)}
 
 
 def _inputs(batch: dict[str, Any]) -> tuple[Tensor, Tensor | None, Tensor | None]:
@@ -84,7 +84,7 @@ class MeanLoss(Metric):
         error: report the standard error that the noise leaves instead: sqrt(sum of s_i^2 / K) / tokens, s_i^2 being the
             variance of sample i's K estimates. The estimates of one sample are stratified, so it errs on the large
             side; with K = 1 it cannot be known and is NaN.
-        half: count the samples of one half alone; all when None.
+        only: count the samples of this half alone (its index in `HALVES`); all when None.
     """
 
     full_state_update = False
@@ -92,10 +92,10 @@ class MeanLoss(Metric):
     variance: Tensor
     tokens: Tensor
 
-    def __init__(self, error: bool = False, half: int | None = None) -> None:
+    def __init__(self, error: bool = False, only: int | None = None) -> None:
         super().__init__()
         self.error = error
-        self.half = half
+        self.only = only
         for name in ("total", "variance", "tokens"):
             self.add_state(name, torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
 
@@ -107,9 +107,9 @@ class MeanLoss(Metric):
             n_tokens: (samples,), real tokens.
             sample_id: (samples,), the indices of the samples in their pool; a half is told by them.
         """
-        if self.half is not None:
+        if self.only is not None:
             assert sample_id is not None, "a half is told by the indices of samples"
-            mine = half_of(sample_id) == self.half
+            mine = half_of(sample_id) == self.only
             nats, n_tokens = nats[mine.to(nats.device)], n_tokens[mine.to(n_tokens.device)]
         draws = nats.shape[1]
         self.total += nats.mean(1).sum()

@@ -17,7 +17,7 @@ def test_mean_loss_and_its_error() -> None:
 def test_the_losses_of_the_halves_are_of_even_and_of_odd_samples() -> None:
     nats = torch.tensor([[1.0], [10.0], [100.0], [1000.0], [1e4]], dtype=torch.float64)
     tokens, samples = torch.tensor([1, 2, 1, 2, 1]), torch.tensor([4, 7, 0, 1, 3])
-    even, odd = MeanLoss(half=0), MeanLoss(half=1)
+    even, odd = MeanLoss(only=0), MeanLoss(only=1)
     for metric in (even, odd):
         metric.update(nats[:2], tokens[:2], samples[:2])  # however they are cut into batches
         metric.update(nats[2:], tokens[2:], samples[2:])

@@ -270,6 +270,13 @@ def figures(panels: Sequence[Html]) -> Html:
     return Html('<div class="panels">\n' + "".join(f"<figure>{p}</figure>\n" for p in panels) + "</div>\n")
 
 
+def saved(name: str, chart: Html) -> Html:
+    """Return a chart that the page's script lets people save, under `name`."""
+    return Html(
+        f'<figure class="overlay chart" data-name="{text(name)}">\n{chart}\n<div class="switches"></div></figure>\n'
+    )
+
+
 Polyline = list[tuple[float, float]]
 
 

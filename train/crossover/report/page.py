@@ -29,6 +29,8 @@ svg.panel { display: block; width: 100%; height: auto; overflow: visible; touch-
 .panel polyline { fill: none; stroke-width: 2; stroke-linejoin: round; }
 .panel polyline.faint { stroke-width: 1; opacity: .45; }
 .panel polyline.exact { stroke-dasharray: 7 3; }
+.panel polyline.best { stroke-dasharray: 7 3; }
+.panel circle.falling { fill: var(--paper); stroke: var(--c); stroke-width: 1.4; }
 .panel polyline.dashed { stroke-width: 1.5; stroke-dasharray: 5 3; }
 .panel .cursor { stroke: var(--quiet); stroke-width: 1; }
 .ar { --c: var(--ar); }
@@ -52,7 +54,7 @@ polyline, .legend line, .overlay line.key, .overlay path { stroke: var(--c, var(
 .overlay line.ar, .overlay line.mdm { --c: var(--ink); }
 .overlay path { stroke-width: 4; stroke-linecap: round; }
 .overlay path.ar { stroke-width: 3; }
-.overlay circle { fill: none; stroke: var(--ink); stroke-width: 1.4; }
+.overlay:not(.chart) circle { fill: none; stroke: var(--ink); stroke-width: 1.4; }
 .overlay text.key { fill: var(--ink); }
 .switches { display: flex; flex-wrap: wrap; gap: .3rem 1.4rem; align-items: center; font-size: .85rem; margin: 0; }
 .switches span { display: inline-flex; gap: .6rem; align-items: center; color: var(--quiet); }
@@ -108,7 +110,7 @@ SCRIPT = """
       [...drawn[i][j].split(',').map(Number), passes ? tokens / unique : tokens, y])]);
     return {x: passes ? 'passes' : 'tokens', per: 1, percent, series};
   };
-  for (const svg of document.querySelectorAll('svg[data-hover], .overlay svg')) {
+  for (const svg of document.querySelectorAll('svg[data-hover], .overlay:not(.chart) svg')) {
     let data;
     const line = svg.appendChild(document.createElementNS(svg.namespaceURI, 'line'));
     line.setAttribute('class', 'cursor');
@@ -178,9 +180,15 @@ SCRIPT = """
     };
     image.src = 'data:image/svg+xml;charset=utf-8,' + encodeURIComponent(drawing(svg));
   };
+  const cell = (v) => typeof v === 'number' ? v : `"${v.replaceAll('"', '""')}"`;
+  const chartCsv = (figure) => {
+    const {x, series} = JSON.parse(figure.querySelector('svg').dataset.hover);
+    const rows = series.flatMap(([name, , points]) => points.map((p) => [name, p[2], p[3]]));
+    return [['line', x, figure.dataset.name], ...rows].map((row) => row.map(cell).join(',') + '\\r\\n').join('');
+  };
   const asCsv = (figure) => {
+    if (!figure.dataset.lines) return chartCsv(figure);
     const {lines} = JSON.parse(figure.dataset.lines);
-    const cell = (v) => typeof v === 'number' ? v : `"${v.replaceAll('"', '""')}"`;
     const rows = lines.flatMap(([name, , unique, points]) =>
       points.map(([tokens, y]) => [name, unique, tokens, tokens / unique, y]));
     return [['line', 'unique_tokens', 'tokens', 'passes', figure.dataset.name], ...rows]

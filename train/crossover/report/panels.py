@@ -11,9 +11,9 @@ import numpy as np
 from ....common.html import Html, count, fold, paragraph
 from ....common.units import format_count
 from ...exact.writing_order import EXACT, of_key
-from .. import analysis
-from ..curves import MetricsRow, by_run
-from ..fits import scaling
+from .. import compare
+from ..curves import MetricsRow, by_run, known
+from ..fits import laws, scaling
 from ..grid import GridPlan
 from . import charts, overlay
 from .charts import Axes, Mark, Series
@@ -31,6 +31,8 @@ class Results:
         rows: both tables.
         runs: both tables.
         found: of `analysis.analyse`.
+        curves: by run, of those of the whole length.
+        decayed: by run, of those with their own decay.
         exact: those of the metrics that are exact on both sides, one per order of writing.
     """
 
@@ -38,10 +40,11 @@ class Results:
         self, plan: GridPlan, rows: Sequence[MetricsRow], runs: Sequence[MetricsRow], found: dict[str, Any]
     ) -> None:
         self.plan, self.rows, self.runs, self.found = plan, rows, runs, found
-        self.curves = by_run(rows)
-        self.metrics = analysis.metrics(rows)
-        self.exact = [metric for metric in self.metrics if analysis.is_loss(metric) and metric != analysis.LOSS]
-        self.compared = list(analysis.comparisons(runs))
+        self.curves = by_run([r for r in rows if not r.get("decays_from")])
+        self.decayed = by_run([r for r in rows if r.get("decays_from")])
+        self.metrics = compare.metrics(rows)
+        self.exact = [metric for metric in self.metrics if compare.is_loss(metric) and metric != compare.LOSS]
+        self.compared = list(compare.comparisons([r for r in runs if not r.get("decays_from")]))
 
     def crossover(self, metric: str, n: int, ar: str, mdm: str) -> dict[str, Any] | None:
         """Return the crossover of one comparison."""
@@ -50,8 +53,11 @@ class Results:
 
     def of(self, n: int, objective: str, settings: str) -> list[list[MetricsRow]]:
         """Return the curves of all draws and seeds of one kind of run."""
-        keys = ("unique_tokens", "objective", "settings")
-        return [own for own in self.curves.values() if tuple(own[0][k] for k in keys) == (n, objective, settings)]
+        return [own for own in self.curves.values() if compare.kind_of(own) == (n, objective, settings)]
+
+    def decayed_of(self, n: int, objective: str, settings: str) -> list[list[MetricsRow]]:
+        """Return the curves of the runs with their own decay of one kind."""
+        return [own for own in self.decayed.values() if compare.kind_of(own) == (n, objective, settings)]
 
 
 def metric_overlays(results: Results, metric: str) -> Html:
@@ -91,9 +97,9 @@ def _lines(results: Results, metric: str, budgets: Sequence[int], ar: str, mdm: 
 
 def loss_kind(metric: str, objective: str) -> str:
     """Return the kind of a type's loss, with a comma before it; nothing for what is no loss."""
-    if metric == analysis.LOSS:
+    if metric == compare.LOSS:
         return f", {KINDS['nelbo' if objective == 'mdm' else 'nll']}"
-    return (f", NLL, {order_words(metric)}" if objective == "mdm" else ", NLL") if analysis.is_loss(metric) else ""
+    return (f", NLL, {order_words(metric)}" if objective == "mdm" else ", NLL") if compare.is_loss(metric) else ""
 
 
 def order_words(metric: str) -> str:
@@ -104,9 +110,9 @@ def order_words(metric: str) -> str:
 def metric_panels(results: Results, metric: str) -> Html:
     """Return a panel for each budget and pair of settings: the curves of both types in one metric."""
     own = [(n, ar, mdm, [*results.of(n, "ar", ar), *results.of(n, "mdm", mdm)]) for n, ar, mdm in results.compared]
-    shown = [metric, *(results.exact if metric == analysis.LOSS else [])]
+    shown = [metric, *(results.exact if metric == compare.LOSS else [])]
     measured = [r for *_, curves in own for rows in curves for r in rows]
-    values = [r[name] for r in measured for name in shown if r.get(name) is not None]
+    values = [r[name] for r in measured for name in shown if known(r, name)]
     if not values:
         return paragraph("Nothing is measured yet.")
     y_span = min(values), max(values)
@@ -117,7 +123,8 @@ def metric_panels(results: Results, metric: str) -> Html:
             for objective, settings in (("ar", ar), ("mdm", mdm))
             for s in _series(results, metric, n, objective, settings)
         ]
-        series += _third(results, n, mdm) if metric == analysis.LOSS else []
+        series += _third(results, n, mdm) if metric == compare.LOSS else []
+        series += [s for kind, of in (("ar", ar), ("mdm", mdm)) for s in _falling(results, metric, n, kind, of)]
         words = setting({"ar": ar, "mdm": mdm})
         axes = Axes(
             title=f"{format_count(n)} unique tokens" + (f", {words}" if words else ""),
@@ -139,20 +146,33 @@ def _third(results: Results, n: int, settings: str) -> list[Series]:
     return [replace(series, kind="mdm exact") for series in found]
 
 
+def _falling(results: Results, metric: str, n: int, objective: str, settings: str) -> list[Series]:
+    """Return what was measured while the learning rate fell: hollow points, on the curves and at the ends of runs with
+    their own decay."""
+    long = [r for own in results.of(n, objective, settings) for r in own if r.get("decayed")]
+    ends = [own[-1] for own in results.decayed_of(n, objective, settings)]
+    found = []
+    for rows, words in ((long, "as the rate falls"), (ends, "own decay")):
+        points = sorted((r["tokens"], r[metric]) for r in rows if known(r, metric))
+        found.append(Series(f"{NAMES[objective]}, {words}", f"{objective} falling", points, line=False))
+    return [series for series in found if series.points]
+
+
 def _series(results: Results, metric: str, n: int, objective: str, settings: str) -> list[Series]:
     """Return the mean curve over draws and seeds, and each draw's own beneath it."""
-    kept = [
-        [(r["tokens"], r[metric]) for r in own if r.get(metric) is not None]
-        for own in results.of(n, objective, settings)
-    ]
+    kept = [[(r["tokens"], r[metric]) for r in own if known(r, metric)] for own in results.of(n, objective, settings)]
     curves = [points for points in kept if points]
     if not curves:
         return []
     name = f"{NAMES[objective]}{loss_kind(metric, objective)}"
     faint = [Series(name, objective, points, faint=True) for points in curves] if len(curves) > 1 else []
-    # Evaluations that not all draws have yet (a grid at work) have no mean.
-    common = sorted(set.intersection(*({x for x, _ in points} for points in curves)))
-    mean = [(x, float(np.mean([dict(points)[x] for points in curves]))) for x in common]
+    # A place that fewer than half of the draws have yet (a grid at work, a run that stopped) has no mean; one draw
+    # that ends early, or was no number somewhere, takes the mean from nobody else.
+    values: dict[float, list[float]] = {}
+    for points in curves:
+        for x, y in points:
+            values.setdefault(x, []).append(y)
+    mean = [(x, float(np.mean(own))) for x, own in sorted(values.items()) if 2 * len(own) > len(curves)]
     return [*faint, Series(name if len(curves) == 1 else f"{name}, mean of {len(curves)}", objective, mean)]
 
 
@@ -166,9 +186,9 @@ def _mark(found: dict[str, Any] | None) -> Mark | None:
 
 def y_label(metric: str) -> str:
     """Return what the upright axis of a metric's panels is called."""
-    if metric == analysis.LOSS:
+    if metric == compare.LOSS:
         return "validation loss, nats per token"
-    if analysis.is_loss(metric):
+    if compare.is_loss(metric):
         return f"exact NLL ({order_words(metric)}), nats per token"
     task, _, figure = metric.rpartition("/")
     return f"{task}: accuracy" if figure == "accuracy" else f"{task}: ΔNLL, wrong minus right answers"
@@ -177,7 +197,7 @@ def y_label(metric: str) -> str:
 def metric_legend(results: Results, metric: str) -> Html:
     """Return the legend of both types of models, with the kinds of their losses for a panel of losses."""
     entries = [(k, f"{NAMES[k]}{loss_kind(metric, k)}", "") for k in NAMES]
-    if metric == analysis.LOSS:
+    if metric == compare.LOSS:
         entries += [("mdm", f"{NAMES['mdm']}{loss_kind(m, 'mdm')}", "7 3") for m in results.exact]
     return charts.legend(entries)
 
@@ -190,14 +210,14 @@ def settings_words(settings: dict[str, Any]) -> str:
 def fit_panels(results: Results) -> str:
     """Return, for every fit, the laws through the measured losses of each budget."""
     panels = []
-    fitted = [f for f in results.found["fits"] if not f["why_not"]]
+    fitted = [f for f in results.found["fits"] if not f["why_not"] and f["form"] != laws.SIZES.name]
     budgets = sorted({r["unique_tokens"] for r in results.rows})
     for f in fitted:
-        form = next(form for form in scaling.FORMS if form.name == f["form"])
+        form = next(form for form in laws.FORMS if form.name == f["form"])
         law = scaling.Fit(form, f["points"], unit=f["unit"], theta=tuple(f["theta"]))
         series = []
         for i, n in enumerate(budgets):
-            own = [r for rows in results.of(n, f["objective"], f["settings"]) for r in rows]
+            own = [r for rows in results.of(n, f["objective"], f["settings"]) for r in rows if known(r, compare.LOSS)]
             if not own:
                 continue
             name, kind = f"{format_count(n)} unique", f"b{i % BUDGET_COLOURS}"

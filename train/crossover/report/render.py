@@ -13,23 +13,22 @@ from typing import Any
 from ....common import storage
 from ....common.html import Cell, Html, Number, code, count, definitions, document, fold, paragraph, table, text
 from ....common.units import format_count, round_count
-from .. import analysis, curves
+from .. import analysis, compare, curves
 from ..curves import MetricsRow
 from ..grid import GridPlan
-from . import page
+from . import law_tables, page, summary
+from .fair_tables import best_section, multiple_section
 from .panels import (
     KINDS,
-    NAMES,
     Results,
-    fit_panels,
     metric_legend,
     metric_overlays,
     metric_panels,
     order_words,
-    settings_words,
     y_label,
 )
-from .wording import interval, ratio_interval, setting, where
+from .parts import BOUND_NOTE, EXACT_NOTE, PAIR_NOTE, WORDS, folded, keep, stack
+from .wording import interval, ratio, ratio_interval, setting, waits, where
 
 
 def render(plan: GridPlan, rows: Sequence[MetricsRow], runs: Sequence[MetricsRow], found: dict[str, Any]) -> Html:
@@ -48,6 +47,7 @@ def render(plan: GridPlan, rows: Sequence[MetricsRow], runs: Sequence[MetricsRow
         f"Autoregressive (AR) against masked-diffusion (MDM) training on the same {text(', '.join(budgets))} unique "
         f"tokens, repeated to {text(format_count(plan.grid.total_tokens))} tokens each. "
         f"{finished} of {count(len(runs), 'run')} finished, {count(valid, 'receipt')} valid."
+        + (f" {text(waits(plan.waiting).capitalize())}." if plan.waiting else "")
     )
     sections = [(key, title, section(results)) for key, title, section in SECTIONS]
     name = text(plan.grid.name)
@@ -63,7 +63,7 @@ def _summary(results: Results) -> str:
         for metric in results.exact
     ]
     return (
-        _answers(results, analysis.LOSS)
+        _answers(results, compare.LOSS)
         + BOUND_NOTE
         + "".join([*exact, EXACT_NOTE] if exact else [])
         + PAIR_NOTE
@@ -83,87 +83,25 @@ def _answers(results: Results, metric: str) -> str:
             pairs = Number(str(len(found["units"])))
             rows.append([*row, where(found), interval(found), pairs, Number(_final_gap(found))])
     head = ["Unique tokens", "Setting", "Passes", "MDM overtakes at", "Interval, passes", "Pairs", "Final MDM − AR"]
-    more = fold(count(len(rows) - MOST_ROWS, "other comparison"), _stack(head, rows[MOST_ROWS:]))
-    return _stack(head, rows[:MOST_ROWS]) + (more if len(rows) > MOST_ROWS else "")
+    more = fold(count(len(rows) - MOST_ROWS, "other comparison"), stack(head, rows[MOST_ROWS:]))
+    return stack(head, rows[:MOST_ROWS]) + (more if len(rows) > MOST_ROWS else "")
 
 
 def _final_gap(found: dict[str, Any]) -> str:
-    error = found["final_lead_se"]
-    spread = "" if math.isnan(error) else f" ± {error:.3f}"
+    half = found["final_half_width"]
+    spread = "" if math.isnan(half) else f" ± {half:.3f}"
     return f"{-found['final_lead']:+.3f}".replace("-", "−") + spread + " <small>nats</small>"
-
-
-def _stack(heads: Sequence[str], rows: Sequence[Sequence[Cell]]) -> Html:
-    """Return a table without the columns that say nothing in any row."""
-    kept = [i for i in range(len(heads)) if any(row[i] != "" for row in rows)]
-    return table([heads[i] for i in kept], [[row[i] for i in kept] for row in rows], "stack")
-
-
-def _folded(noun: str, note: str, inner: str, rows: int) -> str:
-    """Return a long table under one line, which says how much there is."""
-    return fold(f"{count(rows, noun)}, and what they mean" if note else count(rows, noun), note + inner)
-
-
-def _keep(words: str) -> Html:
-    """Return words that stay on one line."""
-    return Html(f'<span class="keep">{text(words)}</span>')
 
 
 MOST_ROWS = 8
 """Comparisons of the answer that are not folded away."""
 
-WORDS = table(
-    ["Word", "Meaning"],
-    [
-        (
-            "overtakes for good",
-            "MDM’s lead turns positive there and stays so at every evaluation after it, two or more",
-        ),
-        (
-            "not within the budget, none",
-            "no such place: MDM is behind at the end, or only the last evaluation shows it ahead",
-        ),
-        ("the first evaluation, ahead", "MDM leads from the first evaluation on: it overtook there, or before"),
-        (
-            "none from one pair",
-            "an interval needs two pairs or more: one says nothing of how far draws and seeds differ",
-        ),
-        ("beyond", "the interval reaches past the budget: in some resamples MDM does not overtake within it"),
-        ("% of resamples cross", "in how many of 2,000 random choices among the pairs MDM overtakes"),
-        ("> and <", "the answer lies above or below all budgets that were run"),
-        (
-            "final MDM − AR",
-            "MDM’s loss minus AR’s at the end, nats per token, with its standard error: below 0, MDM is better",
-        ),
-        ("interval", "95 %, a bootstrap over pairs; see “All crossovers”"),
-        (
-            "NLL, NELBO",
-            "AR’s loss is exact; MDM’s is an upper bound, so the truth is as good or better. An MDM’s NLL says under "
-            "which order of writing it is exact",
-        ),
-    ],
-)
-
-BOUND_NOTE = paragraph(
-    "The comparison is of MDM’s NELBO, an upper bound, with AR’s exact NLL. Where the bound lies below, MDM is "
-    "better for certain: its overtaking is sufficient, not necessary, so MDM may be ahead earlier than it is "
-    "seen to be."
-)
-
-EXACT_NOTE = paragraph(
-    "Here both sides are exact likelihoods of the same texts: AR’s, and MDM’s when it writes in the stated order. With "
-    "the order MDM is another distribution than the one that its NELBO bounds (all orders together), so either figure "
-    "may be the lower one. Best checkpoints are chosen by the NELBO."
-)
-
-PAIR_NOTE = paragraph("A pair is an AR and an MDM run on the same draw of data with the same seed.", "note")
-
 
 def _loss(results: Results) -> str:
     return (
         paragraph("All numbers of unique tokens together; means over draws of data.")
-        + metric_overlays(results, analysis.LOSS)
-        + fold("Each number of unique tokens by itself", _each(results, analysis.LOSS, PANELS_NOTE))
+        + metric_overlays(results, compare.LOSS)
+        + fold("Each number of unique tokens by itself", _each(results, compare.LOSS, PANELS_NOTE))
         + "".join(
             f"<h3>Both sides exact: MDM in {order_words(metric)}</h3>\n{metric_overlays(results, metric)}"
             + fold("Each number of unique tokens by itself", _each(results, metric))
@@ -183,7 +121,7 @@ def _each(results: Results, metric: str, note: str = "") -> str:
 
 
 def _tasks(results: Results) -> str:
-    others = [m for m in results.metrics if not analysis.is_loss(m)]
+    others = [m for m in results.metrics if not compare.is_loss(m)]
     if not others:
         return paragraph("No task was scored: add eval_tasks to the grid’s settings.")
     parts: list[str] = [TASK_NOTE]
@@ -220,14 +158,14 @@ def _crossovers(results: Results) -> str:
     if not rows:
         return paragraph("No pair of an AR and an MDM run is finished yet.")
     head = ["Metric", "Unique tokens", "Setting", "MDM overtakes for good at", "95 % interval, passes"]
-    return _folded("crossover", ESTIMATE_NOTE, _stack([*head, "Each pair’s own, passes"], rows), len(rows))
+    return folded("crossover", ESTIMATE_NOTE, stack([*head, "Each pair’s own, passes"], rows), len(rows))
 
 
 ESTIMATE_NOTE = paragraph(
-    "The crossover is the last point at which MDM’s lead turns positive, if it is positive at every evaluation after"
-    " it and at two or more; curves are straight between evaluations. The interval is a bootstrap over pairs, 2,000 "
-    "resamples, each moved by one normal error of the bound’s noise (or of the task’s items). With two or three "
-    "pairs it can hardly be wider than what the pairs themselves span."
+    "The crossover is the last point at which MDM’s lead turns positive, if it is positive at every evaluation after "
+    "it and at two or more; curves are straight between evaluations. The interval, of three pairs or more, holds "
+    "every point at which Student’s t over the pairs allows a mean lead of 0; the noise of the bound (or of the "
+    "task’s items) is added. A pair that ends early, or of which too little was measured, has no part in the mean."
 )
 
 
@@ -243,77 +181,34 @@ def _potential(results: Results) -> str:
     if not rows:
         return paragraph("No pair of an AR and an MDM run is finished yet.")
     head = ["Metric", "Unique tokens of MDM", "Setting", "Checkpoint", "AR needs", "95 % interval"]
-    return _folded("ratio", POTENTIAL_NOTE, _stack(head, rows), len(rows))
+    return multiple_section(results) + folded("ratio", POTENTIAL_NOTE, stack(head, rows), len(rows))
 
 
 POTENTIAL_NOTE = paragraph(
     "How many times MDM’s unique tokens AR needs to be as good, at the same total tokens: AR’s figure is straight "
     "between its budgets over the logarithm of unique tokens. “>” and “<”: the answer lies beyond the budgets that "
-    "were run; nothing is extrapolated. In validation loss, MDM’s figure is a bound, so its ratio is at least this. A "
-    "budget with one draw adds nothing to the interval."
+    "were run; nothing is extrapolated. In validation loss, MDM’s figure is a bound, so its ratio is at least this. "
+    "The best of a run is chosen on one half of the validation pool and measured on the other, where both were "
+    "measured. Intervals: Student’s t, replicates taken to spread alike at all budgets."
 )
-
-
-def ratio(found: dict[str, Any]) -> str:
-    """Return a data-potential ratio in words."""
-    sign = "" if found["sign"] == "=" else found["sign"] + " "
-    return f"{sign}{found['ratio']:.2f} ×"
-
-
-def _fits(results: Results) -> str:
-    if not results.found["fits"]:
-        return paragraph("No run is finished yet.")
-    rows = []
-    for f in results.found["fits"]:
-        many = json.loads(f["settings"])
-        who = f"{NAMES[f['objective']]}, {KINDS[f['kind']]}" + (f", {settings_words(many)}" if many else "")
-        if f["why_not"]:
-            rows.append([who, _keep(f["form"]), str(f["points"]), f["why_not"], "", "", ""])
-            continue
-        errors = [_keep(f"{format_count(int(n))}: {100 * e:.1f} %") for n, e in f["left_out"].items()]
-        left = Html(", ".join(errors)) or "too few budgets"
-        late = "too few points" if f["late"] is None else _keep(f"{100 * f['late']:.1f} %")
-        rms = Html(", ".join(_keep(f"{100 * f[k]:.1f} %") for k in ("rms", "worst")))
-        rows.append([who, _keep(f["form"]), str(f["points"]), _constants(f), rms, left, late])
-    head = ["Runs", "Form", "Evaluations", "Constants", "Residuals: RMS, largest", "RMS on a budget left out"]
-    panels = fit_panels(results)
-    return _folded("fit", FIT_NOTE, _stack([*head, "RMS on the last third"], rows) + panels, len(rows))
-
-
-FIT_NOTE = (
-    paragraph(
-        "Saturating: L = E + B / D′^b, D′ = U′ + U′ r (1 − exp(−R / r)), where repeated tokens are worth ever less "
-        "(Muennighoff et al. 2023). U-shaped: the same + C R^c / U^d, which rises with repeated passes R and less so"
-        " with more unique tokens U."
-    )
-    + paragraph(
-        "Every evaluation of every finished run is in the fit. Errors are relative (of log L). Tokens are in units "
-        "of the geometric mean of the unique tokens. Constants that ended at their bounds are marked *: the data do "
-        "not settle them.",
-        "note",
-    )
-)  # fmt: skip
-
-
-def _constants(f: dict[str, Any]) -> str:
-    return ", ".join(f"{k} {v:.3g}{'*' if k in f['at_bound'] else ''}" for k, v in f["constants"].items())
 
 
 def _runs(results: Results) -> str:
     rows: list[list[Cell]] = []
     for r in results.runs:
-        line: list[Cell] = [code(r["run"], uncut=True), _keep(r["state"]), r["receipt"], KINDS[r["kind"]]]
+        line: list[Cell] = [code(r["run"], uncut=True), keep(r["state"]), r["receipt"], KINDS[r["kind"]]]
         for which in ("best", "final"):
             line.append(_loss_at(r, which))
         line.append(_kept(r))
         rows.append(line)
     head = ["Run", "State", "Receipt", "Kind of loss", "Best, at pass", "Final", "Checkpoints kept"]
-    return _folded("run", RUN_NOTE, table(head, rows, "stack"), len(rows))
+    return folded("run", RUN_NOTE, table(head, rows, "stack"), len(rows))
 
 
 RUN_NOTE = paragraph(
-    "u: unique tokens, r: draw of the data (draws share no document), s: seed, then the run’s fingerprint. A receipt "
-    "is valid when the run trained on exactly the samples of its plan: “epochal audit” checks it."
+    "u: unique tokens, d: tokens of a run with its own decay, r: draw of the data (draws share no document), s: seed, "
+    "then the run’s fingerprint. A receipt is valid when the run trained on exactly the samples of its plan: “epochal "
+    "audit” checks it."
 )
 
 
@@ -347,6 +242,11 @@ def _method(results: Results) -> str:
         ("Pool’s fingerprint", code(plan.pool.fingerprint if plan.pool else "not there")),
     ]
     settings = {k: json.dumps(v) for k, v in grid.settings.items()}
+    settings |= {
+        f"{kind}, arm {name}": json.dumps(keys) for kind, named in grid.arms.items() for name, keys in named.items()
+    }
+    if grid.own_decay:
+        settings["own decay"] = f"at {', '.join(f'{x:g}' for x in grid.own_decay)} times each run’s best length"
     settings |= {k: f"varied: {', '.join(json.dumps(v) for v in values)}" for k, values in grid.overrides.items()}
     rows = [(code(k), code(v, uncut=True)) for k, v in settings.items()]
     return definitions(pairs) + (
@@ -356,11 +256,12 @@ def _method(results: Results) -> str:
 
 SECTIONS: tuple[tuple[str, str, Callable[[Results], str]], ...] = (
     ("answer", "Where diffusion overtakes", _summary),
+    ("best", "Best against best", best_section),
     ("loss", "Validation loss", _loss),
     ("tasks", "Accuracy", _tasks),
     ("crossovers", "All crossovers", _crossovers),
     ("potential", "Data potential", _potential),
-    ("fits", "Scaling fits", _fits),
+    ("fits", "Scaling fits", law_tables.section),
     ("runs", "Runs", _runs),
     ("method", "What was run", _method),
 )
@@ -375,7 +276,7 @@ REPORT_NAME = "report.html"
 
 
 def publish(plan: GridPlan) -> dict[str, Any]:
-    """Write curves.parquet, runs.parquet, crossovers.json and report.html; return what the command prints."""
+    """Write tables, crossovers.json, report.html and its summaries; return what the command prints."""
     rows = curves.curves(plan.runs)
     own = curves.by_run(rows)
     runs = [curves.summary(run, own.get(run.name, [])) for run in plan.runs]
@@ -386,11 +287,16 @@ def publish(plan: GridPlan) -> dict[str, Any]:
     analysis.write(out, found)
     written = render(plan, rows, runs, found)
     storage.write_atomic(os.path.join(out, REPORT_NAME), written.encode())
-    return {
+    body = {
         "grid": plan.grid.name,
         "out": out,
         "runs": len(runs),
         "finished": sum(run["state"] == "finished" for run in runs),
         "receipts_valid": sum(run["receipt"] == "valid" for run in runs),
+        "waiting": plan.waiting,
         "report": os.path.join(out, REPORT_NAME),
+        "summary": os.path.join(out, summary.SUMMARY_NAME),
     } | found
+    storage.write_atomic(os.path.join(out, summary.SUMMARY_NAME), summary.markdown(body).encode())
+    storage.write_atomic(os.path.join(out, summary.CSV_NAME), summary.table_csv(body).encode())
+    return body

@@ -2,6 +2,8 @@
 
 import json
 import math
+import shutil
+import textwrap
 from typing import Any
 
 from ....common.cli import text_table
@@ -25,15 +27,90 @@ def describe(body: dict[str, Any]) -> str:
         f"{body['grid']}: {body['finished']} of {count(body['runs'], 'run')} finished, "
         f"{count(body['receipts_valid'], 'receipt')} valid"
     ]
+    if body["waiting"]:
+        lines.append(in_lines(waits(body["waiting"])))
     if rows:
         exact = any(found["metric"].startswith(EXACT) for found in body["crossovers"])
-        lines += ["", text_table(head, rows), "", NOTE, *([EXACT_NOTE] if exact else [])]
-    return "\n".join([*lines, f"report: {body['report']}"])
+        lines += ["", text_table(head, rows), "", in_lines(NOTE), *([in_lines(EXACT_NOTE)] if exact else [])]
+    if body["best"]:
+        lines += ["", "Best against best", text_table(BEST_HEAD, [best_row(found) for found in body["best"]]), ""]
+        lines += [in_lines(BEST_NOTE if body["best"][0]["held_out"] else SAME_NOTE)]
+    lines += [in_lines(left_out(found)) for found in body["left_out"]]
+    return "\n".join([*lines, f"report: {body['report']}", f"tables: {body['summary']}"])
+
+
+def in_lines(words: str) -> str:
+    """Return a sentence in lines as wide as the terminal, 100 at most."""
+    return textwrap.fill(words, min(100, shutil.get_terminal_size((100, 24)).columns))
+
+
+def waits(runs: int) -> str:
+    """Return what is said of runs whose own best length is not known yet."""
+    return f"own decay: {count(runs, 'run')} must be finished first, their best lengths follow from their curves"
+
+
+def left_out(found: MetricsRow) -> str:
+    """Return what is said of evaluations that are no numbers."""
+    return f"left out: {count(found['evaluations'], 'evaluation')} of {found['metric']} of {found['run']}, no number"
+
+
+BEST_HEAD = (
+    *("metric", "unique tokens", "AR arm", "AR loss", "at pass", "MDM arm", "MDM loss", "at pass"),
+    *("MDM − AR, nats", "MDM below AR’s best from"),
+)
+
+
+def best_row(found: MetricsRow) -> list[str]:
+    """Return the cells of `BEST_HEAD`."""
+    words = setting({"ar": found["ar_settings"], "mdm": found["mdm_settings"]})
+    n = format_count(found["unique_tokens"]) + (f", {words}" if words else "")
+    return [found["metric"], n, *side(found, "ar"), *side(found, "mdm"), lead_words(found), checkpoint_words(found)]
+
+
+def side(found: MetricsRow, which: str) -> list[str]:
+    """Return a side's arm, its loss, and where it was stopped."""
+    own = found[which]
+    arm = f"{own['arm']} (best)" if found[f"{which}_side"] == "best" else own["arm"]
+    decayed, runs = own["decayed"], len(own["runs"])
+    rate = "decayed" if decayed == runs else f"{decayed} of {runs} decayed" if decayed else "at full rate"
+    return [arm, f"{own['loss']:.3f}", f"{own['passes']:.1f}, {rate}"]
+
+
+def lead_words(found: MetricsRow) -> str:
+    """Return MDM's loss minus AR's, with its interval."""
+    return f"{-found['lead']:+.3f}".replace("-", "−") + plus_minus(found["half_width"], len(found["units"]))
+
+
+def plus_minus(half_width: float, pairs: int) -> str:
+    """Return the interval of a mean over pairs, or that there is none."""
+    return f" (no interval: {count(pairs, 'pair')})" if math.isnan(half_width) else f" ± {half_width:.3f}"
+
+
+def checkpoint_words(found: MetricsRow) -> str:
+    """Return where MDM's best falls below AR's for good, in passes, tokens and FLOPs, or that it does not."""
+    over = found["checkpoints"]
+    if over is None:
+        return "no curves in common"
+    here = over | {"unique_tokens": found["unique_tokens"], "units": found["units"]}
+    flops = f", {over['flops']:.3g} FLOPs" if over["flops"] is not None else ""
+    ends = "" if over["status"] == "none" else f"; {interval(here)}"
+    return where(here, flops) + ends
 
 
 NOTE = (
-    "loss: MDM's is an upper bound (NELBO), AR's exact (NLL). Where the bound overtakes, MDM is better for certain;\n"
+    "loss: MDM's is an upper bound (NELBO), AR's exact (NLL). Where the bound overtakes, MDM is better for certain; "
     "where it does not, nothing follows."
+)
+
+
+BEST_NOTE = (
+    "Each type stopped at its best. Arms and stops are chosen by the loss on one half of the validation pool, "
+    "figures are the loss on the other half; ± is a 95 % interval (Student's t over pairs)."
+)
+
+SAME_NOTE = (
+    "Each type stopped at its best. These runs were made before halves of the validation pool were measured: "
+    "best is chosen and measured on the same samples, so it looks better than it is. ± is a 95 % interval."
 )
 
 
@@ -48,10 +125,10 @@ def setting(found: MetricsRow) -> str:
     return ", ".join([*both, *own])
 
 
-def where(found: MetricsRow) -> str:
-    """Return a crossover in words: passes and tokens, or that there is none."""
+def where(found: MetricsRow, more: str = "") -> str:
+    """Return a crossover in words: passes and tokens (and `more`), or that there is none."""
     if found["status"] == "crosses":
-        return f"pass {found['tokens_passes']:.1f} ({round_count(found['tokens'])} tokens)"
+        return f"pass {found['tokens_passes']:.1f} ({round_count(found['tokens'])} tokens{more})"
     if found["status"] == "ahead":
         return "the first evaluation, or before"
     passes = found["budget"] / found["unique_tokens"]
@@ -59,14 +136,15 @@ def where(found: MetricsRow) -> str:
 
 
 def interval(found: MetricsRow) -> str:
-    """Return the interval of a crossover in passes, and the share of resamples that cross where not all do."""
-    if len(found["units"]) == 1:
-        return "none from one pair"
-    crossing = "" if found["share"] in (0, 1) else f"{100 * found['share']:.1f} % of resamples cross"
-    if found["status"] == "none":
-        return crossing or "no resample crosses"
+    """Return the 95 % interval of a crossover in passes, and how many pairs cross by themselves where not all do."""
+    pairs, crossing = len(found["units"]), sum(own is not None for own in found["pairs"])
+    some = "" if crossing in (0, pairs) else f"{crossing} of {count(pairs, 'pair')} cross"
+    if math.isnan(found["low"]):
+        return "; ".join(part for part in (f"no interval: {count(pairs, 'pair')}", some) if part)
+    if found["low"] == found["high"] == math.inf:
+        return some or "beyond the budget"
     ends = " to ".join(_end(found[f"{side}_passes"]) for side in ("low", "high"))
-    return f"{ends}; {crossing}" if crossing else ends
+    return f"{ends}; {some}" if some else ends
 
 
 def _end(passes: float) -> str:
@@ -76,7 +154,13 @@ def _end(passes: float) -> str:
 def ratio_interval(found: dict[str, Any]) -> str:
     """Return the interval of a data-potential ratio in words."""
     low, high = found["low"], found["high"]
-    if low == high == found["ratio"]:
-        return "none from one draw"
+    if math.isnan(low):
+        return "no interval: too few draws"
     ends = ["below the budgets" if x == 0 else "beyond them" if math.isinf(x) else f"{x:.2f}" for x in (low, high)]
     return ends[0] if low == high else " to ".join(ends)
+
+
+def ratio(found: dict[str, Any]) -> str:
+    """Return a data-potential ratio in words."""
+    sign = "" if found["sign"] == "=" else found["sign"] + " "
+    return f"{sign}{found['ratio']:.2f} ×"
