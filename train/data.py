@@ -15,6 +15,7 @@ from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 from ..shards.artifact import Artifact
 from ..shards.loader.sample_reader import SampleReader
 from ..shards.order.plan import Plan
+from .objective.noise import row_bits
 from .objective.objectives import Corrupted, Objective, pack
 
 Batch = dict[str, Any]
@@ -27,9 +28,11 @@ class Collate:
         draws: noise samples per sample (validation only); the noise position of draw k is position * draws + k.
         rows: samples that a batch has at least. A smaller share (of the last batch) is filled up, so that every rank
             makes the same micro-batches of the same shapes in every step: under FSDP each of them waits for the others.
+        dropout_seed: give each row the word that its dropout is drawn from; none when None.
     """
 
-    def __init__(self, objective: Objective, draws: int = 1, rows: int = 1) -> None:
+    def __init__(self, objective: Objective, draws: int = 1, rows: int = 1, dropout_seed: int | None = None) -> None:
+        self.dropout_seed = dropout_seed
         self.objective = objective
         self.draws = draws
         self.rows = rows
@@ -47,6 +50,8 @@ class Collate:
         noise_position = (np.maximum(position, 0)[:, None] * self.draws + np.arange(self.draws)).ravel()
         rows = self.objective.corrupt(tokens, np.repeat(n_tokens, self.draws), noise_position)
         columns = {"position": position, "sample_id": sample_id, "n_tokens": n_tokens} | rows._asdict()
+        if self.dropout_seed is not None:
+            columns["words"] = row_bits(self.dropout_seed, "dropout", noise_position).view(np.int64)
         return {name: torch.from_numpy(np.ascontiguousarray(column)) for name, column in columns.items()}
 
 
@@ -77,6 +82,7 @@ class Split:
         rows = slice(samples.start * self.draws, samples.stop * self.draws)
         corrupted = Corrupted(*(batch[name][rows].numpy() for name in Corrupted._fields))
         packed = {k: v for k, v in pack(corrupted)._asdict().items() if v is not None}
+        packed |= {"words": batch["words"][rows]} if "words" in batch else {}
         n_tokens = batch["n_tokens"][samples]
         real_samples = int((batch["position"][samples] >= 0).sum())
         row_of_target = np.repeat(np.arange(len(corrupted.targets)), corrupted.targets.sum(1))

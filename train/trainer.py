@@ -61,7 +61,11 @@ def train_loader(run: Run) -> DataLoader:
     )
     return dataset.loader(
         num_workers=section.num_workers,
-        collate_fn=Collate(run.objective, rows=run.config.global_train_batch_size // dist.get_world_size()),
+        collate_fn=Collate(
+            run.objective,
+            rows=run.config.global_train_batch_size // dist.get_world_size(),
+            dropout_seed=run.config.seed if any(run.shape.rates) else None,
+        ),
         prefetch_factor=section.prefetch_factor if section.num_workers else None,
         pin_memory=run.device == "gpu" if section.pin_memory is None else section.pin_memory,
     )

@@ -18,6 +18,7 @@ from epochal.train.trainer import train
 
 torch.set_num_threads(1)  # these models are too small to share out
 
+SHAPE = {"layers": 2, "hidden": 32, "heads": 2, "ffn": 48}
 ARMS: dict[str, dict[str, Any]] = {
     "ar-augmented": {
         "objective": {"name": "ar", "input_masking": 0.1, "random_replacement": 0.2, "right_to_left": 0.5},
@@ -38,6 +39,14 @@ ARMS: dict[str, dict[str, Any]] = {
         "algorithms": {"ema": {"half_life": "3ba"}},
     },
     "mdm-fixed": {"objective": {"name": "mdm", "weighting": "uniform", "fixed_ratio": 0.3, "sampling": "uniform"}},
+    "ar-dropout": {
+        "objective": {"name": "ar"},
+        "model": SHAPE | {"dropout_embedding": 0.1, "dropout_attention": 0.2, "stochastic_depth": 0.3},
+    },
+    "mdm-dropout": {
+        "objective": {"name": "mdm"},
+        "model": SHAPE | {"dropout_residual": 0.1, "dropout_mlp": 0.2, "dropout_attention": 0.1},
+    },
     "mdm-range": {"objective": {"name": "mdm", "weighting": "inverse_t", "t_range": [0.3, 0.8]}},
 }
 STOP = {"early_stop": {"patience": 2, "cooldown": "6ba"}}
@@ -200,6 +209,7 @@ def test_an_arm_that_is_added_makes_another_run(run_config, tmp_path: Path) -> N
     interrupt(run_config("ar", save_folder=folder, autoresume=True), 12)
     changes: dict[str, dict[str, Any]] = {
         "objective": {"objective": {"name": "ar", "random_replacement": 0.1}},
+        "model": {"model": SHAPE | {"stochastic_depth": 0.1}},
         "optimizer": {"optimizer": {"lr": 1e-2, "embedding_weight_decay": 0.1}},
         "algorithms": {"algorithms": {"ema": {}}},
         "algorithms.early_stop": {"algorithms": STOP},

@@ -33,6 +33,7 @@ class LanguageModel(ComposerModel):
     def forward(self, batch: dict[str, Any]) -> Tensor:
         """Return the weighted sum of negative log-likelihoods over the micro-batch, a scalar in nats; with penalties
         the four sums of `penalised_sums`."""
+        self.transformer.draws.words = batch.get("words")
         return self.transformer(*_inputs(batch), batch["labels"], batch["weights"], self.penalties)
 
     def loss(self, outputs: Tensor, batch: dict[str, Any], *args: Any, **kwargs: Any) -> dict[str, Tensor]:  # type: ignore[override]

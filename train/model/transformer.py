@@ -17,11 +17,15 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .cross_entropy import token_nll, weighted_nll_sum
+from .dropout import Draws, Rates, Residual, Site, attend
 from .kv_cache import KVCache, LayerCache
 from .penalties import Penalties, penalised_sums
 
 VOCAB_MULTIPLE = 64
 """Rows of the embedding are padded to a multiple of this, so that matrix products use the tensor cores fully."""
+
+LATER = ("dropout_embedding", "dropout_attention", "dropout_residual", "dropout_mlp", "stochastic_depth")
+"""Keys of `ModelConfig` that the first version did not have."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +39,12 @@ class ModelConfig:
         kv_heads: key and value heads (grouped-query attention when fewer than `heads`).
         head_size: hidden / heads when not given.
         init_std: of all weights; projections back into the residual stream use init_std / sqrt(2 * layers).
-        dropout: of attention weights and of what each block adds to the residual stream.
+        dropout: of attention weights and of what each block adds to the residual stream, from torch's generator.
+        dropout_embedding: dropout by site (`dropout`): of embeddings.
+        dropout_attention: of attention weights.
+        dropout_residual: of what attention and MLP add to the residual stream.
+        dropout_mlp: of the MLP's inner units.
+        stochastic_depth: share of samples that the last layer's parts are left out for; less in earlier layers.
     """
 
     vocab_size: int
@@ -52,6 +61,11 @@ class ModelConfig:
     norm_eps: float = 1e-6
     init_std: float = 0.02
     dropout: float = 0.0
+    dropout_embedding: float = 0.0
+    dropout_attention: float = 0.0
+    dropout_residual: float = 0.0
+    dropout_mlp: float = 0.0
+    stochastic_depth: float = 0.0
     padded_vocab: int = field(init=False)
 
     def __post_init__(self) -> None:
@@ -66,6 +80,12 @@ class ModelConfig:
         object.__setattr__(self, "kv_heads", kv_heads)
         object.__setattr__(self, "head_size", head_size)
         object.__setattr__(self, "padded_vocab", -(-self.vocab_size // VOCAB_MULTIPLE) * VOCAB_MULTIPLE)
+
+    @property
+    def rates(self) -> Rates:
+        """Return the shares that are dropped by site."""
+        sites = (self.dropout_embedding, self.dropout_attention, self.dropout_residual, self.dropout_mlp)
+        return Rates(*sites, self.stochastic_depth)
 
     @property
     def attention_width(self) -> int:
@@ -120,8 +140,9 @@ class ResidualLinear(nn.Linear):
 class Attention(nn.Module):
     """Self-attention with rotary positions, optional QK-norm and grouped keys and values."""
 
-    def __init__(self, c: ModelConfig) -> None:
+    def __init__(self, c: ModelConfig, layer: int, draws: Draws) -> None:
         super().__init__()
+        self.weight_dropout = Site("attention", layer, c.dropout_attention, draws)
         assert c.kv_heads is not None, "filled in by ModelConfig"
         assert c.head_size is not None, "filled in by ModelConfig"
         self.heads, self.kv_heads, self.head_size = c.heads, c.kv_heads, c.head_size
@@ -153,41 +174,46 @@ class Attention(nn.Module):
             k, v = (y.repeat_interleave(self.heads // self.kv_heads, dim=1) for y in (k, v))
         p = self.dropout if self.training else 0.0
         causal = self.causal and mask is None and cache is None
-        y = F.scaled_dot_product_attention(q, k, v, mask, dropout_p=p, is_causal=causal)
+        if self.weight_dropout.active:
+            y = attend(q, k, v, mask, causal, self.weight_dropout)
+        else:
+            y = F.scaled_dot_product_attention(q, k, v, mask, dropout_p=p, is_causal=causal)
         return self.out(y.transpose(1, 2).reshape(batch, length, self.heads * self.head_size))
 
 
 class SwiGLU(nn.Module):
     """down(silu(gate(x)) * up(x)) (Shazeer 2020); gate and up are one product."""
 
-    def __init__(self, c: ModelConfig) -> None:
+    def __init__(self, c: ModelConfig, layer: int, draws: Draws) -> None:
         super().__init__()
+        self.dropout = Site("mlp", layer, c.dropout_mlp, draws)
         self.gate_up = nn.Linear(c.hidden, 2 * c.ffn, bias=False)
         self.down = ResidualLinear(c.ffn, c.hidden, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return (batch, length, hidden)."""
         gate, up = self.gate_up(x).chunk(2, dim=-1)
-        return self.down(F.silu(gate) * up)
+        return self.down(self.dropout(F.silu(gate) * up))
 
 
 class Block(nn.Module):
     """One layer: attention and SwiGLU, each normed before and added to the residual stream."""
 
-    def __init__(self, c: ModelConfig) -> None:
+    def __init__(self, c: ModelConfig, layer: int, draws: Draws) -> None:
         super().__init__()
         self.attention_norm = RMSNorm(c.hidden, c.norm_eps)
-        self.attention = Attention(c)
+        self.attention = Attention(c, layer, draws)
         self.mlp_norm = RMSNorm(c.hidden, c.norm_eps)
-        self.mlp = SwiGLU(c)
-        self.dropout = nn.Dropout(c.dropout)
+        self.mlp = SwiGLU(c, layer, draws)
+        add = (layer, c.layers, c.dropout, c.rates, draws)
+        self.attention_dropout, self.mlp_dropout = Residual("attention", *add), Residual("mlp", *add)
 
     def forward(
         self, x: Tensor, cos: Tensor, sin: Tensor, mask: Tensor | None, cache: LayerCache | None = None
     ) -> Tensor:
         """Return the residual stream after this layer, shape of `x`."""
-        x = x + self.dropout(self.attention(self.attention_norm(x), cos, sin, mask, cache))
-        return x + self.dropout(self.mlp(self.mlp_norm(x)))
+        x = x + self.attention_dropout(self.attention(self.attention_norm(x), cos, sin, mask, cache))
+        return x + self.mlp_dropout(self.mlp(self.mlp_norm(x)))
 
 
 class Transformer(nn.Module):
@@ -196,9 +222,10 @@ class Transformer(nn.Module):
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        self.config = config
+        self.config, self.draws = config, Draws()
         self.embedding = nn.Embedding(config.padded_vocab, config.hidden)
-        self.blocks = nn.ModuleList(Block(config) for _ in range(config.layers))
+        self.embedding_dropout = Site("embedding", 0, config.dropout_embedding, self.draws)
+        self.blocks = nn.ModuleList(Block(config, layer, self.draws) for layer in range(config.layers))
         self.norm = RMSNorm(config.hidden, config.norm_eps)
         self.head = None if config.tied_embeddings else nn.Linear(config.hidden, config.padded_vocab, bias=False)
         self.apply(self.param_init_fn)
@@ -253,7 +280,7 @@ class Transformer(nn.Module):
         past, length = cache.length if cache else 0, tokens.shape[1]
         cos, sin = self._rotations(positions, past, length, tokens.device)
         mask = self._mask(attention_mask, cache, length, tokens.device)
-        x = self.embedding(tokens)
+        x = self.embedding_dropout(self.embedding(tokens))
         for i, block in enumerate(self.blocks):
             x = block(x, cos, sin, mask, cache.layers[i] if cache else None)
         return self.norm(x)
@@ -332,5 +359,6 @@ def count_parameters(module: nn.Module) -> int:
 
 
 def config_dict(config: ModelConfig) -> dict[str, Any]:
-    """Return `config` as the keywords that make it again."""
-    return {k: v for k, v in vars(config).items() if k != "padded_vocab"}
+    """Return `config` as the keywords that make it again; those of `LATER` only where they are not 0, so that models
+    go by the names that they had before there were such keys."""
+    return {k: v for k, v in vars(config).items() if k != "padded_vocab" and (v or k not in LATER)}

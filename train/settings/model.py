@@ -6,7 +6,7 @@ from pydantic import Field, model_validator
 
 from ...common.config import Section
 from ..model.transformer import ModelConfig
-from .types import Positive, Size
+from .types import Part, Positive, Size
 
 
 class ModelSection(Section):
@@ -31,7 +31,12 @@ class ModelSection(Section):
     rope_base: float = Field(10000.0, gt=0)
     norm_eps: float = Field(1e-6, gt=0)
     init_std: float = Field(0.02, gt=0)
-    dropout: float = Field(0.0, ge=0.0, lt=1.0)
+    dropout: Part = 0.0
+    dropout_embedding: Part = 0.0
+    dropout_attention: Part = 0.0
+    dropout_residual: Part = 0.0
+    dropout_mlp: Part = 0.0
+    stochastic_depth: Part = 0.0
     init_device: Literal["cpu", "meta"] = "cpu"
 
     @model_validator(mode="after")
