@@ -334,9 +334,9 @@ class Exports(Callback):
         options = StateDictOptions(full_state_dict=True, cpu_offload=True)
         with self.average.in_place(state.model) if self.average else contextlib.nullcontext():
             weights = get_model_state_dict(state.model, options=options)
-            weights = {k: v.clone() if self.average else v for k, v in weights.items()}
-        if dist.get_global_rank() == 0:
             kept = {k.rpartition("transformer.")[2]: v for k, v in weights.items() if isinstance(v, Tensor)}
+            kept = {k: v.clone() for k, v in kept.items()} if self.average else kept
+        if dist.get_global_rank() == 0:
             card = model_card(self.run, state, measured)
             save_model(os.path.join(self.folder, name), kept, card, self.tokenizer)
 

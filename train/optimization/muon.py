@@ -47,7 +47,7 @@ class Muon(torch.optim.AdamW):
         super().__init__([{"momentum": momentum} | group for group in params], **settings)
 
     @torch.no_grad()
-    def step(self, closure: Callable[[], Any] | None = None) -> Any:  # type: ignore[override]
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """Take one step; `closure` as torch has it."""
         groups = self.param_groups
         loss = None

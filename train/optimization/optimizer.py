@@ -1,5 +1,7 @@
 """The optimizers of language models: AdamW, and Muon for the matrices of the blocks with AdamW for the rest."""
 
+from typing import Any
+
 import torch
 from composer import Callback
 from composer.core import State
@@ -28,7 +30,7 @@ def build_optimizer(model: nn.Module, section: OptimizerSection, fused: bool = F
     if section.embedding_weight_decay:
         kept = [p for p in named if id(p) in embeddings]
         groups.append({"params": kept, "weight_decay": section.embedding_weight_decay})
-    settings = {"lr": section.lr, "betas": section.betas, "eps": section.eps, "fused": fused or None}
+    settings: dict[str, Any] = {"lr": section.lr, "betas": section.betas, "eps": section.eps, "fused": fused or None}
     if section.name == "adamw":
         return torch.optim.AdamW(groups, **settings)
     matrices = [p for p in named if id(p) in parts]
