@@ -96,11 +96,25 @@ def test_the_shape_of_a_model_is_no_run(name: str) -> None:
         ("objective.name=gan", "objective"),
         ("save_folder=null", "autoresume needs a save_folder"),
         ("objective.eps=0", "objective.eps"),
+        ("objective={name: mdm, fixed_ratio: 0.15, noise_schedule: cosine}", "leave noise_schedule out"),
+        ("objective={name: mdm, t_range: [0.5, 0.5]}", "for one share of masks give fixed_ratio"),
+        ("objective={name: mdm, t_range: [0.1, 0.5], eps: 0.01}", "leave eps out"),
+        ("objective={name: ar, random_replacement: 0.95}", "objective.random_replacement: must be at most 0.9"),
+        ("model.stochastic_depth=1", "model.stochastic_depth"),
+        ("optimizer.momentum=0.9", "for Muon say name: muon"),
+        ("scheduler={name: cosine_cycles}", "cycles"),
+        ("algorithms.ema={half_life: 500}", "it has no unit: write 500ba for steps"),
+        ("algorithms={early_stop: {}, ema: {halflife: 5ba}}", "did you mean"),
+        ("parallelism_config={fsdp: {}} optimizer.name=muon", "optimizer.name: muon needs the whole model"),
+        ("algorithms.early_stop={} eval_loader=null eval_tasks=null", "give an eval_loader"),
+        ("algorithms.early_stop={} save_folder=s3://bucket/run", "not at a URL"),
+        ("algorithms.early_stop={} train_loader.dataset.policy=global", "not the policy global"),
+        ("algorithms.early_stop={} service=http://localhost:1", "a service's account cannot"),
     ],
 )
 def test_wrong_configurations_are_refused_in_one_line(override: str, message: str) -> None:
     with pytest.raises(RequestError) as caught:
-        load_config("125m-mdm", [*DATA, override])
+        load_config("125m-mdm", [*DATA, *re.split(r" (?=[\w.]+=)", override)])
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
 
