@@ -32,7 +32,7 @@ class Coverage(NamedTuple):
 def leads(
     rng: np.random.Generator, pairs: int, points: int = 20, wobble: float = 0.02
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return (tokens, leads (pairs, points)): in the mean straight through the truth, each with its offset and slope."""
+    """Return (tokens, leads (pairs, points)): straight through the truth, each with its offset and slope."""
     x = np.linspace(1 / points, 1, points)
     offset, slope = rng.normal(0, 0.15, (pairs, 1)), 2 + rng.normal(0, 0.5, (pairs, 1))
     return x, slope * (x - TRUTH) + offset + rng.normal(0, 0.02, (pairs, points))
