@@ -28,9 +28,11 @@ def whole(plan: GridPlan) -> GridPlan:
 
 def decayed(plan: GridPlan, run: RunSpec) -> Iterator[RunSpec]:
     """Yield the runs that end where the finished `run` was best, and at the grid's multiples of that."""
-    best = best_tokens(curve(run))
+    rows = curve(run)
+    best = best_tokens(rows)
     lengths = sorted({round(best * factor) for factor in plan.grid.own_decay}) if best else []
-    return (shortened(plan, run, tokens) for tokens in lengths if 0 < tokens < run.total_tokens)
+    # The run's own end has its decay already.
+    return (shortened(plan, run, tokens) for tokens in lengths if 0 < tokens < rows[-1]["tokens"])
 
 
 def best_tokens(rows: Sequence[MetricsRow]) -> int:

@@ -11,7 +11,7 @@ from epochal.__main__ import main
 from epochal.common.config import shipped_names
 from epochal.common.errors import RequestError
 from epochal.train.config import load_config
-from epochal.train.crossover import analysis, cost, launch
+from epochal.train.crossover import compare, cost, launch
 from epochal.train.crossover.commands import GRID
 from epochal.train.crossover.grid import GRIDS, load_grid, plan
 from epochal.train.run_state.overview import GRID_RUN
@@ -41,9 +41,49 @@ def test_a_key_of_one_objective_varies_its_runs_only(make_plan):
         {"unique_tokens": r.unique_tokens, "objective": r.objective, "settings": json.dumps(r.settings, sort_keys=True)}
         for r in made.runs
     ]
-    pairs = list(analysis.comparisons(rows))
+    pairs = list(compare.comparisons(rows))
     assert len(pairs) == 2 * 4  # every AR setting with the MDM run of its dropout
     assert all(json.loads(ar)["model.dropout"] == json.loads(mdm)["model.dropout"] for _, ar, mdm in pairs)
+
+
+ARMS = {
+    "ar": {"regular": {"model.dropout": 0.1, "objective": {"input_masking": 0.2}}},
+    "mdm": {"eps": {"objective.eps": 0.01}},
+}
+
+
+def test_every_budget_is_run_with_each_arm_and_every_run_names_its_own(make_plan):
+    plain = make_plan()
+    made = make_plan(arms=ARMS, replicates=2)
+    assert [(r.objective, r.arm) for r in made.runs[:4]] == [
+        *(("ar", "default"), ("ar", "regular")),
+        *(("mdm", "default"), ("mdm", "eps")),
+    ]
+    assert len(made.runs) == 2 * 2 * 4
+    regular = made.runs[1]
+    assert regular.config.model.dropout == 0.1
+    assert regular.config.objective.input_masking == 0.2
+    assert regular.name.startswith("u300-ar-regular-r0-s17-")
+    assert all(GRID_RUN.search(r.name) for r in made.runs)
+    assert "arm=regular" in regular.label
+    # a grid without arms goes on under the names that it had
+    assert {r.name for r in plain.runs} <= {r.name for r in made.runs}
+    rows = [
+        {"unique_tokens": r.unique_tokens, "objective": r.objective, "settings": json.dumps(r.settings, sort_keys=True)}
+        for r in made.runs
+    ]
+    arms = [
+        (json.loads(ar).get("arm"), json.loads(mdm).get("arm")) for n, ar, mdm in compare.comparisons(rows) if n == 300
+    ]
+    assert sorted(arms, key=str) == sorted([(None, None), ("regular", None), (None, "eps")], key=str)
+
+
+def test_an_arm_may_change_the_default_itself(make_plan):
+    made = make_plan(arms={"ar": {"default": {"model.dropout": 0.2}, "plain": {}}})
+    assert {(r.arm, r.config.model.dropout) for r in made.runs if r.objective == "ar"} == {
+        ("default", 0.2),
+        ("plain", 0.0),
+    }
 
 
 def test_the_grid_of_the_help_is_one_of_both_objectives(tmp_path):
@@ -100,6 +140,20 @@ def test_a_runs_file_says_what_the_grid_says(make_plan):
         ({"objectives": ["gan"]}, "objectives"),
         ({"overrides": {"objective.input_mask": [0, 1]}}, "did you mean 'objective.input_masking'?"),
         ({"objectives": ["mdm"], "overrides": {"objective.input_masking": [0]}}, "known are eps, random_length"),
+        ({"arms": {"gan": {"a": {}}}}, "gan is none of the grid's objectives (ar, mdm)"),
+        ({"arms": {"ar": {"a": {"objective.input_mask": 0.1}}}}, "did you mean 'objective.input_masking'?"),
+        ({"arms": {"mdm": {"a": {"objective.input_masking": 0.1}}}}, "mdm has no 'objective.input_masking'"),
+        ({"arms": {"ar": {"a": {"optimizer.lrr": 0.1}}}}, "unknown key 'optimizer.lrr': did you mean 'optimizer.lr'?"),
+        ({"arms": {"ar": {"a": {"seed": 1}}}}, "seed is set by the grid itself: use seeds"),
+        ({"arms": {"ar": {"a": {}}}}, "two of its runs are the same one"),
+        ({"arms": {"ar": {"A b": {}}}}, "the arm 'A b' of ar: a name is small letters, digits and _"),
+        ({"arms": {"ar": [1]}}, "ar must be names of arms with their training keys"),
+        (
+            {"arms": {"ar": {"a": {"model.dropout": 0.3}}}, "overrides": {"model.dropout": [0.0]}},
+            "which overrides vary",
+        ),
+        ({"own_decay": [1, 1]}, "own_decay names a value twice"),
+        ({"own_decay": [0]}, "own_decay"),
         ({"base": "nowhere"}, "nowhere is neither a file nor the name of a shipped configuration"),
         ({"validation": "/nowhere"}, "the validation pool /nowhere does not exist"),
     ],

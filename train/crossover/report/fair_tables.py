@@ -3,12 +3,12 @@
 from collections.abc import Sequence
 from typing import Any
 
-from ....common.html import Cell, Html, Number, fold, paragraph
+from ....common.html import Cell, Html, Number, count, fold, paragraph
 from ....common.units import format_count
 from . import charts
 from .charts import Axes, Series
 from .panels import NAMES, Results, order_words
-from .parts import stack
+from .parts import MOST_ROWS, stack
 from .wording import BEST_HEAD, BEST_NOTE, SAME_NOTE, best_row, interval, ratio, ratio_interval, setting, where
 
 LOSS = "loss"
@@ -40,13 +40,22 @@ CURVES_NOTE = paragraph(
 
 
 def _best_table(found: Sequence[dict[str, Any]], metric: str) -> Html:
-    rows: list[list[Cell]] = []
-    for f in found:
-        if f["metric"] == metric:
-            cells = best_row(f)[1:]
-            rows.append([Number(cells[0]), cells[1], Number(cells[2]), *cells[3:5], Number(cells[5]), *cells[6:]])
+    """Return the rows of both defaults and of both best; one default against the other's best is folded away."""
+    own = [f for f in found if f["metric"] == metric]
+    best = {kind: "best" if any(f[f"{kind}_side"] == "best" for f in own) else "default" for kind in NAMES}
+    shown, others = list[list[Cell]](), list[list[Cell]]()
+    for f in own:
+        cells = best_row(f)[1:]
+        row: list[Cell] = [Number(cells[0]), cells[1], Number(cells[2]), *cells[3:5], Number(cells[5]), *cells[6:]]
+        sides = {kind: f[f"{kind}_side"] for kind in NAMES}
+        (shown if sides in (best, dict.fromkeys(NAMES, "default")) else others).append(row)
     heads = [head.capitalize() if head[0].islower() else head for head in BEST_HEAD[1:]]
-    return stack(heads, rows)
+    more = fold("One type’s default arm against the other’s best", stack(heads, others)) if others else ""
+    return Html(stack(heads, shown[:MOST_ROWS]) + _rest(heads, shown[MOST_ROWS:]) + more)
+
+
+def _rest(heads: Sequence[str], rows: Sequence[Sequence[Cell]]) -> str:
+    return fold(count(len(rows), "other comparison"), stack(heads, rows)) if rows else ""
 
 
 def _curve_table(found: Sequence[dict[str, Any]]) -> Html:
@@ -95,11 +104,15 @@ def multiple_section(results: Results) -> str:
     if not found:
         return ""
     parts = [MULTIPLE_NOTE]
-    for i, (kind, which) in enumerate(dict.fromkeys((f["baseline"], f["baseline_side"]) for f in found)):
+    for kind, which in sorted({(f["baseline"], f["baseline_side"]) for f in found}, key=_default_first):
         own = [f for f in found if (f["baseline"], f["baseline_side"]) == (kind, which)]
         title = f"In unique tokens of {NAMES.get(kind, kind)}, {which} arm"
-        parts.append(fold(title, _multiples(own), opened=not i))
+        parts.append(fold(title, _multiples(own)))
     return "<h3>Each budget at its best</h3>\n" + "".join(parts)
+
+
+def _default_first(baseline: tuple[str, str]) -> tuple[str, bool]:
+    return baseline[0], baseline[1] == "best"
 
 
 MULTIPLE_NOTE = paragraph(

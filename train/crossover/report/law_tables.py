@@ -3,10 +3,10 @@
 import json
 from typing import Any
 
-from ....common.html import Cell, Html, Number, paragraph
+from ....common.html import Cell, Html, Number, fold, paragraph
 from ....common.units import format_count
 from .panels import KINDS, NAMES, Results, fit_panels, settings_words
-from .parts import folded, keep, stack
+from .parts import keep, stack
 
 
 def section(results: Results) -> str:
@@ -15,11 +15,11 @@ def section(results: Results) -> str:
     if not fits:
         return paragraph("No run is finished yet.")
     return (
-        stack(HOLD_OUT_HEAD, [_errors(f) for f in fits])
-        + NOTE
+        NOTE
         + _absent(results)
-        + folded("fit", CONSTANTS_NOTE, stack(CONSTANTS_HEAD, [_constants(f) for f in fits]), len(fits))
-        + fit_panels(results)
+        + fold("Errors side by side", stack(HOLD_OUT_HEAD, [_errors(f) for f in fits]))
+        + fold("Constants", CONSTANTS_NOTE + stack(CONSTANTS_HEAD, [_constants(f) for f in fits]))
+        + fold("Laws and measurements", fit_panels(results))
     )
 
 
@@ -65,8 +65,8 @@ def _percent(share: float) -> str:
 def _constants(f: dict[str, Any]) -> list[Cell]:
     if f["why_not"]:
         return [_who(f), keep(f["form"]), f["why_not"], ""]
-    parts = (keep(constant_words(name, value, f)) for name, value in f["constants"].items())
-    return [_who(f), keep(f["form"]), Html(", ".join(parts)), Number(f"{f['independent']:.0f}")]
+    parts = (constant_words(name, value, f) for name, value in f["constants"].items())
+    return [_who(f), keep(f["form"]), ", ".join(parts), Number(f"{f['independent']:.0f}")]
 
 
 def constant_words(name: str, value: float, f: dict[str, Any]) -> str:

@@ -29,7 +29,8 @@ svg.panel { display: block; width: 100%; height: auto; overflow: visible; touch-
 .panel polyline { fill: none; stroke-width: 2; stroke-linejoin: round; }
 .panel polyline.faint { stroke-width: 1; opacity: .45; }
 .panel polyline.exact { stroke-dasharray: 7 3; }
-.panel polyline.best { stroke-dasharray: 7 3; }
+.overlay.chart polyline.ar { stroke-dasharray: none; stroke-width: 1.8; }
+.overlay.chart polyline.best, .panel polyline.best { stroke-dasharray: 7 3; }
 .panel circle.falling { fill: var(--paper); stroke: var(--c); stroke-width: 1.4; }
 .panel polyline.dashed { stroke-width: 1.5; stroke-dasharray: 5 3; }
 .panel .cursor { stroke: var(--quiet); stroke-width: 1; }

@@ -234,4 +234,4 @@ def fit_panels(results: Results) -> str:
         axes = Axes(title=title, x_label="million tokens trained on", y_label=y_label, x_per=1e6)
         panels.append(charts.panel(axes, series))
     entries = [(f"b{i % BUDGET_COLOURS}", f"{format_count(n)} unique", "") for i, n in enumerate(budgets)]
-    return f"<h3>Laws and measurements</h3>\n{charts.legend(entries)}{charts.figures(panels)}" if panels else ""
+    return charts.legend(entries) + charts.figures(panels) if panels else ""

@@ -4,6 +4,9 @@ from collections.abc import Sequence
 
 from ....common.html import Cell, Html, count, fold, paragraph, table, text
 
+MOST_ROWS = 8
+"""Rows of a table that are not folded away."""
+
 
 def stack(heads: Sequence[str], rows: Sequence[Sequence[Cell]]) -> Html:
     """Return a table without the columns that say nothing in any row."""

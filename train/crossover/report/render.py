@@ -27,7 +27,7 @@ from .panels import (
     order_words,
     y_label,
 )
-from .parts import BOUND_NOTE, EXACT_NOTE, PAIR_NOTE, WORDS, folded, keep, stack
+from .parts import BOUND_NOTE, EXACT_NOTE, MOST_ROWS, PAIR_NOTE, WORDS, folded, keep, stack
 from .wording import interval, ratio, ratio_interval, setting, waits, where
 
 
@@ -93,10 +93,6 @@ def _final_gap(found: dict[str, Any]) -> str:
     return f"{-found['final_lead']:+.3f}".replace("-", "−") + spread + " <small>nats</small>"
 
 
-MOST_ROWS = 8
-"""Comparisons of the answer that are not folded away."""
-
-
 def _loss(results: Results) -> str:
     return (
         paragraph("All numbers of unique tokens together; means over draws of data.")
@@ -112,7 +108,8 @@ def _loss(results: Results) -> str:
 
 PANELS_NOTE = paragraph(
     "The upper scale is tokens trained on. Bold: the mean over draws of data; thin: each draw. The dashed line is "
-    "where MDM overtakes for good, its band the 95 % interval."
+    "where MDM overtakes for good, its band the 95 % interval. Hollow points were measured while the learning rate "
+    "fell: the ends of curves, and off them the ends of runs with their own decay."
 )
 
 

@@ -118,11 +118,11 @@ EXACT_NOTE = "exact/ORDER/K: exact on both sides, AR's NLL and MDM's when it wri
 
 
 def setting(found: MetricsRow) -> str:
-    """Return the settings of a comparison in words: those of both, then what each has alone."""
+    """Return the settings of a comparison in words: those of both, then what each has alone, its arm always."""
     ar, mdm = (json.loads(found[k]) for k in ("ar", "mdm"))
-    both = [f"{k}={v}" for k, v in ar.items() if k in mdm]
-    own = [f"{name} {k}={v}" for name, d, o in (("AR", ar, mdm), ("MDM", mdm, ar)) for k, v in d.items() if k not in o]
-    return ", ".join([*both, *own])
+    shared = (ar.keys() & mdm.keys()) - {"arm"}
+    own = [f"{name} {k}={v}" for name, d in (("AR", ar), ("MDM", mdm)) for k, v in d.items() if k not in shared]
+    return ", ".join([*(f"{k}={v}" for k, v in ar.items() if k in shared), *own])
 
 
 def where(found: MetricsRow, more: str = "") -> str:

@@ -1,4 +1,4 @@
-"""Crossovers and data-potential ratios: planted ones are found, and where there is none none is found."""
+"""Crossovers: planted ones are found, and where there is none none is found."""
 
 import math
 
@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from epochal.train.crossover.fits.estimate import HOLD, Pair, crossover, curve, lead, match, overtakes, potential
+from epochal.tests.stress import coverage
+from epochal.train.crossover.fits.estimate import HOLD, Pair, crossover, curve, lead, overtakes, wobble
 
 BUDGET = 1e6
 
@@ -56,9 +57,9 @@ def test_where_mdm_stays_behind_there_is_none(seed, behind, pairs):
     mdm = [curve(x, 3 + behind + rng.normal(0, 0.01, 20), 0.005) for _ in range(pairs)]
     found = crossover([Pair(a, m) for a, m in zip(ar, mdm, strict=True)])
     assert found is not None
-    assert (found.status, found.tokens, found.share) == ("none", None, 0.0)
+    assert (found.status, found.tokens) == ("none", None)
     assert all(own is None for own in found.pairs)
-    assert pairs == 1 or (found.low, found.high) == (math.inf, math.inf)
+    assert math.isnan(found.low) if pairs < 3 else (found.low, found.high) == (math.inf, math.inf)
 
 
 @pytest.mark.slow
@@ -104,32 +105,60 @@ def test_curves_with_other_evaluations_are_compared_where_both_are_known():
 
 
 @pytest.mark.slow
-def test_the_interval_holds_the_truth_as_often_as_it_says_and_is_reproducible():
-    hits = 0
-    for seed in range(40):
-        rng = np.random.default_rng(seed)
-        # Every draw of data has its own crossover; the mean lead's is the mean of them.
-        pairs = [planted(BUDGET * (0.5 + rng.normal(0, 0.05)), 0.0, 1, 17)[0] for _ in range(10)]
-        found = crossover(pairs, seed=seed)
-        hits += found.low <= 0.5 * BUDGET <= found.high
-        assert found.low <= found.tokens <= found.high
-    assert 33 <= hits <= 40  # a percentile bootstrap of ten is a little narrow
-    assert crossover(pairs, seed=3) == crossover(pairs, seed=3)
+@pytest.mark.parametrize(("pairs", "before"), [(3, 0.80), (5, 0.90)])
+def test_the_interval_holds_the_truth_as_often_as_it_says(pairs, before):
+    """Seeded, so that it is the same every time; a standard error is 1.1 points."""
+    assert coverage.of_crossover(pairs, 400).share >= 0.92
+    assert coverage.of_bootstrap(pairs, 400, resamples=200).share < before  # the simulation tells them apart
 
 
-def test_an_interval_reaches_beyond_the_budget_where_resamples_do_not_cross():
+def test_below_three_pairs_there_is_no_interval():
+    for n in (1, 2):
+        found = crossover(planted(0.5 * BUDGET, 0.0, n, 3))
+        assert found.status == "crosses"
+        assert math.isnan(found.low)
+        assert math.isnan(found.high)
+        assert math.isnan(found.final_half_width)
+
+
+def test_an_interval_reaches_beyond_the_budget_where_the_lead_may_not_come():
     late, never = planted(0.9 * BUDGET, 0, 1, 0, (30, 30))[0], planted(1.2 * BUDGET, 0, 1, 0, (30, 30))[0]
     found = crossover([late, late, never])
     assert found.high == math.inf
-    assert 0 < found.share < 1
     assert found.pairs[2] is None
+
+
+def test_a_lone_evaluation_behind_by_a_hair_ends_no_lead():
+    x = np.arange(1.0, 13.0) * 1e5
+    leads = np.array([-4, -3, -2, -1, 1.05, 1.95, 3.05, 3.95, 5.05, 5.95, 7.0, -0.01])
+    pair = Pair(curve(x, 10 + leads), curve(x, np.full(12, 10.0)))
+    assert wobble(leads) > 0.005
+    found = crossover([pair])
+    assert (found.status, found.pairs) == ("crosses", (found.tokens,))
+    assert 4e5 < found.tokens < 5e5
+    assert overtakes(x, leads) is None  # without the allowance
+    # two in a row, or one that lies far behind, are the end of a lead
+    assert overtakes(x, np.append(leads[:-2], [-0.01, -0.01]), hair=0.1) is None
+    assert overtakes(x, np.append(leads[:-1], -3.0), hair=0.1) is None
+
+
+def test_a_curve_that_ends_early_shortens_no_others():
+    whole = planted(0.6 * BUDGET, 0.0, 3, 5)
+    short = Pair(*(curve(c.tokens[:5], c.values[:5]) for c in whole[2]))
+    found = crossover([*whole[:2], short])
+    both = crossover(whole[:2])
+    assert found.left_out == (2,)
+    assert (found.tokens, found.budget, found.pairs[:2]) == (both.tokens, both.budget, both.pairs)
+    assert found.pairs[2] is None
+    nothing = Pair(curve([1, 2], [1, 1]), curve([3, 4], [1, 1]))
+    assert crossover([*whole[:2], nothing]).left_out == (2,)
 
 
 def test_the_noise_of_a_bound_widens_the_interval():
     pairs = planted(0.5 * BUDGET, 0.0, 3, 5)
     noisy = [Pair(p.ar, p.mdm._replace(se=0.1)) for p in pairs]
     narrow, wide = crossover(pairs), crossover(noisy)
-    assert wide.high - wide.low > 1e5 > narrow.high - narrow.low
+    assert wide.high - wide.low > 2 * (narrow.high - narrow.low) > 0
     assert wide.tokens == narrow.tokens
 
 
@@ -139,37 +168,3 @@ def test_the_noise_of_a_bound_widens_the_interval():
 def test_what_is_no_curve_is_refused(values):
     with pytest.raises(ValueError, match="curve"):
         curve(*values)
-
-
-BUDGETS = [25_000, 50_000, 100_000, 400_000]
-
-
-@pytest.mark.slow
-@settings(max_examples=25, deadline=None)
-@given(ratio=st.floats(1.2, 7.0), seed=st.integers(0, 2**32))
-def test_a_planted_data_potential_is_recovered_from_noise(ratio, seed):
-    """AR's loss is straight over the logarithm of unique tokens; MDM at 50k has AR's loss at `ratio` times as many."""
-    rng = np.random.default_rng(seed)
-
-    def loss(n: float) -> list[float]:
-        return list(6 - 0.5 * math.log(n / 1000) + rng.normal(0, 0.005, 3))
-
-    found = potential({n: loss(n) for n in BUDGETS}, {50_000: loss(50_000 * ratio)}, 50_000)
-    assert found.sign == "="
-    assert found.ratio == pytest.approx(ratio, rel=0.05)  # 0.02 nats of error are 4 % of tokens
-    assert found.low <= found.ratio <= found.high
-    assert found.high / found.low < 1.15
-
-
-def test_a_data_potential_outside_the_budgets_is_not_extrapolated():
-    ar = {n: [6 - 0.5 * math.log(n / 1000)] for n in BUDGETS}
-    more, less = potential(ar, {50_000: [0.1]}, 50_000), potential(ar, {50_000: [9.0]}, 50_000)
-    assert (more.sign, more.ratio, more.low) == (">", 8.0, math.inf)
-    assert (less.sign, less.ratio, less.high) == ("<", 0.5, 0.0)
-    accuracy = {n: [math.log(n)] for n in BUDGETS}
-    assert potential(accuracy, {50_000: [math.log(100_000)]}, 50_000, lower_is_better=False).ratio == pytest.approx(2)
-
-
-def test_the_match_is_the_first_budget_that_is_enough():
-    assert match([10, 100, 1000], [3.0, 2.0, 2.5], 2.2, True) == pytest.approx(10 ** (1 + 0.8))
-    assert match([10, 100], [3.0, 2.0], 2.0, True) == pytest.approx(100)

@@ -1,5 +1,6 @@
 """The report of made-up runs: what its charts hold, that its bytes are the same, and how it works in a browser."""
 
+import csv
 import json
 import math
 import re
@@ -10,7 +11,7 @@ from typing import Any
 import pytest
 
 from epochal.tests.support.browser import CHROMIUM, browser
-from epochal.train.crossover import analysis, curves
+from epochal.train.crossover import analysis, compare, curves
 from epochal.train.crossover.report import charts
 from epochal.train.crossover.report import render as report
 from epochal.train.crossover.report.overlay import BUDGET_COLOURS, Line, Overlay, figure
@@ -203,10 +204,10 @@ def test_exact_curves_stand_beside_the_bound_and_are_compared_by_themselves(make
     assert EXACT not in rendered(plan)
     assert "exact likelihoods of the same texts" not in rendered(plan)
     found = analysis.analyse(with_exact(rows), runs)
-    bound, exact = (next(c for c in found["crossovers"] if c["metric"] == m) for m in (analysis.LOSS, EXACT))
+    bound, exact = (next(c for c in found["crossovers"] if c["metric"] == m) for m in (compare.LOSS, EXACT))
     assert exact["tokens"] < bound["tokens"]  # half a nat better: earlier
-    assert {p["metric"] for p in found["potentials"]} >= {analysis.LOSS, EXACT}
-    assert [f["kind"] for f in found["fits"]] == ["nll"] * 2 + ["nelbo"] * 2  # laws are of the bound, as they were
+    assert {p["metric"] for p in found["potentials"]} >= {compare.LOSS, EXACT}
+    assert [f["kind"] for f in found["fits"]] == ["nll"] * 3 + ["nelbo"] * 3  # laws are of the bound, as they were
     page = report.render(plan, with_exact(rows), runs, found)
     Strict(page)
     assert page.count("MDM, NLL, confidence order") >= 3  # the third curve, its legend, and the comparison of its own
@@ -222,3 +223,34 @@ def test_ars_likelihood_is_its_own_under_every_order(make_plan, monkeypatch):
     assert [r.get(EXACT) for r in curves.curves(rows)] == [2.0, 2.5]  # type: ignore[arg-type]
     assert curves.curves(rows[:1]) == rows[:1]  # type: ignore[arg-type]
     assert curves.exact(rows) == [EXACT]
+
+
+def test_best_against_best_and_what_a_budget_is_worth_are_in_all_three(make_plan, tmp_path, monkeypatch):
+    """Page, Markdown and CSV say the same of arms, stops and decays."""
+    arms = {"ar": {"regular": {"model.dropout": 0.1}}, "mdm": {"eps": {"objective.eps": 0.01}}}
+    plan = make_plan(replicates=3, arms=arms, own_decay=[1])
+    rows, runs = measured(plan)
+    rows = [r | {f"{half}/loss": r["loss"] - 0.3 * (r["arm"] != "default") for half in ("even", "odd")} for r in rows]
+    monkeypatch.setattr(curves, "curves", lambda of: rows)
+    monkeypatch.setattr(curves, "summary", lambda run, own: next(r for r in runs if r["run"] == run.name))
+    body = report.publish(plan)
+    page, markdown = ((tmp_path / "out" / name).read_text() for name in ("report.html", "summary.md"))
+    Strict(page)
+    assert page.count("regular (best)") == 2 * 2  # two budgets, against MDM's default and its best
+    assert "In unique tokens of AR, default arm" in page
+    assert 'class="overlay chart" data-name="toy best loss"' in page
+    assert "| loss | 300 | regular (best) | " in markdown
+    assert "## What a budget is worth" in markdown
+    assert "## Laws" in markdown
+    table = list(csv.DictReader((tmp_path / "out" / "summary.csv").open()))
+    leads = [r for r in table if r["table"] == "best lead" and r["unique_tokens"] == "300"]
+    assert [(r["ar_arm"], r["mdm_arm"]) for r in leads] == [
+        *(("default", "default"), ("default", "eps")),
+        *(("regular", "default"), ("regular", "eps")),
+    ]
+    found = [f for f in body["best"] if f["unique_tokens"] == 300]
+    assert [float(r["value"]) for r in leads] == [f["lead"] for f in found]
+    assert all(float(r["low"]) <= float(r["value"]) <= float(r["high"]) for r in leads)
+    assert {r["table"] for r in table} == {"crossover", "best lead", "best below from", "multiple"}
+    saved = json.loads((tmp_path / "out" / "crossovers.json").read_text())
+    assert {"best", "multiples", "crossovers", "fits", "left_out"} <= saved.keys()
