@@ -169,7 +169,7 @@ class ReportItem(Section):
     position: Natural
     tokens: Natural
     loss: Annotated[float, Field(allow_inf_nan=False), Number] | None = None
-    kind: Literal["nll", "nelbo", "nll_masked_input"] | None = None
+    kind: Literal["nll", "nelbo", "nll_masked_input", "dual"] | None = None
     digest: Fingerprint | None = None
     split: Literal["train", "validation"] = "train"
 

@@ -23,7 +23,7 @@ from .checkpoint import ModelCard, save_model
 from .loggers import metric_name, passes_of_sources
 from .objective.halves import is_half
 from .optimization.ema import AverageWeights
-from .run import Run, snapshot_steps, validation_kind
+from .run import Run, model_kind, selection_loss, snapshot_steps
 from .run_folder import SNAPSHOTS, RunFolder
 from .run_state.claim import difference, say_unknown
 
@@ -294,12 +294,11 @@ class Exports(Callback):
             WorkError: when the validation loss is NaN or infinite.
         """
         measured = validation_losses(state)
-        kind = validation_kind(self.run)
-        loss, step = measured.get(kind, math.nan), int(state.timestamp.batch)
+        loss, step = selection_loss(self.run, measured), int(state.timestamp.batch)
         if not math.isfinite(loss):
             raise WorkError(
-                f"the validation loss ({kind}) is {loss} after step {step}: stopped, and nothing is named best; "
-                f"{last_good(self.run.folder, step)}. Lower the learning rate, or look at the validation pool"
+                f"the validation loss ({model_kind(self.run)}) is {loss} after step {step}: stopped, and nothing is "
+                f"named best; {last_good(self.run.folder, step)}. Lower the learning rate, or look at the validation pool"
             )
         last = step >= self.run.end
         if loss < self.best:
@@ -357,7 +356,7 @@ def model_card(run: Run, state: Any, validation: dict[str, float]) -> ModelCard:
     return ModelCard(
         shape=run.shape,
         objective=run.config.objective.figures(),
-        kind=validation_kind(run),
+        kind=model_kind(run),
         tokenizer=manifest.tokenizer.model_dump(),
         seq_len=manifest.seq_len,
         training={

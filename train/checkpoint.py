@@ -6,7 +6,7 @@ needed to evaluate it. hashes.json vouches for both and is asked whenever one is
 
 import json
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from ..common.json_text import strict_json
 from ..common.publish import FileInfo
 from ..shards.tokenizer_file import TOKENIZER_NAME
 from .model.transformer import ModelConfig, Transformer, config_dict
+from .model.types import CAUSAL, as_type
 from .saved import hashes
 
 FORMAT_VERSION = 1
@@ -39,7 +40,7 @@ class ModelCard:
     Attributes:
         shape: of the transformer.
         objective: name and settings.
-        kind: `nll` or `nelbo`, what the model's loss is.
+        kind: `nll` or `nelbo`, what the model's loss is; `dual` of a model of both types, which has both.
         tokenizer: the manifest's record (name, fingerprint, vocab_size, eod, pad, mask).
         seq_len: it was trained on.
         training: plan, seed, steps, tokens and validation loss with its kind at the time of saving.
@@ -170,6 +171,19 @@ def open_checkpoint(path: str, device: str, dtype: torch.dtype = torch.float32) 
     if name in ("final", "best"):
         name = f"{os.path.basename(os.path.dirname(os.path.abspath(path)))}/{name}"
     return Checkpoint(name, model, card, model_fingerprint(folder, card), folder)
+
+
+def types_of(checkpoint: Checkpoint) -> dict[str, Checkpoint]:
+    """Return the models that one of both types is, by type, each named for it; a model of one type under an empty name.
+
+    They have one fingerprint: the weights are the same.
+    """
+    if checkpoint.card.objective.get("name") != "dual":
+        return {"": checkpoint}
+    return {
+        name: replace(checkpoint, name=f"{checkpoint.name} as {name.upper()}", model=as_type(checkpoint.model, name))
+        for name in CAUSAL
+    }
 
 
 def model_folder(path: str) -> str:

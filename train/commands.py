@@ -206,7 +206,7 @@ _SAME_NAME = (
 
 
 def _harness(args: argparse.Namespace, settings: Any) -> list[dict[str, Any]]:
-    from .checkpoint import open_checkpoint
+    from .checkpoint import open_checkpoint, types_of
     from .eval.tokenizers import tokenizer_for
 
     try:
@@ -218,17 +218,18 @@ def _harness(args: argparse.Namespace, settings: Any) -> list[dict[str, Any]]:
         checkpoint = open_checkpoint(path, settings.device, settings.dtype)
         tokenizer = tokenizer_for(checkpoint, settings.tokenizer)
         tasks = args.lm_eval.split(",")
-        rows += run_tasks(
-            checkpoint,
-            tasks,
-            tokenizer,
-            settings.noise_samples,
-            settings.seed,
-            settings.batch_tokens,
-            settings.limit,
-            include=args.lm_eval_include,
-            writing=settings.writing,
-        )
+        for model in types_of(checkpoint).values():
+            rows += run_tasks(
+                model,
+                tasks,
+                tokenizer,
+                settings.noise_samples,
+                settings.seed,
+                settings.batch_tokens,
+                settings.limit,
+                include=args.lm_eval_include,
+                writing=settings.writing,
+            )
     return rows
 
 
@@ -262,6 +263,9 @@ def generate(parser: argparse.ArgumentParser) -> Runner:
     parser.add_argument(
         "--block", metavar="N", type=int, help="masked diffusion: tokens filled in together (default all)"
     )
+    parser.add_argument(
+        "--as", choices=("ar", "mdm"), dest="type", help="a model of both types: which of them writes (default ar)"
+    )
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     _model_arguments(parser)
     return _generate
@@ -270,13 +274,17 @@ def generate(parser: argparse.ArgumentParser) -> Runner:
 def _generate(args: argparse.Namespace) -> int:
     import torch
 
-    from .checkpoint import open_checkpoint
+    from .checkpoint import open_checkpoint, types_of
     from .eval.generate import Sampling, before_any
     from .eval.generate import generate as run
     from .eval.terminal import LiveText
     from .eval.tokenizers import tokenizer_for
 
     checkpoint = open_checkpoint(args.checkpoint, args.device, getattr(torch, args.dtype))
+    types = types_of(checkpoint)
+    if args.type and len(types) == 1:
+        raise RequestError(f"--as {args.type}: {args.checkpoint} is a model of one type: leave --as out")
+    model = types[(args.type or "ar") if len(types) > 1 else ""].model
     tokenizer = tokenizer_for(checkpoint, args.tokenizer)
     prompt = sys.stdin.read() if args.prompt == "-" else args.prompt
     ids = [tokenizer.info.eod, *(tokenizer.encode([prompt])[0].tolist() if prompt else [])]
@@ -284,7 +292,7 @@ def _generate(args: argparse.Namespace) -> int:
     sampling = Sampling(stop=(tokenizer.info.eod,), **{k: getattr(args, k) for k in keys})
     _check_room(len(ids) + args.max_new_tokens, checkpoint.card.seq_len)
     live = LiveText(lambda new: tokenizer.decode_after(ids, new), tokenizer.info.mask, prompt)
-    new = run(checkpoint.model, ids, tokenizer.info.mask, sampling, None if args.json else live.show)
+    new = run(model, ids, tokenizer.info.mask, sampling, None if args.json else live.show)
     live.clear()
     text = before_any(tokenizer.decode_after(ids, new), args.stop)
     if args.json:

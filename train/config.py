@@ -14,7 +14,7 @@ from ..common.storage import is_url
 from .model.presets import YAMLS, model_section, preset_file
 from .settings.data import EvalLoaderSection, EvalTasksSection, TrainLoaderSection
 from .settings.model import ModelSection
-from .settings.objective import ARSection, MDMSection
+from .settings.objective import ObjectiveSection
 from .settings.optimization import (
     AlgorithmsSection,
     ConstantSection,
@@ -59,7 +59,7 @@ class TrainConfig(Configuration):
     variables: dict[str, Any] = {}
     max_seq_len: Positive | None = None
     model: ModelSection
-    objective: Annotated[ARSection | MDMSection, Field(discriminator="name")]
+    objective: ObjectiveSection
     train_loader: TrainLoaderSection
     eval_loader: EvalLoaderSection | None = None
     eval_tasks: EvalTasksSection | None = None

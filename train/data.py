@@ -49,7 +49,8 @@ class Collate:
         tokens = np.repeat(np.asarray(batch["tokens"]).astype(np.int64), self.draws, 0)
         noise_position = (np.maximum(position, 0)[:, None] * self.draws + np.arange(self.draws)).ravel()
         rows = self.objective.corrupt(tokens, np.repeat(n_tokens, self.draws), noise_position)
-        columns = {"position": position, "sample_id": sample_id, "n_tokens": n_tokens} | rows._asdict()
+        columns = {"position": position, "sample_id": sample_id, "n_tokens": n_tokens}
+        columns |= {name: column for name, column in rows._asdict().items() if column is not None}
         if self.dropout_seed is not None:
             columns["words"] = row_bits(self.dropout_seed, "dropout", noise_position).view(np.int64)
         return {name: torch.from_numpy(np.ascontiguousarray(column)) for name, column in columns.items()}
@@ -80,7 +81,7 @@ class Split:
 
     def _part(self, batch: Batch, samples: slice) -> Batch:
         rows = slice(samples.start * self.draws, samples.stop * self.draws)
-        corrupted = Corrupted(*(batch[name][rows].numpy() for name in Corrupted._fields))
+        corrupted = Corrupted(**{name: batch[name][rows].numpy() for name in Corrupted._fields if name in batch})
         packed = {k: v for k, v in pack(corrupted)._asdict().items() if v is not None}
         packed |= {"words": batch["words"][rows]} if "words" in batch else {}
         n_tokens = batch["n_tokens"][samples]
@@ -90,7 +91,7 @@ class Split:
             "rows": torch.from_numpy(row_of_target),
             "n_tokens": n_tokens,
             "sample_id": batch["sample_id"][samples],
-            "shape": (max(1, real_samples), corrupted.inputs.shape[1]),
+            "shape": (max(1, real_samples), corrupted.targets.shape[1]),
             "samples": real_samples,
             "draws": self.draws,
         }

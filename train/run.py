@@ -1,6 +1,8 @@
 """A configuration checked against its data and this machine, and what follows: plan, shape, objective, schedule."""
 
+import math
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -19,12 +21,15 @@ from ..shards.order.mixture_config import open_mixture
 from ..shards.order.plan import Plan
 from . import durations
 from .config import TrainConfig
+from .model.flops import Shares, block_shares
 from .model.transformer import ModelConfig, config_dict
+from .objective.block import BlockDiffusion
+from .objective.dual import Dual, DualValidation
 from .objective.objectives import Autoregressive, MaskedDiffusion, Objective, SpecialIds
 from .optimization.schedules import Schedule, cooled, cosine, cosine_cycles, cycle_ends, warmup, warmup_stable_decay
 from .run_folder import PENALTIES, RunFolder
 from .run_state.identity import figures
-from .settings.objective import ARSection, MDMSection
+from .settings.objective import ARSection, BlockSection, DualSection, MDMSection
 from .settings.optimization import ConstantSection, CosineSection, CyclesSection, WSDSection
 
 
@@ -137,7 +142,9 @@ def prepare(config: TrainConfig) -> Run:
         artifacts=artifacts,
         validation=in_cache(validation, cache) if validation else None,
         plan=plan,
-        shape=config.model.shape(objective.causal, manifest.tokenizer.vocab_size),
+        shape=config.model.shape(
+            objective.causal, manifest.tokenizer.vocab_size, _block_size(config, manifest.seq_len)
+        ),
         objective=objective,
         device=_device(config),
         steps=plan.steps(batch),
@@ -166,26 +173,55 @@ def _order(config: TrainConfig) -> tuple[tuple[Artifact, ...], Order]:
     return (artifact,), Plan.for_artifact(artifact.manifest, total, seed, data.policy)
 
 
+def _block_size(config: TrainConfig, seq_len: int) -> int | None:
+    if not isinstance(config.objective, BlockSection):
+        return None
+    size = config.objective.block_size
+    if size > seq_len:
+        raise RequestError(
+            f"objective.block_size is {size}, but samples have {seq_len} tokens: give at most {seq_len}, which is "
+            "masked diffusion"
+        )
+    return size
+
+
 def build_objective(config: TrainConfig, ids: SpecialIds, vocab_size: int) -> Objective:
     """Return the objective of `config`, its noise keyed by the run's seed."""
     section = config.objective
+    if isinstance(section, DualSection):
+        ar, mdm = _autoregressive(section.ar, config, ids, vocab_size), _masked_diffusion(section.mdm, config, ids)
+        return Dual(ar, mdm, section.ar_share, config.seed)
+    if isinstance(section, BlockSection):
+        return BlockDiffusion(ids, config.seed, section.block_size, section.sampling, config.global_train_batch_size)
     if isinstance(section, ARSection):
-        keys = section.model_dump(exclude={"name", *PENALTIES})
-        return Autoregressive(ids, config.seed, vocab_size=vocab_size, **keys)
+        return _autoregressive(section, config, ids, vocab_size)
+    return _masked_diffusion(section, config, ids)
+
+
+def _autoregressive(section: ARSection, config: TrainConfig, ids: SpecialIds, vocab_size: int) -> Autoregressive:
+    keys = section.model_dump(exclude={"name", *PENALTIES})
+    return Autoregressive(ids, config.seed, vocab_size=vocab_size, **keys)
+
+
+def _masked_diffusion(section: MDMSection, config: TrainConfig, ids: SpecialIds) -> MaskedDiffusion:
     keys = section.model_dump(exclude={"name", *PENALTIES})
     return MaskedDiffusion(ids, config.seed, group=config.global_train_batch_size, **keys)
 
 
 def validation_objective(run: Run, noise_samples: int, noise_seed: int) -> Objective:
-    """Return what validation measures: the exact likelihood, or the exact-count bound whatever was trained with.
+    """Return what validation measures: the exact likelihood, or the exact-count bound whatever was trained, or both.
 
     The exact-count form needs no eps and has the lower variance; its noise is fixed by `noise_seed`, stratified over
     the noise samples of each sample.
     """
     ids = run.objective.ids  # type: ignore[attr-defined]
-    if isinstance(run.config.objective, MDMSection):
-        return MaskedDiffusion(ids, noise_seed, "exact_count", sampling="stratified", group=noise_samples)
-    return Autoregressive(ids)
+    bound = MaskedDiffusion(ids, noise_seed, "exact_count", sampling="stratified", group=noise_samples)
+    if isinstance(run.config.objective, DualSection):
+        return DualValidation(Autoregressive(ids), bound, noise_samples)
+    if isinstance(run.config.objective, BlockSection):
+        size, group = run.config.objective.block_size, max(1, noise_samples)
+        return BlockDiffusion(ids, noise_seed, size, sampling="stratified", group=group)
+    return bound if isinstance(run.config.objective, MDMSection) else Autoregressive(ids)
 
 
 def _check_data(config: TrainConfig, artifact: Artifact, validation: Artifact | None) -> None:
@@ -261,9 +297,35 @@ def snapshot_steps(run: Run) -> list[int]:
     return cycle_ends(run.steps, run.span(s.t_warmup, "scheduler.t_warmup"), s.cycles)
 
 
-def validation_kind(run: Run) -> str:
-    """Return the kind of the validation loss: `nll` or `nelbo`."""
-    return "nelbo" if run.config.objective.name == "mdm" else "nll"
+def validation_kinds(run: Run) -> tuple[str, ...]:
+    """Return the kinds of the validation losses: `nll`, `nelbo`, or both."""
+    if run.config.objective.name == "dual":
+        return "nll", "nelbo"
+    return ("nll",) if run.shape.exact else ("nelbo",)
+
+
+def model_kind(run: Run) -> str:
+    """Return what the model's loss is: `nll` or `nelbo`, `dual` of a model that has both."""
+    kinds = validation_kinds(run)
+    return kinds[0] if len(kinds) == 1 else "dual"
+
+
+def selection_loss(run: Run, measured: Mapping[str, float]) -> float:
+    """Return by which the best model is chosen: the validation loss, of both kinds the mean that is trained."""
+    losses = [measured.get(kind, math.nan) for kind in validation_kinds(run)]
+    if isinstance(run.config.objective, DualSection):
+        share = run.config.objective.ar_share
+        return share * losses[0] + (1 - share) * losses[1]
+    return losses[0]
+
+
+def flops_shares(run: Run) -> Shares:
+    """Return what of a step must be computed."""
+    objective = run.config.objective
+    if isinstance(objective, BlockSection):
+        return block_shares(objective.block_size, run.plan.seq_len)
+    ar = objective.ar_share if isinstance(objective, DualSection) else float(run.objective.causal)
+    return Shares(run.objective.target_share, ar / 2 + (1 - ar))
 
 
 def run_name(config: TrainConfig) -> str:

@@ -35,7 +35,16 @@ from .optimization.early_stop import PatienceEnded, go_back, read_decision
 from .optimization.ema import AverageWeights
 from .optimization.of_run import SaveInterval, average_of, cooldown_of, optimization_callbacks
 from .optimization.optimizer import build_optimizer
-from .run import Run, first_difference, prepare, run_name, schedule, validation_objective
+from .run import (
+    Run,
+    first_difference,
+    flops_shares,
+    prepare,
+    run_name,
+    schedule,
+    validation_kinds,
+    validation_objective,
+)
 from .run_folder import LATEST_NAME, METRICS_NAME, RunFolder
 from .run_state.claim import claim, finished, service_identity, write_result
 from .run_state.lock import only_writer
@@ -76,11 +85,13 @@ def evaluator(run: Run) -> Evaluator | None:
     section = run.config.eval_loader
     if section is None or run.validation is None:
         return None
-    draws = section.noise_samples if run.config.objective.name == "mdm" else 1
+    kinds = validation_kinds(run)
+    noise_samples = section.noise_samples if "nelbo" in kinds else 0
+    draws = noise_samples + ("nll" in kinds)
     size = max(1, run.config.device_eval_batch_size // draws)
     ranks = dist.get_global_rank(), dist.get_world_size()
     dataset = ValidationSet(run.validation, section.dataset.samples, size, *ranks)
-    collate = Collate(validation_objective(run, draws, section.noise_seed), draws)
+    collate = Collate(validation_objective(run, noise_samples, section.noise_seed), draws)
     check_workers(section.num_workers, "eval_loader.num_workers")
     loader = DataLoader(dataset, batch_size=None, collate_fn=collate, num_workers=section.num_workers)
     return Evaluator(
@@ -113,7 +124,8 @@ def build_trainer(run: Run, reports: ServiceReports | None = None) -> Trainer:
             _on_ranks(dist.get_global_rank() == 0, functools.partial(go_back, run.folder.local))
         _on_ranks(dist.get_global_rank() == 0, functools.partial(claim, run, run.folder))
     penalties = Penalties(config.objective.label_smoothing, config.objective.z_loss)
-    model = build(run.shape, run.objective.kind, config.seed, config.model.init_device, penalties)
+    device, kind = config.model.init_device, run.objective.kind
+    model = build(run.shape, kind, config.seed, device, penalties, validation_kinds(run))
     if config.init_from:
         _take_weights(model, config.init_from)
     optimizer = build_optimizer(model, config.optimizer, fused=run.device == "gpu")
@@ -187,7 +199,7 @@ def _callbacks(
     reports: ServiceReports | None,
     average: AverageWeights | None,
 ) -> list[Callback]:
-    per_token = training_flops_per_token(run.shape, run.plan.seq_len, run.objective.target_share)
+    per_token = training_flops_per_token(run.shape, run.plan.seq_len, *flops_shares(run))
     peak = peak_flops(torch.device("cuda")) if run.device == "gpu" else None
     receipt = reports.receipts if reports else ReceiptCallback(run.plan, run.identity, folder, run.fed)
     callbacks: list[Callback] = [receipt, RunMetrics(run.plan, per_token, peak), *([reports] if reports else [])]
@@ -195,9 +207,10 @@ def _callbacks(
     due += [run.span(run.config.save_interval, "save_interval")] if folder else []
     callbacks.append(Finite(tuple(due), run.end, run.folder))
     if run.config.eval_tasks and run.validation:
-        callbacks.append(TaskAccuracy(run.config.eval_tasks, run.validation))
+        both = len(validation_kinds(run)) > 1
+        callbacks.append(TaskAccuracy(run.config.eval_tasks, run.validation, both))
     loader = run.config.eval_loader
-    if loader and loader.exact and run.validation and not run.objective.causal:
+    if loader and loader.exact and run.validation and not run.shape.exact:
         callbacks.append(ExactLikelihood(loader.exact, run.validation, loader.dataset.samples, due[0], run.end))
     return callbacks + ([Exports(run, folder, average)] if folder else [])
 

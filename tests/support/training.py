@@ -25,6 +25,8 @@ OBJECTIVES: list[dict] = [
     {"name": "ar", "input_masking": 0.2},
     {"name": "mdm", "weighting": "inverse_t", "sampling": "uniform"},
     {"name": "mdm", "weighting": "exact_count", "sampling": "stratified"},
+    {"name": "dual", "ar_share": 0.4, "mdm": {"weighting": "exact_count"}},
+    {"name": "block", "block_size": 5},
 ]
 
 
@@ -66,10 +68,18 @@ def weights(folder: Path | str) -> dict[str, torch.Tensor]:
     return dict(load_model(str(Path(folder) / "final"))[0].named_parameters())
 
 
-def save(folder: Path, causal: bool, tokenizer: dict, seq_len: int = 64, training: dict | None = None) -> str:
+def save(
+    folder: Path,
+    causal: bool,
+    tokenizer: dict,
+    seq_len: int = 64,
+    training: dict | None = None,
+    objective: dict | None = None,
+    **shape_keys: Any,
+) -> str:
     """Save a model that knows nothing; return its folder."""
     torch.manual_seed(int(causal))
-    shape = ModelConfig(tokenizer["vocab_size"], 1, 16, 2, 24, causal)
-    card = ModelCard(shape, {}, "nll" if causal else "nelbo", tokenizer, seq_len, training or {})
+    shape = ModelConfig(tokenizer["vocab_size"], 1, 16, 2, 24, causal, **shape_keys)
+    card = ModelCard(shape, objective or {}, "nll" if causal else "nelbo", tokenizer, seq_len, training or {})
     save_model(str(folder), Transformer(shape).state_dict(), card)
     return str(folder)

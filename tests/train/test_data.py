@@ -14,12 +14,20 @@ from epochal.shards.order.plan import Plan
 from epochal.tests.support.ranks import run_ranks
 from epochal.train.data import Batch, Collate, Split, samples_in
 from epochal.train.model.transformer import ModelConfig, Transformer
+from epochal.train.objective.block import BlockDiffusion
+from epochal.train.objective.dual import Dual
 from epochal.train.objective.objectives import Autoregressive, MaskedDiffusion, Objective, SpecialIds
 
 torch.set_num_threads(1)  # these models are too small to share out, and forked ranks would wait for threads
 
 IDS = SpecialIds(eod=256, mask=258, pad=257)
-OBJECTIVES: list[Objective] = [Autoregressive(IDS), MaskedDiffusion(IDS, weighting="exact_count"), MaskedDiffusion(IDS)]
+OBJECTIVES: list[Objective] = [
+    Autoregressive(IDS),
+    MaskedDiffusion(IDS, weighting="exact_count"),
+    MaskedDiffusion(IDS),
+    Dual(Autoregressive(IDS), MaskedDiffusion(IDS), 0.5),
+    BlockDiffusion(IDS, 0, 3),
+]
 BATCH = 12
 """Samples of a global batch: 1, 2, 3 and 4 ranks share it out."""
 
@@ -70,7 +78,7 @@ def small_model(causal: bool) -> Transformer:
 
 def losses(model: Transformer, part: Batch) -> torch.Tensor:
     inputs = part["tokens"], part.get("attention_mask"), part.get("target_positions")
-    return model(*inputs, part["labels"], part["weights"])
+    return model(*inputs, part["labels"], part["weights"], reach=part.get("reach"), positions=part.get("positions"))
 
 
 def sharded_run(rank: int, root: str, objective: Objective) -> list[int]:

@@ -22,17 +22,23 @@ torch.set_num_threads(1)  # these models are too small to share out
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("objective", ["ar", "mdm"])
+@pytest.mark.parametrize("objective", ["ar", "mdm", "dual", "block", "block of 1"])
 def test_a_run_trains_on_its_plan_exactly(run_config, tmp_path: Path, objective: str) -> None:
-    result = train(run_config(objective, save_folder=str(tmp_path / "run")))
+    blocks = {"block": {"name": "block", "block_size": 4}, "block of 1": {"name": "block", "block_size": 1}}
+    result = train(run_config(blocks.get(objective, objective), save_folder=str(tmp_path / "run")))
     assert result["receipt"]["valid"]
     assert 3380 - SEQ_LEN < result["tokens"] <= 3380
-    kind = "nll" if objective == "ar" else "nelbo"
+    of_types = {"ar": ["nll"], "block of 1": ["nll"], "dual": ["nll", "nelbo"]}
+    kinds = of_types.get(objective, ["nelbo"])
+    kind = objective if objective == "dual" else kinds[0]
     rows = read_metrics(str(tmp_path / "run"))
     losses = [row[f"loss/train/{kind}"] for row in rows if f"loss/train/{kind}" in row]
     assert len(losses) == result["steps"] == 27
     assert losses[-1] < losses[0]
-    assert 1.5 < result["validation"][kind] < 5.6
+    assert [k for k in result["validation"] if k != "nelbo_se"] == kinds
+    last = {k.removeprefix("metrics/validation/"): v for k, v in rows[-1].items() if k.startswith("metrics/validation")}
+    assert all(1.5 < result["validation"][k] < 5.6 for k in kinds)
+    assert last == pytest.approx(result["validation"])
 
 
 @pytest.mark.slow
@@ -49,7 +55,7 @@ def test_micro_batches_change_neither_losses_nor_receipt(run_config, tmp_path: P
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("objective", OBJECTIVES[1:2], ids=["mdm"])
+@pytest.mark.parametrize("objective", [OBJECTIVES[1], *OBJECTIVES[3:]], ids=lambda o: o["name"])
 def test_interrupted_and_resumed_equals_uninterrupted_bit_for_bit(run_config, tmp_path: Path, objective: dict) -> None:
     shape = {"layers": 2, "hidden": 32, "heads": 2, "ffn": 48, "dropout": 0.1}
     whole = run_config(objective, model=shape, save_folder=str(tmp_path / "whole"), autoresume=True)

@@ -46,7 +46,11 @@ RUNS = "runs"
 
 
 def _objective(value: object) -> object:
-    return {"name": value} if isinstance(value, str) else value
+    value = {"name": value} if isinstance(value, str) else value
+    name = value.get("name") if isinstance(value, Mapping) else None
+    if name in ("dual", "block"):
+        raise ValueError(f"a grid sets ar against mdm, and knows no '{name}': train such a model by itself")
+    return value
 
 
 TokenCount = Annotated[Count, Field(ge=1)]

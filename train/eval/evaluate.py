@@ -18,7 +18,7 @@ from ...common.progress import Progress
 from ...shards.artifact import open_artifact, read_manifest
 from ...shards.loader.cache import default_cache, in_cache
 from ...tokenize.tokenizer import Tokenizer
-from ..checkpoint import Checkpoint, load_card, model_folder, open_checkpoint
+from ..checkpoint import Checkpoint, load_card, model_folder, open_checkpoint, types_of
 from ..exact.writing_order import WritingOrder
 from . import likelihood, metrics, tasks
 from .contamination import contamination_status, training_manifest
@@ -81,9 +81,9 @@ def run_task(checkpoint: Checkpoint, benchmark: Benchmark, tokenizer: Tokenizer,
     Besides those of `metrics.summarise`: what was measured and how (kind, noise samples, seed, shots, digest of the
     data, contamination) and what it cost (items/s and sequences/s of this run, padding waste).
     """
-    causal = checkpoint.model.config.causal
-    writing = None if causal else settings.writing
-    kind = "nll" if causal or writing else "nelbo"
+    exact = checkpoint.model.config.exact
+    writing = None if exact else settings.writing
+    kind = "nll" if exact or writing else "nelbo"
     items = tasks.spread(benchmark.items, settings.limit)
     data = digest([[i.id, i.contexts, i.answers, i.gold] for i in items])
     noise = {} if kind == "nll" else {"noise_samples": settings.noise_samples, "seed": settings.seed}
@@ -131,9 +131,9 @@ def _score(
         draws=settings.noise_samples,
         seed=settings.seed,
         batch_tokens=settings.batch_tokens,
-        writing=settings.writing,
+        writing=None if checkpoint.model.config.exact else settings.writing,
     )
-    draws = 1 if checkpoint.model.config.causal or settings.writing else settings.noise_samples
+    draws = 1 if checkpoint.model.config.exact or settings.writing else settings.noise_samples
     for chunk in _chunks(encoded, CHUNK_BATCHES * settings.batch_tokens // draws):
         scorer.greedy = len(chunk[0].item.answers) == 1
         scores = iter(scorer.score([g for e in chunk for g in e.groups]))
@@ -169,7 +169,7 @@ def run_loss(
     checkpoint: Checkpoint, path: str, tokenizer: Tokenizer | None, settings: Settings
 ) -> list[dict[str, Any]]:
     """Return the likelihoods of one model on the artifact at `path`: its own, and that under an order of writing."""
-    orders = [settings.writing] if settings.writing and not checkpoint.model.config.causal else []
+    orders = [settings.writing] if settings.writing and not checkpoint.model.config.exact else []
     return [_measure(checkpoint, path, tokenizer, settings, writing) for writing in (None, *orders)]
 
 
@@ -201,6 +201,7 @@ def _measure(
 def run(paths: Sequence[str], settings: Settings) -> dict[str, Any]:
     """Return {"tasks": [...], "likelihoods": [...]} for the checkpoints at `paths`; write both to `settings.out`.
 
+    A model of both types is measured as each of them.
     Cards of models are read first, then all benchmarks, then the first model: what is missing is known at once.
 
     Raises:
@@ -218,8 +219,9 @@ def run(paths: Sequence[str], settings: Settings) -> dict[str, Any]:
         tokenizer = None
         if loaded or settings.tokenizer or has_tokenizer(checkpoint):
             tokenizer = tokenizer_for(checkpoint, settings.tokenizer)
-        body["likelihoods"] += [r for p in settings.loss for r in run_loss(checkpoint, p, tokenizer, settings)]
         assert tokenizer is not None or not loaded
-        body["tasks"] += [run_task(checkpoint, b, tokenizer, settings) for b in loaded]  # type: ignore[arg-type]
+        for model in types_of(checkpoint).values():
+            body["likelihoods"] += [r for p in settings.loss for r in run_loss(model, p, tokenizer, settings)]
+            body["tasks"] += [run_task(model, b, tokenizer, settings) for b in loaded]  # type: ignore[arg-type]
     write_results(body, settings.out)
     return body

@@ -1,10 +1,11 @@
-"""Text from both model types.
+"""Text from models of every type.
 
 Autoregressive: one token after another, keys and values of earlier ones kept. Masked diffusion: a block of MASK is
 filled in over a number of steps, each of which reads everything and settles some places, those that an order of
 writing names (`exact.orders`) or random ones (LLaDA; Nie et al. 2025). Blocks are written from left to right. At
 temperature 1, in one block and with `tokens_per_step`, texts are drawn from the very distribution whose likelihood
-`exact.writing` measures, but that MASK is never drawn.
+`exact.writing` measures, but that MASK is never drawn. Block diffusion: the same within each of the model's own blocks,
+which attend to earlier ones through their cached keys and values.
 """
 
 import math
@@ -17,6 +18,7 @@ import torch
 from torch import Tensor
 
 from ...common.errors import RequestError
+from ..exact.blocks import pieces
 from ..exact.orders import choose, scores_of
 from ..exact.writing_order import Order
 from ..model.kv_cache import KVCache
@@ -94,8 +96,11 @@ def frames(model: Transformer, prompt: Sequence[int], mask: int, sampling: Sampl
     """Iterate the new ids as they change, for callers that may stop early; see `generate`."""
     if not prompt:
         raise RequestError("a prompt has at least one token: begin with EOD")
-    kind = _autoregressive if model.config.causal else _unmasking
-    return kind(model, list(prompt), mask, sampling)
+    if model.config.causal:
+        return _autoregressive(model, list(prompt), mask, sampling)
+    blocks = _blocks_of(model.config.block_size, len(prompt), sampling)
+    kind = _unmasking if model.config.block_size is None else _block_by_block
+    return kind(model, list(prompt), mask, sampling, blocks)
 
 
 def before_any(text: str, stops: Sequence[str]) -> str:
@@ -122,12 +127,14 @@ def _autoregressive(model: Transformer, prompt: list[int], mask: int, s: Samplin
 
 
 @torch.no_grad()
-def _unmasking(model: Transformer, prompt: list[int], mask: int, s: Sampling) -> Iterator[list[int]]:
+def _unmasking(
+    model: Transformer, prompt: list[int], mask: int, s: Sampling, blocks: Sequence[tuple[int, int]]
+) -> Iterator[list[int]]:
     device = model.device
     random = torch.Generator("cpu").manual_seed(s.seed)
     text = torch.full((1, len(prompt) + s.max_new_tokens), mask, device=device)
     text[0, : len(prompt)] = torch.tensor(prompt, device=device)
-    for start, stop, quotas in _schedule(s):
+    for start, stop, quotas in _schedule(s, blocks):
         places = torch.arange(len(prompt) + start, len(prompt) + stop, device=device)
         for quota in quotas:
             _fill_in(model, text, places[text[0, places] == mask], quota, mask, s, random)
@@ -139,27 +146,75 @@ def _unmasking(model: Transformer, prompt: list[int], mask: int, s: Sampling) ->
             return
 
 
-def _schedule(s: Sampling) -> Iterator[tuple[int, int, list[int]]]:
-    """Iterate blocks as (start, stop, tokens to settle at each step); steps are shared out evenly over blocks."""
-    n, size = s.max_new_tokens, s.block or s.max_new_tokens
-    steps = min(s.steps or n, n)
-    for b in range(s.blocks):
-        start, stop = b * size, min((b + 1) * size, n)
+@torch.no_grad()
+def _block_by_block(
+    model: Transformer, prompt: list[int], mask: int, s: Sampling, blocks: Sequence[tuple[int, int]]
+) -> Iterator[list[int]]:
+    """Write as block diffusion does: a step reads its block only, keys and values of finished blocks are kept."""
+    size, device = model.config.block_size, model.device
+    assert size is not None, "of block diffusion alone"
+    random = torch.Generator("cpu").manual_seed(s.seed)
+    cache, new = KVCache(model.config.layers), []
+    kept = len(prompt) // size * size
+    if kept:
+        model.hidden_states(torch.tensor([prompt[:kept]], device=device), cache=cache)
+    written = prompt[kept:]
+    for start, stop, quotas in _schedule(s, blocks):
+        block = torch.tensor([[*written, *[mask] * (stop - start)]], device=device)
+        places = torch.arange(len(written), block.shape[1], device=device)
+        cache.set_keep(False)
+        for quota in quotas:
+            _fill_in(model, block, places[block[0, places] == mask], quota, mask, s, random, cache)
+            yield [*new, *block[0, places].tolist(), *[mask] * (s.max_new_tokens - stop)]
+        new, written = [*new, *block[0, places].tolist()], []
+        end = next((i for i, token in enumerate(new) if token in s.stop), None)
+        if end is not None:
+            yield new[:end]
+            return
+        cache.set_keep(True)
+        if stop < s.max_new_tokens:
+            model.hidden_states(block, cache=cache)
+
+
+def _blocks_of(block_size: int | None, prompt: int, s: Sampling) -> list[tuple[int, int]]:
+    """Return (start, stop) of the blocks of the new text; block diffusion's are counted from the prompt's start."""
+    if block_size is None:
+        return pieces(0, s.max_new_tokens, s.block or s.max_new_tokens)
+    if s.block not in (None, block_size):
+        raise RequestError(f"this model writes in blocks of {block_size} tokens, not of {s.block}: leave --block out")
+    blocks = pieces(prompt, s.max_new_tokens, block_size)
+    if s.steps is not None and s.steps < len(blocks):
+        raise RequestError(f"{s.steps} steps are too few for {len(blocks)} blocks: each needs one")
+    return blocks
+
+
+def _schedule(s: Sampling, blocks: Sequence[tuple[int, int]]) -> Iterator[tuple[int, int, list[int]]]:
+    """Iterate blocks as (start, stop, tokens to settle at each step); beyond one a block, steps are shared out over the
+    blocks' other tokens."""
+    n = s.max_new_tokens
+    spare, others = min(s.steps or n, n) - len(blocks), n - len(blocks)
+    for b, (start, stop) in enumerate(blocks):
         if s.tokens_per_step:
             k, own = s.tokens_per_step, stop - start
             yield start, stop, [min(k, own - done) for done in range(0, own, k)]
             continue
-        own = (b + 1) * steps // s.blocks - b * steps // s.blocks
-        own = max(1, min(own, stop - start))
+        own = 1 + ((stop - b - 1) * spare // others - (start - b) * spare // others if others else 0)
         parts = np.diff(np.linspace(0, stop - start, own + 1).round().astype(int))
         yield start, stop, parts.tolist()
 
 
 def _fill_in(
-    model: Transformer, text: Tensor, places: Tensor, quota: int, mask: int, s: Sampling, random: torch.Generator
+    model: Transformer,
+    text: Tensor,
+    places: Tensor,
+    quota: int,
+    mask: int,
+    s: Sampling,
+    random: torch.Generator,
+    cache: KVCache | None = None,
 ) -> None:
-    """Write `quota` of the masked `places` of `text` (1, length), in place."""
-    logits = model.logits(model.hidden_states(text)[0, places])
+    """Write `quota` of the masked `places` of `text` (1, length), which comes after what `cache` holds, in place."""
+    logits = model.logits(model.hidden_states(text, cache=cache)[0, places])
     logits[:, mask] = -torch.inf
     chosen = _chosen(logits, quota, s.order, random)
     text[0, places[chosen]] = _draw(logits[chosen], s, random)

@@ -1,9 +1,10 @@
 """Likelihoods of a model on an artifact: every figure a record that says what kind it is and how it was made.
 
-An autoregressive model's negative log-likelihood (NLL) is exact, and so is a masked-diffusion model's under a stated
-order of writing (`exact.writing`): the two are likelihoods of distributions over the same texts. Without an order a
-masked-diffusion model's is only bounded from above (NELBO); set beside an NLL it may overstate the model's loss, never
-understate it. Nothing here puts the two side by side without saying which is which.
+An autoregressive model's negative log-likelihood (NLL) is exact, and so are that of block diffusion in blocks of one
+token and a masked-diffusion model's under a stated order of writing (`exact.writing`): all are likelihoods of
+distributions over the same texts. Without an order a masked-diffusion model's, or that of larger blocks, is only bounded
+from above (NELBO); set beside an NLL it may overstate the model's loss, never understate it. Nothing here puts the two
+side by side without saying which is which.
 """
 
 import itertools
@@ -20,6 +21,7 @@ from ...common.errors import RequestError
 from ...shards.artifact import Artifact
 from ...shards.loader.sample_reader import SampleReader
 from ..checkpoint import ModelCard
+from ..exact.blocks import bound
 from ..exact.writing import Text, write
 from ..exact.writing_order import WritingOrder
 from ..model.transformer import Transformer
@@ -194,13 +196,13 @@ def measure(
     """
     check_tokenizer(card, artifact)
     rows = Rows(artifact, samples)
-    writing = None if model.config.causal else writing
-    exact = model.config.causal or writing is not None
+    writing = None if model.config.exact else writing
+    exact = model.config.exact or writing is not None
     nats, variance, n_bytes = 0.0, 0.0, 0
     if writing:
         scored = written(model, card.tokenizer["mask"], rows, writing, batch_tokens)
     else:
-        score = _nll if exact else _nelbo
+        score = _nll if model.config.causal else _nelbo
         scored = ((r, *score(model, card, r, i, noise_samples, seed, batch_tokens)) for i, r in enumerate(rows))
     for row, value, error in scored:
         nats, variance = nats + value, variance + error**2
@@ -262,6 +264,8 @@ def _nll(
 def _nelbo(
     model: Transformer, card: ModelCard, row: NDArray[np.int64], i: int, draws: int, seed: int, batch_tokens: int
 ) -> tuple[float, float]:
+    if model.config.block_size is not None:
+        return bound(model, card.tokenizer["mask"], row, draws, seed, i, batch_tokens)
     masks = masks_for(len(row), draws, seed, i)
     step = max(1, batch_tokens // len(row))
     parts = [

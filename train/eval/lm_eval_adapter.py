@@ -17,7 +17,7 @@ from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
 from ...common.cli import say
 from ...common.errors import RequestError
 from ...tokenize.tokenizer import Tokenizer
-from ..checkpoint import Checkpoint, open_checkpoint
+from ..checkpoint import Checkpoint, open_checkpoint, types_of
 from ..exact.writing_order import WritingOrder
 from .encoding import encode_pairs
 from .generate import Sampling, before_any, frames
@@ -30,7 +30,7 @@ class EpochalLM(LM):
     """A checkpoint for the harness: `EpochalLM("runs/x/final")` or model_args `checkpoint=runs/x/final`.
 
     Attributes:
-        checkpoint: folder or an open one.
+        checkpoint: folder or an open one; of a model of both types that of a folder is the autoregressive one.
         noise_samples: of masked diffusion.
         seed: of masked diffusion.
         batch_tokens: tokens read at a time.
@@ -54,7 +54,10 @@ class EpochalLM(LM):
         **unused: Any,
     ) -> None:
         super().__init__()
-        opened = open_checkpoint(checkpoint, device) if isinstance(checkpoint, str) else checkpoint
+        if isinstance(checkpoint, str):
+            types = types_of(open_checkpoint(checkpoint, device))
+            checkpoint = types.get("ar") or types[""]
+        opened = checkpoint
         found = tokenizer if isinstance(tokenizer, Tokenizer) else tokenizer_for(opened, tokenizer)
         self.checkpoint, self.epochal_tokenizer, self.max_gen_toks = opened, found, int(max_gen_toks)
         info = found.info
@@ -169,7 +172,7 @@ def run_tasks(
 
     manager = _manager(tasks, include)
     model = EpochalLM(checkpoint, noise_samples, seed, batch_tokens, tokenizer=tokenizer)
-    model.scorer.writing = writing = None if checkpoint.model.config.causal else writing
+    model.scorer.writing = writing = None if checkpoint.model.config.exact else writing
     result = simple_evaluate(
         model, tasks=list(tasks), num_fewshot=shots, limit=limit, task_manager=manager, bootstrap_iters=1000
     )
@@ -178,7 +181,7 @@ def run_tasks(
             f"{checkpoint.name}: {cut:,} texts of these tasks are longer than the {checkpoint.card.seq_len} tokens "
             "that it was trained on: their beginnings were left out, and what is too long by itself was read whole"
         )
-    exact = checkpoint.model.config.causal or writing is not None
+    exact = checkpoint.model.config.exact or writing is not None
     rows = []
     for task, values in (result or {"results": {}})["results"].items():
         for name, value in values.items():

@@ -9,8 +9,9 @@ stated order of writing (`exact.writing`) it is exact: the question stands there
 Both read EOD first, which is how documents begin in training.
 """
 
+import math
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -19,6 +20,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ..exact.blocks import NEXT_BLOCK, steps_of
 from ..exact.orders import choose, scores_of
 from ..exact.writing import Text, write
 from ..exact.writing_order import WritingOrder
@@ -213,20 +215,28 @@ class Scorer:
 
     def _masked(self, groups: Sequence[Group]) -> list[list[Score]]:
         jobs = [
-            _Job(i, g.context, answer, masks_for(len(answer), self.draws, self.seed, g.key + j))
+            _Job(i, j, context, part, masks_for(len(part), self.draws, self.seed, g.key + j + block * NEXT_BLOCK))
             for i, g in enumerate(groups)
             for j, answer in enumerate(g.answers)
+            for block, (context, part) in enumerate(self._steps(g.context, answer))
         ]
         nats = [np.zeros(len(job.masks.masks)) for job in jobs]
         for part in _row_batches(jobs, self.batch_tokens):
             values = self._masked_batch([(jobs[j], rows) for j, rows in part])
             for (j, rows), value in zip(part, values, strict=True):
                 nats[j][rows] = value
-        scores: list[list[Score]] = [[] for _ in groups]
+        found: dict[tuple[int, int], list[tuple[float, float]]] = {}
         for job, value in zip(jobs, nats, strict=True):
-            greedy = self._would_unmask(job.context, job.answer) if self.greedy else None
-            scores[job.group].append(Score(*estimate(value, job.masks), greedy))
+            found.setdefault((job.group, job.choice), []).append(estimate(value, job.masks))
+        scores: list[list[Score]] = [[] for _ in groups]
+        for (i, j), parts in found.items():
+            greedy = self._would_unmask(groups[i].context, groups[i].answers[j]) if self.greedy else None
+            scores[i].append(Score(sum(v for v, _ in parts), math.hypot(*(error for _, error in parts)), greedy))
         return scores
+
+    def _steps(self, context: TokenIds, answer: TokenIds) -> Iterator[tuple[TokenIds, TokenIds]]:
+        """Iterate what is explained given what: an answer after its context, of block diffusion block by block."""
+        return steps_of(context, answer, self.model.config.block_size)
 
     def _masked_batch(self, part: Sequence[tuple["_Job", slice]]) -> list[NDArray[np.float64]]:
         device = self.model.device
@@ -259,6 +269,9 @@ class Scorer:
     def _would_unmask(self, context: TokenIds, answer: TokenIds) -> bool:
         """Return whether unmasking in the order of writing (the surest token first, one a step, unless another is
         asked for) writes `answer`."""
+        return all(self._would_unmask_block(*step) for step in self._steps(context, answer))
+
+    def _would_unmask_block(self, context: TokenIds, answer: TokenIds) -> bool:
         writing = self.writing or WritingOrder("confidence")
         device = self.model.device
         tokens = torch.from_numpy(np.concatenate([context, np.full(len(answer), self.mask)]))[None].to(device)
@@ -276,9 +289,10 @@ class Scorer:
 
 
 class _Job(NamedTuple):
-    """An answer of a masked-diffusion model with its noise."""
+    """An answer of a masked-diffusion model, or its part in one block, with its noise."""
 
     group: int
+    choice: int
     context: TokenIds
     answer: TokenIds
     masks: MaskSet

@@ -22,6 +22,7 @@ from torch import Tensor
 
 from ...common.errors import WorkError
 from ..model.transformer import Transformer
+from .blocks import steps_of
 from .orders import Places, Scores, choose, scores_of, undecided
 from .writing_order import WritingOrder
 
@@ -78,7 +79,8 @@ class _Page:
 def write(model: Transformer, mask: int, texts: Sequence[Text], writing: WritingOrder) -> Written:
     """Return the nats of each of `texts`, which are read together: let them be of similar length.
 
-    Which positions are named does not depend on what else is in the batch; see `NOISE`.
+    Which positions are named does not depend on what else is in the batch; see `NOISE`. Block diffusion writes its
+    blocks one after another, each in the order.
 
     Args:
         mask: the MASK id.
@@ -86,8 +88,26 @@ def write(model: Transformer, mask: int, texts: Sequence[Text], writing: Writing
     Raises:
         WorkError: when the model gives no finite scores.
     """
+    if model.config.block_size is not None:
+        return _by_blocks(model, mask, texts, writing)
+    return _write(model, mask, texts, writing)
+
+
+def _by_blocks(model: Transformer, mask: int, texts: Sequence[Text], writing: WritingOrder) -> Written:
+    """Write the first block of each text together, then the second of each that has one, and so on."""
+    parts = [list(steps_of(*text, model.config.block_size)) for text in texts]
+    nats, counts = np.zeros(len(texts)), np.zeros(3, np.int64)
+    for block in range(max(len(own) for own in parts)):
+        which = [i for i, own in enumerate(parts) if block < len(own)]
+        written = _write(model, mask, [Text(*parts[i][block]) for i in which], writing)
+        nats[which] += written.nats
+        counts += written[1:]
+    return Written(nats, *counts.tolist())
+
+
+def _write(model: Transformer, mask: int, texts: Sequence[Text], writing: WritingOrder) -> Written:
     if len(texts) > 1 and writing.order != "left_to_right" and model.embedding.weight.dtype not in NOISE:
-        single = [write(model, mask, [text], writing) for text in texts]
+        single = [_write(model, mask, [text], writing) for text in texts]
         counts = np.array([one[1:] for one in single]).sum(0).tolist()
         return Written(np.concatenate([one.nats for one in single]), *counts)
     page = _page(texts, mask)

@@ -89,6 +89,7 @@ def _shape(path: str, overrides: Sequence[str]) -> tuple[Any, int | None, bool |
     from ...common.config import load_yaml, shipped, shipped_names, validate
     from ...common.problems import did_you_mean
     from ..settings.model import ModelSection
+    from ..settings.objective import BlockSection
     from .presets import YAMLS, model_section, preset_file, presets
 
     if Path(path).is_dir():
@@ -97,7 +98,7 @@ def _shape(path: str, overrides: Sequence[str]) -> tuple[Any, int | None, bool |
         if overrides:
             raise RequestError(f"{path} is a model, whose settings are what they are: leave {overrides[0]} away")
         card = load_card(model_folder(path))
-        return card.shape, card.seq_len, card.kind == "nll"
+        return card.shape, card.seq_len, {"nll": True, "nelbo": False}.get(card.kind)
     found = path if Path(path).exists() else shipped(YAMLS, path) or preset_file(path)
     if found is None:
         names = [*presets(), *shipped_names(YAMLS)]
@@ -113,5 +114,6 @@ def _shape(path: str, overrides: Sequence[str]) -> tuple[Any, int | None, bool |
     section = validate(ModelSection, model_section(data["model"], path), f"{path}: model")
     objective = data.get("objective") or {}
     causal = {"ar": True, "mdm": False}.get(str(objective.get("name")))
-    seq_len = data.get("max_seq_len")
-    return section.shape(causal is not False, section.vocab_size or GPT2_IDS), seq_len, causal
+    block = validate(BlockSection, objective, path).block_size if objective.get("name") == "block" else None
+    left = causal is True or not objective  # of a shape alone either type's
+    return section.shape(left, section.vocab_size or GPT2_IDS, block), data.get("max_seq_len"), causal

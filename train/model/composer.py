@@ -20,21 +20,29 @@ class LanguageModel(ComposerModel):
     (absent where None), and `shape`: rows that hold a sample, and tokens of a row.
 
     Attributes:
-        kind: the name of the training loss; validation measures `nll` or `nelbo`.
+        kind: the name of the training loss.
         penalties: what is added to it, logged under names of its own.
+        measured: what validation measures, `nll`, `nelbo`, or both: the first noise sample is then the likelihood.
     """
 
-    def __init__(self, transformer: Transformer, kind: str, penalties: Penalties | None = None) -> None:
+    def __init__(
+        self,
+        transformer: Transformer,
+        kind: str,
+        penalties: Penalties | None = None,
+        measured: tuple[str, ...] = (),
+    ) -> None:
         super().__init__()
         self.transformer = transformer
         self.kind = kind
         self.penalties = penalties if penalties and any(penalties) else None
+        self.measured = measured or (("nll",) if transformer.config.causal else ("nelbo",))
 
     def forward(self, batch: dict[str, Any]) -> Tensor:
         """Return the weighted sum of negative log-likelihoods over the micro-batch, a scalar in nats; with penalties
         the four sums of `penalised_sums`."""
         self.transformer.draws.words = batch.get("words")
-        return self.transformer(*_inputs(batch), batch["labels"], batch["weights"], self.penalties)
+        return self.transformer(**_inputs(batch), weights=batch["weights"], penalties=self.penalties)
 
     def loss(self, outputs: Tensor, batch: dict[str, Any], *args: Any, **kwargs: Any) -> dict[str, Tensor]:  # type: ignore[override]
         """Return {kind: nats per token}, the sum divided by rows * tokens of a row, targets or not.
@@ -50,7 +58,7 @@ class LanguageModel(ComposerModel):
 
     def eval_forward(self, batch: dict[str, Any], outputs: Any = None) -> Tensor:
         """Return the nats of each sample under each noise sample, float64 (samples, noise samples)."""
-        nll = self.transformer(*_inputs(batch), batch["labels"])
+        nll = self.transformer(**_inputs(batch))
         rows = batch["tokens"].shape[0]
         sums = torch.zeros(rows, dtype=torch.float64, device=nll.device)
         sums.index_add_(0, batch["rows"], nll.double() * batch["weights"].double())
@@ -60,22 +68,25 @@ class LanguageModel(ComposerModel):
         """Return no metrics for training (they would cost a second forward pass), the loss for validation."""
         if is_train:
             return {}
-        if self.transformer.config.causal:
-            return {"nll": MeanLoss()} | _halves("nll")
-        return {"nelbo": MeanLoss(), "nelbo_se": MeanLoss(error=True)} | _halves("nelbo")
+        if len(self.measured) > 1:
+            return _losses("nll", slice(0, 1)) | _losses("nelbo", slice(1, None))
+        return _losses(self.measured[0], slice(None))
 
     def update_metric(self, batch: dict[str, Any], outputs: Tensor, metric: Metric) -> None:
         """Add a micro-batch to a validation metric."""
         metric.update(outputs, batch["n_tokens"], batch["sample_id"])
 
 
-def _halves(kind: str) -> dict[str, Metric]:
-    """Return the loss on each half of the validation pool; see `objective.halves`."""
-    return {of_half(kind, name): MeanLoss(only=i) for i, name in enumerate(HALVES)}
+def _losses(kind: str, rows: slice) -> dict[str, Metric]:
+    """Return the loss, what noise leaves of a bound, and the loss on each half of the pool; see `objective.halves`."""
+    error = {f"{kind}_se": MeanLoss(error=True, rows=rows)} if kind == "nelbo" else {}
+    halves = {of_half(kind, name): MeanLoss(only=i, rows=rows) for i, name in enumerate(HALVES)}
+    return {kind: MeanLoss(rows=rows)} | error | halves
 
 
-def _inputs(batch: dict[str, Any]) -> tuple[Tensor, Tensor | None, Tensor | None]:
-    return batch["tokens"], batch.get("attention_mask"), batch.get("target_positions")
+def _inputs(batch: dict[str, Any]) -> dict[str, Tensor | None]:
+    names = ("tokens", "attention_mask", "target_positions", "labels", "reach", "positions")
+    return {name: batch.get(name) for name in names}
 
 
 class MeanLoss(Metric):
@@ -86,6 +97,7 @@ class MeanLoss(Metric):
             variance of sample i's K estimates. The estimates of one sample are stratified, so it errs on the large
             side; with K = 1 it cannot be known and is NaN.
         only: count the samples of this half alone (its index in `HALVES`); all when None.
+        rows: which of a sample's noise samples count.
     """
 
     full_state_update = False
@@ -93,10 +105,11 @@ class MeanLoss(Metric):
     variance: Tensor
     tokens: Tensor
 
-    def __init__(self, error: bool = False, only: int | None = None) -> None:
+    def __init__(self, error: bool = False, only: int | None = None, rows: slice = slice(None)) -> None:
         super().__init__()
         self.error = error
         self.only = only
+        self.rows = rows
         for name in ("total", "variance", "tokens"):
             self.add_state(name, torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
 
@@ -108,6 +121,7 @@ class MeanLoss(Metric):
             n_tokens: (samples,), real tokens.
             sample_id: (samples,), the indices of the samples in their pool; a half is told by them.
         """
+        nats = nats[:, self.rows]
         if self.only is not None:
             assert sample_id is not None, "a half is told by the indices of samples"
             mine = half_of(sample_id) == self.only
@@ -125,9 +139,14 @@ class MeanLoss(Metric):
 
 
 def build(
-    shape: ModelConfig, kind: str, seed: int, device: str = "cpu", penalties: Penalties | None = None
+    shape: ModelConfig,
+    kind: str,
+    seed: int,
+    device: str = "cpu",
+    penalties: Penalties | None = None,
+    measured: tuple[str, ...] = (),
 ) -> LanguageModel:
     """Return a model with the initial weights of `seed`; on the meta device the weights are drawn later, by FSDP."""
     torch.manual_seed(seed)
     with torch.device(device):
-        return LanguageModel(Transformer(shape), kind, penalties)
+        return LanguageModel(Transformer(shape), kind, penalties, measured)

@@ -9,7 +9,7 @@ counts as the head). L: layers, w: heads * head size, n: tokens generated, witho
 With S = n these are the formulas behind the 16 to 4700 times of arXiv 2511.03276.
 """
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
@@ -19,20 +19,53 @@ PEAK_BF16 = {"H200": 989e12, "H100": 989e12, "A100": 312e12, "B200": 2250e12, "A
 """Dense bfloat16 FLOP/s that vendors state, without sparsity (H100 and H200: the SXM form)."""
 
 
-def training_flops_per_token(config: ModelConfig, seq_len: int, target_share: float = 1.0) -> float:
+class Shares(NamedTuple):
+    """What of a training step must be computed, per token that is trained on.
+
+    Attributes:
+        targets: mean share of tokens that are targets, 1 for autoregressive, (1 + eps) / 2 for masked diffusion.
+        attention: of the square attention matrix over a sample, 1/2 of a causal model.
+        reads: how often a token is read, more than once in block diffusion.
+    """
+
+    targets: float
+    attention: float
+    reads: float = 1.0
+
+
+def block_shares(block_size: int, seq_len: int) -> Shares:
+    """Return the shares of block diffusion, which reads all blocks but the last clean, and all of them noised."""
+    sizes = [min(block_size, seq_len - start) for start in range(0, seq_len, block_size)]
+    earlier = list(range(0, seq_len, block_size))
+    noised = sum(own * (before + own) for own, before in zip(sizes, earlier, strict=True))
+    clean = sum(own * (before + own) for own, before in zip(sizes[:-1], earlier[:-1], strict=True))
+    targets = sum((own + 1) / 2 for own in sizes) / seq_len
+    return Shares(targets, (noised + clean) / seq_len**2, 1 + earlier[-1] / seq_len)
+
+
+def training_flops_per_token(
+    config: ModelConfig,
+    seq_len: int,
+    target_share: float = 1.0,
+    attention_share: float | None = None,
+    reads: float = 1.0,
+) -> float:
     """Return forward and backward FLOPs per token that the model needs, nothing recomputed.
 
-        6 * (block weights + target_share * head weights) + 12 * layers * width * seq_len * (1/2 if causal)
+        6 * (reads * block weights + target_share * head weights) + 12 * layers * width * seq_len * attention_share
 
     which is the form of Chowdhery et al. 2022 (PaLM, appendix B) with two corrections: a causal model needs half of the
     attention matrix, and logits are needed for targets only.
 
     Args:
-        target_share: mean share of tokens that are targets, 1 for autoregressive, (1 + eps) / 2 for masked diffusion.
-            Embedding look-ups count nothing.
+        target_share: see `Shares`. Embedding look-ups count nothing.
+        attention_share: see `Shares`; when not given 1/2 of a causal model, else all.
+        reads: see `Shares`.
     """
-    products = config.block_parameters + target_share * config.head_parameters
-    attention = 12 * config.layers * config.attention_width * seq_len * (0.5 if config.causal else 1.0)
+    if attention_share is None:
+        attention_share = 0.5 if config.causal else 1.0
+    products = reads * config.block_parameters + target_share * config.head_parameters
+    attention = 12 * config.layers * config.attention_width * seq_len * attention_share
     return 6 * products + attention
 
 
@@ -60,12 +93,13 @@ def training(config: ModelConfig, seq_len: int) -> dict[str, float]:
     kernel does not skip the masked half.
     """
     attention = 12 * config.layers * config.attention_width * seq_len
+    shares = block_shares(config.block_size, seq_len) if config.block_size else ()
     products = 6.0 * matrix_parameters(config)
     return {
         "six_nd": products,
         "with_attention_causal": products + attention / 2,
         "with_attention_full": products + attention,
-        "model": training_flops_per_token(config, seq_len),
+        "model": training_flops_per_token(config, seq_len, *shares),
     }
 
 
@@ -84,8 +118,8 @@ def masked_diffusion_cached(config: ModelConfig, n: int, block: int, steps: int 
     """Return FLOPs of generating `n` tokens in blocks, finished blocks cached.
 
     A step reads its block only, which attends to itself and to all earlier ones; `steps` (n when None) are shared out
-    evenly over blocks, and each finished block is read once more to be cached. A cost only: a model trained as here
-    attends to both sides, so such a cache approximates it, and `epochal generate` does not use one.
+    evenly over blocks, and each finished block is read once more to be cached. So block diffusion is generated; for a
+    model that attends to both sides it is a cost only, as such a cache would approximate it.
     """
     total, start = 0.0, 0
     passes = (n if steps is None else steps) * block / n + 1

@@ -17,13 +17,13 @@ from torch import Tensor
 from ...common.errors import RequestError, WorkError, one_line
 from ...common.storage import is_url, naming
 from ...tokenize.tokenizer import Tokenizer
-from ..checkpoint import ModelCard, open_checkpoint
+from ..checkpoint import ModelCard, open_checkpoint, types_of
 from ..eval.tokenizers import token_text, tokenizer_for
 from .transformer import ModelConfig, Transformer, count_parameters
 
 
 def export_huggingface(checkpoint: str, out: str, tokenizer: str | None = None) -> dict[str, Any]:
-    """Write the model at `checkpoint` to the new folder `out`, whole or not at all.
+    """Write the model at `checkpoint` to the new folder `out`, whole or not at all; of both types, the causal one.
 
     Returns JSON values: out, format, architecture, parameters, seq_len.
 
@@ -41,7 +41,9 @@ def export_huggingface(checkpoint: str, out: str, tokenizer: str | None = None) 
         raise RequestError(f"--out {out}: models are written to a local folder; copy it from there")
     if os.path.exists(out) and (not os.path.isdir(out) or os.listdir(out)):
         raise RequestError(f"{out} holds something already: choose another --out")
-    opened = open_checkpoint(checkpoint, "cpu")
+    types = types_of(open_checkpoint(checkpoint, "cpu"))
+    opened = types.get("ar") or types[""]
+    _check_type(opened.model)
     partial = f"{out}.partial"
     shutil.rmtree(partial, ignore_errors=True)
     try:
@@ -67,10 +69,7 @@ def save_huggingface(model: Transformer, card: ModelCard, tokenizer: Tokenizer, 
     Raises:
         RequestError: for a masked-diffusion model, which transformers would run as a causal one.
     """
-    if not model.config.causal:
-        raise RequestError(
-            "only an autoregressive model can be written for transformers, which has no masked-diffusion model"
-        )
+    _check_type(model)
     os.makedirs(folder, exist_ok=True)
     info = tokenizer.info
     try:
@@ -85,6 +84,13 @@ def save_huggingface(model: Transformer, card: ModelCard, tokenizer: Tokenizer, 
     _write(folder, "tokenizer.json", spec)
     settings = {"tokenizer_class": "PreTrainedTokenizerFast", "bos_token": eod, "eos_token": eod, "pad_token": eod}
     _write(folder, "tokenizer_config.json", settings | {"model_max_length": card.seq_len})
+
+
+def _check_type(model: Transformer) -> None:
+    if not model.config.causal:
+        raise RequestError(
+            "only an autoregressive model can be written for transformers, which has none of masked or block diffusion"
+        )
 
 
 def _begin_with(token: str, token_id: int, first: dict[str, Any]) -> dict[str, Any]:

@@ -16,6 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from . import attention_reach
 from .cross_entropy import token_nll, weighted_nll_sum
 from .dropout import Draws, Rates, Residual, Site, attend
 from .kv_cache import KVCache, LayerCache
@@ -24,7 +25,10 @@ from .penalties import Penalties, penalised_sums
 VOCAB_MULTIPLE = 64
 """Rows of the embedding are padded to a multiple of this, so that matrix products use the tensor cores fully."""
 
-LATER = ("dropout_embedding", "dropout_attention", "dropout_residual", "dropout_mlp", "stochastic_depth")
+LATER = (
+    *("dropout_embedding", "dropout_attention", "dropout_residual", "dropout_mlp", "stochastic_depth"),
+    "block_size",
+)
 """Keys of `ModelConfig` that the first version did not have."""
 
 
@@ -45,6 +49,7 @@ class ModelConfig:
         dropout_residual: of what attention and MLP add to the residual stream.
         dropout_mlp: of the MLP's inner units.
         stochastic_depth: share of samples that the last layer's parts are left out for; less in earlier layers.
+        block_size: of block diffusion, which is not causal: tokens attend to their own block and to earlier ones.
     """
 
     vocab_size: int
@@ -66,6 +71,7 @@ class ModelConfig:
     dropout_residual: float = 0.0
     dropout_mlp: float = 0.0
     stochastic_depth: float = 0.0
+    block_size: int | None = None
     padded_vocab: int = field(init=False)
 
     def __post_init__(self) -> None:
@@ -77,6 +83,8 @@ class ModelConfig:
             raise ValueError(f"hidden ({self.hidden}) must be a multiple of heads ({self.heads}), or give head_size")
         if head_size % 2:
             raise ValueError(f"head_size ({head_size}) must be even: rotary positions turn pairs of channels")
+        if self.block_size is not None and (self.causal or self.block_size < 1):
+            raise ValueError(f"block_size ({self.block_size}) must be at least 1, and no model with blocks is causal")
         object.__setattr__(self, "kv_heads", kv_heads)
         object.__setattr__(self, "head_size", head_size)
         object.__setattr__(self, "padded_vocab", -(-self.vocab_size // VOCAB_MULTIPLE) * VOCAB_MULTIPLE)
@@ -86,6 +94,11 @@ class ModelConfig:
         """Return the shares that are dropped by site."""
         sites = (self.dropout_embedding, self.dropout_attention, self.dropout_residual, self.dropout_mlp)
         return Rates(*sites, self.stochastic_depth)
+
+    @property
+    def exact(self) -> bool:
+        """Return whether the model's own likelihood is exact: autoregressive, or block diffusion in blocks of one."""
+        return self.causal or self.block_size == 1
 
     @property
     def attention_width(self) -> int:
@@ -303,6 +316,9 @@ class Transformer(nn.Module):
         """Return what `Attention` takes for `attention_mask`, see `hidden_states`."""
         if attention_mask is not None and attention_mask.dim() == 4:
             return attention_mask
+        if self.config.block_size is not None:
+            past = cache.length if cache else 0
+            return attention_reach.block_causal(self.config.block_size, past, length, attention_mask, device)
         if self.config.causal:
             if cache is None or length == 1:
                 return None  # attention itself masks the right; a single token has none
@@ -326,6 +342,8 @@ class Transformer(nn.Module):
         labels: Tensor | None = None,
         weights: Tensor | None = None,
         penalties: Penalties | None = None,
+        reach: Tensor | None = None,
+        positions: Tensor | None = None,
     ) -> Tensor:
         """Return logits, or losses when `labels` are given.
 
@@ -341,8 +359,12 @@ class Transformer(nn.Module):
             labels: int64 (n,).
             weights: (n,).
             penalties: what is added to the loss.
+            reach: int32 (batch or 1, length, 3), see `attention_reach`: in place of `attention_mask`.
+            positions: as for `hidden_states`.
         """
-        x = self.hidden_states(tokens, attention_mask).flatten(0, 1)
+        if reach is not None:
+            attention_mask = attention_reach.attention_mask(reach)
+        x = self.hidden_states(tokens, attention_mask, positions).flatten(0, 1)
         x = x if target_positions is None else x.index_select(0, target_positions)
         if labels is None:
             return self.logits(x)
@@ -359,6 +381,6 @@ def count_parameters(module: nn.Module) -> int:
 
 
 def config_dict(config: ModelConfig) -> dict[str, Any]:
-    """Return `config` as the keywords that make it again; those of `LATER` only where they are not 0, so that models
-    go by the names that they had before there were such keys."""
+    """Return `config` as the keywords that make it again; those of `LATER` only where they say something, so that
+    models go by the names that they had before there were such keys."""
     return {k: v for k, v in vars(config).items() if k != "padded_vocab" and (v or k not in LATER)}

@@ -17,6 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ..model.attention_reach import Reach, same_rows
 from . import augment, noise
 from .levels import Levels
 
@@ -35,11 +36,12 @@ class Corrupted(NamedTuple):
     """What a model reads and must predict, for rows of a batch.
 
     Attributes:
-        inputs: int64 (rows, length).
+        inputs: int64 (rows, length); of block diffusion (rows, clean + length), the clean text comes first.
         labels: int64 (rows, length).
         targets: bool (rows, length), True where the label must be predicted.
-        weights: float64 (rows,), of each of the row's targets.
+        weights: float64 (rows,), of each of the row's targets, or (rows, length).
         attention_mask: bool (rows, length), False on PAD.
+        reach: int32 (rows, inputs, 3), see `attention_reach`: of rows that do not attend as the model does by itself.
     """
 
     inputs: NDArray[np.int64]
@@ -47,6 +49,7 @@ class Corrupted(NamedTuple):
     targets: NDArray[np.bool_]
     weights: NDArray[np.float64]
     attention_mask: NDArray[np.bool_]
+    reach: Reach | None = None
 
 
 class Objective(Protocol):
@@ -73,11 +76,12 @@ class Objective(Protocol):
         ...
 
 
-def _real(tokens: TokenRows, n_tokens: NDArray[np.int64]) -> NDArray[np.bool_]:
+def real_of(tokens: TokenRows, n_tokens: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Return bool (rows, length), False on PAD."""
     return np.arange(tokens.shape[1])[None, :] < n_tokens[:, None]
 
 
-def _attended(real: NDArray[np.bool_]) -> NDArray[np.bool_]:
+def attended_of(real: NDArray[np.bool_]) -> NDArray[np.bool_]:
     """Return what may be attended to: real tokens, and all of a row without any (a filler), which would otherwise be a
     softmax over nothing and cost the batch its kernels without a mask."""
     return real | ~real.any(1, keepdims=True)
@@ -118,12 +122,12 @@ class Autoregressive:
 
     def corrupt(self, tokens: TokenRows, n_tokens: NDArray[np.int64], positions: noise.Positions) -> Corrupted:
         """See `Objective.corrupt`."""
-        real, first = _real(tokens, n_tokens), np.full_like(tokens[:, :1], self.ids.eod)
+        real, first = real_of(tokens, n_tokens), np.full_like(tokens[:, :1], self.ids.eod)
         if self.right_to_left:
             tokens, turned = augment.reversed_rows(self.seed, self.right_to_left, tokens, n_tokens, positions)
             first[turned] = self.ids.mask
         inputs = self._noised(np.concatenate([first, tokens[:, :-1]], axis=1), positions)
-        return Corrupted(inputs, tokens, real, np.ones(len(tokens)), _attended(real))
+        return Corrupted(inputs, tokens, real, np.ones(len(tokens)), attended_of(real))
 
     def _noised(self, inputs: TokenRows, positions: noise.Positions) -> TokenRows:
         length = inputs.shape[1]
@@ -187,7 +191,7 @@ class MaskedDiffusion:
         """See `Objective.corrupt`."""
         tokens = tokens[:, : self._length(positions, tokens.shape[1])]
         n_tokens = np.minimum(n_tokens, tokens.shape[1])
-        real = _real(tokens, n_tokens)
+        real = real_of(tokens, n_tokens)
         bits = noise.token_bits(self.seed, "mask", positions, tokens.shape[1])
         levels = self._levels
         t = levels.shares(self.levels(positions))
@@ -198,7 +202,7 @@ class MaskedDiffusion:
             targets = noise.to_uniform(bits) < t[:, None]
             weights = levels.weights(t) if self.weighting == "inverse_t" else np.full(len(t), 1.0 / levels.mean)
         targets &= real
-        return Corrupted(np.where(targets, self.ids.mask, tokens), tokens, targets, weights, _attended(real))
+        return Corrupted(np.where(targets, self.ids.mask, tokens), tokens, targets, weights, attended_of(real))
 
     def levels(self, positions: noise.Positions) -> noise.Uniform:
         """Return u of each position, float64 in [0, 1)."""
@@ -241,19 +245,26 @@ class Packed(NamedTuple):
     target_positions: Tensor | None
     labels: Tensor
     weights: Tensor
+    reach: Tensor | None = None
+    positions: Tensor | None = None
 
 
 def pack(rows: Corrupted, dtype: torch.dtype = torch.float32) -> Packed:
     """Return `rows` as tensors for the model; weights have `dtype`."""
-    target_positions = np.flatnonzero(rows.targets)
-    every = len(target_positions) == rows.targets.size
-    weights = np.repeat(rows.weights, rows.targets.sum(1))
+    row, place = np.nonzero(rows.targets)
+    clean, read = rows.inputs.shape[1] - rows.targets.shape[1], rows.inputs.shape[1]
+    every = len(row) == rows.inputs.size
+    weights = rows.weights[row] if rows.weights.ndim == 1 else rows.weights[row, place]
+    positions = torch.cat((torch.arange(clean), torch.arange(read - clean))) if clean else None
+    plain = rows.reach is not None or rows.attention_mask.all()
     return Packed(
         tokens=torch.from_numpy(np.ascontiguousarray(rows.inputs)),
-        attention_mask=None if rows.attention_mask.all() else torch.from_numpy(rows.attention_mask),
-        target_positions=None if every else torch.from_numpy(target_positions),
-        labels=torch.from_numpy(rows.labels.reshape(-1)[target_positions]),
+        attention_mask=None if plain else torch.from_numpy(rows.attention_mask),
+        target_positions=None if every else torch.from_numpy(row * read + clean + place),
+        labels=torch.from_numpy(rows.labels[row, place]),
         weights=torch.from_numpy(weights).to(dtype),
+        reach=None if rows.reach is None else torch.from_numpy(same_rows(rows.reach)),
+        positions=positions,
     )
 
 

@@ -11,6 +11,7 @@ import contextlib
 import json
 import math
 import os
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -66,13 +67,15 @@ class EarlyStop(Callback):
     A checkpoint is kept when the step after it had a finite gradient. There has to be one of every evaluation.
 
     Attributes:
-        kind: of the validation loss.
+        chosen_by: makes of the validation losses by kind the one that is to fall.
         patience: evaluations that may follow the best one.
         steps: of the whole run: its last evaluation stops nothing.
     """
 
-    def __init__(self, folder: RunFolder, kind: str, patience: int, steps: int) -> None:
-        self.folder, self.kind, self.patience, self.steps = folder.local, kind, patience, steps
+    def __init__(
+        self, folder: RunFolder, chosen_by: Callable[[Mapping[str, float]], float], patience: int, steps: int
+    ) -> None:
+        self.folder, self.chosen_by, self.patience, self.steps = folder.local, chosen_by, patience, steps
         self.best, self.best_step, self.to_keep = math.inf, 0, False
         self.later: list[tuple[int, float]] = []
 
@@ -82,7 +85,7 @@ class EarlyStop(Callback):
         Raises:
             PatienceEnded: when it is time.
         """
-        step, loss = int(state.timestamp.batch), validation_losses(state)[self.kind]
+        step, loss = int(state.timestamp.batch), self.chosen_by(validation_losses(state))
         if loss < self.best:
             self.best, self.best_step, self.to_keep, self.later = loss, step, True, []
             return

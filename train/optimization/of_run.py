@@ -1,10 +1,12 @@
 """What a run's configuration asks for around its optimizer, as Composer's callbacks."""
 
+from functools import partial
+
 import torch
 from composer import Callback
 from composer.core import Event, State
 
-from ..run import Cooldown, Run, validation_kind
+from ..run import Cooldown, Run, selection_loss
 from .early_stop import Decision, EarlyStop
 from .ema import AverageWeights
 from .optimizer import WeightDecaySchedule
@@ -25,7 +27,7 @@ def optimization_callbacks(run: Run, optimizer: torch.optim.Optimizer) -> list[C
         shape, final = o.weight_decay_schedule, o.weight_decay_final
         callbacks.append(WeightDecaySchedule(optimizer, lambda step: decay_over_time(step, run.steps, shape, final)))
     if stop and run.folder and run.cooldown is None:
-        callbacks.append(EarlyStop(run.folder, validation_kind(run), stop.patience, run.steps))
+        callbacks.append(EarlyStop(run.folder, partial(selection_loss, run), stop.patience, run.steps))
     return callbacks
 
 

@@ -13,10 +13,18 @@ from ..optimization.of_run import cooldown_of
 from ..run import Run, run_name
 from ..run_folder import read_metrics, train_losses
 
+TYPES = {
+    "ar": "autoregressive",
+    "mdm": "masked diffusion",
+    "dual": "autoregressive and masked diffusion",
+    "block": "block diffusion",
+}
+"""The types of model in words."""
+
 
 def beginning(run: Run, trainer: Trainer) -> str:
     """Return what is trained on what, how long, and where it is saved."""
-    kind = {"ar": "autoregressive", "mdm": "masked diffusion"}[run.config.objective.name]
+    kind = TYPES[run.config.objective.name]
     weights = round_count(count_parameters(trainer._original_model))
     names = ", ".join(artifact.manifest.name for artifact in run.artifacts)
     unique = format_count(run.plan.unique_tokens)

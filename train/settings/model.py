@@ -44,7 +44,7 @@ class ModelSection(Section):
         self.shape(causal=True, vocab_size=1)
         return self
 
-    def shape(self, causal: bool, vocab_size: int) -> ModelConfig:
-        """Return the model's shape for one of the two types."""
+    def shape(self, causal: bool, vocab_size: int, block_size: int | None = None) -> ModelConfig:
+        """Return the model's shape for one of the two types, or for block diffusion."""
         keys = self.model_dump(exclude={"preset", "init_device", "vocab_size"})
-        return ModelConfig(causal=causal, vocab_size=vocab_size, **keys)
+        return ModelConfig(causal=causal, vocab_size=vocab_size, block_size=block_size, **keys)

@@ -1,11 +1,11 @@
-"""What is learned: the two types of model."""
+"""What is learned: the two types of model, one of both, and one between them."""
 
-from typing import ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from ..run_folder import PENALTIES
-from .types import FiguresSection, Part, Share
+from .types import FiguresSection, Part, Positive, Share
 
 MostNoise = Field(0.0, ge=0.0, le=0.9)
 
@@ -67,3 +67,53 @@ class MDMSection(PenaltiesSection):
             if low >= high:
                 raise ValueError(f"t_range [{low}, {high}] is empty: for one share of masks give fixed_ratio")
         return self
+
+
+class DualSection(PenaltiesSection):
+    """One model of both types; each sample is of one, by its position.
+
+    Attributes:
+        ar_share: of the samples, those that are autoregressive.
+        ar: keys of an autoregressive run.
+        mdm: keys of a masked-diffusion run.
+    """
+
+    name: Literal["dual"]
+    ar_share: float = Field(0.5, gt=0.0, lt=1.0)
+    ar: ARSection = ARSection(name="ar")
+    mdm: MDMSection = MDMSection(name="mdm")
+
+    @field_validator("ar", "mdm", mode="before")
+    @classmethod
+    def _named(cls, value: Any, info: Any) -> Any:
+        return {"name": info.field_name} | value if isinstance(value, dict) else value
+
+    @model_validator(mode="after")
+    def _fit_together(self) -> "DualSection":
+        if self.mdm.random_length:
+            raise ValueError("mdm.random_length would shorten a step's autoregressive samples too: leave it out")
+        for half in (self.ar, self.mdm):
+            given = [key for key in PENALTIES if getattr(half, key)]
+            if given:
+                raise ValueError(f"{half.name}.{given[0]} is of the whole loss: write it beside ar_share")
+        return self
+
+    def figures(self) -> dict[str, Any]:
+        """See `FiguresSection`."""
+        return super().figures() | {"ar": self.ar.figures(), "mdm": self.mdm.figures()}
+
+
+class BlockSection(PenaltiesSection):
+    """Block diffusion.
+
+    Attributes:
+        block_size: tokens of a block; at most those of a sample, which is masked diffusion.
+        sampling: see `BlockDiffusion`.
+    """
+
+    name: Literal["block"]
+    block_size: Positive
+    sampling: Literal["uniform", "stratified"] = "stratified"
+
+
+ObjectiveSection = Annotated[ARSection | MDMSection | DualSection | BlockSection, Field(discriminator="name")]

@@ -10,6 +10,7 @@ import torch
 
 from epochal.common.errors import RequestError
 from epochal.tokenize.tokenizer import spell
+from epochal.train.eval import generate as generate_module
 from epochal.train.eval.generate import Sampling, generate
 from epochal.train.eval.terminal import HOLE, LiveText
 from epochal.train.exact.writing import Text, write
@@ -21,9 +22,10 @@ torch.set_num_threads(1)
 VOCAB, EOD, MASK = 20, 17, 19
 
 
-def model(causal: bool) -> Transformer:
+def model(causal: bool, block_size: int | None = None) -> Transformer:
     torch.manual_seed(0)
-    shape = ModelConfig(VOCAB, 2, 16, 2, 24, causal, kv_heads=1, init_std=0.5, tied_embeddings=False)
+    keys = {"kv_heads": 1, "init_std": 0.5, "tied_embeddings": False, "block_size": block_size}
+    shape = ModelConfig(VOCAB, 2, 16, 2, 24, causal, **keys)  # type: ignore[arg-type]
     return Transformer(shape).eval()
 
 
@@ -115,11 +117,16 @@ def test_masks_are_seen_filling_in_on_a_terminal_only() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("order", "k"), [("confidence", 1), ("entropy", 2), ("left_to_right", 2)])
-def test_texts_are_drawn_from_the_distribution_that_likelihoods_measure(order: Order, k: int) -> None:
+@pytest.mark.parametrize(
+    ("order", "k", "block"),
+    [("confidence", 1, None), ("entropy", 2, None), ("left_to_right", 2, None), ("confidence", 1, 2)],
+)
+def test_texts_are_drawn_from_the_distribution_that_likelihoods_measure(
+    order: Order, k: int, block: int | None
+) -> None:
     """At temperature 1: 1,000 texts of three tokens of three ids, against their exact probabilities."""
     torch.manual_seed(2)
-    m = Transformer(ModelConfig(4, 1, 16, 2, 24, False, init_std=0.6, tied_embeddings=False)).eval()
+    m = Transformer(ModelConfig(4, 1, 16, 2, 24, False, init_std=0.6, tied_embeddings=False, block_size=block)).eval()
     head = m.head.weight.data  # type: ignore[union-attr]
     m.norm.weight.data[0], m.embedding.weight.data[:, 0] = 1.0, 40.0
     head[:, 0], head[3, 0] = 0.0, -60.0  # MASK is as good as impossible: the two distributions are then the same
@@ -150,6 +157,47 @@ def test_tokens_per_step_fill_in_so_many_at_a_time(n: int, block: int | None, k:
     assert [n - frame.count(MASK) for frame in frames] == settled
 
 
+@pytest.mark.parametrize(
+    ("n", "block", "steps", "settled"),
+    [(7, 4, None, [1, 2, 3, 4, 5, 6, 7]), (9, 4, 5, [2, 4, 6, 8, 9]), (3, 1, None, [1, 2, 3]), (5, 4, 2, [4, 5])],
+)
+def test_steps_are_shared_out_over_uneven_blocks(n: int, block: int, steps: int | None, settled: list[int]) -> None:
+    frames: list[list[int]] = []
+    generate(model(causal=False), [EOD], MASK, Sampling(n, block=block, steps=steps), frames.append)
+    assert [n - frame.count(MASK) for frame in frames] == settled
+
+
 def test_tokens_per_step_and_steps_exclude_each_other() -> None:
     with pytest.raises(RequestError, match="one of the two"):
         Sampling(8, steps=4, tokens_per_step=2)
+
+
+@pytest.mark.parametrize("order", ["confidence", "left_to_right", "random"])
+@pytest.mark.parametrize(("size", "prompt"), [(1, 3), (4, 3), (4, 4), (4, 9), (32, 3)])
+def test_block_diffusion_with_a_cache_writes_what_it_writes_without(order: str, size: int, prompt: int) -> None:
+    """Without: the whole text is read at every step, later blocks MASK, which earlier ones do not see."""
+    m, text = model(False, size).double(), [EOD, *range(1, prompt)]
+    sampling = Sampling(max_new_tokens=11, order=order, temperature=0.7, seed=3)  # type: ignore[arg-type]
+    frames: list[list[int]] = []
+    new = generate(m, text, MASK, sampling, frames.append)
+    whole = list(
+        generate_module._unmasking(m, text, MASK, sampling, generate_module._blocks_of(size, prompt, sampling))
+    )
+    assert frames == whole
+    assert new == whole[-1]
+    assert MASK not in new
+    stop = new[5]
+    cut = generate(m, text, MASK, Sampling(11, 0.7, order=order, seed=3, stop=(stop,)))  # type: ignore[arg-type]
+    assert cut == new[: new.index(stop)]
+
+
+def test_a_model_of_blocks_has_its_own() -> None:
+    m = model(False, 4)
+    with pytest.raises(RequestError, match="writes in blocks of 4 tokens, not of 8: leave --block out"):
+        generate(m, [EOD], MASK, Sampling(8, block=8))
+    with pytest.raises(RequestError, match="2 steps are too few for 3 blocks"):
+        generate(m, [EOD], MASK, Sampling(8, steps=2))
+    assert generate(m, [EOD], MASK, Sampling(8, block=4)) == generate(m, [EOD], MASK, Sampling(8))
+    frames: list[list[int]] = []
+    generate(m, [EOD], MASK, Sampling(8, steps=3), frames.append)
+    assert [8 - frame.count(MASK) for frame in frames] == [3, 7, 8]

@@ -8,9 +8,11 @@ import torch
 
 from epochal.tokenize.tokenizer import Tokenizer, load_tokenizer
 from epochal.train.eval.encoding import encode, encode_pairs
+from epochal.train.eval.generate import Sampling, generate
 from epochal.train.eval.metrics import counting_nats, credit, summarise
 from epochal.train.eval.scoring import Group, Scorer
 from epochal.train.eval.tasks import Item
+from epochal.train.exact.writing_order import WritingOrder
 from epochal.train.model.transformer import ModelConfig, Transformer
 
 torch.set_num_threads(1)
@@ -18,9 +20,9 @@ torch.set_num_threads(1)
 VOCAB, EOD, MASK = 40, 37, 39
 
 
-def scorer(causal: bool, **changes: object) -> Scorer:
+def scorer(causal: bool, block_size: int | None = None, **changes: object) -> Scorer:
     torch.manual_seed(2)
-    shape = ModelConfig(VOCAB, 2, 16, 2, 24, causal, init_std=0.3, tied_embeddings=False)
+    shape = ModelConfig(VOCAB, 2, 16, 2, 24, causal, init_std=0.3, tied_embeddings=False, block_size=block_size)
     keys = {"draws": 5, "batch_tokens": 200} | changes
     return Scorer(Transformer(shape).double().eval(), EOD, MASK, limit=128, **keys)  # type: ignore[arg-type]
 
@@ -38,14 +40,14 @@ def groups(n: int, seed: int = 0) -> list[Group]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("causal", [True, False])
-def test_scores_do_not_depend_on_batches(causal: bool) -> None:
+@pytest.mark.parametrize(("causal", "block"), [(True, None), (False, None), (False, 4)])
+def test_scores_do_not_depend_on_batches(causal: bool, block: int | None) -> None:
     questions = groups(24)
-    one, small, large = (scorer(causal, batch_tokens=size).score(questions) for size in (1, 200, 100_000))
+    one, small, large = (scorer(causal, block, batch_tokens=size).score(questions) for size in (1, 200, 100_000))
     for other in (small, large):
         for a, b in zip(one, other, strict=True):
             assert [s.nats for s in a] == pytest.approx([s.nats for s in b], abs=1e-9)
-    again = scorer(causal).score(questions[::-1])[::-1]
+    again = scorer(causal, block).score(questions[::-1])[::-1]
     assert [[s.nats for s in g] for g in again] == [pytest.approx([s.nats for s in g], abs=1e-9) for g in one]
 
 
@@ -155,3 +157,33 @@ def test_accuracy_and_delta_nll_by_hand() -> None:
 def test_a_model_that_finds_all_tokens_equal_scores_as_the_baseline() -> None:
     records = [record([3 * math.log(9), 2 * math.log(9)], 1, [3, 2], [9, 7])]
     assert summarise(records, "characters")["over_counting"] == 0
+
+
+def test_answers_of_block_diffusion_are_explained_block_by_block() -> None:
+    """Blocks of one are exact, whatever the noise; one block is masked diffusion; between them the sum over blocks."""
+    questions = groups(6)
+    ones = scorer(False, 1).score(questions)
+    exact = scorer(False, 1, writing=WritingOrder("confidence")).score(questions)
+    assert [[s.nats for s in g] for g in ones] == [pytest.approx([s.nats for s in g], abs=1e-9) for g in exact]
+    assert {s.se for g in ones for s in g} == {0.0}
+    whole, plain = scorer(False, 128).score(questions), scorer(False).score(questions)
+    assert [[s.nats for s in g] for g in whole] == [pytest.approx([s.nats for s in g], abs=1e-9) for g in plain]
+    s = scorer(False, 4, draws=100)  # all 15 sets of a block are read: no noise
+    context, answer = np.array([EOD, 5, 6, 7, 8, 9]), np.array([1, 2, 3, 4, 5, 6, 7])
+    parts = [
+        s.score([Group(np.concatenate([context, answer[:a]]), (answer[a:b],))])[0][0]
+        for a, b in ((0, 2), (2, 6), (6, 7))
+    ]
+    found = s.score([Group(context, (answer,))])[0][0]
+    assert found.nats == pytest.approx(sum(p.nats for p in parts), abs=1e-9)
+    assert found.se == 0.0
+
+
+@pytest.mark.parametrize("block", [1, 3])
+def test_greedy_is_what_a_model_of_blocks_writes(block: int) -> None:
+    s = scorer(False, block, greedy=True)
+    context = np.array([EOD, 5, 6, 7])
+    new = np.array(generate(s.model, context.tolist(), MASK, Sampling(max_new_tokens=7)))
+    other = np.where(np.arange(7) == 5, (new + 1) % 36, new)
+    scores = s.score([Group(context, (new, other))])[0]
+    assert [x.greedy for x in scores] == [True, False]

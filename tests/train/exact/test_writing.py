@@ -2,6 +2,7 @@
 
 import itertools
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -20,9 +21,9 @@ MASK = 4
 """The last of five ids; it has a share of the probability, as in the bound, but no rule looks at it."""
 
 
-def model(vocab: int = 5, dtype: torch.dtype = torch.float64) -> Transformer:
+def model(vocab: int = 5, dtype: torch.dtype = torch.float64, block_size: int | None = None) -> Transformer:
     torch.manual_seed(1)
-    shape = ModelConfig(vocab, 2, 16, 2, 24, False, init_std=0.5, tied_embeddings=False)
+    shape = ModelConfig(vocab, 2, 16, 2, 24, False, init_std=0.5, tied_embeddings=False, block_size=block_size)
     return Transformer(shape).to(dtype).eval()
 
 
@@ -139,3 +140,45 @@ def test_damaged_weights_are_one_line_and_no_endless_loop() -> None:
     m.norm.weight.data.fill_(math.nan)
     with pytest.raises(WorkError, match="damaged"):
         write(m, MASK, [Text(np.array([0]), np.array([1, 2]))], WritingOrder("confidence"))
+
+
+def by_hand_in_blocks(m: Transformer, context: list[int], answer: list[int], order: str, k: int, size: int) -> float:
+    """Return the nats of `answer` by a model that knows of no blocks, under a plain mask, one block after another."""
+    plain = Transformer(replace(m.config, block_size=None)).double().eval()
+    plain.load_state_dict(m.state_dict())
+
+    class Masked(torch.nn.Module):
+        def forward(self, tokens: torch.Tensor) -> torch.Tensor:
+            n = tokens.shape[1]
+            mask = torch.tensor([[[[j // size <= i // size for j in range(n)] for i in range(n)]]])
+            return plain(tokens, mask)
+
+    total, written = 0.0, list(context)
+    while answer:
+        room = size - len(written) % size
+        total += by_hand(Masked(), written, answer[:room], order, k)  # type: ignore[arg-type]
+        written, answer = written + answer[:room], answer[room:]
+    return total
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("order", ORDERS)
+@pytest.mark.parametrize(("size", "k"), [(1, 1), (2, 1), (3, 2), (8, 2)])
+def test_blocks_are_written_one_after_another(order: str, size: int, k: int) -> None:
+    m, writing = model(block_size=size), WritingOrder(order, k)  # type: ignore[arg-type]
+    for context, length in (([], 6), ([0, 3], 4), ([1, 2, 0], 2)):
+        every = list(itertools.product(range(4), repeat=length))
+        answers = every[:: max(1, len(every) // 20)]
+        texts = [Text(np.array(context, np.int64), np.array(x)) for x in answers]
+        wanted = [by_hand_in_blocks(m, context, list(x), order, k, size) for x in answers]
+        assert write(m, MASK, texts, writing).nats == pytest.approx(wanted, abs=1e-9)
+    texts = [Text(np.array([0, 3]), np.array(x)) for x in itertools.product(range(5), repeat=4)]
+    assert np.exp(-write(m, MASK, texts, writing).nats).sum() == pytest.approx(1.0, abs=1e-9)
+
+
+def test_one_block_over_all_is_masked_diffusion() -> None:
+    texts = [Text(np.array([0]), np.array([1, 2, 3])), Text(np.array([2]), np.array([3] * 5))]
+    for writing in (WritingOrder("confidence"), WritingOrder("left_to_right", 2)):
+        ours, theirs = (write(m, MASK, texts, writing) for m in (model(block_size=6), model()))
+        assert ours.nats == pytest.approx(theirs.nats, abs=1e-12)
+        assert ours[1:] == theirs[1:]

@@ -11,17 +11,18 @@ from epochal.tokenize.tokenizer import load_tokenizer
 from epochal.train.checkpoint import ModelCard, load_model, save_model
 from epochal.train.model.hf_export import save_huggingface
 from epochal.train.model.transformer import ModelConfig, Transformer
+from epochal.train.model.types import as_type
 
 
 @pytest.fixture
 def checkpoint(tmp_path: Path):
     """Return `make(causal)`: the folder of a small run with a random model for GPT-2's ids."""
 
-    def make(causal: bool) -> str:
+    def make(causal: bool, objective: dict | None = None) -> str:
         torch.manual_seed(0)
         info = load_tokenizer("gpt2").info
         shape = ModelConfig(info.vocab_size, 1, 16, 2, 24, causal, qk_norm=True)
-        card = ModelCard(shape, {}, "nll" if causal else "nelbo", info.model_dump(), 64, {})
+        card = ModelCard(shape, objective or {}, "nll" if causal else "nelbo", info.model_dump(), 64, {})
         run = tmp_path / ("ar" if causal else "mdm")
         save_model(str(run / "final"), Transformer(shape).state_dict(), card)
         return str(run)
@@ -43,6 +44,27 @@ def test_an_autoregressive_model_is_exported_from_the_command_line(checkpoint, t
     tokens = torch.tensor([[50256, 5, 7]])
     with torch.no_grad():
         torch.testing.assert_close(theirs(tokens).logits[0], ours(tokens), atol=1e-5, rtol=0)
+
+
+def test_of_a_model_of_both_types_the_causal_half_is_exported_and_either_writes(
+    checkpoint, tmp_path: Path, capsys
+) -> None:
+    transformers = pytest.importorskip("transformers")
+    path, out = checkpoint(False, {"name": "dual"}), tmp_path / "hf"
+    assert main(["export-model", path, "--out", str(out), "--json"]) == 0
+    capsys.readouterr()
+    theirs = transformers.AutoModelForCausalLM.from_pretrained(out).eval()
+    model, _ = load_model(str(tmp_path / "mdm" / "final"))
+    tokens = torch.tensor([[50256, 5, 7]])
+    with torch.no_grad():
+        torch.testing.assert_close(theirs(tokens).logits[0], as_type(model, "ar")(tokens), atol=1e-5, rtol=0)
+    texts = {}
+    for half_of in ([], ["--as", "ar"], ["--as", "mdm"]):
+        assert main(["generate", path, "def", "--max-new-tokens", "6", "--json", *half_of]) == 0
+        texts[tuple(half_of)] = json.loads(capsys.readouterr().out)["ids"]
+    assert texts[()] == texts["--as", "ar"] != texts["--as", "mdm"]
+    assert main(["generate", checkpoint(True), "def", "--as", "mdm"]) == 2
+    assert "is a model of one type: leave --as out" in capsys.readouterr().err
 
 
 def test_the_end_of_documents_may_be_a_token_of_the_models_vocabulary(tmp_path: Path) -> None:

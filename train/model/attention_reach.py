@@ -1,0 +1,64 @@
+"""Attention masks of rows that attend differently, from three numbers a token.
+
+Token i attends to token j where `since[j] <= until[i]`, where both are of the same `block` (0 or more), and where
+i = j. Rows of numbers are cut into micro-batches and sent to a device as any other column; the mask, a square a row,
+is made there.
+"""
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+HIDDEN = 2**31 - 1
+"""`since` of a token that none but its own block, or itself, attends to."""
+
+Reach = NDArray[np.int32]
+"""int32 (rows, length, 3): since, until, block (-1 for none)."""
+
+
+def reach_of(since: NDArray[np.int64], until: NDArray[np.int64], block: NDArray[np.int64]) -> Reach:
+    """Return the three columns, each (rows, length), as one array."""
+    return np.stack((since, until, block), axis=-1).astype(np.int32)
+
+
+def causal(attended: NDArray[np.bool_]) -> Reach:
+    """Return the reach of rows in which a token attends to itself and to its left; False in `attended` is PAD."""
+    place = np.broadcast_to(np.arange(attended.shape[1]), attended.shape)
+    return reach_of(np.where(attended, place, HIDDEN), place, np.full(attended.shape, -1))
+
+
+def bidirectional(attended: NDArray[np.bool_]) -> Reach:
+    """Return the reach of rows in which a token attends to all that is True in `attended`."""
+    nothing = np.zeros(attended.shape, np.int64)
+    return reach_of(np.where(attended, 0, HIDDEN), nothing, nothing - 1)
+
+
+def block_causal(block_size: int, past: int, length: int, attended: Tensor | None, device: torch.device) -> Tensor:
+    """Return bool (batch or 1, 1, length, past + length): a token attends to its own block and to earlier ones.
+
+    Args:
+        past: tokens before the `length` that ask; blocks are counted from the first of all.
+        attended: bool (batch, past + length), False on PAD; None where there is none.
+    """
+    block = torch.arange(past + length, device=device) // block_size
+    mask = (block[None, :] <= block[past:, None])[None, None]
+    return mask if attended is None else mask & attended[:, None, None, :]
+
+
+def attention_mask(reach: Tensor) -> Tensor:
+    """Return bool (rows, 1, length, length), True where a token (row) attends to another (column).
+
+    Args:
+        reach: int32 (rows, length, 3).
+    """
+    since, until, block = reach.unbind(-1)
+    mask = since[:, None, :] <= until[:, :, None]
+    mask |= (block[:, None, :] == block[:, :, None]) & (block >= 0)[:, None, :]
+    mask.diagonal(dim1=1, dim2=2).fill_(True)
+    return mask[:, None]
+
+
+def same_rows(reach: Reach) -> Reach:
+    """Return the first row alone where all rows are the same, so that one mask serves them all."""
+    return reach[:1] if (reach == reach[:1]).all() else reach
