@@ -349,18 +349,9 @@ def _fields(classes: Iterable[type[BaseModel]], part: str) -> list[Any]:
     return [annotation for name, annotation in pairs if name == part]
 
 
-def _classes_at(model: type[BaseModel], section: Sequence[str]) -> list[type[BaseModel]]:
-    """Return the models that the keys of a section are checked against. Parts that name no field (indices, tags of
-    tagged unions) do not lead to another model."""
-    classes: list[type[BaseModel]] = [model]
-    for part in section:
-        annotations = _fields(classes, part)
-        if annotations:
-            classes = [cls for annotation in annotations for cls in _models_in(annotation)]
-        else:
-            tagged = [cls for cls in classes if part in _tags(cls)]
-            classes = tagged or classes
-    return classes
+def _classes_at(model: type[BaseModel], section: Sequence[int | str]) -> list[type[BaseModel]]:
+    """Return the models that the keys of a section are checked against."""
+    return _walk(model, section)[1]
 
 
 def _tags(cls: type[BaseModel]) -> set[str]:
@@ -370,16 +361,25 @@ def _tags(cls: type[BaseModel]) -> set[str]:
 
 def _real_parts(model: type[BaseModel], loc: Sequence[int | str]) -> list[str]:
     """Return `loc` without the tags of tagged unions, which no file contains."""
+    return _walk(model, loc)[0]
+
+
+def _walk(model: type[BaseModel], loc: Sequence[int | str]) -> tuple[list[str], list[type[BaseModel]]]:
+    """Return the parts of `loc` that are no tags, and the models that it leads to; an index leads to no other one.
+
+    Where a union may be meant, its tag comes first: a field of the same name (`ar` in an objective) comes after it.
+    """
     parts: list[str] = []
     classes: list[type[BaseModel]] = [model]
-    for part in loc:
-        annotations = _fields(classes, str(part))
+    for part in map(str, loc):
+        tagged, annotations = [cls for cls in classes if part in _tags(cls)], _fields(classes, part)
+        if tagged and (len(classes) > 1 or not annotations):
+            classes = tagged
+            continue
         if annotations:
             classes = [cls for annotation in annotations for cls in _models_in(annotation)]
-        elif isinstance(part, str) and any(part in _tags(cls) for cls in classes):
-            continue
-        parts.append(str(part))
-    return parts
+        parts.append(part)
+    return parts, classes
 
 
 def _paths(model: type[BaseModel], depth: int = 4) -> list[str]:

@@ -298,7 +298,8 @@ class Exports(Callback):
         if not math.isfinite(loss):
             raise WorkError(
                 f"the validation loss ({model_kind(self.run)}) is {loss} after step {step}: stopped, and nothing is "
-                f"named best; {last_good(self.run.folder, step)}. Lower the learning rate, or look at the validation pool"
+                f"named best; {last_good(self.run.folder, step)}. Lower the learning rate, or look at the validation "
+                "pool"
             )
         last = step >= self.run.end
         if loss < self.best:

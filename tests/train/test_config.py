@@ -110,6 +110,10 @@ def test_the_shape_of_a_model_is_no_run(name: str) -> None:
         ("algorithms.early_stop={} save_folder=s3://bucket/run", "not at a URL"),
         ("algorithms.early_stop={} train_loader.dataset.policy=global", "not the policy global"),
         ("algorithms.early_stop={} service=http://localhost:1", "a service's account cannot"),
+        ("objective={name: dual, mdm: {eps: 0}}", "objective.mdm.eps: must be more than 0"),
+        ("objective={name: dual, mdm: {wieghting: x}}", "did you mean 'objective.mdm.weighting'"),
+        ("objective={name: dual, mdm: {z_loss: 0.1}}", "mdm.z_loss is of the whole loss: write it beside ar_share"),
+        ("objective={name: block, block_size: 0}", "objective.block_size: must be more than 0"),
     ],
 )
 def test_wrong_configurations_are_refused_in_one_line(override: str, message: str) -> None:

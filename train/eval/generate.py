@@ -154,7 +154,8 @@ def _block_by_block(
     size, device = model.config.block_size, model.device
     assert size is not None, "of block diffusion alone"
     random = torch.Generator("cpu").manual_seed(s.seed)
-    cache, new = KVCache(model.config.layers), []
+    cache = KVCache(model.config.layers)
+    new: list[int] = []
     kept = len(prompt) // size * size
     if kept:
         model.hidden_states(torch.tensor([prompt[:kept]], device=device), cache=cache)

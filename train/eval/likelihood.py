@@ -2,9 +2,9 @@
 
 An autoregressive model's negative log-likelihood (NLL) is exact, and so are that of block diffusion in blocks of one
 token and a masked-diffusion model's under a stated order of writing (`exact.writing`): all are likelihoods of
-distributions over the same texts. Without an order a masked-diffusion model's, or that of larger blocks, is only bounded
-from above (NELBO); set beside an NLL it may overstate the model's loss, never understate it. Nothing here puts the two
-side by side without saying which is which.
+distributions over the same texts. Without an order a masked-diffusion model's, or that of larger blocks, is only
+bounded from above (NELBO); set beside an NLL it may overstate the model's loss, never understate it. Nothing here puts
+the two side by side without saying which is which.
 """
 
 import itertools

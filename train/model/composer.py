@@ -79,9 +79,10 @@ class LanguageModel(ComposerModel):
 
 def _losses(kind: str, rows: slice) -> dict[str, Metric]:
     """Return the loss, what noise leaves of a bound, and the loss on each half of the pool; see `objective.halves`."""
-    error = {f"{kind}_se": MeanLoss(error=True, rows=rows)} if kind == "nelbo" else {}
-    halves = {of_half(kind, name): MeanLoss(only=i, rows=rows) for i, name in enumerate(HALVES)}
-    return {kind: MeanLoss(rows=rows)} | error | halves
+    metrics: dict[str, Metric] = {kind: MeanLoss(rows=rows)}
+    if kind == "nelbo":
+        metrics["nelbo_se"] = MeanLoss(error=True, rows=rows)
+    return metrics | {of_half(kind, name): MeanLoss(only=i, rows=rows) for i, name in enumerate(HALVES)}
 
 
 def _inputs(batch: dict[str, Any]) -> dict[str, Tensor | None]:

@@ -89,7 +89,8 @@ def save_huggingface(model: Transformer, card: ModelCard, tokenizer: Tokenizer, 
 def _check_type(model: Transformer) -> None:
     if not model.config.causal:
         raise RequestError(
-            "only an autoregressive model can be written for transformers, which has none of masked or block diffusion"
+            "only an autoregressive model can be written for transformers, which has no masked-diffusion model, nor one of "
+            "blocks"
         )
 
 

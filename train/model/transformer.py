@@ -341,9 +341,9 @@ class Transformer(nn.Module):
         target_positions: Tensor | None = None,
         labels: Tensor | None = None,
         weights: Tensor | None = None,
-        penalties: Penalties | None = None,
         reach: Tensor | None = None,
         positions: Tensor | None = None,
+        penalties: Penalties | None = None,
     ) -> Tensor:
         """Return logits, or losses when `labels` are given.
 
@@ -358,9 +358,9 @@ class Transformer(nn.Module):
                 order; None for all.
             labels: int64 (n,).
             weights: (n,).
-            penalties: what is added to the loss.
             reach: int32 (batch or 1, length, 3), see `attention_reach`: in place of `attention_mask`.
             positions: as for `hidden_states`.
+            penalties: what is added to the loss.
         """
         if reach is not None:
             attention_mask = attention_reach.attention_mask(reach)

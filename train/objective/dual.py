@@ -84,10 +84,14 @@ class DualValidation:
 
 def of_both(is_ar: NDArray[np.bool_], ar: Corrupted, mdm: Corrupted) -> Corrupted:
     """Return the rows of `ar` where `is_ar`, bool (rows,), else those of `mdm`; each attends as its type does."""
-    fields = Corrupted._fields[:-1]
-    chosen = (_rows(is_ar, getattr(ar, name), getattr(mdm, name)) for name in fields)
-    reach = _rows(is_ar, causal(ar.attention_mask), bidirectional(mdm.attention_mask))
-    return Corrupted(*chosen, reach=reach)
+    return Corrupted(
+        inputs=_rows(is_ar, ar.inputs, mdm.inputs),
+        labels=_rows(is_ar, ar.labels, mdm.labels),
+        targets=_rows(is_ar, ar.targets, mdm.targets),
+        weights=_rows(is_ar, ar.weights, mdm.weights),
+        attention_mask=_rows(is_ar, ar.attention_mask, mdm.attention_mask),
+        reach=_rows(is_ar, causal(ar.attention_mask), bidirectional(mdm.attention_mask)),
+    )
 
 
 def _rows(first: NDArray[np.bool_], a: NDArray, b: NDArray) -> NDArray:

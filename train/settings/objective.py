@@ -80,8 +80,8 @@ class DualSection(PenaltiesSection):
 
     name: Literal["dual"]
     ar_share: float = Field(0.5, gt=0.0, lt=1.0)
-    ar: ARSection = ARSection(name="ar")
-    mdm: MDMSection = MDMSection(name="mdm")
+    ar: ARSection = ARSection.model_validate({"name": "ar"})
+    mdm: MDMSection = MDMSection.model_validate({"name": "mdm"})
 
     @field_validator("ar", "mdm", mode="before")
     @classmethod

@@ -137,6 +137,8 @@ def test_a_runs_file_says_what_the_grid_says(make_plan):
         ({"settings": {"max_duration": "9ep"}}, "max_duration is set by the grid itself: use total_tokens"),
         ({"settings": {"optimizer": {"lrr": 1}}}, "unknown key 'optimizer.lrr': did you mean 'optimizer.lr'?"),
         ({"objectives": ["ar", "ar"]}, "objectives names one twice"),
+        ({"objectives": ["ar", "dual"]}, "a grid sets ar against mdm, and knows no 'dual'"),
+        ({"objectives": ["ar", {"name": "block", "block_size": 4}]}, "knows no 'block'"),
         ({"objectives": ["gan"]}, "objectives"),
         ({"overrides": {"objective.input_mask": [0, 1]}}, "did you mean 'objective.input_masking'?"),
         ({"objectives": ["mdm"], "overrides": {"objective.input_masking": [0]}}, "known are eps, random_length"),
