@@ -89,8 +89,8 @@ def save_huggingface(model: Transformer, card: ModelCard, tokenizer: Tokenizer, 
 def _check_type(model: Transformer) -> None:
     if not model.config.causal:
         raise RequestError(
-            "only an autoregressive model can be written for transformers, which has no masked-diffusion model, nor one of "
-            "blocks"
+            "only an autoregressive model can be written for transformers, which has no masked-diffusion model "
+            "and none of blocks"
         )
 
 
