@@ -147,6 +147,8 @@ class TrainConfig(Configuration):
             raise ValueError(f"algorithms.early_stop goes back to the best point: give {lacking[0]}")
         if is_url(self.save_folder or ""):
             raise ValueError("algorithms.early_stop needs a save_folder on this machine, not at a URL")
+        if self.load_path:
+            raise ValueError("algorithms.early_stop goes back to a checkpoint of its own folder: leave load_path out")
         data = self.train_loader.dataset
         if data.mixture or data.policy == "global":
             order = "a mixture" if data.mixture else "the policy global"

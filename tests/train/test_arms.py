@@ -13,7 +13,10 @@ from epochal.shards.order.receipt import Receipt
 from epochal.tests.support.ranks import in_ranks
 from epochal.tests.support.training import interrupt, losses, weights
 from epochal.train.checkpoint import load_model
+from epochal.train.config import load_config
+from epochal.train.run import prepare
 from epochal.train.run_folder import read_metrics
+from epochal.train.run_state.identity import resolved, to_yaml
 from epochal.train.trainer import train
 
 torch.set_num_threads(1)  # these models are too small to share out
@@ -96,6 +99,24 @@ def test_killed_and_resumed_equals_uninterrupted_bit_for_bit(run_config, tmp_pat
     assert validated(tmp_path / "parts") == validated(tmp_path / "whole")
     for model in Path(tmp_path, "whole").rglob("model.safetensors"):
         assert model.read_bytes() == (tmp_path / "parts" / model.relative_to(tmp_path / "whole")).read_bytes()
+
+
+@pytest.mark.processes
+@pytest.mark.parametrize("name", ["mdm-cosine", "ar-dropout"])
+def test_interrupted_on_two_ranks_and_resumed_on_one(run_config, tmp_path: Path, name: str) -> None:
+    whole, parts = (arm(run_config, name, tmp_path / f, max_duration="1.2ep", save_interval="4ba") for f in "wp")
+    expected = train(whole)
+    in_ranks(2, interrupt, parts, 6)
+    assert train(parts)["receipt"] == expected["receipt"]
+    np.testing.assert_allclose(losses(tmp_path / "p"), losses(tmp_path / "w"), rtol=0, atol=5e-5)
+
+
+@pytest.mark.parametrize("name", ARMS)
+def test_the_configuration_that_a_run_writes_down_is_the_runs(run_config, tmp_path: Path, name: str) -> None:
+    config = arm(run_config, name, tmp_path)
+    (tmp_path / "config.yaml").write_text(to_yaml(resolved(config, "cpu", "fp32")))
+    again = load_config(str(tmp_path / "config.yaml"))
+    assert prepare(again).identity == prepare(config).identity
 
 
 @pytest.mark.slow
@@ -221,8 +242,6 @@ def test_an_arm_that_is_added_makes_another_run(run_config, tmp_path: Path) -> N
 
 def test_a_run_without_arms_is_what_it_was_in_earlier_versions(run_config) -> None:
     """What run.json and checkpoints said before there were these keys: runs go on by it."""
-    from epochal.train.run import prepare
-
     for objective, keys in (("ar", {"name", "input_masking"}), ("mdm", MDM_KEYS)):
         identity = prepare(run_config(objective)).identity
         assert identity["objective"].keys() == keys

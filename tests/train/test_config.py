@@ -109,6 +109,7 @@ def test_the_shape_of_a_model_is_no_run(name: str) -> None:
         ("algorithms.early_stop={} eval_loader=null eval_tasks=null", "give an eval_loader"),
         ("algorithms.early_stop={} save_folder=s3://bucket/run", "not at a URL"),
         ("algorithms.early_stop={} train_loader.dataset.policy=global", "not the policy global"),
+        ("algorithms.early_stop={} load_path=elsewhere/ba8-rank0.pt", "leave load_path out"),
         ("algorithms.early_stop={} service=http://localhost:1", "a service's account cannot"),
         ("objective={name: dual, mdm: {eps: 0}}", "objective.mdm.eps: must be more than 0"),
         ("objective={name: dual, mdm: {wieghting: x}}", "did you mean 'objective.mdm.weighting'"),

@@ -57,7 +57,7 @@ class MDMSection(PenaltiesSection):
 
     @model_validator(mode="after")
     def _one_level(self) -> "MDMSection":
-        given = [key for key in ("t_range", "noise_schedule", "eps") if key in self.model_fields_set]
+        given = self.changed("t_range", "noise_schedule", "eps")
         if self.fixed_ratio is not None and given:
             raise ValueError(f"with fixed_ratio every sample has the same share of masks: leave {given[0]} out")
         if self.t_range is not None:

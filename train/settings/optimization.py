@@ -41,7 +41,7 @@ class OptimizerSection(FiguresSection):
 
     @model_validator(mode="after")
     def _keys_have_their_use(self) -> "OptimizerSection":
-        given = self.model_fields_set
+        given = self.changed("momentum", "weight_decay_final")
         if "momentum" in given and self.name != "muon":
             raise ValueError("momentum is Muon's: AdamW has betas (for Muon say name: muon)")
         if "weight_decay_final" in given and self.weight_decay_schedule == "constant":

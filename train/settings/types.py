@@ -27,6 +27,10 @@ class FiguresSection(Section):
     LATER: ClassVar[tuple[str, ...]] = ()
     """Keys that an earlier version did not have."""
 
+    def changed(self, *keys: str) -> list[str]:
+        """Return those of `keys` that say something else than their defaults, which a run's `config.yaml` has too."""
+        return [key for key in keys if getattr(self, key) != type(self).model_fields[key].default]
+
     def figures(self) -> dict[str, Any]:
         """Return the section as what a run is: JSON values, a key of LATER only where it says something else than its
         default, so that runs go by the names that they had before there was such a key."""
