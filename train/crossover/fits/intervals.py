@@ -4,7 +4,7 @@ Replicates (pairs of runs on the same draw of data with the same seed) are few a
 must be right for three. A bootstrap over pairs, labelled 95 %, holds the truth in 49 % of simulations with 2 pairs, 75
 with 3, 87 with 5 and 89 with 10; Student's t over their differences holds it in 95 % for normal differences, whatever
 their number. Below three pairs no interval is given: with two, t's factor of 12.7 says nothing that anyone could use.
-What these intervals cover is measured in `tests/stress/coverage.py`.
+What these intervals cover is measured in `tests/train/crossover/fits/coverage.py`.
 """
 
 import math

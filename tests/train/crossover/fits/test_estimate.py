@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from epochal.tests.stress import coverage
+from epochal.tests.train.crossover.fits import coverage
 from epochal.train.crossover.fits.estimate import HOLD, Pair, crossover, curve, lead, overtakes, wobble
 
 BUDGET = 1e6

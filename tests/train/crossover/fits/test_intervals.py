@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from epochal.tests.stress import coverage
+from epochal.tests.train.crossover.fits import coverage
 from epochal.train.crossover.fits.intervals import factor, half_width, pooled
 
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from epochal.tests.stress import coverage
+from epochal.tests.train.crossover.fits import coverage
 from epochal.train.crossover.fits.potential import match, potential
 
 BUDGETS = [25_000, 50_000, 100_000, 400_000]

@@ -1,6 +1,6 @@
 """How often the crossover's intervals hold the truth, by simulation: what docs/crossover.md states.
 
-    python -m epochal.tests.stress.coverage [--simulations 2000]
+    python -m epochal.tests.train.crossover.fits.coverage [--simulations 2000]
 
 Every simulated pair has a lead that grows over tokens with a slope and a place of its own (draws and seeds differ),
 bends as real ones do, and wobbles from one evaluation to the next. The truth is the crossover of the mean lead of all
