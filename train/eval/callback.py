@@ -10,6 +10,7 @@ from composer.utils import dist
 from ...common.errors import RequestError
 from ...shards.artifact import Artifact
 from ...tokenize.tokenizer import folder_tokenizer
+from ..model.compiled import eager
 from ..settings.data import EvalTasksSection
 from . import metrics, tasks
 from .continuation import continuation
@@ -47,7 +48,7 @@ class TaskAccuracy(Callback):
         training = model.training
         model.eval()
         scorer = Scorer(model.transformer, self.eod, self.mask, self.limit, self.section.noise_samples)
-        with get_precision_context(state.precision):
+        with eager(), get_precision_context(state.precision):
             scores = iter(scorer.score([g for e in items for g in e.groups]))
         model.train(training)
         return [record(e, [next(scores) for _ in e.groups]) for e in items]
