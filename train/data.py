@@ -69,10 +69,16 @@ def _filled(batch: Any, missing: int) -> dict[str, NDArray[Any]]:
 
 
 class Split:
-    """Cuts a collated batch into micro-batches for `LanguageModel`; a plain class, so that it can be pickled."""
+    """Cuts a collated batch into micro-batches for `LanguageModel`; a plain class, so that it can be pickled.
 
-    def __init__(self, draws: int = 1) -> None:
+    Attributes:
+        draws: see `Collate`.
+        pin: lay the tensors where a GPU reads them by itself, so that copying them there is not waited for.
+    """
+
+    def __init__(self, draws: int = 1, pin: bool = False) -> None:
         self.draws = draws
+        self.pin = pin
 
     def __call__(self, batch: Batch, size: int | float) -> list[Batch]:
         """Return micro-batches of `size` samples, the last perhaps smaller."""
@@ -84,11 +90,12 @@ class Split:
         corrupted = Corrupted(**{name: batch[name][rows].numpy() for name in Corrupted._fields if name in batch})
         packed = {k: v for k, v in pack(corrupted)._asdict().items() if v is not None}
         packed |= {"words": batch["words"][rows]} if "words" in batch else {}
+        packed["rows"] = torch.from_numpy(np.repeat(np.arange(len(corrupted.targets)), corrupted.targets.sum(1)))
+        if self.pin:
+            packed = {k: v.pin_memory() for k, v in packed.items()}
         n_tokens = batch["n_tokens"][samples]
         real_samples = int((batch["position"][samples] >= 0).sum())
-        row_of_target = np.repeat(np.arange(len(corrupted.targets)), corrupted.targets.sum(1))
         return packed | {
-            "rows": torch.from_numpy(row_of_target),
             "n_tokens": n_tokens,
             "sample_id": batch["sample_id"][samples],
             "shape": (max(1, real_samples), corrupted.targets.shape[1]),
@@ -107,10 +114,10 @@ def tokens_in(batch: Batch) -> int:
     return int(batch["n_tokens"].sum())
 
 
-def data_spec(loader: DataLoader, draws: int = 1) -> DataSpec:
-    """Return what Composer needs to know of a loader of collated batches."""
+def data_spec(loader: DataLoader, draws: int = 1, pin: bool = False) -> DataSpec:
+    """Return what Composer needs to know of a loader of collated batches; `draws` and `pin` as of `Split`."""
     return DataSpec(
-        loader, split_batch=Split(draws), get_num_samples_in_batch=samples_in, get_num_tokens_in_batch=tokens_in
+        loader, split_batch=Split(draws, pin), get_num_samples_in_batch=samples_in, get_num_tokens_in_batch=tokens_in
     )
 
 

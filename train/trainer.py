@@ -27,6 +27,7 @@ from .data import Collate, ValidationSet, data_spec
 from .eval.callback import TaskAccuracy
 from .exact.callback import ExactLikelihood
 from .loggers import DescribeRun, JsonlLogger, PublishRun, StepProgress
+from .model.compiled import compile_for_training
 from .model.composer import LanguageModel, build
 from .model.flops import peak_flops, training_flops_per_token
 from .model.penalties import Penalties
@@ -128,12 +129,15 @@ def build_trainer(run: Run, reports: ServiceReports | None = None) -> Trainer:
     model = build(run.shape, kind, config.seed, device, penalties, validation_kinds(run))
     if config.init_from:
         _take_weights(model, config.init_from)
+    if config.compile_config is not None:
+        micro_batch = (_microbatch(run), run.plan.seq_len)
+        compile_for_training(model.transformer, config.compile_config, micro_batch, run.device, run.precision)
     optimizer = build_optimizer(model, config.optimizer, fused=run.device == "gpu")
     average = average_of(run)
     restore = RestoreRandomness()
     trainer = make_trainer(
         model=model,
-        train_dataloader=data_spec(train_loader(run)),
+        train_dataloader=data_spec(train_loader(run), pin=run.device == "gpu"),
         eval_dataloader=evaluator(run),
         spin_dataloaders=False,
         max_duration=f"{run.end}ba",
@@ -171,7 +175,6 @@ def build_trainer(run: Run, reports: ServiceReports | None = None) -> Trainer:
         parallelism_config=config.parallelism_config.model_dump(exclude_none=True)
         if config.parallelism_config
         else None,
-        compile_config=config.compile_config,
         device=run.device,
         precision=run.precision,
         device_train_microbatch_size=_microbatch(run),

@@ -11,6 +11,7 @@ from composer.utils import dist
 from ...common.errors import RequestError
 from ...shards.artifact import Artifact
 from ...tokenize.tokenizer import folder_tokenizer
+from ..model.compiled import eager
 from ..model.types import CAUSAL, as_type
 from ..settings.data import EvalTasksSection
 from . import metrics, tasks
@@ -54,7 +55,7 @@ class TaskAccuracy(Callback):
         model.eval()
         scored = as_type(model.transformer, type_of_model) if type_of_model else model.transformer
         scorer = Scorer(scored, self.eod, self.mask, self.limit, self.section.noise_samples)
-        with get_precision_context(state.precision):
+        with eager(), get_precision_context(state.precision):
             scores = iter(scorer.score([g for e in items for g in e.groups]))
         model.train(training)
         return [record(e, [next(scores) for _ in e.groups]) for e in items]

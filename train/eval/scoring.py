@@ -171,7 +171,7 @@ class Scorer:
             )
         )
         mask = _tree_mask(branch, shared)
-        hidden = self.model.hidden_states(tokens.to(device), mask.to(device), positions.to(device), cache).flatten(0, 1)
+        hidden = self.model.hidden_states(tokens.to(device), mask.to(device), positions, cache).flatten(0, 1)
         at = np.concatenate([row * length + t.target_positions for row, t in enumerate(trees)])
         labels = np.concatenate([a for g in groups for a in g.answers])
         hidden = hidden.index_select(0, torch.from_numpy(at).to(device))

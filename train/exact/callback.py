@@ -14,6 +14,7 @@ from composer.utils import dist
 from ...common.errors import WorkError
 from ...shards.artifact import Artifact
 from ..eval.likelihood import Rows, written
+from ..model.compiled import eager
 from ..objective.halves import HALVES, half_of, of_half
 from ..settings.data import ExactSection
 from .writing_order import EXACT, WritingOrder
@@ -66,7 +67,7 @@ class ExactLikelihood(Callback):
         first, ranks = dist.get_global_rank(), dist.get_world_size()
         mine = itertools.islice(self.rows, first, None, ranks)
         batch_tokens = 2**14
-        with torch.autocast(model.transformer.device.type, enabled=False):
+        with eager(), torch.autocast(model.transformer.device.type, enabled=False):
             try:
                 rows = enumerate(written(model.transformer, self.mask, mine, self.writing, batch_tokens))
                 found: Sums | str = _sums((first + i * ranks, nats, len(row)) for i, (row, nats, _) in rows)

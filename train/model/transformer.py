@@ -17,10 +17,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from . import attention_reach
-from .cross_entropy import token_nll, weighted_nll_sum
+from .cross_entropy import compute_dtype, token_nll, weighted_nll_sum
 from .dropout import Draws, Rates, Residual, Site, attend
 from .kv_cache import KVCache, LayerCache
 from .penalties import Penalties, penalised_sums
+from .rotary import Rotation, rotate, rotations
 
 VOCAB_MULTIPLE = 64
 """Rows of the embedding are padded to a multiple of this, so that matrix products use the tensor cores fully."""
@@ -133,19 +134,6 @@ class RMSNorm(nn.Module):
         return (wide * scale * self.weight).to(x.dtype)
 
 
-def rotary_tables(length: int, head_size: int, base: float, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Return cos and sin of rotary positions (Su et al. 2021), each float32 (length, head_size / 2)."""
-    frequency = base ** -(torch.arange(0, head_size, 2, device=device, dtype=torch.float64) / head_size)
-    angle = torch.arange(length, device=device, dtype=torch.float64)[:, None] * frequency
-    return angle.cos().float(), angle.sin().float()
-
-
-def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Return `x` (..., length, head_size) with channel pairs (i, i + head_size / 2) turned by their position."""
-    a, b = x.chunk(2, dim=-1)
-    return torch.cat((a * cos - b * sin, b * cos + a * sin), dim=-1).to(x.dtype)
-
-
 class ResidualLinear(nn.Linear):
     """A projection back into the residual stream: its initial weights shrink with depth."""
 
@@ -165,9 +153,7 @@ class Attention(nn.Module):
         self.q_norm: nn.Module = RMSNorm(c.head_size, c.norm_eps) if c.qk_norm else nn.Identity()
         self.k_norm: nn.Module = RMSNorm(c.head_size, c.norm_eps) if c.qk_norm else nn.Identity()
 
-    def forward(
-        self, x: Tensor, cos: Tensor, sin: Tensor, mask: Tensor | None, cache: LayerCache | None = None
-    ) -> Tensor:
+    def forward(self, x: Tensor, rotation: Rotation, mask: Tensor | None, cache: LayerCache | None = None) -> Tensor:
         """Return (batch, length, hidden).
 
         Without a mask, tokens attend to the left in a causal model that has no cache, and to everything otherwise.
@@ -178,9 +164,10 @@ class Attention(nn.Module):
         """
         batch, length, _ = x.shape
         sizes = (self.heads, self.kv_heads, self.kv_heads)
-        qkv = self.qkv(x).view(batch, length, sum(sizes), self.head_size).transpose(1, 2)
-        q, k, v = qkv.split(sizes, dim=1)
-        q, k = rotate(self.q_norm(q), cos, sin), rotate(self.k_norm(k), cos, sin)
+        q, k, v = self.qkv(x).view(batch, length, sum(sizes), self.head_size).split(sizes, dim=2)
+        q, k = rotate(self.q_norm(q), rotation), rotate(self.k_norm(k), rotation)
+        # Turned before they are transposed: what attention returns then lies as the product after it reads it.
+        q, k, v = q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)
         if cache is not None:
             k, v = cache.extend(k, v)
         if self.kv_heads != self.heads:
@@ -221,11 +208,9 @@ class Block(nn.Module):
         add = (layer, c.layers, c.dropout, c.rates, draws)
         self.attention_dropout, self.mlp_dropout = Residual("attention", *add), Residual("mlp", *add)
 
-    def forward(
-        self, x: Tensor, cos: Tensor, sin: Tensor, mask: Tensor | None, cache: LayerCache | None = None
-    ) -> Tensor:
+    def forward(self, x: Tensor, rotation: Rotation, mask: Tensor | None, cache: LayerCache | None = None) -> Tensor:
         """Return the residual stream after this layer, shape of `x`."""
-        x = x + self.attention_dropout(self.attention(self.attention_norm(x), cos, sin, mask, cache))
+        x = x + self.attention_dropout(self.attention(self.attention_norm(x), rotation, mask, cache))
         return x + self.mlp_dropout(self.mlp(self.mlp_norm(x)))
 
 
@@ -291,24 +276,15 @@ class Transformer(nn.Module):
             cache: keys and values of earlier tokens, to which those of `tokens` are added.
         """
         past, length = cache.length if cache else 0, tokens.shape[1]
-        cos, sin = self._rotations(positions, past, length, tokens.device)
+        assert self.config.head_size is not None, "filled in by ModelConfig"
+        shape = self.config.head_size, self.config.rope_base
+        rotation = rotations(positions, past, length, *shape, tokens.device)
         mask = self._mask(attention_mask, cache, length, tokens.device)
         x = self.embedding_dropout(self.embedding(tokens))
+        x = x.to(compute_dtype(x))  # the residual stream is as narrow as the products under autocast
         for i, block in enumerate(self.blocks):
-            x = block(x, cos, sin, mask, cache.layers[i] if cache else None)
+            x = block(x, rotation, mask, cache.layers[i] if cache else None)
         return self.norm(x)
-
-    def _rotations(
-        self, positions: Tensor | None, past: int, length: int, device: torch.device
-    ) -> tuple[Tensor, Tensor]:
-        """Return cos and sin of `positions`, or of past to past + length - 1; they broadcast over batch and heads."""
-        head_size, base = self.config.head_size, self.config.rope_base
-        assert head_size is not None, "filled in by ModelConfig"
-        if positions is None:
-            cos, sin = rotary_tables(past + length, head_size, base, device)
-            return cos[past:], sin[past:]
-        cos, sin = (table[positions] for table in rotary_tables(int(positions.max()) + 1, head_size, base, device))
-        return (cos[:, None], sin[:, None]) if positions.dim() == 2 else (cos, sin)
 
     def _mask(
         self, attention_mask: Tensor | None, cache: KVCache | None, length: int, device: torch.device

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 
 from epochal.train.model import cross_entropy
-from epochal.train.model.transformer import ModelConfig, Transformer, count_parameters, rotary_tables, rotate
+from epochal.train.model.transformer import ModelConfig, Transformer, count_parameters
 
 SHAPE: dict[str, Any] = {"vocab_size": 70, "layers": 2, "hidden": 32, "heads": 4, "ffn": 48}
 
@@ -34,14 +34,6 @@ def test_only_a_causal_model_cannot_see_the_right(causal: bool, changes: dict) -
     other[:, 7:] = (other[:, 7:] + 1) % 70
     same = torch.isclose(net.hidden_states(tokens)[:, :7], net.hidden_states(other)[:, :7], atol=1e-12).all()
     assert bool(same) is causal
-
-
-def test_attention_depends_on_distance_not_on_place() -> None:
-    cos, sin = rotary_tables(20, 8, 10000.0, torch.device("cpu"))
-    q, k = torch.randn(8, dtype=torch.float64), torch.randn(8, dtype=torch.float64)
-    score = rotate(q.expand(20, 8), cos, sin) @ rotate(k.expand(20, 8), cos, sin).T
-    torch.testing.assert_close(score[3, 1], score[15, 13], atol=1e-6, rtol=0)
-    assert not torch.isclose(score[3, 1], score[3, 2])
 
 
 def test_padding_ids_are_never_predicted() -> None:

@@ -1,0 +1,126 @@
+"""The compiled model: as few graphs as there are kinds of micro-batches, and the same losses."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from epochal.tests.support.training import losses
+from epochal.train.data import Collate, Split
+from epochal.train.model.compiled import compile_model, eager, meet_pad
+from epochal.train.model.composer import LanguageModel, build
+from epochal.train.model.transformer import ModelConfig
+from epochal.train.objective.objectives import Autoregressive, MaskedDiffusion, SpecialIds
+from epochal.train.trainer import train
+
+torch.set_num_threads(1)  # these models are too small to share out
+pytestmark = pytest.mark.slow
+IDS = SpecialIds(eod=67, pad=68, mask=69)
+ROWS, LENGTH = 4, 16
+
+
+GRAPHS: list[int] = []
+
+
+@torch._dynamo.register_backend(name="counted")
+def counted(graph: Any, inputs: Any) -> Any:
+    GRAPHS.append(len(graph.graph.nodes))
+    return graph.forward
+
+
+@pytest.fixture
+def graphs() -> Iterator[list[int]]:
+    """Yield the list that the backend `counted` adds the number of each graph's operations to."""
+    torch._dynamo.reset()
+    torch._dynamo.utils.counters.clear()
+    GRAPHS.clear()
+    yield GRAPHS
+    torch._dynamo.reset()
+
+
+def micro_batches(causal: bool, n: int) -> Iterator[dict[str, Any]]:
+    """Yield `n` of them; every third has PAD, and all differ in how many targets they have and where."""
+    objective = Autoregressive(IDS) if causal else MaskedDiffusion(IDS)
+    random = np.random.default_rng(0)
+    for i in range(n):
+        n_tokens = np.full(ROWS, LENGTH)
+        if i % 3 == 2:
+            n_tokens[random.integers(ROWS)] = random.integers(1, LENGTH)
+        batch = {
+            "tokens": random.integers(0, 67, (ROWS, LENGTH)),
+            "position": np.arange(ROWS) + i * ROWS,
+            "sample_id": np.arange(ROWS),
+            "n_tokens": n_tokens,
+        }
+        yield from Split()(Collate(objective)(batch), ROWS)
+
+
+def shape(causal: bool) -> ModelConfig:
+    return ModelConfig(70, layers=3, hidden=32, heads=4, ffn=48, causal=causal, qk_norm=True)
+
+
+def step(model: LanguageModel, batch: dict[str, Any]) -> float:
+    loss = next(iter(model.loss(model(batch), batch).values()))
+    loss.backward()
+    return float(loss.detach())
+
+
+@pytest.mark.parametrize("causal", [True, False])
+def test_no_micro_batch_of_50_has_anything_compiled_again(graphs: list[int], causal: bool) -> None:
+    compiled, plain = (build(shape(causal), "loss", 0) for _ in range(2))
+    compile_model(compiled.transformer, {"backend": "counted"})
+    if not causal:
+        meet_pad(shape(causal), {"backend": "counted"}, ROWS, LENGTH, torch.device("cpu"))
+    batches = list(micro_batches(causal, 50))
+    assert causal or sum("attention_mask" in b for b in batches) == 16
+    first = step(compiled, batches[0])
+    expected = 2 if causal else 3  # a block and the last norm; the block with a mask
+    assert len(graphs) == expected
+    assert [first, *(step(compiled, b) for b in batches[1:])] == [step(plain, b) for b in batches]
+    assert len(graphs) == expected
+    assert not torch._dynamo.utils.counters["graph_break"]
+
+
+def test_without_meeting_pad_it_is_compiled_when_it_comes(graphs: list[int]) -> None:
+    model = build(shape(causal=False), "loss", 0)
+    compile_model(model.transformer, {"backend": "counted"})
+    found = []
+    for batch in micro_batches(causal=False, n=4):
+        step(model, batch)
+        found.append(len(graphs))
+    assert found == [2, 2, 3, 3]
+
+
+def test_layers_share_a_graph_with_dropout_by_site_too(graphs: list[int]) -> None:
+    rates = {"dropout_residual": 0.1, "stochastic_depth": 0.2, "layers": 10}
+    of = ModelConfig(70, hidden=32, heads=4, ffn=48, causal=False, **rates)
+    compiled, plain = (build(of, "loss", 0) for _ in range(2))
+    compile_model(compiled.transformer, {"backend": "counted"})
+    meet_pad(of, {"backend": "counted"}, ROWS, LENGTH, torch.device("cpu"))
+    batches = [b | {"words": torch.arange(ROWS) + i} for i, b in enumerate(micro_batches(causal=False, n=6))]
+    found = []
+    for batch in batches:
+        assert step(compiled, batch) == step(plain, batch)
+        found.append(len(graphs))
+    assert found == [4] * 6  # with a mask twice: of layer 0, then of any; without one; the last norm
+
+
+def test_texts_of_many_lengths_are_read_without_compiling(graphs: list[int]) -> None:
+    model = build(shape(causal=True), "loss", 0).transformer
+    compile_model(model, {"backend": "counted"})
+    with eager():
+        for length in range(1, 20):
+            model.hidden_states(torch.zeros(1, length, dtype=torch.int64))
+    assert not graphs
+
+
+@pytest.mark.parametrize("name", ["ar", "mdm"])
+def test_a_compiled_run_has_the_losses_of_a_plain_one(run_config, tmp_path: Path, graphs: list[int], name: str) -> None:
+    plain, compiled = tmp_path / "plain", tmp_path / "compiled"
+    for folder, options in ((plain, None), (compiled, {"backend": "counted"})):
+        train(run_config({"name": name}, save_folder=str(folder), max_duration="1168", compile_config=options))
+    assert graphs
+    assert losses(compiled) == losses(plain)

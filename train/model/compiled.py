@@ -1,0 +1,80 @@
+"""The model compiled a block at a time.
+
+All blocks share one compiled graph, which takes seconds where the whole model takes minutes. What changes from one
+micro-batch to the next (where the targets are, how many) stays outside of it. A mask is the one thing that a block
+is compiled for anew, see `meet_pad`.
+"""
+
+import contextlib
+from typing import Any
+
+import torch
+from composer.core import Precision, get_precision_context
+
+from .cross_entropy import compute_dtype
+from .dropout import Draws
+from .rotary import rotations
+from .transformer import Block, ModelConfig, Transformer
+
+
+def compile_model(model: Transformer, options: dict[str, Any]) -> None:
+    """Have each block of `model`, and its last norm, compiled when it is first called; the weights keep their names.
+
+    Args:
+        model: before it is wrapped for DDP or FSDP.
+        options: keywords of `torch.compile`.
+    """
+    for block in model.blocks:
+        block.compile(**options)
+    model.norm.compile(**options)
+
+
+def meet_pad(shape: ModelConfig, options: dict[str, Any], rows: int, length: int, device: torch.device) -> None:
+    """Compile a block for a micro-batch that has PAD, in a model that attends to both sides.
+
+    PAD is rare: the last sample of a pass has it, and fillers. Its micro-batch alone is computed with a mask, which no
+    flash kernel takes; compiled when it comes, it would hold up a run somewhere in its middle. The block that is
+    compiled here is thrown away: others that are called in the same way, under the same autocast, find what was made.
+
+    Args:
+        rows: of a micro-batch.
+        length: tokens of a row.
+        device: where training computes.
+    """
+    draws = Draws()
+    draws.words = torch.zeros(rows, dtype=torch.int64, device=device)
+    x = torch.zeros(rows, length, shape.hidden, device=device)
+    x = x.to(compute_dtype(x)).requires_grad_()
+    mask = torch.ones(rows, 1, 1, length, dtype=torch.bool, device=device)
+    assert shape.head_size is not None, "filled in by ModelConfig"
+    rotation = rotations(None, 0, length, shape.head_size, shape.rope_base, device)
+    for layer in range(shape.layers if any(shape.rates) else 1):  # where it matters, the second makes one for any
+        with torch.device("meta"):
+            block = Block(shape, layer, draws)
+        block.to_empty(device=device)
+        block.compile(**options)
+        torch.autograd.grad(block(x, rotation, mask, None).sum(), x)
+
+
+def compile_for_training(
+    model: Transformer, options: dict[str, Any], micro_batch: tuple[int | str, int], device: str, precision: str
+) -> None:
+    """Have `model` compiled for a run.
+
+    Args:
+        options: as for `compile_model`.
+        micro_batch: samples (or `auto`: they are found later, and so is what PAD needs) and tokens of each.
+        device: `gpu` or `cpu`, as Composer names it.
+        precision: Composer's name of it.
+    """
+    compile_model(model, options)
+    rows, length = micro_batch
+    if model.config.causal or isinstance(rows, str):
+        return
+    with get_precision_context(Precision(precision)):
+        meet_pad(model.config, options, rows, length, torch.device("cuda" if device == "gpu" else "cpu"))
+
+
+def eager() -> contextlib.AbstractContextManager[Any]:
+    """Return a context in which nothing is compiled: for texts of many lengths, each read once."""
+    return torch.compiler.set_stance("force_eager")
