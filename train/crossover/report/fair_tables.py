@@ -103,7 +103,7 @@ def multiple_section(results: Results) -> str:
     found = results.found["multiples"]
     if not found:
         return ""
-    parts = [MULTIPLE_NOTE]
+    parts = [fold("What a multiple is", MULTIPLE_NOTE)]
     for kind, which in sorted({(f["baseline"], f["baseline_side"]) for f in found}, key=_default_first):
         own = [f for f in found if (f["baseline"], f["baseline_side"]) == (kind, which)]
         title = f"In unique tokens of {NAMES.get(kind, kind)}, {which} arm"

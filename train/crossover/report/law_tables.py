@@ -15,8 +15,8 @@ def section(results: Results) -> str:
     if not fits:
         return paragraph("No run is finished yet.")
     return (
-        NOTE
-        + _absent(results)
+        _absent(results)
+        + fold("The laws", NOTE)
         + fold("Errors side by side", stack(HOLD_OUT_HEAD, [_errors(f) for f in fits]))
         + fold("Constants", CONSTANTS_NOTE + stack(CONSTANTS_HEAD, [_constants(f) for f in fits]))
         + fold("Laws and measurements", fit_panels(results))

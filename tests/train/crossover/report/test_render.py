@@ -134,7 +134,8 @@ def test_a_long_answer_is_folded(make_plan, monkeypatch):
 def test_in_a_browser_it_switches_reads_and_saves(make_plan, tmp_path):
     path = tmp_path / "report.html"
     path.write_text(rendered(make_plan(unique_tokens=[100, 300, 1003], replicates=2)))
-    seen = "[...document.querySelectorAll('.overlay svg')].filter((s) => getComputedStyle(s).display !== 'none')"
+    pictures = "[...document.querySelectorAll('.overlay:not(.chart) svg')]"
+    seen = f"{pictures}.filter((s) => getComputedStyle(s).display !== 'none')"
     with browser() as page:
         page.open(path.as_uri(), 390, dark=True)
         assert page.run("document.documentElement.scrollWidth") == 390
@@ -146,16 +147,16 @@ def test_in_a_browser_it_switches_reads_and_saves(make_plan, tmp_path):
 
         page.send("Emulation.setScriptExecutionDisabled", value=True)
         page.open(path.as_uri(), 390)
-        assert page.run(f"{seen}.length") == page.run("document.querySelectorAll('.overlay').length")
+        assert page.run(f"{seen}.length") == page.run("document.querySelectorAll('.overlay:not(.chart)').length")
         assert page.run("document.querySelectorAll('button').length") == 0
         page.send("Emulation.setScriptExecutionDisabled", value=False)
 
         page.open(path.as_uri(), 1280)
         assert page.run("document.querySelectorAll('details:not([open])').length") == 0
         for value, kind in (("log", "logarithmic"), ("passes", "by-passes"), ("linear", "linear")):
-            page.run(f"document.querySelector('.overlay [value={value}]').click()")
+            page.run(f"document.querySelector('.overlay:not(.chart) [value={value}]').click()")
             assert page.run(f"{seen}[0].classList.contains('{kind}')")
-        assert page.run(f"{seen}.length") == page.run("document.querySelectorAll('.overlay').length")
+        assert page.run(f"{seen}.length") == page.run("document.querySelectorAll('.overlay:not(.chart)').length")
 
         page.run(f"{seen}[0].scrollIntoView({{block: 'center'}})")
         x, y = page.run(
@@ -166,7 +167,7 @@ def test_in_a_browser_it_switches_reads_and_saves(make_plan, tmp_path):
 
         page.send("Browser.setDownloadBehavior", behavior="allow", downloadPath=str(tmp_path / "saved"))
         for i in range(3):
-            page.run(f"document.querySelectorAll('.overlay button')[{i}].click()")
+            page.run(f"document.querySelectorAll('.overlay:not(.chart) button')[{i}].click()")
             page.wait("true")
         files = [tmp_path / "saved" / f"toy-loss.{end}" for end in ("csv", "svg", "png")]
         _wait_for(page, files)
@@ -176,6 +177,12 @@ def test_in_a_browser_it_switches_reads_and_saves(make_plan, tmp_path):
         assert files[1].read_text().startswith("<svg")
         assert "stroke: rgb(" in files[1].read_text()
         assert files[2].read_bytes().startswith(b"\x89PNG")
+        page.run("document.querySelector('.chart button').click()")
+        best = tmp_path / "saved" / "toy-best-loss.csv"
+        _wait_for(page, [best])
+        lines = best.read_text().splitlines()
+        assert lines[0] == '"line","unique tokens","toy best loss"'
+        assert [line.rpartition(",")[0] for line in lines[1:3]] == ['"AR, default arm",100', '"AR, default arm",300']
         assert page.errors == []
 
 
@@ -228,7 +235,7 @@ def test_ars_likelihood_is_its_own_under_every_order(make_plan, monkeypatch):
 def test_best_against_best_and_what_a_budget_is_worth_are_in_all_three(make_plan, tmp_path, monkeypatch):
     """Page, Markdown and CSV say the same of arms, stops and decays."""
     arms = {"ar": {"regular": {"model.dropout": 0.1}}, "mdm": {"eps": {"objective.eps": 0.01}}}
-    plan = make_plan(replicates=3, arms=arms, own_decay=[1])
+    plan = make_plan(unique_tokens=[100, 300], replicates=3, arms=arms, own_decay=[1])
     rows, runs = measured(plan)
     rows = [r | {f"{half}/loss": r["loss"] - 0.3 * (r["arm"] != "default") for half in ("even", "odd")} for r in rows]
     monkeypatch.setattr(curves, "curves", lambda of: rows)
