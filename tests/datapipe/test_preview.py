@@ -137,6 +137,9 @@ def test_each_command_says_the_next_one(folder: Path, capsys: pytest.CaptureFixt
     assert Path(config.train_loader.dataset.path).resolve().parent.name == "subsets"
     assert config.eval_loader is not None
     assert config.eval_loader.dataset.path == "artifacts/pools/mine-val"
+    assert main([*carve[2:], "--format", "wds"]) == 0
+    assert main(shlex.split(capsys.readouterr().out.splitlines()[-1])[2:]) == 0  # nothing trains on tar files
+    capsys.readouterr()
     shutil.rmtree("artifacts/pools/mine-val")
     assert main(carve[2:]) == 0
     assert load_config(train[3], shlex.split(capsys.readouterr().out.splitlines()[-1])[4:]).eval_loader is None
