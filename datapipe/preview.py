@@ -23,7 +23,7 @@ from .target import targets_of
 from .text.excerpts import excerpt
 
 SAMPLE_ROWS, SAMPLE_CHARACTERS = 1000, 1 << 20
-"""Of one file of each kind in a source, by the end of its name: at most so much is read, rows without a document too."""
+"""Of one file of each kind in a source, by the end of its name: at most so much is read, with rows that are no use."""
 
 NAMES_SHOWN = 5
 

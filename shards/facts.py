@@ -43,7 +43,7 @@ def _stated(value: Any) -> str | list[str] | None:
 
 
 def plain(value: Any, longest: int | None = None) -> str:
-    """Return a fact, or another value of a manifest, as one line of text without control characters, the parts of a list
+    """Return a fact, or another value of a manifest, as one line of text without control characters, a list's parts
     one after the other, cut after `longest` characters."""
     line = printable(" ".join((", ".join(value) if isinstance(value, list) else str(value)).split()))
     return line if longest is None or len(line) <= longest else f"{line[: longest - 1]}…"

@@ -58,7 +58,7 @@ _OPERATORS = re.compile(r"\b(?:AND|OR|NOT|CASE|WHEN|XOR)\b|::|\|\||(?<=[\w)\"' ]
 _MOST_OPERATORS = 2_000
 """In a condition. polars ends the whole process where some 6,000 follow each other."""
 
-_TOO_DEEP = "it has too many steps one in another: write a choice of values as lang IN ('en', 'de'), and parts as sources"
+_TOO_DEEP = "it has too many steps one in another: write a choice of values as lang IN ('en', 'de')"
 
 _SPOKEN = {
     "null": "null", "bool": "true or false", "int": "a whole number", "large": "a whole number", "float": "a number",

@@ -42,9 +42,10 @@ def _about(s: Subject) -> Iterator[str]:
     m = s.manifest
     if isinstance(m, ExportManifest):
         order = f"{m.tokens // m.unique_tokens} whole passes in the order of a plan" if m.plan else "canonical order"
+        of = f"{code(m.parent.fingerprint)} ({escaped(m.parent.name)})"
         yield (
-            f"An export: the {m.unique_tokens:,} unique tokens of {code(m.parent.fingerprint)} ({escaped(m.parent.name)}), "
-            f"{order}, for programs that read this format. {_LIES[s.form]}"
+            f"An export: the {m.unique_tokens:,} unique tokens of {of}, {order}, for programs that read this format. "
+            f"{_LIES[s.form]}"
         )
     elif m.parent is None:
         yield (
@@ -53,8 +54,9 @@ def _about(s: Subject) -> Iterator[str]:
         )
     else:
         of = f"A subset of exactly {m.tokens:,} unique tokens of the pool {escaped(m.parent.name)}"
-        place = f"({code(m.parent.fingerprint)}), replicate {m.parent.replicate}, from its sample {m.parent.start_sample:,}"
-        yield f"{of} {place} on. {_LIES[s.form] if s.form != 'view' else _lies_in_the_pool(m)}"
+        place = f"replicate {m.parent.replicate}, from its sample {m.parent.start_sample:,}"
+        lies = _lies_in_the_pool(m) if s.form == "view" else _LIES[s.form]
+        yield f"{of} ({code(m.parent.fingerprint)}), {place} on. {lies}"
     yield "Made with epochal, which repeats exactly these tokens in orders that can be computed."
 
 

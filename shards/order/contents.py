@@ -105,8 +105,8 @@ def documents_of(artifact: Artifact) -> Table:
     found = find_documents(artifact.root, artifact.manifest)
     if found is None:
         raise RequestError(
-            f"{artifact.root} has no {DOCUMENTS_NAME}, which says where documents begin: carve it again, today's copies "
-            "have one"
+            f"{artifact.root} has no {DOCUMENTS_NAME}, which says where documents begin: carve it again, today's "
+            "copies have one"
         )
     root, info, first = found
     return Table(DocumentStarts(root, info), first)

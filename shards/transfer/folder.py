@@ -31,7 +31,9 @@ class Folder:
             RequestError: when something else is there, or the place lies in another artifact.
         """
         if within := next((p for p in _above(self.root) if is_artifact(p)), None):
-            raise RequestError(f"{self.root} lies in the artifact {within}, which would not be whole: choose a place beside")
+            raise RequestError(
+                f"{self.root} lies in the artifact {within}, which would not be whole: choose a place beside"
+            )
         empty = os.path.isdir(self.root) and not os.path.islink(self.root) and not os.listdir(self.root)
         if empty or not os.path.lexists(self.root):
             return None

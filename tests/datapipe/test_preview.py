@@ -68,7 +68,7 @@ def test_a_dry_run_says_what_a_build_finds_and_writes_nothing(
 @pytest.mark.parametrize("kind", ["jsonl", "parquet"])
 @pytest.mark.parametrize("where", [None, "n % 2 = 0"])
 def test_the_beginning_of_a_file_of_long_texts_stands_for_all_of_it(tmp_path: Path, kind: str, where: str) -> None:
-    rows = [{"text": f"{i} " + "some words of it " * 2500, "n": i} for i in range(150)]  # of which some 25 are looked at
+    rows = [{"text": f"{i} " + "some words of it " * 2500, "n": i} for i in range(150)]  # some 25 are looked at
     if kind == "jsonl":
         (tmp_path / "x.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     else:
