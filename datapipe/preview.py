@@ -1,6 +1,9 @@
 """What a build would read, judged by a sample of each source: `epochal build --dry-run`."""
 
+import contextlib
 import itertools
+import os
+from collections.abc import Iterator, Sized
 from typing import Any
 
 from ..common import storage
@@ -8,18 +11,20 @@ from ..common.cli import output_columns
 from ..common.errors import printable
 from ..common.html import count
 from ..common.units import format_bytes, round_count
+from ..common.unpack import ENDINGS as COMPRESSED
 from ..tokenize.tokenizer import Tokenizer
 from .build import checked
 from .config import Build, Source
 from .sources.auto import named_format
 from .sources.base import Intake
+from .sources.fields import field_of
 from .sources.listing import InputFile, Listing
 from .sources.registry import make_reader
 from .target import targets_of
 from .text.excerpts import excerpt
 
 SAMPLE_ROWS, SAMPLE_CHARACTERS = 1000, 1 << 20
-"""Of one file of each kind in a source, by the end of its name: at most so much is read."""
+"""Of one file of each kind in a source, by the end of its name: at most so much is read, with rows that are no use."""
 
 NAMES_SHOWN = 5
 
@@ -67,7 +72,9 @@ def _source(config: Build, source: Source, listing: Listing, tokenizer: Tokenize
 
 
 def _end(name: str) -> str:
-    return ".".join(name.lower().rpartition("/")[2].split(".")[1:][-2:])
+    """Return the end of a file's name that says its kind: `.jsonl`, `.jsonl.gz`."""
+    stem, end = os.path.splitext(name.lower())
+    return os.path.splitext(stem)[1] + end if end in COMPRESSED else end
 
 
 def _sample(
@@ -78,15 +85,11 @@ def _sample(
     size = sum(other.size for other in files)
     intake = Intake(written=config.written)
     reader = make_reader(listing, source, intake, False, config.tokenizer)
-    texts: list[str] = []
-    characters = 0
-    for document in itertools.islice(reader._documents([(file, reader._rows(file))]), SAMPLE_ROWS):
-        texts.append(document.text)
-        characters += len(document.text)
-        if characters >= SAMPLE_CHARACTERS:
-            break
+    with contextlib.closing(reader._rows(file)) as rows_of_file:  # which counts the bytes of what was taken
+        some = _first_rows(rows_of_file, source.text_key)
+        texts = [document.text for document in reader._documents([(file, some)])]
     rows = sum(intake.rows.values())
-    read = intake.bytes_read or file.size  # of a row that is still open, nothing is counted
+    read = intake.bytes_read or file.size
     tokens = sum(len(ids) + 1 for ids in tokenizer.encode(texts))
     return {
         "file": file.name,
@@ -97,6 +100,17 @@ def _sample(
         "tokens": round(tokens * size / read),
         "first_text": excerpt(texts[0]) if texts else None,
     }
+
+
+def _first_rows(rows: Iterator[tuple[int, Any]], text_key: str) -> Iterator[tuple[int, Any]]:
+    """Yield the rows of a sample."""
+    characters = 0
+    for row, content in itertools.islice(rows, SAMPLE_ROWS):
+        text = field_of(content, text_key) if isinstance(content, dict) else content  # which is ids, or a reason
+        characters += len(text) if isinstance(text, Sized) else 0
+        yield row, content
+        if characters >= SAMPLE_CHARACTERS:
+            return
 
 
 def describe(found: dict[str, Any]) -> str:

@@ -48,7 +48,7 @@ def carve(parser: argparse.ArgumentParser) -> Runner:
             else:
                 print(f"{'carved' if new else 'already there:'} {without_secrets(out, {})}  ({tokens:,} unique tokens)")
         if not args.json:
-            say_next(_training(args.pool, out))
+            say_next(["verify", short_path(out)] if args.format == "wds" else _training(args.pool, out))
         return 0
 
     return run

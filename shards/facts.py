@@ -20,7 +20,11 @@ def facts_of(config: Mapping[str, Any]) -> list[dict[str, Any]]:
     sources = config.get("sources")
     listed = sources if isinstance(sources, list) else []
     named = [s for s in listed if isinstance(s, dict) and isinstance(s.get("name"), str)]
-    return [{key: s[key] for key in ("name", *FACTS) if _is_fact(s.get(key))} for s in named]
+    facts = [{key: _stated(s.get(key)) for key in FACTS} for s in named]
+    return [
+        {"name": s["name"]} | {key: value for key, value in f.items() if value}
+        for s, f in zip(named, facts, strict=True)
+    ]
 
 
 def facts_by_source(config: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
@@ -29,12 +33,17 @@ def facts_by_source(config: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     return {name: facts for name, facts in found.items() if facts}
 
 
-def _is_fact(value: Any) -> bool:
+def _stated(value: Any) -> str | list[str] | None:
+    """Return a fact, text or a list, without what is blank; None where nothing is left, or where it is none."""
     texts = value if isinstance(value, list) else [value]
-    return bool(value) and all(isinstance(text, str) for text in texts)
+    if not all(isinstance(text, str) for text in texts):
+        return None
+    said = [text for text in texts if text.strip()]
+    return said if isinstance(value, list) else next(iter(said), None)
 
 
-def plain(value: str | list[str], longest: int | None = None) -> str:
-    """Return a fact as one line, cut after `longest` characters."""
-    line = printable(" ".join((value if isinstance(value, str) else ", ".join(value)).split()))
+def plain(value: Any, longest: int | None = None) -> str:
+    """Return a fact, or another value of a manifest, as one line of text without control characters, a list's parts
+    one after the other, cut after `longest` characters."""
+    line = printable(" ".join((", ".join(value) if isinstance(value, list) else str(value)).split()))
     return line if longest is None or len(line) <= longest else f"{line[: longest - 1]}…"

@@ -35,8 +35,13 @@ def _inner_name(name: str) -> str:
     for part in name.split("/"):
         if not part or part in (".", "..") or printable(part) != part:
             raise ValueError(f"'{printable(name[:80])}' is no file below the artifact's folder")
+        if part.startswith(".") or part.lower().endswith(_PROGRAMS):
+            raise ValueError(f"'{printable(name[:80])}' is hidden or a program: an artifact holds data alone")
     return name
 
+
+_PROGRAMS = (".py", ".pyc", ".pyw", ".pyd", ".so", ".dll", ".dylib", ".pth")
+"""What Python would import in an artifact's folder, where people work: somebody's `numpy.py` would run."""
 
 Name = Annotated[str, AfterValidator(_plain_name)]
 """What may become a folder's name."""

@@ -29,10 +29,12 @@ class ParquetReader(Reader):
                 self._columns = table.schema_arrow.names
                 total = max(table.metadata.num_rows, 1)
                 for batch in _batches(table, f, self._used(table)):
-                    for fields in _batch_rows(batch):
-                        yield row, fields
-                        row += 1
-                    self.intake.bytes_read = before + file.size * row // total
+                    try:
+                        for fields in _batch_rows(batch):
+                            row += 1
+                            yield row - 1, fields
+                    finally:  # also where only the first rows are asked for
+                        self.intake.bytes_read = before + file.size * row // total
             except (pa.ArrowException, OSError) as error:
                 if getattr(error, "errno", None):  # of the disk or the network
                     raise

@@ -21,19 +21,23 @@ class JsonlReader(Reader):
     def _rows(self, file: InputFile) -> Iterator[tuple[int, dict[str, Any] | str]]:
         before, row, id_key = self.intake.bytes_read, 0, self.id_key
         with self._opened(file) as raw:
-            for line in lines(unpacked(raw, file.path)):
-                if row % 64 == 0:  # asking takes as long as reading a short line
-                    self.intake.bytes_read = before + raw.tell()
-                    if row == 0:
-                        line = line.removeprefix(codecs.BOM_UTF8)
-                if not line.isspace():
-                    fields = _parse(line, id_key)
-                    if isinstance(fields, str):
-                        _check_file(line, row, fields)
-                    del line  # it may be long
-                    yield row, fields
-                    del fields
-                row += 1
+            unfolded = lines(unpacked(raw, file.path))
+            try:
+                for line in unfolded:
+                    if row % 64 == 0:  # asking takes as long as reading a short line
+                        self.intake.bytes_read = before + raw.tell()
+                        if row == 0:
+                            line = line.removeprefix(codecs.BOM_UTF8)
+                    if not line.isspace():
+                        fields = _parse(line, id_key)
+                        if isinstance(fields, str):
+                            _check_file(line, row, fields)
+                        del line  # it may be long
+                        yield row, fields
+                        del fields
+                    row += 1
+            finally:  # also where only the first rows are asked for; at its end the file is closed
+                self.intake.bytes_read = before + (file.size if raw.closed else raw.tell())
         self.intake.bytes_read = before + file.size
 
 

@@ -50,9 +50,15 @@ _TYPES = {
     "bool": "Boolean", "int": "Int64", "large": "Int128", "float": "Float64", "text": "String",
     "timestamp": "Datetime", "date": "Date", "time": "Time", "duration": "Duration",
 }  # fmt: skip
-_OF_NULL = ("Null", "String", "Float64", "Boolean", "Datetime", "list String")
-_OF_EMPTY_LIST = ("list String", "list Float64", "list Boolean")
+_OF_NULL = ("Null", "String", "Float64", "Boolean", "Datetime", "list String", "list Float64", "list Int64")
+_OF_EMPTY_LIST = ("list String", "list Float64", "list Boolean", "list Int64")
 _MOST_TRIES = 20_000
+
+_OPERATORS = re.compile(r"\b(?:AND|OR|NOT|CASE|WHEN|XOR)\b|::|\|\||(?<=[\w)\"' ])[-+*/%](?![\d.])", re.IGNORECASE)
+_MOST_OPERATORS = 2_000
+"""In a condition. polars ends the whole process where some 6,000 follow each other."""
+
+_TOO_DEEP = "it has too many steps one in another: write a choice of values as lang IN ('en', 'de')"
 
 _SPOKEN = {
     "null": "null", "bool": "true or false", "int": "a whole number", "large": "a whole number", "float": "a number",
@@ -190,10 +196,14 @@ def _parsed(text: str) -> tuple[Any, Any]:
     )
     if clock := _CLOCK.search(bare):
         raise ConditionError(f"{clock[0]} is another at each build: write the date, as in DATE '2024-01-31'")
+    if sum(1 for _ in _OPERATORS.finditer(bare)) > _MOST_OPERATORS:
+        raise ConditionError(_TOO_DEEP)
     try:
         expression = pl.sql_expr(_TOKENS.sub(_rewritten, text))
         tree = json.loads(expression.meta.serialize(format="json"))
-    except (pl.exceptions.PolarsError, pl.exceptions.PanicException, ValueError, TypeError, RecursionError) as error:
+    except RecursionError:
+        raise ConditionError(_TOO_DEEP) from None
+    except (pl.exceptions.PolarsError, pl.exceptions.PanicException, ValueError, TypeError) as error:
         raise ConditionError(_syntax(str(error))) from None
     step = _step_of_many_rows(tree)
     if step is not None:
@@ -213,9 +223,18 @@ def _compared(tree: Any) -> list[list[Any]]:
         ((node, content),) = waiting.pop().items()
         parts = _parts(node, content)
         if node == "BinaryExpr" and content["op"] in _COMPARISONS:
-            found.append([pl.Expr.deserialize(io.BytesIO(json.dumps(part).encode()), format="json") for part in parts])
+            try:
+                found.append([_expression(part) for part in parts])
+            except (pl.exceptions.PolarsError, RecursionError):  # it reads fewer levels than it writes
+                raise ConditionError(_TOO_DEEP) from None
         waiting += parts
     return found
+
+
+def _expression(tree: Any) -> Any:
+    import polars as pl
+
+    return pl.Expr.deserialize(io.BytesIO(json.dumps(tree).encode()), format="json")
 
 
 def _kind_of(dtype: Any) -> str | None:
@@ -292,7 +311,8 @@ def _typed(value: Any, column: str) -> tuple[str, Any]:
     if isinstance(value, int):
         return ("int", value) if -(2**63) <= value < 2**63 else _large(value)
     if isinstance(value, float | Decimal):
-        return "float", float(value)
+        number = float(value)
+        return ("null", None) if number != number else ("float", number)  # what pandas and others have for no number
     if isinstance(value, datetime):
         return _time(value)
     for cls, kind in ((date, "date"), (time, "time"), (timedelta, "duration")):

@@ -6,7 +6,7 @@ from fastapi import APIRouter, Query, Request, Response
 
 from ...common.errors import RequestError
 from ...shards.order.base import Order
-from ...shards.order.contents import contents
+from ...shards.order.contents import Table, contents
 from ..bounds import lookups_at_once
 from ..errors import NotFoundError
 from ..schemas import INT, PlanPath
@@ -44,7 +44,8 @@ async def documents(
     def question(check: Check) -> Response:
         order = service.plan(plan)
         positions = _positions(order, step, batch_samples, start, count)
-        tables = [service.document_table(_pool(service, p.subset)) for p in order.components().values()]
+        plans = order.components().values()
+        tables = [Table(service.document_table(_pool(service, p.subset)), p.start_sample * p.seq_len) for p in plans]
         at_once = max(1, min(PART, lookups_at_once(order)))
         rows: list[dict[str, Any]] = []
         listed, at = 0, positions.start

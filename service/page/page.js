@@ -302,6 +302,7 @@ submits("plan", async (data) => {
   return `Plan ${made.fingerprint}: ${count(made.positions)} positions.`;
 });
 submits("step", async (data) => {
+  fill("#step-found");
   const found = await get(`/plans/${state.plan}/documents`, { step: data.step, batch_samples: data.batch_samples });
   const rows = found.positions.flatMap((p) => p.documents.map((d) => [count(p.position), p.component ? `${p.component} ${count(p.sample)}` : count(p.id), d.id, d.source, `${count(d.begin)} to ${count(d.begin + d.tokens - 1)}`, count(d.of)]));
   fill("#step-found", table(["Position", "Sample", "Document", "Source", "Tokens of it", "#of"], rows, "No document."));

@@ -10,7 +10,7 @@ from typing import Any
 from ..facts import FACTS
 from ..manifest import ExportManifest, Manifest
 from .hub import metadata
-from .markdown import dump_yaml, escaped, fenced, front_matter, linked, table
+from .markdown import code, dump_yaml, escaped, fenced, front_matter, linked, table
 from .subject import Subject
 from .usage import snippets
 
@@ -42,9 +42,10 @@ def _about(s: Subject) -> Iterator[str]:
     m = s.manifest
     if isinstance(m, ExportManifest):
         order = f"{m.tokens // m.unique_tokens} whole passes in the order of a plan" if m.plan else "canonical order"
+        of = f"{code(m.parent.fingerprint)} ({escaped(m.parent.name)})"
         yield (
-            f"An export: the {m.unique_tokens:,} unique tokens of `{m.parent.fingerprint}` ({escaped(m.parent.name)}), "
-            f"{order}, for programs that read this format. {_LIES[s.form]}"
+            f"An export: the {m.unique_tokens:,} unique tokens of {of}, {order}, for programs that read this format. "
+            f"{_LIES[s.form]}"
         )
     elif m.parent is None:
         yield (
@@ -53,8 +54,9 @@ def _about(s: Subject) -> Iterator[str]:
         )
     else:
         of = f"A subset of exactly {m.tokens:,} unique tokens of the pool {escaped(m.parent.name)}"
-        place = f"(`{m.parent.fingerprint}`), replicate {m.parent.replicate}, from its sample {m.parent.start_sample:,}"
-        yield f"{of} {place} on. {_LIES[s.form] if s.form != 'view' else _lies_in_the_pool(m)}"
+        place = f"replicate {m.parent.replicate}, from its sample {m.parent.start_sample:,}"
+        lies = _lies_in_the_pool(m) if s.form == "view" else _LIES[s.form]
+        yield f"{of} ({code(m.parent.fingerprint)}), {place} on. {lies}"
     yield "Made with epochal, which repeats exactly these tokens in orders that can be computed."
 
 
@@ -76,8 +78,8 @@ def _counts(s: Subject) -> Iterator[str]:
         ("documents", f"{m.documents:,}"),
         ("samples", f"{m.samples:,} of {m.seq_len:,} tokens"),
         ("ids", f"{m.dtype}; {t.vocab_size:,} in the vocabulary; {special}"),
-        ("tokenizer", f"{escaped(shareable(t.name))} (`{t.fingerprint}`)"),
-        ("fingerprint", f"`{m.fingerprint}`"),
+        ("tokenizer", f"{escaped(shareable(t.name))} ({code(t.fingerprint)})"),
+        ("fingerprint", code(m.fingerprint)),
     ]
     yield "## What is in it"
     yield table(("", ""), rows)
@@ -154,9 +156,9 @@ def _fact(value: Any) -> str:
 def _reading(s: Subject) -> Iterator[str]:
     yield "## How to read it"
     yield "In this folder, in Python:"
-    for tool, code in snippets(s):
+    for tool, program in snippets(s):
         yield f"**{tool}**"
-        yield fenced(code, "python")
+        yield fenced(program, "python")
     if s.rows is None:
         yield (
             "`datasets.load_dataset` finds no rows here. A form that it reads: "
@@ -178,4 +180,4 @@ def _checking(s: Subject) -> Iterator[str]:
     )
     parent = s.manifest.parent
     if parent is not None:
-        yield f"How the text was cleaned is in the card of the pool; this was made from `{parent.fingerprint}`."
+        yield f"How the text was cleaned is in the card of the pool; this was made from {code(parent.fingerprint)}."

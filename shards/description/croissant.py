@@ -9,9 +9,10 @@ from typing import Any
 from urllib.parse import quote
 
 from ..documents import DOCUMENTS_NAME
+from ..facts import plain
 from ..manifest import ExportManifest
 from .hub import listed
-from .markdown import plain, web_address
+from .markdown import web_address
 from .subject import Subject
 
 CONFORMS_TO = ["http://mlcommons.org/croissant/1.1", "http://mlcommons.org/croissant/RAI/1.0"]
@@ -129,18 +130,18 @@ def croissant(s: Subject) -> str:
 
 
 def _urn(fingerprint: str) -> str:
-    return f"urn:epochal:{fingerprint}"
+    return f"urn:epochal:{quote(fingerprint, safe='')}"
 
 
 def _description(s: Subject) -> str:
     m = s.manifest
     what = f"{m.tokens:,} tokens of {m.documents:,} documents, in {m.samples:,} samples of {m.seq_len:,}"
     if isinstance(m, ExportManifest):
-        return f"An export of {plain(m.parent.name)} ({m.parent.fingerprint}) in the format {m.layout}: {what}."
+        return f"An export of {plain(m.parent.name)} ({plain(m.parent.fingerprint)}) in the format {m.layout}: {what}."
     if m.parent is None:
         return f"A pool of unique tokens for pre-training: {what}."
     where = f" Its shards lie in the pool, at {plain(m.parent.path)} from here." if s.form == "view" else ""
-    return f"A subset of the pool {plain(m.parent.name)} ({m.parent.fingerprint}): {what}.{where}"
+    return f"A subset of the pool {plain(m.parent.name)} ({plain(m.parent.fingerprint)}): {what}.{where}"
 
 
 # -- where it comes from ----------------------------------------------------------------------------------------------

@@ -6,8 +6,8 @@ from collections.abc import Iterable
 from typing import Any
 
 from ..documents import DOCUMENTS_NAME
+from ..facts import plain
 from ..manifest import ExportManifest, Manifest
-from .markdown import plain
 from .subject import Subject
 
 LICENCES = frozenset(
@@ -91,7 +91,7 @@ for a file of that name; without one it takes the manifest for data."""
 TABLES = {
     "duplicates": ("exact duplicates", "near-duplicates"),
     "rejects": ("unusable rows", "empty"),
-    "filtered": ("filter ",),
+    "filtered": ("filter ", "where of "),
     "contaminated": ("contaminated",),
 }
 """Further tables of a pool, and the steps of its waterfall whose documents they list."""

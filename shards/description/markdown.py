@@ -8,20 +8,23 @@ from typing import Any
 import yaml
 
 from ...common.errors import printable
+from ..facts import plain
 
 _MARKED = re.compile(r"([\\`*_{}\[\]<>#|~&!$])")
+_NAME = re.compile(r"[\w.:-]+")
 _WEB = re.compile(r"https?://[^\s<>\"'`\\|()\[\]{}^]+")
-
-
-def plain(text: Any) -> str:
-    """Return a value as one line of text without control characters."""
-    return printable(" ".join(str(text).split()))
 
 
 def escaped(text: Any) -> str:
     """Return a value as Markdown that shows it as it is, in one line."""
     line = _MARKED.sub(r"\\\1", plain(text))
     return re.sub(r"^(\d+)([.)])", r"\1\\\2", re.sub(r"^([-+=:])", r"\\\1", line))
+
+
+def code(text: Any) -> str:
+    """Return a name that a program made (a fingerprint) in the type of code, any other text as `escaped`."""
+    line = plain(text)
+    return f"`{line}`" if _NAME.fullmatch(line) else escaped(line)
 
 
 def linked(text: Any) -> str:

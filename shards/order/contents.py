@@ -1,7 +1,7 @@
 """What lies at a position of a run: which documents, and how much of each; and where in a run a document comes.
 
-Sample j of a subset is the stream range [(start + j) S, (start + j + 1) S) of its pool, cut at the subset's end, with
-`start` the window's first sample: so the pool's table of documents answers, and no shard is read.
+Sample j of an artifact is the range [f + jS, f + (j + 1) S) of the stream that a table of documents is of, cut at the
+artifact's end, with f where the artifact begins in it: so that table answers, and no shard is read.
 """
 
 from collections.abc import Sequence
@@ -11,10 +11,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from ...common import storage
 from ...common.errors import RequestError
-from ..artifact import Artifact, may_ask, read_manifest
-from ..documents import DOCUMENTS_NAME, DocumentStarts
+from ..artifact import Artifact
+from ..documents import DOCUMENTS_NAME, DocumentStarts, find_documents
 from .base import Order, Repetition
 
 MOST_PLACES = 10_000_000
@@ -22,15 +21,28 @@ MOST_PLACES = 10_000_000
 
 
 @dataclass(frozen=True)
+class Table:
+    """Which documents an artifact holds.
+
+    Attributes:
+        documents: the table, of the artifact's own stream (pools, copies) or of that of its pool (views).
+        first: position of that stream at which the artifact begins.
+    """
+
+    documents: DocumentStarts
+    first: int
+
+
+@dataclass(frozen=True)
 class Piece:
     """The part of a document that lies in a sample.
 
     Attributes:
-        number: of the document in its pool, from 0.
+        number: of the document in the table, from 0: in its pool, or in a subset that stands alone.
         key: 32 hexadecimal digits.
         id: as its source names it.
         source: of the build.
-        of: tokens of the whole document, EOD included.
+        of: tokens of the document in the table, EOD included: a subset that stands alone has those in its window.
         begin: the first of them in the sample, from 0.
         tokens: of it in the sample.
     """
@@ -83,35 +95,28 @@ class Place:
         return {k: v for k, v in body.items() if v != ""} | {"document": asdict(self.document)}
 
 
-def documents_of(artifact: Artifact) -> DocumentStarts:
-    """Return the table of documents of the pool that an artifact is, or was carved from.
+def documents_of(artifact: Artifact) -> Table:
+    """Return the table that tells which documents lie where in an artifact.
 
     Raises:
-        RequestError: when the pool is not where the artifact says.
+        RequestError: when it has none.
         WorkError: when the table is damaged.
     """
-    m, root = artifact.manifest, artifact.root
-    if m.parent is not None:
-        root = storage.join(artifact.root, m.parent.path)
-        if not may_ask(root, artifact.root):
-            raise RequestError(f"{artifact.root} names a pool at {root}: no server is asked on a file's word")
-        try:
-            found = read_manifest(root)
-        except RequestError as error:
-            raise RequestError(
-                f"the documents of {artifact.root} are listed in its pool '{m.parent.name}', and {error}: move it there"
-            ) from None
-        if found.fingerprint != m.parent.fingerprint:
-            raise RequestError(f"{root} is not the pool that {artifact.root} was carved from: move that one there")
-        return DocumentStarts(root, found.files.get(DOCUMENTS_NAME))
-    return DocumentStarts(root, m.files.get(DOCUMENTS_NAME))
+    found = find_documents(artifact.root, artifact.manifest)
+    if found is None:
+        raise RequestError(
+            f"{artifact.root} has no {DOCUMENTS_NAME}, which says where documents begin: carve it again, today's "
+            "copies have one"
+        )
+    root, info, first = found
+    return Table(DocumentStarts(root, info), first)
 
 
-def contents(order: Order, tables: Sequence[DocumentStarts], positions: range | ArrayLike) -> list[Content]:
+def contents(order: Order, tables: Sequence[Table], positions: range | ArrayLike) -> list[Content]:
     """Return what each position reads, in the order of `positions`.
 
     Args:
-        tables: of the documents of each component's pool, in the components' order.
+        tables: of each component, in the components' order.
 
     Raises:
         RequestError: for positions that the order does not have.
@@ -120,23 +125,21 @@ def contents(order: Order, tables: Sequence[DocumentStarts], positions: range | 
     ids = order.ids(wanted)
     numbers, samples = (part.astype(np.int64) for part in order.locate(ids))
     plans = list(order.components().items())
-    starts = np.array([plan.start_sample for _, plan in plans], np.int64)[numbers] + samples
     found: dict[int, Content] = {}
-    for i in np.lexsort((starts, numbers)).tolist():  # each row group is read once
+    for i in np.lexsort((samples, numbers)).tolist():  # each row group is read once
         name, plan = plans[numbers[i]]
         pieces = _pieces(plan, tables[numbers[i]], int(samples[i]))
         found[i] = Content(int(wanted[i]), int(ids[i]), name, int(samples[i]), pieces)
     return [found[i] for i in range(len(wanted))]
 
 
-def _pieces(plan: Repetition, table: DocumentStarts, sample: int) -> tuple[Piece, ...]:
-    start, stop = _span(plan, sample)
-    return tuple(_piece(row, start, stop) for row in table.rows(start, stop))
+def _pieces(plan: Repetition, table: Table, sample: int) -> tuple[Piece, ...]:
+    start, stop = _span(plan, table.first, sample)
+    return tuple(_piece(row, start, stop) for row in table.documents.rows(start, stop))
 
 
-def _span(plan: Repetition, sample: int) -> tuple[int, int]:
-    """Return the stream range of a sample in its pool."""
-    first = plan.start_sample * plan.seq_len
+def _span(plan: Repetition, first: int, sample: int) -> tuple[int, int]:
+    """Return the range of a sample in the stream of which position `first` is where its artifact begins."""
     start = first + sample * plan.seq_len
     return start, min(start + plan.seq_len, first + plan.unique_tokens)
 
@@ -148,7 +151,7 @@ def _piece(row: dict[str, Any], start: int, stop: int) -> Piece:
     return Piece(*shown, begin - row["start"], end - begin)
 
 
-def places(order: Order, tables: Sequence[DocumentStarts], name: str, span: range) -> list[Place]:
+def places(order: Order, tables: Sequence[Table], name: str, span: range) -> list[Place]:
     """Return where in the positions `span` the documents come whose id or key is `name`, in the order of positions.
 
     Args:
@@ -160,10 +163,10 @@ def places(order: Order, tables: Sequence[DocumentStarts], name: str, span: rang
     found, known = [], False
     offset = 0
     for (component, plan), table in zip(order.components().items(), tables, strict=True):
-        for row in table.named(name):
-            samples = _samples_with(plan, row)
+        for row in table.documents.named(name):
+            samples = _samples_with(plan, table.first, row)
             known |= bool(samples)
-            pieces = [_piece(row, *_span(plan, sample)) for sample in samples]
+            pieces = [_piece(row, *_span(plan, table.first, sample)) for sample in samples]
             found += _places(order, plan, component, pieces, samples, offset, span)
         offset += plan.samples
     if not known:
@@ -171,9 +174,8 @@ def places(order: Order, tables: Sequence[DocumentStarts], name: str, span: rang
     return sorted(found, key=lambda place: (place.position, place.document.number))
 
 
-def _samples_with(plan: Repetition, row: dict[str, Any]) -> range:
-    """Return the samples of a component that hold a token of the document in a row."""
-    first = plan.start_sample * plan.seq_len
+def _samples_with(plan: Repetition, first: int, row: dict[str, Any]) -> range:
+    """Return the samples of a component, which begins at `first`, that hold a token of the document in a row."""
     begin, end = max(0, row["start"] - first), min(plan.unique_tokens, row["start"] + row["tokens"] - first)
     return range(begin // plan.seq_len, -(-end // plan.seq_len)) if begin < end else range(0)
 

@@ -31,10 +31,10 @@ def position_in(state: Any, order: Order) -> int:
     """
     if not isinstance(state, dict) or state.get("state_version") != STATE_VERSION:
         raise RequestError("the checkpoint holds no state of an epochal dataset (or one of another version)")
-    theirs = order_from_dict(state["plan"])
+    theirs = order_from_dict(state.get("plan", {}))
     if theirs != order:
         raise RequestError(f"the checkpoint is of another run: {order.difference(theirs)} (this run)")
-    return checked_position(state["position"], order)
+    return checked_position(state.get("position"), order)
 
 
 def checked_position(position: Any, order: Order) -> int:
@@ -43,6 +43,6 @@ def checked_position(position: Any, order: Order) -> int:
     Raises:
         RequestError: when it is none of the run.
     """
-    if not isinstance(position, int) or not 0 <= position <= order.positions:
+    if type(position) is not int or not 0 <= position <= order.positions:
         raise RequestError(f"the state's position {position} is not within the run's {order.positions}")
     return position

@@ -10,7 +10,7 @@ from ...common import storage
 from ...common.errors import RequestError
 from ...common.hashing import digest
 from ...common.publish import MANIFEST_NAME, FileInfo
-from ..artifact import read_any_manifest
+from ..artifact import is_artifact, read_any_manifest
 from ..manifest import ExportManifest, Manifest
 from .fetch import OTHER, Watch, fetch
 
@@ -28,9 +28,14 @@ class Folder:
         """Return what is there; None for nothing, or an empty folder.
 
         Raises:
-            RequestError: when something else is there.
+            RequestError: when something else is there, or the place lies in another artifact.
         """
-        if not os.path.lexists(self.root) or (os.path.isdir(self.root) and not os.listdir(self.root)):
+        if within := next((p for p in _above(self.root) if is_artifact(p)), None):
+            raise RequestError(
+                f"{self.root} lies in the artifact {within}, which would not be whole: choose a place beside"
+            )
+        empty = os.path.isdir(self.root) and not os.path.islink(self.root) and not os.listdir(self.root)
+        if empty or not os.path.lexists(self.root):
             return None
         if not os.path.isfile(os.path.join(self.root, MANIFEST_NAME)):
             raise RequestError(OTHER.format(self.root))
@@ -99,6 +104,13 @@ class Folder:
     def _move(self, part: str, path: str) -> None:
         os.makedirs(os.path.dirname(path), exist_ok=True)
         os.replace(part, path)
+
+
+def _above(path: str) -> Iterator[str]:
+    """Yield the folders that a path lies in, the nearest first."""
+    while (parent := os.path.dirname(path)) != path:
+        yield parent
+        path = parent
 
 
 def _is(path: str, info: FileInfo) -> bool:

@@ -81,6 +81,12 @@ def test_a_state_goes_from_the_dataset_of_a_run_to_every_adapter(subsets: dict[s
     other = plan_for(subsets["a"], 1.45, seed=4)
     with pytest.raises(RequestError, match="another run: seed is 4, not 3"):
         loader.load_state_dict({"state_version": 1, "position": 0, "plan": other.to_dict()})
+    for odd in ({"position": True}, {"position": 1.5}, {"position": -1}, {"plan": None}, {"plan": {}}):
+        with pytest.raises(RequestError):
+            loader.load_state_dict(state | odd)
+    for missing in ("position", "plan"):
+        with pytest.raises(RequestError):
+            loader.load_state_dict({key: value for key, value in state.items() if key != missing})
     with pytest.raises(RequestError, match="samples are of another order: seed is 3, not 4"):
         OrderBatchSampler(samples, other, global_batch=4)
 

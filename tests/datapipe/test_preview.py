@@ -9,11 +9,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from epochal.__main__ import main
 from epochal.datapipe.build import build
-from epochal.datapipe.config import load_build
+from epochal.datapipe.config import Build, load_build
 from epochal.datapipe.preview import preview
 from epochal.shards.artifact import read_manifest
 from epochal.tests.support.corpora import real_documents
@@ -63,6 +65,31 @@ def test_a_dry_run_says_what_a_build_finds_and_writes_nothing(
     assert "is there already" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("kind", ["jsonl", "parquet"])
+@pytest.mark.parametrize("where", [None, "n % 2 = 0"])
+def test_the_beginning_of_a_file_of_long_texts_stands_for_all_of_it(tmp_path: Path, kind: str, where: str) -> None:
+    rows = [{"text": f"{i} " + "some words of it " * 2500, "n": i} for i in range(150)]  # some 25 are looked at
+    if kind == "jsonl":
+        (tmp_path / "x.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    else:
+        pq.write_table(pa.Table.from_pylist(rows), tmp_path / "x.parquet", use_dictionary=False)
+    source = {"name": "s", "path": str(tmp_path / f"x.{kind}"), "format": kind, "where": where}
+    config = Build.model_validate({"name": "mine", "out": str(tmp_path / "out"), "sources": [source]})
+    (sample,) = preview(config)["sources"][0]["samples"]
+    assert sample["rows"] < 40
+    assert sample["documents"] == pytest.approx(150 if where is None else 75, rel=0.3)
+
+
+def test_numbered_files_are_of_one_kind(tmp_path: Path) -> None:
+    for i in range(5):
+        (tmp_path / f"part.2024-01.{i:05}.jsonl").write_text(json.dumps({"text": f"text {i}"}) + "\n")
+        (tmp_path / f"part.{i:05}.jsonl.gz").write_bytes(gzip.compress(json.dumps({"text": f"zipped {i}"}).encode()))
+    source = {"name": "s", "path": str(tmp_path), "format": "jsonl"}
+    config = Build.model_validate({"name": "mine", "out": str(tmp_path / "out"), "sources": [source]})
+    samples = preview(config)["sources"][0]["samples"]
+    assert [sample["documents"] for sample in samples] == [5, 5]
+
+
 def test_rows_without_a_document_are_said_with_their_fields(folder: Path, capsys: pytest.CaptureFixture) -> None:
     assert main(["build", "folder", "sources.0.path=data", "--dry-run"]) == 0
     assert (
@@ -110,6 +137,9 @@ def test_each_command_says_the_next_one(folder: Path, capsys: pytest.CaptureFixt
     assert Path(config.train_loader.dataset.path).resolve().parent.name == "subsets"
     assert config.eval_loader is not None
     assert config.eval_loader.dataset.path == "artifacts/pools/mine-val"
+    assert main([*carve[2:], "--format", "wds"]) == 0
+    assert main(shlex.split(capsys.readouterr().out.splitlines()[-1])[2:]) == 0  # nothing trains on tar files
+    capsys.readouterr()
     shutil.rmtree("artifacts/pools/mine-val")
     assert main(carve[2:]) == 0
     assert load_config(train[3], shlex.split(capsys.readouterr().out.splitlines()[-1])[4:]).eval_loader is None

@@ -2,8 +2,13 @@
 
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 
+from epochal.benchmarks.common import write_manifest
+from epochal.common.publish import FileInfo
+from epochal.shards.artifact import read_manifest
+from epochal.shards.documents import DOCUMENTS_NAME, SCHEMA
 from epochal.shards.order.plan import Plan
 from epochal.tests.support.browser import CHROMIUM, browser
 from epochal.tests.support.servers import serving
@@ -95,3 +100,29 @@ def test_a_server_with_tokens_asks_for_one(make_pool, tmp_path: Path):
         page.wait(f"{text('#artifacts-table')}.includes('toy')")
         page.run(fill("limit", cap="3"))
         page.wait(f"{text('#limits [role=alert]')}.includes('may only read')")
+
+
+@pytest.mark.slow
+def test_long_ids_in_a_step_and_a_step_that_is_none(make_pool, tmp_path: Path):
+    pool = make_pool(600)
+    table = pq.read_table(pool / DOCUMENTS_NAME)
+    rows = [row | {"id": f"https://example.org/{'a' * 250}/{i}"} for i, row in enumerate(table.to_pylist())]
+    pq.write_table(table.from_pylist(rows, SCHEMA), pool / DOCUMENTS_NAME)
+    m = read_manifest(str(pool))
+    listed = m.files | {DOCUMENTS_NAME: FileInfo.at(str(pool / DOCUMENTS_NAME))}
+    write_manifest(pool, m.model_copy(update={"files": listed}))
+    with serving(tmp_path / "artifacts") as client, browser() as page:
+        plan = client.plan(m.fingerprint, epochs=2, seed=1)
+        for width in (1280, 390):
+            page.open(client.url, width)
+            page.run(f"choosePlan('{plan.fingerprint}')")
+            page.wait("!document.querySelector('#step-form').hidden")
+            page.run(fill("step", step="1", batch_samples="8"))
+            page.wait(f"{text('#step-found')}.includes('example.org')")
+            assert not page.run(WIDER), width
+            page.run(fill("step", step="999", batch_samples="8"))
+            page.wait(f"{text('#plan [role=alert]')}.includes('the plan ends at step')")
+            assert page.run(text("#step-found")) == "", "the documents of another step would stand below the error"
+            page.run(fill("document", by="id", document=rows[0]["id"], run=""))
+            page.wait(f"{text('#document-found')}.includes('example.org')")
+            assert not page.run(WIDER), width

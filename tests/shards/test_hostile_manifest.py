@@ -44,6 +44,7 @@ for _ in range(80):
     [
         *[_put("name", value=name) for name in ("../../x", "/x", "", "..", "a/b", "a\nb", "\x1b]0;x\x07", "x" * 300)],
         *[_put("files", n, value=FILE) for n in ("../x", "/etc/passwd", "a//b", "./a", "a/../../b", "a\nb", "", "x/")],
+        *[_put("files", n, value=FILE) for n in (".git/config", "a/.x", "numpy.py", "json/__init__.PYC", "x.abi3.so")],
         *[_put("tokens", value=n) for n in (2**63, 10**30, -1, 0, True, 1.5, "1")],
         _put("tokenizer", "vocab_size", value=2**70),
         _put("seed", value=-1),

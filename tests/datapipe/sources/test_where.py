@@ -40,6 +40,11 @@ ZONE = datetime.timezone(datetime.timedelta(hours=2))
         ("a", [True, False, None], [1, 0, None]),
         ("a <> 'it''s a.b 0.5'", ["it's a.b 0.5", "x"], [0, 1]),
         ("a BETWEEN .5 AND 1.", [0.5, 1, 2], [1, 1, 0]),
+        ("a >= 0.6", [float("nan"), Decimal("NaN"), float("inf"), 0.7], [None, None, 1, 1]),
+        ("ARRAY_CONTAINS(a, 2)", [[2, 1], [1], None, []], [1, 0, None, 0]),
+        ("ARRAY_CONTAINS(a, 2.0)", [[2.0, 1.5], [1.0], [float("nan"), 2.0], None], [1, 0, 1, None]),
+        (f"a IN ({', '.join(map(str, range(-5000, 0)))})", [-7, 7], [1, 0]),
+        (" OR ".join(f"a = '{i}'" for i in range(300)), ["7", "x"], [1, 0]),
     ],
 )
 def test_what_a_condition_says(condition: str, values: list[Any], answers: list[int | None]) -> None:
@@ -82,6 +87,11 @@ def test_a_name_with_dots_is_a_field_of_that_name_before_one_inside_another() ->
         ("a + 1", "neither true nor false"),
         ("LOWER(a) = 'x' AND a > 1", "neither true nor false"),
         ("a REGEXP '('", "regular expression"),
+        (" + ".join("a" * 120) + " > 1", "too many steps"),
+        (" OR ".join(f"a = '{i}'" for i in range(900)), "too many steps"),
+        (" OR ".join(["a > 1"] * 20_000), "too many steps"),  # which polars ends the process for
+        ("+".join("a" * 20_000) + " > 1", "too many steps"),
+        ("a" + "::int" * 20_000 + " > 1", "too many steps"),
     ],
 )
 def test_what_is_no_condition_on_a_row_is_refused_in_a_line(condition: str, said: str) -> None:

@@ -1,14 +1,19 @@
 """The card says what the manifest says, and nothing in it can be more than text."""
 
+import re
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import yaml
 
+from epochal.benchmarks.common import write_manifest
+from epochal.shards.artifact import read_manifest
+from epochal.shards.carve import carve
 from epochal.shards.description.card import shareable
-from epochal.shards.description.hub import licences, size_category
-from epochal.shards.description.markdown import escaped, fenced, front_matter, linked, plain
+from epochal.shards.description.hub import configs, licences, size_category
+from epochal.shards.description.markdown import code, escaped, fenced, front_matter, linked
+from epochal.shards.facts import plain
 
 HOSTILE = [
     "a\n---\n# heading",
@@ -36,11 +41,32 @@ def test_yaml_gives_back_one_line_for_hostile_text(text):
 def test_hostile_text_stays_text_in_markdown(text):
     from markdown import Markdown  # of the documentation's packages: an independent reader
 
-    page = f"| a | b |\n|---|---|\n| {escaped(text)} | end |\n\n{escaped(text)}\n"
+    page = f"| a | b |\n|---|---|\n| {escaped(text)} | end |\n\n{escaped(text)}\n\n({code(text)})\n"
     html = Markdown(extensions=["tables"]).convert(page)
     for tag in ("<script", "<a ", "<h1", "<li", "<em", "<strong", "<code"):
         assert tag not in html, html
     assert html.count("<td") == 2
+
+
+def test_fingerprints_of_others_are_text(make_pool, tmp_path):
+    pool, odd = make_pool(300), "x`<script>alert(1)</script>`"
+    m = read_manifest(str(pool))
+    tokenizer = m.tokenizer.model_copy(update={"fingerprint": odd})
+    write_manifest(pool, m.model_copy(update={"fingerprint": odd, "tokenizer": tokenizer}))
+    text = Path(carve(str(pool), 100, out=str(tmp_path / "s"))[0], "README.md").read_text()
+    assert "\\<script" in text
+    assert not re.search(r"(?<!\\)<script", text)
+    assert code("0" * 32) == f"`{'0' * 32}`"
+
+
+def test_tables_that_have_rows_have_a_configuration():
+    steps = [("where of s", -1), ("exact duplicates", 0), ("empty", -2)]
+    waterfall = [{"step": step, "documents": n, "tokens": None} for step, n in steps]
+    files = dict.fromkeys(["filtered.parquet", "duplicates.parquet", "rejects.parquet"])
+    subject = SimpleNamespace(
+        manifest=SimpleNamespace(statistics={"waterfall": waterfall}), rows="documents", window=None, files=files
+    )
+    assert [found["config_name"] for found in configs(subject)] == ["documents", "rejects", "filtered"]
 
 
 def test_a_fence_is_longer_than_any_in_the_text():

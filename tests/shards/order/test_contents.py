@@ -5,6 +5,7 @@ import random
 import shutil
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -22,8 +23,9 @@ from epochal.tests.support.loading import plan_for, toy_mixture
 from epochal.tests.support.pools import EOD, random_documents
 
 
-def walked(pool: str, first: int, tokens: int, seq_len: int = 16) -> list[list[tuple[str, int, int]]]:
-    """Walk a pool token by token: for each sample of a window, (id, its first token, how many) of each document."""
+def walked(pool: str, first: int, tokens: int, alone: bool, seq_len: int = 16) -> list[list[tuple[str, int, int]]]:
+    """Walk a pool token by token: for each sample of a window, (id, its first token, how many) of each document, which
+    is counted from its beginning in the window where the subset stands `alone`."""
     artifact = open_artifact(pool)
     stream = np.concatenate(
         [np.frombuffer(Path(s.path).read_bytes()[-2 * 16 * s.samples :], "<u2") for s in artifact.shards]
@@ -31,6 +33,8 @@ def walked(pool: str, first: int, tokens: int, seq_len: int = 16) -> list[list[t
     samples: list[list[tuple[str, int, int]]] = [[] for _ in range(-(-tokens // seq_len))]
     document, offset = 0, 0
     for at, token in enumerate(stream[: artifact.manifest.tokens].tolist()):
+        if alone and at == first:
+            offset = 0
         if first <= at < first + tokens:
             rows = samples[(at - first) // seq_len]
             if rows and rows[-1][0] == f"doc{document}":
@@ -43,12 +47,12 @@ def walked(pool: str, first: int, tokens: int, seq_len: int = 16) -> list[list[t
     return samples
 
 
-def pool_and_window(subset: str) -> tuple[str, int, int]:
+def pool_and_window(subset: str) -> tuple[str, int, int, bool]:
     artifact = open_artifact(subset)
     m = artifact.manifest
     if m.parent is None:
-        return subset, 0, m.tokens
-    return str(Path(subset) / m.parent.path), m.parent.start_sample * m.seq_len, m.tokens
+        return subset, 0, m.tokens, False
+    return str(Path(subset) / m.parent.path), m.parent.start_sample * m.seq_len, m.tokens, m.materialized
 
 
 def short(pieces: tuple[Piece, ...]) -> list[tuple[str, int, int]]:
@@ -88,8 +92,9 @@ def test_documents_of_random_positions_equal_a_walk_over_the_pool(
     assert [short(content.documents) for content in found] == expected
     assert any(len(rows) == 1 and rows[0][2] == 16 for rows in expected), "a document is longer than a sample"
     assert any(sum(n for _, _, n in rows) < 16 for rows in expected), "a short last sample is among them"
-    of = {f"doc{piece.number}": piece for content in found for piece in content.documents}
-    assert all(piece.id == name and int(piece.key, 16) == piece.number for name, piece in of.items())
+    before = 0 if name != "sequential" else int(walks[0][0][0][0].removeprefix("doc"))  # documents before the copy's
+    of = {f"doc{piece.number + before}": piece for content in found for piece in content.documents}
+    assert all(f"doc{int(piece.key, 16)}" == piece.id == name for name, piece in of.items())
 
 
 @pytest.mark.slow
@@ -115,12 +120,25 @@ def test_places_of_a_document_are_the_positions_that_hold_it(
         places(order, tables, "nobody", range(order.positions))
 
 
-def test_a_subset_without_its_pool_says_where_documents_are_listed(subsets: dict[str, str], tmp_path: Path) -> None:
+def test_a_subset_that_stands_alone_needs_no_pool(subsets: dict[str, str]) -> None:
     pool = pool_and_window(subsets["a"])[0]
-    alone = carve(pool, 500, materialize=True)[0]
+    alone = carve(pool, 500, 1, materialize=True)[0]
+    plan = plan_for(alone, 1, policy="sequential")
+    whole = [short(c.documents) for c in contents(plan, [documents_of(open_artifact(alone))], range(plan.positions))]
     shutil.rmtree(pool)
-    with pytest.raises(RequestError, match=r"are listed in its pool 'toy', and .* does not exist"):
-        documents_of(open_artifact(alone))
+    table = documents_of(open_artifact(alone))
+    assert [short(c.documents) for c in contents(plan, [table], range(plan.positions))] == whole
+    assert contents(plan, [table], [0])[0].documents[0].number == 0
+    last = whole[-1][-1][0]
+    assert places(plan, [table], last, range(plan.positions))[-1].position == plan.positions - 1
+
+
+def test_a_copy_without_a_table_says_what_to_do(subsets: dict[str, str]) -> None:
+    alone = open_artifact(carve(pool_and_window(subsets["a"])[0], 500, materialize=True)[0])
+    files = {name: info for name, info in alone.manifest.files.items() if name != "documents.parquet"}
+    early = replace(alone, manifest=alone.manifest.model_copy(update={"files": files}))
+    with pytest.raises(RequestError, match=r"has no documents.parquet, .* carve it again"):
+        documents_of(early)
 
 
 def test_passes_of_places_in_a_mixture_are_the_sources_own(subsets: dict[str, str]) -> None:

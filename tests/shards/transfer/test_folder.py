@@ -28,6 +28,21 @@ def test_what_an_attempt_left_is_gone_on_with(pool: str, tmp_path: Path) -> None
     assert sorted(os.listdir(tmp_path)) == ["artifacts", "out"]
 
 
+def test_an_artifact_is_not_put_into_another(pool: str, tmp_path: Path) -> None:
+    for place in ("inside", "deep/er"):
+        with pytest.raises(RequestError, match=f"lies in the artifact {pool}, which would not be whole"):
+            pull(pool, str(Path(pool, place)))
+    assert verify(pool) == []
+
+
+def test_a_link_to_an_empty_folder_is_refused_before_anything_is_sent(pool: str, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "out").symlink_to("empty")
+    with pytest.raises(RequestError, match="exists and holds something else"):
+        pull(pool, str(tmp_path / "out"))
+    assert sorted(os.listdir(tmp_path)) == ["artifacts", "empty", "out"]
+
+
 def test_two_at_once_do_not_meet(pool: str, tmp_path: Path) -> None:
     out = str(tmp_path / "out")
     with Folder(out).claimed("x"), pytest.raises(RequestError, match="another command is writing"):
