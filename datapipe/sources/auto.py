@@ -4,7 +4,7 @@ no name says it. What is decided, and which files are not read, is said in the l
 import codecs
 import dataclasses
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Generator
 from functools import cached_property
 from typing import Any
 
@@ -69,7 +69,7 @@ class AutoReader(Reader):
         own = self._listing, self._source, self.intake
         return {name: kind(*own, keep=self._keep, all_columns=self._all_columns) for name, kind in formats.items()}
 
-    def _rows(self, file: InputFile) -> Iterator[tuple[int, Any]]:
+    def _rows(self, file: InputFile) -> Generator[tuple[int, Any], None, None]:
         """Yield the rows of a file as the reader of its format does."""
         yield from self._readers[self.format_of(file)]._rows(file)
 

@@ -5,7 +5,7 @@ how many of them there are.
 """
 
 import itertools
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import date, time, timedelta
 from decimal import Decimal
@@ -276,7 +276,7 @@ class Reader(BaseDiskReader):
         """Return the names of the fields of a row, of whose content the text may have been taken."""
         return map(str, content) if isinstance(content, dict) else ()
 
-    def _rows(self, file: InputFile) -> Iterator[tuple[int, Any]]:
+    def _rows(self, file: InputFile) -> Generator[tuple[int, Any], None, None]:
         """Yield (row from 0, its content or, as a string, the reason why it has none) for each row of a file.
 
         Raises:

@@ -1,6 +1,6 @@
 """The reader of Parquet files of text."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from typing import Any
 
 from ...common.unpack import MOST_BYTES, DamagedError, foreign
@@ -19,7 +19,7 @@ class ParquetReader(Reader):
 
     _columns: Sequence[str] = ()
 
-    def _rows(self, file: InputFile) -> Iterator[tuple[int, dict[str, Any] | str]]:
+    def _rows(self, file: InputFile) -> Generator[tuple[int, dict[str, Any] | str], None, None]:
         import pyarrow as pa
 
         before, row = self.intake.bytes_read, 0

@@ -3,7 +3,7 @@
 import codecs
 import itertools
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from typing import Any
 
 import orjson
@@ -18,7 +18,7 @@ class JsonlReader(Reader):
 
     name = "JSONL"
 
-    def _rows(self, file: InputFile) -> Iterator[tuple[int, dict[str, Any] | str]]:
+    def _rows(self, file: InputFile) -> Generator[tuple[int, dict[str, Any] | str], None, None]:
         before, row, id_key = self.intake.bytes_read, 0, self.id_key
         with self._opened(file) as raw:
             unfolded = lines(unpacked(raw, file.path))
@@ -106,7 +106,7 @@ class TextReader(Reader):
 
     name = "text files"
 
-    def _rows(self, file: InputFile) -> Iterator[tuple[int, dict[str, Any] | str]]:
+    def _rows(self, file: InputFile) -> Generator[tuple[int, dict[str, Any] | str], None, None]:
         with self._opened(file) as raw:
             data = unpacked(raw, file.path, markup=False).read(MOST_BYTES + 1)
         if len(data) > MOST_BYTES:

@@ -10,7 +10,7 @@ before it (the first file has the very first document too). Its reader goes on i
 """
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from typing import Any
@@ -203,7 +203,7 @@ class TokenizedReader(Reader):
         """Where in the listing each file is, by name."""
         return {file.name: i for i, file in enumerate(self._listing.files)}
 
-    def _rows(self, file: InputFile) -> Iterator[tuple[int, Tokens]]:
+    def _rows(self, file: InputFile) -> Generator[tuple[int, Tokens], None, None]:
         """Yield (number of the document from 0, its ids) for the documents that belong to a file."""
         yield from enumerate(self._documents_of(self._numbers[file.name]))
         self.intake.bytes_read += file.size
