@@ -26,7 +26,7 @@ from ..common.hashing import canonical_json
 from ..common.problems import NAME_PATTERN
 from ..common.storage import local_path
 from ..common.units import parse_count
-from ..shards.facts import FACTS
+from ..shards.facts import FACTS, without_facts
 
 YAMLS = Path(__file__).parent / "yamls"
 """The builds that come with this package."""
@@ -327,6 +327,14 @@ class Build(Configuration):
     tasks: int = Field(default_factory=lambda: os.cpu_count() or 1, ge=1, le=100_000)
     workers: int = Field(default_factory=lambda: os.cpu_count() or 1, ge=1)
 
+    @field_validator("samples_per_shard")
+    @classmethod
+    def _fits_a_shard(cls, samples: int | str, info: ValidationInfo) -> int | str:
+        most = (2**30 - 64) // (info.data.get("seq_len", 2) + 1)  # of 32-bit ids; a shard's offsets are 32 bits wide
+        if isinstance(samples, int) and not 1 <= samples <= most:
+            raise ValueError(f"must be 1 to {most:,}, of which a shard holds 4 GB, or auto")
+        return samples
+
     @field_validator("sources")
     @classmethod
     def _distinct_names(cls, sources: list[Source]) -> list[Source]:
@@ -374,12 +382,6 @@ class Build(Configuration):
     def same(self, recorded: dict[str, Any]) -> bool:
         """Return whether a manifest's configuration makes the same bytes; version 0.1.0 wrote it with its secrets."""
         return without_facts(recorded) in (without_facts(self.record()), self.identity())
-
-
-def without_facts(recorded: dict[str, Any]) -> dict[str, Any]:
-    """Return a recorded configuration without what its sources say of themselves."""
-    sources = [{k: v for k, v in source.items() if k not in FACTS} for source in recorded.get("sources", ())]
-    return recorded | ({"sources": sources} if "sources" in recorded else {})
 
 
 def load_build(config: str, overrides: Sequence[str] = ()) -> Build:

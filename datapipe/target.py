@@ -15,10 +15,10 @@ from ..common.hashing import digest
 from ..common.json_text import strict_json
 from ..common.publish import MANIFEST_NAME, UNFINISHED_NAME, publish_folder
 from ..shards.artifact import read_manifest
-from ..shards.facts import FACTS, facts_by_source, plain
+from ..shards.facts import FACTS, facts_by_source, plain, without_facts
 from ..shards.manifest import Manifest
 from ..tokenize.tokenizer import Tokenizer
-from .config import Build, without_facts
+from .config import Build
 from .stages.finish import versions
 from .stages.pack import ROWS_NAME
 

@@ -47,3 +47,9 @@ def plain(value: Any, longest: int | None = None) -> str:
     one after the other, cut after `longest` characters."""
     line = printable(" ".join((", ".join(value) if isinstance(value, list) else str(value)).split()))
     return line if longest is None or len(line) <= longest else f"{line[: longest - 1]}…"
+
+
+def without_facts(recorded: dict[str, Any]) -> dict[str, Any]:
+    """Return a recorded configuration without what its sources say of themselves."""
+    sources = [{k: v for k, v in source.items() if k not in FACTS} for source in recorded.get("sources", ())]
+    return recorded | ({"sources": sources} if "sources" in recorded else {})

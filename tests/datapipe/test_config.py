@@ -60,6 +60,9 @@ def test_kept_fields_are_named_or_typed(written: object, kept: list[tuple[str, s
         ),
         ({"sources": [{"path": "x", "language": []}]}, r"sources.0.language: must be text, or a list of it"),
         ({"sources": [{"path": "x", "licence": "MIT"}]}, r"did you mean 'sources.0.license'"),
+        ({"samples_per_shard": 0}, r"^test: samples_per_shard: must be 1 to \d+,\d+, of which a shard holds 4 GB"),
+        ({"samples_per_shard": -1}, r"^test: samples_per_shard: must be 1 to "),
+        ({"samples_per_shard": 10**6}, r"^test: samples_per_shard: must be 1 to "),
         ({"sources": [{"path": "x", "format": "mds", "where": "a > 1"}]}, r"token ids have none: leave it out"),
     ],
 )
