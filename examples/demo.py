@@ -40,7 +40,7 @@ def small_tokenizer(n_ids: int) -> dict[str, Any]:
     return spec
 
 
-def _epochal(*words: str) -> None:
+def run_epochal(*words: str) -> None:
     """Run an `epochal` command as a process of its own; stop here when it fails (it has said why)."""
     done = subprocess.run([sys.executable, "-W", "ignore", "-m", "epochal", *words])
     if done.returncode:
@@ -58,7 +58,7 @@ def make_pool(artifacts: Path) -> tuple[Path, Path]:
         storage.write_atomic(str(tokenizer), json.dumps(small_tokenizer(IDS)).encode())
         settings = {"name": POOL, "out": artifacts, "tokenizer.name": tokenizer, "seq_len": 256}
         settings |= {"sources.0.fraction": 0.03, "validation_tokens": "200k"}
-        _epochal("build", "python", *(f"{k}={v}" for k, v in settings.items()), "--quiet")
+        run_epochal("build", "python", *(f"{k}={v}" for k, v in settings.items()), "--quiet")
     return pool, validation
 
 
@@ -67,7 +67,7 @@ def make_data(artifacts: Path) -> tuple[Path, Path]:
     pool, validation = make_pool(artifacts)
     subset = artifacts / "subsets" / f"{POOL}-{UNIQUE_TOKENS // 1000}k"
     if not subset.exists():
-        _epochal("carve", str(pool), "--unique-tokens", str(UNIQUE_TOKENS), "--out", str(subset))
+        run_epochal("carve", str(pool), "--unique-tokens", str(UNIQUE_TOKENS), "--out", str(subset))
     return subset, validation
 
 
