@@ -23,7 +23,6 @@ from ..common.json_text import strict_json
 from ..common.publish import FileInfo
 from ..shards.tokenizer_file import TOKENIZER_NAME
 from .model.transformer import ModelConfig, Transformer, config_dict
-from .model.types import CAUSAL, as_type
 from .saved import hashes
 
 FORMAT_VERSION = 1
@@ -171,6 +170,18 @@ def open_checkpoint(path: str, device: str, dtype: torch.dtype = torch.float32) 
     if name in ("final", "best"):
         name = f"{os.path.basename(os.path.dirname(os.path.abspath(path)))}/{name}"
     return Checkpoint(name, model, card, model_fingerprint(folder, card), folder)
+
+
+CAUSAL = {"ar": True, "mdm": False}
+"""The types of model, and whether each is causal."""
+
+
+def as_type(model: Transformer, name: str) -> Transformer:
+    """Return a transformer of the type `name` that holds the very weights of `model`, for use without gradients."""
+    with torch.device("meta"):
+        other = Transformer(replace(model.config, causal=CAUSAL[name]))
+    other.load_state_dict(model.state_dict(), assign=True)
+    return other.train(model.training)
 
 
 def types_of(checkpoint: Checkpoint) -> dict[str, Checkpoint]:

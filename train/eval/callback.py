@@ -11,8 +11,8 @@ from composer.utils import dist
 from ...common.errors import RequestError
 from ...shards.artifact import Artifact
 from ...tokenize.tokenizer import folder_tokenizer
+from ..checkpoint import CAUSAL, as_type
 from ..model.compiled import eager
-from ..model.types import CAUSAL, as_type
 from ..settings.data import EvalTasksSection
 from . import metrics, tasks
 from .continuation import continuation

@@ -8,10 +8,9 @@ import torch
 
 from epochal.__main__ import main
 from epochal.tokenize.tokenizer import load_tokenizer
-from epochal.train.checkpoint import ModelCard, load_model, save_model
+from epochal.train.checkpoint import ModelCard, as_type, load_model, save_model
 from epochal.train.model.hf_export import save_huggingface
 from epochal.train.model.transformer import ModelConfig, Transformer
-from epochal.train.model.types import as_type
 
 
 @pytest.fixture

@@ -7,10 +7,10 @@ import pytest
 import torch
 
 from epochal.tests.train.objective.test_objectives import IDS, VOCAB, corrupt, loss, tiny_model
+from epochal.train.checkpoint import as_type
 from epochal.train.data import Collate, Split
 from epochal.train.model.composer import LanguageModel
 from epochal.train.model.transformer import ModelConfig, Transformer
-from epochal.train.model.types import as_type
 from epochal.train.objective.dual import Dual, DualValidation
 from epochal.train.objective.objectives import Autoregressive, Corrupted, MaskedDiffusion, Objective
 

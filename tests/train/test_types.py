@@ -9,9 +9,8 @@ import torch
 
 from epochal.__main__ import main
 from epochal.tests.support.training import BYTES, save
-from epochal.train.checkpoint import load_card, load_model, open_checkpoint, types_of
+from epochal.train.checkpoint import as_type, load_card, load_model, open_checkpoint, types_of
 from epochal.train.model.transformer import Transformer
-from epochal.train.model.types import as_type
 from epochal.train.run import prepare
 
 torch.set_num_threads(1)
