@@ -38,6 +38,9 @@ class TrainConfig(Configuration):
             that fits (GPU only).
         eval_interval: spans between checkpoints, evaluations.
         save_interval: spans between checkpoints, evaluations.
+        compile_config: keywords of torch.compile, which is given one block at a time; nothing is compiled without it.
+        activation_checkpointing: compute once more in the backward pass, instead of keeping, the products of gate and
+            up in each block (`products`), or everything in it (`blocks`).
         init_from: folder of a saved model (as `runs/a/final`) whose weights the run starts with; the rest starts anew.
     """
 
@@ -75,6 +78,7 @@ class TrainConfig(Configuration):
     device: Literal["cpu", "gpu"] | None = None
     parallelism_config: ParallelismSection | None = None
     compile_config: dict[str, Any] | None = None
+    activation_checkpointing: Literal["products", "blocks"] | None = None
     callbacks: dict[str, dict[str, Any] | None] = {}
     loggers: dict[str, dict[str, Any] | None] = {}
     save_folder: str | None = None
@@ -116,6 +120,15 @@ class TrainConfig(Configuration):
     def _can_take_weights(self) -> "TrainConfig":
         if self.init_from and self.model.init_device == "meta":
             raise ValueError("init_from needs model.init_device: cpu")
+        return self
+
+    @model_validator(mode="after")
+    def _can_recompute(self) -> "TrainConfig":
+        if self.activation_checkpointing == "blocks" and self.parallelism_config:
+            raise ValueError(
+                "with parallelism_config say parallelism_config.fsdp.activation_checkpointing: true, not "
+                "activation_checkpointing: blocks"
+            )
         return self
 
     @model_validator(mode="after")

@@ -253,9 +253,9 @@ def _device(config: TrainConfig) -> str:
     if device == "cpu" and config.parallelism_config is not None:
         raise RequestError("parallelism_config (FSDP) needs GPUs: use parallelism_config=null on a CPU")
     _check_auto(config, device)
-    fsdp = (config.parallelism_config and config.parallelism_config.fsdp) or {}
-    if fsdp.get("state_dict_type", "full") != "full" and storage.is_url(config.save_folder or ""):
-        raise RequestError(f"a save_folder at a URL needs whole checkpoints, not {fsdp['state_dict_type']} ones")
+    fsdp = config.parallelism_config and config.parallelism_config.fsdp
+    if fsdp and fsdp.state_dict_type == "sharded" and storage.is_url(config.save_folder or ""):
+        raise RequestError("a save_folder at a URL needs whole checkpoints, not sharded ones")
     return device
 
 

@@ -129,6 +129,7 @@ def build_trainer(run: Run, reports: ServiceReports | None = None) -> Trainer:
     model = build(run.shape, kind, config.seed, device, penalties, validation_kinds(run))
     if config.init_from:
         _take_weights(model, config.init_from)
+    model.transformer.recompute_activations(config.activation_checkpointing)
     if config.compile_config is not None:
         micro_batch = (_microbatch(run), run.plan.seq_len)
         compile_for_training(model.transformer, config.compile_config, micro_batch, run.device, run.precision)

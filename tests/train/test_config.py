@@ -106,6 +106,13 @@ def test_the_shape_of_a_model_is_no_run(name: str) -> None:
         ("algorithms.ema={half_life: 500}", "it has no unit: write 500ba for steps"),
         ("algorithms={early_stop: {}, ema: {halflife: 5ba}}", "did you mean"),
         ("parallelism_config={fsdp: {}} optimizer.name=muon", "optimizer.name: muon needs the whole model"),
+        (
+            "parallelism_config={fsdp: {shardng_strategy: FULL_SHARD}}",
+            "did you mean 'parallelism_config.fsdp.sharding_",
+        ),
+        ("parallelism_config={fsdp: {sharding_strategy: FULL}}", "parallelism_config.fsdp.sharding_strategy"),
+        ("parallelism_config={tp: {tensor_parallel_degree: 2}}", "use parallelism_config.fsdp"),
+        ("parallelism_config={fsdp: {}} activation_checkpointing=blocks", "fsdp.activation_checkpointing: true"),
         ("algorithms.early_stop={} eval_loader=null eval_tasks=null", "give an eval_loader"),
         ("algorithms.early_stop={} save_folder=s3://bucket/run", "not at a URL"),
         ("algorithms.early_stop={} train_loader.dataset.policy=global", "not the policy global"),

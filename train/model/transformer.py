@@ -10,11 +10,12 @@ the two types: an autoregressive model attends to the left, a masked-diffusion m
 
 import math
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from . import attention_reach
 from .cross_entropy import compute_dtype, token_nll, weighted_nll_sum
@@ -182,7 +183,13 @@ class Attention(nn.Module):
 
 
 class SwiGLU(nn.Module):
-    """down(silu(gate(x)) * up(x)) (Shazeer 2020); gate and up are one product."""
+    """down(silu(gate(x)) * up(x)) (Shazeer 2020); gate and up are one product.
+
+    Attributes:
+        recompute: make silu(gate) * up once more in the backward pass, instead of keeping it.
+    """
+
+    recompute = False
 
     def __init__(self, c: ModelConfig, layer: int, draws: Draws) -> None:
         super().__init__()
@@ -193,7 +200,13 @@ class SwiGLU(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Return (batch, length, hidden)."""
         gate, up = self.gate_up(x).chunk(2, dim=-1)
-        return self.down(self.dropout(F.silu(gate) * up))
+        if self.recompute and torch.is_grad_enabled():
+            return self.down(self.dropout(checkpoint(_gated, gate, up, use_reentrant=False)))
+        return self.down(self.dropout(_gated(gate, up)))
+
+
+def _gated(gate: Tensor, up: Tensor) -> Tensor:
+    return F.silu(gate) * up
 
 
 class Block(nn.Module):
@@ -216,7 +229,13 @@ class Block(nn.Module):
 
 class Transformer(nn.Module):
     """The model. `forward` returns logits or, given labels, losses: everything that uses weights happens inside it,
-    because under FSDP the weights are whole only there."""
+    because under FSDP the weights are whole only there.
+
+    Attributes:
+        recompute: compute each block once more in the backward pass, instead of keeping what is in it.
+    """
+
+    recompute = False
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -282,9 +301,19 @@ class Transformer(nn.Module):
         mask = self._mask(attention_mask, cache, length, tokens.device)
         x = self.embedding_dropout(self.embedding(tokens))
         x = x.to(compute_dtype(x))  # the residual stream is as narrow as the products under autocast
+        if self.recompute and torch.is_grad_enabled():
+            for block in self.blocks:
+                x = checkpoint(block, x, rotation, mask, None, use_reentrant=False)
+            return self.norm(x)
         for i, block in enumerate(self.blocks):
             x = block(x, rotation, mask, cache.layers[i] if cache else None)
         return self.norm(x)
+
+    def recompute_activations(self, what: Literal["products", "blocks"] | None) -> None:
+        """Choose what is computed once more in the backward pass: `SwiGLU.recompute`, `recompute`, or nothing."""
+        self.recompute = what == "blocks"
+        for block in self.blocks:
+            block.mlp.recompute = what == "products"
 
     def _mask(
         self, attention_mask: Tensor | None, cache: KVCache | None, length: int, device: torch.device

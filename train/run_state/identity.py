@@ -50,6 +50,7 @@ MAY_CHANGE = {
     "device": "rounding alone: precision counts by itself",
     "parallelism_config": "rounding alone",
     "compile_config": "rounding alone",
+    "activation_checkpointing": "the same is computed again",
     "deterministic": "rounding alone",
     "callbacks": "they watch",
     "loggers": "they watch",

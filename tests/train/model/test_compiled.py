@@ -124,3 +124,32 @@ def test_a_compiled_run_has_the_losses_of_a_plain_one(run_config, tmp_path: Path
         train(run_config({"name": name}, save_folder=str(folder), max_duration="1168", compile_config=options))
     assert graphs
     assert losses(compiled) == losses(plain)
+
+
+@pytest.mark.parametrize("what", ["products", "blocks"])
+def test_what_is_computed_again_is_the_same(run_config, tmp_path: Path, graphs: list[int], what: str) -> None:
+    kept, again, compiled = (tmp_path / name for name in ("kept", "again", "compiled"))
+    train(run_config({"name": "mdm"}, save_folder=str(kept), max_duration="1168"))
+    for folder, options in ((again, None), (compiled, {"backend": "counted"})):
+        settings = {"activation_checkpointing": what, "compile_config": options, "max_duration": "1168"}
+        train(run_config({"name": "mdm"}, save_folder=str(folder), **settings))
+        assert losses(folder) == losses(kept)
+
+
+def test_less_is_kept_for_the_backward_pass() -> None:
+    kept = {what: _bytes_kept(what) for what in (None, "products", "blocks")}
+    assert kept[None] > kept["products"] > kept["blocks"]
+
+
+def _bytes_kept(what: Any) -> int:
+    model = build(shape(causal=True), "loss", 0)
+    model.transformer.recompute_activations(what)
+    held: dict[int, int] = {}
+
+    def keep(x: torch.Tensor) -> torch.Tensor:
+        held[x.untyped_storage().data_ptr()] = x.untyped_storage().nbytes()
+        return x
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda x: x):
+        model(next(micro_batches(True, 1)))
+    return sum(held.values())

@@ -1,0 +1,276 @@
+"""What the compiled step does to memory, counted without a GPU: `python -m epochal.benchmarks.counted_step paper-1b`.
+
+A block and the last norm are compiled as training compiles them, forward and backward, and inductor writes the CUDA
+kernels; they are counted, not run. The graphs are traced on a CPU under autocast, with the operator in place that CUDA
+has for attention (flash without a mask, memory-efficient with one), and moved to an H100 that is not there.
+
+Counted, by inductor's own rule (each buffer that a kernel reads or writes counts once, at most its size): bytes of the
+kernels that inductor writes, which leaves out matrix products, attention, the embedding, the loss over the vocabulary
+and the optimizer; tensors that the forward pass leaves for the backward pass, bfloat16 copies of weights among them.
+"""
+
+import argparse
+import contextlib
+import copy
+import json
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, field
+from typing import Any
+from unittest import mock
+
+import torch
+import torch._functorch.config as functorch
+import torch._inductor.config as inductor
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch._inductor import compile_fx
+from torch._inductor.graph import GraphLowering
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils import _pytree
+
+from epochal.train.model.presets import model_section, presets
+from epochal.train.model.rotary import rotations
+from epochal.train.model.transformer import Block, ModelConfig, RMSNorm, Transformer
+from epochal.train.settings.model import ModelSection
+
+H100 = {
+    "type": "cuda",
+    "name": "NVIDIA H100",
+    "major": 9,
+    "minor": 0,
+    "multi_processor_count": 132,
+    "regs_per_multiprocessor": 65536,
+    "max_threads_per_multi_processor": 2048,
+    "warp_size": 32,
+    "total_memory": 80 * 2**30,
+}
+
+
+@dataclass
+class Graph:
+    """One compiled graph.
+
+    Attributes:
+        kernels: those that inductor writes.
+        traffic: bytes that they read and write.
+        wide: operations with float64 in the kernels' source.
+        saved: bytes that a backward graph was left by the forward pass, weights themselves not counted.
+    """
+
+    backward: bool
+    kernels: int
+    traffic: int
+    wide: int
+    saved: int
+
+
+@dataclass
+class Counts:
+    """What a module's graphs add up to."""
+
+    graphs: list[Graph] = field(default_factory=list)
+
+    def total(self, name: str) -> int:
+        """Return the sum of a field of `Graph`."""
+        return sum(int(getattr(graph, name)) for graph in self.graphs)
+
+
+def counts(module: nn.Module, x: Tensor, *args: Any) -> Counts:
+    """Return what `module(x, *args)` and its gradients are compiled to. Nothing is computed: tensors stay unwritten."""
+    found, weights = Counts(), {tuple(p.shape) for p in module.parameters()}
+
+    def lower(graph: Any, inputs: list[Any], **how: Any) -> Callable[[list[Any]], list[Any]]:
+        kept = copy.deepcopy(graph)
+        saved = _saved(graph, weights) if how.get("is_backward") else 0
+        source, nodes = _lowered(graph, inputs, how)
+        ours = [n for n in nodes if not type(n).__name__.startswith(("Extern", "Nop"))]
+        traffic = sum(n.get_read_write_buffers_sizes() for n in ours)
+        wide = source.count("tl.float64") + source.count("torch.float64")
+        found.graphs.append(Graph(bool(how.get("is_backward")), len(ours), traffic, wide, saved))
+        return _unwritten(kept)
+
+    torch._dynamo.reset()
+    with _imagined_gpu():
+        compiled = torch.compile(
+            module, backend=lambda g, i: compile_fx.compile_fx(g, i, inner_compile=lower), fullgraph=True
+        )
+        with torch.autocast("cpu", torch.bfloat16):
+            y = compiled(x, *args)
+        y.backward(torch.empty_like(y))
+    torch._dynamo.reset()
+    return found
+
+
+def _lowered(graph: Any, inputs: list[Any], how: dict[str, Any]) -> tuple[str, list[Any]]:
+    """Return the source that inductor writes for `graph` on a GPU, and the nodes of its schedule."""
+    values = (n.meta.get("val") for n in graph.graph.nodes)
+    mode = next(v.fake_mode for v in values if isinstance(v, Tensor))
+    for node in graph.graph.nodes:
+        if "val" in node.meta:
+            node.meta["val"] = _pytree.tree_map(lambda v: _moved(v, mode), node.meta["val"])
+        node.args, node.kwargs = (torch.fx.node.map_aggregate(a, _to_gpu) for a in (node.args, node.kwargs))
+    graph.recompile()
+    written: list[tuple[str, list[Any]]] = []
+
+    def write(lowering: Any) -> Any:
+        code = lowering.codegen()[0]
+        written.append((getattr(code, "value", code), list(lowering.scheduler.nodes)))
+        return mock.Mock()
+
+    with mock.patch.object(GraphLowering, "compile_to_module", write):
+        compile_fx.compile_fx_inner(graph, [_moved(x, mode) for x in inputs], **how)
+    return written[0]
+
+
+def _to_gpu(x: Any) -> Any:
+    return torch.device("cuda:0") if isinstance(x, torch.device) else x
+
+
+def _moved(value: Any, mode: FakeTensorMode) -> Any:
+    if not isinstance(value, Tensor):
+        return value
+    with mode:
+        return torch.empty_strided(value.size(), value.stride(), dtype=value.dtype, device="cuda:0")
+
+
+def _saved(graph: Any, weights: set[tuple[int, ...]]) -> int:
+    """Return the bytes of a backward graph's inputs: no gradients, and no weights of the module."""
+    held = 0
+    for node in graph.graph.nodes:
+        value = node.meta.get("val")
+        if node.op != "placeholder" or not isinstance(value, Tensor) or node.name.startswith("tangents"):
+            continue
+        weight = node.name.startswith("primals") and tuple(value.shape) in weights
+        held += 0 if weight else value.numel() * value.element_size()
+    return held
+
+
+def _unwritten(graph: Any) -> Callable[[list[Any]], list[Any]]:
+    """Return what stands in for a compiled graph: it gives tensors of the right shapes that nobody has written."""
+
+    def run(args: list[Any]) -> list[Any]:
+        inputs = list(args)
+        args.clear()
+        with FakeTensorMode() as mode:
+            out = graph(*[mode.from_tensor(x) if isinstance(x, Tensor) else x for x in inputs])
+        return [torch.empty_strided(o.shape, o.stride(), dtype=o.dtype) if isinstance(o, Tensor) else o for o in out]
+
+    run._boxed_call = True  # type: ignore[attr-defined]
+    return run
+
+
+def _attention(
+    q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, dropout_p: float = 0.0, is_causal: bool = False
+) -> Tensor:
+    """Return what CUDA's own operators return, which a CPU's graph then holds in their place."""
+    q, k, v = (x.to(torch.get_autocast_dtype("cpu")) for x in (q, k, v))
+    if mask is None:
+        return torch.ops.aten._scaled_dot_product_flash_attention(q, k, v, dropout_p, is_causal)[0]
+    bias = torch.zeros(mask.shape, dtype=q.dtype).masked_fill(~mask, -torch.inf)
+    bias = bias.expand(*q.shape[:3], k.shape[2])
+    return torch.ops.aten._scaled_dot_product_efficient_attention(q, k, v, bias, True, dropout_p, is_causal)[0]
+
+
+@contextlib.contextmanager
+def _imagined_gpu() -> Iterator[None]:
+    """Give inductor the answers of an H100 to what it asks of the machine, and keep it from looking for kernels."""
+    properties = mock.Mock(**H100)
+    properties.name = H100["name"]
+    interface = "torch._dynamo.device_interface.CudaInterface"
+    answers: dict[str, Any] = {
+        "torch.cuda.get_device_properties": lambda *_: properties,
+        "torch.cuda.get_device_capability": lambda *_: (9, 0),
+        "torch.cuda.current_device": lambda: 0,
+        "torch.cuda.device_count": lambda: 1,
+        f"{interface}.get_device_properties": staticmethod(lambda *_: properties),
+        f"{interface}.get_compute_capability": staticmethod(lambda *_: 90),
+        f"{interface}.Worker.get_device_properties": staticmethod(lambda *_: properties),
+        f"{interface}.Worker.current_device": staticmethod(lambda: 0),
+        "torch._inductor.compile_fx.get_cuda_device_context": lambda _: contextlib.nullcontext(),
+        "torch._inductor.compile_fx._check_triton_bf16_support": lambda _: None,
+        "torch._inductor.scheduler.has_triton": lambda: True,
+        "torch.utils._triton.has_triton": lambda: True,
+        "torch.utils._triton.triton_hash_with_backend": lambda: "none",
+    }
+    with contextlib.ExitStack() as patched:
+        for name, answer in answers.items():
+            patched.enter_context(mock.patch(name, answer))
+        patched.enter_context(mock.patch.object(F, "scaled_dot_product_attention", _attention))
+        patched.enter_context(inductor.patch(fx_graph_cache=False, compile_threads=1))
+        patched.enter_context(functorch.patch(enable_autograd_cache=False))
+        yield
+
+
+@dataclass(frozen=True)
+class Step:
+    """A micro-batch through a whole model, but for embedding and loss.
+
+    Attributes:
+        traffic: bytes, of all layers.
+        traffic_of_layer: bytes.
+        saved: bytes, of all layers.
+        saved_of_layer: bytes.
+        kernels_of_layer: forward and backward.
+        graphs: compiled, forward and backward counted apart.
+        wide: operations in float64.
+    """
+
+    traffic: int
+    traffic_of_layer: int
+    saved: int
+    saved_of_layer: int
+    kernels_of_layer: int
+    graphs: int
+    wide: int
+
+
+def count_step(shape: ModelConfig, rows: int, length: int, pad: bool = False, products: bool = False) -> Step:
+    """Return the counts of a micro-batch of `rows` samples of `length` tokens; `pad`: one of them has PAD; `products`:
+    with `activation_checkpointing: products`."""
+    with torch.device("meta"):
+        model = Transformer(shape)
+    model.recompute_activations("products" if products else None)
+    block, norm = model.blocks[0].to_empty(device="cpu"), model.norm.to_empty(device="cpu")
+    assert isinstance(block, Block), "the model's first layer"
+    assert isinstance(norm, RMSNorm), "the model's last norm"
+    x = torch.empty(rows, length, shape.hidden, dtype=torch.bfloat16, requires_grad=True)
+    assert shape.head_size is not None, "filled in by ModelConfig"
+    rotation = rotations(None, 0, length, shape.head_size, shape.rope_base, torch.device("cpu"))
+    mask = torch.ones(rows, 1, 1, length, dtype=torch.bool) if pad else None
+    layer, last = counts(block, x, rotation, mask), counts(norm, x)
+    return Step(
+        traffic=shape.layers * layer.total("traffic") + last.total("traffic"),
+        traffic_of_layer=layer.total("traffic"),
+        saved=shape.layers * layer.total("saved") + last.total("saved"),
+        saved_of_layer=layer.total("saved"),
+        kernels_of_layer=layer.total("kernels"),
+        graphs=len(layer.graphs) + len(last.graphs),
+        wide=layer.total("wide") + last.total("wide"),
+    )
+
+
+def main() -> int:
+    """Count one micro-batch and print what was counted."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("preset", choices=presets(), help="shape of the model")
+    parser.add_argument("--objective", choices=("ar", "mdm"), default="ar")
+    parser.add_argument("--rows", type=int, default=8, help="samples of a micro-batch (default 8)")
+    parser.add_argument("--length", type=int, default=2048, help="tokens of a sample (default 2048)")
+    parser.add_argument("--pad", action="store_true", help="a micro-batch that has PAD")
+    parser.add_argument("--products", action="store_true", help="with activation_checkpointing: products")
+    args = parser.parse_args()
+    section = ModelSection.model_validate(model_section({"preset": args.preset}, "benchmark"))
+    shape = section.shape(args.objective == "ar", 50259)
+    step = count_step(shape, args.rows, args.length, args.pad, args.products)
+    print(json.dumps({"torch": torch.__version__, "preset": args.preset, "objective": args.objective} | asdict(step)))
+    print(
+        f"{step.traffic / 1e9:.1f} GB of pointwise traffic ({step.traffic_of_layer / 1e9:.2f} a layer), "
+        f"{step.saved / 2**30:.1f} GiB saved for the backward pass, {step.kernels_of_layer} kernels a layer, "
+        f"{step.wide} operations in float64"
+    )
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

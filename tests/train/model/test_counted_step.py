@@ -1,0 +1,50 @@
+"""What the compiled step costs, counted on the kernels that inductor writes for a GPU (none is needed)."""
+
+import dataclasses
+from typing import Any
+
+import pytest
+import torch
+
+from epochal.benchmarks.counted_step import Step, count_step
+from epochal.train.model.presets import model_section
+from epochal.train.model.transformer import ModelConfig
+from epochal.train.settings.model import ModelSection
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(torch.version.cuda is None, reason="torch without CUDA writes no kernels for it"),
+]
+ROWS, LENGTH = 8, 2048
+
+
+def paper(causal: bool) -> ModelConfig:
+    section = ModelSection.model_validate(model_section({"preset": "paper-1b"}, "test"))
+    return section.shape(causal, 50259)
+
+
+def counted(causal: bool, **how: Any) -> Step:
+    return count_step(paper(causal), ROWS, LENGTH, **how)
+
+
+@pytest.mark.parametrize(("causal", "pad"), [(True, False), (False, False), (False, True)])
+def test_a_layer_reads_and_writes_no_more_than_it_did(causal: bool, pad: bool) -> None:
+    step = counted(causal, pad=pad)
+    assert step.graphs == 4  # a block and the last norm, forward and backward; one graph each, so without a break
+    assert step.wide == 0
+    assert step.kernels_of_layer <= 27
+    assert step.traffic_of_layer <= 4.02e9
+    assert step.traffic <= 105e9
+    assert step.saved <= 27.6 * 2**30
+
+
+def test_products_made_again_are_not_kept() -> None:
+    kept, again = counted(True), counted(True, products=True)
+    product = ROWS * LENGTH * paper(True).ffn * 2
+    assert kept.saved_of_layer - again.saved_of_layer == product
+    assert again.saved <= 24 * 2**30
+
+
+def test_layers_are_counted_as_often_as_there_are() -> None:
+    one, two = (count_step(dataclasses.replace(paper(True), layers=n), ROWS, LENGTH) for n in (1, 2))
+    assert two.traffic - one.traffic == one.traffic_of_layer == two.traffic_of_layer
