@@ -3,8 +3,8 @@
 import contextlib
 import itertools
 import os
-from collections.abc import Generator, Iterator, Sized
-from typing import Any, cast
+from collections.abc import Iterator, Sized
+from typing import Any
 
 from ..common import storage
 from ..common.cli import output_columns
@@ -85,8 +85,7 @@ def _sample(
     size = sum(other.size for other in files)
     intake = Intake(written=config.written)
     reader = make_reader(listing, source, intake, False, config.tokenizer)
-    rows_of_file = cast(Generator[tuple[int, Any], None, None], reader._rows(file))
-    with contextlib.closing(rows_of_file):  # which counts the bytes of what was taken
+    with contextlib.closing(reader._rows(file)) as rows_of_file:  # which counts the bytes of what was taken
         some = _first_rows(rows_of_file, source.text_key)
         texts = [document.text for document in reader._documents([(file, some)])]
     rows = sum(intake.rows.values())
