@@ -26,7 +26,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch._inductor import compile_fx
 from torch._inductor.graph import GraphLowering
-from torch._subclasses.fake_tensor import FakeTensorMode
+from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.utils import _pytree
 
 from epochal.train.model.presets import model_section, presets
@@ -90,11 +90,12 @@ def counts(module: nn.Module, x: Tensor, *args: Any) -> Counts:
         found.graphs.append(Graph(bool(how.get("is_backward")), len(ours), traffic, wide, saved))
         return _unwritten(kept)
 
+    def write(graph: Any, inputs: Any) -> Any:
+        return compile_fx.compile_fx(graph, inputs, inner_compile=lower)  # type: ignore[arg-type]
+
     torch._dynamo.reset()
     with _imagined_gpu():
-        compiled = torch.compile(
-            module, backend=lambda g, i: compile_fx.compile_fx(g, i, inner_compile=lower), fullgraph=True
-        )
+        compiled = torch.compile(module, backend=write, fullgraph=True)
         with torch.autocast("cpu", torch.bfloat16):
             y = compiled(x, *args)
         y.backward(torch.empty_like(y))
@@ -105,7 +106,7 @@ def counts(module: nn.Module, x: Tensor, *args: Any) -> Counts:
 def _lowered(graph: Any, inputs: list[Any], how: dict[str, Any]) -> tuple[str, list[Any]]:
     """Return the source that inductor writes for `graph` on a GPU, and the nodes of its schedule."""
     values = (n.meta.get("val") for n in graph.graph.nodes)
-    mode = next(v.fake_mode for v in values if isinstance(v, Tensor))
+    mode = next(v.fake_mode for v in values if isinstance(v, FakeTensor))
     for node in graph.graph.nodes:
         if "val" in node.meta:
             node.meta["val"] = _pytree.tree_map(lambda v: _moved(v, mode), node.meta["val"])

@@ -25,7 +25,7 @@ from epochal.train import trainer as ours
 from epochal.train.config import TrainConfig
 from epochal.train.data import Split
 from epochal.train.model.composer import build
-from epochal.train.model.flops import peak_flops, training_flops_per_token
+from epochal.train.model.flops.formulas import peak_flops, training_flops_per_token
 from epochal.train.model.presets import model_section
 from epochal.train.optimization.optimizer import build_optimizer
 

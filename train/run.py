@@ -21,7 +21,7 @@ from ..shards.order.mixture_config import open_mixture
 from ..shards.order.plan import Plan
 from . import durations
 from .config import TrainConfig
-from .model.flops import Shares, block_shares
+from .model.flops.formulas import Shares, block_shares
 from .model.transformer import ModelConfig, config_dict
 from .objective.block import BlockDiffusion
 from .objective.dual import Dual, DualValidation

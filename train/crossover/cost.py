@@ -15,7 +15,7 @@ from ...common.json_text import parse_json
 from ...common.progress import clock
 from ...common.units import format_count, round_count
 from .. import durations
-from ..model.flops import PEAK_BF16
+from ..model.flops.formulas import PEAK_BF16
 from ..model.transformer import Transformer
 from ..settings.data import ExactSection
 from .grid import GridPlan, RunSpec

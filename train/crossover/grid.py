@@ -25,7 +25,7 @@ from ...shards.artifact import open_artifact, read_manifest
 from ...shards.carve import default_out, locate_window
 from ...shards.manifest import Manifest
 from ..config import TrainConfig, load_config
-from ..model.flops import training_flops_per_token
+from ..model.flops.formulas import training_flops_per_token
 from ..model.transformer import ModelConfig
 from ..run_state.identity import exact_of
 from ..settings.objective import ARSection, MDMSection

@@ -64,8 +64,8 @@ GPT2_IDS = 50259
 
 
 def _flops(args: argparse.Namespace) -> int:
-    from .flops import report
-    from .flops_tables import describe
+    from .flops.formulas import report
+    from .flops.tables import describe
 
     at_least_1(args, "seq_len", "steps", "block")
     shape, seq_len, causal = _shape(args.model, args.overrides)
@@ -77,7 +77,7 @@ def _flops(args: argparse.Namespace) -> int:
         body["run"] = {"tokens": tokens} | {k: v * tokens for k, v in body["training"].items()}
     if args.measure:
         from ..checkpoint import check_device
-        from .flops_measured import measure
+        from .flops.measured import measure
 
         body["measured"] = measure(shape, seq_len, check_device(args.device))
     print(json.dumps(body) if args.json else describe(body))

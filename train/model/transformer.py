@@ -189,7 +189,7 @@ class SwiGLU(nn.Module):
         recompute: make silu(gate) * up once more in the backward pass, instead of keeping it.
     """
 
-    recompute = False
+    recompute: bool = False
 
     def __init__(self, c: ModelConfig, layer: int, draws: Draws) -> None:
         super().__init__()
@@ -235,7 +235,7 @@ class Transformer(nn.Module):
         recompute: compute each block once more in the backward pass, instead of keeping what is in it.
     """
 
-    recompute = False
+    recompute: bool = False
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()

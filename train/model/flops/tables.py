@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from ...common.cli import text_table
+from ....common.cli import text_table
 
 
 def describe(body: dict[str, Any]) -> str:

@@ -14,9 +14,9 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from .flops import matrix_parameters
-from .kv_cache import KVCache
-from .transformer import ModelConfig, Transformer
+from ..kv_cache import KVCache
+from ..transformer import ModelConfig, Transformer
+from .formulas import matrix_parameters
 
 MAX_TIMED_PARAMETERS = {"cpu": 200_000_000, "cuda": 12_000_000_000}
 """Larger models are counted only."""

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from epochal.train.model.flops import (
+from epochal.train.model.flops.formulas import (
     LENGTHS,
     autoregressive,
     masked_diffusion,
@@ -14,7 +14,7 @@ from epochal.train.model.flops import (
     training,
     training_flops_per_token,
 )
-from epochal.train.model.flops_measured import measure
+from epochal.train.model.flops.measured import measure
 from epochal.train.model.presets import model_section
 from epochal.train.model.transformer import ModelConfig, Transformer
 from epochal.train.settings.model import ModelSection
@@ -54,7 +54,7 @@ def test_formulas_on_a_shape_computed_by_hand() -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["tiny", "125m", "paper-1b", "8b"])
 def test_formulas_agree_with_what_torch_executes(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("epochal.train.model.flops_measured.MAX_TIMED_PARAMETERS", {"cpu": 0})  # count only
+    monkeypatch.setattr("epochal.train.model.flops.measured.MAX_TIMED_PARAMETERS", {"cpu": 0})  # count only
     counts = measure(preset(name), seq_len=512)
     for step in ("training_ar", "training_mdm", "decode_ar", "denoise_mdm"):
         assert counts[step]["counted_over_formula"] == pytest.approx(1.0, abs=0.03), step

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from .transformer import ModelConfig
+from ..transformer import ModelConfig
 
 PEAK_BF16 = {"H200": 989e12, "H100": 989e12, "A100": 312e12, "B200": 2250e12, "A10": 125e12, "L40S": 362e12}
 """Dense bfloat16 FLOP/s that vendors state, without sparsity (H100 and H200: the SXM form)."""
