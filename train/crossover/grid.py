@@ -29,7 +29,7 @@ from ..model.flops.formulas import training_flops_per_token
 from ..model.transformer import ModelConfig
 from ..run_state.identity import exact_of
 from ..settings.objective import ARSection, MDMSection
-from ..settings.types import Positive
+from ..settings.types import FiguresSection, Positive
 from . import keys
 
 GRIDS = Path(__file__).parent / "grids"
@@ -378,6 +378,9 @@ def _key(config: TrainConfig, n: int, replicate: int, manifest: Manifest | None,
     other text is not.
     """
     body = config.model_dump(mode="json", exclude=keys.COSMETIC)
+    body |= {name: section.figures() for name, section in config if isinstance(section, FiguresSection)}
+    if config.parallelism_config and config.parallelism_config.fsdp:
+        body["parallelism_config"]["fsdp"] = config.parallelism_config.fsdp.model_dump(mode="json", exclude_none=True)
     body["service"] = None  # reports change no figure; the key stays, so that the names of finished runs do
     body["train_loader"] = {"policy": body["train_loader"]["dataset"]["policy"]}
     body["train_loader"]["seed"] = config.train_loader.dataset.seed

@@ -27,6 +27,7 @@ OWN_KEYS = {
 COSMETIC = {
     *("run_name", "save_folder", "save_interval", "save_num_checkpoints_to_keep", "autoresume", "variables"),
     *("progress_bar", "log_to_console", "console_log_interval", "python_log_level", "dist_timeout", "loggers"),
+    "activation_checkpointing",
 }
 """Training keys that change no figure: a run is the same run without them."""
 

@@ -1,15 +1,14 @@
 """Shape of the model."""
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from ...common.config import Section
-from ..model.transformer import ModelConfig
-from .types import Part, Positive, Size
+from ..model.transformer import LATER, ModelConfig
+from .types import FiguresSection, Part, Positive, Size
 
 
-class ModelSection(Section):
+class ModelSection(FiguresSection):
     """Shape of the model; see `ModelConfig`.
 
     Attributes:
@@ -17,6 +16,8 @@ class ModelSection(Section):
         vocab_size: taken from the data when not given, and refused when it is not the data's.
         init_device: `meta` builds large FSDP models without holding them whole in memory first.
     """
+
+    LATER: ClassVar[tuple[str, ...]] = tuple(key for key in LATER if key != "block_size")
 
     preset: str | None = None
     vocab_size: Positive | None = None

@@ -141,7 +141,7 @@ def test_a_runs_file_says_what_the_grid_says(make_plan):
         ({"objectives": ["ar", {"name": "block", "block_size": 4}]}, "knows no 'block'"),
         ({"objectives": ["gan"]}, "objectives"),
         ({"overrides": {"objective.input_mask": [0, 1]}}, "did you mean 'objective.input_masking'?"),
-        ({"objectives": ["mdm"], "overrides": {"objective.input_masking": [0]}}, "known are eps, random_length"),
+        ({"objectives": ["mdm"], "overrides": {"objective.input_masking": [0]}}, "known are eps, fixed_ratio"),
         ({"arms": {"gan": {"a": {}}}}, "gan is none of the grid's objectives (ar, mdm)"),
         ({"arms": {"ar": {"a": {"objective.input_mask": 0.1}}}}, "did you mean 'objective.input_masking'?"),
         ({"arms": {"mdm": {"a": {"objective.input_masking": 0.1}}}}, "mdm has no 'objective.input_masking'"),
@@ -191,6 +191,7 @@ def test_flops_of_the_papers_run_are_its_size_times_its_tokens():
 
 def test_a_grid_without_exact_likelihoods_goes_on_under_the_names_it_had(make_plan, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)  # where no pool lies
+    assert "u1B-mdm-r0-s17-afb44606" in {run.name for run in plan(load_grid("crossover-paper-sizes")).runs}  # with FSDP
     names = {run.name for run in plan(load_grid("crossover-paper-a")).runs}
     assert {"u1.5B-ar-r0-s17-ad0af3e1", "u1.5B-mdm-r0-s17-f6d3b5dc"} <= names
     without, asked = (
