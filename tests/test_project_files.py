@@ -3,6 +3,7 @@
 import ast
 import json
 import re
+import subprocess
 import tomllib
 from pathlib import Path
 
@@ -33,6 +34,27 @@ def test_questions_lead_to_where_the_answer_stands():
     assert len(rows) >= 10
     wrong = [row[0] for row in rows if row["name"] not in definitions(row["file"])]
     assert not wrong, "CONTRIBUTING.md: not there:\n" + "\n".join(wrong)
+
+
+def test_nothing_else_lies_in_the_root():
+    """What a command or test wrote there by mistake was once committed with the rest."""
+    listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=False)
+    if listed.returncode:
+        pytest.skip("no git checkout")
+    folders = {name.split("/")[0] for name in listed.stdout.splitlines() if "/" in name}
+    own = {
+        "adapters",
+        "common",
+        "datapipe",
+        "service",
+        "shards",
+        "tokenize",
+        "train",
+        "benchmarks",
+        "examples",
+        "tests",
+    }
+    assert folders == own | {"docs", ".ci", ".github"}
 
 
 def test_contributing_names_folders_that_are_there():
