@@ -25,7 +25,7 @@ def peek(parser: argparse.ArgumentParser) -> Runner:
     parser.add_argument("artifact", metavar="ARTIFACT", help="folder or URL of a pool or subset")
     which = parser.add_mutually_exclusive_group()
     which.add_argument("--sample", metavar="N", help="from this sample on, the first is 0 (default 0)")
-    which.add_argument("--document", metavar="N", help="from this document of a pool on, the first is 0")
+    which.add_argument("--document", metavar="N", help="from this document of a pool or copy on, the first is 0")
     parser.add_argument("--count", default="1", metavar="N", help="so many of them (default 1)")
     parser.add_argument("--whole", action="store_true", help=f"all of each, not its first {CHARACTERS} characters")
     parser.add_argument("--tokenizer", metavar="PATH", help="its tokenizer.json, for an artifact that carries none")
@@ -73,17 +73,18 @@ def _samples(artifact: Any, first: int, count: int) -> Iterator[tuple[dict[str, 
 
 
 def _documents(artifact: Any, first: int, count: int) -> Iterator[tuple[dict[str, Any], list[int]]]:
-    """Yield documents of a pool and their ids, EOD included."""
-    from ..shards.documents import rows
+    """Yield documents of an artifact that has a table of them, and their ids, EOD included."""
+    from ..shards.documents import DOCUMENTS_NAME, open_documents, rows
     from ..shards.loader.sample_reader import SampleReader
 
     m = artifact.manifest
-    if m.kind != "pool":
+    if DOCUMENTS_NAME not in m.files:
         raise RequestError(f"{artifact.root} is a {m.kind}: documents are listed in the pool that it was made from")
-    if first >= m.documents:
-        raise RequestError(f"--document {first:,}: there are {m.documents:,} documents, the first is 0")
+    documents = open_documents(artifact.root).metadata.num_rows
+    if first >= documents:
+        raise RequestError(f"--document {first:,}: there are {documents:,} documents, the first is 0")
     reader = SampleReader.of(artifact)
-    for number, row in enumerate(rows(artifact.root, first, min(first + count, m.documents)), first):
+    for number, row in enumerate(rows(artifact.root, first, min(first + count, documents)), first):
         start, stop = row["start"], row["start"] + row["tokens"]
         samples = np.arange(start // m.seq_len, -(-stop // m.seq_len))
         ids = np.concatenate(list(reader.read(samples)))[start - samples[0] * m.seq_len :][: row["tokens"]]

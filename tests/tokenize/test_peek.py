@@ -38,6 +38,18 @@ def test_documents_are_their_texts(pool: str, capsys: pytest.CaptureFixture) -> 
     assert [row["document"] for row in shown(capsys, pool, "--document", "3", "--count", "2")] == [3, 4]
 
 
+def test_a_copy_tells_of_its_documents_itself(pool: str, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    of_pool = shown(capsys, pool, "--document", "0", "--count", "100")
+    copy = carve(pool, 1000, out=str(tmp_path / "copy"), materialize=True)[0]
+    of_copy = shown(capsys, copy, "--document", "0", "--count", "100")
+    stream = [i for row in of_copy for i in row["ids"]]
+    assert stream == [i for row in of_pool for i in row["ids"]][:1000]
+    assert [row["id"] for row in of_copy] == [row["id"] for row in of_pool][: len(of_copy)]
+    view = carve(pool, 1000, out=str(tmp_path / "view"))[0]
+    assert main(["peek", view, "--document", "0"]) == 2
+    assert "documents are listed in the pool that it was made from" in capsys.readouterr().err
+
+
 def test_samples_are_pieces_of_the_same_stream(pool: str, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     documents = shown(capsys, pool, "--document", "0", "--count", "100")
     stream = np.concatenate([row["ids"] for row in documents])
