@@ -70,7 +70,9 @@ def documents_in(artifact: Artifact, most_tokens: int) -> Documents:
         starts.append(chunk["start"][inside] - first)
         tokens.append(chunk["tokens"][inside])
     begin, length = np.concatenate(starts).astype(np.int64), np.concatenate(tokens).astype(np.int64)
-    at, of_part = longest_parts(begin, length, artifact.manifest.seq_len)
+    inside = np.maximum(begin, 0)
+    of_it = np.minimum(begin + length, artifact.manifest.tokens) - inside
+    at, of_part = longest_parts(inside, of_it, artifact.manifest.seq_len)
     return Documents(
         keys=np.concatenate(keys),
         samples=at // artifact.manifest.seq_len,
