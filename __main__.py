@@ -26,6 +26,7 @@ COMMANDS: Commands = {  # in the order in which they are needed
     "train": ("train.commands", "train a model of either type on a subset, repeated as planned"),
     "audit": ("shards.order.commands", "whether a run trained on exactly the samples of its plan"),
     "evaluate": ("train.commands", "likelihoods and benchmarks of checkpoints, kinds declared"),
+    "memorisation": ("train.memorisation.commands", "what a run knows of documents, by how often it was fed them"),
     "generate": ("train.commands", "text from a checkpoint of either type"),
     "export-model": ("train.model.commands", "checkpoint of an AR model -> a Hugging Face model"),
     "flops": ("train.model.commands", "FLOPs of a model: training, and generating with either type"),

@@ -29,13 +29,13 @@ def random_documents(n_tokens: int) -> NDArray[np.uint16]:
     return tokens
 
 
-def write_documents(root: Path, tokens: NDArray[np.uint16], files: dict[str, FileInfo]) -> None:
-    """Write the documents.parquet of a stream whose documents end with EOD."""
+def write_documents(root: Path, tokens: NDArray[np.uint16], files: dict[str, FileInfo], first: int = 0) -> None:
+    """Write the documents.parquet of a stream whose documents end with EOD, numbered from `first`."""
     ends = np.flatnonzero(tokens == EOD) + 1
     starts = np.concatenate([[0], ends[:-1]]).astype(np.int64)
     columns = {
-        "key": [int(i).to_bytes(16, "big") for i in range(len(ends))],
-        "id": [f"doc{i}" for i in range(len(ends))],
+        "key": [int(i).to_bytes(16, "big") for i in range(first, first + len(ends))],
+        "id": [f"doc{i}" for i in range(first, first + len(ends))],
         "source": pa.array(["toy"] * len(ends)).dictionary_encode(),
         "start": starts,
         "tokens": ends - starts,
@@ -52,8 +52,14 @@ def write_pool(
     samples_per_shard: int = 8,
     name: str = "toy",
     dtype: str = "uint16",
+    first_document: int = 0,
 ) -> Path:
-    """Write a pool below `folder`/artifacts/pools; return its folder. tokens: the stream, or its length."""
+    """Write a pool below `folder`/artifacts/pools; return its folder.
+
+    Args:
+        tokens: the stream, or its length.
+        first_document: number that keys and ids of documents count from: pools with the same numbers share documents.
+    """
     if isinstance(tokens, int):
         tokens = random_documents(tokens)
     root = folder / "artifacts" / "pools" / name
@@ -64,7 +70,7 @@ def write_pool(
     samples = samples.reshape(n, seq_len)
     shards = (samples[start : start + samples_per_shard] for start in range(0, n, samples_per_shard))
     files: dict[str, FileInfo] = {}
-    write_documents(root, tokens, files)
+    write_documents(root, tokens, files, first_document)
     ids = TokenizerInfo(name="bytes", fingerprint="0" * 32, vocab_size=VOCAB, eod=EOD, pad=PAD, mask=MASK)
     common.write_pool(root, shards, ids, name, len(tokens), int((tokens == EOD).sum()), files)
     return root
