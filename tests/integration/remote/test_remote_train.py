@@ -25,8 +25,8 @@ from epochal.tests.support.stores import moto, new_bucket, refusal, s3rver, unst
 from epochal.tests.support.training import interrupt
 from epochal.train.checkpoint import load_model, open_checkpoint
 from epochal.train.config import TrainConfig
-from epochal.train.run_folder import RunFolder
-from epochal.train.trainer import read_metrics, train
+from epochal.train.run_folder import RunFolder, read_metrics
+from epochal.train.trainer import train
 
 pytestmark = [pytest.mark.processes, pytest.mark.filterwarnings("ignore:This DataLoader will create")]
 
