@@ -157,7 +157,7 @@ def test_an_export_in_parts_through_a_store_that_fails_now_and_then(
 ) -> None:
     monkeypatch.setitem(fsspec.config.conf, "s3", {"default_block_size": 5 << 20})  # the least that S3 takes as a part
     forget_clients()
-    local = str(make_pool(12_000_000, seq_len=2048, samples_per_shard=512))
+    local = str(make_pool(6_000_000, seq_len=2048, samples_per_shard=512))
     out = f"{new_bucket('unsteady')}/big"
     unsteady(s3, seed=3, share=0.25)
     export(local, "bin", out)
