@@ -50,7 +50,10 @@ def memorised(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathF
         name: write_pool(folder, distinct(seed, n), LENGTH, name=name, first_document=1000 * seed)
         for name, seed, n in POOLS
     }
-    sources = {"often": {"path": str(pools["often"]), "epochs": TIMES}, "once": {"path": str(pools["once"]), "epochs": 1}}
+    sources = {
+        "often": {"path": str(pools["often"]), "epochs": TIMES},
+        "once": {"path": str(pools["once"]), "epochs": 1},
+    }
     shape = {"layers": 2, "hidden": 64, "heads": 2, "ffn": 96}
     data = {"mixture": {"sources": sources, "window": 50}}
     batch = {"ar": 8, "mdm": 2}[request.param]  # masked diffusion needs more steps to learn a text by heart
@@ -106,7 +109,7 @@ def test_fewer_documents_are_the_first_of_more(memorised: str) -> None:
 def test_moved_data_of_a_mixture_is_given_by_name(memorised: str, tmp_path: Path) -> None:
     with pytest.raises(RequestError, match="mixture of often, once"):
         read_run(memorised, LENGTH - 1, ["elsewhere=x"])
-    with pytest.raises(RequestError, match="is not what the run used .*--subset once=PATH"):
+    with pytest.raises(RequestError, match=r"is not what the run used .*--subset once=PATH"):
         read_run(memorised, LENGTH - 1, [f"once={Path(memorised).parent}/artifacts/pools/often"])
     moved = tmp_path / "moved"
     moved.symlink_to(Path(memorised).parent / "artifacts" / "pools" / "once")
@@ -167,7 +170,7 @@ def test_what_is_left_out_is_said(run_config: Callable, tmp_path: Path, capsys: 
 
 
 def test_the_longest_part_in_one_sample_is_found() -> None:
-    cases = {(0, 5): (0, 5), (3, 5): (3, 5), (6, 5): (8, 3), (5, 6): (5, 3), (5, 20): (8, 8), (8, 8): (8, 8), (7, 3): (8, 2)}
+    cases = {(0, 5): (0, 5), (3, 5): (3, 5), (6, 5): (8, 3), (5, 6): (5, 3), (5, 20): (8, 8), (8, 8): (8, 8)}
     begins, tokens = (np.array(column) for column in zip(*cases, strict=True))
     assert list(zip(*(x.tolist() for x in longest_parts(begins, tokens, 8)), strict=True)) == list(cases.values())
 
