@@ -106,6 +106,7 @@ def evaluate(parser: argparse.ArgumentParser) -> Runner:
         parser,
         "evaluate runs/tiny-ar runs/tiny-mdm --loss artifacts/pools/mine-val",
         "evaluate runs/tiny-mdm --loss artifacts/pools/mine-val --order confidence --loss-samples 64",
+        "evaluate runs/a runs/b runs/c --ensemble --loss artifacts/pools/mine-val",
         "evaluate runs/tiny-ar --tasks hellaswag,mmlu:5 --data benchmarks/",
     )
     parser.add_argument(
@@ -142,6 +143,11 @@ def evaluate(parser: argparse.ArgumentParser) -> Runner:
         "its exact likelihood when it writes in this order, beside the bound for --loss and in its place for tasks; "
         "it takes one read of the whole text per step",
         None,
+    )
+    parser.add_argument(
+        "--ensemble",
+        action="store_true",
+        help="with --loss: of the mean of the models' probabilities, in place of each model's",
     )
     parser.add_argument(
         "--trained-on", metavar="ARTIFACT", help="the training subset or pool, for the contamination check"
@@ -183,6 +189,8 @@ def _settings(args: argparse.Namespace) -> Any:
     at_least_1(args, "noise_samples", "limit", "loss_samples", "loss_noise_samples", "batch_tokens", "tokens_per_step")
     if args.tokens_per_step and not args.order:
         raise RequestError("--tokens-per-step belongs to an order of writing: give --order too, as --order confidence")
+    if args.ensemble and (len(args.checkpoints) < 2 or not args.loss or args.tasks or args.lm_eval):
+        raise RequestError("--ensemble takes two models or more and measures their likelihood alone: give --loss POOL")
     wrong = next((f for f in args.file if "=" not in f), None)
     if wrong:
         raise RequestError(f"--file {wrong}: write TASK=PATH")
@@ -201,7 +209,7 @@ def _settings(args: argparse.Namespace) -> Any:
 
 _SAME_NAME = (
     *("data", "noise_samples", "seed", "limit", "loss_samples", "loss_noise_samples", "trained_on"),
-    *("batch_tokens", "tokenizer", "device", "out"),
+    *("batch_tokens", "tokenizer", "ensemble", "device", "out"),
 )
 
 

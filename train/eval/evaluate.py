@@ -7,19 +7,22 @@ benchmark's items and everything that changes a score. A run reads the lines tha
 import math
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 
-from ...common.errors import WorkError
+from ...common.errors import RequestError, WorkError
 from ...common.hashing import digest
 from ...common.progress import Progress
 from ...shards.artifact import open_artifact, read_manifest
 from ...shards.loader.cache import default_cache, in_cache
+from ...shards.order.receipt import RECEIPT_NAME
 from ...tokenize.tokenizer import Tokenizer
 from ..checkpoint import Checkpoint, load_card, model_folder, open_checkpoint, types_of
 from ..exact.writing_order import WritingOrder
+from ..model.ensemble import Ensemble
+from ..run_state.receipt import read_receipt
 from . import likelihood, metrics, tasks
 from .contamination import contamination_status, training_manifest
 from .encoding import Encoded, encode, record
@@ -53,6 +56,7 @@ class Settings:
         trained_on: the training artifact, for the contamination check.
         batch_tokens: tokens read at a time.
         tokenizer: path of the models' tokenizer.json, for models that carry none.
+        ensemble: measure the mean of the models' probabilities in place of each of them; of `loss` alone.
     """
 
     tasks: tuple[str, ...] = tasks.PAPER_TASKS
@@ -69,6 +73,7 @@ class Settings:
     trained_on: str | None = None
     batch_tokens: int = 16384
     tokenizer: str | None = None
+    ensemble: bool = False
     device: str = "cpu"
     dtype: torch.dtype = torch.float32
     out: str = "runs/evaluation"
@@ -214,14 +219,56 @@ def run(paths: Sequence[str], settings: Settings) -> dict[str, Any]:
     for path in settings.loss:
         read_manifest(path)
     body: dict[str, list[dict[str, Any]]] = {"tasks": [], "likelihoods": []}
-    for path in paths:
-        checkpoint = open_checkpoint(path, settings.device, settings.dtype)
+    for model in _models(paths, settings):
         tokenizer = None
-        if loaded or settings.tokenizer or has_tokenizer(checkpoint):
-            tokenizer = tokenizer_for(checkpoint, settings.tokenizer)
+        if loaded or settings.tokenizer or has_tokenizer(model):
+            tokenizer = tokenizer_for(model, settings.tokenizer)
         assert tokenizer is not None or not loaded
-        for model in types_of(checkpoint).values():
-            body["likelihoods"] += [r for p in settings.loss for r in run_loss(model, p, tokenizer, settings)]
-            body["tasks"] += [run_task(model, b, tokenizer, settings) for b in loaded]  # type: ignore[arg-type]
+        body["likelihoods"] += [r for p in settings.loss for r in run_loss(model, p, tokenizer, settings)]
+        body["tasks"] += [run_task(model, b, tokenizer, settings) for b in loaded]  # type: ignore[arg-type]
+    if settings.ensemble:
+        members = [{"model": path, "receipt": _receipt(path)} for path in paths]
+        body["likelihoods"] = [record | {"members": members} for record in body["likelihoods"]]
     write_results(body, settings.out)
     return body
+
+
+def _models(paths: Sequence[str], settings: Settings) -> Iterator[Checkpoint]:
+    """Iterate what is measured: each model, as each of its types; or their ensemble."""
+    opened = (types_of(open_checkpoint(path, settings.device, settings.dtype)) for path in paths)
+    if not settings.ensemble:
+        for types in opened:
+            yield from types.values()
+        return
+    members = list(opened)
+    if any(types.keys() != members[0].keys() for types in members):
+        raise RequestError("--ensemble is of models of one type, and some of these are of both: name models alike")
+    for name in members[0]:
+        yield ensemble_of([types[name] for types in members])
+
+
+def ensemble_of(members: Sequence[Checkpoint]) -> Checkpoint:
+    """Return the mean of the members' probabilities as a model to evaluate, under a name that names them all.
+
+    Raises:
+        RequestError: for models that are not of one type, or whose ids or lengths differ.
+    """
+    first = members[0].card
+    keys = ("fingerprint", "vocab_size", "eod", "pad", "mask")
+    for member in members[1:]:
+        if any(member.card.tokenizer[key] != first.tokenizer[key] for key in keys):
+            raise RequestError(f"{member.name} has another tokenizer than {members[0].name}: no mean can be taken")
+        if member.card.seq_len != first.seq_len:
+            raise RequestError(
+                f"{member.name} was trained on {member.card.seq_len} tokens a sample, {members[0].name} on "
+                f"{first.seq_len}: no mean can be taken"
+            )
+    name = "mean of " + ", ".join(member.name for member in members)
+    model: Any = Ensemble([member.model for member in members])
+    return replace(members[0], name=name, model=model.eval(), fingerprint=digest([m.fingerprint for m in members]))
+
+
+def _receipt(path: str) -> str | None:
+    """Return the digest of the checked receipt of the run that a model is of; None for a model without its run."""
+    run = os.path.dirname(model_folder(path)) if model_folder(path) != path else os.path.dirname(path.rstrip("/"))
+    return read_receipt(run).digest if os.path.exists(os.path.join(run, RECEIPT_NAME)) else None

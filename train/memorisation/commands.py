@@ -61,7 +61,8 @@ def measured(args: argparse.Namespace) -> dict[str, Any]:
     from ...common.progress import Progress
     from ..checkpoint import open_checkpoint, types_of
     from ..eval.likelihood import check_tokenizer
-    from .fed import read_receipt, read_run
+    from ..run_state.receipt import read_receipt
+    from .fed import read_run
     from .measure import know, summarise, take, to_dict
 
     read_receipt(args.run)  # before the model, which takes longer

@@ -9,14 +9,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...common import storage
-from ...common.errors import EpochalError, RequestError, WorkError
+from ...common.errors import RequestError
 from ...common.json_text import parse_json
 from ...shards.artifact import Artifact, open_artifact
 from ...shards.loader.cache import default_cache, in_cache
 from ...shards.order.base import Order
-from ...shards.order.receipt import RECEIPT_NAME, Receipt
 from ..config import TrainConfig, load_config
 from ..run_folder import CONFIG_NAME, RUN_NAME
+from ..run_state.receipt import read_receipt
 from .documents import Documents, documents_in
 
 VALIDATION = "validation"
@@ -93,29 +93,6 @@ def read_run(folder: str, most_tokens: int, subsets: Sequence[str] = (), validat
         for i, (name, artifact) in enumerate(artifacts.items())
     ]
     return Fed(order, positions, receipt.digest, tuple(sources), config.init_from)
-
-
-def read_receipt(folder: str) -> Receipt:
-    """Return the receipt of a finished run, checked.
-
-    Raises:
-        RequestError: when there is none.
-        WorkError: when it does not hold: what the model was fed is then not known.
-    """
-    if storage.is_url(folder):
-        raise RequestError(f"{folder} is a URL: copy the run's folder to this machine and name that")
-    path = os.path.join(folder, RECEIPT_NAME)
-    try:
-        receipt = Receipt.from_json(storage.read_bytes(path).decode(errors="replace"))
-    except (FileNotFoundError, NotADirectoryError):
-        raise RequestError(
-            f"{folder} is no folder of a finished run: there is no {RECEIPT_NAME}, which a run writes at its end"
-        ) from None
-    except EpochalError as error:
-        raise type(error)(f"{path}: {error}") from None
-    if problem := receipt.check():
-        raise WorkError(f"{path} does not hold, so what the model was fed is not known: {problem}")
-    return receipt
 
 
 def _training_data(order: Order, config: TrainConfig, subsets: Sequence[str]) -> dict[str, Artifact]:
