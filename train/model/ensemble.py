@@ -34,7 +34,7 @@ class Ensemble(nn.Module):
     @property
     def embedding(self) -> nn.Embedding:
         """Return the first member's, whose dtype all have."""
-        return self.members[0].embedding
+        return self.members[0].embedding  # type: ignore[return-value]
 
     @property
     def device(self) -> torch.device:
