@@ -41,7 +41,9 @@ def products(sizes: Sizes, place: Place) -> Rows:
     for side in sizes.matmul:
         a, b = (torch.randn(side, side, device=_device(sizes), dtype=torch.bfloat16) for _ in range(2))
         seconds = _best(lambda a=a, b=b: a @ b, sizes)  # type: ignore[misc]
-        rows.append({"what": f"bf16 product, {side} x {side}", "figure": 2 * side**3 / seconds / 1e12, "unit": "TFLOP/s"})
+        rows.append(
+            {"what": f"bf16 product, {side} x {side}", "figure": 2 * side**3 / seconds / 1e12, "unit": "TFLOP/s"}
+        )
     return rows
 
 

@@ -17,13 +17,14 @@ from torch import Tensor
 from epochal.benchmarks.gpu.sizes import Place, Sizes
 from epochal.benchmarks.train import configured
 from epochal.common.errors import WorkError
+from epochal.shards.loader.cache import default_cache
 from epochal.train import trainer as ours
 from epochal.train.checkpoint import load_model
 from epochal.train.config import TrainConfig
 from epochal.train.data import Split
 from epochal.train.model.compiled import compile_model
 from epochal.train.model.composer import LanguageModel, build
-from epochal.train.run_folder import read_metrics, train_losses
+from epochal.train.run_folder import RunFolder, read_metrics, train_losses
 
 Rows = list[dict[str, Any]]
 
@@ -100,14 +101,15 @@ def resume(objective: str, sizes: Sizes, place: Place) -> Rows:
     whole, killed = (config.model_copy(update={"save_folder": str(place.folder / n)}) for n in ("whole", "killed"))
     _in_process(whole, sizes, kill=False)
     _in_process(killed, sizes, kill=True)
-    lost = _steps(killed)
+    saved = RunFolder(str(killed.save_folder), default_cache()).steps_saved()
     _in_process(killed, sizes, kill=False)
     results = [ours.train(each) for each in (whole, killed)]  # finished: what they left is read
     receipts = [result["receipt"] for result in results]
     first, second = (_weights(Path(str(each.save_folder))) for each in (whole, killed))
     same = first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
     checks = {
-        f"weights after step {STEPS}, killed at step {lost}, resumed from step {SAVED_EVERY}": same,
+        f"weights after step {STEPS}, killed after step {KILLED_AT}, resumed from step {saved}": same
+        and saved == SAVED_EVERY,
         "training losses of all steps": _curve(whole) == _curve(killed),
         "receipt of the whole run": receipts[0]["valid"],
         "receipt of the killed run, equal to it": receipts[1]["valid"] and receipts[0] == receipts[1],
@@ -135,10 +137,6 @@ def _in_process(config: TrainConfig, sizes: Sizes, kill: bool) -> None:
 
 def _curve(config: TrainConfig) -> list[float]:
     return [loss for row in read_metrics(str(config.save_folder)) for loss in train_losses(row).values()]
-
-
-def _steps(config: TrainConfig) -> int:
-    return max((int(row["step"]) for row in read_metrics(str(config.save_folder)) if "step" in row), default=0)
 
 
 def _weights(folder: Path) -> dict[str, Tensor]:

@@ -68,13 +68,21 @@ def _run(objective: str, passes: int, sizes: Sizes, place: Place) -> Rows:
         raise WorkError(f"the receipt of {spec.name}: {row['receipt']}")
     names = ("kind", "best_loss", "best_passes", "final_loss", "final_loss_se", "receipt")
     rate = _rate(spec.folder)
-    return [{"what": f"{objective}, {passes} passes", "passes": passes, "tokens_per_sec": rate}
-            | {name: row.get(name) for name in names}]
+    return [
+        {
+            "what": f"{objective}, {passes} {'pass' if passes == 1 else 'passes'}",
+            "passes": passes,
+            "tokens_per_sec": rate,
+        }
+        | {name: row.get(name) for name in names}
+    ]
 
 
 def _rate(folder: str) -> float | None:
     """Return the median of the tokens/s that a run noted, validations not counted."""
-    rates = sorted(row["throughput/tokens_per_sec"] for row in read_metrics(folder) if "throughput/tokens_per_sec" in row)
+    rates = sorted(
+        row["throughput/tokens_per_sec"] for row in read_metrics(folder) if "throughput/tokens_per_sec" in row
+    )
     return rates[len(rates) // 2] if rates else None
 
 

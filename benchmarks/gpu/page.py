@@ -11,6 +11,9 @@ from epochal.common.cli import text_table
 Done = Mapping[str, Mapping[str, Outcome]]
 """What cases came to, by stage and case."""
 
+LONGEST = 90
+"""Characters of a cell: names of kernels have hundreds. They are whole in the JSON files."""
+
 DRY = (
     "**A dry run on a CPU with toy sizes.** It shows that every stage works. None of its figures says anything about "
     "speed, and none was measured on a GPU."
@@ -26,7 +29,8 @@ def cell(row: Mapping[str, Any], column: Column) -> str:
         return "yes" if value else "NO"
     if isinstance(value, float) and not math.isfinite(value):
         return str(value)
-    return format(value, column.pattern) if isinstance(value, int | float) else str(value)
+    text = format(value, column.pattern) if isinstance(value, int | float) else str(value)
+    return text if len(text) <= LONGEST else f"{text[: LONGEST - 3]}..."
 
 
 def table(stage: Stage, done: Mapping[str, Outcome]) -> tuple[list[Column], list[list[str]]]:
@@ -74,7 +78,7 @@ def _section(stage: Stage, done: Mapping[str, Outcome]) -> list[str]:
     lines += [f"* {line}" for line in unfinished(stage, done)]
     missing = [case.name for case in stage.cases if case.name not in done]
     lines += [f"* Not run: {_names(missing)}."] if missing else []
-    return lines + [""] if lines[-1:] != [""] else lines
+    return [*lines, ""] if lines[-1:] != [""] else lines
 
 
 def _names(names: Sequence[str]) -> str:

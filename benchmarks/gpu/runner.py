@@ -10,7 +10,7 @@ from epochal.benchmarks.gpu.process import Kept, Outcome, run_case
 from epochal.benchmarks.gpu.sizes import Sizes
 from epochal.benchmarks.gpu.stages import ENVIRONMENT, Case, Stage, stages
 from epochal.common import storage
-from epochal.common.errors import WorkError
+from epochal.common.errors import RequestError, WorkError
 
 STAGE_SECONDS = 8 * 60.0
 LEAST_SECONDS = 20.0
@@ -44,8 +44,10 @@ class Runner:
         assert environment.name == ENVIRONMENT, "what was measured before counts on the same machine alone"
         self._stage(environment, None)
         (here,) = self.done[ENVIRONMENT].values()
+        if here.state == "cut":
+            raise RequestError("--minutes is over before anything could be measured: give more")
         if not here.rows:
-            raise WorkError(f"the machine could not be asked what it is: {here.reason or here.state}")
+            raise WorkError(f"the machine could not be asked what it is: {here.reason}")
         kept = Kept(self.out / "cases", [here.rows, asdict(self.sizes)])
         for stage in others:
             self._stage(stage, kept)

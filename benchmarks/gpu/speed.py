@@ -63,4 +63,4 @@ def _most_expensive(profiler: Any, label: str, sizes: Sizes) -> Rows:
     ]
     rest = rows[MOST:]
     sums = {name: sum(row[name] for row in rest) for name in ("calls", "milliseconds", "share")}
-    return rows[:MOST] + [{"what": label, "kernel": f"{len(rest)} others", **sums}]
+    return [*rows[:MOST], {"what": label, "kernel": f"{len(rest)} others", **sums}]

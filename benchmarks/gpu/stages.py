@@ -121,7 +121,12 @@ def _profile(sizes: Sizes) -> Stage:
         Column("kernel", "kernel" if sizes.gpu else "operation (no GPU: no kernels)"),
         Column("calls", "calls a step", ",.0f", by),
         Column("milliseconds", "ms a step", ",.2f", by),
-        Column("share", "share of all kernels", ".1%", "derived: from the times; gaps between kernels not counted"),
+        Column(
+            "share",
+            "share",
+            ".1%",
+            "derived: of the time of all that are listed and the others; gaps between kernels not counted",
+        ),
     )
     model = list(sizes.models)[-1]
     cases = tuple(Case(f"{model} {o}", partial(speed.kernels, model, o, sizes)) for o in TYPES)
