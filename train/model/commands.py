@@ -43,6 +43,7 @@ def flops(parser: argparse.ArgumentParser) -> Runner:
         parser,
         "flops paper-1b --tokens 96B",
         "flops my.yaml model.layers=12 --measure",
+        "flops 8b --memory --gpus 8 --micro-batch 4",
         "flops runs/tiny-ar",
     )
     parser.add_argument("model", metavar="MODEL.yaml", help="file with a `model` section, a shipped run, or a preset")
@@ -53,6 +54,17 @@ def flops(parser: argparse.ArgumentParser) -> Runner:
     )
     parser.add_argument("--block", metavar="N", type=int, default=32, help="of the cached form (default 32)")
     parser.add_argument("--tokens", metavar="N", help="training budget, such as 96B: adds the whole run's FLOPs")
+    parser.add_argument(
+        "--memory", action="store_true", help="also what training takes of each GPU's memory, by formula"
+    )
+    parser.add_argument("--gpus", metavar="N", type=int, default=1, help="that FSDP shares it out over (default 1)")
+    parser.add_argument("--micro-batch", metavar="N", type=int, default=8, help="samples on each GPU (default 8)")
+    parser.add_argument(
+        "--recompute",
+        choices=("none", "products", "blocks"),
+        default="none",
+        help="activation_checkpointing of the run (default none)",
+    )
     parser.add_argument("--measure", action="store_true", help="also count what torch executes, and time it")
     parser.add_argument("--device", metavar="DEVICE", default="cpu", help="to time on (default cpu)")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
@@ -67,7 +79,10 @@ def _flops(args: argparse.Namespace) -> int:
     from .flops.formulas import report
     from .flops.tables import describe
 
-    at_least_1(args, "seq_len", "steps", "block")
+    at_least_1(args, "seq_len", "steps", "block", "gpus", "micro_batch")
+    asked = {"--gpus": args.gpus != 1, "--micro-batch": args.micro_batch != 8, "--recompute": args.recompute != "none"}
+    if not args.memory and any(asked.values()):
+        raise RequestError(f"{next(k for k, given in asked.items() if given)} is about memory: add --memory")
     shape, seq_len, causal = _shape(args.model, args.overrides)
     seq_len = args.seq_len or seq_len or 2048
     body = {"model": args.model, "causal": causal, "vocab_size": shape.vocab_size}
@@ -75,6 +90,10 @@ def _flops(args: argparse.Namespace) -> int:
     if args.tokens:
         tokens = parse_count(args.tokens)
         body["run"] = {"tokens": tokens} | {k: v * tokens for k, v in body["training"].items()}
+    if args.memory:
+        from .flops.memory import training_memory
+
+        body["memory"] = training_memory(shape, seq_len, args.micro_batch, args.gpus, args.recompute)
     if args.measure:
         from ..checkpoint import check_device
         from .flops.measured import measure

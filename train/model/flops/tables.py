@@ -34,7 +34,22 @@ def describe(body: dict[str, Any]) -> str:
             ]
         )
     lines += ["", "inference, FLOPs of one text without a prompt:", text_table(head, rows)]
+    lines += _memory(body["memory"]) if "memory" in body else []
     return "\n".join(lines + (_measured(body["measured"]) if "measured" in body else []))
+
+
+def _memory(memory: dict[str, Any]) -> list[str]:
+    parts = {**memory["bytes_per_gpu"], "total": memory["total"]}
+    rows = [[what, f"{size / 2**30:.2f}"] for what, size in parts.items()]
+    gpus = "one GPU" if memory["gpus"] == 1 else f"each of {memory['gpus']} GPUs, FSDP's FULL_SHARD"
+    again = memory["activation_checkpointing"]
+    title = (
+        f"training, memory of {gpus}, by formula: {memory['parameters']:,} weights, micro-batches of "
+        f"{memory['micro_batch']} x {memory['seq_len']:,} tokens, compiled"
+        + ("" if again == "none" else f", activation_checkpointing: {again}")
+    )
+    left_out = "left out: what the allocator loses, the libraries' own buffers, the batch; some GiB in all"
+    return ["", title, text_table(["", "GiB"], rows), left_out]
 
 
 def _measured(measured: dict[str, Any]) -> list[str]:
