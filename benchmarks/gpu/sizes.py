@@ -74,7 +74,7 @@ FULL = Sizes(
         "device_train_microbatch_size": 4,
     },
     models={"125m": {}, "paper-1b": {}},
-    steps=20,
+    steps=14,
     profiled=3,
     compiled={},
     base="125m-ar",

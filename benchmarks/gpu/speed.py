@@ -49,7 +49,9 @@ def kernels(model: str, objective: str, sizes: Sizes, place: Place) -> Rows:
 def _most_expensive(profiler: Any, label: str, sizes: Sizes) -> Rows:
     kind = DeviceType.CUDA if sizes.gpu else DeviceType.CPU
     of_event = "self_device_time_total" if sizes.gpu else "self_cpu_time_total"
-    events = [(getattr(e, of_event), e) for e in profiler.key_averages() if e.device_type == kind]
+    # Annotations span kernels, whose time would count twice.
+    listed = [e for e in profiler.key_averages() if e.device_type == kind and not (sizes.gpu and e.is_user_annotation)]
+    events = [(getattr(e, of_event), e) for e in listed]
     whole = sum(microseconds for microseconds, _ in events)
     rows = [
         {

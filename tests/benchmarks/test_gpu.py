@@ -10,10 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from epochal.benchmarks.gpu import page
+from epochal.benchmarks.gpu import crossover, page, speed
 from epochal.benchmarks.gpu.process import Kept, Outcome, run_case
 from epochal.benchmarks.gpu.sizes import FULL, TOY, Place
 from epochal.benchmarks.gpu.stages import ENVIRONMENT, Case, Column, Stage, stages
+from epochal.benchmarks.train import configured
+from epochal.train.run import prepare
 
 COLUMNS = (Column("what", "what"), Column("rate", "tokens/s", ",.0f", "measured: by hand"), Column("no", "unused"))
 MACHINE = Outcome("finished", [{"what": "machine", "figure": "a toy"}])
@@ -103,6 +105,20 @@ def test_names_of_cases_tell_them_apart_and_every_figure_has_a_kind(sizes):
         names = [case.name for case in stage.cases]
         assert len(set(names)) == len(names)
         assert all(column.kind for column in stage.columns if column.pattern)
+
+
+@pytest.mark.parametrize("sizes", [TOY, FULL])
+@pytest.mark.parametrize("objective", ["ar", "mdm"])
+def test_the_configurations_of_a_gpu_are_valid_ones(sizes, objective: str, tmp_path: Path):
+    (run,) = crossover.grid(objective, 4, sizes, tmp_path).runs
+    assert run.total_tokens == 4 * sizes.unique_tokens
+    assert run.config.autoresume
+    for number, model in enumerate(sizes.models):
+        settings = speed.settings_of(model, objective, True, sizes)
+        config = configured(settings, sizes.steps, tmp_path / str(number), sizes.gpu)
+        assert config.compile_config == sizes.compiled
+        assert prepare(config.model_copy(update={"precision": "fp32"})).steps == sizes.steps
+    assert configured(sizes.checked | {"objective": {"name": objective}}, 1, tmp_path / "checked", sizes.gpu)
 
 
 def test_without_a_gpu_it_says_what_to_do():
