@@ -59,7 +59,7 @@ def gradients(objective: str, sizes: Sizes, place: Place) -> Rows:
         if compiled:
             compile_model(ours_here.transformer, sizes.compiled)
         found = _losses(ours_here, batch, device, "fp32" if arithmetic == "float32" else "amp_bf16")
-        rows.append({"what": f"{arithmetic}{', compiled' if compiled else ''}"} | _errors(reference, found, arithmetic))
+        rows.append({"what": f"{arithmetic}{', compiled' if compiled else ''}"} | errors(reference, found, arithmetic))
     return rows
 
 
@@ -75,7 +75,16 @@ def _losses(model: LanguageModel, batch: Mapping[str, Any], device: str, precisi
     return {name: value.detach().double().cpu() for name, value in found.items()}
 
 
-def _errors(reference: Mapping[str, Tensor], found: Mapping[str, Tensor], arithmetic: str) -> dict[str, Any]:
+def errors(reference: Mapping[str, Tensor], found: Mapping[str, Tensor], arithmetic: str) -> dict[str, Any]:
+    """Return how far `found` is from `reference`, and whether that is within the limits of an arithmetic.
+
+    Args:
+        reference: the loss, under that name, and gradients by weight, float64.
+        found: the same.
+
+    Raises:
+        WorkError: when other weights have gradients.
+    """
     if reference.keys() != found.keys():
         raise WorkError(f"other weights have gradients: {sorted(reference.keys() ^ found.keys())}")
     names = [name for name in reference if name != "loss"]
@@ -128,7 +137,8 @@ def _train(config: TrainConfig, kill: bool) -> None:
 
 def _in_process(config: TrainConfig, sizes: Sizes, kill: bool) -> None:
     """Train in a process of its own. Raises WorkError when it ended otherwise than it should have."""
-    process = multiprocessing.get_context("spawn" if sizes.gpu else "fork").Process(target=_train, args=(config, kill))
+    context: Any = multiprocessing.get_context("spawn" if sizes.gpu else "fork")
+    process = context.Process(target=_train, args=(config, kill))
     process.start()
     process.join()
     if process.exitcode != (-signal.SIGKILL if kill else 0):

@@ -56,7 +56,7 @@ def run_case(case: Case, out: Path, stage: str, seconds: float, gpu: bool) -> Ou
     for folder in (log.parent, kept):
         folder.mkdir(parents=True, exist_ok=True)
     started, scratch = time.monotonic(), tempfile.mkdtemp(prefix="case-", dir=out / "work")
-    context = multiprocessing.get_context("spawn" if gpu else "forkserver")
+    context: Any = multiprocessing.get_context("spawn" if gpu else "forkserver")
     if not gpu:
         context.set_forkserver_preload(["epochal.benchmarks.gpu.stages"])
     answer = Path(scratch, "answer.json")

@@ -1,6 +1,7 @@
 """The GPU benchmark without a GPU: what cases come to, what is said of those that were cut, a dry run of everything."""
 
 import json
+import math
 import os
 import subprocess
 import sys
@@ -9,12 +10,14 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+import torch
 
-from epochal.benchmarks.gpu import crossover, page, speed
+from epochal.benchmarks.gpu import correctness, crossover, page, speed
 from epochal.benchmarks.gpu.process import Kept, Outcome, run_case
 from epochal.benchmarks.gpu.sizes import FULL, TOY, Place
 from epochal.benchmarks.gpu.stages import ENVIRONMENT, Case, Column, Stage, stages
 from epochal.benchmarks.train import configured
+from epochal.common.errors import WorkError
 from epochal.train.run import prepare
 
 COLUMNS = (Column("what", "what"), Column("rate", "tokens/s", ",.0f", "measured: by hand"), Column("no", "unused"))
@@ -105,6 +108,19 @@ def test_names_of_cases_tell_them_apart_and_every_figure_has_a_kind(sizes):
         names = [case.name for case in stage.cases]
         assert len(set(names)) == len(names)
         assert all(column.kind for column in stage.columns if column.pattern)
+
+
+@pytest.mark.parametrize(
+    ("loss", "gradient", "passed"), [(1.0, 1.0, True), (1.001, 1.0, False), (1.0, 1.001, False), (math.nan, 1.0, False)]
+)
+def test_a_loss_or_gradient_that_is_off_does_not_pass(loss: float, gradient: float, passed: bool):
+    reference = {"loss": torch.ones(()).double(), "a": torch.ones(3).double(), "b": torch.zeros(2).double()}
+    found = reference | {"loss": reference["loss"] * loss, "a": reference["a"] * gradient}
+    row = correctness.errors(reference, found, "float32")
+    assert row["passed"] is passed
+    assert Outcome("finished", [{}, row]).passed is passed
+    with pytest.raises(WorkError, match="other weights"):
+        correctness.errors(reference, {k: v for k, v in found.items() if k != "b"}, "float32")
 
 
 @pytest.mark.parametrize("sizes", [TOY, FULL])
