@@ -9,7 +9,7 @@ HEADERS := import sysconfig; print(sysconfig.get_path('include'))
 .DEFAULT_GOAL := help
 # Builds, tests and grids start many processes that import torch: each would compile it again.
 unexport PYTHONDONTWRITEBYTECODE
-.PHONY: help shards test test-fast lint format train crossover bench constraints dist docs hashes audit setup clean
+.PHONY: help shards test test-fast lint format train crossover crossover-functions bench constraints dist docs hashes audit setup clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' Makefile
@@ -53,6 +53,13 @@ $(SMALL_POOL)/manifest.json: | $(READY)
 
 crossover: $(READY) $(SMALL_POOL)/manifest.json ## AR against masked diffusion over unique tokens: curves, crossovers, report (2 cores, 20 min)
 	@$(BIN)/epochal crossover crossover-cpu
+
+FUNCTIONS := artifacts/pools/functions-1k
+$(FUNCTIONS)/manifest.json: | $(READY)
+	@$(BIN)/python -W ignore -m epochal.examples.functions
+
+crossover-functions: $(READY) $(FUNCTIONS)/manifest.json ## the same on many short documents, best against best (2 cores, half an hour)
+	@$(BIN)/epochal crossover crossover-functions
 
 lint: $(READY) ## style, docstrings and types
 	@$(BIN)/ruff check .

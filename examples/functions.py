@@ -1,4 +1,4 @@
-"""A pool of many short documents: each function of the standard library is one. `make crossover` builds it.
+"""A pool of many short documents: each function of the standard library is one. `make crossover-functions` builds it.
 
 A few tens of thousands of tokens of whole files are a handful of files, which a model learns by heart; of functions
 they are hundreds. The text is that of one Python version alone, whatever packages are installed.
