@@ -12,7 +12,7 @@ unexport PYTHONDONTWRITEBYTECODE
 .PHONY: help shards test test-fast lint format train crossover crossover-functions bench constraints dist docs hashes audit setup clean
 
 help: ## show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-19s %s\n", $$1, $$2}' Makefile
 
 # uv resolves and installs in seconds what pip takes minutes for; it comes from pip itself.
 $(READY): pyproject.toml constraints.txt tokenize/_pieces.c
