@@ -184,6 +184,7 @@ def _imagined_gpu() -> Iterator[None]:
         "torch.cuda.get_device_capability": lambda *_: (9, 0),
         "torch.cuda.current_device": lambda: 0,
         "torch.cuda.device_count": lambda: 1,
+        "torch.cuda.is_available": lambda: False,  # or dynamo asks the imagined one for its generator
         f"{interface}.get_device_properties": staticmethod(lambda *_: properties),
         f"{interface}.get_compute_capability": staticmethod(lambda *_: 90),
         f"{interface}.Worker.get_device_properties": staticmethod(lambda *_: properties),

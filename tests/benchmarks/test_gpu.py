@@ -60,7 +60,7 @@ def test_a_case_finishes_fails_or_is_cut_with_all_that_it_started(tmp_path: Path
     assert "the last line that it said" in failed.reason
     assert not failed.passed
 
-    cut = run_case(Case("c", never_ends), tmp_path, "stage", 5, gpu=False)
+    cut = run_case(Case("c", never_ends), tmp_path, "stage", 30, gpu=False)
     assert cut.state == "cut"
     child = int((tmp_path / "work" / "stage" / "child").read_text())
     deadline = time.monotonic() + 10
