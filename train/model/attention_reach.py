@@ -5,6 +5,8 @@ i = j. Rows of numbers are cut into micro-batches and sent to a device as any ot
 is made there.
 """
 
+from collections.abc import Callable
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -62,3 +64,21 @@ def attention_mask(reach: Tensor) -> Tensor:
 def same_rows(reach: Reach) -> Reach:
     """Return the first row alone where all rows are the same, so that one mask serves them all."""
     return reach[:1] if (reach == reach[:1]).all() else reach
+
+
+def hidden_of_targets(
+    read: Callable[[Tensor, Tensor | None, Tensor | None], Tensor],
+    tokens: Tensor,
+    mask: Tensor | None,
+    target_positions: Tensor | None,
+    reach: Tensor | None,
+    positions: Tensor | None,
+) -> Tensor:
+    """Return the hidden states of the targets, (n, hidden).
+
+    Args:
+        read: `hidden_states` of a model; the others, `mask` its `attention_mask`, are as for `Transformer.forward`.
+    """
+    mask = mask if reach is None else attention_mask(reach)
+    x = read(tokens, mask, positions).flatten(0, 1)
+    return x if target_positions is None else x.index_select(0, target_positions)

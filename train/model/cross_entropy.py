@@ -4,6 +4,7 @@ Logits are made a chunk of tokens at a time. For training, the gradients of a ch
 exist, so nothing of size (tokens, vocabulary) outlives its chunk and no logits are computed twice.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -73,29 +74,57 @@ def weighted_nll_sum(x: Tensor, weight: Tensor, labels: Tensor, weights: Tensor,
 class _WeightedNLL(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, labels: Tensor, weights: Tensor, vocab_size: int) -> Tensor:
-        dtype = compute_dtype(x)
-        w = weight.detach().to(dtype)
-        wide = torch.promote_types(dtype, torch.float32)
-        total = torch.zeros((), dtype=wide, device=x.device)
-        grad_x, grad_w = torch.empty_like(x), torch.zeros_like(weight, dtype=wide)
-        rows = chunk_rows(len(weight))
-        for start in range(0, len(x), rows):
-            part = slice(start, start + rows)
-            h, y, scale = x[part].detach().to(dtype), labels[part, None], weights[part, None].to(wide)
-            logits = logits_of(h, w, vocab_size)
-            log_norm = logits.logsumexp(1, keepdim=True)
-            total += ((log_norm - logits.gather(1, y)) * scale).sum()
-            # d nll / d logits = softmax - one-hot, made in place of the logits
-            grad = logits.sub_(log_norm).exp_().mul_(scale)
-            grad.scatter_add_(1, y, -scale)
-            grad = grad.to(dtype)
-            grad_x[part] = grad @ w
-            grad_w += grad.T @ h
-        ctx.save_for_backward(grad_x, grad_w.to(weight.dtype))
+        total, *gradients = sums_and_gradients(x, weight, labels, weights, vocab_size, (), _nll_of_chunk)
+        ctx.save_for_backward(*gradients)
         return total
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        (scale,) = grads
-        grad_x, grad_w = ctx.saved_tensors
-        return grad_x * scale.to(grad_x.dtype), grad_w * scale.to(grad_w.dtype), None, None, None
+        return *scaled_gradients(ctx, grads[0]), None, None, None
+
+
+def _nll_of_chunk(logits: Tensor, y: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the weighted sum, and its gradient in place of `logits`: softmax - one-hot."""
+    log_norm = logits.logsumexp(1, keepdim=True)
+    total = ((log_norm - logits.gather(1, y)) * scale).sum()
+    grad = logits.sub_(log_norm).exp_().mul_(scale)
+    grad.scatter_add_(1, y, -scale)
+    return total, grad
+
+
+OfChunk = Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
+"""(logits (n, padded vocabulary), labels (n, 1), weights (n, 1)) -> sums, and their sum's gradient by the logits."""
+
+
+def sums_and_gradients(
+    x: Tensor,
+    weight: Tensor,
+    labels: Tensor,
+    weights: Tensor,
+    vocab_size: int,
+    shape: tuple[int, ...],
+    of_chunk: OfChunk,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return what `of_chunk` gives over all targets, of `shape`, and its gradients by `x` and `weight`, a chunk of the
+    logits at a time. Other arguments are those of `weighted_nll_sum`."""
+    dtype = compute_dtype(x)
+    w = weight.detach().to(dtype)
+    wide = torch.promote_types(dtype, torch.float32)
+    sums = torch.zeros(shape, dtype=wide, device=x.device)
+    grad_x, grad_w = torch.empty_like(x), torch.zeros_like(weight, dtype=wide)
+    rows = chunk_rows(len(weight))
+    for start in range(0, len(x), rows):
+        part = slice(start, start + rows)
+        h, y, scale = x[part].detach().to(dtype), labels[part, None], weights[part, None].to(wide)
+        found, grad = of_chunk(logits_of(h, w, vocab_size), y, scale)
+        sums += found
+        grad = grad.to(dtype)
+        grad_x[part] = grad @ w
+        grad_w += grad.T @ h
+    return sums, grad_x, grad_w.to(weight.dtype)
+
+
+def scaled_gradients(ctx: Any, scale: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the gradients that a forward pass saved, by `x` and `weight`, times that of its sum."""
+    grad_x, grad_w = ctx.saved_tensors
+    return grad_x * scale.to(grad_x.dtype), grad_w * scale.to(grad_w.dtype)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from ...common.errors import RequestError
-from .attention_reach import attention_mask as mask_of
+from .attention_reach import hidden_of_targets
 from .transformer import ModelConfig, Transformer
 
 SAME = ("vocab_size", "causal", "block_size")
@@ -69,8 +69,5 @@ class Ensemble(nn.Module):
         positions: Tensor | None = None,
     ) -> Tensor:
         """Return logits (n, vocab_size), or the nats of each label (n,); arguments as for `Transformer.forward`."""
-        if reach is not None:
-            attention_mask = mask_of(reach)
-        x = self.hidden_states(tokens, attention_mask, positions).flatten(0, 1)
-        x = x if target_positions is None else x.index_select(0, target_positions)
+        x = hidden_of_targets(self.hidden_states, tokens, attention_mask, target_positions, reach, positions)
         return self.logits(x) if labels is None else self.nll(x, labels)

@@ -9,12 +9,13 @@ Of a target y with logits l over the V ids in use, and Z the sum of exp(l):
 is logged as one still is one.
 """
 
+import functools
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from .cross_entropy import chunk_rows, compute_dtype, logits_of
+from .cross_entropy import scaled_gradients, sums_and_gradients
 
 
 class Penalties(NamedTuple):
@@ -47,30 +48,15 @@ class _Penalised(torch.autograd.Function):
     def forward(
         ctx: Any, x: Tensor, weight: Tensor, labels: Tensor, weights: Tensor, vocab_size: int, penalties: Penalties
     ) -> tuple[Tensor, Tensor]:
-        dtype = compute_dtype(x)
-        w = weight.detach().to(dtype)
-        wide = torch.promote_types(dtype, torch.float32)
-        parts = torch.zeros(3, dtype=wide, device=x.device)
-        grad_x, grad_w = torch.empty_like(x), torch.zeros_like(weight, dtype=wide)
-        rows = chunk_rows(len(weight))
-        for start in range(0, len(x), rows):
-            part = slice(start, start + rows)
-            h, y, scale = x[part].detach().to(dtype), labels[part, None], weights[part, None].to(wide)
-            logits = logits_of(h, w, vocab_size)
-            sums, grad = _sums_and_gradient(logits, y, scale, vocab_size, penalties)
-            parts += sums
-            grad = grad.to(dtype)
-            grad_x[part] = grad @ w
-            grad_w += grad.T @ h
-        ctx.save_for_backward(grad_x, grad_w.to(weight.dtype))
+        of_chunk = functools.partial(_sums_and_gradient, vocab_size=vocab_size, penalties=penalties)
+        parts, *gradients = sums_and_gradients(x, weight, labels, weights, vocab_size, (3,), of_chunk)
+        ctx.save_for_backward(*gradients)
         ctx.mark_non_differentiable(parts)
         return parts.sum(), parts
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        scale = grads[0]
-        grad_x, grad_w = ctx.saved_tensors
-        return grad_x * scale.to(grad_x.dtype), grad_w * scale.to(grad_w.dtype), None, None, None, None
+        return *scaled_gradients(ctx, grads[0]), None, None, None, None
 
 
 def _sums_and_gradient(

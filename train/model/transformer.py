@@ -367,10 +367,9 @@ class Transformer(nn.Module):
             positions: as for `hidden_states`.
             penalties: what is added to the loss.
         """
-        if reach is not None:
-            attention_mask = attention_reach.attention_mask(reach)
-        x = self.hidden_states(tokens, attention_mask, positions).flatten(0, 1)
-        x = x if target_positions is None else x.index_select(0, target_positions)
+        x = attention_reach.hidden_of_targets(
+            self.hidden_states, tokens, attention_mask, target_positions, reach, positions
+        )
         if labels is None:
             return self.logits(x)
         if weights is None:

@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from epochal.train.model import penalties
+from epochal.train.model import cross_entropy
 from epochal.train.model.cross_entropy import weighted_nll_sum
 from epochal.train.model.penalties import Penalties, penalised_sums
 
@@ -14,7 +14,7 @@ V, PADDED = 11, 16
 @pytest.mark.parametrize("added", [Penalties(0.1), Penalties(0.0, 0.3), Penalties(0.2, 0.05)])
 @pytest.mark.parametrize("rows", [3, 100])  # logits in several chunks, and in one
 def test_sums_and_gradients_are_those_of_the_formula(added: Penalties, rows: int, monkeypatch) -> None:
-    monkeypatch.setattr(penalties, "chunk_rows", lambda *_: rows)
+    monkeypatch.setattr(cross_entropy, "chunk_rows", lambda *_: rows)
     torch.manual_seed(0)
     x, head = (torch.randn(n, 8, dtype=torch.float64, requires_grad=True) for n in (10, PADDED))
     y, weights = torch.randint(0, V, (10,)), torch.rand(10, dtype=torch.float64)
