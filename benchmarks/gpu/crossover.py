@@ -13,7 +13,7 @@ from epochal.benchmarks.gpu.sizes import Place, Sizes
 from epochal.common import storage
 from epochal.common.config import validate
 from epochal.common.errors import WorkError
-from epochal.examples.functions import make_pool
+from epochal.examples.functions import POOL, make_pool
 from epochal.train.crossover import curves, launch
 from epochal.train.crossover.grid import Grid, GridPlan, plan
 from epochal.train.run_folder import METRICS_NAME, read_metrics
@@ -49,7 +49,7 @@ def grid(objective: str, passes: int, sizes: Sizes, kept: Path) -> GridPlan:
         "name": "gpu",
         "out": str(kept),
         "base": sizes.base,
-        "pool": str(kept / "artifacts" / "pools" / "functions-1k"),
+        "pool": str(kept / "artifacts" / "pools" / POOL),
         "unique_tokens": [sizes.unique_tokens],
         "total_tokens": sizes.unique_tokens * passes,
         "objectives": ["ar" if objective == "ar" else {"name": "mdm", "weighting": "exact_count"}],

@@ -7,6 +7,7 @@ from typing import Any
 from epochal.benchmarks.gpu.process import Outcome
 from epochal.benchmarks.gpu.stages import ENVIRONMENT, Case, Column, Stage
 from epochal.common.cli import text_table
+from epochal.train.crossover.report.summary import markdown_table
 
 Done = Mapping[str, Mapping[str, Outcome]]
 """What cases came to, by stage and case."""
@@ -72,8 +73,7 @@ def _section(stage: Stage, done: Mapping[str, Outcome]) -> list[str]:
     columns, rows = table(stage, done)
     lines: list[str] = []
     if rows:
-        lines += [_line([column.title for column in columns]), "|---" * len(columns) + "|"]
-        lines += [*map(_line, rows), ""]
+        lines += [markdown_table([column.title for column in columns], rows), ""]
         lines += [*_kinds(columns), ""]
     lines += [f"* {line}" for line in unfinished(stage, done)]
     missing = [case.name for case in stage.cases if case.name not in done]
@@ -92,10 +92,6 @@ def _kinds(columns: Sequence[Column]) -> list[str]:
         if column.kind:
             titles.setdefault(column.kind, []).append(column.title)
     return [f"* {', '.join(of_kind)}: {kind}." for kind, of_kind in titles.items()]
-
-
-def _line(cells: Sequence[str]) -> str:
-    return "| " + " | ".join(text.replace("|", "\\|") for text in cells) + " |"
 
 
 def state(case: Case, outcome: Outcome) -> str:

@@ -37,21 +37,22 @@ def analyse(rows: Sequence[MetricsRow], runs: Sequence[MetricsRow]) -> dict[str,
         runs: of `curves.curves` and `curves.summary`.
     """
     done = [r for r in runs if r["state"] == "finished"]
-    curves = {r["run"]: by_run(rows).get(r["run"], []) for r in done}
+    grouped, measured = by_run(rows), metrics(rows)
+    curves = {r["run"]: grouped.get(r["run"], []) for r in done}
     long = {name: own for name, own in curves.items() if own and not own[0].get("decays_from")}
     compared = list(comparisons([r for r in done if not r.get("decays_from")]))
-    chosen = fair.sides(curves, [m for m in metrics(rows) if is_loss(m)])
+    chosen = fair.sides(curves, [m for m in measured if is_loss(m)])
     flops = {r["run"]: r["flops"] / r["total_tokens"] for r in done if "flops" in r}
     return {
         "crossovers": [
             found
-            for metric in metrics(rows)
+            for metric in measured
             for n, ar, mdm in compared
             if (found := crossover(long, metric, n, ar, mdm)) is not None
         ],
         "potentials": [
             found
-            for metric in metrics(rows)
+            for metric in measured
             for which in ("best", "final")
             for n, ar, mdm in compared
             if (found := _potential(long, metric, which, n, ar, mdm)) is not None
@@ -59,7 +60,7 @@ def analyse(rows: Sequence[MetricsRow], runs: Sequence[MetricsRow]) -> dict[str,
         "best": list(fair.bests(chosen, long, flops)),
         "multiples": list(fair.multiples(chosen)),
         "fits": list(_fits(long)),
-        "left_out": list(left_out(rows, metrics(rows))),
+        "left_out": list(left_out(rows, measured)),
     }
 
 

@@ -270,5 +270,5 @@ def ensemble_of(members: Sequence[Checkpoint]) -> Checkpoint:
 
 def _receipt(path: str) -> str | None:
     """Return the digest of the checked receipt of the run that a model is of; None for a model without its run."""
-    run = os.path.dirname(model_folder(path)) if model_folder(path) != path else os.path.dirname(path.rstrip("/"))
+    run = os.path.dirname(model_folder(path).rstrip("/"))
     return read_receipt(run).digest if os.path.exists(os.path.join(run, RECEIPT_NAME)) else None

@@ -1,6 +1,7 @@
 """`epochal memorisation`: what a finished run knows of the documents that it was fed, by how often it was."""
 
 import argparse
+from dataclasses import asdict
 from typing import Any
 
 from ...common.cli import Runner, add_examples, at_least_1, print_json
@@ -63,7 +64,7 @@ def measured(args: argparse.Namespace) -> dict[str, Any]:
     from ..eval.likelihood import check_tokenizer
     from ..run_state.receipt import read_receipt
     from .fed import read_run
-    from .measure import know, summarise, take, to_dict
+    from .measure import know, summarise, take
 
     read_receipt(args.run)  # before the model, which takes longer
     checkpoint = open_checkpoint(args.run, args.device)
@@ -91,8 +92,8 @@ def measured(args: argparse.Namespace) -> dict[str, Any]:
                 "type": name or ("ar" if model.model.config.causal else "mdm"),
                 "kind": "nll" if exact else "nelbo",
                 "noise_samples": None if exact else args.noise_samples,
-                "groups": [to_dict(summarise(s, own)) for s, own in zip(samples, known, strict=True)],
-                "documents": [to_dict(one) for own in known for one in own],
+                "groups": [asdict(summarise(s, own)) for s, own in zip(samples, known, strict=True)],
+                "documents": [asdict(one) for own in known for one in own],
             }
         )
     return {

@@ -5,8 +5,8 @@ Which documents are taken and which noise is drawn are pure functions of a seed 
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -225,8 +225,3 @@ def summarise(sample: Sample, known: Sequence[Known]) -> Row:
         share_low=float(interval.low),
         share_high=float(interval.high),
     )
-
-
-def to_dict(row: Row | Known) -> dict[str, Any]:
-    """Return a row as JSON data."""
-    return asdict(row)

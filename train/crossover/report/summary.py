@@ -25,15 +25,18 @@ def markdown(body: dict[str, Any]) -> str:
     head = f"{body['finished']} of {count(body['runs'], 'run')} finished, {receipts} valid."
     parts = [f"# Crossover {body['grid']}", head]
     parts += [f"{wording.waits(body['waiting']).capitalize()}."] if body["waiting"] else []
-    parts += ["## Where diffusion overtakes", _table(CROSSOVER_HEAD, [_crossover(f) for f in body["crossovers"]])]
+    parts += [
+        "## Where diffusion overtakes",
+        markdown_table(CROSSOVER_HEAD, [_crossover(f) for f in body["crossovers"]]),
+    ]
     parts += [wording.NOTE]
     if body["best"]:
         note = wording.BEST_NOTE if body["best"][0]["held_out"] else wording.SAME_NOTE
-        parts += ["## Best against best", note, _table(BEST_HEAD, [best_row(f) for f in body["best"]])]
+        parts += ["## Best against best", note, markdown_table(BEST_HEAD, [best_row(f) for f in body["best"]])]
     if body["multiples"]:
-        parts += ["## What a budget is worth", _table(MULTIPLE_HEAD, [_multiple(f) for f in body["multiples"]])]
+        parts += ["## What a budget is worth", markdown_table(MULTIPLE_HEAD, [_multiple(f) for f in body["multiples"]])]
     if body["fits"]:
-        parts += ["## Laws", _table(LAW_HEAD, [_law(f) for f in body["fits"]])]
+        parts += ["## Laws", markdown_table(LAW_HEAD, [_law(f) for f in body["fits"]])]
         parts += ["\\* unidentified: the data do not settle it."]
     parts += [f"- {wording.left_out(f)}" for f in body["left_out"]]
     return "\n\n".join(parts) + "\n"
@@ -65,7 +68,8 @@ def _law(f: dict[str, Any]) -> list[str]:
     return [*head, constants, f"{100 * f['rms']:.1f} %", left, late]
 
 
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+def markdown_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Return a table of plain cells."""
     lines = ["| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in [head, *rows]]
     return "\n".join([lines[0], "|" + "---|" * len(head), *lines[1:]])
 
