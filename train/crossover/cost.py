@@ -95,6 +95,7 @@ def _probed(run: RunSpec, threads: int) -> Clock | None:
     try:
         with torch.device(device):
             model, tokens = Transformer(run.shape), torch.zeros(1, run.seq_len, dtype=torch.int64)
+        model.draws.words = torch.zeros_like(tokens[:, 0])  # dropout costs the same whatever it draws
         seconds = []
         for _ in range(4):  # the first one warms up
             started = time.perf_counter()

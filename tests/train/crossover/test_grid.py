@@ -178,6 +178,12 @@ def test_every_shipped_grid_can_be_planned(name, capsys, monkeypatch):
     assert body["h100_hours"] == pytest.approx(body["flops"] / (989e12 * body["mfu"]) / 3600)
 
 
+def test_an_arm_that_drops_out_is_timed_like_the_others(make_plan):
+    keys = {"model.dropout_mlp": 0.1, "model.stochastic_depth": 0.2}
+    made = make_plan(arms={"ar": {"dropped": keys}, "mdm": {"dropped": keys}})
+    assert cost.estimate(made)["seconds_here"] > 0
+
+
 def test_flops_of_the_papers_run_are_its_size_times_its_tokens():
     """6ND of the 1B model on 96B tokens is 6.3e20; attention over 2048 tokens adds 17 % where nothing is masked."""
     made = plan(load_grid("crossover-paper-a"))

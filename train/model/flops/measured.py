@@ -37,7 +37,8 @@ def training_step(model: Transformer, seq_len: int) -> Step:
     weights = torch.ones(seq_len, device=tokens.device)
 
     def step() -> None:
-        model.zero_grad(set_to_none=True)
+        model.train().zero_grad(set_to_none=True)
+        model.draws.words = torch.zeros_like(tokens[:, 0])  # what dropout costs does not depend on what it draws
         model(tokens, labels=tokens.flatten(), weights=weights).backward()
 
     return step
@@ -47,6 +48,7 @@ def decoding(model: Transformer, n: int) -> Step:
     """Return the reading of the last of `n` tokens, keys and values of the others cached, and its logits."""
     tokens = torch.zeros(1, n, dtype=torch.int64, device=model.device)
     cache = KVCache(model.config.layers)
+    model.eval()
     with torch.no_grad(), sdpa_kernel(SDPBackend.MATH):
         if n > 1:
             model.hidden_states(tokens[:, 1:], cache=cache)
@@ -54,7 +56,7 @@ def decoding(model: Transformer, n: int) -> Step:
 
     @torch.no_grad()
     def step() -> None:
-        model.logits(model.hidden_states(tokens[:, :1], cache=cache))
+        model.eval().logits(model.hidden_states(tokens[:, :1], cache=cache))
 
     return step
 
@@ -65,7 +67,7 @@ def denoising(model: Transformer, n: int) -> Step:
 
     @torch.no_grad()
     def step() -> None:
-        model.logits(model.hidden_states(tokens))
+        model.eval().logits(model.hidden_states(tokens))
 
     return step
 
