@@ -217,7 +217,8 @@ a { color: var(--link); text-underline-offset: .15em; }
 nav ul { display: flex; flex-wrap: wrap; gap: .2rem 1.1rem; padding: 0; margin-top: 1rem; list-style: none; }
 nav a { display: inline-block; padding: .2rem 0; }
 code { font: .88em/1.4 ui-monospace, SFMono-Regular, Menlo, Consolas, "DejaVu Sans Mono", monospace; }
-code, td, dd, tbody th { overflow-wrap: anywhere; }
+code, dd, tbody th { overflow-wrap: anywhere; }
+td { overflow-wrap: break-word; }
 tbody th:not(.n) { min-width: 8rem; }
 dl { display: grid; grid-template-columns: repeat(auto-fill, minmax(12rem, 1fr)); gap: .8rem 1.5rem; }
 dl > div:has(code) { grid-column: span 2; }
@@ -267,6 +268,7 @@ summary small { margin-left: .4rem; }
   .stack th { font-weight: 650; }
   .stack td {
     display: grid; grid-template-columns: 8.6rem 1fr; gap: .7rem; align-items: baseline; white-space: normal;
+    overflow-wrap: anywhere;
   }
   .stack td::before { content: attr(data-head); color: var(--quiet); }
 }

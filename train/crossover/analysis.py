@@ -16,6 +16,7 @@ import numpy as np
 from ...common import storage
 from ..objective.halves import MEASURED_ON, SELECTED_ON
 from . import fair
+from .arms import arms
 from .compare import LOSS, Curves, comparisons, crossover, is_loss, kind_of, left_out, metrics
 from .curves import MetricsRow, by_run, known
 from .fits import laws, potential, scaling
@@ -29,8 +30,8 @@ FIT_FIELDS = (
 
 
 def analyse(rows: Sequence[MetricsRow], runs: Sequence[MetricsRow]) -> dict[str, Any]:
-    """Return {"crossovers": [...], "potentials": [...], "best": [...], "multiples": [...], "fits": [...], "left_out":
-    [...]}; see `fits` and `fair` for the fields.
+    """Return {"crossovers": [...], "potentials": [...], "best": [...], "arms": [...], "multiples": [...],
+    "fits": [...], "left_out": [...]}; see `fits`, `fair` and `arms` for the fields.
 
     Args:
         rows: of `curves.curves` and `curves.summary`.
@@ -41,7 +42,8 @@ def analyse(rows: Sequence[MetricsRow], runs: Sequence[MetricsRow]) -> dict[str,
     curves = {r["run"]: grouped.get(r["run"], []) for r in done}
     long = {name: own for name, own in curves.items() if own and not own[0].get("decays_from")}
     compared = list(comparisons([r for r in done if not r.get("decays_from")]))
-    chosen = fair.sides(curves, [m for m in measured if is_loss(m)])
+    losses = [m for m in measured if is_loss(m)]
+    chosen = fair.sides(curves, losses)
     flops = {r["run"]: r["flops"] / r["total_tokens"] for r in done if "flops" in r}
     return {
         "crossovers": [
@@ -58,6 +60,7 @@ def analyse(rows: Sequence[MetricsRow], runs: Sequence[MetricsRow]) -> dict[str,
             if (found := _potential(long, metric, which, n, ar, mdm)) is not None
         ],
         "best": list(fair.bests(chosen, long, flops)),
+        "arms": list(arms(curves, long, losses)),
         "multiples": list(fair.multiples(chosen)),
         "fits": list(_fits(long)),
         "left_out": list(left_out(rows, measured)),

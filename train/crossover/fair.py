@@ -83,9 +83,19 @@ def sides(curves: compare.Curves, metrics: Sequence[str]) -> list[Side]:
 
 
 def _sides(curves: compare.Curves, metric: str) -> Iterator[Side]:
+    held_out = has_halves(curves, metric)
+    for (n, objective, settings), named in by_arm(curves, metric).items():
+        error = _noise(curves, metric, objective) * (2**0.5 if held_out else 1)  # half the samples
+        which = {DEFAULT: DEFAULT} if DEFAULT in named else {}
+        which |= {BEST: best.best_arm(named)} if len(named) > 1 else {}
+        for name, arm_name in which.items():
+            yield Side(metric, n, objective, settings, name, arm_name, named[arm_name], held_out, error)
+
+
+def by_arm(curves: compare.Curves, metric: str) -> dict[tuple[int, str, str], dict[str, Arm]]:
+    """Return the stops of each arm by its name, for every (unique tokens, type, settings without the arm as JSON)."""
     arms: dict[tuple[int, str, str], dict[str, Arm]] = {}
-    held_out = _has_halves(curves, metric)
-    errors: dict[str, list[float]] = {}
+    held_out = has_halves(curves, metric)
     for own in curves.values():
         stops = list(_stops(own, metric, held_out))
         if stops:
@@ -94,16 +104,16 @@ def _sides(curves: compare.Curves, metric: str) -> Iterator[Side]:
             key = first["unique_tokens"], first["objective"], json.dumps(base, sort_keys=True)
             arm = arms.setdefault(key, {}).setdefault(first.get("arm", DEFAULT), {})
             arm.setdefault((first["replicate"], first["seed"]), []).extend(stops)
-            errors.setdefault(first["objective"], []).extend(r.get(f"{metric}_se") or 0.0 for r in own)
-    for (n, objective, settings), named in sorted(arms.items()):
-        error = float(np.mean(errors[objective])) * (2**0.5 if held_out else 1)  # half the samples
-        which = {DEFAULT: DEFAULT} if DEFAULT in named else {}
-        which |= {BEST: best.best_arm(named)} if len(named) > 1 else {}
-        for name, arm_name in which.items():
-            yield Side(metric, n, objective, settings, name, arm_name, named[arm_name], held_out, error)
+    return dict(sorted(arms.items()))
 
 
-def _has_halves(curves: compare.Curves, metric: str) -> bool:
+def _noise(curves: compare.Curves, metric: str, objective: str) -> float:
+    """Return the standard error that noise leaves in a type's losses, the mean over all evaluations."""
+    found = [r.get(f"{metric}_se") or 0.0 for own in curves.values() for r in own if r["objective"] == objective]
+    return float(np.mean(found))
+
+
+def has_halves(curves: compare.Curves, metric: str) -> bool:
     """Return whether every evaluation that measured `metric` did so on both halves."""
     rows = [r for own in curves.values() for r in own if known(r, metric)]
     return all(known(r, f"{half}/{metric}") for r in rows for half in (SELECTED_ON, MEASURED_ON))

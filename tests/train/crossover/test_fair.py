@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 
 from epochal.train.crossover import analysis, fair
+from epochal.train.crossover.arms import arms
+from epochal.train.crossover.curves import by_run
 
 BUDGETS = (25_000, 50_000, 100_000, 200_000)
 NOISE = 0.01
@@ -101,6 +103,24 @@ def test_planted_arms_gaps_and_multiples_are_recovered_within_their_intervals():
             assert (worth["sign"], worth["ratio"]) == (">", 1.0)
             inside += worth["low"] <= expected <= worth["high"]
     assert inside >= 11  # of 12
+
+
+def test_what_each_arm_gains_at_its_best_and_at_the_end_is_recovered():
+    curves = by_run(planted()[0])
+    found, inside = list(arms(curves, curves, ["loss"])), 0
+    assert {f["objective"] for f in found} == {"ar"}  # MDM has one arm
+    for n in BUDGETS:
+        own = [f for f in found if f["unique_tokens"] == n]
+        assert [f["arm"] for f in own] == ["good", "default", "bad"]  # the best one first
+        for f, gain in zip(own, (BENEFIT, 0.0, -BENEFIT), strict=True):
+            for which in ("best", "final"):
+                assert f[which]["gain"] == pytest.approx(gain, abs=0.12)
+                inside += abs(f[which]["gain"] - gain) <= f[which]["half_width"]
+            assert f["final"]["loss"] - f["best"]["loss"] == pytest.approx(1.0, abs=0.05)
+            assert f["passes"] == pytest.approx(500_000 / n, rel=0.2)
+            assert len(f["units"]) == 3
+            assert f["held_out"]
+    assert inside >= 22  # of 24
 
 
 def test_where_mdm_falls_below_ars_best_is_told_in_tokens_and_flops():

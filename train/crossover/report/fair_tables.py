@@ -8,8 +8,21 @@ from ....common.units import format_count
 from . import charts
 from .charts import Axes, Series
 from .panels import NAMES, Results, order_words
-from .parts import MOST_ROWS, stack
-from .wording import BEST_HEAD, BEST_NOTE, SAME_NOTE, best_row, interval, ratio, ratio_interval, setting, where
+from .parts import MOST_ROWS, folded, keep, stack
+from .wording import (
+    ARM_HEAD,
+    ARM_NOTE,
+    BEST_HEAD,
+    BEST_NOTE,
+    SAME_NOTE,
+    arm_row,
+    best_row,
+    interval,
+    ratio,
+    ratio_interval,
+    setting,
+    where,
+)
 
 LOSS = "loss"
 
@@ -23,6 +36,8 @@ def best_section(results: Results) -> str:
     parts = [note, _chart(results, LOSS), _best_table(found, LOSS)]
     for metric in results.exact:
         parts += [f"<h3>Both sides exact: MDM in {order_words(metric)}</h3>\n", _best_table(found, metric)]
+    if results.found["arms"]:
+        parts.append(_arms(results.found["arms"]))
     curves = [f for f in found if f["curves"] and (f["ar_side"], f["mdm_side"]) != ("default", "default")]
     if curves:
         parts.append(fold("Where the curves of the best arms cross", CURVES_NOTE + _curve_table(curves)))
@@ -52,6 +67,16 @@ def _best_table(found: Sequence[dict[str, Any]], metric: str) -> Html:
     heads = [head.capitalize() if head[0].islower() else head for head in BEST_HEAD[1:]]
     more = fold("One type’s default arm against the other’s best", stack(heads, others)) if others else ""
     return Html(stack(heads, shown[:MOST_ROWS]) + _rest(heads, shown[MOST_ROWS:]) + more)
+
+
+def _arms(found: Sequence[dict[str, Any]]) -> str:
+    """Return every arm of both types by its best loss."""
+    heads = [head.capitalize() for head in ARM_HEAD]
+    rows: list[list[Cell]] = [
+        [metric, Number(n), keep(kind), keep(arm), *(Number(cell) for cell in figures)]
+        for metric, n, kind, arm, *figures in map(arm_row, found)
+    ]
+    return "<h3>Every arm</h3>\n" + folded("arm", paragraph(ARM_NOTE), stack(heads, rows), len(rows))
 
 
 def _rest(heads: Sequence[str], rows: Sequence[Sequence[Cell]]) -> str:

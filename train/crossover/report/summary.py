@@ -2,7 +2,7 @@
 
 import csv
 import io
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from ....common.html import count
@@ -33,6 +33,12 @@ def markdown(body: dict[str, Any]) -> str:
     if body["best"]:
         note = wording.BEST_NOTE if body["best"][0]["held_out"] else wording.SAME_NOTE
         parts += ["## Best against best", note, markdown_table(BEST_HEAD, [best_row(f) for f in body["best"]])]
+    if body["arms"]:
+        parts += [
+            "## Arms",
+            wording.ARM_NOTE,
+            markdown_table(wording.ARM_HEAD, [wording.arm_row(f) for f in body["arms"]]),
+        ]
     if body["multiples"]:
         parts += ["## What a budget is worth", markdown_table(MULTIPLE_HEAD, [_multiple(f) for f in body["multiples"]])]
     if body["fits"]:
@@ -68,7 +74,7 @@ def _law(f: dict[str, Any]) -> list[str]:
     return [*head, constants, f"{100 * f['rms']:.1f} %", left, late]
 
 
-def markdown_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+def markdown_table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     """Return a table of plain cells."""
     lines = ["| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in [head, *rows]]
     return "\n".join([lines[0], "|" + "---|" * len(head), *lines[1:]])
@@ -82,12 +88,12 @@ COLUMNS = (
 
 
 def table_csv(body: dict[str, Any]) -> str:
-    """Return crossovers (tokens), leads of best over best (nats), where MDM's best falls below AR's (tokens) and
-    multiples as one table, a row a figure; `COLUMNS`."""
+    """Return crossovers (tokens), leads of best over best (nats), where MDM's best falls below AR's (tokens),
+    gains of arms over the default (nats) and multiples as one table, a row a figure; `COLUMNS`."""
     text = io.StringIO()
     writer = csv.DictWriter(text, COLUMNS, restval="", lineterminator="\n")
     writer.writeheader()
-    writer.writerows([*_crossover_rows(body), *_best_rows(body), *_multiple_rows(body)])
+    writer.writerows([*_crossover_rows(body), *_best_rows(body), *_arm_rows(body), *_multiple_rows(body)])
     return text.getvalue()
 
 
@@ -116,6 +122,19 @@ def _best_rows(body: dict[str, Any]) -> list[dict[str, Any]]:
         if f["checkpoints"]:
             over = {k: f["checkpoints"][k] for k in ("low", "high", "status")}
             rows.append({"table": "best below from", "value": f["checkpoints"]["tokens"]} | over | both)
+    return rows
+
+
+def _arm_rows(body: dict[str, Any]) -> list[dict[str, Any]]:
+    rows = []
+    for f in body["arms"]:
+        head = {"metric": f["metric"], "unique_tokens": f["unique_tokens"], "pairs": len(f["units"])}
+        head |= {f"{f['objective']}_arm": f["arm"], "settings": setting({"ar": f["settings"], "mdm": f["settings"]})}
+        for which in ("best", "final"):
+            own = f[which]
+            ends = {"low": own["gain"] - own["half_width"], "high": own["gain"] + own["half_width"]}
+            loss = {f"{f['objective']}_loss": own["loss"]}
+            rows.append({"table": f"arm {which} gain", "value": own["gain"]} | ends | head | loss)
     return rows
 
 

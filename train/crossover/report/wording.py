@@ -11,6 +11,7 @@ from ....common.html import count
 from ....common.units import format_count, round_count
 from ...exact.writing_order import EXACT
 from ..curves import MetricsRow
+from ..keys import DEFAULT
 
 
 def describe(body: dict[str, Any]) -> str:
@@ -35,6 +36,8 @@ def describe(body: dict[str, Any]) -> str:
     if body["best"]:
         lines += ["", "Best against best", text_table(BEST_HEAD, [best_row(found) for found in body["best"]]), ""]
         lines += [in_lines(BEST_NOTE if body["best"][0]["held_out"] else SAME_NOTE)]
+    if body["arms"]:
+        lines += ["", "Arms", text_table(ARM_HEAD, list(map(arm_row, body["arms"]))), "", in_lines(ARM_NOTE)]
     lines += [in_lines(left_out(found)) for found in body["left_out"]]
     return "\n".join([*lines, f"report: {body['report']}", f"tables: {body['summary']}"])
 
@@ -78,7 +81,12 @@ def side(found: MetricsRow, which: str) -> list[str]:
 
 def lead_words(found: MetricsRow) -> str:
     """Return MDM's loss minus AR's, with its interval."""
-    return f"{-found['lead']:+.3f}".replace("-", "−") + plus_minus(found["half_width"], len(found["units"]))
+    return signed(-found["lead"]) + plus_minus(found["half_width"], len(found["units"]))
+
+
+def signed(nats: float) -> str:
+    """Return a difference with its sign."""
+    return f"{nats:+.3f}".replace("-", "−")
 
 
 def plus_minus(half_width: float, pairs: int) -> str:
@@ -95,6 +103,34 @@ def checkpoint_words(found: MetricsRow) -> str:
     flops = f", {over['flops']:.3g} FLOPs" if over["flops"] is not None else ""
     ends = "" if over["status"] == "none" else f"; {interval(here)}"
     return where(here, flops) + ends
+
+
+ARM_HEAD = (
+    *("metric", "unique tokens", "type", "arm", "best loss", "at pass", "best, gain over the default"),
+    *("final loss", "final, gain over the default", "runs"),
+)
+
+ARM_NOTE = (
+    "Gains are nats by which an arm is below the default arm, means over the seeds and draws that both were run on, "
+    "above 0 where the arm is better; ± is a 95 % interval (Student's t)."
+)
+
+
+def arm_row(found: MetricsRow) -> list[str]:
+    """Return the cells of `ARM_HEAD`."""
+    words = setting({"ar": found["settings"], "mdm": found["settings"]})
+    n = format_count(found["unique_tokens"]) + (f", {words}" if words else "")
+    best, final = (_gain(found, which) for which in ("best", "final"))
+    head = [found["metric"], n, found["objective"].upper(), found["arm"]]
+    return [*head, best[0], f"{found['passes']:.1f}", best[1], *final, str(len(found["units"]))]
+
+
+def _gain(found: MetricsRow, which: str) -> list[str]:
+    own = found[which]
+    loss = "not known" if math.isnan(own["loss"]) else f"{own['loss']:.3f}"
+    if found["arm"] == DEFAULT or math.isnan(own["gain"]):
+        return [loss, ""]
+    return [loss, signed(own["gain"]) + plus_minus(own["half_width"], len(found["units"]))]
 
 
 NOTE = (

@@ -258,6 +258,11 @@ def test_best_against_best_and_what_a_budget_is_worth_are_in_all_three(make_plan
     found = [f for f in body["best"] if f["unique_tokens"] == 300]
     assert [float(r["value"]) for r in leads] == [f["lead"] for f in found]
     assert all(float(r["low"]) <= float(r["value"]) <= float(r["high"]) for r in leads)
-    assert {r["table"] for r in table} == {"crossover", "best lead", "best below from", "multiple"}
+    gains = {"arm best gain", "arm final gain"}
+    assert {r["table"] for r in table} == {"crossover", "best lead", "best below from", "multiple"} | gains
+    of_arm = {r["table"]: float(r["value"]) for r in table if r["ar_arm"] == "regular" and r["unique_tokens"] == "100"}
+    assert of_arm["arm best gain"] == pytest.approx(0.3)
+    assert "Every arm" in page
+    assert "| loss | 300 | AR | regular | " in markdown
     saved = json.loads((tmp_path / "out" / "crossovers.json").read_text())
     assert {"best", "multiples", "crossovers", "fits", "left_out"} <= saved.keys()
