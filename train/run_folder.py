@@ -20,6 +20,7 @@ from ..shards.tokenizer_file import TOKENIZER_NAME
 from .saved import hashes
 
 RUN_NAME, RESULT_NAME = "run.json", "result.json"
+MEMORISATION_NAME = "memorisation.json"
 CONFIG_NAME, ENVIRONMENT_NAME = "config.yaml", "environment.json"
 METRICS_NAME = "metrics.jsonl"
 LATEST_NAME = "latest-rank0.pt"

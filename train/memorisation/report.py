@@ -10,8 +10,8 @@ from ...common.html import count
 from ...common.storage import local_path, naming, write_atomic
 from ..crossover.report.charts import line_plot
 from ..eval.likelihood import KIND_NAMES
+from ..run_folder import MEMORISATION_NAME
 
-JSON_NAME = "memorisation.json"
 LOSS_PLOT, SHARE_PLOT = "memorisation-loss.svg", "memorisation-reproduced.svg"
 
 LEFT_OUT = {
@@ -31,7 +31,7 @@ def write(body: Mapping[str, Any], out: str) -> list[str]:
     folder = local_path(out)
     with naming(folder):
         os.makedirs(folder, exist_ok=True)
-    texts = {JSON_NAME: json.dumps(body, indent=2) + "\n"} | plots(body)
+    texts = {MEMORISATION_NAME: json.dumps(body, indent=2) + "\n"} | plots(body)
     for name, text in texts.items():
         write_atomic(os.path.join(folder, name), text.encode())
     return [os.path.join(out, name) for name in texts]

@@ -16,7 +16,8 @@ from ....common.units import format_count, round_count
 from .. import analysis, compare, curves
 from ..curves import MetricsRow
 from ..grid import GridPlan
-from . import law_tables, page, summary
+from ..memorised import memorised
+from . import law_tables, memory_section, page, summary
 from .fair_tables import best_section, multiple_section
 from .panels import (
     KINDS,
@@ -35,9 +36,9 @@ def render(plan: GridPlan, rows: Sequence[MetricsRow], runs: Sequence[MetricsRow
     """Return the page.
 
     Args:
-        rows: see `curves` and `analysis.analyse`.
-        runs: see `curves` and `analysis.analyse`.
-        found: see `curves` and `analysis.analyse`.
+        rows: of `curves.curves`.
+        runs: of `curves.summary`.
+        found: see `analysis.analyse` and `memorised`.
     """
     results = Results(plan, rows, runs, found)
     finished = sum(r["state"] == "finished" for r in runs)
@@ -49,7 +50,7 @@ def render(plan: GridPlan, rows: Sequence[MetricsRow], runs: Sequence[MetricsRow
         f"{finished} of {count(len(runs), 'run')} finished, {count(valid, 'receipt')} valid."
         + (f" {text(waits(plan.waiting).capitalize())}." if plan.waiting else "")
     )
-    sections = [(key, title, section(results)) for key, title, section in SECTIONS]
+    sections = [(key, title, body) for key, title, section in SECTIONS if (body := section(results))]
     name = text(plan.grid.name)
     title = f"Crossover {name}"
     return document(title, "epochal crossover", name, lead, sections, page.STYLE + STYLE, page.SCRIPT)
@@ -259,10 +260,11 @@ SECTIONS: tuple[tuple[str, str, Callable[[Results], str]], ...] = (
     ("crossovers", "All crossovers", _crossovers),
     ("potential", "Data potential", _potential),
     ("fits", "Scaling fits", law_tables.section),
+    ("memorised", "Memorisation", memory_section.section),
     ("runs", "Runs", _runs),
     ("method", "What was run", _method),
 )
-"""(anchor, title, what returns its HTML)"""
+"""(anchor, title, what returns its HTML, or nothing where there is nothing to say)"""
 
 STYLE = """
 .keep { white-space: nowrap; }
@@ -277,7 +279,7 @@ def publish(plan: GridPlan) -> dict[str, Any]:
     rows = curves.curves(plan.runs)
     own = curves.by_run(rows)
     runs = [curves.summary(run, own.get(run.name, [])) for run in plan.runs]
-    found = analysis.analyse(rows, runs)
+    found = analysis.analyse(rows, runs) | {"memorised": memorised(plan.runs, runs)}
     out = plan.grid.out
     os.makedirs(out, exist_ok=True)
     curves.write(out, rows, runs)
