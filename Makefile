@@ -9,7 +9,7 @@ HEADERS := import sysconfig; print(sysconfig.get_path('include'))
 .DEFAULT_GOAL := help
 # Builds, tests and grids start many processes that import torch: each would compile it again.
 unexport PYTHONDONTWRITEBYTECODE
-.PHONY: help shards test test-fast lint format train crossover crossover-functions bench constraints dist docs hashes audit setup clean
+.PHONY: help shards test test-fast lint format train crossover crossover-functions crossover-arms crossover-long bench constraints dist docs hashes audit setup clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-19s %s\n", $$1, $$2}' Makefile
@@ -60,6 +60,12 @@ $(FUNCTIONS)/manifest.json: | $(READY)
 
 crossover-functions: $(READY) $(FUNCTIONS)/manifest.json ## the same on many short documents, best against best (2 cores, half an hour)
 	@$(BIN)/epochal crossover crossover-functions
+
+crossover-arms: $(READY) $(FUNCTIONS)/manifest.json ## what helps whom: arms of both types, one budget, three seeds (2 cores, an hour)
+	@$(BIN)/epochal crossover crossover-arms
+
+crossover-long: $(READY) $(FUNCTIONS)/manifest.json ## hundreds of passes over many short documents (2 cores, hours; goes on where it stopped)
+	@$(BIN)/epochal crossover crossover-long
 
 lint: $(READY) ## style, docstrings and types
 	@$(BIN)/ruff check .
