@@ -16,7 +16,7 @@ import shlex
 import shutil
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from .errors import EpochalError, RequestError, one_line, printable, public, system_line, without_secrets
 from .problems import did_you_mean, nearest
@@ -96,6 +96,11 @@ def run_plainly(run: Callable[[list[str]], int], argv: Sequence[str]) -> int:
 class _Parser(argparse.ArgumentParser):
     """Reports a wrong command line in one line, as every other wrong request, in words of ours."""
 
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        for kind in (int, float):
+            self.register("type", kind, _in_ascii(kind))
+
     def error(self, message: str) -> NoReturn:
         for pattern, words in _WRONG:
             if match := re.fullmatch(pattern, message, re.DOTALL):
@@ -127,6 +132,17 @@ class _Parser(argparse.ArgumentParser):
     def find(self, name: str) -> argparse.Action | None:
         """Return the argument of that name, as argparse's messages call it."""
         return next((a for a in self._actions if name in (argparse._get_action_name(a), _shown(a), a.dest)), None)
+
+
+def _in_ascii(kind: type[int] | type[float]) -> Callable[[str], float]:
+    """Return `kind` for what is typed in ASCII alone: Python also takes the digits of other scripts, unsaid."""
+
+    def parse(text: str) -> float:
+        if not text.isascii():
+            raise ValueError(text)
+        return kind(text)
+
+    return parse
 
 
 def _shown(action: argparse.Action) -> str:

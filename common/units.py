@@ -23,7 +23,10 @@ def parse_count(text: str | int, what: str = "token count") -> int:
         if text < 0:
             raise RequestError(f"{what} must not be negative, got {text}")
         return _bounded(text, what)
-    match = _COUNT.fullmatch(str(text).strip()) if len(str(text)) <= MOST_CHARACTERS else None
+    short = str(text).strip() if len(str(text)) <= MOST_CHARACTERS else ""
+    match = _COUNT.fullmatch(short)
+    if not match and _COUNT.fullmatch(short.removeprefix("-")):
+        raise RequestError(f"{what} must not be negative, got {text}")
     if not match:
         shown = f"{str(text)[:MOST_CHARACTERS]}..." if len(str(text)) > MOST_CHARACTERS else text
         raise RequestError(f"{what} '{shown}' is not a number: write it as 500M, 1.5B or a plain integer")
