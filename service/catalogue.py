@@ -22,7 +22,7 @@ from ..shards.artifact import manifest_problem
 from ..shards.facts import facts_by_source
 from ..shards.manifest import ExportManifest, Manifest, parse_manifest
 from ..shards.order.base import Order
-from .database import now
+from .database import Place, after, now
 from .errors import NotFoundError
 from .models import Artifact, Lease, Location, NameEntry, PlanRow, PlanSubset, RunRow
 
@@ -293,6 +293,7 @@ class ArtifactQuery:
         name: a part of it.
         fingerprint: its beginning.
         tokenizer: a part of it.
+        after: only what comes after it in the list.
     """
 
     kind: str | None = None
@@ -303,6 +304,7 @@ class ArtifactQuery:
     most_tokens: int | None = None
     limit: int = 100
     offset: int = 0
+    after: Place | None = None
 
 
 def search(connection: Connection, wanted: ArtifactQuery) -> list[dict[str, Any]]:
@@ -323,6 +325,8 @@ def search(connection: Connection, wanted: ArtifactQuery) -> list[dict[str, Any]
     if wanted.name:
         named = sa.select(names.c.fingerprint).where(names.c.name.contains(wanted.name, autoescape=True))
         rows = rows.where(t.c.fingerprint.in_(named))
+    if wanted.after:
+        rows = rows.where(after(t.c.added, t.c.fingerprint, wanted.after))
     rows = rows.order_by(t.c.added.desc(), t.c.fingerprint).limit(wanted.limit).offset(wanted.offset)
     return [_shown(connection, row) for row in connection.execute(rows)]
 

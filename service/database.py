@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import sqlalchemy as sa
 from alembic import command
@@ -156,6 +156,18 @@ def now(connection: Connection) -> float:
     if connection.dialect.name == "sqlite":
         return time.time()
     return float(connection.execute(sa.text("SELECT extract(epoch FROM clock_timestamp())")).scalar_one())
+
+
+class Place(NamedTuple):
+    """Where a row stands in a list that has the newest first: its time, and its fingerprint among equal times."""
+
+    at: float
+    key: str
+
+
+def after(at: Any, key: Any, place: Place) -> sa.ColumnElement[bool]:
+    """Return the condition that a row, by its columns, comes after `place` in such a list."""
+    return sa.or_(at < place.at, sa.and_(at == place.at, key > place.key))
 
 
 @dataclass(frozen=True)

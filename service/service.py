@@ -25,9 +25,9 @@ from ..shards.order.mixture_config import MixtureSettings, mix
 from ..shards.order.plan import Plan
 from ..shards.order.receipt import Receipt
 from ..shards.order.stored import order_from_dict
-from . import catalogue, limits, runs
+from . import catalogue, database, limits, runs
 from .bounds import check_budget, check_shares, most_tokens
-from .database import Database, open_database
+from .database import Database, Place, open_database
 from .document_index import DocumentIndex, read_spans
 from .errors import ConflictError, NotFoundError
 from .models import Artifact, PlanRow, PlanSubset
@@ -137,11 +137,13 @@ class Service:
             self._plans[fingerprint] = order_from_dict(data)
         return self._plans[text]
 
-    def plans(self, subset: str | None, limit: int) -> list[dict[str, Any]]:
+    def plans(self, subset: str | None, after: Place | None, limit: int) -> list[dict[str, Any]]:
         """Return plans, newest first, of one subset (name or fingerprint) or of all."""
         with self.db.reader() as connection:
             t, of = PlanRow.__table__, PlanSubset.__table__
-            rows = sa.select(t).order_by(t.c.added.desc()).limit(limit)
+            rows = sa.select(t).order_by(t.c.added.desc(), t.c.fingerprint).limit(limit)
+            if after:
+                rows = rows.where(database.after(t.c.added, t.c.fingerprint, after))
             if subset is not None:
                 wanted = catalogue.resolve(connection, "artifact", subset)
                 rows = rows.where(t.c.fingerprint.in_(sa.select(of.c.plan).where(of.c.subset == wanted)))

@@ -9,10 +9,13 @@ from ...common.errors import RequestError
 from ...common.units import parse_count
 from .. import catalogue
 from ..catalogue import ArtifactQuery
+from ..database import Place
 from ..errors import NotFoundError
 from ..schemas import INT, CarveRequest, Text
 from .dependencies import ServiceOfApp, answer
+from .lineage import MOST_NODES
 from .lineage import lineage as lineage_of
+from .paging import CursorQuery, page, place_of
 from .workers import CARVES, Check
 
 router = APIRouter()
@@ -29,11 +32,16 @@ def search(
     most_tokens: Annotated[int | None, Query(ge=0, le=INT)] = None,
     limit: Annotated[int, Query(ge=1, le=1000)] = 100,
     offset: Annotated[int, Query(ge=0, le=INT)] = 0,
+    cursor: CursorQuery = None,
 ) -> Response:
-    """Search pools and subsets by kind, part of a name, beginning of a fingerprint, tokenizer, unique tokens."""
+    """Search pools and subsets by kind, part of a name, beginning of a fingerprint, tokenizer, unique tokens; a page of
+    them, the newest first."""
     service.refresh()
-    query = ArtifactQuery(kind, name, fingerprint, tokenizer, least_tokens, most_tokens, limit, offset)
-    return answer({"artifacts": service.read(catalogue.search, query), "problems": service.problems})
+    place = place_of(cursor)
+    query = ArtifactQuery(kind, name, fingerprint, tokenizer, least_tokens, most_tokens, limit + 1, offset, place)
+    found = service.read(catalogue.search, query)
+    kept, rest = page(found, limit, lambda artifact: Place(artifact["added"], artifact["fingerprint"]))
+    return answer({"artifacts": kept, "next": rest, "problems": service.problems})
 
 
 @router.get("/artifacts/{artifact}")
@@ -64,21 +72,22 @@ async def carve(service: ServiceOfApp, request: Request, body: CarveRequest) -> 
 def lineage(
     service: ServiceOfApp,
     of: Annotated[Text | None, Query(description="only what this came from and led to")] = None,
+    limit: Annotated[int, Query(ge=1, le=MOST_NODES, description="of each kind, the newest")] = MOST_NODES,
 ) -> Response:
-    """Return nodes and edges: pool -> subset -> plan -> run -> checkpoint -> continued run.
+    """Return nodes and edges: pool -> subset -> plan -> run -> checkpoint -> continued run; `cut` if there are more.
 
     of: only what this (name or fingerprint) came from and led to.
     """
     service.refresh()
-    return answer(service.read(_lineage, of))
+    return answer(service.read(_lineage, of, limit))
 
 
-def _lineage(connection: Connection, of: str | None) -> dict[str, Any]:
+def _lineage(connection: Connection, of: str | None, most: int) -> dict[str, Any]:
     if of is None:
-        return lineage_of(connection, None)
+        return lineage_of(connection, None, most)
     for kind in ("run", "plan", "artifact"):
         try:
-            return lineage_of(connection, catalogue.resolve(connection, kind, of))
+            return lineage_of(connection, catalogue.resolve(connection, kind, of), most)
         except RequestError:
             continue
     raise NotFoundError(f"there is no run, plan, subset or pool '{of}'")

@@ -12,11 +12,13 @@ from ...common.units import parse_count, tokens_for_epochs
 from ...shards.order.base import Order
 from ...shards.order.plan import Plan
 from ..bounds import MOST_COUNTED, MOST_DIGEST, check_budget, lookups_at_once, slots_counted
+from ..database import Place
 from ..exposures import digest_of, exposure_curve
 from ..schemas import INT, PlanPath, PlanRequest, Text
 from ..service import Service
 from . import order_stream
 from .dependencies import ServiceOfApp, answer
+from .paging import CursorQuery, page, place_of
 from .workers import COUNTS, LOOKUPS, Check
 
 MOST_JSON = 1_000_000
@@ -37,10 +39,15 @@ def make(service: ServiceOfApp, body: PlanRequest) -> Response:
 
 @router.get("/plans")
 def listed(
-    service: ServiceOfApp, subset: Text | None = None, limit: Annotated[int, Query(ge=1, le=1000)] = 100
+    service: ServiceOfApp,
+    subset: Text | None = None,
+    limit: Annotated[int, Query(ge=1, le=1000)] = 100,
+    cursor: CursorQuery = None,
 ) -> Response:
-    """Return plans, newest first."""
-    return answer({"plans": service.plans(subset, limit)})
+    """Return a page of plans, newest first."""
+    found = service.plans(subset, place_of(cursor), limit + 1)
+    kept, rest = page(found, limit, lambda plan: Place(plan["added"], plan["fingerprint"]))
+    return answer({"plans": kept, "next": rest})
 
 
 @router.get("/plans/{plan}")

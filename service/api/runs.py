@@ -13,7 +13,7 @@ from ...common.errors import EpochalError, RequestError
 from ...shards.order.base import Order, Repetition
 from .. import catalogue, leases, limits, runs
 from ..bounds import MOST_DIGEST, lookups_at_once, order_from_request
-from ..database import now
+from ..database import Place, now
 from ..errors import ConflictError
 from ..exposures import digest_of
 from ..leases import Held
@@ -32,7 +32,10 @@ from ..schemas import (
     Text,
 )
 from ..service import Service
+from . import run_lists
 from .dependencies import ServiceOfApp, answer
+from .paging import CursorQuery, page, place_of
+from .run_lists import RunQuery
 from .workers import CLAIMS, COUNTS, LOOKUPS, Check
 
 T = TypeVar("T")
@@ -51,16 +54,20 @@ def listed(
     name: Text | None = None,
     live: bool | None = None,
     limit: Annotated[int, Query(ge=1, le=1000)] = 200,
+    cursor: CursorQuery = None,
 ) -> Response:
-    """Return runs, the last heard of first."""
+    """Return a page of runs, the last heard of first; `total` and `live` count all that match."""
+    wanted = RunQuery(name, live, after=place_of(cursor), limit=limit + 1)
 
-    def question(connection: Connection) -> list[dict[str, Any]]:
-        at = now(connection)
-        return [runs.shown(row, at) for row in runs.listed(connection, name, live, limit)]
+    def question(connection: Connection) -> tuple[list[Any], tuple[int, int], float]:
+        return run_lists.listed(connection, wanted), run_lists.counted(connection, wanted), now(connection)
 
-    rows = service.read(question)
-    plans = {row["plan"]: service.plan(row["plan"]) for row in rows}
-    return answer({"runs": [row | _progress(row, plans[row["plan"]]) for row in rows]})
+    rows, (total, alive), at = service.read(question)
+    kept, rest = page(rows, limit, lambda row: Place(row.heard, row.fingerprint))
+    shown = [run_lists.shown(row, at) for row in kept]
+    plans = {row["plan"]: service.plan(row["plan"]) for row in shown}
+    found = [row | _progress(row, plans[row["plan"]]) for row in shown]
+    return answer({"runs": found, "next": rest, "total": total, "live": alive})
 
 
 @router.post("/runs")
@@ -88,11 +95,11 @@ def _shown(service: Service, run: str, split: str, points: int) -> dict[str, Any
     most = min(points, lookups_at_once(order))
 
     def question(connection: Connection) -> dict[str, Any]:
-        (row,) = runs.listed(connection, fingerprint=fingerprint)
-        shown = runs.shown(row, now(connection))
+        (row,) = run_lists.listed(connection, RunQuery(fingerprint=fingerprint))
+        shown = run_lists.shown(row, now(connection))
         history = runs.ancestries(connection)[fingerprint]
         ancestry = [{"run": a.name, "fingerprint": a.run, "plan": a.plan, "position": a.stop} for a in history]
-        return shown | {"ancestry": ancestry, "reports": runs.curve(connection, fingerprint, split, most)}
+        return shown | {"ancestry": ancestry, "reports": run_lists.curve(connection, fingerprint, split, most)}
 
     shown = service.read(question)
     for row in shown["reports"]:

@@ -1,0 +1,92 @@
+"""Runs as they are shown: lists of them, a page at a time, and the curve of one."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy import Connection
+
+from ..database import Place, after, now
+from ..models import Lease, Report, RunRow
+
+
+@dataclass(frozen=True)
+class RunQuery:
+    """Which runs are listed; None matches everything.
+
+    Attributes:
+        name: a part of it.
+        live: only those whose lease lasts, or the others.
+        after: only what comes after it in the list.
+    """
+
+    name: str | None = None
+    live: bool | None = None
+    fingerprint: str | None = None
+    after: Place | None = None
+    limit: int = 200
+
+
+_HEARD = sa.func.coalesce(RunRow.reported, RunRow.added)
+
+
+def listed(connection: Connection, wanted: RunQuery) -> list[Any]:
+    """Return runs, the last heard of first; `heard` is when that was."""
+    columns = Lease.run.label("leased"), Lease.until, Lease.token.label("lease_token"), _HEARD.label("heard")
+    rows = _matching(sa.select(RunRow.__table__, *columns), wanted, now(connection))
+    if wanted.after:
+        rows = rows.where(after(_HEARD, RunRow.fingerprint, wanted.after))
+    return list(connection.execute(rows.order_by(_HEARD.desc(), RunRow.fingerprint).limit(wanted.limit)))
+
+
+def counted(connection: Connection, wanted: RunQuery) -> tuple[int, int]:
+    """Return how many runs match in all, whatever page is asked for, and how many of them are live."""
+    at = now(connection)
+    live = sa.func.sum(sa.case((Lease.until > at, 1), else_=0))
+    total, alive = connection.execute(_matching(sa.select(sa.func.count(), live), wanted, at)).one()
+    return int(total), int(alive or 0)
+
+
+def _matching(rows: sa.Select[Any], wanted: RunQuery, at: float) -> sa.Select[Any]:
+    rows = rows.select_from(RunRow).outerjoin(Lease, Lease.run == RunRow.fingerprint)
+    if wanted.name:
+        rows = rows.where(RunRow.name.contains(wanted.name, autoescape=True))
+    if wanted.fingerprint:
+        rows = rows.where(RunRow.fingerprint == wanted.fingerprint)
+    if wanted.live is not None:
+        lasts = sa.func.coalesce(Lease.until, 0.0) > at
+        rows = rows.where(lasts if wanted.live else ~lasts)
+    return rows
+
+
+def shown(row: Any, at: float) -> dict[str, Any]:
+    """Return a row of `listed` as JSON data, its plan's numbers aside."""
+    keys: tuple[str, ...] = ("fingerprint", "name", "plan", "batch_samples", "parent", "parent_position", "details")
+    keys += ("state", "position", "tokens", "loss", "kind", "digest", "reported", "added", "receipt_problem")
+    checked = {None: "not checked yet", "": "valid"}.get(row.receipt_problem, "not valid")
+    state = "none" if row.receipt is None else checked
+    return {key: getattr(row, key) for key in keys} | {
+        "live": row.until is not None and row.until > at,
+        "lease": row.lease_token,
+        "receipt": state,
+        "step": -(-row.position // row.batch_samples),
+    }
+
+
+def curve(connection: Connection, fingerprint: str, split: str, most: int) -> list[dict[str, Any]]:
+    """Return at most about `most` of a run's reports in order of position, of each position the newest lease's.
+
+    Of more, the last one of each of `most` equal spans is returned, and the first of all. The database chooses them: a
+    run of 100,000 reports costs no more here than it returns.
+    """
+    of_run = Report.run == fingerprint, Report.split == split
+    bounds = sa.select(sa.func.min(Report.position), sa.func.max(Report.position), sa.func.count()).where(*of_run)
+    first, last, reports = connection.execute(bounds).one()
+    wanted = sa.select(Report.position, Report.token, Report.tokens, Report.loss, Report.kind, Report.digest, Report.at)
+    wanted = wanted.where(*of_run).order_by(Report.position, Report.token)
+    if reports > most:
+        span = (Report.position - first) // ((last - first) // most + 1)
+        chosen = connection.execute(sa.select(sa.func.max(Report.position)).where(*of_run).group_by(span)).scalars()
+        wanted = wanted.where(Report.position.in_([first, *chosen]))
+    newest = {row.position: dict(row._mapping) for row in connection.execute(wanted)}
+    return list(newest.values())
