@@ -2,7 +2,8 @@
 const $ = (selector, root = document) => root.querySelector(selector);
 const short = (fingerprint) => fingerprint.slice(0, 8);
 const count = (n) => n == null ? "unknown" : n.toLocaleString("en-US");
-const state = { run: null, plan: null, lineage: null, names: {} };
+const COLOURS = 6, MOST_COMPARED = 6, SHOWN = 25, LINEAGE_SHOWN = 30, CHOICES = 100;
+const state = { compared: new Map(), run: null, plan: null, lineage: null, names: {} };
 
 /* h("td", {class: "n"}, "text", node): every text becomes a text node, so nothing of the data is ever markup. */
 function h(tag, attributes = {}, ...children) {
@@ -36,45 +37,82 @@ const get = (path, query = {}) => {
   return call("GET", path + (given.length ? "?" + new URLSearchParams(given) : ""));
 };
 
-function table(heads, rows, empty) {
+/* Rows sort by a column at a click on its head; a cell may be a node whose `sort` is what it goes by. Of a list that comes
+   a page at a time this sorts the page. */
+function worth(value, numeric) {
+  if (value?.sort !== undefined) return value.sort;
+  const words = value instanceof Node ? value.textContent : value ?? "";
+  return numeric ? parseFloat(String(words).replaceAll(",", "")) || 0 : words;
+}
+const below = (a, b) => typeof a === "number" && typeof b === "number" ? a - b : String(a ?? "").localeCompare(String(b ?? ""), "en-US", { numeric: true });
+function table(heads, rows, empty, name) {
   if (!rows.length) return h("p", { class: "quiet" }, empty);
   const numeric = (i) => heads[i].startsWith("#") ? "n" : null;
   const names = heads.map((head) => head.replace("#", ""));
   const cell = (value, i) => h(i ? "td" : "th", { class: numeric(i), "data-head": names[i], scope: i ? null : "row" }, h("span", {}, value));
-  return h("table", { class: "stack" },
-    h("thead", {}, h("tr", {}, names.map((name, i) => h("th", { class: numeric(i), scope: "col" }, name)))),
-    h("tbody", {}, rows.map((row) => h("tr", {}, row.map(cell)))));
+  const body = h("tbody"), ths = names.map((head, i) => h("th", { class: numeric(i), scope: "col" }, head === "Action" ? head : h("button", { type: "button", class: "sort", onclick: () => sortBy(i) }, head)));
+  const place = (chosen) => {
+    const sorted = chosen ? [...rows].sort((a, b) => (chosen.down ? -1 : 1) * below(...[a, b].map((row) => worth(row[chosen.column], numeric(chosen.column))))) : rows;
+    body.replaceChildren(...sorted.map((row) => h("tr", {}, row.map(cell))));
+    ths.forEach((th, i) => i === chosen?.column ? th.setAttribute("aria-sort", chosen.down ? "descending" : "ascending") : th.removeAttribute("aria-sort"));
+  };
+  const sortBy = (column) => {
+    const now = { column, down: sorts[name]?.column === column && !sorts[name].down };
+    if (name) sorts[name] = now;
+    place(now);
+  };
+  place(sorts[name]);
+  return h("table", { class: "stack" }, h("thead", {}, h("tr", {}, ths)), body);
 }
+const sorts = {};
+const sortable = (node, value) => Object.assign(node, { sort: value });
 const pairs = (entries) => h("dl", {}, entries.map(([name, value, wide]) => h("div", { class: wide ? "wide" : null }, h("dt", {}, name), h("dd", {}, value))));
+/* The places of the pages before this one; `next` is the place of what comes after it. */
+const pages = {};
+const pageOf = (list) => (pages[list] ??= [null]).at(-1);
+function pager(list, next, show) {
+  const before = pages[list].length > 1;
+  const turn = (change) => async () => { change(); await guard($("#problem"), show); };
+  return next || before ? h("p", { class: "pager" }, before ? link("Newer", turn(() => pages[list].pop()), `Newer ${list}`) : null, before && next ? " " : null,
+    next ? link("Older", turn(() => pages[list].push(next)), `Older ${list}`) : null, h("span", { class: "quiet" }, ` page ${pages[list].length}`)) : null;
+}
 const link = (text, onclick, label) => h("button", { type: "button", class: "text", onclick, "aria-label": label }, text);
 const fill = (place, ...nodes) => (typeof place === "string" ? $(place) : place).replaceChildren(...nodes.filter(Boolean));
 
+function ticks(a, b) {
+  const rough = (b - a) / 4, power = 10 ** Math.floor(Math.log10(rough)), step = [1, 2, 5, 10].find((m) => m * power >= rough) * power;
+  const found = [];
+  for (let v = Math.ceil(a / step) * step; v <= b + step / 1e6; v += step) found.push(Math.abs(v) < step / 1e6 ? 0 : v);
+  return found;
+}
+/* 50,000; 1.5M from a million on; as many decimals as steps of the axis need. */
+function axisNumber(v, span) {
+  const [unit, name] = [[1e12, "T"], [1e9, "B"], [1e6, "M"]].find(([n]) => Math.abs(v) >= n) ?? [1, ""];
+  if (v !== 0 && Math.abs(v) < 1e-4) return v.toExponential(1);
+  return (v / unit).toLocaleString("en-US", { maximumFractionDigits: Math.min(8, Math.max(0, 1 - Math.floor(Math.log10(span / unit)))) }) + name;
+}
+
 /* A chart of lines: series = [{name, points: [[x, y], ...]}]. */
 function chart(title, series, xName, format = (y) => y.toPrecision(3)) {
-  const [width, height, left, right, top, bottom] = [420, 220, 52, 12, 10, 34];
   const all = series.flatMap((s) => s.points);
   if (!all.length) return h("p", { class: "quiet" }, `${title}: nothing reported yet.`);
   const range = (values) => { const [a, b] = [Math.min(...values), Math.max(...values)]; return a === b ? [a - (a ? Math.abs(a) / 10 : 1), b + (b ? Math.abs(b) / 10 : 1)] : [a, b]; };
   const [x0, x1] = range(all.map((p) => p[0])), [y0, y1] = range(all.map((p) => p[1]));
+  const [upright, across] = [[y0, y1], [x0, x1]].map(([a, b]) => ticks(a, b).map((v) => [v, axisNumber(v, b - a)]));
+  const [width, height, right, top, bottom] = [420, 220, 22, 10, 34];
+  const left = 14 + 7 * Math.max(...upright.map(([, words]) => words.length)); // as wide as its longest label
   const x = (v) => left + (v - x0) / (x1 - x0) * (width - left - right), y = (v) => height - bottom - (v - y0) / (y1 - y0) * (height - top - bottom);
-  const ticks = (a, b) => {
-    const rough = (b - a) / 4, power = 10 ** Math.floor(Math.log10(rough)), step = [1, 2, 5, 10].find((m) => m * power >= rough) * power;
-    const found = [];
-    for (let v = Math.ceil(a / step) * step; v <= b + step / 1e6; v += step) found.push(Math.abs(v) < step / 1e6 ? 0 : v);
-    return found;
-  };
-  const plain = (v) => Math.abs(v) >= 1e5 ? v.toExponential(1).replace("e+", "e") : String(+v.toPrecision(4));
   const last = series.map((s) => s.points.length ? `${s.name} ends at ${format(s.points.at(-1)[1])}` : "").filter(Boolean).join(", ");
   return h("figure", { style: "margin:0;max-width:34rem" },
     h("figcaption", { class: "quiet", style: "font-size:.85rem" }, title),
     h("svg", { viewBox: `0 0 ${width} ${height}`, role: "img", style: "width:100%;height:auto", "aria-label": `${title}: ${last}` },
-      ticks(y0, y1).map((v) => h("g", {}, h("line", { class: "axis", x1: left, x2: width - right, y1: y(v), y2: y(v) }), h("text", { class: "quiet", x: left - 6, y: y(v) + 4, "text-anchor": "end" }, plain(v)))),
-      ticks(x0, x1).map((v) => h("text", { class: "quiet", x: x(v), y: height - bottom + 16, "text-anchor": "middle" }, plain(v))),
+      upright.map(([v, words]) => h("g", {}, h("line", { class: "axis", x1: left, x2: width - right, y1: y(v), y2: y(v) }), h("text", { class: "quiet", x: left - 6, y: y(v) + 4, "text-anchor": "end" }, words))),
+      across.map(([v, words]) => h("text", { class: "quiet", x: x(v), y: height - bottom + 16, "text-anchor": "middle" }, words)),
       h("text", { class: "quiet", x: (left + width - right) / 2, y: height - 3, "text-anchor": "middle" }, xName),
-      series.map((s, i) => h("g", { class: `c${i % 4}` },
+      series.map((s, i) => h("g", { class: `c${i % COLOURS}` },
         h("polyline", { points: s.points.map(([a, b]) => `${x(a).toFixed(1)},${y(b).toFixed(1)}`).join(" "), fill: "none", stroke: "currentColor", "stroke-width": 2, "stroke-dasharray": i ? 4 + 2 * i : null }),
         s.points.length === 1 ? h("circle", { cx: x(s.points[0][0]), cy: y(s.points[0][1]), r: 3, fill: "currentColor" }) : null))),
-    h("div", { class: "legend" }, series.map((s, i) => h("span", {}, h("i", { class: `c${i % 4}`, style: i ? "border-top-style:dashed" : null }), s.name))));
+    h("div", { class: "legend" }, series.map((s, i) => h("span", {}, h("i", { class: `c${i % COLOURS}`, style: i ? "border-top-style:dashed" : null }), s.name))));
 }
 
 /* -- runs -- */
@@ -87,33 +125,40 @@ function progress(run) {
     h("div", { class: "track", role: "progressbar", "aria-label": `${run.name}: position`, "aria-valuenow": Math.round(100 * share), "aria-valuemin": 0, "aria-valuemax": 100 }, h("i", { style: `width:${100 * share}%` })));
 }
 async function showRuns() {
-  const { runs } = await get("/runs");
-  const live = runs.filter((run) => run.live).length;
-  fill("#runs-note", `${live} live, ${runs.length - live} other. Refreshed every 3 seconds.`);
+  const asked = new FormData($("#runs-form"));
+  const { runs, next, total, live } = await get("/runs", { name: asked.get("name").trim(), live: asked.get("live"), limit: SHOWN, cursor: pageOf("runs") });
+  fill("#runs-note", `${count(live)} live, ${count(total - live)} other, the last heard of first. Refreshed every 3 seconds.`);
   fill("#run-names", ...runs.map((run) => h("option", { value: run.name })));
   const focused = document.activeElement?.closest("#runs-table") ? document.activeElement.textContent : null;
-  fill("#runs-table", table(["Run", "State", "Position", "#Passes", "Loss", "#Unique tokens seen", "Receipt", "Last report"],
+  fill("#runs-table", table(["Run", "State", "Position", "#Passes", "Loss", "#Unique tokens seen", "Receipt", "Last report", "Action"],
     runs.map((run) => [link(run.name, () => chooseRun(run.fingerprint)), run.live ? h("strong", { class: "good" }, "live") : run.state === "open" ? "lease over" : run.state,
-      progress(run), run.passes.toFixed(2), loss(run), (run.expected ? "about " : "") + count(run.unique_tokens_seen),
+      sortable(progress(run), run.position / run.positions), run.passes.toFixed(2), sortable(h("span", {}, loss(run)), run.loss ?? Infinity),
+      sortable(h("span", {}, (run.expected ? "about " : "") + count(run.unique_tokens_seen)), run.unique_tokens_seen),
       h("span", { class: { valid: "good", "not valid": "bad" }[run.receipt] }, run.receipt === "none" && run.digest ? `digest ${short(run.digest)}` : run.receipt),
-      run.reported ? ago(run.reported) : "-"]),
-    "No run has registered. Give a training configuration the key service: with this address."));
+      sortable(h("span", {}, run.reported ? ago(run.reported) : "-"), -(run.reported ?? 0)),
+      link(state.compared.has(run.fingerprint) ? "Leave out" : "Compare", () => compare(run), `${state.compared.has(run.fingerprint) ? "Leave out" : "Compare"} ${run.name}`)]),
+    total || asked.get("name") || asked.get("live") ? "No such run." : "No run has registered. Give a training configuration the key service: with this address.", "runs"), pager("runs", next, showRuns));
   if (focused) [...document.querySelectorAll("#runs-table button")].find((b) => b.textContent === focused)?.focus();
   const known = runs.map((run) => run.fingerprint + run.state).join();
   if (state.known !== known) await Promise.all([showLineage(), showPlans()]);
   state.known = known;
   if (state.run) await showRun();
+  if ([...state.compared.keys()].some((one) => runs.some((run) => run.fingerprint === one && run.live))) await showCompared();
 }
 async function chooseRun(fingerprint) {
-  state.run = fingerprint;
+  [state.run, state.shown, state.digest] = [fingerprint, null, null];
+  toHash("run", fingerprint);
   await guard($("#problem"), showRun);
 }
+const line = (run, reports) => reports.filter((r) => r.loss != null).map((r) => [r.tokens / run.unique_tokens, r.loss]);
 async function showRun() {
+  if (state.shown === state.run) return; // it is over, and here
   const run = await get(`/runs/${state.run}`), validation = await get(`/runs/${state.run}`, { split: "validation" });
-  const line = (reports) => reports.filter((r) => r.loss != null).map((r) => [r.tokens / run.unique_tokens, r.loss]);
-  const series = [{ name: `training ${KINDS[run.kind] ?? ""}`, points: line(run.reports) }];
-  if (validation.reports.length) series.push({ name: `validation ${KINDS[validation.reports[0].kind]}`, points: line(validation.reports) });
-  const by = (reports, name) => ({ name, points: reports.filter((r) => r.loss != null).map((r) => [r.unique_tokens_seen, r.loss]) });
+  state.shown = run.live ? null : state.run;
+  const series = [{ name: `training ${KINDS[run.kind] ?? ""}`, points: line(run, run.reports) }];
+  if (validation.reports.length) series.push({ name: `validation ${KINDS[validation.reports[0].kind]}`, points: line(run, validation.reports) });
+  const seen = run.reports.filter((r) => r.loss != null).map((r) => [r.unique_tokens_seen, r.loss]);
+  const growing = seen.filter(([n]) => n < (seen.at(-1)?.[0] ?? 0)).length; // once everything was seen, the line would be upright
   fill("#run-detail", h("h3", {}, `Run ${run.name}`),
     pairs([["Plan", link(short(run.plan), () => choosePlan(run.plan)), false], ["Order", run.policy], ["Step", `${count(run.step)} of ${count(run.steps)}`], ["Tokens", count(run.tokens)],
       ...run.sources.map((s) => [`Source ${s.name}`, `${s.passes.toFixed(2)} passes, ${count(s.position)} of ${count(s.positions)} positions`]),
@@ -121,8 +166,38 @@ async function showRun() {
       ["Ancestry", run.ancestry.map((a) => `${a.name ?? a.run} to ${count(a.position)}`).join(", from "), true],
       ...(run.receipt_problem ? [["Receipt", run.receipt_problem, true]] : [])]),
     h("div", { class: "charts" }, chart("Loss, nats per token", series, "passes over the unique tokens"),
-      chart("Loss by unique tokens seen", [by(run.reports, `training ${KINDS[run.kind] ?? ""}`)], run.expected ? "unique tokens seen (expectation)" : "unique tokens seen")),
+      2 * growing > seen.length ? chart("Loss by unique tokens seen", [{ name: `training ${KINDS[run.kind] ?? ""}`, points: seen }], run.expected ? "unique tokens seen (expectation)" : "unique tokens seen") : null),
     h("p", {}, link("Show its lineage", () => chooseLineage(run.fingerprint)), " ", link("Hold its digest against the plan", checkDigest), " ", h("span", { role: "status", id: "digest" }, state.digest ?? "")));
+}
+
+/* Several runs in one chart: what each was last measured on, validation where there is any. */
+async function compare(run) {
+  await guard($("#problem"), async () => {
+    if (!state.compared.delete(run.fingerprint)) {
+      if (state.compared.size === MOST_COMPARED) throw new Error(`At most ${MOST_COMPARED} runs side by side: leave one out first.`);
+      state.compared.set(run.fingerprint, run.name);
+    }
+    toHash("compare", [...state.compared.keys()].join("+"));
+    await showCompared();
+    await showRuns();
+  });
+}
+async function showCompared() {
+  const found = await Promise.all([...state.compared.keys()].map(async (one) => {
+    const [train, validation] = await Promise.all(["train", "validation"].map((split) => get(`/runs/${one}`, { split })));
+    const measured = line(validation, validation.reports).length ? validation : train;
+    state.compared.set(one, train.name);
+    const kind = measured.reports.find((r) => r.loss != null)?.kind;
+    return { run: train, split: measured === validation ? "validation" : "training", kind: KINDS[kind] ?? "", points: line(train, measured.reports) };
+  }));
+  fill("#compared", ...(found.length ? [h("h3", {}, "Side by side"),
+    chart("Loss, nats per token", found.map((one) => ({ name: `${one.run.name}, ${one.split} ${one.kind}`, points: one.points })), "passes over each run’s unique tokens"),
+    new Set(found.map((one) => one.kind)).size > 1 ? h("p", { class: "note" }, "Losses of different kinds: an upper bound above an exact loss proves nothing.") : null,
+    table(["Run", "#Passes", "#Best", "#Last", "#Unique tokens", "Order", "Action"], found.map(({ run, points }) => {
+      const losses = points.map(([, y]) => y);
+      return [link(run.name, () => chooseRun(run.fingerprint)), run.passes.toFixed(2), losses.length ? Math.min(...losses).toFixed(3) : "-", losses.at(-1)?.toFixed(3) ?? "-", count(run.unique_tokens), run.policy,
+        link("Leave out", () => compare(run), `Leave out ${run.name}`)];
+    }), "", "compared")] : []));
 }
 async function checkDigest() {
   try {
@@ -134,15 +209,16 @@ async function checkDigest() {
 
 /* -- catalogue -- */
 async function showArtifacts() {
-  const found = await get("/artifacts", Object.fromEntries(new FormData($("#search-form"))));
+  const found = await get("/artifacts", { ...Object.fromEntries(new FormData($("#search-form"))), limit: SHOWN, cursor: pageOf("artifacts") });
   fill("#artifacts-table", table(["Name", "Kind", "#Unique tokens", "#Documents", "Tokenizer", "Fingerprint", "Action"],
     found.artifacts.map((a) => [link(a.name + (a.current ? "" : " (earlier)"), () => chooseArtifact(a.fingerprint)), a.replicate ? `${a.kind}, replicate ${a.replicate}` : a.kind, count(a.tokens), count(a.documents), a.tokenizer,
-      h("button", { class: "text", type: "button", title: a.fingerprint, onclick: () => chooseLineage(a.fingerprint), "aria-label": `lineage of ${a.name}` }, h("code", {}, short(a.fingerprint))),
+      h("button", { class: "text", type: "button", title: a.fingerprint, onclick: () => chooseLineage(a.fingerprint), "aria-label": `${short(a.fingerprint)}, lineage of ${a.name}` }, h("code", {}, short(a.fingerprint))),
       link(a.kind === "pool" ? "Carve" : "Plan", () => a.kind === "pool" ? go("carve", "pool", a.fingerprint) : go("plan", "subset", a.fingerprint), `${a.kind === "pool" ? "Carve" : "Plan"} ${a.name}`)]),
-    "Nothing found."));
+    "Nothing found.", "artifacts"), pager("artifacts", found.next, showArtifacts));
   $("#artifact-problems").textContent = Object.entries(found.problems).map(([path, problem]) => `${path}: ${problem}`).join(" ");
 }
 async function chooseArtifact(fingerprint) {
+  toHash("artifact", fingerprint);
   await guard($("#problem"), async () => {
     const a = await get(`/artifacts/${fingerprint}`);
     const said = Object.entries(a.sources).flatMap(([name, facts]) => Object.entries(facts).map(([key, value]) => [name, key, [value].flat().join(", ")]));
@@ -160,7 +236,7 @@ function go(form, field, value) {
   control.focus();
 }
 async function fillChoices() {
-  const { artifacts } = await get("/artifacts", { limit: 1000 });
+  const { artifacts } = await get("/artifacts", { limit: CHOICES }); // the newest
   artifacts.forEach((a) => { state.names[a.fingerprint] = a.name; });
   const options = (list, extra = []) => [...extra, ...list.map((a) => h("option", { value: a.fingerprint }, `${a.name}: ${count(a.tokens)}`))];
   for (const [selector, list, extra] of [["#carve-form [name=pool]", artifacts.filter((a) => a.kind === "pool")],
@@ -175,13 +251,14 @@ async function fillChoices() {
 const plansOf = (p) => p.sources ? p.sources.map((s) => s.plan) : [p]; // a mixture has several
 const sum = (plans, key) => plans.reduce((n, p) => n + p[key], 0);
 async function showPlans() {
-  const { plans } = await get("/plans");
+  const { plans, next } = await get("/plans", { limit: SHOWN, cursor: pageOf("plans") });
   fill("#plans-table", table(["Plan", "Subset", "#Tokens", "#Passes", "Order", "#Seed"],
     plans.map((p) => [p, plansOf(p.plan)]).map(([p, parts]) => [link(p.names[0] ?? short(p.fingerprint), () => choosePlan(p.fingerprint)), p.subset_names.join(" + "), count(sum(parts, "total_tokens")),
-      (sum(parts, "total_tokens") / sum(parts, "unique_tokens")).toPrecision(4), p.plan.policy ?? "mixture", p.plan.seed]), "No plan yet."));
+      (sum(parts, "total_tokens") / sum(parts, "unique_tokens")).toPrecision(4), p.plan.policy ?? "mixture", p.plan.seed]), "No plan yet.", "plans"), pager("plans", next, showPlans));
 }
 async function choosePlan(fingerprint) {
   state.plan = fingerprint;
+  toHash("plan", fingerprint);
   await guard($("#problem"), async () => {
     const plan = await get(`/plans/${fingerprint}`), curve = await get(`/plans/${fingerprint}/curve`);
     const passes = (p) => p.position / curve.samples;
@@ -205,11 +282,12 @@ async function choosePlan(fingerprint) {
 /* -- lineage -- */
 async function chooseLineage(id) {
   state.lineage = id;
+  toHash("lineage", id);
   await guard($("#problem"), showLineage);
   $("#lineage").scrollIntoView();
 }
 async function showLineage() {
-  const found = await get("/lineage", { of: state.lineage });
+  const found = await get("/lineage", { of: state.lineage, limit: state.lineage ? null : LINEAGE_SHOWN });
   let { nodes, edges } = found;
   const continued = new Set(edges.map((e) => e.from));
   const newest = {};
@@ -238,11 +316,12 @@ async function showLineage() {
   const cut = (text) => text.length > 19 ? text.slice(0, 18) + "…" : text;
   const second = (n) => n.kind === "checkpoint" ? `checkpoint at ${count(n.position)}` : n.kind === "run" ? `run, ${n.state} at ${count(n.position)}` : `${n.kind}, ${count(n.tokens)}`;
   const act = (n) => n.kind === "run" ? () => chooseRun(n.id).then(() => $("#runs").scrollIntoView()) : n.kind === "plan" ? () => choosePlan(n.id).then(() => $("#plan-detail").scrollIntoView()) : () => chooseLineage(n.id.split("@")[0]);
-  fill("#lineage-note", state.lineage ? `What ${byId[state.lineage]?.name ?? "this"} came from and led to. ` : "Everything there is, the newest checkpoint of each run. ", state.lineage ? link("Show everything", () => chooseLineage(null)) : "");
+  fill("#lineage-note", state.lineage ? `What ${byId[state.lineage]?.name ?? "this"} came from and led to. ` : found.cut ? `The newest ${LINEAGE_SHOWN} of each kind; choose one to see where it came from. ` : "Everything there is, the newest checkpoint of each run. ",
+    state.lineage && found.cut ? "There is more of it than is shown. " : "", state.lineage ? link("Show everything", () => chooseLineage(null)) : "");
   fill("#lineage-picture", nodes.length ? h("svg", { width, height, viewBox: `-2 -2 ${width} ${height}`, role: "group", "aria-label": "pool to subset to plan to run to checkpoint to continued run" },
     edges.map((e) => { const [a, b] = [place[e.from], place[e.to]], y1 = a[1] + hgt / 2, y2 = b[1] + hgt / 2, x1 = a[0] + w, x2 = b[0]; return h("path", { class: "edge", d: `M${x1} ${y1}C${x1 + gx / 2} ${y1} ${x2 - gx / 2} ${y2} ${x2} ${y2}` }); }),
-    nodes.map((n) => { const [x, y] = place[n.id]; return h("a", { svg: true, href: "#lineage", "aria-label": `${n.kind} ${n.name}, ${second(n)}`, onclick: (event) => { event.preventDefault(); act(n)(); } },
-      h("title", {}, `${n.name} ${n.id}`), h("rect", { class: "box", x, y, width: w, height: hgt, rx: 4 }), h("text", { x: x + 8, y: y + 17 }, cut(n.name)), h("text", { class: "quiet", x: x + 8, y: y + 33 }, cut(second(n)))); }))
+    nodes.map((n) => { const [x, y] = place[n.id]; return h("a", { svg: true, href: "#lineage", "aria-label": `${cut(n.name)} ${cut(second(n))}, ${n.kind} ${n.name}`, onclick: (event) => { event.preventDefault(); act(n)(); } },
+      h("title", {}, `${n.name} ${n.id}`), h("rect", { class: "box", x, y, width: w, height: hgt, rx: 4 }), h("text", { x: x + 8, y: y + 17 }, cut(n.name)), " ", h("text", { class: "quiet", x: x + 8, y: y + 33 }, cut(second(n)))); }))
     : h("p", { class: "quiet" }, "Nothing to show yet."));
 }
 
@@ -314,15 +393,30 @@ submits("limit", async (data) => {
   await showLimits();
 });
 submits("document", lookUp);
-submits("search", showArtifacts);
+submits("search", () => { pages.artifacts = [null]; return showArtifacts(); });
 $("#token-form").addEventListener("submit", (event) => {
   event.preventDefault();
   sessionStorage.setItem("token", new FormData(event.target).get("token"));
   $("#token-form").hidden = true;
   start();
 });
+/* What is looked at stands in the address, so that it can be handed on: #run=..., #compare=a+b. */
+const toHash = (what, id) => { if (id) history.replaceState(null, "", `#${what}=${id}`); };
+async function fromHash() {
+  const [what, id] = location.hash.slice(1).split("=");
+  if (!id) return;
+  const choose = { run: chooseRun, plan: choosePlan, artifact: chooseArtifact, lineage: chooseLineage };
+  if (what === "compare") {
+    state.compared = new Map(id.split("+").slice(0, MOST_COMPARED).map((one) => [one, one]));
+    await showCompared();
+    await showRuns();
+  } else await choose[what]?.(decodeURIComponent(id));
+  $({ run: "#run-detail", compare: "#compared" }[what] ?? `#${{ artifact: "catalogue" }[what] ?? what}`)?.scrollIntoView();
+}
+addEventListener("hashchange", () => guard($("#problem"), fromHash));
+for (const event of ["submit", "change"]) $("#runs-form").addEventListener(event, (e) => { e.preventDefault(); pages.runs = [null]; guard($("#problem"), showRuns); });
 function start() {
-  return guard($("#problem"), async () => { await fillChoices(); await Promise.all([showRuns(), showArtifacts(), showLimits()]); });
+  return guard($("#problem"), async () => { await fillChoices(); await Promise.all([showRuns(), showArtifacts(), showLimits()]); await fromHash(); });
 }
 start();
 setInterval(() => { if (!document.hidden && $("#token-form").hidden) guard($("#problem"), showRuns); }, 3000);

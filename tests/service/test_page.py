@@ -12,6 +12,7 @@ from epochal.shards.documents import DOCUMENTS_NAME, SCHEMA
 from epochal.shards.order.plan import Plan
 from epochal.tests.support.browser import CHROMIUM, browser
 from epochal.tests.support.servers import serving
+from epochal.tests.support.service_calls import claim
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed")
 
@@ -77,7 +78,7 @@ def test_from_carving_to_the_look_up(make_pool, tmp_path: Path):
         page.key("Enter", 13, "\r")
         page.wait(f"{text('#limits-table')}.includes('any subset')")
         assert client.get("/limits")["limits"][0]["cap"] == 5
-        page.run("document.querySelector('#limits-table button').focus()")
+        page.run("document.querySelector('#limits-table tbody button').focus()")
         page.key("Enter", 13, "\r")
         page.wait(f"{text('#limits-table')}.includes('No limits')")
         for width in (1200, 390):
@@ -126,3 +127,50 @@ def test_long_ids_in_a_step_and_a_step_that_is_none(make_pool, tmp_path: Path):
             page.run(fill("document", by="id", document=rows[0]["id"], run=""))
             page.wait(f"{text('#document-found')}.includes('example.org')")
             assert not page.run(WIDER), width
+
+
+@pytest.mark.slow
+def test_runs_side_by_side_pages_sorting_and_links(make_pool, tmp_path: Path):
+    make_pool(3000)
+    with serving(tmp_path / "artifacts") as client, browser() as page:
+        plan = client.plan("toy", epochs=3)
+        for i in range(30):
+            claim(client, f"run-{i:02}", plan, f"h{i}")
+            said = [{"position": p, "tokens": 16 * p, "loss": 9 - p / 100 - i / 10, "kind": "nll"} for p in (40, 400)]
+            client.post(f"/runs/run-{i:02}/reports", token=1, reports=said)
+        said = [{"position": 400, "tokens": 6400, "loss": 3.0, "kind": "nelbo", "split": "validation"}]
+        client.post("/runs/run-29/reports", token=1, reports=said)
+        rows = "document.querySelectorAll('#runs-table tbody tr').length"
+        page.open(client.url)
+        page.wait(f"{rows} === 25")
+        assert "30 live, 0 other" in page.run(text("#runs-note"))
+        page.run("document.querySelector('[aria-label=\"Older runs\"]').click()")
+        page.wait(f"{rows} === 5")
+        assert "run-00" in page.run(text("#runs-table"))
+        page.run("document.querySelector('[aria-label=\"Newer runs\"]').click()")
+        page.wait(f"{rows} === 25")
+        losses = (
+            "[...document.querySelectorAll('#runs-table td[data-head=Loss]')].map((c) => parseFloat(c.textContent))"
+        )
+        page.run("[...document.querySelectorAll('#runs-table .sort')].find((b) => b.textContent === 'Loss').click()")
+        shown = page.run(losses)
+        assert shown == sorted(shown)
+        for name in ("run-29", "run-10"):
+            page.run(f"document.querySelector('[aria-label=\"Compare {name}\"]').click()")
+            page.wait(f"{text('#compared')}.includes('{name}')")
+        assert "Losses of different kinds" in page.run(text("#compared"))
+        assert "validation NELBO (upper bound)" in page.run(text("#compared"))
+        shared = page.run("location.href")
+        page.open(shared.replace("#", "?again#"))
+        page.wait(f"{text('#compared')}.includes('run-29') && {text('#compared')}.includes('run-10')")
+        fingerprint = client.get("/runs/run-03")["fingerprint"]
+        page.open(f"{client.url}?once#run={fingerprint}")
+        page.wait(f"{text('#run-detail')}.includes('Run run-03')")
+        labels = "[...document.querySelectorAll('#run-detail svg text')].every((t) => t.getBBox().x >= 0)"
+        assert page.run(labels)  # none is cut
+        # All samples were seen twice by then: a line over unique tokens would be upright.
+        assert "Loss by unique tokens seen" not in page.run(text("#run-detail"))
+        page.run(fill("runs", name="run-07"))
+        page.wait(f"{rows} === 1")
+        assert page.run(UNNAMED) == 0
+        assert page.errors == []
