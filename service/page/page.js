@@ -2,7 +2,7 @@
 const $ = (selector, root = document) => root.querySelector(selector);
 const short = (fingerprint) => fingerprint.slice(0, 8);
 const count = (n) => n == null ? "unknown" : n.toLocaleString("en-US");
-const COLOURS = 6, MOST_COMPARED = 6, SHOWN = 25, LINEAGE_SHOWN = 30, CHOICES = 100;
+const COLOURS = 6, MOST_COMPARED = 6, SHOWN = matchMedia("(max-width: 44rem)").matches ? 10 : 25, LINEAGE_SHOWN = 30, CHOICES = 100;
 const state = { compared: new Map(), run: null, plan: null, lineage: null, names: {} };
 
 /* h("td", {class: "n"}, "text", node): every text becomes a text node, so nothing of the data is ever markup. */
