@@ -5,8 +5,9 @@ kernels; they are counted, not run. The graphs are traced on a CPU under autocas
 has for attention (flash without a mask, memory-efficient with one), and moved to an H100 that is not there.
 
 Counted, by inductor's own rule (each buffer that a kernel reads or writes counts once, at most its size): bytes of the
-kernels that inductor writes, which leaves out matrix products, attention, the embedding, the loss over the vocabulary
-and the optimizer; tensors that the forward pass leaves for the backward pass, bfloat16 copies of weights among them.
+kernels that inductor writes, which leaves out matrix products, attention, the embedding and the optimizer; tensors that
+the forward pass leaves for the backward pass, bfloat16 copies of weights among them. The loss over the vocabulary is
+counted apart, compiled and not: what torch runs of it operation by operation counts each tensor once an operation.
 """
 
 import argparse
@@ -28,7 +29,9 @@ from torch._inductor import compile_fx
 from torch._inductor.graph import GraphLowering
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.utils import _pytree
+from torch.utils._python_dispatch import TorchDispatchMode
 
+from epochal.train.model import cross_entropy
 from epochal.train.model.presets import model_section, presets
 from epochal.train.model.rotary import rotations
 from epochal.train.model.transformer import Block, ModelConfig, RMSNorm, Transformer
@@ -78,7 +81,19 @@ class Counts:
 
 def counts(module: nn.Module, x: Tensor, *args: Any) -> Counts:
     """Return what `module(x, *args)` and its gradients are compiled to. Nothing is computed: tensors stay unwritten."""
-    found, weights = Counts(), {tuple(p.shape) for p in module.parameters()}
+    weights = {tuple(p.shape) for p in module.parameters()}
+    with _counting(weights) as (found, write):
+        compiled = torch.compile(module, backend=write, fullgraph=True)
+        with torch.autocast("cpu", torch.bfloat16):
+            y = compiled(x, *args)
+        y.backward(torch.empty_like(y))
+    return found
+
+
+@contextlib.contextmanager
+def _counting(weights: set[tuple[int, ...]]) -> Iterator[tuple[Counts, Callable[[Any, Any], Any]]]:
+    """Give counts, and a backend of `torch.compile` that adds to them; `weights` have shapes that are not `saved`."""
+    found = Counts()
 
     def lower(graph: Any, inputs: list[Any], **how: Any) -> Callable[[list[Any]], list[Any]]:
         kept = copy.deepcopy(graph)
@@ -95,12 +110,8 @@ def counts(module: nn.Module, x: Tensor, *args: Any) -> Counts:
 
     torch._dynamo.reset()
     with _imagined_gpu():
-        compiled = torch.compile(module, backend=write, fullgraph=True)
-        with torch.autocast("cpu", torch.bfloat16):
-            y = compiled(x, *args)
-        y.backward(torch.empty_like(y))
+        yield found, write
     torch._dynamo.reset()
-    return found
 
 
 def _lowered(graph: Any, inputs: list[Any], how: dict[str, Any]) -> tuple[str, list[Any]]:
@@ -204,9 +215,69 @@ def _imagined_gpu() -> Iterator[None]:
         yield
 
 
+PRODUCTS = (torch.ops.aten.mm.default, torch.ops.aten.addmm.default)
+READS = {torch.ops.aten.logsumexp.default: 6}
+"""How often CUDA's operators go through a tensor that they read: once, but for one that runs as several (amax, sub,
+exp_, sum). `ONLY_WRITTEN` are not read at all, of `BY_INDEX` as many elements as there are indices."""
+ONLY_WRITTEN = (torch.ops.aten.copy_.default, torch.ops.aten.fill_.Scalar)
+BY_INDEX = (torch.ops.aten.gather.default, torch.ops.aten.scatter_.src)
+
+
+class _Operations(TorchDispatchMode):
+    """Adds up the bytes that operations outside of `PRODUCTS` read and write, each a kernel of its own."""
+
+    traffic = 0
+
+    def __torch_dispatch__(self, op: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = op(*args, **(kwargs or {}))
+        made = op.name().startswith(("aten::empty", "aten::detach", "aten::split"))
+        if op in PRODUCTS or op.is_view or made:
+            return out
+        read = [a for a in args[1 if op in ONLY_WRITTEN else 0 :] if isinstance(a, Tensor)]
+        written = [a for a in _pytree.tree_leaves(out) if isinstance(a, Tensor)]
+        if op in BY_INDEX:
+            self.traffic += sum(_size(args[2]) for _ in (*read, *written))
+        else:
+            self.traffic += READS.get(op, 1) * sum(map(_size, read)) + sum(map(_size, written))
+        return out
+
+
+def _size(x: Tensor) -> int:
+    return x.numel() * x.element_size()
+
+
+def count_loss(shape: ModelConfig, targets: int, compiled: bool) -> int:
+    """Return the bytes that the loss over the vocabulary, with its gradients, reads and writes beside its products."""
+    x = torch.empty(targets, shape.hidden, dtype=torch.bfloat16, device="meta", requires_grad=True)
+    head = torch.empty(shape.padded_vocab, shape.hidden, device="meta", requires_grad=True)
+    labels, weights = (torch.empty(targets, dtype=d, device="meta") for d in (torch.int64, torch.float32))
+    chunks: list[tuple[cross_entropy.OfChunk, tuple[Tensor, ...]]] = []
+
+    def compiled_chunk(of_chunk: cross_entropy.OfChunk, backend: str) -> cross_entropy.OfChunk:
+        def chunk(*of_targets: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+            chunks.append((of_chunk, of_targets))
+            logits, of_label, _ = of_targets
+            return logits.new_empty((), dtype=torch.float32), torch.empty_like(logits), torch.empty_like(of_label)
+
+        return chunk
+
+    with mock.patch.object(cross_entropy, "compiled_chunk", compiled_chunk), _Operations() as operations:
+        backend = "inductor" if compiled else None
+        loss = cross_entropy.weighted_nll_sum(x, head, labels, weights, shape.vocab_size, backend)
+        torch.autograd.grad(loss, (x, head))
+    return operations.traffic + sum(_chunk_traffic(*chunk) for chunk in chunks)
+
+
+def _chunk_traffic(of_chunk: cross_entropy.OfChunk, of_targets: tuple[Tensor, ...]) -> int:
+    with _counting(set()) as (found, write):
+        chunk = torch.compile(cross_entropy.narrowly(of_chunk), backend=write, fullgraph=True)
+        chunk(*(torch.empty(x.shape, dtype=x.dtype) for x in of_targets))
+    return found.total("traffic")
+
+
 @dataclass(frozen=True)
 class Step:
-    """A micro-batch through a whole model, but for embedding and loss.
+    """A micro-batch through a whole model, but for the embedding.
 
     Attributes:
         traffic: bytes, of all layers.
@@ -216,6 +287,8 @@ class Step:
         kernels_of_layer: forward and backward.
         graphs: compiled, forward and backward counted apart.
         wide: operations in float64.
+        loss: bytes of the loss over the vocabulary, compiled; not part of `traffic`.
+        loss_eager: the same where it is not compiled.
     """
 
     traffic: int
@@ -225,6 +298,8 @@ class Step:
     kernels_of_layer: int
     graphs: int
     wide: int
+    loss: int
+    loss_eager: int
 
 
 def count_step(shape: ModelConfig, rows: int, length: int, pad: bool = False, products: bool = False) -> Step:
@@ -249,6 +324,8 @@ def count_step(shape: ModelConfig, rows: int, length: int, pad: bool = False, pr
         kernels_of_layer=layer.total("kernels"),
         graphs=len(layer.graphs) + len(last.graphs),
         wide=layer.total("wide") + last.total("wide"),
+        loss=count_loss(shape, rows * length, compiled=True),
+        loss_eager=count_loss(shape, rows * length, compiled=False),
     )
 
 
@@ -269,7 +346,8 @@ def main() -> int:
     print(
         f"{step.traffic / 1e9:.1f} GB of pointwise traffic ({step.traffic_of_layer / 1e9:.2f} a layer), "
         f"{step.saved / 2**30:.1f} GiB saved for the backward pass, {step.kernels_of_layer} kernels a layer, "
-        f"{step.wide} operations in float64"
+        f"{step.wide} operations in float64; loss over the vocabulary {step.loss / 1e9:.1f} GB, "
+        f"{step.loss_eager / 1e9:.1f} where it is not compiled"
     )
     return 0
 

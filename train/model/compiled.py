@@ -18,7 +18,8 @@ from .transformer import Block, ModelConfig, Transformer
 
 
 def compile_model(model: Transformer, options: dict[str, Any]) -> None:
-    """Have each block of `model`, and its last norm, compiled when it is first called; the weights keep their names.
+    """Have each block of `model`, its last norm and its loss compiled when each is first called; the weights keep their
+    names. Of `options` the loss takes the backend alone: of the others, many ask for shapes that never change.
 
     Args:
         model: before it is wrapped for DDP or FSDP.
@@ -27,6 +28,7 @@ def compile_model(model: Transformer, options: dict[str, Any]) -> None:
     for block in model.blocks:
         block.compile(**options)
     model.norm.compile(**options)
+    model.loss_backend = options.get("backend", "inductor")
 
 
 def meet_pad(shape: ModelConfig, options: dict[str, Any], rows: int, length: int, device: torch.device) -> None:

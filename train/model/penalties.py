@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from .cross_entropy import scaled_gradients, sums_and_gradients
+from .cross_entropy import OfChunk, scaled_gradients, sums_and_gradients
 
 
 class Penalties(NamedTuple):
@@ -27,7 +27,13 @@ class Penalties(NamedTuple):
 
 @torch.compiler.disable
 def penalised_sums(
-    x: Tensor, weight: Tensor, labels: Tensor, weights: Tensor, vocab_size: int, penalties: Penalties
+    x: Tensor,
+    weight: Tensor,
+    labels: Tensor,
+    weights: Tensor,
+    vocab_size: int,
+    penalties: Penalties,
+    backend: str | None = None,
 ) -> Tensor:
     """Return four sums over targets, each times its weight, float32 or wider (4,): all of it, nll, smoothing, z-loss.
 
@@ -38,38 +44,51 @@ def penalised_sums(
         weight: output head (padded vocabulary, hidden).
         labels: int64 (n,).
         weights: (n,), constants. n may be 0.
+        vocab_size: ids in use.
+        penalties: what is added.
+        backend: as for `weighted_nll_sum`.
     """
-    total, parts = _Penalised.apply(x, weight, labels, weights, vocab_size, penalties)
+    total, parts = _Penalised.apply(x, weight, labels, weights, vocab_size, penalties, backend)
     return torch.cat((total[None], parts))
 
 
 class _Penalised(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, x: Tensor, weight: Tensor, labels: Tensor, weights: Tensor, vocab_size: int, penalties: Penalties
+        ctx: Any,
+        x: Tensor,
+        weight: Tensor,
+        labels: Tensor,
+        weights: Tensor,
+        vocab_size: int,
+        penalties: Penalties,
+        backend: str | None,
     ) -> tuple[Tensor, Tensor]:
-        of_chunk = functools.partial(_sums_and_gradient, vocab_size=vocab_size, penalties=penalties)
-        parts, *gradients = sums_and_gradients(x, weight, labels, weights, vocab_size, (3,), of_chunk)
+        of_chunk = _of_chunk(vocab_size, penalties)
+        parts, *gradients = sums_and_gradients(x, weight, labels, weights, vocab_size, (3,), of_chunk, backend)
         ctx.save_for_backward(*gradients)
         ctx.mark_non_differentiable(parts)
         return parts.sum(), parts
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        return *scaled_gradients(ctx, grads[0]), None, None, None, None
+        return *scaled_gradients(ctx, grads[0]), None, None, None, None, None
 
 
-def _sums_and_gradient(
-    logits: Tensor, y: Tensor, scale: Tensor, vocab_size: int, penalties: Penalties
-) -> tuple[Tensor, Tensor]:
-    """Return the three sums, and the gradient of all in place of `logits` (n, padded vocabulary)."""
+@functools.cache  # one function for the same arguments, which is compiled once
+def _of_chunk(vocab_size: int, penalties: Penalties) -> OfChunk:
+    """Return the function of a chunk, see `OfChunk`, that gives three sums: nll, smoothing, z-loss."""
     a, z = penalties
-    log_norm, of_label = logits.logsumexp(1, keepdim=True), logits.gather(1, y)
-    mean = logits[:, :vocab_size].mean(1, keepdim=True)
-    terms = (log_norm - of_label, a * (of_label - mean), z * log_norm.square())
-    sums = torch.stack([(term * scale).sum() for term in terms])
-    # softmax * (1 + 2 z log Z) - (1 - a) * one-hot - a / V
-    grad = logits.sub_(log_norm).exp_().mul_(scale * (1.0 + 2.0 * z * log_norm))
-    grad.scatter_add_(1, y, -(1.0 - a) * scale)
-    grad[:, :vocab_size] -= a / vocab_size * scale
-    return sums, grad
+
+    def of_chunk(logits: Tensor, of_label: Tensor, scale: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        log_norm, mean = logits.logsumexp(1, keepdim=True), logits[:, :vocab_size].mean(1, keepdim=True)
+        terms = (log_norm - of_label, a * (of_label - mean), z * log_norm.square())
+        sums = torch.stack([(term * scale).sum() for term in terms])
+        # softmax * (1 + 2 z log Z) - (1 - a) * one-hot - a / V
+        of_softmax, of_all = scale * (1.0 + 2.0 * z * log_norm), a / vocab_size * scale
+        at_label = (of_label - log_norm).exp_().mul_(of_softmax).sub_((1.0 - a) * scale).sub_(of_all)
+        in_use = torch.arange(logits.shape[1], device=logits.device) < vocab_size
+        grad = logits.sub_(log_norm).exp_().mul_(of_softmax).addcmul_(of_all, in_use, value=-1)
+        return sums, grad, at_label
+
+    return of_chunk

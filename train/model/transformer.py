@@ -233,9 +233,11 @@ class Transformer(nn.Module):
 
     Attributes:
         recompute: compute each block once more in the backward pass, instead of keeping what is in it.
+        loss_backend: of `torch.compile`, for the loss over the vocabulary; None: it is not compiled.
     """
 
     recompute: bool = False
+    loss_backend: str | None = None
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -374,9 +376,10 @@ class Transformer(nn.Module):
             return self.logits(x)
         if weights is None:
             return self.nll(x, labels)
+        targets = x, self.output_head, labels, weights, self.config.vocab_size
         if penalties is not None:
-            return penalised_sums(x, self.output_head, labels, weights, self.config.vocab_size, penalties)
-        return weighted_nll_sum(x, self.output_head, labels, weights, self.config.vocab_size)
+            return penalised_sums(*targets, penalties, self.loss_backend)
+        return weighted_nll_sum(*targets, self.loss_backend)
 
 
 def count_parameters(module: nn.Module) -> int:

@@ -77,7 +77,7 @@ def test_no_micro_batch_of_50_has_anything_compiled_again(graphs: list[int], cau
     batches = list(micro_batches(causal, 50))
     assert causal or sum("attention_mask" in b for b in batches) == 16
     first = step(compiled, batches[0])
-    expected = 2 if causal else 3  # a block and the last norm; the block with a mask
+    expected = 3 if causal else 4  # a block, the last norm and the loss; the block with a mask
     assert len(graphs) == expected
     assert [first, *(step(compiled, b) for b in batches[1:])] == [step(plain, b) for b in batches]
     assert len(graphs) == expected
@@ -91,7 +91,7 @@ def test_without_meeting_pad_it_is_compiled_when_it_comes(graphs: list[int]) -> 
     for batch in micro_batches(causal=False, n=4):
         step(model, batch)
         found.append(len(graphs))
-    assert found == [2, 2, 3, 3]
+    assert found == [3, 3, 4, 4]
 
 
 def test_layers_share_a_graph_with_dropout_by_site_too(graphs: list[int]) -> None:
@@ -105,7 +105,7 @@ def test_layers_share_a_graph_with_dropout_by_site_too(graphs: list[int]) -> Non
     for batch in batches:
         assert step(compiled, batch) == step(plain, batch)
         found.append(len(graphs))
-    assert found == [4] * 6  # with a mask twice: of layer 0, then of any; without one; the last norm
+    assert found == [5] * 6  # with a mask twice: of layer 0, then of any; without one; the last norm; the loss
 
 
 def test_texts_of_many_lengths_are_read_without_compiling(graphs: list[int]) -> None:
