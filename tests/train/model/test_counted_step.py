@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 
-from epochal.benchmarks.counted_step import Step, count_step
+from epochal.benchmarks.counted_step import Step, count_loss, count_step
 from epochal.train.model.presets import model_section
 from epochal.train.model.transformer import ModelConfig
 from epochal.train.settings.model import ModelSection
@@ -48,3 +48,12 @@ def test_products_made_again_are_not_kept() -> None:
 def test_layers_are_counted_as_often_as_there_are() -> None:
     one, two = (count_step(dataclasses.replace(paper(True), layers=n), ROWS, LENGTH) for n in (1, 2))
     assert two.traffic - one.traffic == one.traffic_of_layer == two.traffic_of_layer
+
+
+def test_a_compiled_loss_goes_through_its_logits_twice() -> None:
+    """They are read once and their gradient is written once, both in bfloat16; the rest is of the size of weights."""
+    targets, of = ROWS * LENGTH, paper(True)
+    logits, head = 2 * targets * of.padded_vocab, of.padded_vocab * of.hidden
+    compiled, eager = (count_loss(of, targets, c) for c in (True, False))
+    assert 2 * logits < compiled < 2 * logits + 42 * head
+    assert eager > 7 * compiled

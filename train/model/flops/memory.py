@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from ..cross_entropy import CHUNK_ELEMENTS
+from ..cross_entropy import COMPILED_CHUNK_ELEMENTS
 from ..transformer import ModelConfig, Transformer, count_parameters
 
 
@@ -56,14 +56,14 @@ def training_memory(
     # FSDP gathers the head and two blocks, and adds up a block's gradients before it shares them out. Without it,
     # autocast's copies of all blocks are kept for the backward pass.
     copies = head * (1 if config.tied_embeddings else 2) + 3 * of_block if gpus > 1 else config.block_parameters + head
-    chunk = min(CHUNK_ELEMENTS, tokens * config.padded_vocab)
+    chunk = min(COMPILED_CHUNK_ELEMENTS, tokens * config.padded_vocab)
     parts = {
         "weights, float32": 4 * share,
         "gradients, float32": 4 * share,
         "optimizer (AdamW), float32": 8 * share,
         "weights gathered, bfloat16" if gpus > 1 else "copies of weights, bfloat16": 2 * copies,
         "activations kept for the backward pass": kept,
-        "logits of a chunk and their gradients": 6 * chunk,
+        "logits of a chunk and their gradients": 4 * chunk,
         "gradients of the head and its inputs, in the loss": 4 * head + 2 * tokens * config.hidden,
     }
     return {
