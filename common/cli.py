@@ -277,6 +277,12 @@ def add_examples(parser: argparse.ArgumentParser, *lines: str) -> None:
     parser.epilog = "\n".join(["examples:", *(f"  epochal {line}" for line in lines)])
 
 
+def device_argument(parser: argparse.ArgumentParser, what: str = "where to compute") -> None:
+    """Add `--device`, which `train.checkpoint.check_device` understands."""
+    said = f"{what}: auto, cpu, cuda, cuda:1 (default auto: a GPU of CUDA where there is one)"
+    parser.add_argument("--device", metavar="DEVICE", default="auto", help=said)
+
+
 def at_least_1(args: argparse.Namespace, *names: str) -> None:
     """Raise RequestError for the first of the options `names` that was given a number below 1."""
     for name in names:

@@ -14,9 +14,10 @@ import torch
 import xxhash
 from safetensors import SafetensorError
 from safetensors.torch import load, save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..common import storage
+from ..common.cli import say
 from ..common.errors import RequestError, WorkError, one_line
 from ..common.hashing import digest
 from ..common.json_text import strict_json
@@ -142,7 +143,17 @@ def load_model(
         raise RequestError(f"{folder} holds no model: there is no {WEIGHTS_NAME}") from None
     except (SafetensorError, RuntimeError) as error:
         raise WorkError(f"{path} is damaged or does not fit {CONFIG_NAME}: {one_line(error)}") from None
-    return model.to(dtype=dtype).eval(), card
+    return _in_dtype(model, dtype).eval(), card
+
+
+def _in_dtype(model: Transformer, dtype: torch.dtype) -> Transformer:
+    """Return `model` with the weights of its products in `dtype`, and of its norms in float32 at least: what it then
+    computes in bfloat16 is, to the bit, what training computes under autocast."""
+    model.to(dtype=torch.promote_types(dtype, torch.float32))
+    for module in model.modules():
+        if isinstance(module, nn.Linear | nn.Embedding):
+            module.to(dtype=dtype)
+    return model
 
 
 @dataclass(frozen=True)
@@ -204,16 +215,37 @@ def model_folder(path: str) -> str:
 
 
 def check_device(device: str) -> str:
-    """Return `device`.
+    """Return `device`, or what `auto` means here: a GPU of CUDA where there is one, else the CPU.
 
     Raises:
         RequestError: when this machine has no such device.
     """
+    if device == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
     try:
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
         raise RequestError(f"--device {device}: {one_line(error, 120)}") from None
     return device
+
+
+def chosen_place(device: str, dtype: str = "auto") -> tuple[str, torch.dtype]:
+    """Return the device and the type of products that a user asked for; say what was chosen where it is a GPU.
+
+    Args:
+        device: as for `check_device`.
+        dtype: `float32`, `bfloat16`, or `auto`: bfloat16 on a GPU of CUDA, float32 elsewhere.
+
+    Raises:
+        RequestError: when this machine has no such device.
+    """
+    found = check_device(device)
+    name = dtype
+    if dtype == "auto":
+        name = "bfloat16" if torch.device(found).type == "cuda" else "float32"
+    if device == "auto" and found != "cpu":
+        say(f"computing on {found}, in {name}; --device and --dtype choose another")
+    return found, {"float32": torch.float32, "bfloat16": torch.bfloat16}[name]
 
 
 def model_fingerprint(folder: str, card: ModelCard) -> str:

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from ..common.cli import Runner, add_examples, at_least_1, say_next, short_path
+from ..common.cli import Runner, add_examples, at_least_1, device_argument, say_next, short_path
 from ..common.errors import RequestError
 from ..common.hashing import check_seed
 from .exact.writing_order import ORDERS, WritingOrder
@@ -75,9 +75,12 @@ def describe(result: dict) -> str:
 
 
 def _model_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--device", metavar="DEVICE", default="cpu", help="cpu, cuda, cuda:1 (default cpu)")
+    device_argument(parser)
     parser.add_argument(
-        "--dtype", choices=("float32", "bfloat16"), default="float32", help="of the weights (default float32)"
+        "--dtype",
+        choices=("auto", "float32", "bfloat16"),
+        default="auto",
+        help="of matrix products (default auto: bfloat16 on a GPU, float32 on the CPU)",
     )
     parser.add_argument("--tokenizer", metavar="PATH", help="its tokenizer.json, for a model that carries none")
     parser.add_argument("--seed", metavar="N", type=_seed, default=0, help="of all noise (default 0)")
@@ -181,8 +184,7 @@ def _evaluate(args: argparse.Namespace) -> int:
 
 
 def _settings(args: argparse.Namespace) -> Any:
-    import torch
-
+    from .checkpoint import chosen_place
     from .eval.evaluate import Settings
     from .eval.tasks import PAPER_TASKS
 
@@ -195,21 +197,23 @@ def _settings(args: argparse.Namespace) -> Any:
     if wrong:
         raise RequestError(f"--file {wrong}: write TASK=PATH")
     default = () if args.loss or args.lm_eval else PAPER_TASKS
+    device, dtype = chosen_place(args.device, args.dtype)
     return Settings(
         tasks=default if args.tasks is None else tuple(t for t in args.tasks.split(",") if t),
         files=dict(f.split("=", 1) for f in args.file),
         norm=args.normalize,
         loss=tuple(args.loss),
-        dtype=getattr(torch, args.dtype),
         writing=WritingOrder(args.order, args.tokens_per_step or 1) if args.order else None,
         quiet=False,
+        device=device,
+        dtype=dtype,
         **{k: getattr(args, k) for k in _SAME_NAME},
     )
 
 
 _SAME_NAME = (
     *("data", "noise_samples", "seed", "limit", "loss_samples", "loss_noise_samples", "trained_on"),
-    *("batch_tokens", "tokenizer", "ensemble", "device", "out"),
+    *("batch_tokens", "tokenizer", "ensemble", "out"),
 )
 
 
@@ -280,15 +284,13 @@ def generate(parser: argparse.ArgumentParser) -> Runner:
 
 
 def _generate(args: argparse.Namespace) -> int:
-    import torch
-
-    from .checkpoint import open_checkpoint, types_of
+    from .checkpoint import chosen_place, open_checkpoint, types_of
     from .eval.generate import Sampling, before_any
     from .eval.generate import generate as run
     from .eval.terminal import LiveText
     from .eval.tokenizers import tokenizer_for
 
-    checkpoint = open_checkpoint(args.checkpoint, args.device, getattr(torch, args.dtype))
+    checkpoint = open_checkpoint(args.checkpoint, *chosen_place(args.device, args.dtype))
     types = types_of(checkpoint)
     if args.type and len(types) == 1:
         raise RequestError(f"--as {args.type}: {args.checkpoint} is a model of one type: leave --as out")

@@ -102,6 +102,34 @@ def sharded_run(rank: int, root: str, objective: Objective) -> list[int]:
     return counts
 
 
+def every_last_step(rank: int, objective: Objective) -> dict[str, list[int]]:
+    """Go through a step of any size with the model sharded over the ranks; return each one's micro-batches."""
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.fsdp import fully_shard
+
+    ranks = torch.distributed.get_world_size()
+    model = small_model(objective.causal)
+    mesh = init_device_mesh("cpu", (ranks,))
+    for module in (*model.blocks, model):
+        fully_shard(module, mesh=mesh)
+    collate = Collate(objective, rows=BATCH // ranks)
+    counts: dict[str, list[int]] = {}
+    for size, samples in itertools.product((1, 2, 3, 4), range(1, 13)):
+        parts = Split()(collate(share(samples, rank, ranks)), size)
+        for part in parts:
+            losses(model, part).backward()
+        counts[f"{size} of {samples}"] = [len(part["tokens"]) for part in parts]
+    return counts
+
+
+@pytest.mark.processes
+@pytest.mark.parametrize("ranks", [1, 2, 3, 4])
+def test_no_last_step_leaves_ranks_that_share_a_model_waiting(ranks: int, tmp_path: Path) -> None:
+    first, *others = run_ranks(ranks, every_last_step, tmp_path, OBJECTIVES[2], timeout=400)
+    assert len(first) == 4 * 12
+    assert all(other == first for other in others)
+
+
 @pytest.mark.processes
 def test_the_last_step_ends_on_two_ranks_that_share_a_model(make_pool, tmp_path: Path) -> None:
     """Nine samples, four a micro-batch: one rank had one micro-batch, the other two, and waited for ever."""

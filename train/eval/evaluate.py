@@ -93,7 +93,8 @@ def run_task(checkpoint: Checkpoint, benchmark: Benchmark, tokenizer: Tokenizer,
     data = digest([[i.id, i.contexts, i.answers, i.gold] for i in items])
     noise = {} if kind == "nll" else {"noise_samples": settings.noise_samples, "seed": settings.seed}
     order: dict[str, Any] = {"order": writing.order, "tokens_per_step": writing.tokens_per_step} if writing else {}
-    key = [SCORES_VERSION, checkpoint.fingerprint, data, noise | order, str(settings.dtype)]
+    dtype = "bfloat16, norms in float32" if settings.dtype == torch.bfloat16 else str(settings.dtype)
+    key = [SCORES_VERSION, checkpoint.fingerprint, data, noise | order, dtype]
     store = ItemStore(os.path.join(settings.out, "items", f"{digest(key)}.jsonl"))
     missing = [item for item in items if item.id not in store.records]
     label = f"{benchmark.task}:{benchmark.shots}"

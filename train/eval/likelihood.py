@@ -7,7 +7,6 @@ bounded from above (NELBO); set beside an NLL it may overstate the model's loss,
 the two side by side without saying which is which.
 """
 
-import itertools
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -201,9 +200,10 @@ def measure(
     nats, variance, n_bytes = 0.0, 0.0, 0
     if writing:
         scored = written(model, card.tokenizer["mask"], rows, writing, batch_tokens)
+    elif model.config.causal:
+        scored = _nll(model, card.tokenizer["eod"], rows, batch_tokens)
     else:
-        score = _nll if model.config.causal else _nelbo
-        scored = ((r, *score(model, card, r, i, noise_samples, seed, batch_tokens)) for i, r in enumerate(rows))
+        scored = ((r, *_nelbo(model, card, r, i, noise_samples, seed, batch_tokens)) for i, r in enumerate(rows))
     for row, value, error in scored:
         nats, variance = nats + value, variance + error**2
         n_bytes += int(byte_lengths[row].sum()) if byte_lengths is not None else 0
@@ -241,24 +241,33 @@ def written(
 ) -> Iterator[tuple[NDArray[np.int64], float, float]]:
     """Iterate (row, exact nats, 0) of a masked-diffusion model, rows of equal length read together."""
     nothing = np.zeros(0, np.int64)
+    for batch in _of_equal_length(rows, batch_tokens):
+        nats = write(model, mask, [Text(nothing, own) for own in batch], writing).nats
+        yield from ((own, float(value), 0.0) for own, value in zip(batch, nats, strict=True))
+
+
+def _of_equal_length(rows: Iterable[NDArray[np.int64]], batch_tokens: int) -> Iterator[list[NDArray[np.int64]]]:
+    """Iterate rows that follow each other and are equally long, at most `batch_tokens` of their tokens at a time."""
     batch: list[NDArray[np.int64]] = []
-    for row in itertools.chain(rows, [None]):
-        full = batch and (row is None or len(row) != len(batch[0]) or (len(batch) + 1) * len(row) > batch_tokens)
-        if full:
-            nats = write(model, mask, [Text(nothing, own) for own in batch], writing).nats
-            yield from ((own, float(value), 0.0) for own, value in zip(batch, nats, strict=True))
+    for row in rows:
+        if batch and (len(row) != len(batch[0]) or (len(batch) + 1) * len(row) > batch_tokens):
+            yield batch
             batch = []
-        if row is not None:
-            batch.append(row)
+        batch.append(row)
+    if batch:
+        yield batch
 
 
 def _nll(
-    model: Transformer, card: ModelCard, row: NDArray[np.int64], i: int, draws: int, seed: int, batch_tokens: int
-) -> tuple[float, float]:
-    inputs = np.concatenate([[card.tokenizer["eod"]], row[:-1]])
-    device = model.device
-    tokens, labels = (torch.from_numpy(x).to(device) for x in (inputs[None], row))
-    return float(model(tokens, labels=labels).double().sum()), 0.0
+    model: Transformer, eod: int, rows: Iterable[NDArray[np.int64]], batch_tokens: int
+) -> Iterator[tuple[NDArray[np.int64], float, float]]:
+    """Iterate (row, exact nats, 0) of an autoregressive model, rows of equal length read together."""
+    for batch in _of_equal_length(rows, batch_tokens):
+        labels = np.stack(batch)
+        inputs = np.concatenate([np.full_like(labels[:, :1], eod), labels[:, :-1]], axis=1)
+        tokens, of = (torch.from_numpy(x).to(model.device) for x in (inputs, labels.ravel()))
+        nats = model(tokens, labels=of).double().view(len(batch), -1).sum(1).tolist()
+        yield from ((own, value, 0.0) for own, value in zip(batch, nats, strict=True))
 
 
 def _nelbo(

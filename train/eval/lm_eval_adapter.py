@@ -17,7 +17,7 @@ from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
 from ...common.cli import say
 from ...common.errors import RequestError
 from ...tokenize.tokenizer import Tokenizer
-from ..checkpoint import Checkpoint, open_checkpoint, types_of
+from ..checkpoint import Checkpoint, chosen_place, open_checkpoint, types_of
 from ..exact.writing_order import WritingOrder
 from .encoding import encode_pairs
 from .generate import Sampling, before_any, frames
@@ -34,6 +34,8 @@ class EpochalLM(LM):
         noise_samples: of masked diffusion.
         seed: of masked diffusion.
         batch_tokens: tokens read at a time.
+        device: where it computes, as for `checkpoint.chosen_place`, when `checkpoint` is a folder.
+        dtype: of its products, likewise.
         order: of writing, for exact likelihoods of masked diffusion: `confidence`, `entropy`, `left_to_right`.
         tokens_per_step: of that order.
         max_gen_toks: of generation where a task does not say. The harness' other settings, such as batch_size, are
@@ -46,7 +48,8 @@ class EpochalLM(LM):
         noise_samples: int = 128,
         seed: int = 0,
         batch_tokens: int = 16384,
-        device: str = "cpu",
+        device: str = "auto",
+        dtype: str = "auto",
         tokenizer: str | Tokenizer | None = None,
         max_gen_toks: int = 256,
         order: str | None = None,
@@ -55,7 +58,7 @@ class EpochalLM(LM):
     ) -> None:
         super().__init__()
         if isinstance(checkpoint, str):
-            types = types_of(open_checkpoint(checkpoint, device))
+            types = types_of(open_checkpoint(checkpoint, *chosen_place(device, dtype)))
             checkpoint = types.get("ar") or types[""]
         opened = checkpoint
         found = tokenizer if isinstance(tokenizer, Tokenizer) else tokenizer_for(opened, tokenizer)

@@ -4,7 +4,7 @@ import argparse
 from dataclasses import asdict
 from typing import Any
 
-from ...common.cli import Runner, add_examples, at_least_1, print_json
+from ...common.cli import Runner, add_examples, at_least_1, device_argument, print_json
 from ...common.errors import RequestError
 from ...common.hashing import check_seed
 
@@ -14,7 +14,7 @@ def memorisation(parser: argparse.ArgumentParser) -> Runner:
     add_examples(
         parser,
         "memorisation runs/tiny-ar",
-        "memorisation runs/tiny-mdm --documents 256 --k 50 --device cuda",
+        "memorisation runs/tiny-mdm --documents 256 --k 50",
         "memorisation runs/mine --subset /new/place/mine-500M --validation /new/place/mine-val",
     )
     parser.add_argument("run", metavar="RUN", help="folder of a run that has ended")
@@ -39,7 +39,7 @@ def memorisation(parser: argparse.ArgumentParser) -> Runner:
     parser.add_argument(
         "--batch-tokens", metavar="N", type=int, default=16384, help="tokens read at a time (default 16384)"
     )
-    parser.add_argument("--device", metavar="DEVICE", default="cpu", help="cpu, cuda, cuda:1 (default cpu)")
+    device_argument(parser)
     parser.add_argument("--out", metavar="DIR", help="for memorisation.json and the plots (default the run's folder)")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     return _run
@@ -60,14 +60,14 @@ def _run(args: argparse.Namespace) -> int:
 def measured(args: argparse.Namespace) -> dict[str, Any]:
     """Return what `memorisation.json` says of the run that the arguments name."""
     from ...common.progress import Progress
-    from ..checkpoint import open_checkpoint, types_of
+    from ..checkpoint import chosen_place, open_checkpoint, types_of
     from ..eval.likelihood import check_tokenizer
     from ..run_state.receipt import read_receipt
     from .fed import read_run
     from .measure import know, summarise, take
 
     read_receipt(args.run)  # before the model, which takes longer
-    checkpoint = open_checkpoint(args.run, args.device)
+    checkpoint = open_checkpoint(args.run, *chosen_place(args.device))
     most = checkpoint.card.seq_len - 1  # EOD is read before
     if args.k >= most:
         raise RequestError(

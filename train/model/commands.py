@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ...common.cli import Runner, add_examples, at_least_1
+from ...common.cli import Runner, add_examples, at_least_1, device_argument
 from ...common.errors import RequestError
 from ...common.units import parse_count
 
@@ -66,7 +66,7 @@ def flops(parser: argparse.ArgumentParser) -> Runner:
         help="activation_checkpointing of the run (default none)",
     )
     parser.add_argument("--measure", action="store_true", help="also count what torch executes, and time it")
-    parser.add_argument("--device", metavar="DEVICE", default="cpu", help="to time on (default cpu)")
+    device_argument(parser, "with --measure, to time on")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     return _flops
 
