@@ -5,7 +5,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from epochal.common.errors import EpochalError, RequestError, WorkError
-from epochal.train.checkpoint import ModelCard, load_model, save_model
+from epochal.train.checkpoint import ModelCard, chosen_place, load_model, save_model
 from epochal.train.data import Collate, Split, ValidationSet
 from epochal.train.model.composer import LanguageModel
 from epochal.train.model.transformer import ModelConfig, Transformer
@@ -84,3 +84,32 @@ def test_a_model_that_is_replaced_has_the_hashes_of_the_new_one(tmp_path: Path) 
         save_model(str(tmp_path), saved, CARD)
         assert all(torch.equal(v, saved[k]) for k, v in load_model(str(tmp_path))[0].state_dict().items())
     assert sorted(path.name for path in tmp_path.iterdir()) == ["config.json", "hashes.json", "model.safetensors"]
+
+
+@pytest.mark.parametrize("gpu", [False, True])
+def test_auto_is_a_gpu_in_bfloat16_where_there_is_one(
+    gpu: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: gpu)
+    assert chosen_place("auto") == (("cuda", torch.bfloat16) if gpu else ("cpu", torch.float32))
+    assert ("computing on cuda, in bfloat16; --device and --dtype choose" in capsys.readouterr().err) == gpu
+    assert chosen_place("auto", "float32")[1] == torch.float32
+    assert chosen_place("cpu") == ("cpu", torch.float32)
+    assert chosen_place("cpu", "bfloat16") == ("cpu", torch.bfloat16)
+
+
+@pytest.mark.parametrize("causal", [True, False])
+def test_bfloat16_computes_what_training_does_under_autocast(tmp_path: Path, causal: bool) -> None:
+    torch.manual_seed(1)
+    shape = ModelConfig(vocab_size=50, layers=2, hidden=32, heads=2, ffn=48, causal=causal, qk_norm=True, init_std=0.3)
+    model = Transformer(shape).eval()
+    for name, weight in model.named_parameters():
+        if "norm" in name:
+            weight.data.uniform_(0.5, 1.5)  # numbers that bfloat16 would round
+    save_model(str(tmp_path), model.state_dict(), ModelCard(shape, {}, "nll", {}, 16, {}))
+    narrow, _ = load_model(str(tmp_path), dtype=torch.bfloat16)
+    tokens, labels = torch.randint(0, 50, (3, 16)), torch.randint(0, 50, (48,))
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        wanted = model(tokens, labels=labels)
+    with torch.no_grad():
+        assert torch.equal(narrow(tokens, labels=labels), wanted)

@@ -83,14 +83,8 @@ def losses(model: Transformer, part: Batch) -> torch.Tensor:
 
 def sharded_run(rank: int, root: str, objective: Objective) -> list[int]:
     """Go through a whole run with the model sharded over the ranks; return the micro-batches of each step."""
-    from torch.distributed.device_mesh import init_device_mesh
-    from torch.distributed.fsdp import fully_shard
-
     ranks = torch.distributed.get_world_size()
-    model = small_model(objective.causal)
-    mesh = init_device_mesh("cpu", (ranks,))
-    for module in (*model.blocks, model):
-        fully_shard(module, mesh=mesh)
+    model = sharded(small_model(objective.causal), ranks)
     plan = Plan.for_artifact(read_manifest(root), 25 * 16)
     dataset = RepeatedDataset(root, plan, global_batch=16, batched=True)
     counts = []
@@ -102,16 +96,22 @@ def sharded_run(rank: int, root: str, objective: Objective) -> list[int]:
     return counts
 
 
-def every_last_step(rank: int, objective: Objective) -> dict[str, list[int]]:
-    """Go through a step of any size with the model sharded over the ranks; return each one's micro-batches."""
+def sharded(model: Transformer, ranks: int) -> Transformer:
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import fully_shard
 
-    ranks = torch.distributed.get_world_size()
-    model = small_model(objective.causal)
     mesh = init_device_mesh("cpu", (ranks,))
     for module in (*model.blocks, model):
         fully_shard(module, mesh=mesh)
+    return model
+
+
+def every_last_step(rank: int, ranks: int, objective: Objective) -> dict[str, list[int]]:
+    """Go through a step of any size with the model sharded over the ranks; return the rows of each one's
+    micro-batches."""
+    model = small_model(objective.causal)
+    if ranks > 1:
+        sharded(model, ranks)
     collate = Collate(objective, rows=BATCH // ranks)
     counts: dict[str, list[int]] = {}
     for size, samples in itertools.product((1, 2, 3, 4), range(1, 13)):
@@ -125,7 +125,7 @@ def every_last_step(rank: int, objective: Objective) -> dict[str, list[int]]:
 @pytest.mark.processes
 @pytest.mark.parametrize("ranks", [1, 2, 3, 4])
 def test_no_last_step_leaves_ranks_that_share_a_model_waiting(ranks: int, tmp_path: Path) -> None:
-    first, *others = run_ranks(ranks, every_last_step, tmp_path, OBJECTIVES[2], timeout=400)
+    first, *others = run_ranks(ranks, every_last_step, tmp_path, ranks, OBJECTIVES[2], timeout=400)
     assert len(first) == 4 * 12
     assert all(other == first for other in others)
 
