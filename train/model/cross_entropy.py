@@ -100,8 +100,8 @@ class _WeightedNLL(torch.autograd.Function):
 
 
 OfChunk = Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor, Tensor]]
-"""(logits (n, padded vocabulary), -inf for padding ids, those of the labels (n, 1), weights (n, 1)) -> sums, their sum's
-gradient by the logits, in the place of these, and what belongs in it at the labels (n, 1). All in float32 or wider."""
+"""(logits (n, padded vocabulary), -inf for padding ids, those of the labels (n, 1), weights (n, 1)) -> sums, the gradient
+of their sum by the logits, in the place of these, and what belongs in it at the labels (n, 1). All in float32 or wider."""
 
 
 def nll_of_chunk(logits: Tensor, of_label: Tensor, scale: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -126,8 +126,10 @@ def sums_and_gradients(
     of_chunk: OfChunk,
     backend: str | None,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the sums that `of_chunk` gives over all targets, of `shape`, and its gradients by `x` and `weight`, a chunk of the
-    logits at a time. Other arguments are those of `weighted_nll_sum`."""
+    """Return the sums that `of_chunk` gives over all targets, of `shape`, and their gradients by `x` and `weight`.
+
+    Logits are made a chunk at a time. Other arguments are those of `weighted_nll_sum`.
+    """
     dtype = compute_dtype(x)
     w = weight.detach().to(dtype)
     wide = torch.promote_types(dtype, torch.float32)
