@@ -100,8 +100,10 @@ class _WeightedNLL(torch.autograd.Function):
 
 
 OfChunk = Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor, Tensor]]
-"""(logits (n, padded vocabulary), -inf for padding ids, those of the labels (n, 1), weights (n, 1)) -> sums, the gradient
-of their sum by the logits, in the place of these, and what belongs in it at the labels (n, 1). All in float32 or wider."""
+"""(logits (n, padded vocabulary), -inf for padding ids, those of the labels (n, 1), weights (n, 1)) -> sums, the
+gradient of their sum by the logits, in the place of these, and what belongs in it at the labels (n, 1).
+
+All are float32 or wider."""
 
 
 def nll_of_chunk(logits: Tensor, of_label: Tensor, scale: Tensor) -> tuple[Tensor, Tensor, Tensor]:
