@@ -47,7 +47,7 @@ def counted(connection: Connection, wanted: RunQuery) -> tuple[int, int]:
     return int(total), int(alive or 0)
 
 
-def _matching(rows: sa.Select[Any], wanted: RunQuery, at: float) -> sa.Select[Any]:
+def _matching(rows: Any, wanted: RunQuery, at: float) -> Any:
     rows = rows.select_from(RunRow).outerjoin(Lease, Lease.run == RunRow.fingerprint)
     if wanted.name:
         rows = rows.where(RunRow.name.contains(wanted.name, autoescape=True))
