@@ -19,6 +19,8 @@ from . import fair
 from .arms import arms
 from .compare import LOSS, Curves, comparisons, crossover, is_loss, kind_of, left_out, metrics
 from .curves import MetricsRow, by_run, known
+from .ensembles.members import Measured
+from .ensembles.sides import ensemble_sides, gains
 from .fits import laws, potential, scaling
 
 ANALYSIS_NAME = "crossovers.json"
@@ -29,13 +31,17 @@ FIT_FIELDS = (
 )
 
 
-def analyse(rows: Sequence[MetricsRow], runs: Sequence[MetricsRow]) -> dict[str, Any]:
+def analyse(
+    rows: Sequence[MetricsRow], runs: Sequence[MetricsRow], ensembles: Measured | None = None
+) -> dict[str, Any]:
     """Return {"crossovers": [...], "potentials": [...], "best": [...], "arms": [...], "multiples": [...],
-    "fits": [...], "left_out": [...]}; see `fits`, `fair` and `arms` for the fields.
+    "fits": [...], "left_out": [...]}; see `fits`, `fair` and `arms` for the fields. Of a grid with `members` also
+    "ensembles": {"rows": [...], "missing": N}, see `ensembles.sides.gains`.
 
     Args:
         rows: of `curves.curves` and `curves.summary`.
         runs: of `curves.curves` and `curves.summary`.
+        ensembles: of `ensembles.members.measured`.
     """
     done = [r for r in runs if r["state"] == "finished"]
     grouped, measured = by_run(rows), metrics(rows)
@@ -43,7 +49,9 @@ def analyse(rows: Sequence[MetricsRow], runs: Sequence[MetricsRow]) -> dict[str,
     long = {name: own for name, own in curves.items() if own and not own[0].get("decays_from")}
     compared = list(comparisons([r for r in done if not r.get("decays_from")]))
     losses = [m for m in measured if is_loss(m)]
-    chosen = fair.sides(curves, losses)
+    chosen, records = fair.sides(curves, losses), ensembles.records if ensembles else ()
+    held_out = fair.has_halves(curves, LOSS)
+    chosen += ensemble_sides(records, held_out)
     flops = {r["run"]: r["flops"] / r["total_tokens"] for r in done if "flops" in r}
     return {
         "crossovers": [
@@ -64,7 +72,7 @@ def analyse(rows: Sequence[MetricsRow], runs: Sequence[MetricsRow]) -> dict[str,
         "multiples": list(fair.multiples(chosen)),
         "fits": list(_fits(long)),
         "left_out": list(left_out(rows, measured)),
-    }
+    } | ({"ensembles": {"rows": list(gains(records, held_out)), "missing": ensembles.missing}} if ensembles else {})
 
 
 def _figures(curves: Curves, metric: str, which: str, objective: str, settings: str) -> potential.Values:

@@ -10,6 +10,7 @@ from ...common.cli import Runner, add_examples, say, say_next
 from ...common.errors import RequestError
 
 if TYPE_CHECKING:
+    from .ensembles.measure import EnsembleFailure
     from .grid import GridPlan
     from .launch import Failure
 
@@ -23,7 +24,7 @@ GRID = """a grid of your own, mine.yaml:
   settings: {optimizer.lr: 1e-3}  # in place of the base's
 objectives (default [ar, mdm]), replicates (1), seeds ([17]) and overrides (none) make more runs, and so do
 arms, {ar: {regular: {model.dropout: 0.1}}}, of which the best is chosen, and own_decay, [1]: after each run one that
-ends, decayed, where it was best"""
+ends, decayed, where it was best; members, [2, 3], also measures the best models of the first 2 and 3 seeds together"""
 
 
 def crossover(parser: argparse.ArgumentParser) -> Runner:
@@ -65,16 +66,29 @@ def _crossover(args: argparse.Namespace) -> int:
     if args.slurm:
         return _slurm(plan, args.jobs)
     plan, failures = (plan, []) if args.report_only else _train(plan, args.jobs, args.quiet)
+    unmeasured = [] if args.report_only else _measure_ensembles(plan, args.quiet)
     from . import analysis
     from .report import render, wording
 
     body = render.publish(plan)
     body["failures"] = [{"run": f.run.name, "reason": f.reason} for f in failures]
+    body["failures"] += [{"ensemble": f.spec.stem, "reason": f.reason} for f in unmeasured]
     print(json.dumps(analysis.plain(body)) if args.json else wording.describe(body))
     for failure in failures:
         log = os.path.join(failure.run.folder, launch.LOG_NAME)
         say(f"{failure.run.label}: {failure.reason} ({log})")
-    return 1 if failures else 0
+    for missing in unmeasured:
+        say(f"{missing.spec.label}: {missing.reason}")
+    return 1 if failures or unmeasured else 0
+
+
+def _measure_ensembles(plan: "GridPlan", quiet: bool) -> "list[EnsembleFailure]":
+    """Measure the grid's ensembles whose runs are finished; return those that failed."""
+    if not plan.grid.members:
+        return []
+    from .ensembles import measure
+
+    return measure.measure_missing(plan, quiet)
 
 
 def _slurm(plan: "GridPlan", jobs: int | None) -> int:

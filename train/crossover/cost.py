@@ -18,6 +18,7 @@ from .. import durations
 from ..model.flops.formulas import PEAK_BF16
 from ..model.transformer import Transformer
 from ..settings.data import ExactSection
+from .ensembles import members
 from .grid import GridPlan, RunSpec
 from .launch import TIMING_NAME, default_jobs, result_of, uses_gpu
 
@@ -137,7 +138,13 @@ def estimate(plan: GridPlan, jobs: int | None = None) -> dict[str, Any]:
         "seconds_here": known,
         "seconds_from": sorted({c.source for c in speed.values() if c}),
         "budgets": [_budget(plan, n) for n in sorted(plan.grid.unique_tokens)],
-    }
+    } | _ensembles(plan)
+
+
+def _ensembles(plan: GridPlan) -> dict[str, Any]:
+    """Return how many ensembles a grid with `members` has, and how many of them are measured."""
+    found = members.measured(plan)
+    return {} if found is None else {"ensembles": len(found.records) + found.missing, "measured": len(found.records)}
 
 
 def _seconds(run: RunSpec, speed: Clock | None) -> float | None:
@@ -177,6 +184,11 @@ def describe(body: dict[str, Any]) -> str:
     ]
     if body["own_decay"] or body["waiting"]:
         lines.append(_own_decay(body))
+    if "ensembles" in body:
+        lines.append(
+            f"ensembles: {body['ensembles']} planned, {body['measured']} measured; each is measured once when its runs "
+            "are finished, nothing more is trained"
+        )
     if not body["pool_exists"]:
         lines.append(f"the pool {body['pool']} does not exist yet: GPT-2's vocabulary is assumed, build it first")
     elif body["seconds_here"] is None:

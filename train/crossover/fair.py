@@ -4,12 +4,15 @@ A **side** is one type of model on one number of unique tokens with one arm: the
 arms that were run there. Both are stopped at their best. Choices are made by the loss on one half of the validation
 pool and figures are the loss on the other (`fits.best`). Grids that were run before halves were measured have neither:
 their sides are chosen and measured on the same samples, which is said (`held_out`).
+
+Ensembles are sides too (`ensembles.sides`), each set against that of as many members. What one is worth is told in
+those and in single models, the seeds of a draw of data being one replicate then.
 """
 
 import json
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
@@ -29,11 +32,13 @@ class Side:
     """One type of model on one budget, stopped at its best.
 
     Attributes:
-        which: `default` or `best`, the choice among the arms.
+        which: `default` or `best`, the choice among the arms, or `ensemble of 3`.
         settings: overridden keys without the arm, JSON.
         stops: all evaluations, by unit.
         held_out: figures are of the half of the validation pool that took no part in the choice.
         error: standard error that the noise of a bound leaves in its figures.
+        size: models that are one: 1, or an ensemble's members.
+        members: of an ensemble, what it is made of, by unit.
     """
 
     metric: str
@@ -45,6 +50,8 @@ class Side:
     stops: Arm
     held_out: bool
     error: float
+    size: int = 1
+    members: Arm = field(default_factory=dict)
 
     @property
     def chosen(self) -> list[Stop]:
@@ -58,17 +65,18 @@ class Side:
         return json.dumps(json.loads(self.settings) | named, sort_keys=True)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the arm, its means over units, and where it was stopped."""
+        """Return the arm, its means over units, and where it, or the members of an ensemble, was stopped."""
         stops = self.chosen
-        tokens = float(np.mean([s.tokens for s in stops]))
+        trained = [s for _, own in sorted(self.members.items()) for s in own] or stops
+        tokens = float(np.mean([s.tokens for s in trained]))
         return {
             "arm": self.arm,
-            "runs": [s.run for s in stops],
+            "runs": [s.run for s in trained],
             "loss": float(np.mean([s.measured for s in stops])),
             "selecting_loss": float(np.mean([s.selecting for s in stops])),
             "tokens": tokens,
             "passes": tokens / self.unique_tokens,
-            "decayed": sum(s.decayed for s in stops),
+            "decayed": sum(s.decayed for s in trained),
         }
 
 
@@ -131,11 +139,11 @@ def bests(chosen: Sequence[Side], long: compare.Curves, flops_per_token: dict[st
 
     Of each: both sides (`Side.to_dict`), the lead of MDM's best over AR's best, where MDM's best so far overtakes AR's
     best of all (`checkpoints`, in tokens and FLOPs of one run), and where the two arms' curves cross (`curves`, on the
-    half of the pool that took no part in choosing the arms).
+    half of the pool that took no part in choosing the arms); neither of ensembles, which are measured once.
     """
     for ar in (s for s in chosen if s.objective == "ar"):
         for mdm in (s for s in chosen if s.objective == "mdm"):
-            same = (ar.metric, ar.unique_tokens) == (mdm.metric, mdm.unique_tokens)
+            same = (ar.metric, ar.unique_tokens, ar.size) == (mdm.metric, mdm.unique_tokens, mdm.size)
             if not same or not compare.matched(ar.settings, mdm.settings):
                 continue
             gap = best.gap(ar.stops, mdm.stops, mdm.error)
@@ -146,10 +154,10 @@ def bests(chosen: Sequence[Side], long: compare.Curves, flops_per_token: dict[st
 def _against(
     ar: Side, mdm: Side, gap: best.Gap, long: compare.Curves, flops_per_token: dict[str, float]
 ) -> dict[str, Any]:
-    n, half = ar.unique_tokens, f"{MEASURED_ON}/" if ar.held_out else ""
-    over, per_token = gap.overtakes, flops_per_token.get(mdm.chosen[0].run, math.nan)
+    n, half, single = ar.unique_tokens, f"{MEASURED_ON}/" if ar.held_out else "", ar.size == 1
+    over, per_token = gap.overtakes if single else None, flops_per_token.get(mdm.chosen[0].run, math.nan)
     flops = None if over is None or over.tokens is None else over.tokens * per_token
-    curve = compare.crossover(long, ar.metric, n, ar.arm_settings, mdm.arm_settings, half)
+    curve = compare.crossover(long, ar.metric, n, ar.arm_settings, mdm.arm_settings, half) if single else None
     return {
         "metric": ar.metric,
         "unique_tokens": n,
@@ -178,10 +186,13 @@ def multiples(chosen: Sequence[Side]) -> Iterator[dict[str, Any]]:
             if (objective, which) == (base_objective, base_which) or not compare.matched(settings, base_settings):
                 continue
             baseline = _of(chosen, metric, base_objective, base_which, base_settings)
+            if baseline[0].size not in (1, own[0].size):
+                continue
             # Sides of one type share their noise, which is gone from their difference.
             error = 0.0 if objective == base_objective else max(s.error for s in (*own, *baseline))
+            values = _of_draws if own[0].size > 1 else _values
             for side in own:
-                found = potential.potential(_values(baseline), _values(own), side.unique_tokens, error=error)
+                found = potential.potential(values(baseline), values(own), side.unique_tokens, error=error)
                 yield {
                     "metric": metric,
                     "unique_tokens": side.unique_tokens,
@@ -204,3 +215,14 @@ def _of(chosen: Sequence[Side], metric: str, objective: str, which: str, setting
 
 def _values(own: Sequence[Side]) -> potential.Values:
     return {side.unique_tokens: [stop.measured for stop in side.chosen] for side in own}
+
+
+def _of_draws(own: Sequence[Side]) -> potential.Values:
+    """Return the same with one figure for each draw of data, the mean over its seeds; an ensemble has one anyway."""
+    found: potential.Values = {}
+    for side in own:
+        draws: dict[int, list[float]] = {}
+        for (replicate, _), stops in sorted(side.stops.items()):
+            draws.setdefault(replicate, []).append(best.best_stop(stops).measured)
+        found[side.unique_tokens] = [float(np.mean(losses)) for losses in draws.values()]
+    return found

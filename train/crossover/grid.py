@@ -70,6 +70,8 @@ class Grid(Configuration):
         total_tokens: every run's budget.
         replicates: disjoint draws of data per budget, one number or a number for each budget.
         seeds: of weights, order and noise.
+        members: sizes of ensembles: of each kind of run on each draw of data, the best models of the first so many
+            seeds are measured together.
         settings: training keys that replace the base's in all runs.
         overrides: training keys and lists of their values; every combination is run. `objective.input_masking` and
             other keys of one objective vary its runs only.
@@ -92,6 +94,7 @@ class Grid(Configuration):
     objectives: list[ObjectiveSection] = Field(default=["ar", "mdm"], min_length=1, validate_default=True)
     replicates: Positive | dict[str, Positive] = 1
     seeds: list[Annotated[int, Field(ge=0)]] = Field(default=[17], min_length=1)
+    members: list[int] = Field([])
     settings: dict[str, Any] = Field({})
     overrides: dict[str, list[Any]] = Field({})
     arms: keys.Arms = Field({})
@@ -121,10 +124,12 @@ class Grid(Configuration):
         for name, values in (
             ("unique_tokens", self.unique_tokens),
             ("seeds", self.seeds),
+            ("members", self.members),
             ("own_decay", self.own_decay),
         ):
             if len(set(values)) < len(values):
                 raise ValueError(f"{name} names a value twice")
+        keys.check_members(self.members, len(self.seeds))
         names = [o.name for o in self.objectives]
         if len(set(names)) < len(names):
             raise ValueError("objectives names one twice: vary its keys under overrides, as in objective.input_masking")

@@ -3,7 +3,7 @@
 import difflib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 DEFAULT = "default"
@@ -111,6 +111,22 @@ def check_arms(arms: Arms, fields: Mapping[str, set[str]], varied: set[str]) -> 
                 if key in varied:
                     raise ValueError(f"{kind}.{name} sets {key}, which overrides vary: choose one of the two")
                 check_objective_key(key, fields[kind], f"{kind} has no '{key}'")
+
+
+def check_members(members: Sequence[int], seeds: int) -> None:
+    """Check the sizes of ensembles against the number of seeds.
+
+    Raises:
+        ValueError: for fewer than two members, and for more than there are seeds.
+    """
+    for size in members:
+        if size < 2:
+            raise ValueError(f"members asks for an ensemble of {size}: it takes two or more")
+        if size > seeds:
+            raise ValueError(
+                f"members asks for an ensemble of {size}, a model of each seed, but seeds are {seeds}: add some or ask "
+                "for fewer members"
+            )
 
 
 def check_objective_key(key: str, known: set[str], problem: str) -> None:

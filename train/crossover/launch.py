@@ -53,14 +53,19 @@ def prepare(plan: GridPlan, runs: Sequence[RunSpec]) -> None:
     Raises:
         RequestError: when the pool is not there or the grid's subset was carved elsewhere.
     """
-    if plan.pool is None:
-        raise RequestError(f"the pool {plan.grid.pool} does not exist: build it (epochal build) or name another, pool=")
-    for n, replicate, path in sorted({(r.unique_tokens, r.replicate, r.subset) for r in runs}):
-        carve(plan.grid.pool, n, replicate, path)
+    carve_missing(plan, runs)
     for run in runs:
         os.makedirs(run.folder, exist_ok=True)
         text = to_yaml(run.config.public(run.config.model_dump(mode="json")))
         storage.write_atomic(os.path.join(run.folder, CONFIG_NAME), text.encode())
+
+
+def carve_missing(plan: GridPlan, runs: Sequence[RunSpec]) -> None:
+    """Carve the subsets of `runs` that are missing; raises as `prepare` does."""
+    if plan.pool is None:
+        raise RequestError(f"the pool {plan.grid.pool} does not exist: build it (epochal build) or name another, pool=")
+    for n, replicate, path in sorted({(r.unique_tokens, r.replicate, r.subset) for r in runs}):
+        carve(plan.grid.pool, n, replicate, path)
 
 
 def command(run: RunSpec, gpus: int) -> list[str]:
@@ -121,7 +126,7 @@ def launch(plan: GridPlan, runs: Sequence[RunSpec], jobs: int, quiet: bool = Fal
     """
     done = sum(r.total_tokens for r in plan.runs if r not in runs)
     waiting, live, failures = list(runs), list[_Live](), list[Failure]()
-    with _locked(plan.grid.out) as lock, _terminable():
+    with locked(plan.grid.out) as lock, _terminable():
         board = Board(plan.grid.name, sum(r.total_tokens for r in plan.runs), len(plan.runs), quiet)
         try:
             while waiting or live:
@@ -240,7 +245,7 @@ def _stop(live: Sequence[_Live]) -> None:
 
 
 @contextlib.contextmanager
-def _locked(out: str) -> Iterator[int]:
+def locked(out: str) -> Iterator[int]:
     """Hold the grid's folder; children inherit the lock, so it is free when the last of them is gone."""
     os.makedirs(out, exist_ok=True)
     descriptor = os.open(os.path.join(out, LOCK_NAME), os.O_RDWR | os.O_CREAT, 0o644)

@@ -158,7 +158,7 @@ def test_a_cut_off_line_of_metrics_is_left_out(make_plan):
 def test_two_at_once_on_one_grid_are_refused(make_plan, monkeypatch):
     made = make_plan()
     monkeypatch.setattr(launch, "LOCK_SECONDS", 0.0)
-    with launch._locked(made.grid.out), pytest.raises(launch.RequestError, match="another `epochal crossover`"):
+    with launch.locked(made.grid.out), pytest.raises(launch.RequestError, match="another `epochal crossover`"):
         launch.launch(made, made.runs, jobs=1, quiet=True)
 
 

@@ -21,6 +21,7 @@ from .wording import (
     ratio,
     ratio_interval,
     setting,
+    side_words,
     where,
 )
 
@@ -55,7 +56,8 @@ CURVES_NOTE = paragraph(
 
 
 def _best_table(found: Sequence[dict[str, Any]], metric: str) -> Html:
-    """Return the rows of both defaults and of both best; one default against the other's best is folded away."""
+    """Return the rows of both defaults, of both best and of ensembles; one default against the other's best is folded
+    away."""
     own = [f for f in found if f["metric"] == metric]
     best = {kind: "best" if any(f[f"{kind}_side"] == "best" for f in own) else "default" for kind in NAMES}
     shown, others = list[list[Cell]](), list[list[Cell]]()
@@ -63,7 +65,7 @@ def _best_table(found: Sequence[dict[str, Any]], metric: str) -> Html:
         cells = best_row(f)[1:]
         row: list[Cell] = [Number(cells[0]), cells[1], Number(cells[2]), *cells[3:5], Number(cells[5]), *cells[6:]]
         sides = {kind: f[f"{kind}_side"] for kind in NAMES}
-        (shown if sides in (best, dict.fromkeys(NAMES, "default")) else others).append(row)
+        (shown if sides == best or sides["ar"] == sides["mdm"] else others).append(row)
     heads = [head.capitalize() if head[0].islower() else head for head in BEST_HEAD[1:]]
     more = fold("One type’s default arm against the other’s best", stack(heads, others)) if others else ""
     return Html(stack(heads, shown[:MOST_ROWS]) + _rest(heads, shown[MOST_ROWS:]) + more)
@@ -106,7 +108,7 @@ def _chart(results: Results, metric: str) -> Html:
             for kind in NAMES:
                 points.setdefault((kind, f[f"{kind}_side"]), {})[f["unique_tokens"]] = f[kind]["loss"]
     series = [
-        Series(f"{NAMES[kind]}, {which} arm", kind + (" best" if which == "best" else ""), sorted(own.items()))
+        Series(f"{NAMES[kind]}, {side_words(which)}", f"{kind} {_dash(which)}".strip(), sorted(own.items()))
         for (kind, which), own in sorted(points.items())
     ]
     if not any(len(s.points) > 1 for s in series):
@@ -118,9 +120,17 @@ def _chart(results: Results, metric: str) -> Html:
         logarithmic=True,
         counts=True,
     )
-    entries = [(s.kind, s.name, "7 3" if "best" in s.kind else "") for s in series]
+    entries = [(s.kind, s.name, DASHES[s.kind.partition(" ")[2]]) for s in series]
     name = f"{results.plan.grid.name} best {metric}"
     return Html(charts.legend(entries) + charts.saved(name, charts.panel(axes, series)))
+
+
+DASHES = {"": "", "best": "7 3", "ensemble": "2 3"}
+"""How lines are drawn, as page.STYLE does: of the default arm, the best one, and ensembles."""
+
+
+def _dash(side: str) -> str:
+    return next((name for name in DASHES if name and side.startswith(name)), "")
 
 
 def multiple_section(results: Results) -> str:
@@ -131,13 +141,13 @@ def multiple_section(results: Results) -> str:
     parts = [fold("What a multiple is", MULTIPLE_NOTE)]
     for kind, which in sorted({(f["baseline"], f["baseline_side"]) for f in found}, key=_default_first):
         own = [f for f in found if (f["baseline"], f["baseline_side"]) == (kind, which)]
-        title = f"In unique tokens of {NAMES.get(kind, kind)}, {which} arm"
+        title = f"In unique tokens of {NAMES.get(kind, kind)}, {side_words(which)}"
         parts.append(fold(title, _multiples(own)))
     return "<h3>Each budget at its best</h3>\n" + "".join(parts)
 
 
-def _default_first(baseline: tuple[str, str]) -> tuple[str, bool]:
-    return baseline[0], baseline[1] == "best"
+def _default_first(baseline: tuple[str, str]) -> tuple[str, bool, str]:
+    return baseline[0], baseline[1] != "default", baseline[1]
 
 
 MULTIPLE_NOTE = paragraph(
@@ -162,5 +172,5 @@ def _multiples(found: Sequence[dict[str, Any]]) -> Html:
 
 def multiple_owner(f: dict[str, Any]) -> str:
     """Return whose budget is measured: the type, and which of its arms."""
-    arm = f"best arm: {f['arm']}" if f["side"] == "best" else f"arm {f['arm']}"
+    arm = {"best": f"best arm: {f['arm']}", "default": f"arm {f['arm']}"}.get(f["side"], f"{f['side']}, arm {f['arm']}")
     return f"{NAMES.get(f['objective'], f['objective'])}, {arm}"

@@ -31,6 +31,7 @@ svg.panel { display: block; width: 100%; height: auto; overflow: visible; touch-
 .panel polyline.exact { stroke-dasharray: 7 3; }
 .overlay.chart polyline.ar { stroke-dasharray: none; stroke-width: 1.8; }
 .overlay.chart polyline.best, .panel polyline.best { stroke-dasharray: 7 3; }
+.overlay.chart polyline.ensemble, .panel polyline.ensemble { stroke-dasharray: 2 3; }
 .panel circle.falling { fill: var(--paper); stroke: var(--c); stroke-width: 1.4; }
 .panel polyline.dashed { stroke-width: 1.5; stroke-dasharray: 5 3; }
 .panel .cursor { stroke: var(--quiet); stroke-width: 1; }

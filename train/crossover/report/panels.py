@@ -18,9 +18,8 @@ from ..grid import GridPlan
 from . import charts, overlay
 from .charts import Axes, Mark, Series
 from .overlay import BUDGET_COLOURS, Line, Overlay
-from .wording import setting
+from .wording import KINDS, setting
 
-KINDS = {"nll": "NLL", "nelbo": "NELBO, upper bound"}
 NAMES = {"ar": "AR", "mdm": "MDM"}
 
 

@@ -15,9 +15,10 @@ from ....common.html import Cell, Html, Number, code, count, definitions, docume
 from ....common.units import format_count, round_count
 from .. import analysis, compare, curves
 from ..curves import MetricsRow
+from ..ensembles.members import measured
 from ..grid import GridPlan
 from ..memorised import memorised
-from . import law_tables, memory_section, page, summary
+from . import ensemble_section, law_tables, memory_section, page, summary
 from .fair_tables import best_section, multiple_section
 from .panels import (
     KINDS,
@@ -245,6 +246,8 @@ def _method(results: Results) -> str:
     }
     if grid.own_decay:
         settings["own decay"] = f"at {', '.join(f'{x:g}' for x in grid.own_decay)} times each run’s best length"
+    if grid.members:
+        settings["members"] = f"ensembles of the first {' and '.join(map(str, sorted(grid.members)))} seeds"
     settings |= {k: f"varied: {', '.join(json.dumps(v) for v in values)}" for k, values in grid.overrides.items()}
     rows = [(code(k), code(v, uncut=True)) for k, v in settings.items()]
     return definitions(pairs) + (
@@ -255,6 +258,7 @@ def _method(results: Results) -> str:
 SECTIONS: tuple[tuple[str, str, Callable[[Results], str]], ...] = (
     ("answer", "Where diffusion overtakes", _summary),
     ("best", "Best against best", best_section),
+    ("ensembles", "Ensembles", ensemble_section.section),
     ("loss", "Validation loss", _loss),
     ("tasks", "Accuracy", _tasks),
     ("crossovers", "All crossovers", _crossovers),
@@ -279,7 +283,7 @@ def publish(plan: GridPlan) -> dict[str, Any]:
     rows = curves.curves(plan.runs)
     own = curves.by_run(rows)
     runs = [curves.summary(run, own.get(run.name, [])) for run in plan.runs]
-    found = analysis.analyse(rows, runs) | {"memorised": memorised(plan.runs, runs)}
+    found = analysis.analyse(rows, runs, measured(plan)) | {"memorised": memorised(plan.runs, runs)}
     out = plan.grid.out
     os.makedirs(out, exist_ok=True)
     curves.write(out, rows, runs)

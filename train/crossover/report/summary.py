@@ -39,6 +39,11 @@ def markdown(body: dict[str, Any]) -> str:
             wording.ARM_NOTE,
             markdown_table(wording.ARM_HEAD, [wording.arm_row(f) for f in body["arms"]]),
         ]
+    if ensembles := body.get("ensembles"):
+        rows = list(map(wording.ensemble_row, ensembles["rows"]))
+        parts += ["## Ensembles"]
+        parts += [wording.ENSEMBLE_NOTE, markdown_table(wording.ENSEMBLE_HEAD, rows)] if rows else []
+        parts += [f"{wording.unmeasured(ensembles['missing']).capitalize()}."] if ensembles["missing"] else []
     if body["multiples"]:
         parts += ["## What a budget is worth", markdown_table(MULTIPLE_HEAD, [_multiple(f) for f in body["multiples"]])]
     if body["fits"]:
@@ -58,7 +63,7 @@ def _crossover(f: dict[str, Any]) -> list[str]:
 
 
 def _multiple(f: dict[str, Any]) -> list[str]:
-    baseline = f"{f['baseline']}, {f['baseline_side']} arm"
+    baseline = f"{f['baseline']}, {wording.side_words(f['baseline_side'])}"
     words = setting({"ar": f["settings"], "mdm": f["settings"]})
     n = format_count(f["unique_tokens"])
     return [f["metric"], n, multiple_owner(f), words, baseline, ratio(f), ratio_interval(f)]
@@ -89,11 +94,14 @@ COLUMNS = (
 
 def table_csv(body: dict[str, Any]) -> str:
     """Return crossovers (tokens), leads of best over best (nats), where MDM's best falls below AR's (tokens),
-    gains of arms over the default (nats) and multiples as one table, a row a figure; `COLUMNS`."""
+    gains of arms over the default (nats) and multiples as one table, a row a figure; `COLUMNS`. Of a grid with
+    `members` also what ensembles gain over their models (nats), and a column `side` of what a row is of."""
+    rows = [*_crossover_rows(body), *_best_rows(body), *_arm_rows(body), *_ensemble_rows(body), *_multiple_rows(body)]
+    columns = [*COLUMNS, "side"] if "ensembles" in body else COLUMNS
     text = io.StringIO()
-    writer = csv.DictWriter(text, COLUMNS, restval="", lineterminator="\n")
+    writer = csv.DictWriter(text, columns, restval="", lineterminator="\n")
     writer.writeheader()
-    writer.writerows([*_crossover_rows(body), *_best_rows(body), *_arm_rows(body), *_multiple_rows(body)])
+    writer.writerows(row if "ensembles" in body else {k: v for k, v in row.items() if k != "side"} for row in rows)
     return text.getvalue()
 
 
@@ -117,6 +125,7 @@ def _best_rows(body: dict[str, Any]) -> list[dict[str, Any]]:
         both |= {"settings": setting({"ar": f["ar_settings"], "mdm": f["mdm_settings"]})}
         for kind in ("ar", "mdm"):
             both |= {f"{kind}_{k}": f[kind][k] for k in ("arm", "loss", "tokens", "decayed")}
+        both |= {"side": f["ar_side"] if f["ar_side"] == f["mdm_side"] else f"AR {f['ar_side']}, MDM {f['mdm_side']}"}
         ends = {"low": f["lead"] - f["half_width"], "high": f["lead"] + f["half_width"]}
         rows.append({"table": "best lead", "value": f["lead"]} | ends | both)
         if f["checkpoints"]:
@@ -138,6 +147,25 @@ def _arm_rows(body: dict[str, Any]) -> list[dict[str, Any]]:
     return rows
 
 
+def _ensemble_rows(body: dict[str, Any]) -> list[dict[str, Any]]:
+    return [
+        {
+            **{k: f[k] for k in ("metric", "unique_tokens")},
+            "table": "ensemble gain",
+            "side": f"{wording.ENSEMBLE} of {f['members']}",
+            "value": f["gain"],
+            "low": f["gain"] - f["half_width"],
+            "high": f["gain"] + f["half_width"],
+            "pairs": len(f["draws"]),
+            f"{f['objective']}_arm": f["arm"],
+            f"{f['objective']}_loss": f["loss"],
+            f"{f['objective']}_decayed": f["decayed"],
+            "settings": setting({"ar": f["settings"], "mdm": f["settings"]}),
+        }
+        for f in body.get("ensembles", {"rows": []})["rows"]
+    ]
+
+
 def _multiple_rows(body: dict[str, Any]) -> list[dict[str, Any]]:
     return [
         {
@@ -145,6 +173,7 @@ def _multiple_rows(body: dict[str, Any]) -> list[dict[str, Any]]:
             "table": "multiple",
             "value": f["ratio"],
             "status": f["sign"],
+            "side": f["side"],
             f"{f['objective']}_arm": f["arm"],
             "settings": setting({"ar": f["settings"], "mdm": f["settings"]}),
         }

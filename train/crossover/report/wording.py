@@ -38,6 +38,10 @@ def describe(body: dict[str, Any]) -> str:
         lines += [in_lines(BEST_NOTE if body["best"][0]["held_out"] else SAME_NOTE)]
     if body["arms"]:
         lines += ["", "Arms", text_table(ARM_HEAD, list(map(arm_row, body["arms"]))), "", in_lines(ARM_NOTE)]
+    if ensembles := body.get("ensembles"):
+        rows = list(map(ensemble_row, ensembles["rows"]))
+        lines += ["", "Ensembles", text_table(ENSEMBLE_HEAD, rows), "", in_lines(ENSEMBLE_NOTE)] if rows else []
+        lines += [in_lines(unmeasured(ensembles["missing"]))] if ensembles["missing"] else []
     lines += [in_lines(left_out(found)) for found in body["left_out"]]
     return "\n".join([*lines, f"report: {body['report']}", f"tables: {body['summary']}"])
 
@@ -50,6 +54,11 @@ def in_lines(words: str) -> str:
 def waits(runs: int) -> str:
     """Return what is said of runs whose own best length is not known yet."""
     return f"own decay: {count(runs, 'run')} must be finished first, their best lengths follow from their curves"
+
+
+def unmeasured(ensembles: int) -> str:
+    """Return what is said of ensembles that have no figures yet."""
+    return f"ensembles: {ensembles} not measured yet, which the next call does for those whose runs are finished"
 
 
 def left_out(found: MetricsRow) -> str:
@@ -73,10 +82,19 @@ def best_row(found: MetricsRow) -> list[str]:
 def side(found: MetricsRow, which: str) -> list[str]:
     """Return a side's arm, its loss, and where it was stopped."""
     own = found[which]
-    arm = f"{own['arm']} (best)" if found[f"{which}_side"] == "best" else own["arm"]
-    decayed, runs = own["decayed"], len(own["runs"])
-    rate = "decayed" if decayed == runs else f"{decayed} of {runs} decayed" if decayed else "at full rate"
-    return [arm, f"{own['loss']:.3f}", f"{own['passes']:.1f}, {rate}"]
+    side = found[f"{which}_side"]
+    arm = own["arm"] if side == DEFAULT else f"{own['arm']} ({side})"
+    return [arm, f"{own['loss']:.3f}", f"{own['passes']:.1f}, {rate_words(own['decayed'], len(own['runs']))}"]
+
+
+def rate_words(decayed: int, runs: int) -> str:
+    """Return at how many of the runs' stops the learning rate had begun to fall."""
+    return "decayed" if decayed == runs else f"{decayed} of {runs} decayed" if decayed else "at full rate"
+
+
+def side_words(side: str) -> str:
+    """Return which models of a type are meant: default arm, best arm, ensemble of 3."""
+    return side if side.startswith(ENSEMBLE) else f"{side} arm"
 
 
 def lead_words(found: MetricsRow) -> str:
@@ -89,16 +107,16 @@ def signed(nats: float) -> str:
     return f"{nats:+.3f}".replace("-", "−")
 
 
-def plus_minus(half_width: float, pairs: int) -> str:
+def plus_minus(half_width: float, pairs: int, noun: str = "pair") -> str:
     """Return the interval of a mean over pairs, or that there is none."""
-    return f" (no interval: {count(pairs, 'pair')})" if math.isnan(half_width) else f" ± {half_width:.3f}"
+    return f" (no interval: {count(pairs, noun)})" if math.isnan(half_width) else f" ± {half_width:.3f}"
 
 
 def checkpoint_words(found: MetricsRow) -> str:
     """Return where MDM's best falls below AR's for good, in passes, tokens and FLOPs, or that it does not."""
     over = found["checkpoints"]
     if over is None:
-        return "no curves in common"
+        return "measured once" if found["ar_side"].startswith(ENSEMBLE) else "no curves in common"
     here = over | {"unique_tokens": found["unique_tokens"], "units": found["units"]}
     flops = f", {over['flops']:.3g} FLOPs" if over["flops"] is not None else ""
     ends = "" if over["status"] == "none" else f"; {interval(here)}"
@@ -131,6 +149,38 @@ def _gain(found: MetricsRow, which: str) -> list[str]:
     if found["arm"] == DEFAULT or math.isnan(own["gain"]):
         return [loss, ""]
     return [loss, signed(own["gain"]) + plus_minus(own["half_width"], len(found["units"]))]
+
+
+ENSEMBLE = "ensemble"
+"""How the sides of ensembles begin."""
+
+ENSEMBLE_HEAD = (
+    *("unique tokens", "type", "arm", "models", "loss", "kind", "each alone", "gain of the ensemble"),
+    *("stopped at pass", "draws"),
+)
+
+ENSEMBLE_NOTE = (
+    "An ensemble is the mean of the probabilities of the best models of several seeds on one draw of data, and costs "
+    "the training of all of them. Gain: nats by which its loss is below the mean loss of its models, a mean over "
+    "draws; ± is a 95 % interval (Student's t over draws). MDM's loss is an upper bound (NELBO), of an ensemble as of "
+    "one model. The models are those in best/, chosen by the loss on the whole validation pool, so they look a little "
+    "better than stops that were chosen on one half."
+)
+
+
+def ensemble_row(found: MetricsRow) -> list[str]:
+    """Return the cells of `ENSEMBLE_HEAD`."""
+    words = setting({"ar": found["settings"], "mdm": found["settings"]})
+    n = format_count(found["unique_tokens"]) + (f", {words}" if words else "")
+    head = [n, found["objective"].upper(), found["arm"], str(found["members"])]
+    draws, error = len(found["draws"]), f" ± {found['loss_se']:.3f} noise" if found["loss_se"] else ""
+    gain = signed(found["gain"]) + plus_minus(found["half_width"], draws, "draw")
+    rate = rate_words(found["decayed"], draws * found["members"])
+    losses = [f"{found['loss']:.3f}{error}", KINDS[found["kind"]], f"{found['alone']:.3f}"]
+    return [*head, *losses, gain, f"{found['passes']:.1f}, {rate}", str(draws)]
+
+
+KINDS = {"nll": "NLL", "nelbo": "NELBO, upper bound"}
 
 
 NOTE = (
