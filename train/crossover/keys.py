@@ -33,11 +33,14 @@ COSMETIC = {
 
 
 def flat(value: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Return nested mappings as dotted keys: {optimizer: {lr: [1]}} is {optimizer.lr: [1]}; later ones replace."""
+    """Return nested mappings as dotted keys: {optimizer: {lr: [1]}} is {optimizer.lr: [1]}; later ones replace.
+
+    An empty mapping is a value: a section with nothing but its defaults.
+    """
     found: dict[str, Any] = {}
     for key, inner in value.items():
         path = f"{prefix}{key}"
-        found |= flat(inner, f"{path}.") if isinstance(inner, Mapping) else {path: inner}
+        found |= flat(inner, f"{path}.") if isinstance(inner, Mapping) and inner else {path: inner}
     return found
 
 

@@ -46,6 +46,11 @@ def test_a_key_of_one_objective_varies_its_runs_only(make_plan):
     assert all(json.loads(ar)["model.dropout"] == json.loads(mdm)["model.dropout"] for _, ar, mdm in pairs)
 
 
+def test_an_empty_section_is_a_setting_and_not_nothing(make_plan):
+    made = make_plan(settings={"eval_loader": {"exact": {}}})
+    assert all(run.config.eval_loader.exact.every == 1 for run in made.runs)
+
+
 ARMS = {
     "ar": {"regular": {"model.dropout": 0.1, "objective": {"input_masking": 0.2}}},
     "mdm": {"eps": {"objective.eps": 0.01}},

@@ -13,8 +13,8 @@ def section(results: Results) -> str:
         return ""
     missing = paragraph(f"{unmeasured(found['missing']).capitalize()}.") if found["missing"] else ""
     rows: list[list[Cell]] = [
-        [Number(n), keep(kind), keep(arm), *map(Number, (models, loss)), of, *map(Number, figures)]
-        for n, kind, arm, models, loss, of, *figures in map(ensemble_row, found["rows"])
+        [Number(n), keep(kind), keep(arm), Number(models), loss, of, Number(alone), *rest, Number(draws)]
+        for n, kind, arm, models, loss, of, alone, *rest, draws in map(ensemble_row, found["rows"])
     ]
     if not rows:
         return missing

@@ -116,7 +116,7 @@ def checkpoint_words(found: MetricsRow) -> str:
     """Return where MDM's best falls below AR's for good, in passes, tokens and FLOPs, or that it does not."""
     over = found["checkpoints"]
     if over is None:
-        return "measured once" if found["ar_side"].startswith(ENSEMBLE) else "no curves in common"
+        return "no curve: measured once" if found["ar_side"].startswith(ENSEMBLE) else "no curves in common"
     here = over | {"unique_tokens": found["unique_tokens"], "units": found["units"]}
     flops = f", {over['flops']:.3g} FLOPs" if over["flops"] is not None else ""
     ends = "" if over["status"] == "none" else f"; {interval(here)}"
@@ -162,9 +162,10 @@ ENSEMBLE_HEAD = (
 ENSEMBLE_NOTE = (
     "An ensemble is the mean of the probabilities of the best models of several seeds on one draw of data, and costs "
     "the training of all of them. Gain: nats by which its loss is below the mean loss of its models, a mean over "
-    "draws; ± is a 95 % interval (Student's t over draws). MDM's loss is an upper bound (NELBO), of an ensemble as of "
-    "one model. The models are those in best/, chosen by the loss on the whole validation pool, so they look a little "
-    "better than stops that were chosen on one half."
+    "draws; ± is a 95 % interval (Student's t over draws), noise the standard error that a bound's noise samples "
+    "leave. MDM's loss is an upper bound (NELBO), of an ensemble as of one model. The models are those in best/, "
+    "chosen by the loss on the whole validation pool, so they look a little better than stops that were chosen on one "
+    "half."
 )
 
 
