@@ -51,12 +51,14 @@ def crossover(parser: argparse.ArgumentParser) -> Runner:
 
 def _crossover(args: argparse.Namespace) -> int:
     from . import cost, grid, launch, stages
+    from .ensembles import members
 
     if args.jobs is not None and args.jobs < 1:
         raise RequestError(f"--jobs must be at least 1, got {args.jobs}")
     if args.plan + args.slurm + args.report_only > 1:
         raise RequestError("--plan, --slurm and --report-only exclude each other: choose one")
     plan = stages.whole(grid.plan(grid.load_grid(args.grid, args.overrides)))
+    members.planned(plan)  # what cannot be measured is refused before anything is trained
     if args.plan:
         body = cost.estimate(plan, args.jobs)
         print(json.dumps(body) if args.json else cost.describe(body))

@@ -23,7 +23,14 @@ from epochal.train.trainer import train
 torch.set_num_threads(1)
 
 PUBLISHED = ("curves.parquet", "runs.parquet", "crossovers.json", "report.html", "summary.md", "summary.csv")
-SETTINGS = {"eval_loader.dataset.samples": 13, "model.init_std": 0.3, "optimizer.lr": 0.01}
+SETTINGS = {
+    "eval_loader.dataset.samples": 13,
+    "device_eval_batch_size": 5,
+    "model": {"init_std": 0.3, "dropout": 0.2},
+    "optimizer.lr": 0.03,
+    "algorithms.ema": {"half_life": "2ba"},
+}
+"""With all that a run may measure otherwise than it trains."""
 
 
 @pytest.fixture

@@ -71,10 +71,14 @@ def test_wrong_members_are_one_line(make_plan, changes, message):
     assert "\n" not in str(error.value)
 
 
-def test_models_in_shards_are_refused(make_plan):
+@pytest.mark.parametrize("words", [(), ("--plan",), ("--slurm",), ("--report-only",)])
+def test_models_in_shards_are_refused_before_anything_is_done(make_plan, tmp_path, capsys, words):
     made = make_plan(seeds=[1, 2], members=[2], settings={"parallelism_config": {"fsdp": {}}, "device": "gpu"})
     with pytest.raises(RequestError, match="members reads whole models together on one device"):
         planned(made)
+    assert main(["crossover", str(tmp_path / "grid.yaml"), *words]) == 2
+    assert "epochal evaluate --ensemble" in capsys.readouterr().err
+    assert not Path(made.grid.out).exists()
 
 
 def test_a_seeds_member_is_the_best_model_of_both_stages_on_the_selecting_half(make_plan):
