@@ -396,6 +396,3 @@ def _row_batches(jobs: Sequence[_Job], batch_tokens: int) -> list[list[tuple[int
             batches[-1].append((j, slice(start, stop)))
             held, start = held + stop - start, stop
     return [batch for batch in batches if batch]
-
-
-# From questions to groups and from scores to records.
