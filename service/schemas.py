@@ -169,7 +169,7 @@ class ReportItem(Section):
     position: Natural
     tokens: Natural
     loss: Annotated[float, Field(allow_inf_nan=False), Number] | None = None
-    kind: Literal["nll", "nelbo", "nll_masked_input", "dual"] | None = None
+    kind: Annotated[str, Field(pattern=r"^[a-z_]{1,20}$")] | None = None
     digest: Fingerprint | None = None
     split: Literal["train", "validation"] = "train"
 

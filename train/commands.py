@@ -10,7 +10,7 @@ from ..common.cli import Runner, add_examples, at_least_1, device_argument, say_
 from ..common.errors import RequestError
 from ..common.hashing import check_seed
 from .exact.writing_order import ORDERS, WritingOrder
-from .run_folder import losses_in_words
+from .run_folder import BOUNDS, losses_in_words
 from .run_state.often_changed import OFTEN_CHANGED
 
 
@@ -58,10 +58,11 @@ def _train(args: argparse.Namespace) -> int:
 def describe(result: dict) -> str:
     """Return the lines that end a run."""
     kinds = losses_in_words(result["validation"]) or "none measured"
-    bound = " (upper bound)" if "nelbo" in result["validation"] else ""
+    bound = " (upper bound)" if any(kind in result["validation"] for kind in BOUNDS) else ""
     if exact := result.get("exact"):
         words = WritingOrder(exact["order"], exact["tokens_per_step"]).words
-        bound += f"; NLL {exact['loss']:.4f} (exact, {words})"
+        given = ", given lengths" if "given" in exact else ""
+        bound += f"; NLL {exact['loss']:.4f} (exact, {words}{given})"
     return (
         f"{result['name']}: {result['steps']} steps, {result['tokens']:,} tokens, {result['passes']:.2f} passes\n"
         f"validation loss in nats per token: {kinds}{bound}\n"

@@ -14,7 +14,7 @@ from ..common.storage import is_url
 from .model.presets import YAMLS, model_section, preset_file
 from .settings.data import EvalLoaderSection, EvalTasksSection, TrainLoaderSection
 from .settings.model import ModelSection
-from .settings.objective import ObjectiveSection
+from .settings.objective import ARSection, BlockSection, DualSection, ObjectiveSection
 from .settings.optimization import (
     AlgorithmsSection,
     ConstantSection,
@@ -120,6 +120,20 @@ class TrainConfig(Configuration):
     def _can_take_weights(self) -> "TrainConfig":
         if self.init_from and self.model.init_device == "meta":
             raise ValueError("init_from needs model.init_device: cpu")
+        return self
+
+    @model_validator(mode="after")
+    def _can_mask_documents(self) -> "TrainConfig":
+        if not self.model.document_mask:
+            return self
+        if isinstance(self.objective, BlockSection):
+            raise ValueError("objective block, whose blocks may lie in two documents, has no model.document_mask")
+        ar = self.objective.ar if isinstance(self.objective, DualSection) else self.objective
+        if isinstance(ar, ARSection) and ar.right_to_left:
+            raise ValueError(
+                "with model.document_mask only the first document of a sample would know that it is read from its "
+                "end: leave right_to_left out"
+            )
         return self
 
     @model_validator(mode="after")

@@ -21,7 +21,7 @@ from ..common.publish import MANIFEST_NAME
 from ..shards.artifact import Artifact
 from ..shards.order.base import Order
 from .run import Run
-from .run_folder import RunFolder, of_step_after, whole_rows
+from .run_folder import LOSS_KINDS, RunFolder, of_step_after, whole_rows
 
 
 class JsonlLogger(LoggerDestination):
@@ -114,7 +114,7 @@ class StepProgress(LoggerDestination):
 
     def log_metrics(self, metrics: dict[str, Any], step: int | None = None) -> None:
         """Remember the losses."""
-        names = {"loss/train/total": "loss", "metrics/validation/nll": "NLL", "metrics/validation/nelbo": "NELBO"}
+        names = {"loss/train/total": "loss"} | {f"metrics/validation/{k}": words for k, words in LOSS_KINDS.items()}
         self._losses |= {names[key]: float(value) for key, value in metrics.items() if key in names}
 
     def batch_end(self, state: State, logger: Logger) -> None:

@@ -24,6 +24,7 @@ from .config import TrainConfig
 from .model.flops.formulas import Shares, block_shares
 from .model.transformer import ModelConfig, config_dict
 from .objective.block import BlockDiffusion
+from .objective.documents import GIVEN_LENGTHS
 from .objective.dual import Dual, DualValidation
 from .objective.objectives import Autoregressive, MaskedDiffusion, Objective, SpecialIds
 from .optimization.schedules import Schedule, cooled, cosine, cosine_cycles, cycle_ends, warmup, warmup_stable_decay
@@ -200,12 +201,13 @@ def build_objective(config: TrainConfig, ids: SpecialIds, vocab_size: int) -> Ob
 
 def _autoregressive(section: ARSection, config: TrainConfig, ids: SpecialIds, vocab_size: int) -> Autoregressive:
     keys = section.model_dump(exclude={"name", *PENALTIES})
-    return Autoregressive(ids, config.seed, vocab_size=vocab_size, **keys)
+    return Autoregressive(ids, config.seed, vocab_size=vocab_size, document_mask=config.model.document_mask, **keys)
 
 
 def _masked_diffusion(section: MDMSection, config: TrainConfig, ids: SpecialIds) -> MaskedDiffusion:
     keys = section.model_dump(exclude={"name", *PENALTIES})
-    return MaskedDiffusion(ids, config.seed, group=config.global_train_batch_size, **keys)
+    group, told = config.global_train_batch_size, config.model.document_mask
+    return MaskedDiffusion(ids, config.seed, group=group, document_mask=told, **keys)
 
 
 def validation_objective(run: Run, noise_samples: int, noise_seed: int) -> Objective:
@@ -214,14 +216,16 @@ def validation_objective(run: Run, noise_samples: int, noise_seed: int) -> Objec
     The exact-count form needs no eps and has the lower variance; its noise is fixed by `noise_seed`, stratified over
     the noise samples of each sample.
     """
-    ids = run.objective.ids  # type: ignore[attr-defined]
-    bound = MaskedDiffusion(ids, noise_seed, "exact_count", sampling="stratified", group=noise_samples)
+    ids, told = run.objective.ids, run.shape.document_mask  # type: ignore[attr-defined]
+    ar = Autoregressive(ids, document_mask=told)
+    spread: dict[str, Any] = {"sampling": "stratified", "group": noise_samples}
+    bound = MaskedDiffusion(ids, noise_seed, "exact_count", **spread, document_mask=told)
     if isinstance(run.config.objective, DualSection):
-        return DualValidation(Autoregressive(ids), bound, noise_samples)
+        return DualValidation(ar, bound, noise_samples)
     if isinstance(run.config.objective, BlockSection):
         size, group = run.config.objective.block_size, max(1, noise_samples)
         return BlockDiffusion(ids, noise_seed, size, sampling="stratified", group=group)
-    return bound if isinstance(run.config.objective, MDMSection) else Autoregressive(ids)
+    return bound if isinstance(run.config.objective, MDMSection) else ar
 
 
 def _check_data(config: TrainConfig, artifact: Artifact, validation: Artifact | None) -> None:
@@ -298,14 +302,16 @@ def snapshot_steps(run: Run) -> list[int]:
 
 
 def validation_kinds(run: Run) -> tuple[str, ...]:
-    """Return the kinds of the validation losses: `nll`, `nelbo`, or both."""
+    """Return the kinds of the validation losses: `nll`, `nelbo`, or both; a bound of a model that is told where
+    documents end goes by another name, `nelbo_given_lengths`."""
+    bound = "nelbo" + (GIVEN_LENGTHS if run.shape.document_mask else "")
     if run.config.objective.name == "dual":
-        return "nll", "nelbo"
-    return ("nll",) if run.shape.exact else ("nelbo",)
+        return "nll", bound
+    return ("nll",) if run.shape.exact else (bound,)
 
 
 def model_kind(run: Run) -> str:
-    """Return what the model's loss is: `nll` or `nelbo`, `dual` of a model that has both."""
+    """Return what the model's loss is, as `validation_kinds` has it, `dual` of a model that has both."""
     kinds = validation_kinds(run)
     return kinds[0] if len(kinds) == 1 else "dual"
 

@@ -29,14 +29,16 @@ JOURNAL_NAME, SENT_NAME = "service.jsonl", "service.sent"
 MODEL_FOLDERS = ("best", "final")
 SNAPSHOTS = "snapshots"
 """Folder of the models at the ends of cycles, by their number from 1."""
-LOSS_KINDS = ("nll", "nelbo")
+LOSS_KINDS = {"nll": "NLL", "nelbo": "NELBO", "nelbo_given_lengths": "NELBO given lengths"}
+"""Validation losses, and what people call them; the last is that of a model that is told where documents end."""
+BOUNDS = tuple(kind for kind in LOSS_KINDS if kind != "nll")
 PENALTIES = ("label_smoothing", "z_loss")
 """What is logged as `loss/train/...` beside the loss."""
 
 
 def losses_in_words(losses: Mapping[str, float]) -> str:
     """Return validation losses by kind as people read them, `NLL 3.2150`; what else is among them is left out."""
-    return ", ".join(f"{kind.upper()} {losses[kind]:.4f}" for kind in LOSS_KINDS if kind in losses)
+    return ", ".join(f"{words} {losses[kind]:.4f}" for kind, words in LOSS_KINDS.items() if kind in losses)
 
 
 def train_losses(metrics: Mapping[str, float]) -> dict[str, float]:

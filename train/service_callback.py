@@ -14,10 +14,15 @@ from ..common.cli import say
 from ..common.errors import EpochalError
 from ..shards.order.receipt import Receipt
 from .callbacks import ReceiptCallback
+from .run_folder import LOSS_KINDS
 from .settings.system import ServiceSection
 
 if TYPE_CHECKING:  # its packages are an extra: imported only by runs that name a service
     from ..service.client.reporter import Reporter
+
+
+LONGEST_KIND = 20
+"""Letters of a loss's name that the service keeps; of a loss with a longer one the loss alone is not reported."""
 
 
 class ServiceReports(Callback):
@@ -106,7 +111,7 @@ class ServiceReports(Callback):
         if self.reporter is None:
             return
         for kind, metric in state.eval_metrics.get("validation", {}).items():
-            if kind in ("nll", "nelbo"):
+            if kind in LOSS_KINDS:
                 self._say(split="validation", loss=float(metric.compute()), kind=kind)
 
     def fit_end(self, state: State, logger: Logger) -> None:
@@ -123,6 +128,8 @@ class ServiceReports(Callback):
 
     def _say(self, split: str, loss: float | None = None, kind: str | None = None) -> None:
         assert self.reporter is not None, "only a started run says something"
+        if kind and len(kind) > LONGEST_KIND:
+            loss = kind = None
         finite = loss if loss is not None and abs(loss) < float("inf") else None
         position, digest = self.receipt.count, self.receipt.digest
         tokens = self.receipt.plan.tokens_before(position)

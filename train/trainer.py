@@ -87,7 +87,7 @@ def evaluator(run: Run) -> Evaluator | None:
     if section is None or run.validation is None:
         return None
     kinds = validation_kinds(run)
-    noise_samples = section.noise_samples if "nelbo" in kinds else 0
+    noise_samples = section.noise_samples if kinds != ("nll",) else 0
     draws = noise_samples + ("nll" in kinds)
     size = max(1, run.config.device_eval_batch_size // draws)
     ranks = dist.get_global_rank(), dist.get_world_size()
@@ -215,7 +215,8 @@ def _callbacks(
         callbacks.append(TaskAccuracy(run.config.eval_tasks, run.validation, both))
     loader = run.config.eval_loader
     if loader and loader.exact and run.validation and not run.shape.exact:
-        callbacks.append(ExactLikelihood(loader.exact, run.validation, loader.dataset.samples, due[0], run.end))
+        measured = loader.exact, run.validation, loader.dataset.samples
+        callbacks.append(ExactLikelihood(*measured, due[0], run.end, run.shape.document_mask))
     return callbacks + ([Exports(run, folder, average)] if folder else [])
 
 

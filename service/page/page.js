@@ -116,7 +116,7 @@ function chart(title, series, xName, format = (y) => y.toPrecision(3)) {
 }
 
 /* -- runs -- */
-const KINDS = { nll: "NLL", nelbo: "NELBO (upper bound)", nll_masked_input: "loss with masked inputs", dual: "loss of both types" };
+const KINDS = { masked_nll: "NLL of masked tokens", nll_random_input: "loss with random inputs", nll_both_directions: "loss in both directions", dual_given_lengths: "loss of both types, given lengths", nll: "NLL", nelbo: "NELBO (upper bound)", nelbo_given_lengths: "NELBO given lengths", nll_masked_input: "loss with masked inputs", dual: "loss of both types" };
 const loss = (run) => run.loss == null ? "not reported" : `${run.loss.toFixed(3)} ${KINDS[run.kind] ?? ""}`;
 const ago = (at) => { const s = Math.max(0, Date.now() / 1000 - at); return s < 90 ? `${s.toFixed(0)} s ago` : s < 5400 ? `${(s / 60).toFixed(0)} min ago` : `${(s / 3600).toFixed(1)} h ago`; };
 function progress(run) {

@@ -15,7 +15,7 @@ from epochal.tests.support.training import interrupt, losses, weights
 from epochal.train.checkpoint import load_model
 from epochal.train.config import load_config
 from epochal.train.run import prepare
-from epochal.train.run_folder import read_metrics
+from epochal.train.run_folder import LOSS_KINDS, read_metrics
 from epochal.train.run_state.identity import resolved, to_yaml
 from epochal.train.trainer import train
 
@@ -50,6 +50,12 @@ ARMS: dict[str, dict[str, Any]] = {
         "objective": {"name": "mdm"},
         "model": SHAPE | {"dropout_residual": 0.1, "dropout_mlp": 0.2, "dropout_attention": 0.1},
     },
+    "ar-documents": {
+        "objective": {"name": "ar", "input_masking": 0.1},
+        "model": SHAPE | {"document_mask": True, "rope": "restart"},
+    },
+    "mdm-documents": {"objective": {"name": "mdm"}, "model": SHAPE | {"document_mask": True}},
+    "dual-documents": {"objective": {"name": "dual"}, "model": SHAPE | {"document_mask": True, "rope": "restart"}},
     "mdm-range": {"objective": {"name": "mdm", "weighting": "inverse_t", "t_range": [0.3, 0.8]}},
 }
 STOP = {"early_stop": {"patience": 2, "cooldown": "6ba"}}
@@ -61,7 +67,8 @@ def arm(run_config, name: str, folder: Path, **changes: Any):
 
 def validated(folder: Path) -> list[float]:
     rows = read_metrics(str(folder))
-    return [v for row in rows for k, v in row.items() if k in ("metrics/validation/nll", "metrics/validation/nelbo")]
+    names = [f"metrics/validation/{kind}" for kind in LOSS_KINDS]
+    return [v for row in rows for k, v in row.items() if k in names]
 
 
 @pytest.mark.slow
@@ -231,6 +238,7 @@ def test_an_arm_that_is_added_makes_another_run(run_config, tmp_path: Path) -> N
     changes: dict[str, dict[str, Any]] = {
         "objective": {"objective": {"name": "ar", "random_replacement": 0.1}},
         "model": {"model": SHAPE | {"stochastic_depth": 0.1}},
+        "model.document_mask": {"model": SHAPE | {"document_mask": True}},
         "optimizer": {"optimizer": {"lr": 1e-2, "embedding_weight_decay": 0.1}},
         "algorithms": {"algorithms": {"ema": {}}},
         "algorithms.early_stop": {"algorithms": STOP},

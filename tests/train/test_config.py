@@ -121,6 +121,11 @@ def test_the_shape_of_a_model_is_no_run(name: str) -> None:
         ("objective={name: dual, mdm: {eps: 0}}", "objective.mdm.eps: must be more than 0"),
         ("objective={name: dual, mdm: {wieghting: x}}", "did you mean 'objective.mdm.weighting'"),
         ("objective={name: dual, mdm: {z_loss: 0.1}}", "mdm.z_loss is of the whole loss: write it beside ar_share"),
+        ("model.rope=restart", "rope is continue, or restart with document_mask: true; got restart"),
+        ("model.rope=anew", "model.rope"),
+        ("objective={name: block, block_size: 8} model.document_mask=true", "whose blocks may lie in two documents"),
+        ("objective={name: ar, right_to_left: 0.5} model.document_mask=true", "leave right_to_left out"),
+        ("objective={name: dual, ar: {right_to_left: 0.5}} model.document_mask=true", "leave right_to_left out"),
         ("objective={name: block, block_size: 0}", "objective.block_size: must be more than 0"),
     ],
 )

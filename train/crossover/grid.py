@@ -332,6 +332,11 @@ def _run(
         "run_name": "x",
     }
     config = load_config(grid.base, [f"{k}={json.dumps(v)}" for k, v in given.items()]).knowing(grid.written)
+    if objective.name == "mdm" and config.model.document_mask:
+        raise RequestError(
+            f"grid {grid.name}: with model.document_mask an MDM is told where documents end, so that its bound does "
+            "not compare with AR's NLL: leave the key out of MDM runs"
+        )
     key = _key(config, n, replicate, manifest, validation)
     name = _name(n, objective.name, "" if arm == keys.DEFAULT else arm, replicate, seed, key)
     folder = os.path.join(grid.out, RUNS, name)

@@ -23,6 +23,7 @@ from ..exact.orders import choose, scores_of
 from ..exact.writing_order import Order
 from ..model.kv_cache import KVCache
 from ..model.transformer import Transformer
+from ..objective import documents
 
 FillOrder = Order | Literal["random"]
 
@@ -81,7 +82,7 @@ def generate(
     """Return new ids after `prompt`, without the stop id that ended them.
 
     Args:
-        prompt: ids, EOD first.
+        prompt: ids, EOD first; a document-masked model reads the last document of it.
         mask: the MASK id, never written.
         show: called with the new ids so far whenever they change; places that are not filled in yet hold MASK.
     """
@@ -96,6 +97,8 @@ def frames(model: Transformer, prompt: Sequence[int], mask: int, sampling: Sampl
     """Iterate the new ids as they change, for callers that may stop early; see `generate`."""
     if not prompt:
         raise RequestError("a prompt has at least one token: begin with EOD")
+    if model.config.document_mask:
+        prompt = documents.last(np.array(prompt), prompt[0], model.config.causal).tolist()
     if model.config.causal:
         return _autoregressive(model, list(prompt), mask, sampling)
     blocks = _blocks_of(model.config.block_size, len(prompt), sampling)
@@ -133,7 +136,7 @@ def _unmasking(
     device = model.device
     random = torch.Generator("cpu").manual_seed(s.seed)
     text = torch.full((1, len(prompt) + s.max_new_tokens), mask, device=device)
-    text[0, : len(prompt)] = torch.tensor(prompt, device=device)
+    text[0, : len(prompt)] = torch.tensor(prompt, dtype=torch.int64, device=device)
     for start, stop, quotas in _schedule(s, blocks):
         places = torch.arange(len(prompt) + start, len(prompt) + stop, device=device)
         for quota in quotas:

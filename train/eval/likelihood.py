@@ -24,7 +24,9 @@ from ..exact.blocks import bound
 from ..exact.writing import Text, write
 from ..exact.writing_order import WritingOrder
 from ..model.transformer import Transformer
+from ..objective import documents
 from ..objective.nelbo import estimate, masks_for
+from .scoring import batches_of
 
 Kind = Literal["nll", "nelbo"]
 Tick = Callable[[int], None]
@@ -47,6 +49,8 @@ class Likelihood:
         name: of the model, for people.
         order: of writing, of a masked-diffusion model's NLL; None for all others.
         tokens_per_step: see `order`.
+        given: `lengths` where the model is told where documents end, so that the likelihood is that of the text given
+            these places; None for all others.
     """
 
     kind: Kind
@@ -63,6 +67,7 @@ class Likelihood:
     name: str
     order: str | None = None
     tokens_per_step: int | None = None
+    given: str | None = None
 
     @property
     def per_token(self) -> float:
@@ -93,13 +98,14 @@ class Likelihood:
 
 COLUMNS = (
     *("name", "kind", "order", "tokens_per_step", "per_token", "per_token_se", "bits_per_byte"),
-    *("noise_samples", "seed", "tokens", "data"),
+    *("noise_samples", "seed", "tokens", "data", "given"),
 )
 MUST_SHOW = {
     "kind": "an NLL and a NELBO",
     "data": "likelihoods of different texts",
     "order": "likelihoods under different orders of writing",
     "tokens_per_step": "likelihoods with different numbers of tokens a step",
+    "given": "likelihoods of texts, and of texts given where their documents end,",
 }
 """Columns that a table needs where its records differ in them, and what would stand side by side without them."""
 
@@ -132,6 +138,11 @@ def difference(a: Likelihood, b: Likelihood, bound: bool = False) -> tuple[float
     """
     if a.data != b.data or a.tokens != b.tokens:
         raise RequestError(f"{a.name} and {b.name} were measured on different texts: their difference means nothing")
+    if a.given != b.given:
+        told, other = (a, b) if a.given else (b, a)
+        raise RequestError(
+            f"{told.name} was told where documents end, {other.name} was not: their difference means nothing"
+        )
     if a.kind != b.kind and not (bound and (a.kind, b.kind) == ("nelbo", "nll")):
         raise RequestError(
             f"{a.name} has a {a.kind.upper()} and {b.name} a {b.kind.upper()}: "
@@ -199,7 +210,8 @@ def measure(
     exact = model.config.exact or writing is not None
     nats, variance, n_bytes = 0.0, 0.0, 0
     if writing:
-        scored = written(model, card.tokenizer["mask"], rows, writing, batch_tokens)
+        ids = card.tokenizer["eod"], card.tokenizer["mask"]
+        scored = written(model, ids, rows, writing, batch_tokens)
     elif model.config.causal:
         scored = _nll(model, card.tokenizer["eod"], rows, batch_tokens)
     else:
@@ -223,6 +235,7 @@ def measure(
         name=name,
         order=writing.order if writing else None,
         tokens_per_step=writing.tokens_per_step if writing else None,
+        given="lengths" if model.config.document_mask and not model.config.causal else None,
     )
 
 
@@ -237,10 +250,22 @@ def check_tokenizer(card: ModelCard, artifact: Artifact) -> None:
 
 
 def written(
-    model: Transformer, mask: int, rows: Iterable[NDArray[np.int64]], writing: WritingOrder, batch_tokens: int
+    model: Transformer,
+    ids: tuple[int, int],
+    rows: Iterable[NDArray[np.int64]],
+    writing: WritingOrder,
+    batch_tokens: int,
 ) -> Iterator[tuple[NDArray[np.int64], float, float]]:
-    """Iterate (row, exact nats, 0) of a masked-diffusion model, rows of equal length read together."""
-    nothing = np.zeros(0, np.int64)
+    """Iterate (row, exact nats, 0) of a masked-diffusion model, rows of equal length read together; a document-masked
+    model writes each document by itself.
+
+    Args:
+        ids: EOD and MASK.
+    """
+    mask, nothing = ids[1], np.zeros(0, np.int64)
+    if model.config.document_mask:
+        yield from ((row, _documents_written(model, ids, row, writing, batch_tokens), 0.0) for row in rows)
+        return
     for batch in _of_equal_length(rows, batch_tokens):
         nats = write(model, mask, [Text(nothing, own) for own in batch], writing).nats
         yield from ((own, float(value), 0.0) for own, value in zip(batch, nats, strict=True))
@@ -258,6 +283,16 @@ def _of_equal_length(rows: Iterable[NDArray[np.int64]], batch_tokens: int) -> It
         yield batch
 
 
+def _documents_written(
+    model: Transformer, ids: tuple[int, int], row: NDArray[np.int64], writing: WritingOrder, batch_tokens: int
+) -> float:
+    """Return the exact nats of a row's documents together, those of similar length read together."""
+    texts = [Text(np.zeros(0, np.int64), part) for part in documents.parts(row, ids[0])]
+    lengths = [len(text.answer) for text in texts]
+    batches = batches_of([""] * len(texts), lengths, batch_tokens)
+    return math.fsum(n for batch in batches for n in write(model, ids[1], [texts[i] for i in batch], writing).nats)
+
+
 def _nll(
     model: Transformer, eod: int, rows: Iterable[NDArray[np.int64]], batch_tokens: int
 ) -> Iterator[tuple[NDArray[np.int64], float, float]]:
@@ -265,9 +300,15 @@ def _nll(
     for batch in _of_equal_length(rows, batch_tokens):
         labels = np.stack(batch)
         inputs = np.concatenate([np.full_like(labels[:, :1], eod), labels[:, :-1]], axis=1)
+        told = documents.of_inputs(inputs, eod) if model.config.document_mask else None
         tokens, of = (torch.from_numpy(x).to(model.device) for x in (inputs, labels.ravel()))
-        nats = model(tokens, labels=of).double().view(len(batch), -1).sum(1).tolist()
+        within = _for_rows(told, len(batch), model.device)
+        nats = model(tokens, labels=of, documents=within).double().view(len(batch), -1).sum(1).tolist()
         yield from ((own, value, 0.0) for own, value in zip(batch, nats, strict=True))
+
+
+def _for_rows(told: documents.DocumentIds | None, rows: int, device: torch.device) -> torch.Tensor | None:
+    return None if told is None else torch.from_numpy(told).to(device).expand(rows, -1)
 
 
 def _nelbo(
@@ -276,9 +317,12 @@ def _nelbo(
     if model.config.block_size is not None:
         return bound(model, card.tokenizer["mask"], row, draws, seed, i, batch_tokens)
     masks = masks_for(len(row), draws, seed, i)
+    told = None
+    if model.config.document_mask:
+        told = documents.of_text(row[None], np.ones((1, len(row)), np.bool_), card.tokenizer["eod"])
     step = max(1, batch_tokens // len(row))
     parts = [
-        masked_nats(model, card.tokenizer["mask"], row, masks.masks[start : start + step])
+        masked_nats(model, card.tokenizer["mask"], row, masks.masks[start : start + step], told)
         for start in range(0, len(masks.masks), step)
     ]
     return estimate(np.concatenate(parts), masks)
@@ -286,17 +330,23 @@ def _nelbo(
 
 @torch.no_grad()
 def masked_nats(
-    model: Transformer, mask_id: int, row: NDArray[np.int64], masks: NDArray[np.bool_]
+    model: Transformer,
+    mask_id: int,
+    row: NDArray[np.int64],
+    masks: NDArray[np.bool_],
+    told: documents.DocumentIds | None = None,
 ) -> NDArray[np.float64]:
     """Return, for each mask of one text, the nats of its masked tokens together, float64 (rows,).
 
     Args:
         row: int64 (n,).
         masks: bool (rows, n).
+        told: int32 (1, n), the document of each token, of a document-masked model.
     """
     device = model.device
     inputs = torch.from_numpy(np.where(masks, mask_id, row[None, :])).to(device)
     labels = torch.from_numpy(np.broadcast_to(row, masks.shape)[masks]).to(device)
     places = torch.from_numpy(np.flatnonzero(masks)).to(device)
-    nats = model(inputs, target_positions=places, labels=labels).double().cpu().numpy()
+    within = _for_rows(told, len(masks), device)
+    nats = model(inputs, target_positions=places, labels=labels, documents=within).double().cpu().numpy()
     return np.bincount(np.nonzero(masks)[0], nats, minlength=len(masks)).astype(np.float64)

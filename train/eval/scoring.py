@@ -26,6 +26,7 @@ from ..exact.writing import Text, write
 from ..exact.writing_order import WritingOrder
 from ..model.kv_cache import KVCache
 from ..model.transformer import Transformer
+from ..objective import documents
 from ..objective.nelbo import MaskSet, estimate, masks_for
 
 TokenIds = NDArray[np.int64]
@@ -118,10 +119,11 @@ class Scorer:
         """Return a score for each answer of each group.
 
         A text longer than the model was trained on loses tokens of its context after the first (EOD); an answer that
-        is too long by itself is read whole. `work.truncated` counts both.
+        is too long by itself is read whole. `work.truncated` counts both. A document-masked model reads the last
+        document of a context.
         """
         started = time.monotonic()
-        groups = [self._fit(group) for group in groups]
+        groups = [self._within(self._fit(group)) for group in groups]
         if self.model.config.causal:
             scores = self._autoregressive(groups)
         else:
@@ -138,6 +140,10 @@ class Scorer:
         tail = group.context[max(1, len(group.context) - (room - 1)) :]
         return group._replace(context=np.concatenate([group.context[:1], tail]))
 
+    def _within(self, group: Group) -> Group:
+        c = self.model.config
+        return group._replace(context=documents.last(group.context, self.eod, c.causal)) if c.document_mask else group
+
     def _count(self, rows: int, real: int, padded: int) -> None:
         self.work.sequences += rows
         self.work.real += real
@@ -149,7 +155,7 @@ class Scorer:
         lengths = [len(g.context) + sum(len(a) - 1 for a in g.answers) for g in groups]
         families = [g.family for g in groups]
         scores: list[list[Score]] = [[] for _ in groups]
-        for batch in _batches(families, lengths, self.batch_tokens):
+        for batch in batches_of(families, lengths, self.batch_tokens):
             for i, row in zip(batch, self._score_trees([groups[i] for i in batch]), strict=True):
                 scores[i] = row
         return scores
@@ -203,7 +209,7 @@ class Scorer:
         texts = [Text(g.context, answer) for g in groups for answer in g.answers]
         nats = np.zeros(len(texts))
         lengths = [len(t.context) + len(t.answer) for t in texts]
-        for batch in _batches([""] * len(texts), lengths, self.batch_tokens):
+        for batch in batches_of([""] * len(texts), lengths, self.batch_tokens):
             written = write(self.model, self.mask, [texts[i] for i in batch], writing)
             nats[batch] = written.nats
             self._count(written.reads, written.real, written.padded)
@@ -361,7 +367,7 @@ def _cut(
     return [scores[stop - n : stop] for n, stop in zip(answers, stops, strict=True)]
 
 
-def _batches(families: Sequence[str], lengths: Sequence[int], batch_tokens: int) -> list[list[int]]:
+def batches_of(families: Sequence[str], lengths: Sequence[int], batch_tokens: int) -> list[list[int]]:
     """Return indices in batches of one family each, shortest first, rows times the longest within `batch_tokens`
     and padding within what `TIGHTEST` allows."""
     batches: list[list[int]] = []
@@ -374,7 +380,7 @@ def _batches(families: Sequence[str], lengths: Sequence[int], batch_tokens: int)
 
 
 def _row_batches(jobs: Sequence[_Job], batch_tokens: int) -> list[list[tuple[int, slice]]]:
-    """Return all rows of all jobs, shortest first, cut as `_batches` cuts; a job may be cut too."""
+    """Return all rows of all jobs, shortest first, cut as `batches_of` cuts; a job may be cut too."""
     batches: list[list[tuple[int, slice]]] = [[]]
     held = 0
     for j in sorted(range(len(jobs)), key=lambda j: (jobs[j].length, j)):
@@ -390,6 +396,3 @@ def _row_batches(jobs: Sequence[_Job], batch_tokens: int) -> list[list[tuple[int
             batches[-1].append((j, slice(start, stop)))
             held, start = held + stop - start, stop
     return [batch for batch in batches if batch]
-
-
-# From questions to groups and from scores to records.

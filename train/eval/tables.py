@@ -22,10 +22,17 @@ def describe(body: dict[str, list[dict[str, Any]]], out: str) -> str:
 KINDS = {"nll": "NLL, exact", "nelbo": "NELBO, upper bound"}
 
 
+GIVEN_LENGTHS_NOTE = (
+    "given lengths: the model was told where documents end (model.document_mask), and is not to be compared with one\n"
+    "that was not"
+)
+
+
 def _noise(row: dict[str, Any]) -> str:
+    given = ", given lengths" if row.get("given") else ""
     if row.get("order"):
-        return f"{KINDS[row['kind']]}, {WritingOrder(row['order'], row['tokens_per_step']).words}"
-    return KINDS[row["kind"]] + (f", K={row['noise_samples']}" if row["noise_samples"] else "")
+        return f"{KINDS[row['kind']]}, {WritingOrder(row['order'], row['tokens_per_step']).words}{given}"
+    return KINDS[row["kind"]] + (f", K={row['noise_samples']}" if row["noise_samples"] else "") + given
 
 
 def _percent(row: dict[str, Any], name: str, signed: bool = False) -> str:
@@ -83,7 +90,8 @@ def _likelihoods(rows: Sequence[dict[str, Any]]) -> str:
         seed = "" if r["seed"] is None else str(r["seed"])
         figures = [f"{r['per_token']:.4f}{error}", byte, f"{r['tokens']:,}", seed]
         body.append([r["name"], f"{r['source']} {r['data'][:8]}", _noise(r), *figures])
-    return text_table(head, body)
+    note = f"\n{GIVEN_LENGTHS_NOTE}" if any(r.get("given") for r in rows) else ""
+    return text_table(head, body) + note
 
 
 def _harness_table(rows: Sequence[dict[str, Any]]) -> str:

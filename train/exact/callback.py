@@ -17,11 +17,12 @@ from ..eval.likelihood import Rows, written
 from ..model.compiled import eager
 from ..objective.halves import HALVES, half_of, of_half
 from ..settings.data import ExactSection
-from .writing_order import EXACT, WritingOrder
+from .writing_order import EXACT, EXACT_GIVEN_LENGTHS, WritingOrder
 
 
 class ExactLikelihood(Callback):
-    """Logs `metrics/exact/<order>/<tokens per step>`, nats per token, beside the bound of the same samples.
+    """Logs `metrics/exact/<order>/<tokens per step>`, nats per token, beside the bound of the same samples; of a model
+    that is told where documents end `metrics/exact_given_lengths/...`.
 
     It is measured in float32 whatever the run's precision, and touches no random state; ranks share the samples out.
     Best checkpoints go on being chosen by the bound, which every evaluation has.
@@ -33,11 +34,19 @@ class ExactLikelihood(Callback):
     """
 
     def __init__(
-        self, section: ExactSection, validation: Artifact, samples: int | None, interval: int, steps: int
+        self,
+        section: ExactSection,
+        validation: Artifact,
+        samples: int | None,
+        interval: int,
+        steps: int,
+        given_lengths: bool = False,
     ) -> None:
         self.writing = WritingOrder(section.order, section.tokens_per_step)
         self.rows = Rows(validation, samples)
-        self.mask = validation.manifest.tokenizer.mask
+        self.ids = validation.manifest.tokenizer
+        self.prefix = EXACT_GIVEN_LENGTHS if given_lengths else EXACT
+        self.given = {"given": "lengths"} if given_lengths else {}
         self.every, self.steps = section.every * interval, steps
         self.last: dict[str, Any] | None = None
 
@@ -52,12 +61,13 @@ class ExactLikelihood(Callback):
             return
         sums = self._nats(state)
         loss = math.fsum(sums.nats) / self.rows.tokens
-        logger.log_metrics({f"metrics/{EXACT}{self.writing.key}": loss})
+        logger.log_metrics({f"metrics/{self.prefix}{self.writing.key}": loss})
         for half, nats, tokens in zip(HALVES, *sums, strict=True):
+            name = of_half(self.prefix.rstrip("/"), half)
             if tokens:
-                logger.log_metrics({f"metrics/{of_half(EXACT.rstrip('/'), half)}/{self.writing.key}": nats / tokens})
+                logger.log_metrics({f"metrics/{name}/{self.writing.key}": nats / tokens})
         self.last = {"kind": "nll", "order": self.writing.order, "tokens_per_step": self.writing.tokens_per_step}
-        self.last |= {"loss": loss, "tokens": self.rows.tokens, "step": step}
+        self.last |= {"loss": loss, "tokens": self.rows.tokens, "step": step} | self.given
 
     def _nats(self, state: State) -> "Sums":
         """Return the sums over all samples; a rank that fails has all fail."""
@@ -69,7 +79,8 @@ class ExactLikelihood(Callback):
         batch_tokens = 2**14
         with eager(), torch.autocast(model.transformer.device.type, enabled=False):
             try:
-                rows = enumerate(written(model.transformer, self.mask, mine, self.writing, batch_tokens))
+                ids = self.ids.eod, self.ids.mask
+                rows = enumerate(written(model.transformer, ids, mine, self.writing, batch_tokens))
                 found: Sums | str = _sums((first + i * ranks, nats, len(row)) for i, (row, nats, _) in rows)
             except WorkError as error:
                 found = str(error)

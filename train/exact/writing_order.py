@@ -11,6 +11,9 @@ ORDERS: tuple[Order, ...] = get_args(Order)
 EXACT = "exact/"
 """What names of exact likelihoods begin with, in logs (after `metrics/`) and tables: exact/ORDER/TOKENS_PER_STEP."""
 
+EXACT_GIVEN_LENGTHS = "exact_given_lengths/"
+"""The same of a model that is told where documents end."""
+
 
 @dataclass(frozen=True)
 class WritingOrder:

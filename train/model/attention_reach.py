@@ -12,6 +12,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from .document_mask import Attends, Mask, mask_of_documents, positions_within
+from .kv_cache import KVCache
+
 HIDDEN = 2**31 - 1
 """`since` of a token that none but its own block, or itself, attends to."""
 
@@ -61,15 +64,70 @@ def attention_mask(reach: Tensor) -> Tensor:
     return mask[:, None]
 
 
+def attends(reach: Tensor) -> Attends:
+    """Return `attention_mask` as a function of places.
+
+    Args:
+        reach: int32 (rows or 1, length, 3).
+    """
+    since, until, block = reach.unbind(-1)
+
+    def may(row: Tensor, head: Tensor, asks: Tensor, asked: Tensor) -> Tensor:
+        row = row * (len(reach) > 1)
+        same = (block[row, asked] == block[row, asks]) & (block[row, asked] >= 0)
+        return (since[row, asked] <= until[row, asks]) | same | (asked == asks)
+
+    return may
+
+
+def mask_of(
+    causal: bool,
+    block_size: int | None,
+    attention_mask: Mask | None,
+    cache: KVCache | None,
+    length: int,
+    device: torch.device,
+) -> Mask | None:
+    """Return what `Attention` takes for the `attention_mask` of `Transformer.hidden_states`."""
+    if attention_mask is not None and not (isinstance(attention_mask, Tensor) and attention_mask.dim() == 2):
+        return attention_mask
+    if block_size is not None:
+        past = cache.length if cache else 0
+        return block_causal(block_size, past, length, attention_mask, device)
+    if causal:
+        if cache is None or length == 1:
+            return None  # attention itself masks the right; a single token has none
+        return torch.ones(length, cache.length + length, dtype=torch.bool, device=device).tril(cache.length)
+    return None if attention_mask is None else attention_mask[:, None, None, :]
+
+
+def within(
+    documents: Tensor, positions: Tensor | None, reach: Tensor | None, causal: bool, restart: bool, whole: bool
+) -> tuple[Mask, Tensor | None]:
+    """Return the `attention_mask` and the `positions` of `Transformer.hidden_states` for texts of several documents.
+
+    Args:
+        documents: int32 (rows, length), the document of each token, which attends to no other; they never fall.
+        positions: where they do not restart.
+        reach: of rows that do not attend as the model does by itself.
+        causal: tokens attend to the left alone.
+        restart: positions begin anew in each document.
+        whole: make a mask, a square per sample, on a GPU too: where weights of attention are dropped.
+    """
+    further = None if reach is None else attends(reach)
+    mask = mask_of_documents(documents, causal, further, sparse=documents.is_cuda and not whole)
+    return mask, positions_within(documents) if restart else positions
+
+
 def same_rows(reach: Reach) -> Reach:
     """Return the first row alone where all rows are the same, so that one mask serves them all."""
     return reach[:1] if (reach == reach[:1]).all() else reach
 
 
 def hidden_of_targets(
-    read: Callable[[Tensor, Tensor | None, Tensor | None], Tensor],
+    read: Callable[[Tensor, Mask | None, Tensor | None], Tensor],
     tokens: Tensor,
-    mask: Tensor | None,
+    mask: Mask | None,
     target_positions: Tensor | None,
     reach: Tensor | None,
     positions: Tensor | None,

@@ -86,6 +86,7 @@ def _flops(args: argparse.Namespace) -> int:
     shape, seq_len, causal = _shape(args.model, args.overrides)
     seq_len = args.seq_len or seq_len or 2048
     body = {"model": args.model, "causal": causal, "vocab_size": shape.vocab_size}
+    body |= {"document_mask": True} if shape.document_mask else {}
     body |= report(shape, seq_len, args.steps, args.block)
     if args.tokens:
         tokens = parse_count(args.tokens)
@@ -117,7 +118,7 @@ def _shape(path: str, overrides: Sequence[str]) -> tuple[Any, int | None, bool |
         if overrides:
             raise RequestError(f"{path} is a model, whose settings are what they are: leave {overrides[0]} away")
         card = load_card(model_folder(path))
-        return card.shape, card.seq_len, {"nll": True, "nelbo": False}.get(card.kind)
+        return card.shape, card.seq_len, {"nll": True, "nelbo": False, "nelbo_given_lengths": False}.get(card.kind)
     found = path if Path(path).exists() else shipped(YAMLS, path) or preset_file(path)
     if found is None:
         names = [*presets(), *shipped_names(YAMLS)]

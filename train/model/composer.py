@@ -22,7 +22,8 @@ class LanguageModel(ComposerModel):
     Attributes:
         kind: the name of the training loss.
         penalties: what is added to it, logged under names of its own.
-        measured: what validation measures, `nll`, `nelbo`, or both: the first noise sample is then the likelihood.
+        measured: what validation measures, `nll`, a bound (`nelbo`, or what a told model has in its place), or both:
+            the first noise sample is then the likelihood.
     """
 
     def __init__(
@@ -69,7 +70,7 @@ class LanguageModel(ComposerModel):
         if is_train:
             return {}
         if len(self.measured) > 1:
-            return _losses("nll", slice(0, 1)) | _losses("nelbo", slice(1, None))
+            return _losses(self.measured[0], slice(0, 1)) | _losses(self.measured[1], slice(1, None))
         return _losses(self.measured[0], slice(None))
 
     def update_metric(self, batch: dict[str, Any], outputs: Tensor, metric: Metric) -> None:
@@ -80,13 +81,13 @@ class LanguageModel(ComposerModel):
 def _losses(kind: str, rows: slice) -> dict[str, Metric]:
     """Return the loss, what noise leaves of a bound, and the loss on each half of the pool; see `objective.halves`."""
     metrics: dict[str, Metric] = {kind: MeanLoss(rows=rows)}
-    if kind == "nelbo":
-        metrics["nelbo_se"] = MeanLoss(error=True, rows=rows)
+    if kind != "nll":
+        metrics[f"{kind}_se"] = MeanLoss(error=True, rows=rows)
     return metrics | {of_half(kind, name): MeanLoss(only=i, rows=rows) for i, name in enumerate(HALVES)}
 
 
 def _inputs(batch: dict[str, Any]) -> dict[str, Tensor | None]:
-    names = ("tokens", "attention_mask", "target_positions", "labels", "reach", "positions")
+    names = ("tokens", "attention_mask", "target_positions", "labels", "reach", "positions", "documents")
     return {name: batch.get(name) for name in names}
 
 

@@ -12,10 +12,11 @@ import torch
 from torch import Tensor, nn
 
 from ...common.errors import RequestError
-from .attention_reach import hidden_of_targets
+from .attention_reach import hidden_of_targets, within
+from .document_mask import Mask
 from .transformer import ModelConfig, Transformer
 
-SAME = ("vocab_size", "causal", "block_size")
+SAME = ("vocab_size", "causal", "block_size", "document_mask")
 """What members must agree in; their sizes may differ."""
 
 
@@ -42,7 +43,7 @@ class Ensemble(nn.Module):
         return self.embedding.weight.device
 
     def hidden_states(
-        self, tokens: Tensor, attention_mask: Tensor | None = None, positions: Tensor | None = None
+        self, tokens: Tensor, attention_mask: Mask | None = None, positions: Tensor | None = None
     ) -> Tensor:
         """Return the members' normed last hidden states side by side, (batch, length, sum of their widths)."""
         return torch.cat([m.hidden_states(tokens, attention_mask, positions) for m in self.members], dim=-1)
@@ -62,12 +63,16 @@ class Ensemble(nn.Module):
     def forward(
         self,
         tokens: Tensor,
-        attention_mask: Tensor | None = None,
+        attention_mask: Mask | None = None,
         target_positions: Tensor | None = None,
         labels: Tensor | None = None,
         reach: Tensor | None = None,
         positions: Tensor | None = None,
+        documents: Tensor | None = None,
     ) -> Tensor:
         """Return logits (n, vocab_size), or the nats of each label (n,); arguments as for `Transformer.forward`."""
+        if documents is not None:
+            attention_mask, positions = within(documents, positions, reach, *self.config.within)
+            reach = None
         x = hidden_of_targets(self.hidden_states, tokens, attention_mask, target_positions, reach, positions)
         return self.logits(x) if labels is None else self.nll(x, labels)

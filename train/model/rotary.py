@@ -36,14 +36,15 @@ def rotations(
     """Return the rotation of the tokens at `positions`, or at past to past + length - 1.
 
     Args:
-        positions: int64 (batch, length) or (length,), best on the CPU: on a GPU their largest is waited for.
+        positions: int64 (batch, length) or (length,); on a GPU, where their largest would be waited for, all are less
+            than past + length.
         past: tokens before these, where `positions` is None.
         length: of these tokens.
         head_size: channels of a head.
         base: of the frequencies.
         device: where the rotation is used.
     """
-    end = past + length if positions is None else int(positions.max()) + 1
+    end = past + length if positions is None or positions.is_cuda else int(positions.max()) + 1
     tables = rotary_tables(max(SHORTEST, 1 << (end - 1).bit_length()), head_size, base, device)
     if positions is None:
         cos, sin = (table[past:end] for table in tables)

@@ -9,7 +9,7 @@ the two types: an autoregressive model attends to the left, a masked-diffusion m
 """
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any, Literal
 
 import torch
@@ -17,8 +17,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from . import attention_reach
+from . import attention_reach, document_mask
 from .cross_entropy import compute_dtype, token_nll, weighted_nll_sum
+from .document_mask import Mask
 from .dropout import Draws, Rates, Residual, Site, attend
 from .kv_cache import KVCache, LayerCache
 from .penalties import Penalties, penalised_sums
@@ -29,7 +30,7 @@ VOCAB_MULTIPLE = 64
 
 LATER = (
     *("dropout_embedding", "dropout_attention", "dropout_residual", "dropout_mlp", "stochastic_depth"),
-    "block_size",
+    *("block_size", "document_mask", "rope"),
 )
 """Keys of `ModelConfig` that the first version did not have."""
 
@@ -52,6 +53,8 @@ class ModelConfig:
         dropout_mlp: of the MLP's inner units.
         stochastic_depth: share of samples that the last layer's parts are left out for; less in earlier layers.
         block_size: of block diffusion, which is not causal: tokens attend to their own block and to earlier ones.
+        document_mask: attention stays within documents; `forward` is told of them where it reads more than one.
+        rope: whether rotary positions go on from one document of a sample to the next, or restart in each.
     """
 
     vocab_size: int
@@ -74,6 +77,8 @@ class ModelConfig:
     dropout_mlp: float = 0.0
     stochastic_depth: float = 0.0
     block_size: int | None = None
+    document_mask: bool = False
+    rope: Literal["continue", "restart"] = "continue"
     padded_vocab: int = field(init=False)
 
     def __post_init__(self) -> None:
@@ -87,6 +92,8 @@ class ModelConfig:
             raise ValueError(f"head_size ({head_size}) must be even: rotary positions turn pairs of channels")
         if self.block_size is not None and (self.causal or self.block_size < 1):
             raise ValueError(f"block_size ({self.block_size}) must be at least 1, and no model with blocks is causal")
+        if self.rope not in ("continue", "restart") or (self.rope == "restart" and not self.document_mask):
+            raise ValueError(f"rope is continue, or restart with document_mask: true; got {self.rope}")
         object.__setattr__(self, "kv_heads", kv_heads)
         object.__setattr__(self, "head_size", head_size)
         object.__setattr__(self, "padded_vocab", -(-self.vocab_size // VOCAB_MULTIPLE) * VOCAB_MULTIPLE)
@@ -96,6 +103,11 @@ class ModelConfig:
         """Return the shares that are dropped by site."""
         sites = (self.dropout_embedding, self.dropout_attention, self.dropout_residual, self.dropout_mlp)
         return Rates(*sites, self.stochastic_depth)
+
+    @property
+    def within(self) -> tuple[bool, bool, bool]:
+        """Return how documents are kept apart: causal, whether positions restart, whether a mask must be whole."""
+        return self.causal, self.rope == "restart", bool(self.dropout or self.dropout_attention)
 
     @property
     def exact(self) -> bool:
@@ -154,13 +166,13 @@ class Attention(nn.Module):
         self.q_norm: nn.Module = RMSNorm(c.head_size, c.norm_eps) if c.qk_norm else nn.Identity()
         self.k_norm: nn.Module = RMSNorm(c.head_size, c.norm_eps) if c.qk_norm else nn.Identity()
 
-    def forward(self, x: Tensor, rotation: Rotation, mask: Tensor | None, cache: LayerCache | None = None) -> Tensor:
+    def forward(self, x: Tensor, rotation: Rotation, mask: Mask | None, cache: LayerCache | None = None) -> Tensor:
         """Return (batch, length, hidden).
 
         Without a mask, tokens attend to the left in a causal model that has no cache, and to everything otherwise.
 
         Args:
-            mask: bool, broadcastable to (batch, heads, length, cached + length), or None.
+            mask: who may attend to whom, or None.
             cache: keys and values of earlier tokens, which come first in `mask`'s last dimension.
         """
         batch, length, _ = x.shape
@@ -175,7 +187,9 @@ class Attention(nn.Module):
             k, v = (y.repeat_interleave(self.heads // self.kv_heads, dim=1) for y in (k, v))
         p = self.dropout if self.training else 0.0
         causal = self.causal and mask is None and cache is None
-        if self.weight_dropout.active:
+        if mask is not None and not isinstance(mask, Tensor):
+            y = document_mask.attention(q, k, v, mask)
+        elif self.weight_dropout.active:
             y = attend(q, k, v, mask, causal, self.weight_dropout)
         else:
             y = F.scaled_dot_product_attention(q, k, v, mask, dropout_p=p, is_causal=causal)
@@ -221,7 +235,7 @@ class Block(nn.Module):
         add = (layer, c.layers, c.dropout, c.rates, draws)
         self.attention_dropout, self.mlp_dropout = Residual("attention", *add), Residual("mlp", *add)
 
-    def forward(self, x: Tensor, rotation: Rotation, mask: Tensor | None, cache: LayerCache | None = None) -> Tensor:
+    def forward(self, x: Tensor, rotation: Rotation, mask: Mask | None, cache: LayerCache | None = None) -> Tensor:
         """Return the residual stream after this layer, shape of `x`."""
         x = x + self.attention_dropout(self.attention(self.attention_norm(x), rotation, mask, cache))
         return x + self.mlp_dropout(self.mlp(self.mlp_norm(x)))
@@ -280,7 +294,7 @@ class Transformer(nn.Module):
     def hidden_states(
         self,
         tokens: Tensor,
-        attention_mask: Tensor | None = None,
+        attention_mask: Mask | None = None,
         positions: Tensor | None = None,
         cache: KVCache | None = None,
     ) -> Tensor:
@@ -290,8 +304,8 @@ class Transformer(nn.Module):
             tokens: int64 (batch, length).
             attention_mask: None where nothing is hidden but what lies to the right in a causal model; bool (batch,
                 length), False on PAD, which nothing may attend to (a causal model ignores it: PAD only ever comes
-                last); or bool (batch, 1, length, cached + length), True where a token (row) may attend (column), in
-                place of the causal mask.
+                last); or, in place of the causal mask, bool (batch, 1, length, cached + length), True where a token
+                (row) may attend (column), or blocks of `document_mask`.
             positions: int64 (batch, length) or (length,), of the rotary embedding; None when the tokens follow each
                 other and the cache.
             cache: keys and values of earlier tokens, to which those of `tokens` are added.
@@ -300,7 +314,8 @@ class Transformer(nn.Module):
         assert self.config.head_size is not None, "filled in by ModelConfig"
         shape = self.config.head_size, self.config.rope_base
         rotation = rotations(positions, past, length, *shape, tokens.device)
-        mask = self._mask(attention_mask, cache, length, tokens.device)
+        kind = self.config.causal, self.config.block_size
+        mask = attention_reach.mask_of(*kind, attention_mask, cache, length, tokens.device)
         x = self.embedding_dropout(self.embedding(tokens))
         x = x.to(compute_dtype(x))  # the residual stream is as narrow as the products under autocast
         if self.recompute and torch.is_grad_enabled():
@@ -316,21 +331,6 @@ class Transformer(nn.Module):
         self.recompute = what == "blocks"
         for block in self.blocks:
             block.mlp.recompute = what == "products"
-
-    def _mask(
-        self, attention_mask: Tensor | None, cache: KVCache | None, length: int, device: torch.device
-    ) -> Tensor | None:
-        """Return what `Attention` takes for `attention_mask`, see `hidden_states`."""
-        if attention_mask is not None and attention_mask.dim() == 4:
-            return attention_mask
-        if self.config.block_size is not None:
-            past = cache.length if cache else 0
-            return attention_reach.block_causal(self.config.block_size, past, length, attention_mask, device)
-        if self.config.causal:
-            if cache is None or length == 1:
-                return None  # attention itself masks the right; a single token has none
-            return torch.ones(length, cache.length + length, dtype=torch.bool, device=device).tril(cache.length)
-        return None if attention_mask is None else attention_mask[:, None, None, :]
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Return logits in float32 or wider, (..., vocab_size), of hidden states (..., hidden)."""
@@ -350,6 +350,7 @@ class Transformer(nn.Module):
         weights: Tensor | None = None,
         reach: Tensor | None = None,
         positions: Tensor | None = None,
+        documents: Tensor | None = None,
         penalties: Penalties | None = None,
     ) -> Tensor:
         """Return logits, or losses when `labels` are given.
@@ -367,8 +368,12 @@ class Transformer(nn.Module):
             weights: (n,).
             reach: int32 (batch or 1, length, 3), see `attention_reach`: in place of `attention_mask`.
             positions: as for `hidden_states`.
+            documents: int32 (batch, length), see `attention_reach.within`; None where each row is one document.
             penalties: what is added to the loss.
         """
+        if documents is not None:
+            attention_mask, positions = attention_reach.within(documents, positions, reach, *self.config.within)
+            reach = None
         x = attention_reach.hidden_of_targets(
             self.hidden_states, tokens, attention_mask, target_positions, reach, positions
         )
@@ -390,4 +395,5 @@ def count_parameters(module: nn.Module) -> int:
 def config_dict(config: ModelConfig) -> dict[str, Any]:
     """Return `config` as the keywords that make it again; those of `LATER` only where they say something, so that
     models go by the names that they had before there were such keys."""
-    return {k: v for k, v in vars(config).items() if k != "padded_vocab" and (v or k not in LATER)}
+    defaults = {f.name: f.default for f in fields(config) if f.name in LATER}
+    return {k: v for k, v in vars(config).items() if k != "padded_vocab" and (k not in LATER or v != defaults[k])}

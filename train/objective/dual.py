@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from ..model.attention_reach import bidirectional, causal
 from . import noise
+from .documents import GIVEN_LENGTHS
 from .objectives import Autoregressive, Corrupted, MaskedDiffusion, SpecialIds, TokenRows
 
 
@@ -34,7 +35,11 @@ class Dual:
     seed: int = 0
 
     causal = False
-    kind = "dual"
+
+    @property
+    def kind(self) -> str:
+        """Return `dual`; of a model that is told of documents, that its bound is given their lengths."""
+        return "dual" + (GIVEN_LENGTHS if self.mdm.document_mask else "")
 
     @property
     def target_share(self) -> float:
@@ -84,6 +89,7 @@ class DualValidation:
 
 def of_both(is_ar: NDArray[np.bool_], ar: Corrupted, mdm: Corrupted) -> Corrupted:
     """Return the rows of `ar` where `is_ar`, bool (rows,), else those of `mdm`; each attends as its type does."""
+    told = ar.documents is not None and mdm.documents is not None
     return Corrupted(
         inputs=_rows(is_ar, ar.inputs, mdm.inputs),
         labels=_rows(is_ar, ar.labels, mdm.labels),
@@ -91,6 +97,7 @@ def of_both(is_ar: NDArray[np.bool_], ar: Corrupted, mdm: Corrupted) -> Corrupte
         weights=_rows(is_ar, ar.weights, mdm.weights),
         attention_mask=_rows(is_ar, ar.attention_mask, mdm.attention_mask),
         reach=_rows(is_ar, causal(ar.attention_mask), bidirectional(mdm.attention_mask)),
+        documents=None if not told else _rows(is_ar, ar.documents, mdm.documents),
     )
 
 

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from ..model.attention_reach import Reach, same_rows
 from . import augment, noise
+from .documents import GIVEN_LENGTHS, DocumentIds, of_inputs, of_text
 from .levels import Levels
 
 TokenRows = NDArray[np.int64]
@@ -42,6 +43,7 @@ class Corrupted(NamedTuple):
         weights: float64 (rows,), of each of the row's targets, or (rows, length).
         attention_mask: bool (rows, length), False on PAD.
         reach: int32 (rows, inputs, 3), see `attention_reach`: of rows that do not attend as the model does by itself.
+        documents: int32 (rows, length), of a model whose attention stays within them, see `objective.documents`.
     """
 
     inputs: NDArray[np.int64]
@@ -50,6 +52,7 @@ class Corrupted(NamedTuple):
     weights: NDArray[np.float64]
     attention_mask: NDArray[np.bool_]
     reach: Reach | None = None
+    documents: DocumentIds | None = None
 
 
 class Objective(Protocol):
@@ -98,6 +101,7 @@ class Autoregressive:
         right_to_left: probability that a sample is read and predicted from its end. It then begins with MASK instead
             of BOS, so that the model knows which way it reads.
         vocab_size: ids that are drawn from.
+        document_mask: the model is told which document each token is of.
     """
 
     ids: SpecialIds
@@ -106,6 +110,7 @@ class Autoregressive:
     random_replacement: float = 0.0
     right_to_left: float = 0.0
     vocab_size: int = 0
+    document_mask: bool = False
 
     causal = True
     target_share = 1.0
@@ -126,8 +131,10 @@ class Autoregressive:
         if self.right_to_left:
             tokens, turned = augment.reversed_rows(self.seed, self.right_to_left, tokens, n_tokens, positions)
             first[turned] = self.ids.mask
-        inputs = self._noised(np.concatenate([first, tokens[:, :-1]], axis=1), positions)
-        return Corrupted(inputs, tokens, real, np.ones(len(tokens)), attended_of(real))
+        clean = np.concatenate([first, tokens[:, :-1]], axis=1)
+        inputs, weights = self._noised(clean, positions), np.ones(len(tokens))
+        places = of_inputs(clean, self.ids.eod) if self.document_mask else None
+        return Corrupted(inputs, tokens, real, weights, attended_of(real), documents=places)
 
     def _noised(self, inputs: TokenRows, positions: noise.Positions) -> TokenRows:
         length = inputs.shape[1]
@@ -161,6 +168,7 @@ class MaskedDiffusion:
         noise_schedule: how t follows from u; the weights follow it, so that the bound stays one (`levels`).
         t_range: the shares of masks that are trained on, instead of all (Arriola et al. 2025); no bound.
         fixed_ratio: the one share of masks that is trained on, as BERT's 0.15 (Devlin et al. 2019); no bound.
+        document_mask: the model is told which document each token is of, and so where documents end.
     """
 
     ids: SpecialIds
@@ -173,14 +181,16 @@ class MaskedDiffusion:
     noise_schedule: Literal["linear", "cosine"] = "linear"
     t_range: tuple[float, float] | None = None
     fixed_ratio: float | None = None
+    document_mask: bool = False
 
     causal = False
 
     @property
     def kind(self) -> str:
-        """Return `nelbo`, or `masked_nll` where the loss is no bound."""
+        """Return `nelbo`, or `masked_nll` where the loss is no bound; of a model that is told of documents, that it is
+        given their lengths."""
         bound = self.fixed_ratio is None and self.t_range in (None, (0.0, 1.0)) and self.weighting != "uniform"
-        return "nelbo" if bound else "masked_nll"
+        return ("nelbo" if bound else "masked_nll") + (GIVEN_LENGTHS if self.document_mask else "")
 
     @property
     def target_share(self) -> float:
@@ -202,7 +212,9 @@ class MaskedDiffusion:
             targets = noise.to_uniform(bits) < t[:, None]
             weights = levels.weights(t) if self.weighting == "inverse_t" else np.full(len(t), 1.0 / levels.mean)
         targets &= real
-        return Corrupted(np.where(targets, self.ids.mask, tokens), tokens, targets, weights, attended_of(real))
+        inputs = np.where(targets, self.ids.mask, tokens)
+        places = of_text(tokens, real, self.ids.eod) if self.document_mask else None
+        return Corrupted(inputs, tokens, targets, weights, attended_of(real), documents=places)
 
     def levels(self, positions: noise.Positions) -> noise.Uniform:
         """Return u of each position, float64 in [0, 1)."""
@@ -247,6 +259,7 @@ class Packed(NamedTuple):
     weights: Tensor
     reach: Tensor | None = None
     positions: Tensor | None = None
+    documents: Tensor | None = None
 
 
 def pack(rows: Corrupted, dtype: torch.dtype = torch.float32) -> Packed:
@@ -256,7 +269,7 @@ def pack(rows: Corrupted, dtype: torch.dtype = torch.float32) -> Packed:
     every = len(row) == rows.inputs.size
     weights = rows.weights[row] if rows.weights.ndim == 1 else rows.weights[row, place]
     positions = torch.cat((torch.arange(clean), torch.arange(read - clean))) if clean else None
-    plain = rows.reach is not None or rows.attention_mask.all()
+    plain = rows.reach is not None or rows.documents is not None or rows.attention_mask.all()
     return Packed(
         tokens=torch.from_numpy(np.ascontiguousarray(rows.inputs)),
         attention_mask=None if plain else torch.from_numpy(rows.attention_mask),
@@ -265,6 +278,7 @@ def pack(rows: Corrupted, dtype: torch.dtype = torch.float32) -> Packed:
         weights=torch.from_numpy(weights).to(dtype),
         reach=None if rows.reach is None else torch.from_numpy(same_rows(rows.reach)),
         positions=positions,
+        documents=None if rows.documents is None else torch.from_numpy(np.ascontiguousarray(rows.documents)),
     )
 
 

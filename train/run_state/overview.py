@@ -14,10 +14,11 @@ from ...common.json_text import parse_json
 from ...common.units import format_count
 from ...shards.artifact import artifacts_below, read_any_manifest, subfolders
 from ...shards.manifest import ExportManifest
-from ..exact.writing_order import EXACT, WritingOrder, of_key
+from ..exact.writing_order import EXACT, EXACT_GIVEN_LENGTHS, WritingOrder, of_key
 from ..run_folder import METRICS_NAME, RESULT_NAME, RUN_NAME, losses_in_words, read_metrics
 
-LOGGED = f"metrics/{EXACT}"
+GIVEN = ", given lengths"
+LOGGED = {f"metrics/{EXACT}": "", f"metrics/{EXACT_GIVEN_LENGTHS}": GIVEN}
 
 DEPTH = 4
 """Folders below the one that is asked for in which to look."""
@@ -112,7 +113,7 @@ def _run(folder: str, path: str) -> dict[str, Any]:
         if not rows:
             return said | {"state": "no step yet"}
         measured = {key.removeprefix("metrics/validation/"): value for row in rows for key, value in row.items()}
-        exact = {of_key(key.removeprefix(LOGGED)): value for key, value in measured.items() if key.startswith(LOGGED)}
+        exact = {words: value for key, value in measured.items() if (words := _order_in_words(key))}
         tokens = int(rows[-1]["run/tokens"]) if "run/tokens" in rows[-1] else None
         return said | {
             "state": f"step {rows[-1]['step']:,.0f}",
@@ -123,13 +124,24 @@ def _run(folder: str, path: str) -> dict[str, Any]:
         return said | {"state": f"damaged: {error}"}
 
 
-def _exact_of(result: dict[str, Any]) -> dict[WritingOrder, float]:
-    """Return what a finished run has under an order of writing."""
+def _order_in_words(metric: str) -> str:
+    """Return the order of writing that a logged metric is the exact likelihood under; nothing for others."""
+    for prefix, given in LOGGED.items():
+        if metric.startswith(prefix):
+            return of_key(metric.removeprefix(prefix)).words + given
+    return ""
+
+
+def _exact_of(result: dict[str, Any]) -> dict[str, float]:
+    """Return what a finished run has under an order of writing, by the order's words."""
     exact = result.get("exact")
-    return {WritingOrder(exact["order"], exact["tokens_per_step"]): exact["loss"]} if exact else {}
+    if not exact:
+        return {}
+    given = GIVEN if "given" in exact else ""
+    return {WritingOrder(exact["order"], exact["tokens_per_step"]).words + given: exact["loss"]}
 
 
-def _losses(measured: dict[str, float], exact: dict[WritingOrder, float]) -> str:
+def _losses(measured: dict[str, float], exact: dict[str, float]) -> str:
     """Return the validation losses in words, each with its kind, and masked diffusion's exact one with its order."""
-    under = (f"NLL {value:.4f} ({writing.words})" for writing, value in exact.items())
+    under = (f"NLL {value:.4f} ({words})" for words, value in exact.items())
     return ", ".join(filter(None, [losses_in_words(measured), *under]))

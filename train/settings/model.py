@@ -38,6 +38,8 @@ class ModelSection(FiguresSection):
     dropout_residual: Part = 0.0
     dropout_mlp: Part = 0.0
     stochastic_depth: Part = 0.0
+    document_mask: bool = False
+    rope: Literal["continue", "restart"] = "continue"
     init_device: Literal["cpu", "meta"] = "cpu"
 
     @model_validator(mode="after")

@@ -159,6 +159,11 @@ def test_a_runs_file_says_what_the_grid_says(make_plan):
             {"arms": {"ar": {"a": {"model.dropout": 0.3}}}, "overrides": {"model.dropout": [0.0]}},
             "which overrides vary",
         ),
+        (
+            {"settings": {"model.document_mask": True}},
+            "its bound does not compare with AR's NLL: leave the key out of MDM",
+        ),
+        ({"arms": {"mdm": {"told": {"model.document_mask": True}}}}, "an MDM is told where documents end"),
         ({"own_decay": [1, 1]}, "own_decay names a value twice"),
         ({"own_decay": [0]}, "own_decay"),
         ({"base": "nowhere"}, "nowhere is neither a file nor the name of a shipped configuration"),
@@ -248,3 +253,8 @@ def test_planning_asks_for_nothing_and_writes_nothing(make_plan, tmp_path, capsy
     assert "the pool /nowhere does not exist yet" in capsys.readouterr().out
     assert main(["crossover", str(tmp_path / "grid.yaml"), "pool=/nowhere"]) == 2
     assert "the pool /nowhere does not exist: build it" in capsys.readouterr().err
+
+
+def test_a_document_mask_may_be_an_arm_of_ar_whose_nll_stays_exact(make_plan):
+    made = make_plan(arms={"ar": {"within": {"model.document_mask": True}}})
+    assert {run.objective for run in made.runs if run.shape.document_mask} == {"ar"}

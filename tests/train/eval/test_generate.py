@@ -2,6 +2,7 @@
 
 import io
 import itertools
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -201,3 +202,14 @@ def test_a_model_of_blocks_has_its_own() -> None:
     frames: list[list[int]] = []
     generate(m, [EOD], MASK, Sampling(8, steps=3), frames.append)
     assert [8 - frame.count(MASK) for frame in frames] == [3, 7, 8]
+
+
+@pytest.mark.parametrize("causal", [True, False])
+def test_a_document_masked_model_goes_on_with_the_last_document_of_its_prompt(causal: bool) -> None:
+    told, plain = model(causal), model(causal)
+    told.config = replace(told.config, document_mask=True)
+    sampling = Sampling(max_new_tokens=8)
+    new = generate(told, [EOD, 1, 2, EOD, 5, 3], MASK, sampling)
+    assert new == generate(plain, [EOD, 5, 3] if causal else [5, 3], MASK, sampling)
+    assert new != generate(plain, [EOD, 1, 2, EOD, 5, 3], MASK, sampling)
+    assert len(generate(told, [EOD], MASK, sampling)) == 8  # nothing stands before a masked-diffusion model's text

@@ -13,13 +13,16 @@ import torch
 
 from epochal.__main__ import main
 from epochal.common.errors import RequestError
-from epochal.shards.artifact import open_artifact
+from epochal.shards.artifact import Artifact, open_artifact
+from epochal.tests.support.pools import random_documents
 from epochal.tests.support.training import BYTES, save
 from epochal.train.checkpoint import open_checkpoint
 from epochal.train.eval import likelihood
-from epochal.train.eval.likelihood import difference, measure, table
+from epochal.train.eval.likelihood import difference, masked_nats, measure, table
 from epochal.train.exact.writing import Text, write
 from epochal.train.exact.writing_order import WritingOrder
+from epochal.train.objective import documents
+from epochal.train.objective.nelbo import estimate, masks_for
 
 torch.set_num_threads(1)
 
@@ -70,6 +73,13 @@ def test_kinds_are_never_mixed_unlabelled(make_pool: Callable[..., Path], tmp_pa
     assert difference(ordered, ar) == (0, 0)  # exact against exact
     with pytest.raises(RequestError, match="only NELBO minus NLL"):
         difference(ordered, mdm)
+    told = replace(mdm, name="told", given="lengths")
+    with pytest.raises(RequestError, match="of texts, and of texts given where their documents end, are no figures of"):
+        table([mdm, told], ("per_token", "kind"))
+    assert [r["given"] for r in table([mdm, told])] == [None, "lengths"]
+    for other in (mdm, ar):
+        with pytest.raises(RequestError, match="told was told where documents end"):
+            difference(told, other, bound=True)
     for a, b in ((ar, mdm), (mdm, ar), (ar, elsewhere)):
         with pytest.raises(RequestError):
             difference(a, b)
@@ -133,3 +143,52 @@ def test_a_batchs_size_changes_no_exact_likelihood(make_pool: Callable[..., Path
         for size in (1, 40, 16384)
     ]
     assert nats == pytest.approx([nats[0]] * 3, rel=1e-6)
+
+
+def documents_pool(make_pool: Callable[..., Path]) -> tuple[Artifact, list[np.ndarray]]:
+    """Return a pool of samples with several documents, and these as they lie in samples."""
+    stream = random_documents(150)
+    stream[6::7] = 256
+    pool = open_artifact(str(make_pool(stream, 32)))
+    parts = [part for row in likelihood.Rows(pool) for part in documents.parts(row, 256)]
+    assert len(parts) > 4 * pool.manifest.samples
+    return pool, parts
+
+
+@pytest.mark.parametrize("rope", ["continue", "restart"])
+def test_a_document_masked_ar_has_the_likelihood_of_each_document_alone(
+    make_pool: Callable[..., Path], tmp_path: Path, rope: str
+) -> None:
+    pool, parts = documents_pool(make_pool)
+    opened = open_checkpoint(save(tmp_path / "ar", True, BYTES, 32, document_mask=True, rope=rope, init_std=0.3), "cpu")
+    record = measure(opened.model, opened.card, pool)
+    expected = 0.0
+    for part in parts:
+        log_p = opened.model(torch.tensor([[256, *part[:-1]]])).detach().log_softmax(-1)
+        expected -= float(log_p[torch.arange(len(part)), torch.from_numpy(part)].double().sum())
+    assert record.nats == pytest.approx(expected, abs=1e-3)
+    assert (record.kind, record.given) == ("nll", None)
+
+
+@pytest.mark.parametrize("writing", [None, WritingOrder("confidence")])
+def test_a_document_masked_mdm_has_the_likelihood_of_each_document_given_its_length(
+    make_pool: Callable[..., Path], tmp_path: Path, writing: WritingOrder | None
+) -> None:
+    """In an order exactly, and as a bound: the mean over all orders of a sample is that over those of each document."""
+    pool, parts = documents_pool(make_pool)
+    opened = open_checkpoint(save(tmp_path / "mdm", False, BYTES, 32, document_mask=True, init_std=0.3), "cpu")
+    record = measure(opened.model, opened.card, pool, writing=writing, noise_samples=256, seed=2)
+    assert (record.kind, record.given) == ("nll" if writing else "nelbo", "lengths")
+    if writing:
+        alone = [write(opened.model, 258, [Text(np.zeros(0, np.int64), part)], writing).nats[0] for part in parts]
+        assert record.nats == pytest.approx(sum(alone), abs=1e-3)
+        return
+    value, variance = 0.0, 0.0
+    for i, part in enumerate(parts):
+        masks = masks_for(len(part), 1024, 0, i)
+        own, error = estimate(masked_nats(opened.model, 258, part, masks.masks), masks)
+        value, variance = value + own, variance + error**2
+    assert record.nats == pytest.approx(value, abs=4 * math.hypot(record.nats_se, math.sqrt(variance)))
+    unaware = open_checkpoint(save(tmp_path / "unaware", False, BYTES, 32, init_std=0.3), "cpu")
+    other = measure(unaware.model, unaware.card, pool, noise_samples=256, seed=2)
+    assert abs(other.nats - value) > 6 * math.hypot(other.nats_se, math.sqrt(variance))

@@ -1,6 +1,7 @@
 """Multiple choice: batches change nothing, padding is bounded, what only counts is told from what knows."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -187,3 +188,16 @@ def test_greedy_is_what_a_model_of_blocks_writes(block: int) -> None:
     other = np.where(np.arange(7) == 5, (new + 1) % 36, new)
     scores = s.score([Group(context, (new, other))])[0]
     assert [x.greedy for x in scores] == [True, False]
+
+
+@pytest.mark.parametrize("causal", [True, False])
+@pytest.mark.parametrize("writing", [None, WritingOrder("confidence")])
+def test_a_document_masked_model_is_asked_within_the_last_document(causal: bool, writing: WritingOrder | None) -> None:
+    """As in training: after its EOD (autoregressive), or with nothing before it (masked diffusion)."""
+    told, plain = scorer(causal, writing=writing, greedy=True), scorer(causal, writing=writing, greedy=True)
+    told.model.config = replace(told.model.config, document_mask=True)
+    answers = (np.array([3, 4]), np.array([5]), np.array([6, 7, 8]))
+    text = np.array([9, 10, 11])
+    before, first = np.array([EOD, 1, 2, EOD]), np.array([EOD] if causal else [], np.int64)
+    found = told.score([Group(np.concatenate([before, text]), answers), Group(np.array([EOD]), answers)])
+    assert found == plain.score([Group(np.concatenate([first, text]), answers), Group(first, answers)])

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from epochal.__main__ import main
 from epochal.shards.artifact import open_artifact
 from epochal.tests.support.training import SEQ_LEN, interrupt, weights
 from epochal.train.checkpoint import load_card, open_checkpoint
@@ -73,6 +74,43 @@ def test_every_mth_evaluation_and_the_last_measure_it_and_a_resumption_changes_n
     halves = [read_metrics(str(tmp_path / "whole"))[-1][f"metrics/exact_{half}/confidence/2"] for half in HALVES]
     assert sum(halves) / 2 == pytest.approx(exact["loss"], rel=1e-12)
     assert halves[0] != halves[1]
+
+
+@pytest.mark.slow
+def test_what_a_run_is_given_stands_beside_every_figure_of_it(
+    run_config, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    """Of a document-masked model, which is told where documents end: logs, card, result, list, terminal, evaluate."""
+    shape = {"layers": 2, "hidden": 32, "heads": 2, "ffn": 48, "document_mask": True, "rope": "restart"}
+    folder = str(tmp_path / "run")
+    keys = {"model": shape, "max_duration": "1.2ep", "eval_loader": loader(tmp_path)}
+    result = train(run_config("mdm", save_folder=folder, **keys))
+    exact, loss = result["exact"]["loss"], result["validation"]["nelbo_given_lengths"]
+    assert set(result["validation"]) == {"nelbo_given_lengths", "nelbo_given_lengths_se"}
+    assert list(result["train"]) == ["nelbo_given_lengths"]
+    logged = read_metrics(folder)[-1]
+    assert logged["metrics/validation/nelbo_given_lengths"] == pytest.approx(loss)
+    assert logged["metrics/exact_given_lengths/confidence/2"] == pytest.approx(exact)
+    assert not [key for row in read_metrics(folder) for key in row if "nelbo" in key and "given" not in key]
+    card = load_card(str(tmp_path / "run/final"))
+    assert (card.kind, card.shape.document_mask, card.shape.rope) == ("nelbo_given_lengths", True, "restart")
+    words = f"NELBO given lengths {loss:.4f} (upper bound); NLL {exact:.4f} (exact, confidence order, 2 tokens a step, "
+    assert f"{words}given lengths)" in describe(result)
+    listed = overview._run(str(tmp_path), folder)["validation"]
+    under = f"NLL {exact:.4f} (confidence order, 2 tokens a step, given lengths)"
+    assert listed == f"NELBO given lengths {loss:.4f}, {under}"
+    (tmp_path / "run/result.json").unlink()
+    assert overview._run(str(tmp_path), folder)["validation"] == listed
+
+    pool = str(tmp_path / "artifacts/pools/toy-val")
+    command = ["evaluate", folder, "--loss", pool, "--loss-samples", "12", "--order", "confidence"]
+    command += ["--tokens-per-step", "2", "--loss-noise-samples", "64", "--out", str(tmp_path / "out")]
+    assert main([*command, "--json"]) == 0
+    bound, order = json.loads(capsys.readouterr().out)["likelihoods"]
+    assert order["per_token"] == pytest.approx(exact, rel=1e-5)
+    assert abs(bound["per_token"] - loss) < 4 * (bound["per_token_se"] + result["validation"]["nelbo_given_lengths_se"])
+    assert main(command) == 0
+    assert "NELBO, upper bound, K=64, given lengths" in capsys.readouterr().out
 
 
 @pytest.mark.slow

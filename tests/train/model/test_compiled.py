@@ -9,7 +9,9 @@ import pytest
 import torch
 
 from epochal.tests.support.training import losses
+from epochal.tests.train.model.test_document_mask import sparse_always
 from epochal.train.data import Collate, Split
+from epochal.train.model import attention_reach
 from epochal.train.model.compiled import compile_model, eager, meet_pad
 from epochal.train.model.composer import LanguageModel, build
 from epochal.train.model.transformer import ModelConfig
@@ -41,16 +43,17 @@ def graphs() -> Iterator[list[int]]:
     torch._dynamo.reset()
 
 
-def micro_batches(causal: bool, n: int) -> Iterator[dict[str, Any]]:
-    """Yield `n` of them; every third has PAD, and all differ in how many targets they have and where."""
-    objective = Autoregressive(IDS) if causal else MaskedDiffusion(IDS)
+def micro_batches(causal: bool, n: int, document_mask: bool = False) -> Iterator[dict[str, Any]]:
+    """Yield `n` of them; every third has PAD, and all differ in how many targets they have and where, and in their
+    documents."""
+    objective = (Autoregressive if causal else MaskedDiffusion)(IDS, document_mask=document_mask)
     random = np.random.default_rng(0)
     for i in range(n):
         n_tokens = np.full(ROWS, LENGTH)
         if i % 3 == 2:
             n_tokens[random.integers(ROWS)] = random.integers(1, LENGTH)
         batch = {
-            "tokens": random.integers(0, 67, (ROWS, LENGTH)),
+            "tokens": random.integers(0, 67 + document_mask, (ROWS, LENGTH)),
             "position": np.arange(ROWS) + i * ROWS,
             "sample_id": np.arange(ROWS),
             "n_tokens": n_tokens,
@@ -58,8 +61,8 @@ def micro_batches(causal: bool, n: int) -> Iterator[dict[str, Any]]:
         yield from Split()(Collate(objective)(batch), ROWS)
 
 
-def shape(causal: bool) -> ModelConfig:
-    return ModelConfig(70, layers=3, hidden=32, heads=4, ffn=48, causal=causal, qk_norm=True)
+def shape(causal: bool, **keys: Any) -> ModelConfig:
+    return ModelConfig(70, layers=3, hidden=32, heads=4, ffn=48, causal=causal, qk_norm=True, **keys)
 
 
 def step(model: LanguageModel, batch: dict[str, Any]) -> float:
@@ -92,6 +95,23 @@ def test_without_meeting_pad_it_is_compiled_when_it_comes(graphs: list[int]) -> 
         step(model, batch)
         found.append(len(graphs))
     assert found == [3, 3, 4, 4]
+
+
+@pytest.mark.parametrize("sparse", [False, True])
+@pytest.mark.parametrize("causal", [True, False])
+def test_documents_and_pad_compile_nothing_again(
+    graphs: list[int], monkeypatch: pytest.MonkeyPatch, causal: bool, sparse: bool
+) -> None:
+    """Sparse: the blocks that a GPU gets, whose function of places knows other documents in each micro-batch."""
+    if sparse:
+        monkeypatch.setattr(attention_reach, "mask_of_documents", sparse_always)
+    told = shape(causal, document_mask=True, rope="restart")
+    compiled, plain = (build(told, "loss", 0) for _ in range(2))
+    compile_model(compiled.transformer, {"backend": "counted"})
+    for batch in micro_batches(causal, 9, document_mask=True):
+        assert step(compiled, batch) == pytest.approx(step(plain, batch), abs=1e-6)
+        assert len(graphs) == 2
+    assert not torch._dynamo.utils.counters["graph_break"]
 
 
 def test_layers_share_a_graph_with_dropout_by_site_too(graphs: list[int]) -> None:

@@ -24,7 +24,7 @@ MDMS = [
 
 
 def rows_of(rows: Corrupted, which: np.ndarray) -> Corrupted:
-    return Corrupted(*(x[which] for x in rows[:-1]))
+    return Corrupted(*(x[which] for x in rows[:5]))
 
 
 @pytest.mark.parametrize("mdm", MDMS, ids=["exact_count", "inverse_t"])

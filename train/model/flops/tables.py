@@ -21,6 +21,11 @@ def describe(body: dict[str, Any]) -> str:
             f"training on {r['tokens']:,} tokens: 6ND {r['six_nd']:.4g}, with attention "
             f"{r['with_attention_causal']:.4g} (causal), {r['with_attention_full']:.4g} (full)"
         )
+    if body.get("document_mask"):
+        lines.append(
+            "attention is counted over whole samples: within documents (document_mask) it takes less, how much depends "
+            "on their lengths"
+        )
     head = ["tokens", "AR, cached", "MDM, steps = tokens", "ratio", "MDM steps", "FLOPs", "ratio"]
     head += [f"cached, blocks of {body['block']}", "ratio"]
     rows = []

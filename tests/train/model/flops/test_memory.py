@@ -69,3 +69,12 @@ def test_the_command_says_what_is_left_out(capsys: pytest.CaptureFixture[str]) -
 def test_options_of_memory_without_it_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["flops", "tiny", "--gpus", "8"]) == 2
     assert "--gpus is about memory: add --memory" in capsys.readouterr().err
+
+
+def test_attention_of_a_document_masked_model_is_said_to_be_counted_whole(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["flops", "tiny"]) == 0
+    plain = capsys.readouterr().out
+    assert main(["flops", "tiny", "model.document_mask=true"]) == 0
+    told = capsys.readouterr().out
+    assert "attention is counted over whole samples" in told
+    assert [line for line in told.splitlines() if "document_mask" not in line] == plain.splitlines()
