@@ -139,4 +139,4 @@ def check_together(parts: Sequence[Ingredient]) -> None:
 def _span(m: Manifest) -> tuple[str, int, int]:
     """Return (fingerprint of the pool, first token, end) of what an artifact holds."""
     pool, start = (m.parent.fingerprint, m.parent.start_sample * m.seq_len) if m.parent else (m.fingerprint, 0)
-    return pool, start, start + m.tokens
+    return pool, start, m.without.stop if m.without else start + m.tokens
