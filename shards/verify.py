@@ -32,9 +32,9 @@ def verify(root: str, progress: bool = False) -> list[str]:
     hold exactly the stated tokens, ids below the vocabulary, PAD only after the last token; for a pool that each
     document ends with EOD where documents.parquet says; for what was carved without documents that none of them is in
     it and, where its pool is at hand, that its shards are what that pool's become without them. For an export: the
-    manifest's checksum, every file, the fingerprint; that the bytes, read back in their format, are exactly the stated tokens with the stated digest; and,
-    where the subset is still where it was, that its own tokens, read from its shards in the same order, are the same.
-    Memory is bounded by a shard, or some row groups, whatever the size.
+    manifest's checksum, every file, the fingerprint; that the bytes, read back in their format, are exactly the stated
+    tokens with the stated digest; and, where the subset is still where it was, that its own tokens, read from its
+    shards in the same order, are the same. Memory is bounded by a shard, or some row groups, whatever the size.
 
     Raises:
         RequestError: when there is no artifact.

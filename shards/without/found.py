@@ -230,13 +230,13 @@ def lines_of(by: Sequence[LeftOut]) -> Iterator[str]:
     for one in by:
         if one.kind == "condition":
             null = f"; {one.unknown:,} of which it is neither true nor false stay" if one.unknown else ""
-            yield f"{one.name}: {_documents(one.documents)}{null}"
+            yield f"{one.name}: {_count(one.documents, 'document')}{null}"
             continue
-        kinds = [f"{n:,} {kind}" for n, kind in ((one.keys, "keys"), (one.ids, "ids"), (one.texts, "texts")) if n]
+        kinds = [_count(n, kind) for n, kind in ((one.keys, "key"), (one.ids, "id"), (one.texts, "text")) if n]
         missed = f"; {one.unmatched:,} matched nothing in this pool" if one.unmatched else ""
         found = ", ".join(kinds) or "none"
-        yield f"{one.name}: {one.lines:,} lines, found {found} ({_documents(one.documents)}){missed}"
+        yield f"{one.name}: {_count(one.lines, 'line')}, found {found} ({_count(one.documents, 'document')}){missed}"
 
 
-def _documents(n: int) -> str:
-    return f"{n:,} document{'' if n == 1 else 's'}"
+def _count(n: int, noun: str) -> str:
+    return f"{n:,} {noun}{'' if n == 1 else 's'}"
