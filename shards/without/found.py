@@ -233,7 +233,7 @@ def lines_of(by: Sequence[LeftOut]) -> Iterator[str]:
             yield f"{one.name}: {_count(one.documents, 'document')}{null}"
             continue
         kinds = [_count(n, kind) for n, kind in ((one.keys, "key"), (one.ids, "id"), (one.texts, "text")) if n]
-        missed = f"; {one.unmatched:,} matched nothing in this pool" if one.unmatched else ""
+        missed = f"; {one.unmatched:,} matched nothing" if one.unmatched else ""
         found = ", ".join(kinds) or "none"
         yield f"{one.name}: {_count(one.lines, 'line')}, found {found} ({_count(one.documents, 'document')}){missed}"
 

@@ -49,7 +49,7 @@ def test_keys_ids_and_texts_are_found_and_counted(pool: str, tmp_path: Path) -> 
         "doc4": "plain.txt", "doc7": "plain.txt", "doc9": "rows.jsonl",
     }  # fmt: skip
     assert list(lines_of(found.by)) == [
-        "plain.txt: 4 lines, found 1 key, 2 ids (2 documents); 1 matched nothing in this pool",
+        "plain.txt: 4 lines, found 1 key, 2 ids (2 documents); 1 matched nothing",
         "rows.jsonl: 2 lines, found 2 texts (2 documents)",
     ]
 
@@ -84,7 +84,7 @@ def test_the_command_says_what_is_found_and_what_is_not(pool: str, tmp_path: Pat
     more = ["--without", str(keys), "--without-matching", "quality > 0.95", "--out", out]
     assert main(["carve", pool, "--unique-tokens", "1000", *more]) == 0
     said = capsys.readouterr().err
-    assert "without opt-outs.txt: 3 lines, found 2 ids (2 documents); 1 matched nothing in this pool" in said
+    assert "without opt-outs.txt: 3 lines, found 2 ids (2 documents); 1 matched nothing" in said
     assert "without quality > 0.95: 1 document; 6 of which" in said
     assert verify(out) == []
     m = read_manifest(out)
