@@ -175,7 +175,7 @@ class DocumentStarts:
             stop: of the range.
             moved: where in the copy the tokens before a position end, where it is not all of the range.
         """
-        schema = _readable(self._file.schema_arrow)
+        schema = todays_schema(self._file.schema_arrow)
         moved = moved or (lambda at: at.clip(start, stop) - start)
         with sink.create(DOCUMENTS_NAME) as file, pq.ParquetWriter(file, schema, compression="zstd") as writer:
             for group in self._groups(start, stop):
@@ -229,7 +229,7 @@ def find_documents(root: str, m: Manifest) -> tuple[str, FileInfo, int] | None:
     return None if listed is None else (pool, listed, m.parent.start_sample * m.seq_len)
 
 
-def _readable(schema: pa.Schema) -> pa.Schema:
+def todays_schema(schema: pa.Schema) -> pa.Schema:
     """Return the schema with keys as they are today: those of earlier pools are binary of fixed size."""
     return schema.set(schema.get_field_index("key"), SCHEMA.field("key")).remove_metadata()
 

@@ -87,6 +87,30 @@ class Content(Record):
     samples: Number = Field(gt=0)
 
 
+class Bucket(Record):
+    """Which part of another pool a pool is: the documents with some values of a column.
+
+    Attributes:
+        pool: that was divided, and its `fingerprint`.
+        by: the column.
+        name: of the bucket, as mixtures call it.
+        number: of the bucket, from 0, in ascending order of its values, and how many there are.
+        lower: the least value, None where there is none, and for text.
+        upper: the value below which all are; the same.
+        value: the one value that its documents have, of text; None for numbers, and for documents without a value.
+    """
+
+    pool: Name
+    fingerprint: str
+    by: str
+    name: str
+    number: Number
+    buckets: Number
+    lower: float | None = None
+    upper: float | None = None
+    value: str | None = None
+
+
 class LeftOut(Record):
     """What a list of documents, or a condition on them, took out of a pool.
 
@@ -140,6 +164,7 @@ class Manifest(Record):
         tail: xxh64 of the subset's own last, padded sample (null when tokens is a multiple of seq_len, and for pools).
         without: what a subset was carved without; its shards are then the pool's, or of its own where that took
             something out.
+        bucket: of a pool that is a part of another one.
         layout: what the files are: MDS shards with an index.json, or WebDataset tar files (see formats/webdataset.py).
     """
 
@@ -160,6 +185,7 @@ class Manifest(Record):
     content: list[Content]
     tail: str | None = None
     without: Without | None = None
+    bucket: Bucket | None = None
     materialized: bool = True
     layout: Literal["mds", "wds"] = "mds"
     config: dict[str, Any] = {}
@@ -177,8 +203,9 @@ class Manifest(Record):
 
     @model_serializer(mode="wrap")
     def _without_what_is_not_used(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Leave `without` out where there is none: manifests of other artifacts stay as they were."""
-        return {key: value for key, value in handler(self).items() if key != "without" or value is not None}
+        """Leave out what most artifacts have not, so that their manifests stay as they were."""
+        new = ("without", "bucket")
+        return {key: value for key, value in handler(self).items() if key not in new or value is not None}
 
     @model_validator(mode="after")
     def _numbers_agree(self) -> "Manifest":

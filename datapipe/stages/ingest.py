@@ -31,7 +31,7 @@ from ..sources.tokens import DISTINCT, given_ids
 from ..text import document_key
 from ..text.decontaminate import Decontaminator, EvaluationIndex
 from ..text.exclude import Exclusion, load_lists
-from ..text.filters import FILTERED, FilterStep, removed_by
+from ..text.filters import FILTERED, FilterStep, Step, removed_by
 from ..text.words import Analyser, Analysis, Words, windows, word_ngrams
 from .kept import KeptValues, types_of
 from .parts import DOCUMENT, WITH_KEPT, Batch, Documents, PartWriter
@@ -150,7 +150,7 @@ class _Task:
         self.rejected.close()
         self.filtered.close()
         self.contaminated.close()
-        steps = [*filters, *([self.exclusion] if self.exclusion else [])]
+        steps: list[Step] = [*filters, *([self.exclusion] if self.exclusion else [])]
         self.writer.close(
             self.counts
             | {

@@ -12,8 +12,9 @@ from epochal.benchmarks import common
 from epochal.common.hashing import xxh64
 from epochal.common.publish import FileInfo
 from epochal.shards import mds
-from epochal.shards.documents import SCHEMA
-from epochal.shards.manifest import TokenizerInfo
+from epochal.shards.artifact import read_manifest
+from epochal.shards.documents import KEPT_TYPES, SCHEMA, schema_with
+from epochal.shards.manifest import TokenizerInfo, dump_manifest
 
 EOD, PAD, MASK, VOCAB = 256, 257, 258, 259
 """Special ids of the byte-level test vocabulary."""
@@ -73,6 +74,20 @@ def write_pool(
     write_documents(root, tokens, files, first_document)
     ids = TokenizerInfo(name="bytes", fingerprint="0" * 32, vocab_size=VOCAB, eod=EOD, pad=PAD, mask=MASK)
     common.write_pool(root, shards, ids, name, len(tokens), int((tokens == EOD).sum()), files)
+    return root
+
+
+def with_columns(root: Path, columns: dict[str, tuple[str, list[Any]]]) -> Path:
+    """Add kept columns, each (type, values), to the table of documents of a pool; return its folder."""
+    kept = {name: kind for name, (kind, _) in columns.items()}
+    table = pq.read_table(root / "documents.parquet")
+    for name, (kind, values) in columns.items():
+        table = table.append_column(name, pa.array(values, KEPT_TYPES[kind]))
+    pq.write_table(table.cast(schema_with(kept)), root / "documents.parquet", row_group_size=97)
+    m = read_manifest(str(root))
+    files = m.files | {"documents.parquet": FileInfo.at(str(root / "documents.parquet"))}
+    changed = m.model_copy(update={"files": files, "statistics": m.statistics | {"kept": kept}})
+    (root / "manifest.json").write_text(dump_manifest(changed))
     return root
 
 
