@@ -21,6 +21,7 @@ from ..common import storage
 from ..common.errors import WorkError, without_secrets
 from ..common.hashing import digest
 from ..common.publish import MANIFEST_NAME
+from ..shards.buckets.divide import divide
 from ..shards.manifest import LeftOut
 from ..shards.without.found import lines_of
 from ..tokenize.tokenizer import Tokenizer, load_tokenizer
@@ -75,11 +76,13 @@ class BuildResult:
         pool: its path.
         validation: that of the validation pool; None where there is none.
         new: False when they were there already.
+        buckets: the paths of the pools that the pool was divided into.
     """
 
     pool: str
     validation: str | None
     new: bool
+    buckets: tuple[str, ...] = ()
 
 
 def build(config: Build, quiet: bool = False, say: Any = print) -> BuildResult:
@@ -115,7 +118,20 @@ def build(config: Build, quiet: bool = False, say: Any = print) -> BuildResult:
         pools = targets[: recorded(targets)["pools"]]
     for line in [*left_out.summary(pools[0]), *changed_facts(pools[0], config)]:
         say(line)
-    return BuildResult(pools[0], pools[1] if pools[1:] else None, new)
+    buckets = _divided(pools[0], config, quiet, say)
+    return BuildResult(pools[0], pools[1] if pools[1:] else None, new, buckets)
+
+
+def _divided(pool: str, config: Build, quiet: bool, say: Any) -> tuple[str, ...]:
+    """Divide a pool that was built, where that is asked for; return the paths of its buckets."""
+    if config.split is None:
+        return ()
+    divided = divide(pool, config.split, quiet)
+    if divided.empty:
+        say(f"split: {divided.empty} buckets would hold no document: they were not made")
+    for path, m in divided.pools:
+        say(f"bucket {path.rpartition('/')[2]}: {m.tokens:,} tokens, {m.documents:,} documents")
+    return tuple(path for path, _ in divided.pools)
 
 
 def checked(config: Build, say: Any) -> tuple[Build, Tokenizer, list[Listing]]:

@@ -26,6 +26,8 @@ from ..common.hashing import canonical_json
 from ..common.problems import NAME_PATTERN
 from ..common.storage import local_path
 from ..common.units import parse_count
+from ..shards.buckets.split import OWN_COLUMNS as OTHERS_TO_SPLIT_BY
+from ..shards.buckets.split import Split
 from ..shards.facts import FACTS, without_facts
 from .settings.executors import Executor, LocalExecutor
 
@@ -237,6 +239,7 @@ class Build(Configuration):
             float, bool, date or timestamp.
         exclude: files with keys, ids or texts of documents that are in no pool, one a line or JSON lines; see
             docs/artifacts.md.
+        split: the pool is also divided into buckets by one of these fields, each a pool of its own.
         on_damaged: whether a file of text that cannot be read to its end stops the build (`error`), or is left out
             whole and listed in left_out.parquet (`skip`).
         work: where intermediate files are during the build, a path or URL that all tasks reach; by default beside the
@@ -269,6 +272,7 @@ class Build(Configuration):
     sources: list[Source] = Field(min_length=1)
     keep: Annotated[list[Kept], BeforeValidator(_kept)] = []
     exclude: list[str] = []
+    split: Split | None = None
     filters: list[Filter] = []
     deduplicate: Deduplicate = Deduplicate()
     decontaminate: Decontaminate | None = None
@@ -309,6 +313,16 @@ class Build(Configuration):
                 raise ValueError(f"'{name}' stands there twice")
         return keep
 
+    @field_validator("split")
+    @classmethod
+    def _kept_column(cls, split: Split | None, info: ValidationInfo) -> Split | None:
+        known = [*(kept.name for kept in info.data.get("keep", ())), *OTHERS_TO_SPLIT_BY]
+        if split is not None and split.by not in known:
+            raise ValueError(
+                f"by {split.by}, which documents.parquet does not have: add it to keep, as in [{split.by}]"
+            )
+        return split
+
     def identity(self) -> dict[str, object]:
         """Return what decides the pool's bytes: everything but where it goes, how the work is divided and what sources
         say of themselves, and the way with damaged files unless they are left out."""
@@ -318,7 +332,7 @@ class Build(Configuration):
         """Return what a manifest holds, secrets included."""
         usual = {"on_damaged"} if self.on_damaged == "error" else set()
         usual |= {key for key in ("keep", "exclude") if not getattr(self, key)}
-        return self.model_dump(mode="json", exclude={"out", "work", "executor", "tasks", "workers"} | usual)
+        return self.model_dump(mode="json", exclude={"out", "work", "split", "executor", "tasks", "workers"} | usual)
 
     def record(self) -> dict[str, object]:
         """Return the configuration as a manifest holds it: without secrets. Where `identity` had some, `sha256` is a

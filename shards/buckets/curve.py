@@ -43,7 +43,7 @@ def _exact(value: Any) -> Fraction:
 
 
 def _passes_of(value: Any) -> list[Fraction] | dict[str, Fraction]:
-    """Read passes in a list, or by the names of buckets; numbers that YAML makes of names are the text that they were."""
+    """Read passes in a list, or by the names of buckets; numbers that YAML makes of names are text."""
     if isinstance(value, list):
         return [_exact(passes) for passes in value]
     if not isinstance(value, dict):

@@ -1,5 +1,6 @@
 """Small pools written straight from arrays of tokens, and the settings of a tiny run."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -89,6 +90,19 @@ def with_columns(root: Path, columns: dict[str, tuple[str, list[Any]]]) -> Path:
     changed = m.model_copy(update={"files": files, "statistics": m.statistics | {"kept": kept}})
     (root / "manifest.json").write_text(dump_manifest(changed))
     return root
+
+
+def planted(make_pool: Callable[..., Path], tokens: int = 20_000, name: str = "toy") -> str:
+    """Return a pool whose documents have a quality (null for each ninth) and a language."""
+    pool = make_pool(tokens, name=name)
+    n = read_manifest(str(pool)).documents
+    quality = np.random.default_rng(7).permutation(n) / n
+    values = {
+        "quality": ("float", [None if i % 9 == 4 else float(q) for i, q in enumerate(quality)]),
+        "lang": ("text", ["de" if i % 3 else "en" for i in range(n)]),
+        "good": ("bool", [bool(i % 2) for i in range(n)]),
+    }
+    return str(with_columns(pool, values))
 
 
 TINY_RUN: dict[str, Any] = {

@@ -1,6 +1,7 @@
 """Curves: each document is fed as often as the curve says, walked over all positions; exact totals; what is refused."""
 
 import json
+import shutil
 from collections import Counter
 from fractions import Fraction
 from pathlib import Path
@@ -23,8 +24,7 @@ from epochal.shards.buckets.divide import divide
 from epochal.shards.buckets.split import Split
 from epochal.shards.order.contents import contents, documents_of
 from epochal.shards.order.mixture_config import MixtureSettings, open_mixture
-
-from .test_divide import planted  # type: ignore[import-not-found]
+from epochal.tests.support.pools import planted
 
 PASSES = [0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 1, 2, 2, 2.5, 3, 3, 3.25, 7]
 """Of 20 buckets: the lowest 40 % left out, the best 5 % seven times."""
@@ -162,8 +162,6 @@ def test_what_does_not_fit_is_refused_in_a_line(pool: str, tmp_path: Path, capsy
 
 
 def test_missing_buckets_and_two_divisions_are_told(pool: str, tmp_path: Path, capsys) -> None:
-    import shutil
-
     divide(pool, Split(by="lang"))
     assert main(["curve", pool, written(tmp_path, passes=PASSES)]) == 2
     assert "is divided by lang and by quality: say by which" in capsys.readouterr().err

@@ -1,7 +1,6 @@
 """Pools divided into buckets: each document whole in the bucket of its value, all of them there, exact tokens."""
 
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -18,20 +17,7 @@ from epochal.shards.manifest import dump_manifest
 from epochal.shards.order.mixing import Ingredient, check_together
 from epochal.shards.verify import verify
 from epochal.tests.support.builds import stream
-from epochal.tests.support.pools import with_columns
-
-
-def planted(make_pool: Callable[..., Path], tokens: int = 20_000, name: str = "toy") -> str:
-    """Return a pool whose documents have a quality (null for each ninth) and a language."""
-    pool = make_pool(tokens, name=name)
-    n = read_manifest(str(pool)).documents
-    quality = np.random.default_rng(7).permutation(n) / n
-    values = {
-        "quality": ("float", [None if i % 9 == 4 else float(q) for i, q in enumerate(quality)]),
-        "lang": ("text", ["de" if i % 3 else "en" for i in range(n)]),
-        "good": ("bool", [bool(i % 2) for i in range(n)]),
-    }
-    return str(with_columns(pool, values))
+from epochal.tests.support.pools import planted
 
 
 @pytest.mark.parametrize(

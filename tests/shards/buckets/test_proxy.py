@@ -1,5 +1,6 @@
 """Proxies: the same passes over a part of the unique tokens."""
 
+import shutil
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -40,13 +41,8 @@ def test_every_source_keeps_its_passes_on_a_sixteenth(make_pool, tmp_path: Path,
     after = opened(tmp_path / "small.yaml")
     for name, old, new, a in zip(sources, before.mixture.sources, after.mixture.sources, after.artifacts, strict=True):
         assert new.plan.unique_tokens == old.plan.unique_tokens // 16
-        assert (
-            abs(
-                Fraction(new.plan.total_tokens)
-                - Fraction(old.plan.total_tokens, old.plan.unique_tokens) * new.plan.unique_tokens
-            )
-            < 1
-        )
+        passes = Fraction(old.plan.total_tokens, old.plan.unique_tokens)
+        assert abs(new.plan.total_tokens - passes * new.plan.unique_tokens) < 1
         assert (new.plan.policy, new.plan.seed, name) == (old.plan.policy, old.plan.seed, new.name)
         assert verify(a.root) == []
     assert after.mixture.window == 500
@@ -80,8 +76,6 @@ def test_a_source_that_is_too_small_is_refused(make_pool, tmp_path: Path, capsys
 
 
 def test_a_copy_away_from_its_pool_is_refused_and_no_file_is_replaced(make_pool, tmp_path: Path, capsys) -> None:
-    import shutil
-
     pool = make_pool(4000)
     copy, _ = carve(str(pool), 2000, materialize=True, out=str(tmp_path / "copy"))
     path = mixed(tmp_path, sources={"a": {"path": copy, "epochs": 2}})
