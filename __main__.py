@@ -18,7 +18,7 @@ COMMANDS: Commands = {  # in the order in which they are needed
     "peek": ("tokenize.commands", "the text of some samples or documents of an artifact"),
     "verify": ("shards.commands", "recompute every hash and count of an artifact from its bytes"),
     "carve": ("shards.commands", "pool -> subset with an exact number of unique tokens"),
-    "split": ("shards.buckets.commands", "pool -> buckets by quality, source, ..., each a pool of its own"),
+    "split": ("shards.buckets.commands", "pool -> buckets by quality, source, ..., each a pool"),
     "curve": ("shards.buckets.commands", "passes by bucket -> a mixture that feeds each so often"),
     "proxy": ("shards.buckets.commands", "a mixture's passes on a part of its unique tokens"),
     "plan": ("shards.order.commands", "how a token budget repeats a subset: passes, steps, samples"),

@@ -21,8 +21,8 @@ from epochal.shards.verify import verify
 from epochal.shards.without.cut import Cut, Removed
 from epochal.shards.without.found import find
 from epochal.tests.support.builds import stream
-from epochal.tests.support.left import walk
 from epochal.tests.support.loading import stock_dataset
+from epochal.tests.support.pools import walk_left
 
 SEQ_LEN, PER_SHARD = 16, 8
 
@@ -44,7 +44,7 @@ def left_of(pool: Path, rows: list[dict[str, object]], first: int = 0) -> list[i
     """Return which positions of a pool's stream are left, by a walk over every token."""
     starts = np.array([row["start"] for row in rows], np.int64)
     removed = Removed(starts, starts + np.array([row["tokens"] for row in rows], np.int64))
-    return walk(Cut(removed, read_manifest(str(pool)).tokens, SEQ_LEN, PER_SHARD, first))
+    return walk_left(Cut(removed, read_manifest(str(pool)).tokens, SEQ_LEN, PER_SHARD, first))
 
 
 @pytest.mark.parametrize("n_keys", [1, 40, 1000])

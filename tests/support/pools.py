@@ -16,6 +16,7 @@ from epochal.shards import mds
 from epochal.shards.artifact import read_manifest
 from epochal.shards.documents import KEPT_TYPES, SCHEMA, schema_with
 from epochal.shards.manifest import TokenizerInfo, dump_manifest
+from epochal.shards.without.cut import Cut
 
 EOD, PAD, MASK, VOCAB = 256, 257, 258, 259
 """Special ids of the byte-level test vocabulary."""
@@ -128,6 +129,23 @@ def tiny_run(data: str | Path, validation: str | Path | None = None, **changes: 
         {"eval_loader": TINY_RUN["eval_loader"] | {"dataset": held_out}} if validation else {"eval_loader": None}
     )
     return TINY_RUN | {"train_loader": {"dataset": {"path": str(data)}}, "progress_bar": False} | evaluated | changes
+
+
+def walk_left(cut: Cut) -> list[int]:
+    """Return the pool's position of each token that is left: a second implementation, shard after shard."""
+    width = cut.per_shard * cut.seq_len
+    gone = {i for a, b in zip(cut.removed.starts, cut.removed.stops, strict=True) for i in range(a, b)}
+    out: list[int] = []
+    stretch: list[int] = []
+    for low in range(cut.first * width, cut.tokens, width):
+        shard = range(low, min(low + width, cut.tokens))
+        left = [i for i in shard if i not in gone]
+        if len(left) < len(shard):
+            stretch += left
+            continue
+        out += stretch[: len(stretch) // cut.seq_len * cut.seq_len] + left
+        stretch = []
+    return out + stretch
 
 
 def letters(seed: int, n: int) -> np.ndarray:

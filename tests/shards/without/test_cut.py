@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from epochal.shards.without.cut import NOTHING, Anew, Cut, Removed, Whole
-from epochal.tests.support.left import walk
+from epochal.tests.support.pools import walk_left
 
 
 @st.composite
@@ -23,7 +23,7 @@ def cuts(draw: st.DrawFn) -> Cut:
 @settings(max_examples=300)
 @given(cuts())
 def test_it_equals_a_walk_over_every_token(cut: Cut) -> None:
-    left = walk(cut)
+    left = walk_left(cut)
     assert cut.capacity == len(left)
     positions = np.arange(cut.tokens + 1)
     begin = cut.first * cut.per_shard * cut.seq_len
@@ -60,7 +60,7 @@ def test_a_shard_that_loses_nothing_stays_whole(cut: Cut) -> None:
 
 @given(cuts())
 def test_what_is_left_out_beside_whole_shards_is_counted(cut: Cut) -> None:
-    left = walk(cut)
+    left = walk_left(cut)
     begin = cut.first * cut.per_shard * cut.seq_len
     stays = (cut.tokens - begin) - int(cut.removed.before(cut.tokens) - cut.removed.before(begin))
     assert cut.left_over(cut.capacity) == stays - len(left)
