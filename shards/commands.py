@@ -25,7 +25,7 @@ def carve(parser: argparse.ArgumentParser) -> Runner:
         "carve artifacts/pools/mine --unique-tokens 1M --unique-tokens 5M",
         "carve artifacts/pools/mine --unique-tokens 1.5B --replicate 1 --materialize --out /data/subset",
         "carve artifacts/pools/mine --unique-tokens 500M --without opt-outs.txt",
-        'carve artifacts/pools/mine --unique-tokens 500M --without-matching "quality <= 0.2"',
+        "carve artifacts/pools/mine --unique-tokens 500M --without-matching \"lang = 'de'\"",
     )
     parser.add_argument("pool", metavar="POOL", help="folder of the pool")
     parser.add_argument(
