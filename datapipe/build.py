@@ -21,6 +21,9 @@ from ..common import storage
 from ..common.errors import WorkError, without_secrets
 from ..common.hashing import digest
 from ..common.publish import MANIFEST_NAME
+from ..shards.buckets.divide import divide
+from ..shards.manifest import LeftOut
+from ..shards.without.found import lines_of
 from ..tokenize.tokenizer import Tokenizer, load_tokenizer
 from . import left_out
 from .config import Build
@@ -47,11 +50,16 @@ from .stages.validation import draw_validation
 from .target import built_already, changed_facts, lock, publish, record_path, recorded, targets_of, work_folder
 from .text.decontaminate import build_index
 from .text.excerpts import Excerpts
+from .text.exclude import STEP as EXCLUDE
+from .text.exclude import load_lists, read_lists, said_of
 from .text.filters import make_filters, try_filters
 
 PARTITION_BYTES, MOST_PARTITIONS = 32 << 20, 1 << 14
 RUN_BYTES, MOST_RUN_BYTES, RUNS = 192 << 20, 2 << 30, 1 << 13
 """Packing a partition reads a piece of every run: with much input, runs and partitions grow in size, not number."""
+
+EXCLUDE_NAME = "exclude.json"
+"""The lists of documents to leave out in the work folder."""
 
 INDEX_NAME = "evaluation.npz"
 """The index of evaluation items in the work folder."""
@@ -68,11 +76,13 @@ class BuildResult:
         pool: its path.
         validation: that of the validation pool; None where there is none.
         new: False when they were there already.
+        buckets: the paths of the pools that the pool was divided into.
     """
 
     pool: str
     validation: str | None
     new: bool
+    buckets: tuple[str, ...] = ()
 
 
 def build(config: Build, quiet: bool = False, say: Any = print) -> BuildResult:
@@ -108,7 +118,20 @@ def build(config: Build, quiet: bool = False, say: Any = print) -> BuildResult:
         pools = targets[: recorded(targets)["pools"]]
     for line in [*left_out.summary(pools[0]), *changed_facts(pools[0], config)]:
         say(line)
-    return BuildResult(pools[0], pools[1] if pools[1:] else None, new)
+    buckets = _divided(pools[0], config, quiet, say)
+    return BuildResult(pools[0], pools[1] if pools[1:] else None, new, buckets)
+
+
+def _divided(pool: str, config: Build, quiet: bool, say: Any) -> tuple[str, ...]:
+    """Divide a pool that was built, where that is asked for; return the paths of its buckets."""
+    if config.split is None:
+        return ()
+    divided = divide(pool, config.split, quiet)
+    if divided.empty:
+        say(f"split: {divided.empty} buckets would hold no document: they were not made")
+    for path, m in divided.pools:
+        say(f"bucket {path.rpartition('/')[2]}: {m.tokens:,} tokens, {m.documents:,} documents")
+    return tuple(path for path, _ in divided.pools)
 
 
 def checked(config: Build, say: Any) -> tuple[Build, Tokenizer, list[Listing]]:
@@ -127,6 +150,7 @@ def checked(config: Build, say: Any) -> tuple[Build, Tokenizer, list[Listing]]:
     check_tokenizers(config.sources, tokenizer, choice.name)
     try_filters(make_filters(config.filters))  # refused now rather than in a task
     check_conditions(config.sources)
+    read_lists(config.exclude)  # the same
     found = [listing for i, source in enumerate(config.sources) for listing in list_source(i, source)]
     listings = [listing.shown(config.public) for listing in found]
     for note in (note for listing in listings for note in listing.notes):
@@ -233,6 +257,22 @@ class _Stages:
         storage.write_atomic(path, index.to_bytes())
         return {"ngram": chosen.ngram, "too_short": index.too_short, "files": index.file_summary()}
 
+    def _lists(self) -> str | None:
+        """Put the lists of documents to leave out where all tasks read them; return where."""
+        if not self.config.exclude:
+            return None
+        path = storage.join(self.work, EXCLUDE_NAME)
+        storage.write_atomic(path, read_lists(self.config.exclude))
+        return path
+
+    def _excluded(self, totals: IngestTotals) -> list[LeftOut]:
+        """Return what the lists of documents to leave out found."""
+        if not self.config.exclude:
+            return []
+        lists = load_lists(storage.read_bytes(storage.join(self.work, EXCLUDE_NAME)))
+        reasons = next(row["reasons"] for row in totals.filters if row["name"] == EXCLUDE)
+        return said_of(lists, totals.excluded, reasons)
+
     def _ingest(self, evaluation: dict[str, Any] | None) -> tuple[IngestTotals, dict[str, int]]:
         """Read and encode; return the counts of all tasks, and those of files that were left out."""
         stage = "ingest"
@@ -255,6 +295,8 @@ class _Stages:
         self.kept = types_of(self.config.keep, totals.kept)
         for line in [*_what_the_tokenizer_lost(totals, self.tokenizer), *kept_lines(self.kept, totals.kept)]:
             self.say(line)
+        for line in lines_of(self._excluded(totals)):
+            self.say(f"exclude: {line}")
         return totals, files_left_out
 
     def _run_ingest(self, stage: str, decontaminated: bool) -> None:
@@ -272,6 +314,7 @@ class _Stages:
             run_bytes=max(RUN_BYTES, min(self.input_bytes // RUNS, MOST_RUN_BYTES)),
             compare_all=self.input_bytes <= COMPARED_WHOLE,
             keep=tuple(config.keep),
+            exclude_path=self._lists(),
         )
         intake, filters = Intake(written=config.written), make_filters(config.filters, self.sources)
         skip, keep = config.on_damaged == "skip", [kept.name for kept in config.keep]
@@ -301,6 +344,8 @@ class _Stages:
         write_cuts(self.work, parts)
         counts = count_documents(corpus, fates)
         statistics = collect_statistics(corpus, counts, removed, totals, evaluation, self.config.sources)
+        excluded = [one.model_dump(exclude={"unknown", "kind"}) for one in self._excluded(totals)]
+        statistics |= {"exclude": excluded} if excluded else {}
         statistics |= files_left_out | (
             {"kept": self.kept, "kept_null": nulls(self.kept, totals.kept)} if self.kept else {}
         )

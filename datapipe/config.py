@@ -26,7 +26,10 @@ from ..common.hashing import canonical_json
 from ..common.problems import NAME_PATTERN
 from ..common.storage import local_path
 from ..common.units import parse_count
+from ..shards.buckets.split import OWN_COLUMNS as OTHERS_TO_SPLIT_BY
+from ..shards.buckets.split import Split
 from ..shards.facts import FACTS, without_facts
+from .settings.executors import Executor, LocalExecutor
 
 YAMLS = Path(__file__).parent / "yamls"
 """The builds that come with this package."""
@@ -211,60 +214,6 @@ class TokenizerChoice(Section):
     mask: str | None = None
 
 
-class LocalExecutor(Section):
-    """Tasks are processes of this machine."""
-
-    name: Literal["local"] = "local"
-
-
-class RayExecutor(Section):
-    """Tasks are actors of a Ray cluster that is running already.
-
-    Attributes:
-        address: as `ray.init` takes it; `auto`: RAY_ADDRESS, or this machine's.
-        mem_per_cpu_gb: GB to reserve.
-        seconds: a task that takes longer is lost; null: no limit.
-    """
-
-    name: Literal["ray"]
-    address: str = "auto"
-    cpus_per_task: int = Field(default=1, ge=1)
-    mem_per_cpu_gb: float = Field(default=2, ge=0)
-    seconds: int | None = Field(default=None, ge=1)
-
-
-class SlurmExecutor(Section):
-    """Tasks are array jobs. partition, time (of one job, as sbatch takes it), mem_per_cpu_gb, qos, and `sbatch` for any
-    further options: as the cluster requires.
-
-    Attributes:
-        setup: shell lines before each task (`module load ...`).
-        tasks_per_job: how many tasks a job runs one after the other.
-        max_array_size: jobs in one array; MaxArraySize of the cluster's slurm.conf.
-    """
-
-    name: Literal["slurm"]
-    partition: str
-    time: str = "04:00:00"
-    cpus_per_task: int = Field(default=1, ge=1)
-    mem_per_cpu_gb: int = Field(default=2, ge=0)
-    qos: str | None = None
-    setup: str | None = None
-    sbatch: dict[str, str] = {}
-    tasks_per_job: int = Field(default=1, ge=1)
-    max_array_size: int = Field(default=1001, ge=1)
-
-
-def _named(value: Any) -> Any:
-    return {"name": value} if isinstance(value, str) else value
-
-
-Executor = Annotated[
-    Annotated[LocalExecutor | RayExecutor | SlurmExecutor, Field(discriminator="name")], BeforeValidator(_named)
-]
-"""A mapping with its `name`, or the name alone."""
-
-
 def _share(value: Any) -> int | Literal["auto"]:
     if value == "auto":
         return "auto"
@@ -288,6 +237,9 @@ class Build(Configuration):
             deduplication leaves, at most 1M, and none if that would be more than half, because documents are few.
         keep: fields of the rows that documents.parquet keeps, [url, date] or with types, {quality: float}: text, int,
             float, bool, date or timestamp.
+        exclude: files with keys, ids or texts of documents that are in no pool, one a line or JSON lines; see
+            docs/artifacts.md.
+        split: the pool is also divided into buckets by one of these fields, each a pool of its own.
         on_damaged: whether a file of text that cannot be read to its end stops the build (`error`), or is left out
             whole and listed in left_out.parquet (`skip`).
         work: where intermediate files are during the build, a path or URL that all tasks reach; by default beside the
@@ -319,6 +271,8 @@ class Build(Configuration):
     on_damaged: Literal["error", "skip"] = "error"
     sources: list[Source] = Field(min_length=1)
     keep: Annotated[list[Kept], BeforeValidator(_kept)] = []
+    exclude: list[str] = []
+    split: Split | None = None
     filters: list[Filter] = []
     deduplicate: Deduplicate = Deduplicate()
     decontaminate: Decontaminate | None = None
@@ -359,6 +313,16 @@ class Build(Configuration):
                 raise ValueError(f"'{name}' stands there twice")
         return keep
 
+    @field_validator("split")
+    @classmethod
+    def _kept_column(cls, split: Split | None, info: ValidationInfo) -> Split | None:
+        known = [*(kept.name for kept in info.data.get("keep", ())), *OTHERS_TO_SPLIT_BY]
+        if split is not None and split.by not in known:
+            raise ValueError(
+                f"by {split.by}, which documents.parquet does not have: add it to keep, as in [{split.by}]"
+            )
+        return split
+
     def identity(self) -> dict[str, object]:
         """Return what decides the pool's bytes: everything but where it goes, how the work is divided and what sources
         say of themselves, and the way with damaged files unless they are left out."""
@@ -367,8 +331,8 @@ class Build(Configuration):
     def _said(self) -> dict[str, Any]:
         """Return what a manifest holds, secrets included."""
         usual = {"on_damaged"} if self.on_damaged == "error" else set()
-        usual |= set() if self.keep else {"keep"}
-        return self.model_dump(mode="json", exclude={"out", "work", "executor", "tasks", "workers"} | usual)
+        usual |= {key for key in ("keep", "exclude") if not getattr(self, key)}
+        return self.model_dump(mode="json", exclude={"out", "work", "split", "executor", "tasks", "workers"} | usual)
 
     def record(self) -> dict[str, object]:
         """Return the configuration as a manifest holds it: without secrets. Where `identity` had some, `sha256` is a

@@ -66,6 +66,7 @@ def take_stock(config: Build, listings: list[Listing], memory_path: str, say: Ca
         versions |= _versions(item, config.sources[item.source])
     if config.decontaminate is not None:
         versions |= {storage.absolute(path): None for path in item_files(config.decontaminate.files)}
+    versions |= {storage.absolute(path): None for path in config.exclude}
     unknown = [path for path, version in versions.items() if version is None]
     remembered = recall(memory_path)  # it has paths as they may be shown
     known = {path: remembered[config.public(path)] for path in unknown if config.public(path) in remembered}

@@ -10,6 +10,7 @@ from ..common import storage
 from ..common.cli import output_columns
 from ..common.errors import printable
 from ..common.html import count
+from ..common.rows.fields import field_of
 from ..common.units import format_bytes, round_count
 from ..common.unpack import ENDINGS as COMPRESSED
 from ..tokenize.tokenizer import Tokenizer
@@ -17,7 +18,6 @@ from .build import checked
 from .config import Build, Source
 from .sources.auto import named_format
 from .sources.base import Intake
-from .sources.fields import field_of
 from .sources.listing import InputFile, Listing
 from .sources.registry import make_reader
 from .target import targets_of

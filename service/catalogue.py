@@ -202,7 +202,7 @@ def _enter(connection: Connection, item: FoundArtifact, known: bool, at: float) 
         Artifact,
         fingerprint=m.fingerprint,
         kind=m.kind,
-        pool=m.parent.fingerprint if m.parent else m.fingerprint,
+        pool=m.stream[0],
         tokens=m.tokens,
         samples=m.samples,
         documents=m.documents,

@@ -1,12 +1,17 @@
 """The commands that make, describe and check artifacts: carve, export, show, verify."""
 
 import argparse
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..common import storage
 from ..common.cli import Runner, add_examples, print_json, say, say_next, short_path
 from ..common.errors import RequestError, printable, without_secrets
 from ..common.publish import MANIFEST_NAME
+
+if TYPE_CHECKING:
+    from .artifact import Artifact
+    from .manifest import Manifest
+    from .without.found import TakenOut
 
 MOST_PROBLEMS = 20
 """Lines that `verify` prints of an artifact."""
@@ -19,6 +24,8 @@ def carve(parser: argparse.ArgumentParser) -> Runner:
         "carve artifacts/pools/mine --unique-tokens 500M",
         "carve artifacts/pools/mine --unique-tokens 1M --unique-tokens 5M",
         "carve artifacts/pools/mine --unique-tokens 1.5B --replicate 1 --materialize --out /data/subset",
+        "carve artifacts/pools/mine --unique-tokens 500M --without opt-outs.txt",
+        "carve artifacts/pools/mine --unique-tokens 500M --without-matching \"lang = 'de'\"",
     )
     parser.add_argument("pool", metavar="POOL", help="folder of the pool")
     parser.add_argument(
@@ -32,17 +39,33 @@ def carve(parser: argparse.ArgumentParser) -> Runner:
     parser.add_argument("--out", metavar="DIR", help="where it goes (default: subsets/<pool>-<N> beside pools/)")
     parser.add_argument("--materialize", action="store_true", help="copy the shards, so that the folder stands alone")
     parser.add_argument("--format", choices=["mds", "wds"], default="mds", help="MDS (default) or WebDataset tar files")
+    parser.add_argument(
+        "--without",
+        action="append",
+        default=[],
+        metavar="LIST",
+        help="a file of documents to leave out: keys, ids or texts, one a line, or JSON lines with one of these fields",
+    )
+    parser.add_argument(
+        "--without-matching",
+        metavar="CONDITION",
+        help="leave out the documents for which it is true: SQL on kept columns, id, source and tokens, as a build's "
+        "`where`",
+    )
     parser.add_argument("--json", action="store_true", help="print what `epochal show --json` prints, a line a subset")
 
     def run(args: argparse.Namespace) -> int:
         from ..common.units import parse_count
-        from .carve import carve
+        from .artifact import open_artifact
+        from .carve import carve_from
 
         sizes = [parse_count(size, "--unique-tokens") for size in args.unique_tokens]
         if args.out and len(sizes) > 1:
             raise RequestError("--out is the place of one subset: give --unique-tokens once, or leave --out away")
+        pool = open_artifact(args.pool)
+        taken_out = _taken_out(args, pool)
         for tokens in sizes:
-            out, new = carve(args.pool, tokens, args.replicate, args.out, args.materialize, args.format)
+            out, new = carve_from(pool, tokens, args.replicate, args.out, args.materialize, args.format, taken_out)
             if args.json:
                 print_json(describe(out))
             else:
@@ -52,6 +75,20 @@ def carve(parser: argparse.ArgumentParser) -> Runner:
         return 0
 
     return run
+
+
+def _taken_out(args: argparse.Namespace, pool: "Artifact") -> "TakenOut | None":
+    """Return what is taken out of a pool, None where nothing is asked for; say what each list and condition found."""
+    from .without.found import find, lines_of
+
+    if not args.without and args.without_matching is None:
+        return None
+    taken_out = find(pool, args.without, args.without_matching)
+    for line in lines_of(taken_out.by):
+        say(f"without {line}")
+    if not len(taken_out.table):
+        say(f"nothing of it is in pool '{pool.manifest.name}': the subset is the one that it would be without that")
+    return taken_out
 
 
 def _training(pool: str, subset: str) -> list[str]:
@@ -172,9 +209,19 @@ def _remark(path: str) -> str:
 
     m = read_any_manifest(path)
     if not isinstance(m, ExportManifest):
-        return ""
+        return "" if m.without is None else f"  (without {_held_against(path, m)}"
     at_hand = find_subset(path, m) is not None
     return f"  (equal to {m.parent.name})" if at_hand else "  (as it was written: its subset is not at hand)"
+
+
+def _held_against(path: str, m: "Manifest") -> str:
+    from ..common.html import count
+    from .without.check import pool_at_hand
+
+    assert m.without is not None, "there is nothing to hold it against"
+    at_hand = pool_at_hand(path, m) is not None
+    how = "as its pool becomes without them" if at_hand else "as it was written: its pool is not at hand"
+    return f"{count(m.without.documents, 'document')}, {how})"
 
 
 def describe(path: str) -> dict[str, Any]:
@@ -205,8 +252,9 @@ def describe(path: str) -> dict[str, Any]:
     }
     parent = m.parent.model_dump() if m.parent else None
     if not isinstance(m, ExportManifest):
-        facts = facts_by_source(m.config)
-        return said | {"materialized": m.materialized, "parent": parent} | ({"sources": facts} if facts else {})
+        facts, without = facts_by_source(m.config), m.without.model_dump() if m.without else None
+        said |= {"materialized": m.materialized, "parent": parent} | ({"without": without} if without else {})
+        return said | ({"sources": facts} if facts else {})
     return said | {
         "token_digest": m.token_digest,
         "order": f"{m.plan['policy']}, seed {m.plan['seed']}, plan {m.plan['fingerprint']}" if m.plan else None,
@@ -216,6 +264,9 @@ def describe(path: str) -> dict[str, Any]:
 
 
 def _plain(value: object) -> str:
+    if isinstance(value, dict) and "by" in value:
+        by = ", ".join(printable(one["name"]) for one in value["by"])
+        return f"{value['documents']:,} documents, {value['tokens']:,} tokens of the pool ({by})"
     if isinstance(value, dict):
         window = f" (replicate {value['replicate']}, sample {value['start_sample']})" if "replicate" in value else ""
         return f"{value['name']} {value['fingerprint']}{window}"

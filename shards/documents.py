@@ -8,7 +8,7 @@ a look-up reads one of them.
 import contextlib
 import re
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import lru_cache
 from typing import Any
 
@@ -36,6 +36,9 @@ SCHEMA = pa.schema(
     ]
 )
 
+
+Moved = Callable[[NDArray[np.int64]], NDArray[np.int64]]
+"""From positions of a stream to positions of what is copied of it: how many tokens of the copy lie before each."""
 
 KEPT_TYPES = {
     "text": pa.string(),
@@ -160,18 +163,34 @@ class DocumentStarts:
             found += [{"number": number} | row for number, row in numbered]
         return found
 
-    def copy_window(self, sink: Sink, start: int, stop: int) -> None:
+    def copy_window(self, sink: Sink, start: int, stop: int, moved: Moved | None = None) -> None:
         """Write the documents with a token in the stream range [start, stop), which must not be empty, to `sink`.
 
         In the copy `start` counts from the range's first token, and `tokens` only those in it; other columns are as
         they are. Memory: a row group.
+
+        Args:
+            sink: where to.
+            start: of the range.
+            stop: of the range.
+            moved: where in the copy the tokens before a position end, where it is not all of the range.
         """
-        schema = _readable(self._file.schema_arrow)
+        schema = todays_schema(self._file.schema_arrow)
+        moved = moved or (lambda at: at.clip(start, stop) - start)
         with sink.create(DOCUMENTS_NAME) as file, pq.ParquetWriter(file, schema, compression="zstd") as writer:
             for group in self._groups(start, stop):
                 with readable(self._root):
-                    table = _clipped(self._file.read_row_group(group), start, stop)
-                writer.write_table(table.cast(schema), row_group_size=ROW_GROUP)
+                    table = _moved(self._file.read_row_group(group), moved)
+                if len(table):
+                    writer.write_table(table.cast(schema), row_group_size=ROW_GROUP)
+
+    def count_moved(self, start: int, stop: int, moved: Moved) -> int:
+        """Return how many documents `copy_window` writes."""
+        found = 0
+        for group in self._groups(start, stop):
+            table, starts = self._group(group)
+            found += int((moved(starts + arrow.integers(table["tokens"])) > moved(starts)).sum())
+        return found
 
     def _groups(self, start: int, stop: int) -> range:
         """Return the row groups that hold the stream range [start, stop)."""
@@ -210,20 +229,20 @@ def find_documents(root: str, m: Manifest) -> tuple[str, FileInfo, int] | None:
     return None if listed is None else (pool, listed, m.parent.start_sample * m.seq_len)
 
 
-def _readable(schema: pa.Schema) -> pa.Schema:
+def todays_schema(schema: pa.Schema) -> pa.Schema:
     """Return the schema with keys as they are today: those of earlier pools are binary of fixed size."""
     return schema.set(schema.get_field_index("key"), SCHEMA.field("key")).remove_metadata()
 
 
-def _clipped(table: pa.Table, start: int, stop: int) -> pa.Table:
-    """Return the rows with a token in [start, stop), positions and numbers of tokens as in that range."""
+def _moved(table: pa.Table, moved: Moved) -> pa.Table:
+    """Return the rows with a token in what is copied, positions and numbers of tokens as there."""
     starts, tokens = arrow.integers(table["start"]), arrow.integers(table["tokens"])
-    first, last = np.searchsorted(starts + tokens, start, "right"), np.searchsorted(starts, stop, "left")
-    begin, end = starts[first:last].clip(start), (starts + tokens)[first:last].clip(max=stop)
-    cut = table.slice(first, max(0, last - first))
-    for name, values in (("start", begin - start), ("tokens", end - begin)):
-        cut = cut.set_column(cut.schema.get_field_index(name), name, arrow.numbers(values))
-    return cut
+    begin, end = moved(starts), moved(starts + tokens)
+    rows = np.flatnonzero(end > begin)
+    chosen = table.take(arrow.numbers(rows))
+    for name, values in (("start", begin[rows]), ("tokens", (end - begin)[rows])):
+        chosen = chosen.set_column(chosen.schema.get_field_index(name), name, arrow.numbers(values))
+    return chosen
 
 
 def rows(root: str, first: int, stop: int) -> Iterator[dict[str, Any]]:

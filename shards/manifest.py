@@ -9,7 +9,14 @@ canonical JSON of the identity (see `pool_fingerprint` and `subset_fingerprint`)
 import json
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    Field,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    model_serializer,
+    model_validator,
+)
 
 from ..common.config import Record
 from ..common.errors import RequestError, WorkError, printable
@@ -80,6 +87,73 @@ class Content(Record):
     samples: Number = Field(gt=0)
 
 
+class Bucket(Record):
+    """Which part of another pool a pool is: the documents with some values of a column.
+
+    Attributes:
+        pool: that was divided, and its `fingerprint`.
+        by: the column.
+        name: of the bucket, as mixtures call it.
+        number: of the bucket, from 0, in ascending order of its values, and how many there are.
+        lower: the least value, None where there is none, and for text.
+        upper: the value below which all are; the same.
+        value: the one value that its documents have, of text; None for numbers, and for documents without a value.
+    """
+
+    pool: Name
+    fingerprint: str
+    by: str
+    name: str
+    number: Number
+    buckets: Number
+    lower: float | None = None
+    upper: float | None = None
+    value: str | None = None
+
+
+class LeftOut(Record):
+    """What a list of documents, or a condition on them, took out of a pool.
+
+    Attributes:
+        name: of the list's file; the condition itself.
+        kind: which of the two.
+        documents: of the pool that it names, or that it holds for.
+        lines: of a list, those that are not empty; `keys`, `ids` and `texts` of them named a document as such.
+        unmatched: lines that named no document of the pool.
+        unknown: documents of which a condition is neither true nor false: they stay.
+    """
+
+    name: str
+    kind: Literal["list", "condition"]
+    documents: Number
+    lines: Number = 0
+    keys: Number = 0
+    ids: Number = 0
+    texts: Number = 0
+    unmatched: Number = 0
+    unknown: Number = 0
+
+
+class Without(Record):
+    """What a subset was carved without; without.parquet lists the documents.
+
+    Attributes:
+        documents: that are taken out of the pool, and their `tokens` there.
+        digest: BLAKE2b-128 of their keys in ascending order.
+        left_over: tokens of other documents that are left out too, within the subset's window: they fill no sample
+            beside a shard that stays whole.
+        stop: the position of the pool's stream at which the window ends.
+        by: what named them.
+    """
+
+    documents: Number = Field(gt=0)
+    tokens: Number = Field(gt=0)
+    digest: str
+    left_over: Number
+    stop: Number
+    by: list[LeftOut]
+
+
 class Manifest(Record):
     """What an artifact is.
 
@@ -88,6 +162,9 @@ class Manifest(Record):
         tokens: unique tokens, EOD included, PAD never; samples = ceil(tokens / seq_len): only the last may hold PAD.
         content: the pool's shards, or the parts of them that a subset is made of, in order.
         tail: xxh64 of the subset's own last, padded sample (null when tokens is a multiple of seq_len, and for pools).
+        without: what a subset was carved without; its shards are then the pool's, or of its own where that took
+            something out.
+        bucket: of a pool that is a part of another one.
         layout: what the files are: MDS shards with an index.json, or WebDataset tar files (see formats/webdataset.py).
     """
 
@@ -107,6 +184,8 @@ class Manifest(Record):
     parent: Parent | None = None
     content: list[Content]
     tail: str | None = None
+    without: Without | None = None
+    bucket: Bucket | None = None
     materialized: bool = True
     layout: Literal["mds", "wds"] = "mds"
     config: dict[str, Any] = {}
@@ -114,14 +193,29 @@ class Manifest(Record):
     versions: dict[str, str] = {}
     files: dict[InnerName, FileInfo] = {}
 
+    @property
+    def stream(self) -> tuple[str, int]:
+        """The stream that documents.parquet tells of: the fingerprint of whose it is, and the sample at which this
+        artifact begins in it. A window is of its pool's; what was carved without documents has one of its own."""
+        if self.parent is None or self.without is not None:
+            return self.fingerprint, 0
+        return self.parent.fingerprint, self.parent.start_sample
+
+    @model_serializer(mode="wrap")
+    def _without_what_is_not_used(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave out what most artifacts have not, so that their manifests stay as they were."""
+        new = ("without", "bucket")
+        return {key: value for key, value in handler(self).items() if key not in new or value is not None}
+
     @model_validator(mode="after")
     def _numbers_agree(self) -> "Manifest":
         if self.samples != -(-self.tokens // self.seq_len):
             raise ValueError(f"{self.tokens} tokens do not make {self.samples} samples of {self.seq_len}")
         if self.layout == "mds" and not len(self.content) <= self.shards <= len(self.content) + 1:
             raise ValueError(f"it has {self.shards} shards and lists {len(self.content)}")
-        if self.layout == "mds" and len(self.files) > MOST_FILES:
-            raise ValueError(f"it lists {len(self.files):,} files beside its shards: {MOST_FILES:,} are the most")
+        if self.layout == "mds" and len(self.files) - self.shards > MOST_FILES:
+            beside = len(self.files) - self.shards
+            raise ValueError(f"it lists {beside:,} files beside its shards: {MOST_FILES:,} are the most")
         return self
 
 
@@ -186,11 +280,14 @@ def fingerprint(m: Manifest) -> str:
     """Return the fingerprint that `m`'s content demands (not the one it states).
 
     A pool's identity is its tokens: (format version, kind, seq_len, dtype, tokenizer, tokens, content). A subset's
-    adds its parent's fingerprint, its window's first sample and its tail, so a copy and a view have the same one.
+    adds its parent's fingerprint, its window's first sample and its tail, so a copy and a view have the same one, and
+    where it was carved without some documents, the digest of their keys.
     """
     identity = _identity(m)
     if m.parent is not None:
         identity |= {"parent": m.parent.fingerprint, "start_sample": m.parent.start_sample, "tail": m.tail}
+    if m.without is not None:
+        identity |= {"without": m.without.digest}
     return digest(identity)
 
 

@@ -21,6 +21,7 @@ from .formats.rows import TokenDigest, Tokens, read_rows
 from .manifest import ExportManifest, Manifest, export_fingerprint, fingerprint
 from .order.plan import Plan
 from .tokenizer_file import TOKENIZER_NAME, artifact_tokenizer
+from .without.check import check_without
 
 
 def verify(root: str, progress: bool = False) -> list[str]:
@@ -29,10 +30,11 @@ def verify(root: str, progress: bool = False) -> list[str]:
     Checked: the manifest's own checksum; size and xxh64 of every file it lists; for a view every shard of the pool it
     refers to; the fingerprint; that the tokenizer.json beside the ids is the tokenizer that made them; that the shards
     hold exactly the stated tokens, ids below the vocabulary, PAD only after the last token; for a pool that each
-    document ends with EOD where documents.parquet says. For an export: the manifest's checksum, every file, the
-    fingerprint; that the bytes, read back in their format, are exactly the stated tokens with the stated digest; and,
-    where the subset is still where it was, that its own tokens, read from its shards in the same order, are the same.
-    Memory is bounded by a shard, or some row groups, whatever the size.
+    document ends with EOD where documents.parquet says; for what was carved without documents that none of them is in
+    it and, where its pool is at hand, that its shards are what that pool's become without them. For an export: the
+    manifest's checksum, every file, the fingerprint; that the bytes, read back in their format, are exactly the stated
+    tokens with the stated digest; and, where the subset is still where it was, that its own tokens, read from its
+    shards in the same order, are the same. Memory is bounded by a shard, or some row groups, whatever the size.
 
     Raises:
         RequestError: when there is no artifact.
@@ -53,6 +55,8 @@ def verify(root: str, progress: bool = False) -> list[str]:
     if fingerprint(artifact.manifest) != artifact.manifest.fingerprint:
         problems.append("manifest.json: the fingerprint is not that of the content it lists")
     problems += check_content(artifact)
+    if not problems:
+        problems += check_without(root, artifact.manifest)
     total = sum(shard.bytes for shard in artifact.shards)
     with Progress("verify", total, "bytes", quiet=not progress) as shown:
         known = DOCUMENTS_NAME in artifact.manifest.files and not any(p.startswith(DOCUMENTS_NAME) for p in problems)
@@ -74,7 +78,7 @@ def _verify_wds(root: str, m: Manifest) -> list[str]:
             return [f"{m.layout}: it cannot be read: {one_line(error)}"]
         return [] if n == m.tokens else [f"its files hold {n:,} tokens, not the {m.tokens:,} that the manifest states"]
 
-    return problems or _steadily(root, count)
+    return problems or list(check_without(root, m)) or _steadily(root, count)
 
 
 _UNREADABLE = (EpochalError, ValueError, OSError, EOFError)
@@ -206,6 +210,8 @@ class _EndsOfDocuments:
             expected = np.concatenate([[next_start], ends[:-1]])
             if ends[-1] == self._manifest.tokens and self._cut(seen):
                 seen = np.append(seen, ends[-1] - 1)
+            if self._manifest.without is not None:  # what fills no sample beside a whole shard is left out
+                seen = np.union1d(seen, ends[ends % self._manifest.seq_len == 0] - 1)
             if not (np.array_equal(starts, expected) and np.array_equal(seen[row : row + len(ends)], ends - 1)):
                 yield f"{DOCUMENTS_NAME}: documents do not end where the shards have EOD"
                 return

@@ -45,7 +45,7 @@ from ...common.errors import (
 )
 from ...common.json_text import strict_json
 from ...shards.loader.workers import check_workers
-from ..config import LocalExecutor, RayExecutor, SlurmExecutor
+from ..settings.executors import LocalExecutor, RayExecutor, SlurmExecutor
 from . import task
 from .fork_server import ENVIRONMENT, set_environment, start_task_server
 

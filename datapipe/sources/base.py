@@ -20,13 +20,13 @@ from datatrove.pipeline.readers.base import BaseDiskReader
 from ...common import storage
 from ...common.errors import RequestError, WorkError, Written, one_line, without_secrets
 from ...common.remote import web
+from ...common.rows.fields import MISSING, field_of, inner
+from ...common.rows.where import Condition, ConditionError
 from ...common.unpack import DamagedError
 from ..config import Source
 from ..text.document_key import content_key, normalise
 from ..text.filters import REASON_CHARS, nowhere
-from .fields import MISSING, field_of, inner
 from .listing import InputFile, Listing
-from .where import Condition, ConditionError
 
 KEPT = "_kept"
 """Where in a document's metadata the values are that `keep` names, as they came."""

@@ -30,7 +30,8 @@ from ..sources.base import KEPT, Intake, Judged
 from ..sources.tokens import DISTINCT, given_ids
 from ..text import document_key
 from ..text.decontaminate import Decontaminator, EvaluationIndex
-from ..text.filters import FILTERED, FilterStep, removed_by
+from ..text.exclude import Exclusion, load_lists
+from ..text.filters import FILTERED, FilterStep, Step, removed_by
 from ..text.words import Analyser, Analysis, Words, windows, word_ngrams
 from .kept import KeptValues, types_of
 from .parts import DOCUMENT, WITH_KEPT, Batch, Documents, PartWriter
@@ -79,6 +80,7 @@ class IngestSettings:
 
     Attributes:
         index_path: of the EvaluationIndex, if any.
+        exclude_path: of the lists of documents to leave out, if any.
         compare_all: whether all documents, not a sample, are encoded by the reference too.
         keep: fields of the rows that go with the documents.
     """
@@ -93,6 +95,7 @@ class IngestSettings:
     partitions: int
     run_bytes: int
     compare_all: bool = False
+    exclude_path: str | None = None
     keep: tuple[Kept, ...] = ()
 
 
@@ -126,6 +129,7 @@ class _Task:
         self.kept = KeptValues(s.keep)
         dtype = np.uint16 if s.dtype == "uint16" else np.uint32
         self.analyser = Analyser(self.tokenizer.encode_piece, self.tokenizer.info.eod, dtype)
+        self.exclusion = Exclusion(load_lists(storage.read_bytes(s.exclude_path))) if s.exclude_path else None
         self.decontaminator = _load_decontaminator(s.index_path)
         self.counts = dict.fromkeys(COUNTS, 0)
         self.by_source: dict[int, int] = {}
@@ -146,6 +150,7 @@ class _Task:
         self.rejected.close()
         self.filtered.close()
         self.contaminated.close()
+        steps: list[Step] = [*filters, *([self.exclusion] if self.exclusion else [])]
         self.writer.close(
             self.counts
             | {
@@ -154,8 +159,8 @@ class _Task:
                 "rejected": self.intake.rejected,
                 "first_rejects": self.intake.first,
                 "left_out": [[self.settings.sources[i], file, why] for i, file, why in self.intake.left_out],
-                "filters": removed_by(filters),
-                "excerpts": [step.samples for step in filters],
+                "filters": removed_by(steps),
+                "excerpts": [step.samples for step in steps],
             }
             | self._counted_of_fields()
         )
@@ -165,7 +170,8 @@ class _Task:
         sources = self.settings.sources
         judged = {"judged": {sources[i]: _judged(found) for i, found in self.intake.judged.items()}}
         kept = {"kept": self.kept.counts, "longest_kept": self.kept.longest}
-        return (judged if self.intake.judged else {}) | (kept if self.settings.keep else {})
+        excluded = {"excluded": self.exclusion.counts()} if self.exclusion else {}
+        return (judged if self.intake.judged else {}) | (kept if self.settings.keep else {}) | excluded
 
     def _ingest(self, batch: list[Document]) -> None:
         given = [given_ids(document) for document in batch]
@@ -193,6 +199,12 @@ class _Task:
         by_ids = self._unlike_their_text(texts, given)
         for i in by_ids:
             keys[i] = document_key.ids_key(np.asarray(given[i]))
+        if self.exclusion is not None:
+            stay = self._without_excluded(self.exclusion, batch, keys)
+            batch, texts, keys, given = ([column[i] for i in stay] for column in (batch, texts, keys, given))  # type: ignore[assignment]
+            raw, by_ids = raw[stay], [n for n, i in enumerate(stay) if i in by_ids]
+            if not batch:
+                return
         self.counts["known_by_ids"] += len(by_ids)
         analysed = self.analyser.analyse(texts)
         encoded = self._encode(texts, keys, given, analysed)
@@ -247,6 +259,19 @@ class _Task:
             return list(self.tokenizer.encode(texts)) if texts else []
         except WorkError:
             return [None] if len(texts) == 1 else [ids for text in texts for ids in self._encode_each([text])]
+
+    def _without_excluded(self, exclusion: Exclusion, batch: list[Document], keys: list[bytes]) -> list[int]:
+        """Return the places in the batch of the documents that are in no list of what is left out."""
+        stay = []
+        for i, (document, key) in enumerate(zip(batch, keys, strict=True)):
+            identifier = document.id or key.hex()
+            name = exclusion.list_of(key, identifier)
+            if name is None:
+                stay.append(i)
+                continue
+            source = self.settings.sources[document.metadata["_source"]]
+            self.filtered.add((key, identifier, source, exclusion.label, name))
+        return stay
 
     def _without_contaminated(
         self, batch: list[Document], texts: list[str], keys: list[bytes], words: Words

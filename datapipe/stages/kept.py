@@ -18,10 +18,10 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from ...common.errors import RequestError
+from ...common.rows.fields import MISSING
 from ...shards import arrow
 from ...shards.documents import KEPT_TYPES, ROW_GROUP
 from ..config import Kept
-from ..sources.fields import MISSING
 
 MOST_BYTES = 1 << 16
 """Of a kept text: longer ones are null, so that a row group of the table stays small."""

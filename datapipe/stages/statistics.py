@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from ..config import Source
 from ..sources.base import NULL_CONDITION, reason_of, where_name
 from ..text.excerpts import PER_FILTER, smallest
+from ..text.exclude import STEP as EXCLUDE
 from .cluster import REMOVED, TRAIN, VALIDATION, Corpus, RemovedCounts, histogram
 from .ingest import COUNTS
 from .kept import Counts, add_counts
@@ -30,6 +31,7 @@ class IngestTotals:
         kept: as `KeptValues.counts`.
         longest_kept: bytes of the longest values of a document.
         filters: as `filters.removed_by` returns them, summed.
+        excluded: of each part, what it found of the lists of documents to leave out; see `Exclusion.counts`.
         excerpts: for each filter, rows as in `FilterStep.samples`.
     """
 
@@ -42,6 +44,7 @@ class IngestTotals:
     kept: Counts = field(default_factory=dict)
     longest_kept: int = 0
     filters: list[dict[str, Any]] = field(default_factory=list)
+    excluded: list[dict[str, list[str]]] = field(default_factory=list)
     excerpts: list[list[tuple[Any, ...]]] = field(default_factory=list)
     empty: int = 0
     contaminated: int = 0
@@ -70,6 +73,7 @@ def ingest_totals(parts: Iterable[Part]) -> IngestTotals:
             _add_judged(totals.judged.setdefault(source, {"absent": {}, "fields": []}), more)
         add_counts(totals.kept, counts.get("kept", {}))
         totals.longest_kept = max(totals.longest_kept, counts.get("longest_kept", 0))
+        totals.excluded += [counts["excluded"]] if "excluded" in counts else []
         if not totals.filters:
             totals.filters = [{**row, "reasons": dict(row["reasons"])} for row in counts["filters"]]
             continue
@@ -102,8 +106,8 @@ def conditions(totals: IngestTotals, sources: Sequence[Source]) -> list[dict[str
 
 
 def step_of(name: str) -> str:
-    """Return what the waterfall calls the step of a filter, or of a condition."""
-    return name if name.startswith(where_name("")) else f"filter {name}"
+    """Return what the waterfall calls the step of a filter, of a condition, or of lists of documents."""
+    return name if name == EXCLUDE or name.startswith(where_name("")) else f"filter {name}"
 
 
 def _add_to(counts: dict[str, int], more: dict[str, int]) -> None:

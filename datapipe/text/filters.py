@@ -5,7 +5,7 @@ import inspect
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import pyarrow as pa
 from datatrove.data import Document
@@ -176,7 +176,17 @@ def try_filters(filters: Sequence[FilterStep]) -> None:
             continue
 
 
-def removed_by(filters: Sequence[FilterStep]) -> list[dict[str, Any]]:
+class Step(Protocol):
+    """What is counted of a filter, or of what takes documents away like one."""
+
+    label: str
+    seen: int
+    changed: int
+    reasons: Counter[str]
+    samples: list[tuple[Any, ...]]
+
+
+def removed_by(filters: Sequence[Step]) -> list[dict[str, Any]]:
     """Return for each filter what it saw, changed and removed: {"name", "seen", "changed", "removed", "reasons":
     {reason: count}}."""
     return [

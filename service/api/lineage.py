@@ -17,6 +17,7 @@ ABOVE = (
     (RunRow.plan, RunRow.fingerprint),
     (PlanSubset.subset, PlanSubset.plan),
     (Artifact.pool, Artifact.fingerprint),
+    (Artifact.manifest["parent"]["fingerprint"].as_string(), Artifact.fingerprint),  # carved without documents
 )
 """(what something came from, what it is): columns of one table each."""
 
@@ -35,8 +36,8 @@ def lineage(connection: Connection, of: str | None, most: int = MOST_NODES) -> d
     artifacts, plans, runs = (rows for rows, _ in tables)
     for row in artifacts:
         nodes[row.fingerprint] = {"kind": row.kind, "name": None, "tokens": row.tokens}
-        if row.pool != row.fingerprint:
-            edges.append((row.pool, row.fingerprint))
+        if parent := row.manifest.get("parent"):
+            edges.append((parent["fingerprint"], row.fingerprint))
     for row in plans:
         parts = plans_in(row.plan)
         nodes[row.fingerprint] = {"kind": "plan", "name": None, "tokens": sum(p["total_tokens"] for p in parts)}

@@ -57,15 +57,22 @@ def _about(s: Subject) -> Iterator[str]:
         place = f"replicate {m.parent.replicate}, from its sample {m.parent.start_sample:,}"
         lies = _lies_in_the_pool(m) if s.form == "view" else _LIES[s.form]
         yield f"{of} ({code(m.parent.fingerprint)}), {place} on. {lies}"
+    if isinstance(m, Manifest) and m.without is not None:
+        yield (
+            f"Carved without {m.without.documents:,} documents of the pool, {m.without.tokens:,} tokens there, which "
+            f"without.parquet lists ({', '.join(escaped(one.name) for one in m.without.by)}). {m.without.left_over:,} "
+            "tokens of others, which filled no sample beside a shard that stayed whole, are left out with them."
+        )
     yield "Made with epochal, which repeats exactly these tokens in orders that can be computed."
 
 
 def _lies_in_the_pool(m: Manifest) -> str:
     assert m.parent is not None, "only subsets lie in a pool"
     where = escaped(m.parent.path)
+    own = "at most one sample" if m.without is None else "the shards from which something was taken out"
     return (
         f"It is a view: its shards lie in the pool, at {where} as seen from this folder. The files here are the index, "
-        "and at most one sample; keep the pool at that place, or carve with `--materialize`."
+        f"and {own}; keep the pool at that place, or carve with `--materialize`."
     )
 
 

@@ -52,7 +52,7 @@ class Subject:
         """What `datasets` reads in the folder, a row each; None where that is nothing."""
         if self.form in ("wds", "parquet", "hf"):
             return "samples"
-        known = self.window is not None if self.form == "view" else DOCUMENTS_NAME in self.files
+        known = self.window is not None or DOCUMENTS_NAME in self.files
         return "documents" if known else None
 
 

@@ -1,5 +1,6 @@
 """How a mixture is made of ingredients: so many tokens of each, or weights that hold for a stage of the run."""
 
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
@@ -126,6 +127,12 @@ def check_together(parts: Sequence[Ingredient]) -> None:
             raise RequestError(
                 f"the samples of '{part.name}' have {m.seq_len} tokens, those of '{parts[0].name}' {first.seq_len}"
             )
+    for bucket, part in itertools.permutations(parts, 2):
+        if _part_of(bucket.manifest, part.manifest):
+            raise RequestError(
+                f"'{bucket.name}' is a bucket of the pool of '{part.name}': their unique tokens would be counted "
+                "twice; mix buckets, or the pool"
+            )
     spans = [(_span(part.manifest), part.name) for part in parts]
     for i, ((pool, start, stop), name) in enumerate(spans):
         for (other, begin, end), earlier in spans[:i]:
@@ -136,7 +143,12 @@ def check_together(parts: Sequence[Ingredient]) -> None:
                 )
 
 
+def _part_of(m: Manifest, other: Manifest) -> bool:
+    """Return whether a pool is a bucket of the pool that another artifact is, or is cut from."""
+    return m.bucket is not None and m.bucket.fingerprint == (other.parent or other).fingerprint
+
+
 def _span(m: Manifest) -> tuple[str, int, int]:
     """Return (fingerprint of the pool, first token, end) of what an artifact holds."""
     pool, start = (m.parent.fingerprint, m.parent.start_sample * m.seq_len) if m.parent else (m.fingerprint, 0)
-    return pool, start, start + m.tokens
+    return pool, start, m.without.stop if m.without else start + m.tokens

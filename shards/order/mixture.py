@@ -20,6 +20,7 @@ from ...common.errors import RequestError, WorkError
 from ...common.hashing import check_seed
 from ...common.hashing import digest as json_digest
 from .base import Ids, Int, Order, as_positions
+from .many import ids_of
 from .plan import Plan
 from .windows import CHUNK, MAX_WINDOW, Stage, StageWindows
 
@@ -196,11 +197,8 @@ class Mixture(Order):
             return out
         self._check_position(int(wanted.max()) + 1)
         sources, numbers = self._located(wanted)
-        out = np.empty(len(wanted), np.uint64)
-        for s in np.unique(sources).tolist():
-            where = np.flatnonzero(sources == s)
-            out[where] = self.sources[s].plan.ids(numbers[where]) + np.uint64(self.offsets[s])
-        return out
+        inner = ids_of([source.plan for source in self.sources], sources, numbers)
+        return inner + np.array(self.offsets, np.uint64)[sources]
 
     def locate(self, ids: ArrayLike) -> tuple[Int, Ids]:
         """Return the source of each sample and its number in that source's subset, int64 and uint64 (k,)."""

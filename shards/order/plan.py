@@ -49,7 +49,7 @@ class Plan(Repetition):
         seed: 0 to 2**63 - 1.
         policy: how the samples are repeated, see the head of this file.
         replicate: which replicate of that size it is.
-        start_sample: where its window of the pool begins (0 for a pool).
+        start_sample: where its window of the pool begins (0 for a pool, and for what was carved without documents).
 
     Raises:
         RequestError: when the numbers contradict each other or the budget is zero.
@@ -378,6 +378,7 @@ class Plan(Repetition):
     def for_artifact(cls, manifest: Manifest, total_tokens: int, seed: int = 0, policy: Policy = "reshuffle") -> "Plan":
         """Return the plan that trains on the artifact of `manifest` for `total_tokens` real tokens."""
         parent = manifest.parent
+        _, start_sample = manifest.stream
         return cls(
             subset=manifest.fingerprint,
             samples=manifest.samples,
@@ -387,7 +388,7 @@ class Plan(Repetition):
             seed=seed,
             policy=policy,
             replicate=parent.replicate if parent else 0,
-            start_sample=parent.start_sample if parent else 0,
+            start_sample=start_sample,
         )
 
     def difference(self, other: Order) -> str:

@@ -14,19 +14,28 @@ from ...common.hashing import digest
 from ...common.json_text import parse_json
 from ...common.publish import MANIFEST_NAME
 from ..artifact import Artifact, manifest_problem, open_artifact, read_any_manifest, read_manifest
-from ..carve import Taken, parent_path, relative_path
+from ..carve import parent_path, relative_path
 from ..loader.sample_reader import read_checked
 from ..manifest import ExportManifest, Manifest, export_fingerprint, fingerprint, parse_manifest
+from ..pieces import Piece
 from ..verify import check_content
 
 
 @dataclass(frozen=True)
 class View:
-    """A view of a pool: the pool, those of its shards that it is made of, and its own last shard where it has one."""
+    """A view of a pool.
+
+    Attributes:
+        pool: see above.
+        pieces: the shards that it is made of, of the pool and of its own.
+        tail: its own last shard, where its last sample is cut short.
+        root: where it lies.
+    """
 
     pool: Artifact
-    taken: Taken
+    pieces: tuple[Piece, ...]
     tail: bytes | None
+    root: str
 
 
 @dataclass(frozen=True)
@@ -55,7 +64,7 @@ class Contents:
             return sum(info.bytes for info in self.manifest.files.values())
         m = self.manifest
         copied = isinstance(m, Manifest) and m.materialized
-        return sum(shard.bytes for shard, _ in self.view.taken) if copied else 0
+        return sum(piece.n_bytes for piece in self.view.pieces if copied or piece.shard is None)
 
 
 def form_of(m: Manifest | ExportManifest) -> tuple[Any, ...]:
@@ -113,13 +122,19 @@ def _of_view(source: str, m: Manifest, target: str, refer: str | None) -> Conten
     problem = next(check_content(artifact), None)
     if problem or fingerprint(m) != m.fingerprint:
         raise WorkError(f"{source} is damaged: {problem or 'its fingerprint is not that of the content it lists'}")
-    taken = [(shard, shard.samples) for shard in artifact.shards if "/" in shard.basename]
-    own = [shard for shard in artifact.shards if "/" not in shard.basename]
     pool = open_artifact(storage.join(artifact.root, m.parent.path))
     path = parent_path(without_secrets(pool.root, {}), target) if refer is None else _referred(refer, m, target)
     parent = m.parent.model_copy(update={"path": path})
     manifest = m.model_copy(update={"materialized": refer is None, "parent": parent, "files": {}})
-    return Contents(source, manifest, b"", View(pool, taken, read_checked(own[0]) if own else None))
+    return Contents(source, manifest, b"", _view(artifact, pool))
+
+
+def _view(artifact: Artifact, pool: Artifact) -> View:
+    """Return what the view `artifact` of a pool is made of."""
+    shards, cut_short = list(artifact.shards), artifact.manifest.tail is not None
+    tail = read_checked(shards.pop()) if cut_short else None
+    pieces = tuple(Piece.of(shard, shard.samples, own="/" not in shard.basename) for shard in shards)
+    return View(pool, pieces, tail, artifact.root)
 
 
 def _referred(refer: str, m: Manifest, target: str) -> str:

@@ -5,7 +5,9 @@ store gets its manifest last, the hub one commit. An interrupted transfer is gon
 """
 
 import contextlib
+import functools
 import io
+import shutil
 import tempfile
 import threading
 from collections.abc import Callable, Collection, Iterator
@@ -17,9 +19,11 @@ from ...common import storage
 from ...common.errors import RequestError, WorkError
 from ...common.progress import Progress
 from ...common.publish import MANIFEST_NAME, FileInfo, Sink
+from ..artifact import read_manifest
 from ..carve import write_subset
 from ..documents import DOCUMENTS_NAME, DocumentStarts
 from ..manifest import ExportManifest, Manifest
+from ..without.found import WITHOUT_NAME
 from .contents import Contents, View, contents_of, form_of
 from .fetch import OTHER, Watch
 from .folder import Folder
@@ -197,10 +201,21 @@ class _Sink(Sink):
         self._watch(len(data))
 
 
+def _send_tables(view: View, sink: Sink) -> None:
+    """Send the tables of a view that was carved without documents, which are its own, as they are."""
+    for name in (DOCUMENTS_NAME, WITHOUT_NAME):
+        listed = read_manifest(view.root).files[name]
+        with storage.open_read(storage.join(view.root, name)) as file, sink.create(name) as target:
+            shutil.copyfileobj(file, target)
+        if sink.files[name] != listed:
+            raise WorkError(f"{storage.join(view.root, name)} is damaged: its hash is not the manifest's; restore it")
+
+
 def _send_view(contents: Contents, view: View, target: Target, watch: _Watch) -> Transferred:
     sink = _Sink(target, watch)
     manifest = cast(Manifest, contents.manifest)
     documents = DocumentStarts(view.pool.root, view.pool.manifest.files.get(DOCUMENTS_NAME))
-    write_subset(sink, view.taken, view.tail, manifest, view.pool, documents)
+    tables = functools.partial(_send_tables, view)
+    write_subset(sink, view.pieces, view.tail, manifest, view.pool, documents, tables)
     files = {name: info for name, info in sink.files.items() if name != MANIFEST_NAME}
     return _done(target, manifest.model_copy(update={"files": files}), True, sink.kept)

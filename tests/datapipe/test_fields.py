@@ -325,3 +325,36 @@ def test_what_a_source_says_of_itself_is_written_down_and_decides_no_byte(
     ]
     with pytest.raises(RequestError, match="text_key=text, which is body now"):
         run("said", **again, text_key="body")
+
+
+def test_a_build_divides_its_pool_and_no_cluster_or_validation_document_is_divided(tmp_path: Path) -> None:
+    """Each text comes twice, nearly alike, with qualities far apart: the survivor's quality alone counts."""
+    rows = [{"id": f"{i}", "text": text, "quality": i / 48} for i, text in enumerate(TEXTS)]
+    rows += [{"id": f"{i} again", "text": f"{t} indeed", "quality": 1 - i / 48} for i, t in enumerate(TEXTS)]
+    said: list[str] = []
+    split = {"by": "quality", "quantiles": 4}
+    pool = built(tmp_path, rows, said=said, keep=["quality"], split=split, validation_tokens=300)
+    kept, held_out = documents(pool), documents(f"{pool}-val")
+    assert len({id_.split()[0] for id_ in [*kept, *held_out]}) == len(kept) + len(held_out) == len(TEXTS)
+    found: dict[str, int] = {}
+    for number in range(4):
+        path = f"{pool}-quality-q{number:02}"
+        bucket = read_manifest(path).bucket
+        assert bucket is not None
+        for id_, row in documents(path).items():
+            assert id_ not in found
+            assert row == kept[id_]
+            assert bucket.lower is None or row["quality"] >= bucket.lower
+            found[id_] = number
+        assert verify(path) == []
+    assert found.keys() == kept.keys()
+    assert any(line.startswith("bucket p-quality-q00: ") for line in said)
+    plain = built(tmp_path / "plain", rows, keep=["quality"], validation_tokens=300)
+    assert read_manifest(plain).fingerprint == read_manifest(pool).fingerprint
+    assert "split" not in read_manifest(pool).config
+    assert built(tmp_path, rows, keep=["quality"], validation_tokens=300) == pool  # the same pool, divided or not
+
+
+def test_a_split_by_what_is_not_kept_is_refused_before_the_build(tmp_path: Path) -> None:
+    with pytest.raises(RequestError, match=r"split: by stars, which documents\.parquet does not have: add it to keep"):
+        built(tmp_path, [{"text": "a"}], keep=["quality"], split={"by": "stars"})

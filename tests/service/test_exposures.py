@@ -17,6 +17,7 @@ from epochal.service import document_index
 from epochal.service.client.client import AwayError, Client
 from epochal.service.document_index import read_spans
 from epochal.service.exposures import exposure_curve
+from epochal.shards.carve import carve
 from epochal.shards.order.base import Order
 from epochal.shards.order.plan import Plan
 from epochal.shards.order.receipt import Receipt
@@ -220,3 +221,28 @@ def test_curves_equal_counting(make_pool):
             assert found == pytest.approx(((counts == 0).mean(), counts.min(), counts.max()))
     large = exposure_curve(Plan("0" * 32, 50, 250, 5, 10**6, 1, "global"), 3)
     assert (large["kind"], large["points"][1]["least"]) == ("expected", None)
+
+
+def test_what_is_taken_out_is_fed_no_more_from_where_the_run_goes_on(client: Client, root: Path, tmp_path: Path):
+    """A run goes on from position 200 of another on a subset without some documents: parent and child are counted."""
+    (tmp_path / "keys.txt").write_text("doc3\ndoc20\n")
+    subset, _ = carve(str(root / "pools" / "toy"), 1500, without=[str(tmp_path / "keys.txt")])
+    a, b = client.plan("toy", epochs=2, seed=1), client.plan(os.path.basename(subset), epochs=3, seed=2)
+    report(client, "a", claim(client, "a", a)["token"], 200)
+    claim(client, "b", b, parent={"run": "a", "position": 200})
+    report(client, "b", 1, b.positions)
+    expected = brute_force(root, [(a, 200)])
+    edges = [(e["from"], e["to"]) for e in client.get("/lineage", of=b.subset)["edges"]]
+    assert (a.subset, b.subset) in edges
+    (gone,) = client.seen(id="doc3", run="b")["documents"]
+    counts = expected[gone["key"]]
+    found = [i["exposures"] for i in gone["runs"][0]["intervals"] for _ in range(i["start"], i["stop"])]
+    assert found == counts  # those of the parent alone: 0 since position 200
+    assert max(counts) > 0
+    (kept,) = client.seen(id="doc0", run="b")["documents"]
+    assert kept["runs"][0]["exposures"]["least"] >= 3 + min(expected[kept["key"]])
+    most = max(map(max, brute_force(root, [(a, 200)]).values()))
+    client.post("/limits", kind="exposures", cap=most + 3)
+    assert claim(client, "again", b, parent={"run": "a", "position": 200})["position"] == 0
+    client.post("/limits", kind="exposures", cap=most + 2)
+    assert refused(claim, client, "more", b, parent={"run": "a", "position": 200}).details["would_be"] == most + 3

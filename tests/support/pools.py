@@ -1,5 +1,6 @@
 """Small pools written straight from arrays of tokens, and the settings of a tiny run."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,10 @@ from epochal.benchmarks import common
 from epochal.common.hashing import xxh64
 from epochal.common.publish import FileInfo
 from epochal.shards import mds
-from epochal.shards.documents import SCHEMA
-from epochal.shards.manifest import TokenizerInfo
+from epochal.shards.artifact import read_manifest
+from epochal.shards.documents import KEPT_TYPES, SCHEMA, schema_with
+from epochal.shards.manifest import TokenizerInfo, dump_manifest
+from epochal.shards.without.cut import Cut
 
 EOD, PAD, MASK, VOCAB = 256, 257, 258, 259
 """Special ids of the byte-level test vocabulary."""
@@ -76,6 +79,33 @@ def write_pool(
     return root
 
 
+def with_columns(root: Path, columns: dict[str, tuple[str, list[Any]]]) -> Path:
+    """Add kept columns, each (type, values), to the table of documents of a pool; return its folder."""
+    kept = {name: kind for name, (kind, _) in columns.items()}
+    table = pq.read_table(root / "documents.parquet")
+    for name, (kind, values) in columns.items():
+        table = table.append_column(name, pa.array(values, KEPT_TYPES[kind]))
+    pq.write_table(table.cast(schema_with(kept)), root / "documents.parquet", row_group_size=97)
+    m = read_manifest(str(root))
+    files = m.files | {"documents.parquet": FileInfo.at(str(root / "documents.parquet"))}
+    changed = m.model_copy(update={"files": files, "statistics": m.statistics | {"kept": kept}})
+    (root / "manifest.json").write_text(dump_manifest(changed))
+    return root
+
+
+def planted(make_pool: Callable[..., Path], tokens: int = 20_000, name: str = "toy") -> str:
+    """Return a pool whose documents have a quality (null for each ninth) and a language."""
+    pool = make_pool(tokens, name=name)
+    n = read_manifest(str(pool)).documents
+    quality = np.random.default_rng(7).permutation(n) / n
+    values = {
+        "quality": ("float", [None if i % 9 == 4 else float(q) for i, q in enumerate(quality)]),
+        "lang": ("text", ["de" if i % 3 else "en" for i in range(n)]),
+        "good": ("bool", [bool(i % 2) for i in range(n)]),
+    }
+    return str(with_columns(pool, values))
+
+
 TINY_RUN: dict[str, Any] = {
     "model": {"layers": 1, "hidden": 16, "heads": 2, "ffn": 24},
     "objective": {"name": "ar"},
@@ -99,6 +129,23 @@ def tiny_run(data: str | Path, validation: str | Path | None = None, **changes: 
         {"eval_loader": TINY_RUN["eval_loader"] | {"dataset": held_out}} if validation else {"eval_loader": None}
     )
     return TINY_RUN | {"train_loader": {"dataset": {"path": str(data)}}, "progress_bar": False} | evaluated | changes
+
+
+def walk_left(cut: Cut) -> list[int]:
+    """Return the pool's position of each token that is left: a second implementation, shard after shard."""
+    width = cut.per_shard * cut.seq_len
+    gone = {i for a, b in zip(cut.removed.starts, cut.removed.stops, strict=True) for i in range(a, b)}
+    out: list[int] = []
+    stretch: list[int] = []
+    for low in range(cut.first * width, cut.tokens, width):
+        shard = range(low, min(low + width, cut.tokens))
+        left = [i for i in shard if i not in gone]
+        if len(left) < len(shard):
+            stretch += left
+            continue
+        out += stretch[: len(stretch) // cut.seq_len * cut.seq_len] + left
+        stretch = []
+    return out + stretch
 
 
 def letters(seed: int, n: int) -> np.ndarray:

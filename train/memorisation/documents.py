@@ -100,10 +100,13 @@ def _whole(artifact: Artifact, begins: Ints, tokens: Ints) -> NDArray[np.bool_]:
     """Return which documents have no token outside of the artifact.
 
     The table of a copy tells of its own tokens alone: there the first is doubted where the copy begins within its
-    pool, and the last where it does not end with EOD.
+    pool, and the last where it does not end with EOD. One that was carved without documents may hold only a part of
+    any other that begins or ends where a sample does.
     """
     m = artifact.manifest
     whole = (begins >= 0) & (begins + tokens <= m.tokens)
+    if m.without is not None:
+        return whole & (begins % m.seq_len != 0) & ((begins + tokens) % m.seq_len != 0)
     if m.parent is not None and m.materialized:
         last = SampleReader.of(artifact).read([m.samples - 1])[0, m.tokens - 1 - (m.samples - 1) * m.seq_len]
         whole[0] &= m.parent.start_sample == 0

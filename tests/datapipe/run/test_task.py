@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from epochal.common.errors import RequestError, WorkError
-from epochal.datapipe.config import SlurmExecutor
 from epochal.datapipe.run import executors, task
+from epochal.datapipe.settings.executors import SlurmExecutor
 from epochal.tests.support.code import pickled
 
 

@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from epochal.common.errors import RequestError
+from epochal.common.rows.fields import MISSING
 from epochal.datapipe.config import Kept
-from epochal.datapipe.sources.fields import MISSING
 from epochal.datapipe.stages.kept import MOST_BYTES, KeptValues, add_counts, columns, lines, row_group, types_of
 
 UTC = datetime.UTC

@@ -14,7 +14,7 @@ from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
-from ...common.errors import one_line
+from ..errors import one_line
 from .fields import MISSING, field_of
 
 _TOKENS = re.compile(

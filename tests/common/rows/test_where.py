@@ -14,10 +14,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from epochal.common.errors import RequestError, WorkError
+from epochal.common.rows.where import Condition, ConditionError
 from epochal.datapipe.config import Source, TokenizerChoice
 from epochal.datapipe.sources.base import NULL_CONDITION, Intake
 from epochal.datapipe.sources.registry import list_source, make_reader
-from epochal.datapipe.sources.where import Condition, ConditionError
 
 DAY, NOON = datetime.date(2024, 2, 1), datetime.datetime(2024, 2, 1, 12)
 ZONE = datetime.timezone(datetime.timedelta(hours=2))
