@@ -356,10 +356,7 @@ class Mixture(Order):
             raise WorkError("the mixture's numbers and its fingerprint disagree: it was changed after it was written")
         return mixture
 
-    def difference(self, other: Order) -> str:
-        """Return what tells `other` from this mixture, such as `window is 10, not 100`; empty when they are equal."""
-        if other.kind != self.kind:
-            return "one is a mixture, the other a plan of one subset"
+    def _difference(self, other: Order) -> str:
         mine, theirs = self.to_dict(), other.to_dict()
         changes = [f"{k} is {theirs[k]}, not {mine[k]}" for k in ("window", "seed", "stages") if mine[k] != theirs[k]]
         plans, others = self.components(), other.components()

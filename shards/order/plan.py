@@ -390,9 +390,6 @@ class Plan(Repetition):
             start_sample=parent.start_sample if parent else 0,
         )
 
-    def difference(self, other: Order) -> str:
-        """Return what tells `other` from this plan, such as `seed is 2, not 1`; empty when they are equal."""
-        if other.kind != self.kind:
-            return "one is a plan of one subset, the other a mixture"
+    def _difference(self, other: Order) -> str:
         mine, theirs = asdict(self), other.to_dict()
         return ", ".join(f"{name} is {theirs[name]}, not {mine[name]}" for name in mine if mine[name] != theirs[name])
