@@ -10,8 +10,7 @@ import numpy as np
 import sqlalchemy as sa
 
 from ..common.errors import RequestError
-from ..shards.order.base import Order, as_positions, digest_text
-from ..shards.order.plan import Plan
+from ..shards.order.base import Order, Repetition, as_positions, digest_text
 from . import catalogue, ledger, runs
 from .bounds import MOST_COUNTED, slots_counted
 from .document_index import Document
@@ -294,9 +293,12 @@ def exposure_curve(order: Order, points: int = 65) -> dict[str, Any]:
     return {"kind": "exact" if exact else "expected", "samples": order.samples, "points": rows}
 
 
-def _curve(plan: Plan, stops: Sequence[int]) -> tuple[str, list[tuple[float, int | None, int | None]]]:
+def _curve(plan: Repetition, stops: Sequence[int]) -> tuple[str, list[tuple[float, int | None, int | None]]]:
     """Return whether it is exact or expected, and (samples not seen, least, most exposures) at positions of a plan."""
     n, slots = plan.samples, plan.samples * plan.copies
+    if plan.skips and (plan.policy != "global" or slots <= MOST_CURVE):
+        tallies = [plan.histogram(p) for p in stops]
+        return "exact", [(tally.get(0, 0), min(tally), max(tally)) for tally in tallies]
     if plan.policy != "global":
         return "exact", [(max(0, n - p), p // n, -(-p // n)) for p in stops]
     if slots > MOST_CURVE or plan.copies > MOST_CURVE_COPIES:

@@ -17,6 +17,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from ..common.errors import WorkError
+from ..shards.order.amendment.plan import AmendedPlan
 from ..shards.order.base import Order, Repetition
 from ..shards.order.permutation import inverse_many
 from .errors import NotFoundError
@@ -135,10 +136,13 @@ def _count(segments: Sequence[Segment], samples: Sequence[list[int]]) -> list[li
         for wanted in _passes(segment):
             asked += [(segment.plan.samples, segment.plan.seed, wanted, i) for i in ids]
     found = iter(inverse_many(*zip(*asked, strict=True)).tolist() if asked else ())
-    return [
-        _count_global(segment, ids) if segment.plan.policy == "global" else _count_passes(segment, ids, found)
-        for segment, ids in zip(segments, samples, strict=True)
-    ]
+    return [_counter(segment)(segment, ids, found) for segment, ids in zip(segments, samples, strict=True)]
+
+
+def _counter(segment: Segment) -> Callable[[Segment, list[int], Iterator[int]], list[Count]]:
+    if segment.plan.policy == "global":
+        return _count_global
+    return _count_amended if segment.plan.skips else _count_passes
 
 
 def _in_the_run(segment: Segment, counts: list[Count]) -> list[Count]:
@@ -153,6 +157,8 @@ def _in_the_run(segment: Segment, counts: list[Count]) -> list[Count]:
 
 def _passes(segment: Segment) -> list[int]:
     """Return the numbers of the orders whose places a segment's counts need: first, last but one, last pass."""
+    if segment.plan.skips:
+        return []
     policy, last = segment.plan.policy, segment.stop // segment.plan.samples
     return {"sequential": [], "global": [], "fixed": [0]}.get(policy, [0, max(0, last - 1), last])
 
@@ -173,7 +179,15 @@ def _count_passes(segment: Segment, ids: list[int], found: Iterator[int]) -> lis
     return counts
 
 
-def _count_global(segment: Segment, ids: list[int]) -> list[Count]:
+def _count_amended(segment: Segment, ids: list[int], _: Iterator[int]) -> list[Count]:
+    plan = segment.plan
+    assert isinstance(plan, AmendedPlan), "only those have skips"
+    seen = plan.exposures(segment.stop, ids).tolist() if ids else []
+    first, last = (places.tolist() for places in plan.first_and_last(ids, segment.stop))
+    return [(n, a, b) if n else (0, None, None) for n, a, b in zip(seen, first, last, strict=True)]
+
+
+def _count_global(segment: Segment, ids: list[int], _: Iterator[int]) -> list[Count]:
     """Look at all copies of each sample, many at once: which of them come before the stop has no shorter answer."""
     wanted, end = np.array(ids, np.uint64), np.uint64(segment.stop)
     total, first, last = np.zeros(len(ids), np.int64), np.full(len(ids), end), np.zeros(len(ids), np.uint64)
@@ -321,8 +335,10 @@ def _add(totals: dict[str, dict[int, int]], pieces: Pieces) -> None:
 
 def most_at(plan: Repetition, stop: int) -> int:
     """Return a number of exposures that no sample exceeds in positions [0, stop); some sample reaches it but for
-    `global`, where it is the number of copies, or of positions."""
-    return min(stop, plan.copies) if plan.policy == "global" else -(-stop // plan.samples)
+    `global`, where it is the number of copies, or of positions, and where spans are passed over."""
+    if plan.policy == "global" or plan.skips:
+        return min(stop, plan.copies)
+    return -(-stop // plan.samples)
 
 
 def most_exposed(segments: Sequence[Segment], cap: int, read: DocumentReader) -> int:

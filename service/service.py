@@ -242,7 +242,8 @@ class Service:
         if row is None:
             return None
         m = Manifest.model_validate_json(json.dumps(row.manifest))
-        other = plan.difference(Plan.for_artifact(m, plan.total_tokens, plan.seed, plan.policy))
+        own = plan.without_skips()
+        other = own.difference(Plan.for_artifact(m, plan.total_tokens, plan.seed, plan.policy))
         if other:
             raise ConflictError(f"the plan contradicts its subset '{m.name}': {other}")
         return m

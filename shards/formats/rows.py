@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from .. import mds
 from ..artifact import Artifact
 from ..loader.sample_reader import SampleReader, read_shard
-from ..order.plan import Plan
+from ..order.base import Repetition
 
 Tokens = NDArray[Any]
 """Token ids of shape (n,), any unsigned or signed integer type."""
@@ -95,7 +95,7 @@ class TokenDigest:
         return self._hash.hexdigest()
 
 
-def read_rows(artifact: Artifact, plan: Plan | None = None) -> Iterator[Rows]:
+def read_rows(artifact: Artifact, plan: Repetition | None = None) -> Iterator[Rows]:
     """Yield the samples of `artifact` in canonical order or, with a plan for it, of all positions of the plan.
 
     Every shard is compared with its hash. Memory: one shard, or the maps of those that a plan reads from.
@@ -117,7 +117,7 @@ def _canonical(artifact: Artifact) -> Iterator[Rows]:
         yield Rows(samples, lengths)
 
 
-def _planned(artifact: Artifact, plan: Plan) -> Iterator[Rows]:
+def _planned(artifact: Artifact, plan: Repetition) -> Iterator[Rows]:
     m = artifact.manifest
     reader = SampleReader.of(artifact)
     for start in range(0, plan.positions, _ROWS_AT_ONCE):

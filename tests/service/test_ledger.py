@@ -14,11 +14,13 @@ from hypothesis import strategies as st
 from epochal.common.errors import RequestError
 from epochal.service.document_index import HASHES_NAME, NAMES, Document, DocumentIndex, read_spans
 from epochal.service.ledger import Segment, histogram, intervals, most_exposed, parts, segments_of
+from epochal.shards.order.amendment.amend import amend
 from epochal.shards.order.base import POLICIES
 from epochal.shards.order.mixture import Mixture, Source
 from epochal.shards.order.permutation import inverse_many, keyed_permutation
 from epochal.shards.order.plan import Plan
 from epochal.shards.order.windows import Stage
+from epochal.tests.support.amended import spans_of
 
 SEQ_LEN = 5
 
@@ -76,6 +78,15 @@ def draw_order(draw, pools, run, pool_of):
         return Mixture(sources, stages, 1000)
 
 
+def draw_amended(draw, order):
+    """Return an order with or without skips."""
+    spans = draw(spans_of(order.positions, most=3)) if draw(st.booleans()) else []
+    try:
+        return amend(order, spans)
+    except RequestError:  # nothing would be left of a source
+        return order
+
+
 @st.composite
 def histories(draw):
     """Return (documents by pool: (key, start, tokens) in order, pool of each subset, [(plan or mixture, stop)])."""
@@ -88,7 +99,7 @@ def histories(draw):
         starts = np.cumsum([0] + [lengths[i] for i in kept]).tolist()
         pools[str(pool)] = [(i, start, lengths[i]) for i, start in zip(kept, starts, strict=False)]
     pool_of = {}
-    orders = [draw_order(draw, pools, run, pool_of) for run in range(draw(st.integers(1, 3)))]
+    orders = [draw_amended(draw, draw_order(draw, pools, run, pool_of)) for run in range(draw(st.integers(1, 3)))]
     return pools, pool_of, [(order, draw(st.integers(0, order.positions))) for order in orders]
 
 

@@ -1,17 +1,26 @@
 """Amending an order, ending it earlier, and whether a run may go on with an amended one."""
 
 from dataclasses import replace
+from typing import overload
 
 import numpy as np
 
 from ....common.errors import RequestError
-from ..base import Order
+from ..base import Order, Repetition
 from ..mixture import Mixture
 from ..plan import Plan
 from .amended import Amended
 from .mixture import AmendedMixture
 from .plan import AmendedPlan
 from .skips import Spans, Written, first_difference, read_skips
+
+
+@overload
+def amend(order: Repetition, skip: Written) -> Repetition: ...
+
+
+@overload
+def amend(order: Order, skip: Written) -> Order: ...
 
 
 def amend(order: Order, skip: Written) -> Order:

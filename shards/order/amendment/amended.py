@@ -20,7 +20,7 @@ from ....common.hashing import digest as json_digest
 from ..base import Ids, Int, Lanes, Order, as_positions, check_range
 from ..mixture import Mixture
 from ..plan import Plan
-from .skips import Skip, Spans
+from .skips import Spans
 
 AMENDMENT_VERSION = 1
 """Raised whenever the same spans would leave another order."""
