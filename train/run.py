@@ -96,7 +96,7 @@ class Run:
         if not isinstance(self.plan, Amended):
             return step
         batch = self.config.global_train_batch_size
-        own, _ = self.plan.spans.before(min(step * batch, self.plan.positions))
+        own = self.plan.spans.read_to(min(step * batch, self.plan.positions))
         return min(-(-own // batch), self.planned_steps)
 
     @property

@@ -68,7 +68,7 @@ def why_not_on(saved: Order, order: Order, position: int) -> str:
     if saved.without_skips() != own:
         return order.difference(saved)
     first = first_difference(saved.skips, order.skips)
-    end = _own_end(saved, position)
+    end = saved.spans.read_to(position) if isinstance(saved, Amended) else position
     if first is None or first >= end:
         return ""
     good = Spans(saved.skips, own.positions).left_before(np.array([first], np.uint64))[0] if saved.skips else first
@@ -79,10 +79,3 @@ def why_not_on(saved: Order, order: Order, position: int) -> str:
         return f"it has passed over positions {lost.start} to {lost.stop}, which are skipped no more: {back}"
     rest = f", or skip from there on, [{end}, {added.stop}]" if end < added.stop else ""
     return f"at position {position:,} it has read some of the new {added}: {back}{rest}"
-
-
-def _own_end(order: Order, position: int) -> int:
-    """Return the end of what a run at `position` has read, in the positions of the order without any skip."""
-    if not position or not isinstance(order, Amended):
-        return position
-    return int(order.own_positions([position - 1])[0]) + 1

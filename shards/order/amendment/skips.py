@@ -163,6 +163,11 @@ class Spans:
         number = int(np.searchsorted(self._begins, np.uint64(position), side="right"))
         return position + int(self._passed[number]), self.skips[:number]
 
+    def read_to(self, position: int) -> int:
+        """Return the end of what a run has read at `position`, of the plan's own positions: a span that begins there is
+        not passed over yet."""
+        return position + int(self._passed[np.searchsorted(self._begins, np.uint64(position), side="left")])
+
     def left_before(self, own: Ids) -> Ids:
         """Return how many positions before each of the plan's own are left, uint64 (k,)."""
         last, inside = self._last_span(own)
