@@ -43,8 +43,8 @@ SkipRequest = Annotated[
     Field(description="[first position that is passed over, first one after it, reason]"),
 ]
 Seconds = Annotated[float, Field(ge=1, le=86_400, allow_inf_nan=False), Number]
-PolicyName = Literal["reshuffle", "fixed", "global", "sequential"]
-assert set(POLICIES) == {"reshuffle", "fixed", "global", "sequential"}
+PolicyName = Literal["reshuffle", "fixed", "global", "sequential", "repack"]
+assert set(POLICIES) == {"reshuffle", "fixed", "global", "sequential", "repack"}
 
 
 def _storable(value: dict[str, Any]) -> dict[str, Any]:

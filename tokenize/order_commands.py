@@ -194,14 +194,14 @@ def _texts(
     args: argparse.Namespace, artifacts: tuple[Artifact, ...], the_order: Order, found: list[Any]
 ) -> Iterator[list[str]]:
     """Yield what each sample holds of each of its documents as text."""
-    from ..shards.loader.sample_reader import SampleReader
+    from ..shards.loader.order_reader import OrderReader
     from .tokenizer import folder_tokenizer, spell
 
     tokenizer = folder_tokenizer(artifacts[0].root, args.tokenizer)
     names = {tokenizer.info.eod: "<EOD>", tokenizer.info.mask: "<MASK>"}
-    readers = dict(zip(the_order.components(), map(SampleReader.of, artifacts), strict=True))
+    reader = OrderReader.of(the_order, artifacts)
     for content in found:
-        (ids,) = readers[content.component].read(np.array([content.sample])).tolist()
+        (ids,) = reader.read([content.position], np.array([content.id])).tolist()
         ends = np.cumsum([piece.tokens for piece in content.documents]).tolist()
         spans = zip([0, *ends], ends, strict=False)
         yield [spell(ids[begin:end], names, tokenizer.decode) for begin, end in spans]

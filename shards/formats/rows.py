@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 
 from .. import mds
 from ..artifact import Artifact
-from ..loader.sample_reader import SampleReader, read_shard
+from ..loader.order_reader import OrderReader
+from ..loader.sample_reader import read_shard
 from ..order.base import Repetition
 
 Tokens = NDArray[Any]
@@ -119,10 +120,11 @@ def _canonical(artifact: Artifact) -> Iterator[Rows]:
 
 def _planned(artifact: Artifact, plan: Repetition) -> Iterator[Rows]:
     m = artifact.manifest
-    reader = SampleReader.of(artifact)
+    reader = OrderReader.of(plan, [artifact])
     for start in range(0, plan.positions, _ROWS_AT_ONCE):
-        ids = plan.ids(range(start, min(start + _ROWS_AT_ONCE, plan.positions)))
-        yield Rows(reader.read(ids.astype(np.int64)).astype(m.dtype), plan.n_tokens(ids))
+        positions = range(start, min(start + _ROWS_AT_ONCE, plan.positions))
+        ids = plan.ids(positions)
+        yield Rows(reader.read(positions, ids.astype(np.int64)).astype(m.dtype), plan.n_tokens(ids))
 
 
 def regroup(rows: Iterable[Rows], n: int) -> Iterator[Rows]:

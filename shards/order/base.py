@@ -17,7 +17,7 @@ Ids = NDArray[np.uint64]
 Int = NDArray[np.int64]
 Lanes = tuple[int, int]
 
-Policy = Literal["reshuffle", "fixed", "global", "sequential"]
+Policy = Literal["reshuffle", "fixed", "global", "sequential", "repack"]
 POLICIES: tuple[str, ...] = get_args(Policy)
 
 _CHUNK = 1 << 20
@@ -103,6 +103,10 @@ class Order(ABC):
         Raises:
             RequestError: for an unknown sample.
         """
+
+    @abstractmethod
+    def passes_at(self, positions: ArrayLike) -> Int:
+        """Return in which pass over its own component each position lies, int64 (k,); not for the policy `global`."""
 
     @abstractmethod
     def position_of(self, ids: ArrayLike, pass_: int) -> Ids:

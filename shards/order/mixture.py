@@ -208,6 +208,11 @@ class Mixture(Order):
         sources = np.searchsorted(np.array(self.offsets[1:], np.uint64), wanted, side="right")
         return sources, wanted - np.array(self.offsets, np.uint64)[sources]
 
+    def passes_at(self, positions: ArrayLike) -> Int:
+        """Return in which pass over its own source each position lies, int64 (k,); not for the policy `global`."""
+        sources, numbers = self._located(np.asarray(positions).astype(np.uint64))
+        return numbers // np.array([source.plan.samples for source in self.sources], np.int64)[sources]
+
     def position_of(self, ids: ArrayLike, pass_: int) -> Ids:
         """Return where each sample comes in pass `pass_` of its own source, uint64 (k,).
 

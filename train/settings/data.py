@@ -32,7 +32,7 @@ class TrainDataSection(Section):
     cache: str | None = None
     cache_limit: Positive | None = None
     verify: bool = True
-    policy: Literal["reshuffle", "fixed", "global", "sequential"] = "reshuffle"
+    policy: Literal["reshuffle", "fixed", "global", "sequential", "repack"] = "reshuffle"
     seed: int | None = None
     skip: list[tuple[int, int, str]] = []
 

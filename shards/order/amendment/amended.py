@@ -109,6 +109,10 @@ class Amended(Order):
             return np.concatenate(parts) if parts else np.empty(0, np.uint64)
         return self.unamended.ids(self.own_positions(positions))
 
+    def passes_at(self, positions: ArrayLike) -> Int:
+        """Return in which pass over its own component each position lies, int64 (k,); not for the policy `global`."""
+        return self.unamended.passes_at(self.own_positions(np.asarray(positions)))
+
     def position_of(self, ids: ArrayLike, pass_: int) -> Ids:
         """Return where each sample comes in pass `pass_` of its own component, uint64 (k,).
 

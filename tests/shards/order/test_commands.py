@@ -170,9 +170,10 @@ def test_plan_order_and_export_with_skips(make_pool, tmp_path, capsys):
     assert "(equal to toy)" in capsys.readouterr().out
     read = np.fromfile(tmp_path / "exported/train.bin", "<u2")
     assert len(read) == order.without_skips().tokens - order.n_tokens(own.ids(range(40, 60))).sum() - 160
-    assert "2 whole passes in the order of a plan, less 30 positions that it skips" in (
-        tmp_path / "exported/README.md"
-    ).read_text()
+    assert (
+        "2 whole passes in the order of a plan, less 30 positions that it skips"
+        in (tmp_path / "exported/README.md").read_text()
+    )
     assert main(["export", pool, "--format", "bin", "--out", out, "--skip", "1:2"]) == 2
     assert "--skip is for --order" in capsys.readouterr().err
     assert main(["order", pool, "--count", "3", "--skip", "4"]) == 2
