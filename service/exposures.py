@@ -143,7 +143,7 @@ def _parts(
             if segment.pool == UNKNOWN or segment.pool in unread:
                 unknown.add(ancestor.plan)
             elif segment.pool in places:
-                asked.append((ancestor, segment))
+                asked.append((ancestor, _packed(service, segment)))
     spans = [(places[s.pool].start, places[s.pool].tokens) for _, s in asked]
     by_ancestor: dict[Ancestor, Parts] = {}
     for (ancestor, segment), row in zip(asked, ledger.parts([s for _, s in asked], spans), strict=True):
@@ -154,6 +154,14 @@ def _parts(
 def _segments(service: Service, a: Ancestor) -> list[Segment]:
     """Return the segments of a stretch of a history; their pool is UNKNOWN where the catalogue lacks a subset."""
     return segments_of(a.run, service.plan(a.plan), a.stop, a.batch_samples, lambda s: service.pool_of(s) or UNKNOWN)
+
+
+def _packed(service: Service, segment: Segment) -> Segment:
+    """Return a segment, whose pool can be read, with the packing of its documents where its plan has one."""
+    plan = segment.plan.without_skips()
+    if not isinstance(plan, Repetition) or plan.policy != "repack":
+        return segment
+    return segment._replace(packing=service.packing(plan, segment.pool))
 
 
 def _run_shown(
@@ -245,7 +253,7 @@ def _countable(service: Service, ancestor: Ancestor) -> list[Segment]:
     slots = slots_counted(service.plan(ancestor.plan))
     if slots > MOST_COUNTED:
         raise RequestError(f"run '{ancestor.name}' shuffles {slots:,} samples together: too many")
-    return segments
+    return [_packed(service, segment) for segment in segments]
 
 
 # -- the samples of a plan ------------------------------------------------------------------------------------------

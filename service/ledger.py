@@ -13,13 +13,14 @@ from functools import lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
-import pyarrow as pa
 from numpy.typing import NDArray
 
-from ..common.errors import WorkError
 from ..shards.order.amendment.plan import AmendedPlan
 from ..shards.order.base import Order, Repetition
+from ..shards.order.packed_exposures import Fed, fed
+from ..shards.order.packing import Packing
 from ..shards.order.permutation import inverse_many
+from .document_index import key_array
 from .errors import NotFoundError
 
 Ints = NDArray[np.int64]
@@ -37,6 +38,7 @@ class Segment(NamedTuple):
         pool: fingerprint of the pool whose stream the plan's samples are cut from.
         order: the mixture whose component number `component` the plan is, if any; `stop` is then how many of the
             component's own positions came.
+        packing: of a plan of the policy `repack`, where documents are to be looked at.
     """
 
     run: str
@@ -46,6 +48,7 @@ class Segment(NamedTuple):
     pool: str
     order: Order | None = None
     component: int = 0
+    packing: Packing | None = None
 
     @property
     def window(self) -> tuple[int, int]:
@@ -91,10 +94,11 @@ class Part(NamedTuple):
     """Tokens [start, stop) of a document, all in one sample: its exposures, first and last position (None: none).
 
     Attributes:
-        sample: its number in the segment's subset. The positions are the run's, also in a mixture.
+        sample: its number in the segment's subset; None with the policy `repack`, whose samples are others in every
+            pass. The positions are the run's, also in a mixture.
     """
 
-    sample: int
+    sample: int | None
     start: int
     stop: int
     exposures: int
@@ -112,15 +116,30 @@ def parts(segments: Sequence[Segment], spans: Sequence[tuple[int, int]]) -> list
     counted = _count(segments, [[sample for sample, _, _ in cut] for cut in cuts])
     return [
         [Part(*place, *count) for place, count in zip(cut, _in_the_run(segment, found), strict=True)]
-        for segment, cut, found in zip(segments, cuts, counted, strict=True)
+        if segment.plan.policy != "repack"
+        else _packed_parts(segment, *span)
+        for segment, span, cut, found in zip(segments, spans, cuts, counted, strict=True)
     ]
+
+
+def _packed_parts(segment: Segment, start: int, tokens: int) -> list[Part]:
+    low, high = segment.window
+    rows = _fed(segment).parts(max(start, low) - low, min(start + tokens, high) - low)
+    counts = _in_the_run(segment, [(n, first, last) for _, _, n, first, last in rows])
+    return [Part(None, a + low - start, b + low - start, *c) for (a, b, *_), c in zip(rows, counts, strict=True)]
+
+
+def _fed(segment: Segment) -> Fed:
+    assert segment.packing is not None, "whoever asks about documents knows how they are packed"
+    return fed(segment.packing, segment.plan, segment.stop)
 
 
 def _cut(segment: Segment, start: int, tokens: int) -> list[tuple[int, int, int]]:
     """Return the samples that hold a document, each with the document's tokens [from, to) in it."""
     low, high = segment.window
     begin, end, width = max(start, low), min(start + tokens, high), segment.plan.seq_len
-    samples = range((begin - low) // width, -(-(end - low) // width)) if begin < end else ()
+    cut = begin < end and segment.plan.policy != "repack"
+    samples = range((begin - low) // width, -(-(end - low) // width)) if cut else ()
     edges = [(i, low + i * width) for i in samples]
     return [(i, max(edge, begin) - start, min(edge + width, end) - start) for i, edge in edges]
 
@@ -157,7 +176,7 @@ def _in_the_run(segment: Segment, counts: list[Count]) -> list[Count]:
 
 def _passes(segment: Segment) -> list[int]:
     """Return the numbers of the orders whose places a segment's counts need: first, last but one, last pass."""
-    if segment.plan.skips:
+    if segment.plan.skips or segment.plan.policy == "repack":
         return []
     policy, last = segment.plan.policy, segment.stop // segment.plan.samples
     return {"sequential": [], "global": [], "fixed": [0]}.get(policy, [0, max(0, last - 1), last])
@@ -259,11 +278,16 @@ def _pieces(segments: Sequence[Segment], starts: Ints, tokens: Ints) -> Pieces:
     low, high, width = int(starts[0]), int(starts[-1] + tokens[-1]), segments[0].plan.seq_len
     edges = np.arange(-(-low // width) * width, high, width, dtype=np.int64)
     ends = np.array([edge for s in segments for edge in s.window if low <= edge < high], np.int64)
-    cuts = np.unique(np.concatenate([edges, ends, starts]))
+    packed = [_fed(s).edges + s.window[0] for s in segments if s.plan.policy == "repack"]
+    packed = [more[np.searchsorted(more, low) : np.searchsorted(more, high)] for more in packed]
+    cuts = np.unique(np.concatenate([edges, ends, starts, *packed]))
     seen, inside = np.zeros(len(cuts), np.int64), np.zeros(len(cuts), np.int64)
     for segment in segments:
         begin, end = np.searchsorted(cuts, segment.window)
-        if begin < end:
+        if begin < end and segment.plan.policy == "repack":
+            seen[begin:end] += _fed(segment).exposures(cuts[begin:end] - segment.window[0])
+            inside[begin:end] = 1
+        elif begin < end:
             samples, back = np.unique(cuts[begin:end] // width - segment.plan.start_sample, return_inverse=True)
             seen[begin:end] += segment.plan.exposures(segment.stop, samples)[back]
             inside[begin:end] = 1
@@ -292,24 +316,6 @@ def _joined(by_pool: Mapping[str, Sequence[Segment]], read: DocumentReader) -> P
     level, covered = np.cumsum(rise[order])[:-1], np.cumsum(cover[order])[:-1]
     real = np.flatnonzero((document[1:] == document[:-1]) & (edge[1:] > edge[:-1]))
     return Pieces(document[real], edge[real], edge[real + 1], level[real], covered[real])
-
-
-def key_array(keys: pa.ChunkedArray) -> NDArray[np.void]:
-    """Return a column of 16-byte keys as an array of shape (k,), dtype V16. Earlier pools hold them as binary of
-    fixed size.
-
-    Raises:
-        WorkError: when one is not 16 bytes long.
-    """
-    flat = keys.combine_chunks()
-    if pa.types.is_fixed_size_binary(flat.type):
-        return np.frombuffer(flat.buffers()[1], "V16", len(flat), 16 * flat.offset)
-    if not len(flat):
-        return np.zeros(0, "V16")
-    offsets = np.frombuffer(flat.buffers()[1], np.int32, len(flat) + 1, 4 * flat.offset)
-    if (np.diff(offsets) != 16).any():
-        raise WorkError("documents.parquet is damaged: a key is not 16 bytes long; restore it or build again")
-    return np.frombuffer(flat.buffers()[2], "V16", len(flat), int(offsets[0]))
 
 
 def _add(totals: dict[str, dict[int, int]], pieces: Pieces) -> None:
@@ -345,14 +351,15 @@ def most_exposed(segments: Sequence[Segment], cap: int, read: DocumentReader) ->
     """Return the exposures of the most seen token over all segments, exactly when they exceed `cap`.
 
     Up to `cap` a bound that costs nothing may be returned, and also where the documents of one of several pools cannot
-    be read. Looking stops at the first sample that reaches the bound, nearly always among the first million.
+    be read, and with the policy `repack`, whose every pass feeds all documents. Looking stops at the first sample that
+    reaches the bound, nearly always among the first million.
     """
     by_pool: dict[str, list[Segment]] = {}
     for segment in segments:
         if segment.stop:
             by_pool.setdefault(segment.pool, []).append(segment)
     bound = sum(map(_bound, by_pool.values()))
-    if bound <= cap:
+    if bound <= cap or any(s.plan.policy == "repack" for s in segments):
         return bound
     if len(by_pool) == 1:
         ((_, of_pool),) = by_pool.items()

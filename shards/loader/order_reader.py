@@ -137,4 +137,4 @@ def check_not_packed(order: Order, what: str) -> None:
     """Raise RequestError for an order that packs documents anew, whose samples `what` cannot know by a number."""
     names = [f" of '{name}'" if name else "" for name, plan in order.components().items() if plan.policy == "repack"]
     if names:
-        raise RequestError(f"the policy repack{names[0]} cuts samples anew every pass: {what}; use reshuffle")
+        raise RequestError(f"the policy repack{names[0]} cuts samples anew every pass: {what}")

@@ -11,8 +11,8 @@ A pass is a table of its slots, 12 bytes a document, made when it is first asked
 found in O(log d). docs/repetition.md is the definition for others.
 """
 
-from collections import OrderedDict
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -81,26 +81,18 @@ class Packing:
             raise WorkError(f"these are not the documents of the {plan.unique_tokens:,} tokens of subset {plan.subset}")
         self.plan = plan
         self.edges = edges
-        self._tables: OrderedDict[int, Slots] = OrderedDict()
+        self.slots = lru_cache(maxsize=_TABLES)(self._slots)
 
     @classmethod
     def of(cls, plan: Repetition, documents: DocumentStarts, first: int) -> "Packing":
         """Return the packing of a plan's subset, which begins at position `first` of the stream of `documents`."""
         return cls(plan, documents.edges(first, first + plan.unique_tokens))
 
-    def __getstate__(self) -> dict[str, object]:
-        return self.__dict__ | {"_tables": OrderedDict()}
+    def __reduce__(self) -> tuple[type["Packing"], tuple[Repetition, Int]]:
+        return Packing, (self.plan, self.edges)
 
-    def slots(self, pass_: int) -> Slots:
-        """Return the table of a pass."""
-        if pass_ not in self._tables:
-            while len(self._tables) >= _TABLES:
-                self._tables.popitem(last=False)
-            self._tables[pass_] = self._made(pass_)
-        self._tables.move_to_end(pass_)
-        return self._tables[pass_]
-
-    def _made(self, pass_: int) -> Slots:
+    def _slots(self, pass_: int) -> Slots:
+        """Return the table of a pass; `slots` keeps the last ones."""
         last = len(self.edges) - 2
         documents, ends = np.empty(last + 1, np.uint32), np.empty(last + 1, np.int64)
         documents[last], ends[last] = last, self.edges[-1] - self.edges[-2]
@@ -151,3 +143,23 @@ class Packing:
             slot = keyed_permutation(last, "order/repack", self.plan.seed, pass_).inverse(slot)
         tokens = self.edges[document + 1] - self.edges[document]
         return int(self.slots(pass_).ends[int(slot[0])] - tokens)
+
+    def begins(self, pass_: int) -> Int:
+        """Return where the samples of a pass begin in the subset's own stream, int64 (n,), ascending."""
+        slots = self.slots(pass_)
+        packed = np.arange(self.plan.samples, dtype=np.int64) * self.plan.seq_len
+        slot = np.searchsorted(slots.ends, packed, side="right")
+        stop = self.edges[slots.documents[slot].astype(np.int64) + 1]
+        return np.sort(stop - (slots.ends[slot] - packed))
+
+    def samples_at(self, tokens: Int, pass_: int) -> Int:
+        """Return the sample of a pass that each token of the subset's own stream lies in, int64 (k,)."""
+        document = np.searchsorted(self.edges, tokens, side="right") - 1
+        last = len(self.edges) - 2
+        slot = np.full(len(document), last, np.int64)
+        moved = np.flatnonzero(document < last)
+        if len(moved):
+            permutation = keyed_permutation(last, "order/repack", self.plan.seed, pass_)
+            slot[moved] = permutation.inverse(document[moved].astype(np.uint64)).astype(np.int64)
+        packed = self.slots(pass_).ends[slot] - (self.edges[document + 1] - tokens)
+        return packed // self.plan.seq_len

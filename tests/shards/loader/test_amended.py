@@ -54,7 +54,7 @@ def check_goes_on(n_ranks: int, roots: Any, tokens: np.ndarray, order: Order, fo
 
 @pytest.mark.processes
 @pytest.mark.parametrize("n_ranks", [1, 2, 4])
-@pytest.mark.parametrize("policy", POLICIES)
+@pytest.mark.parametrize("policy", [policy for policy in POLICIES if policy != "repack"])  # test_repack.py has that
 def test_a_run_gone_on_with_equals_the_amended_plan(subset: str, tmp_path: Path, n_ranks: int, policy: str) -> None:
     check_goes_on(n_ranks, subset, tokens_of(subset), plan_for(subset, policy=policy), tmp_path)
 

@@ -7,17 +7,20 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from epochal.__main__ import main
 from epochal.adapters.sampler import OrderBatchSampler
 from epochal.adapters.samples import Samples
 from epochal.common.errors import RequestError
 from epochal.shards.artifact import open_artifact
 from epochal.shards.carve import carve
+from epochal.shards.export import export
 from epochal.shards.loader.dataset import RepeatedDataset
 from epochal.shards.order.amendment.amend import amend
 from epochal.shards.order.base import Order
 from epochal.shards.order.mixing import by_tokens
 from epochal.shards.order.permutation import keyed_permutation
 from epochal.shards.order.receipt import Receipt
+from epochal.shards.verify import verify
 from epochal.tests.support.loading import flat, ingredient, interrupted, plan_for, tokens_of
 from epochal.tests.support.pools import EOD, PAD
 from epochal.tests.support.ranks import run_ranks
@@ -111,7 +114,7 @@ def test_adapters_read_the_same(make_pool):
     assert np.array_equal(samples.read(some)["tokens"], tokens[some])
     assert np.array_equal(pickle.loads(pickle.dumps(samples)).read(some)["tokens"], tokens[some])
     assert list(OrderBatchSampler(samples, plan, global_batch=8))[3] == list(range(24, 32))
-    with pytest.raises(RequestError, match="repack cuts samples anew every pass: a data set's rows are not its samples"):
+    with pytest.raises(RequestError, match="anew every pass: a data set's rows are not its samples"):
         OrderBatchSampler([0] * plan.samples, plan, global_batch=8)
 
 
@@ -150,5 +153,29 @@ def test_a_subset_without_a_table_of_documents_is_refused_in_a_line(make_pool):
     root = make_pool(3000)
     plan = plan_for(str(root), policy="repack")
     (root / "documents.parquet").unlink()
-    with pytest.raises(RequestError, match="has no documents.parquet, which says where documents begin"):
+    with pytest.raises(RequestError, match=r"has no documents\.parquet, which says where documents begin"):
         RepeatedDataset(str(root), plan, global_batch=8)
+
+
+def test_exports_hold_what_is_packed(make_pool, tmp_path: Path):
+    root = carve(str(make_pool(3000)), 901)[0]
+    plan = plan_for(root, epochs=3, seed=0, policy="repack")
+    tokens = expected(root, plan)
+    real = np.concatenate(
+        [row[:n] for row, n in zip(tokens, plan.n_tokens(plan.ids(range(plan.positions))), strict=True)]
+    )
+    for layout in ("bin", "parquet"):
+        out = export(root, layout, str(tmp_path / layout), passes=3, policy="repack")[0]
+        assert verify(out) == []
+    assert np.array_equal(np.fromfile(tmp_path / "bin/train.bin", "<u2"), real)
+
+
+def test_a_receipt_is_audited(make_pool, tmp_path: Path):
+    pool = str(make_pool(1500))
+    assert main(["order", pool, "--policy", "repack", "--count", "2", "--documents"]) == 0
+    plan = plan_for(pool, policy="repack")
+    receipt = Receipt(plan)
+    for batch in RepeatedDataset(pool, plan, global_batch=8).loader():
+        receipt.add(batch["position"], batch["sample_id"])
+    (tmp_path / "receipt.json").write_text(receipt.to_json())
+    assert main(["audit", str(tmp_path / "receipt.json")]) == 0
