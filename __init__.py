@@ -86,7 +86,18 @@ if TYPE_CHECKING:
 
 __version__ = "0.2.0"
 
-__all__ = ["Mixture", "Plan", "RepeatedDataset", "amend", "build", "carve", "export", "open_artifact", "train", "verify"]
+__all__ = [
+    "Mixture",
+    "Plan",
+    "RepeatedDataset",
+    "amend",
+    "build",
+    "carve",
+    "export",
+    "open_artifact",
+    "train",
+    "verify",
+]
 
 _HOMES = {
     "Mixture": "shards.order.mixture",

@@ -18,7 +18,7 @@ from .common import machine, result_path, write_result
 BATCH, SEQ_LEN, BEST_OF = 256, 2048, 2
 
 TABLE = """
-import resource, sys, time
+import sys, time, tracemalloc
 import numpy as np
 from epochal.shards.order.packing import Packing
 from epochal.shards.order.plan import Plan
@@ -30,11 +30,13 @@ n = int(edges[-1])
 plan = Plan("0" * 32, -(-n // 2048), n, 2048, 4 * n, 1, "repack")
 packing = Packing(plan, edges)
 plan.ids(range(1))
-before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 start = time.process_time()
 packing.slots(0)
 table = time.process_time() - start
-peak = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024
+tracemalloc.start()
+packing.slots(1)
+peak = tracemalloc.get_traced_memory()[1]
+tracemalloc.stop()
 times = []
 for i in range(50):
     positions = range(i * 256, (i + 1) * 256)

@@ -21,7 +21,7 @@ from epochal.shards.order.packing import Packing
 from epochal.shards.order.permutation import inverse_many, keyed_permutation
 from epochal.shards.order.plan import Plan
 from epochal.shards.order.windows import Stage
-from epochal.tests.support.amended import spans_of
+from epochal.tests.support.orders.amended import spans_of
 
 SEQ_LEN = 5
 

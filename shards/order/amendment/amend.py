@@ -1,7 +1,7 @@
 """Amending an order, ending it earlier, and whether a run may go on with an amended one."""
 
 from dataclasses import replace
-from typing import overload
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -14,16 +14,10 @@ from .mixture import AmendedMixture
 from .plan import AmendedPlan
 from .skips import Spans, Written, first_difference, read_skips
 
-
-@overload
-def amend(order: Repetition, skip: Written) -> Repetition: ...
+Amendable = TypeVar("Amendable", Order, Repetition)
 
 
-@overload
-def amend(order: Order, skip: Written) -> Order: ...
-
-
-def amend(order: Order, skip: Written) -> Order:
+def amend(order: Amendable, skip: Written) -> Amendable:
     """Return `order` without the spans of positions `skip`; without any span, the order as it was made.
 
     Args:
@@ -33,7 +27,8 @@ def amend(order: Order, skip: Written) -> Order:
     Raises:
         RequestError: for spans that overlap, or are not within the order.
     """
-    own, skips = order.without_skips(), read_skips(skip)
+    own: Any = order.without_skips()
+    skips = read_skips(skip)
     if not skips:
         return own
     if isinstance(own, Plan):

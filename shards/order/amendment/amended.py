@@ -31,7 +31,6 @@ class Amended(Order):
 
     Attributes:
         unamended: the order without any skip.
-        skips: the spans of its positions that are passed over, at least one.
     """
 
     unamended: Plan | Mixture

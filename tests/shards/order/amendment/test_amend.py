@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from epochal.common.errors import RequestError
 from epochal.shards.order.amendment.amend import amend, ending_at, why_not_on
 from epochal.shards.order.stored import position_in, state_of
-from epochal.tests.support.amended import mixture_of, plan_of, plans, spans_of
+from epochal.tests.support.orders.amended import mixture_of, plan_of, plans, spans_of
 
 PLAN = plan_of(50, 200)
 

@@ -14,7 +14,7 @@ from epochal.shards.order.amendment.skips import NEVER
 from epochal.shards.order.base import POLICIES
 from epochal.shards.order.receipt import Receipt
 from epochal.shards.order.stored import order_from_dict
-from epochal.tests.support.amended import Walked, mixture_of, mixtures, plan_of, plans, spans_of
+from epochal.tests.support.orders.amended import Walked, mixture_of, mixtures, plan_of, plans, spans_of
 
 
 @given(data=st.data(), plan=plans())
