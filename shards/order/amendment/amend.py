@@ -31,10 +31,8 @@ def amend(order: Amendable, skip: Written) -> Amendable:
     skips = read_skips(skip)
     if not skips:
         return own
-    if isinstance(own, Plan):
-        return AmendedPlan(own, skips)
-    assert isinstance(own, Mixture), "there are two kinds of orders"
-    return AmendedMixture(own, skips)
+    kind: Any = AmendedMixture if isinstance(own, Mixture) else AmendedPlan
+    return kind(own, skips)
 
 
 def ending_at(order: Order, position: int) -> Order:
