@@ -45,6 +45,11 @@ settings to change, as on the command line:
     mixture: epochal.Mixture = by_tokens([(parts[0], 40_000), (parts[1], 40_000)], window=16)
     print(mixture.positions, "positions over", mixture.samples, "samples")
 
+`amend` leaves spans of positions out of a plan or mixture, which a run passes over; what comes after keeps its samples:
+
+    amended = epochal.amend(plan, [[100, 140, "loss spike at step 12"]])
+    print(amended.positions, "positions, the 100th reads sample", amended.ids([100])[0])
+
 `RepeatedDataset` yields the samples of a plan or mixture, to any number of ranks and loader workers:
 
     dataset = epochal.RepeatedDataset(subset, plan, global_batch=8)
@@ -73,6 +78,7 @@ if TYPE_CHECKING:
     from .shards.carve import carve
     from .shards.export import export
     from .shards.loader.dataset import RepeatedDataset
+    from .shards.order.amendment.amend import amend
     from .shards.order.mixture import Mixture
     from .shards.order.plan import Plan
     from .shards.verify import verify
@@ -80,12 +86,24 @@ if TYPE_CHECKING:
 
 __version__ = "0.2.0"
 
-__all__ = ["Mixture", "Plan", "RepeatedDataset", "build", "carve", "export", "open_artifact", "train", "verify"]
+__all__ = [
+    "Mixture",
+    "Plan",
+    "RepeatedDataset",
+    "amend",
+    "build",
+    "carve",
+    "export",
+    "open_artifact",
+    "train",
+    "verify",
+]
 
 _HOMES = {
     "Mixture": "shards.order.mixture",
     "Plan": "shards.order.plan",
     "RepeatedDataset": "shards.loader.dataset",
+    "amend": "shards.order.amendment.amend",
     "carve": "shards.carve",
     "export": "shards.export",
     "open_artifact": "shards.artifact",

@@ -27,13 +27,14 @@ from ..common import storage
 from ..common.errors import RequestError, WorkError
 from ..shards.artifact import read_export
 from ..shards.formats.megatron import HEADER_BYTES, PREFIX, read_index
-from ..shards.order.plan import Plan
+from ..shards.loader.order_reader import check_not_packed
+from ..shards.order.base import Repetition
 
 DESCRIPTION = "-GPTDataset-train-description.txt"
 NAMES = ("document_index", "sample_index", "shuffle_index")
 
 
-def replace_index(cache: str, export: str, plan: Plan, extra_token: bool = True) -> list[str]:
+def replace_index(cache: str, export: str, plan: Repetition, extra_token: bool = True) -> list[str]:
     """Replace the index that Megatron has cached for `export` by that of `plan`; return the three paths.
 
     Args:
@@ -59,8 +60,9 @@ def replace_index(cache: str, export: str, plan: Plan, extra_token: bool = True)
     return paths
 
 
-def index_arrays(export: str, plan: Plan, extra_token: bool = True) -> tuple[NDArray, NDArray, NDArray]:
+def index_arrays(export: str, plan: Repetition, extra_token: bool = True) -> tuple[NDArray, NDArray, NDArray]:
     """Return document_index, sample_index and shuffle_index for `plan` over an export. Arguments as `replace_index`."""
+    check_not_packed(plan, "Megatron's index cuts them once")
     manifest = read_export(export)
     if manifest.layout != "megatron" or manifest.plan is not None:
         raise RequestError(
@@ -122,7 +124,7 @@ def _described(path: str) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-def _check(made_for: dict[str, Any], plan: Plan) -> None:
+def _check(made_for: dict[str, Any], plan: Repetition) -> None:
     if made_for.get("sequence_length") != plan.seq_len:
         raise RequestError(
             f"Megatron's index is for sequences of {made_for.get('sequence_length')} tokens, the samples have "

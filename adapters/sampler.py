@@ -9,6 +9,7 @@ import torch.distributed as dist
 from torch.utils.data import Sampler
 
 from ..common.errors import RequestError
+from ..shards.loader.order_reader import check_not_packed
 from ..shards.order.base import Order
 from ..shards.order.shares import Share
 from ..shards.order.stored import checked_position, position_in, state_of
@@ -63,7 +64,9 @@ class OrderBatchSampler(Sampler[list[int]]):
         if isinstance(data, Samples):
             if data.order != order:
                 raise RequestError(f"the samples are of another order: {order.difference(data.order)} (the samples)")
-        elif len(data) != order.samples:
+        else:
+            check_not_packed(order, "a data set's rows are not its samples, give it `Samples`")
+        if not self._positions and len(data) != order.samples:
             raise RequestError(f"the data set has {len(data):,} rows, the order is over {order.samples:,} samples")
         self.start = self._reached = checked_position(start, order)
 

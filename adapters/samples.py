@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ..shards.loader.opening import artifacts_for
-from ..shards.loader.sample_reader import SampleReader
+from ..shards.loader.order_reader import OrderReader
 from ..shards.order.base import Order
 
 Sample = dict[str, Any]
@@ -30,9 +30,8 @@ class Samples:
     def __init__(
         self, roots: str | Sequence[str], order: Order, *, cache: str | None = None, verify: bool = True
     ) -> None:
-        artifacts = artifacts_for(roots, order)
         self.order = order
-        self._readers = [SampleReader.of(artifact, cache, verify) for artifact in artifacts]
+        self._reader = OrderReader.of(order, artifacts_for(roots, order), cache, verify)
 
     def __len__(self) -> int:
         """Return how many positions the run has."""
@@ -58,10 +57,6 @@ class Samples:
         if wanted.size and not 0 <= wanted.min() <= wanted.max() < self.order.positions:
             raise IndexError(f"positions go from 0 to {self.order.positions - 1:,}")
         ids = self.order.ids(wanted)
-        sources, numbers = self.order.locate(ids)
-        tokens = np.empty((len(wanted), self.order.seq_len), np.int64)
-        for source in np.unique(sources).tolist():
-            where = np.flatnonzero(sources == source)
-            tokens[where] = self._readers[source].read(numbers[where])
+        tokens = self._reader.read(wanted, ids.astype(np.int64))
         n_tokens = self.order.n_tokens(ids)
         return {"tokens": tokens, "position": wanted, "sample_id": ids.astype(np.int64), "n_tokens": n_tokens}

@@ -10,7 +10,7 @@ from ..shards.order.mixture_config import MixtureSource
 from ..shards.order.plan import MOST_COPIES
 from ..shards.order.stored import order_from_dict
 from .catalogue import FINGERPRINT
-from .schemas import INT
+from .schemas import INT, MOST_SKIPS
 
 MOST_TOKENS = 10**18
 MOST_DIGEST = 20_000_000
@@ -57,6 +57,9 @@ def order_from_request(data: dict[str, Any]) -> Order:
         total, unique = part.get("total_tokens"), part.get("unique_tokens")
         if isinstance(total, int) and isinstance(unique, int):
             check_budget(str(part.get("policy")), total, max(1, unique))
+    skip = data.get("skip")
+    if isinstance(skip, list) and len(skip) > MOST_SKIPS:
+        raise RequestError(f"plan: at most {MOST_SKIPS:,} spans are skipped")
     order = order_from_dict(data)
     for plan in order.components().values():
         if not isinstance(plan.subset, str) or not FINGERPRINT.fullmatch(plan.subset):
@@ -74,8 +77,10 @@ def check_shares(order: Order) -> None:
 
 
 def slots_counted(order: Order) -> int:
-    """Return how many slots of the policy `global` are looked at to count the exposures of all samples."""
-    return sum(p.samples * p.copies for p in order.components().values() if p.policy == "global")
+    """Return how many samples are looked at to count the exposures of all: slots of the policy `global`, and what is
+    passed over."""
+    slots = sum(p.samples * p.copies for p in order.components().values() if p.policy == "global")
+    return slots + sum(map(len, order.skips))
 
 
 def lookups_at_once(order: Order) -> int:

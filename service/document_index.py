@@ -27,7 +27,6 @@ from ..common.errors import RequestError, WorkError
 from ..common.publish import FileInfo, publishing
 from ..shards.documents import DOCUMENTS_NAME, ROW_GROUP, open_documents
 from ..shards.file_array import FileArray
-from .ledger import key_array
 
 NAMES = ("key", "start", "tokens", "key_prefix", "key_row", "id_hash", "id_row", "group")
 """Arrays of an index, each in `<name>.npy`."""
@@ -233,3 +232,21 @@ def _build(root: str, where: str) -> None:
     except RequestError:
         if not os.path.isdir(where):  # another process was faster: its index is as good
             raise
+
+
+def key_array(keys: pa.ChunkedArray) -> NDArray[np.void]:
+    """Return a column of 16-byte keys as an array of shape (k,), dtype V16. Earlier pools hold them as binary of
+    fixed size.
+
+    Raises:
+        WorkError: when one is not 16 bytes long.
+    """
+    flat = keys.combine_chunks()
+    if pa.types.is_fixed_size_binary(flat.type):
+        return np.frombuffer(flat.buffers()[1], "V16", len(flat), 16 * flat.offset)
+    if not len(flat):
+        return np.zeros(0, "V16")
+    offsets = np.frombuffer(flat.buffers()[1], np.int32, len(flat) + 1, 4 * flat.offset)
+    if (np.diff(offsets) != 16).any():
+        raise WorkError("documents.parquet is damaged: a key is not 16 bytes long; restore it or build again")
+    return np.frombuffer(flat.buffers()[2], "V16", len(flat), int(offsets[0]))

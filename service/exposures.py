@@ -10,8 +10,7 @@ import numpy as np
 import sqlalchemy as sa
 
 from ..common.errors import RequestError
-from ..shards.order.base import Order, as_positions, digest_text
-from ..shards.order.plan import Plan
+from ..shards.order.base import Order, Repetition, as_positions, digest_text
 from . import catalogue, ledger, runs
 from .bounds import MOST_COUNTED, slots_counted
 from .document_index import Document
@@ -144,7 +143,7 @@ def _parts(
             if segment.pool == UNKNOWN or segment.pool in unread:
                 unknown.add(ancestor.plan)
             elif segment.pool in places:
-                asked.append((ancestor, segment))
+                asked.append((ancestor, _packed(service, segment)))
     spans = [(places[s.pool].start, places[s.pool].tokens) for _, s in asked]
     by_ancestor: dict[Ancestor, Parts] = {}
     for (ancestor, segment), row in zip(asked, ledger.parts([s for _, s in asked], spans), strict=True):
@@ -155,6 +154,14 @@ def _parts(
 def _segments(service: Service, a: Ancestor) -> list[Segment]:
     """Return the segments of a stretch of a history; their pool is UNKNOWN where the catalogue lacks a subset."""
     return segments_of(a.run, service.plan(a.plan), a.stop, a.batch_samples, lambda s: service.pool_of(s) or UNKNOWN)
+
+
+def _packed(service: Service, segment: Segment) -> Segment:
+    """Return a segment, whose pool can be read, with the packing of its documents where its plan has one."""
+    plan = segment.plan.without_skips()
+    if not isinstance(plan, Repetition) or plan.policy != "repack":
+        return segment
+    return segment._replace(packing=service.packing(plan, segment.pool))
 
 
 def _run_shown(
@@ -246,7 +253,7 @@ def _countable(service: Service, ancestor: Ancestor) -> list[Segment]:
     slots = slots_counted(service.plan(ancestor.plan))
     if slots > MOST_COUNTED:
         raise RequestError(f"run '{ancestor.name}' shuffles {slots:,} samples together: too many")
-    return segments
+    return [_packed(service, segment) for segment in segments]
 
 
 # -- the samples of a plan ------------------------------------------------------------------------------------------
@@ -294,9 +301,12 @@ def exposure_curve(order: Order, points: int = 65) -> dict[str, Any]:
     return {"kind": "exact" if exact else "expected", "samples": order.samples, "points": rows}
 
 
-def _curve(plan: Plan, stops: Sequence[int]) -> tuple[str, list[tuple[float, int | None, int | None]]]:
+def _curve(plan: Repetition, stops: Sequence[int]) -> tuple[str, list[tuple[float, int | None, int | None]]]:
     """Return whether it is exact or expected, and (samples not seen, least, most exposures) at positions of a plan."""
     n, slots = plan.samples, plan.samples * plan.copies
+    if plan.skips and (plan.policy != "global" or slots <= MOST_CURVE):
+        tallies = [plan.histogram(p) for p in stops]
+        return "exact", [(tally.get(0, 0), min(tally), max(tally)) for tally in tallies]
     if plan.policy != "global":
         return "exact", [(max(0, n - p), p // n, -(-p // n)) for p in stops]
     if slots > MOST_CURVE or plan.copies > MOST_CURVE_COPIES:

@@ -13,12 +13,14 @@ from functools import lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
-import pyarrow as pa
 from numpy.typing import NDArray
 
-from ..common.errors import WorkError
+from ..shards.order.amendment.plan import AmendedPlan
 from ..shards.order.base import Order, Repetition
+from ..shards.order.packed_exposures import Fed, fed
+from ..shards.order.packing import Packing
 from ..shards.order.permutation import inverse_many
+from .document_index import key_array
 from .errors import NotFoundError
 
 Ints = NDArray[np.int64]
@@ -36,6 +38,7 @@ class Segment(NamedTuple):
         pool: fingerprint of the pool whose stream the plan's samples are cut from.
         order: the mixture whose component number `component` the plan is, if any; `stop` is then how many of the
             component's own positions came.
+        packing: of a plan of the policy `repack`, where documents are to be looked at.
     """
 
     run: str
@@ -45,6 +48,7 @@ class Segment(NamedTuple):
     pool: str
     order: Order | None = None
     component: int = 0
+    packing: Packing | None = None
 
     @property
     def window(self) -> tuple[int, int]:
@@ -90,10 +94,11 @@ class Part(NamedTuple):
     """Tokens [start, stop) of a document, all in one sample: its exposures, first and last position (None: none).
 
     Attributes:
-        sample: its number in the segment's subset. The positions are the run's, also in a mixture.
+        sample: its number in the segment's subset; None with the policy `repack`, whose samples are others in every
+            pass. The positions are the run's, also in a mixture.
     """
 
-    sample: int
+    sample: int | None
     start: int
     stop: int
     exposures: int
@@ -111,15 +116,30 @@ def parts(segments: Sequence[Segment], spans: Sequence[tuple[int, int]]) -> list
     counted = _count(segments, [[sample for sample, _, _ in cut] for cut in cuts])
     return [
         [Part(*place, *count) for place, count in zip(cut, _in_the_run(segment, found), strict=True)]
-        for segment, cut, found in zip(segments, cuts, counted, strict=True)
+        if segment.plan.policy != "repack"
+        else _packed_parts(segment, *span)
+        for segment, span, cut, found in zip(segments, spans, cuts, counted, strict=True)
     ]
+
+
+def _packed_parts(segment: Segment, start: int, tokens: int) -> list[Part]:
+    low, high = segment.window
+    rows = _fed(segment).parts(max(start, low) - low, min(start + tokens, high) - low)
+    counts = _in_the_run(segment, [(n, first, last) for _, _, n, first, last in rows])
+    return [Part(None, a + low - start, b + low - start, *c) for (a, b, *_), c in zip(rows, counts, strict=True)]
+
+
+def _fed(segment: Segment) -> Fed:
+    assert segment.packing is not None, "whoever asks about documents knows how they are packed"
+    return fed(segment.packing, segment.plan, segment.stop)
 
 
 def _cut(segment: Segment, start: int, tokens: int) -> list[tuple[int, int, int]]:
     """Return the samples that hold a document, each with the document's tokens [from, to) in it."""
     low, high = segment.window
     begin, end, width = max(start, low), min(start + tokens, high), segment.plan.seq_len
-    samples = range((begin - low) // width, -(-(end - low) // width)) if begin < end else ()
+    cut = begin < end and segment.plan.policy != "repack"
+    samples = range((begin - low) // width, -(-(end - low) // width)) if cut else ()
     edges = [(i, low + i * width) for i in samples]
     return [(i, max(edge, begin) - start, min(edge + width, end) - start) for i, edge in edges]
 
@@ -135,10 +155,13 @@ def _count(segments: Sequence[Segment], samples: Sequence[list[int]]) -> list[li
         for wanted in _passes(segment):
             asked += [(segment.plan.samples, segment.plan.seed, wanted, i) for i in ids]
     found = iter(inverse_many(*zip(*asked, strict=True)).tolist() if asked else ())
-    return [
-        _count_global(segment, ids) if segment.plan.policy == "global" else _count_passes(segment, ids, found)
-        for segment, ids in zip(segments, samples, strict=True)
-    ]
+    return [_counter(segment)(segment, ids, found) for segment, ids in zip(segments, samples, strict=True)]
+
+
+def _counter(segment: Segment) -> Callable[[Segment, list[int], Iterator[int]], list[Count]]:
+    if segment.plan.policy == "global":
+        return _count_global
+    return _count_amended if segment.plan.skips else _count_passes
 
 
 def _in_the_run(segment: Segment, counts: list[Count]) -> list[Count]:
@@ -153,6 +176,8 @@ def _in_the_run(segment: Segment, counts: list[Count]) -> list[Count]:
 
 def _passes(segment: Segment) -> list[int]:
     """Return the numbers of the orders whose places a segment's counts need: first, last but one, last pass."""
+    if segment.plan.skips or segment.plan.policy == "repack":
+        return []
     policy, last = segment.plan.policy, segment.stop // segment.plan.samples
     return {"sequential": [], "global": [], "fixed": [0]}.get(policy, [0, max(0, last - 1), last])
 
@@ -173,7 +198,15 @@ def _count_passes(segment: Segment, ids: list[int], found: Iterator[int]) -> lis
     return counts
 
 
-def _count_global(segment: Segment, ids: list[int]) -> list[Count]:
+def _count_amended(segment: Segment, ids: list[int], _: Iterator[int]) -> list[Count]:
+    plan = segment.plan
+    assert isinstance(plan, AmendedPlan), "only those have skips"
+    seen = plan.exposures(segment.stop, ids).tolist() if ids else []
+    first, last = (places.tolist() for places in plan.first_and_last(ids, segment.stop))
+    return [(n, a, b) if n else (0, None, None) for n, a, b in zip(seen, first, last, strict=True)]
+
+
+def _count_global(segment: Segment, ids: list[int], _: Iterator[int]) -> list[Count]:
     """Look at all copies of each sample, many at once: which of them come before the stop has no shorter answer."""
     wanted, end = np.array(ids, np.uint64), np.uint64(segment.stop)
     total, first, last = np.zeros(len(ids), np.int64), np.full(len(ids), end), np.zeros(len(ids), np.uint64)
@@ -245,11 +278,16 @@ def _pieces(segments: Sequence[Segment], starts: Ints, tokens: Ints) -> Pieces:
     low, high, width = int(starts[0]), int(starts[-1] + tokens[-1]), segments[0].plan.seq_len
     edges = np.arange(-(-low // width) * width, high, width, dtype=np.int64)
     ends = np.array([edge for s in segments for edge in s.window if low <= edge < high], np.int64)
-    cuts = np.unique(np.concatenate([edges, ends, starts]))
+    packed = [_fed(s).edges + s.window[0] for s in segments if s.plan.policy == "repack"]
+    packed = [more[np.searchsorted(more, low) : np.searchsorted(more, high)] for more in packed]
+    cuts = np.unique(np.concatenate([edges, ends, starts, *packed]))
     seen, inside = np.zeros(len(cuts), np.int64), np.zeros(len(cuts), np.int64)
     for segment in segments:
         begin, end = np.searchsorted(cuts, segment.window)
-        if begin < end:
+        if begin < end and segment.plan.policy == "repack":
+            seen[begin:end] += _fed(segment).exposures(cuts[begin:end] - segment.window[0])
+            inside[begin:end] = 1
+        elif begin < end:
             samples, back = np.unique(cuts[begin:end] // width - segment.plan.start_sample, return_inverse=True)
             seen[begin:end] += segment.plan.exposures(segment.stop, samples)[back]
             inside[begin:end] = 1
@@ -280,24 +318,6 @@ def _joined(by_pool: Mapping[str, Sequence[Segment]], read: DocumentReader) -> P
     return Pieces(document[real], edge[real], edge[real + 1], level[real], covered[real])
 
 
-def key_array(keys: pa.ChunkedArray) -> NDArray[np.void]:
-    """Return a column of 16-byte keys as an array of shape (k,), dtype V16. Earlier pools hold them as binary of
-    fixed size.
-
-    Raises:
-        WorkError: when one is not 16 bytes long.
-    """
-    flat = keys.combine_chunks()
-    if pa.types.is_fixed_size_binary(flat.type):
-        return np.frombuffer(flat.buffers()[1], "V16", len(flat), 16 * flat.offset)
-    if not len(flat):
-        return np.zeros(0, "V16")
-    offsets = np.frombuffer(flat.buffers()[1], np.int32, len(flat) + 1, 4 * flat.offset)
-    if (np.diff(offsets) != 16).any():
-        raise WorkError("documents.parquet is damaged: a key is not 16 bytes long; restore it or build again")
-    return np.frombuffer(flat.buffers()[2], "V16", len(flat), int(offsets[0]))
-
-
 def _add(totals: dict[str, dict[int, int]], pieces: Pieces) -> None:
     """Add pieces, sorted by document, to the histograms."""
     first = np.flatnonzero(np.diff(pieces.document, prepend=-1))
@@ -321,22 +341,25 @@ def _add(totals: dict[str, dict[int, int]], pieces: Pieces) -> None:
 
 def most_at(plan: Repetition, stop: int) -> int:
     """Return a number of exposures that no sample exceeds in positions [0, stop); some sample reaches it but for
-    `global`, where it is the number of copies, or of positions."""
-    return min(stop, plan.copies) if plan.policy == "global" else -(-stop // plan.samples)
+    `global`, where it is the number of copies, or of positions, and where spans are passed over."""
+    if plan.policy == "global" or plan.skips:
+        return min(stop, plan.copies)
+    return -(-stop // plan.samples)
 
 
 def most_exposed(segments: Sequence[Segment], cap: int, read: DocumentReader) -> int:
     """Return the exposures of the most seen token over all segments, exactly when they exceed `cap`.
 
     Up to `cap` a bound that costs nothing may be returned, and also where the documents of one of several pools cannot
-    be read. Looking stops at the first sample that reaches the bound, nearly always among the first million.
+    be read, and with the policy `repack`, whose every pass feeds all documents. Looking stops at the first sample that
+    reaches the bound, nearly always among the first million.
     """
     by_pool: dict[str, list[Segment]] = {}
     for segment in segments:
         if segment.stop:
             by_pool.setdefault(segment.pool, []).append(segment)
     bound = sum(map(_bound, by_pool.values()))
-    if bound <= cap:
+    if bound <= cap or any(s.plan.policy == "repack" for s in segments):
         return bound
     if len(by_pool) == 1:
         ((_, of_pool),) = by_pool.items()

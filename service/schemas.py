@@ -8,6 +8,7 @@ from fastapi import Path, Query
 from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, StringConstraints
 
 from ..common.config import Section, validate
+from ..shards.order.amendment.skips import MOST_REASON
 from ..shards.order.base import POLICIES
 from ..shards.order.mixture_config import MixtureSettings
 from ..shards.order.windows import MAX_WINDOW
@@ -36,9 +37,14 @@ LeaseNumber = Annotated[int, Field(ge=1, le=INT), Number]
 TokenCount = Positive | Annotated[str, StringConstraints(max_length=40)]
 Epochs = Annotated[Decimal, Field(gt=0, le=10**9, max_digits=18), Number]
 Weight = Annotated[float, Field(gt=0, le=10**6, allow_inf_nan=False), Number]
+Position = Annotated[int, Field(ge=0, le=INT), Number]
+SkipRequest = Annotated[
+    tuple[Position, Position, Annotated[str, StringConstraints(min_length=1, max_length=MOST_REASON)]],
+    Field(description="[first position that is passed over, first one after it, reason]"),
+]
 Seconds = Annotated[float, Field(ge=1, le=86_400, allow_inf_nan=False), Number]
-PolicyName = Literal["reshuffle", "fixed", "global", "sequential"]
-assert set(POLICIES) == {"reshuffle", "fixed", "global", "sequential"}
+PolicyName = Literal["reshuffle", "fixed", "global", "sequential", "repack"]
+assert set(POLICIES) == {"reshuffle", "fixed", "global", "sequential", "repack"}
 
 
 def _storable(value: dict[str, Any]) -> dict[str, Any]:
@@ -51,6 +57,9 @@ def _storable(value: dict[str, Any]) -> dict[str, Any]:
 
 
 MOST_BYTES = 100_000
+MOST_SKIPS = 1000
+"""Spans that a plan passes over: each is looked at for every count."""
+
 Object = Annotated[dict[str, Any], AfterValidator(_storable)]
 PlanPath = Annotated[str, Path(description="name or fingerprint of a plan", pattern=NAME)]
 RunPath = Annotated[str, Path(description="name or fingerprint of a run", pattern=NAME)]
@@ -125,6 +134,7 @@ class PlanRequest(Section):
 
     Attributes:
         seed: of the order, or of sources without one.
+        skip: spans of its positions that are passed over.
     """
 
     subset: Text | None = None
@@ -133,6 +143,7 @@ class PlanRequest(Section):
     epochs: Epochs | None = None
     seed: Natural = 0
     policy: PolicyName | None = None
+    skip: Annotated[list[SkipRequest], Field(max_length=MOST_SKIPS)] = []
     name: Label | None = None
 
 

@@ -22,6 +22,7 @@ from ..shards.manifest import Manifest
 from ..shards.order.base import Order, Repetition
 from ..shards.order.mixing import Ingredient, check_together
 from ..shards.order.mixture_config import MixtureSettings, mix
+from ..shards.order.packing import Packing
 from ..shards.order.plan import Plan
 from ..shards.order.receipt import Receipt
 from ..shards.order.stored import order_from_dict
@@ -39,6 +40,9 @@ NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,127}")
 """What may become a folder's name, or a run's."""
 
 RESCAN_SECONDS = 2.0
+MOST_PACKINGS = 4
+"""Plans of the policy `repack` whose documents' places are kept: 8 bytes a document each, and their tables."""
+
 STATE_FOLDER = ".service"
 
 
@@ -65,6 +69,7 @@ class Service:
         self._pools: dict[str, str] = {}
         self._indexes: dict[str, DocumentIndex] = {}
         self._tables: dict[str, DocumentStarts] = {}
+        self._packings: dict[str, Packing] = {}
         self._indexing = threading.Lock()
 
     def close(self) -> None:
@@ -242,7 +247,8 @@ class Service:
         if row is None:
             return None
         m = Manifest.model_validate_json(json.dumps(row.manifest))
-        other = plan.difference(Plan.for_artifact(m, plan.total_tokens, plan.seed, plan.policy))
+        own = plan.without_skips()
+        other = own.difference(Plan.for_artifact(m, plan.total_tokens, plan.seed, plan.policy))
         if other:
             raise ConflictError(f"the plan contradicts its subset '{m.name}': {other}")
         return m
@@ -319,6 +325,20 @@ class Service:
             if pool not in self._tables:
                 self._tables[pool] = DocumentStarts(path)
             return self._tables[pool]
+
+    def packing(self, plan: Repetition, pool: str) -> Packing:
+        """Return how a plan of the policy `repack` packs the documents of its subset, which is cut from `pool`.
+
+        Raises:
+            NotFoundError: when nothing of that name is known.
+        """
+        table = self.document_table(pool)
+        with self._indexing:
+            if plan.fingerprint not in self._packings:
+                while len(self._packings) >= MOST_PACKINGS:
+                    del self._packings[next(iter(self._packings))]
+                self._packings[plan.fingerprint] = Packing.of(plan, table, plan.start_sample * plan.seq_len)
+            return self._packings[plan.fingerprint]
 
     def _pool_path(self, pool: str) -> str:
         path = self.read(catalogue.locate, pool)

@@ -107,6 +107,7 @@ def export(parser: argparse.ArgumentParser) -> Runner:
         "export artifacts/subsets/mine-500M --format bin --out exported --order --passes 4",
     )
     from .order.base import POLICIES
+    from .order.commands import SKIP, asked_skips
 
     parser.add_argument("subset", metavar="SUBSET", help="folder or URL of a subset or pool")
     parser.add_argument(
@@ -121,15 +122,18 @@ def export(parser: argparse.ArgumentParser) -> Runner:
     parser.add_argument("--passes", "--epochs", type=int, metavar="K", help="with --order: whole passes (default 1)")
     parser.add_argument("--seed", type=int, metavar="S", help="with --order: seed of the order (default 0)")
     parser.add_argument("--policy", choices=POLICIES, help="with --order: how data is repeated (default reshuffle)")
+    parser.add_argument("--skip", **SKIP | {"help": f"with --order: {SKIP['help']}"})
     parser.add_argument("--json", action="store_true", help="print what `epochal show --json` prints")
 
     def run(args: argparse.Namespace) -> int:
         from .export import export
 
-        given = {name: value for name in ("passes", "seed", "policy") if (value := getattr(args, name)) is not None}
+        given = {
+            name: value for name in ("passes", "seed", "policy", "skip") if (value := getattr(args, name)) is not None
+        }
         if given and not args.order:
             raise RequestError(f"--{next(iter(given))} is for --order: add it, or leave --{next(iter(given))} away")
-        order = {"passes": 1} | given if args.order else {}
+        order = {"passes": 1} | given | {"skip": asked_skips(args)} if args.order else {}
         out, new = export(args.subset, args.format, args.out, **order, quiet=args.json)
         described = describe(out)
         if args.json:

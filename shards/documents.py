@@ -130,6 +130,25 @@ class DocumentStarts:
         self._rows = np.cumsum([0] + [g.num_rows for g in groups])
         self._group, self._reading = lru_cache(maxsize=2)(self._read_group), threading.Lock()
 
+    def edges(self, start: int, stop: int) -> NDArray[np.int64]:
+        """Return where the documents with a token in the stream range [start, stop) begin, and its end, counted from
+        `start`, int64 (documents + 1,): 0 first, though the first document may begin before the range.
+
+        Raises:
+            WorkError: when the table is damaged.
+        """
+        parts = []
+        for group in self._groups(start, stop):
+            with readable(self._root):
+                parts.append(arrow.integers(self._file.read_row_group(group, columns=["start"])["start"]))
+        starts = np.concatenate(parts)
+        begin, end = np.searchsorted(starts, start, side="right") - 1, np.searchsorted(starts, stop)
+        edges = np.append(np.maximum(starts[begin:end] - start, 0), stop - start)
+        if begin < 0 or (np.diff(edges) < 1).any():
+            where = storage.join(self._root, DOCUMENTS_NAME)
+            raise WorkError(f"{where} is damaged: documents do not follow each other; restore it or build again")
+        return edges
+
     def at(self, position: int) -> tuple[int, int]:
         """Return (number of the document that holds stream `position`, its start)."""
         group = int(np.searchsorted(self._first, position, side="right")) - 1

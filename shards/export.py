@@ -17,7 +17,9 @@ from .facts import facts_of
 from .formats.registry import FORMATS
 from .formats.rows import Rows, TokenDigest, read_rows
 from .manifest import ExportLayout, ExportManifest, ExportParent, Manifest, dump_manifest, export_fingerprint
-from .order.base import Policy
+from .order.amendment.amend import amend
+from .order.amendment.skips import Written
+from .order.base import Policy, Repetition
 from .order.plan import Plan
 from .tokenizer_file import carry_tokenizer
 
@@ -30,19 +32,21 @@ def export(
     seed: int = 0,
     policy: Policy = "reshuffle",
     quiet: bool = True,
+    skip: Written = (),
 ) -> tuple[str, bool]:
     """Write the tokens of the pool or subset at `subset` to `out` (folder or URL) in the format `layout`.
 
     Without `passes` in canonical order, exactly its N tokens; with it, all samples in the order of the plan of `passes`
-    whole passes, exactly passes * N tokens. PAD is never written. Returns (where it is, whether it is new): the same
-    export already there is left as it is. Memory is bounded by a shard, whatever the size.
+    whole passes, exactly passes * N tokens, less those of the spans of positions `skip` (see `amend`). PAD is never
+    written. Returns (where it is, whether it is new): the same export already there is left as it is. Memory is bounded
+    by a shard, whatever the size.
 
     Raises:
         RequestError: when `out` holds something else.
         WorkError: when a shard is damaged.
     """
     artifact = open_artifact(subset)
-    plan = _plan(artifact.manifest, passes, seed, policy)
+    plan = _plan(artifact.manifest, passes, seed, policy, skip)
     out = storage.absolute(out)
     manifest = _manifest(artifact, layout, out, plan)
     if storage.exists(storage.join(out, MANIFEST_NAME)):
@@ -77,12 +81,12 @@ def _describe(sink: Sink, artifact: Artifact, m: ExportManifest) -> None:
     describe(Subject(m, sink.files, sink.sha256, facts_of(subset.config), kept_of(subset)), sink.write)
 
 
-def _plan(subset: Manifest, passes: int | None, seed: int, policy: Policy) -> Plan | None:
+def _plan(subset: Manifest, passes: int | None, seed: int, policy: Policy, skip: Written) -> Repetition | None:
     if passes is None:
         return None
     if passes < 1:
         raise RequestError(f"--passes must be at least 1, got {passes}")
-    return Plan.for_artifact(subset, passes * subset.tokens, seed, policy)
+    return amend(Plan.for_artifact(subset, passes * subset.tokens, seed, policy), skip)
 
 
 def _watched(rows: Iterable[Rows], stream: TokenDigest, shown: Progress) -> Iterator[Rows]:
@@ -92,7 +96,7 @@ def _watched(rows: Iterable[Rows], stream: TokenDigest, shown: Progress) -> Iter
         shown.update(stream.tokens)
 
 
-def _manifest(artifact: Artifact, layout: ExportLayout, out: str, plan: Plan | None) -> ExportManifest:
+def _manifest(artifact: Artifact, layout: ExportLayout, out: str, plan: Repetition | None) -> ExportManifest:
     """Return the manifest as far as it is known before a token is read."""
     m = artifact.manifest
     remote = storage.is_url(artifact.root) or storage.is_url(out)

@@ -237,7 +237,7 @@ class ExportManifest(Record):
     Attributes:
         layout: the format.
         documents: of the subset.
-        tokens: those in the files, `unique_tokens` times the passes of `plan`, PAD never among them.
+        tokens: those in the files: of `plan`, `unique_tokens` times its passes less what it skips. No PAD.
         samples: rows, each of seq_len tokens, shorter where the subset's last sample is.
         plan: the order of the rows, null for the canonical one.
         token_digest: see `rows.TokenDigest`; its words are of `dtype`.

@@ -19,7 +19,8 @@ from .documents import DOCUMENTS_NAME, iter_documents
 from .formats.registry import read_files
 from .formats.rows import TokenDigest, Tokens, read_rows
 from .manifest import ExportManifest, Manifest, export_fingerprint, fingerprint
-from .order.plan import Plan
+from .order.base import Repetition
+from .order.stored import order_from_dict
 from .tokenizer_file import TOKENIZER_NAME, artifact_tokenizer
 from .without.check import check_without
 
@@ -283,7 +284,9 @@ def find_subset(root: str, m: ExportManifest) -> Artifact | None:
 def _check_against(subset: Artifact, m: ExportManifest, shown: Progress) -> list[str]:
     stream = TokenDigest(m.dtype)
     try:
-        plan = Plan.from_dict(m.plan) if m.plan else None
+        plan = order_from_dict(m.plan) if m.plan else None
+        if plan is not None and not isinstance(plan, Repetition):
+            return ["manifest.json: its plan is a mixture, which is not exported"]
         for rows in read_rows(subset, plan):
             stream.add(rows.flat())
             shown.update(m.tokens + stream.tokens)

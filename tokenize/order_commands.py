@@ -13,8 +13,10 @@ from ..common.cli import Runner, add_examples, for_terminal, print_json
 from ..common.errors import RequestError
 from ..common.units import parse_count
 from ..shards.artifact import Artifact, open_artifact
+from ..shards.order.amendment.amend import amend
+from ..shards.order.amendment.amended import Amended
 from ..shards.order.base import Order
-from ..shards.order.commands import add_budget, add_order, asked, budget, opened_mixture
+from ..shards.order.commands import add_budget, add_order, asked, asked_skips, budget, opened_mixture
 from ..shards.order.mixture_config import mixture_file
 from ..shards.order.plan import Plan
 
@@ -73,6 +75,7 @@ def _asked_for(args: argparse.Namespace) -> tuple[Order, tuple[Artifact, ...], r
     else:
         artifacts, ends = (open_artifact(args.subset),), asked(args)
         the_order = _plan_to_show(args, artifacts[0], positions)
+    the_order = amend(the_order, asked_skips(args))
     if positions is None:
         return the_order, artifacts, range(the_order.positions)
     if args.step is not None and ends:  # the last step may be short
@@ -125,7 +128,9 @@ def _plan_to_show(args: argparse.Namespace, artifact: Artifact, positions: range
         )
     if positions is None and not length:
         raise RequestError("say how long the run is, with --epochs or --total-tokens, or --count positions of it")
-    passes = -(-(positions.stop if positions else 0) // manifest.samples) or 1
+    skips = asked_skips(args)
+    last = (positions.stop if positions else 0) + sum(map(len, skips))
+    passes = -(-max([last, *(skip.stop for skip in skips)]) // manifest.samples) or 1
     tokens = budget(args, manifest.tokens) if length else passes * manifest.tokens
     return Plan.for_artifact(manifest, tokens, args.seed, args.policy or "reshuffle")
 
@@ -141,10 +146,13 @@ def _show_ids(args: argparse.Namespace, the_order: Order, positions: range) -> i
         numbers, inner = the_order.locate(ids)
         names = list(the_order.components())
         columns |= {"sources": [names[s] for s in numbers], "source_ids": inner.tolist()}
+    if isinstance(the_order, Amended):
+        columns["own_positions"] = the_order.own_positions(positions).tolist()
     if args.json:
         print_json(columns)
         return 0
-    shown = ("positions", "sources", "source_ids") if mixed else ("positions", "ids")
+    shown = ["positions", "sources", "source_ids"] if mixed else ["positions", "ids"]
+    shown += ["own_positions"] if "own_positions" in columns else []
     for row in zip(*(columns[name] for name in shown), strict=True):
         print(*row)
     return 0
@@ -186,14 +194,14 @@ def _texts(
     args: argparse.Namespace, artifacts: tuple[Artifact, ...], the_order: Order, found: list[Any]
 ) -> Iterator[list[str]]:
     """Yield what each sample holds of each of its documents as text."""
-    from ..shards.loader.sample_reader import SampleReader
+    from ..shards.loader.order_reader import OrderReader
     from .tokenizer import folder_tokenizer, spell
 
     tokenizer = folder_tokenizer(artifacts[0].root, args.tokenizer)
     names = {tokenizer.info.eod: "<EOD>", tokenizer.info.mask: "<MASK>"}
-    readers = dict(zip(the_order.components(), map(SampleReader.of, artifacts), strict=True))
+    reader = OrderReader.of(the_order, artifacts)
     for content in found:
-        (ids,) = readers[content.component].read(np.array([content.sample])).tolist()
+        (ids,) = reader.read([content.position], np.array([content.id])).tolist()
         ends = np.cumsum([piece.tokens for piece in content.documents]).tolist()
         spans = zip([0, *ends], ends, strict=False)
         yield [spell(ids[begin:end], names, tokenizer.decode) for begin, end in spans]

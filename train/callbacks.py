@@ -62,7 +62,7 @@ class ReceiptCallback(Callback):
         Raises:
             RequestError: for the checkpoint of another run.
         """
-        changed = difference(state["identity"], self.identity)
+        changed = difference(state["identity"], self.identity, int(state["receipt"][0]))
         if changed:
             raise RequestError(f"the checkpoint is of another run: {changed}; choose another save_folder")
         if dist.get_global_rank() == 0:

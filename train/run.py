@@ -3,10 +3,11 @@
 import math
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from composer.utils import dist
 from packaging.version import Version
@@ -16,6 +17,8 @@ from ..common.errors import RequestError
 from ..common.remote.patience import ATTEMPTS, patiently
 from ..shards.artifact import Artifact, open_artifact
 from ..shards.loader.cache import default_cache, in_cache
+from ..shards.order.amendment.amend import amend, ending_at
+from ..shards.order.amendment.amended import Amended
 from ..shards.order.base import Order
 from ..shards.order.mixture_config import open_mixture
 from ..shards.order.plan import Plan
@@ -81,9 +84,21 @@ class Run:
         """Return the order of what the run is fed: its plan, cut where it stops early."""
         if self.end == self.steps:
             return self.plan
-        assert isinstance(self.plan, Plan), "the configuration refuses other orders"
-        tokens = self.plan.tokens_before(self.end * self.config.global_train_batch_size)
-        return replace(self.plan, total_tokens=tokens)
+        return ending_at(self.plan, self.end * self.config.global_train_batch_size)
+
+    @property
+    def planned_steps(self) -> int:
+        """Return the steps of the whole run if it skipped nothing: schedules and shares of the run are of these."""
+        return self.plan.without_skips().steps(self.config.global_train_batch_size)
+
+    def planned_step(self, step: int) -> int:
+        """Return the step at which a run that skips nothing would be when this one has taken `step`: a schedule passes
+        over what is skipped, too, so that up to a skip a run is the same with it and without it."""
+        if not isinstance(self.plan, Amended):
+            return step
+        batch = self.config.global_train_batch_size
+        own = self.plan.spans.read_to(min(step * batch, self.plan.positions))
+        return min(-(-own // batch), self.planned_steps)
 
     @property
     def artifact(self) -> Artifact:
@@ -97,7 +112,15 @@ class Run:
 
     def span(self, text: str | int, what: str) -> int:
         """Return a span of the configuration in steps."""
-        return durations.steps(text, self.steps, self.batch_tokens, self.plan.unique_tokens, what)
+        return durations.steps(text, self.planned_steps, self.batch_tokens, self.plan.unique_tokens, what)
+
+    def step_at(self, planned_step: int) -> int:
+        """Return how many steps this run has taken where one that skips nothing has taken `planned_step`."""
+        if not isinstance(self.plan, Amended):
+            return planned_step
+        batch = self.config.global_train_batch_size
+        own = min(planned_step * batch, self.plan.without_skips().positions)
+        return -(-int(self.plan.spans.left_before(np.array([own], np.uint64))[0]) // batch)
 
     @property
     def precision(self) -> str:
@@ -167,11 +190,18 @@ def _order(config: TrainConfig) -> tuple[tuple[Artifact, ...], Order]:
     if data.mixture is not None:
         budget = (lambda unique: durations.total_tokens(span, unique)) if span else None
         opened = open_mixture(data.mixture, config.seed, budget, "max_duration")
-        return opened.artifacts, opened.mixture
+        return opened.artifacts, _amended(opened.mixture, config)
     artifact = _open(data.path, "train_loader.dataset.path")
     total = durations.total_tokens(span, artifact.manifest.tokens)
     seed = config.seed if data.seed is None else data.seed
-    return (artifact,), Plan.for_artifact(artifact.manifest, total, seed, data.policy)
+    return (artifact,), _amended(Plan.for_artifact(artifact.manifest, total, seed, data.policy), config)
+
+
+def _amended(order: Order, config: TrainConfig) -> Order:
+    try:
+        return amend(order, config.train_loader.dataset.skip)
+    except RequestError as error:
+        raise RequestError(f"train_loader.dataset.skip: {error}") from None
 
 
 def _block_size(config: TrainConfig, seq_len: int) -> int | None:
@@ -280,15 +310,20 @@ def schedule(run: Run) -> Schedule:
 
 
 def _whole_schedule(run: Run) -> Schedule:
-    s = run.config.scheduler
+    planned = _planned_schedule(run)
+    return lambda step: planned(run.planned_step(step))
+
+
+def _planned_schedule(run: Run) -> Schedule:
+    s, steps = run.config.scheduler, run.planned_steps
     warm = run.span(s.t_warmup, "scheduler.t_warmup")
     if isinstance(s, WSDSection):
         tail = run.span(s.t_decay, "scheduler.t_decay")
-        return lambda step: warmup_stable_decay(step, run.steps, warm, tail, s.alpha_f, s.decay)
+        return lambda step: warmup_stable_decay(step, steps, warm, tail, s.alpha_f, s.decay)
     if isinstance(s, CosineSection):
-        return lambda step: cosine(step, run.steps, warm, s.alpha_f)
+        return lambda step: cosine(step, steps, warm, s.alpha_f)
     if isinstance(s, CyclesSection):
-        return lambda step: cosine_cycles(step, run.steps, warm, s.cycles, s.alpha_f)
+        return lambda step: cosine_cycles(step, steps, warm, s.cycles, s.alpha_f)
     assert isinstance(s, ConstantSection), "the configuration knows four schedules"
     return lambda step: warmup(step, warm)
 
@@ -298,7 +333,8 @@ def snapshot_steps(run: Run) -> list[int]:
     s = run.config.scheduler
     if not isinstance(s, CyclesSection):
         return []
-    return cycle_ends(run.steps, run.span(s.t_warmup, "scheduler.t_warmup"), s.cycles)
+    ends = cycle_ends(run.planned_steps, run.span(s.t_warmup, "scheduler.t_warmup"), s.cycles)
+    return sorted({run.step_at(end) for end in ends} - {0})
 
 
 def validation_kinds(run: Run) -> tuple[str, ...]:

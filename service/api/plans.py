@@ -9,6 +9,7 @@ from pydantic import Field
 
 from ...common.errors import RequestError
 from ...common.units import parse_count, tokens_for_epochs
+from ...shards.order.amendment.amend import amend
 from ...shards.order.base import Order
 from ...shards.order.plan import Plan
 from ..bounds import MOST_COUNTED, MOST_DIGEST, check_budget, lookups_at_once, slots_counted
@@ -31,8 +32,9 @@ router = APIRouter()
 
 @router.post("/plans", status_code=201, responses={200: {"description": "it was there already"}})
 def make(service: ServiceOfApp, body: PlanRequest) -> Response:
-    """Make a plan for a subset or pool, or for a mixture of several. The same request again returns the same."""
-    plan = _planned(service, body)
+    """Make a plan for a subset or pool, or for a mixture of several; with `skip`, without some spans of its positions.
+    The same request again returns the same."""
+    plan = amend(_planned(service, body), body.skip)
     new = service.enter_plan(plan, body.name)
     return answer(_plan_shown(plan), 201 if new else 200)
 
@@ -91,7 +93,7 @@ async def positions(
     ids: Annotated[list[Annotated[int, Field(ge=0, le=INT)]], Query(min_length=1, max_length=MOST_IDS)],
     number: Annotated[int, Query(alias="pass", ge=0, le=INT, description="which pass, from 0")] = 0,
 ) -> Response:
-    """Return where samples come in a pass; null where the run ends before."""
+    """Return where samples come in a pass; null where the run ends before, or passes over it."""
 
     def question(_: Check) -> Response:
         order = service.plan(plan)

@@ -12,8 +12,8 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from ...common.errors import RequestError, WorkError
-from ...shards.order.mixture import Mixture
-from ...shards.order.plan import Plan
+from ...shards.order.base import Order
+from ...shards.order.stored import order_from_dict
 from .tokens import DEFAULT_URL, PORTS, URL_VARIABLE, token_for
 
 if TYPE_CHECKING:
@@ -104,20 +104,20 @@ class Client:
         """Carve a subset on the service's machine; the same again returns the same."""
         return self.post("/subsets", pool=pool, unique_tokens=unique_tokens, replicate=replicate, name=name)
 
-    def plan(self, subset: str, **numbers: Any) -> Plan:
-        """Make a plan (total_tokens or epochs, seed, policy, name) for a subset that the service knows."""
+    def plan(self, subset: str, **numbers: Any) -> Order:
+        """Make a plan (total_tokens or epochs, seed, policy, skip, name) for a subset that the service knows."""
         shown = self.post("/plans", subset=subset, **numbers)
-        return Plan.from_dict({k: v for k, v in shown.items() if k not in ("tokens", "passes", "partial_samples")})
+        return order_from_dict({k: v for k, v in shown.items() if k not in ("tokens", "passes", "partial_samples")})
 
-    def mixture(self, sources: dict[str, Any], **numbers: Any) -> Mixture:
+    def mixture(self, sources: dict[str, Any], **numbers: Any) -> Order:
         """Make a mixture of subsets that the service knows.
 
         Args:
             sources: by name, {subset, policy, seed} each with epochs, tokens or weight.
-            numbers: stages, window of the mixture, and total_tokens or epochs, seed, name of the plan.
+            numbers: stages, window of the mixture, and total_tokens or epochs, seed, skip, name of the plan.
         """
         mixed = {key: numbers.pop(key) for key in ("stages", "window") if key in numbers}
-        return Mixture.from_dict(self.post("/plans", mixture={"sources": sources, **mixed}, **numbers))
+        return order_from_dict(self.post("/plans", mixture={"sources": sources, **mixed}, **numbers))
 
     def order(self, plan: str, start: int, count: int) -> NDArray[np.uint64]:
         """Return the samples at positions [start, start + count) of a plan, uint64 of shape (count,)."""

@@ -37,11 +37,22 @@ _LIES = {
 }
 
 
+def _order(m: ExportManifest) -> str:
+    """Return in which order an export's rows come."""
+    if m.plan is None:
+        return "canonical order"
+    skipped = sum(stop - start for start, stop, _ in m.plan.get("skip", ()))
+    if not skipped:
+        return f"{m.tokens // m.unique_tokens} whole passes in the order of a plan"
+    passes = m.plan["total_tokens"] // m.unique_tokens
+    return f"{passes} whole passes in the order of a plan, less {skipped:,} positions that it skips"
+
+
 def _about(s: Subject) -> Iterator[str]:
     """Yield paragraphs that say what it is."""
     m = s.manifest
     if isinstance(m, ExportManifest):
-        order = f"{m.tokens // m.unique_tokens} whole passes in the order of a plan" if m.plan else "canonical order"
+        order = _order(m)
         of = f"{code(m.parent.fingerprint)} ({escaped(m.parent.name)})"
         yield (
             f"An export: the {m.unique_tokens:,} unique tokens of {of}, {order}, for programs that read this format. "

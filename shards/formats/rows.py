@@ -10,8 +10,9 @@ from numpy.typing import NDArray
 
 from .. import mds
 from ..artifact import Artifact
-from ..loader.sample_reader import SampleReader, read_shard
-from ..order.plan import Plan
+from ..loader.order_reader import OrderReader
+from ..loader.sample_reader import read_shard
+from ..order.base import Repetition
 
 Tokens = NDArray[Any]
 """Token ids of shape (n,), any unsigned or signed integer type."""
@@ -95,7 +96,7 @@ class TokenDigest:
         return self._hash.hexdigest()
 
 
-def read_rows(artifact: Artifact, plan: Plan | None = None) -> Iterator[Rows]:
+def read_rows(artifact: Artifact, plan: Repetition | None = None) -> Iterator[Rows]:
     """Yield the samples of `artifact` in canonical order or, with a plan for it, of all positions of the plan.
 
     Every shard is compared with its hash. Memory: one shard, or the maps of those that a plan reads from.
@@ -117,12 +118,13 @@ def _canonical(artifact: Artifact) -> Iterator[Rows]:
         yield Rows(samples, lengths)
 
 
-def _planned(artifact: Artifact, plan: Plan) -> Iterator[Rows]:
+def _planned(artifact: Artifact, plan: Repetition) -> Iterator[Rows]:
     m = artifact.manifest
-    reader = SampleReader.of(artifact)
+    reader = OrderReader.of(plan, [artifact])
     for start in range(0, plan.positions, _ROWS_AT_ONCE):
-        ids = plan.ids(range(start, min(start + _ROWS_AT_ONCE, plan.positions)))
-        yield Rows(reader.read(ids.astype(np.int64)).astype(m.dtype), plan.n_tokens(ids))
+        positions = range(start, min(start + _ROWS_AT_ONCE, plan.positions))
+        ids = plan.ids(positions)
+        yield Rows(reader.read(positions, ids.astype(np.int64)).astype(m.dtype), plan.n_tokens(ids))
 
 
 def regroup(rows: Iterable[Rows], n: int) -> Iterator[Rows]:

@@ -31,6 +31,7 @@ from .agreement import agree, one_at_a_time
 from .cache import default_cache
 from .collate import collate
 from .opening import artifacts_for
+from .order_reader import OrderReader, check_not_packed
 from .sample_reader import SampleReader, shared_array
 from .stream import ArtifactStream
 from .workers import check_workers
@@ -53,7 +54,8 @@ class RepeatedDataset(StreamingDataset):
 
         tokens     int64 array (seq_len,); PAD ids only at the end of the subset's last sample
         position   int, place in the whole run
-        sample_id  int, place in the subset (in a mixture: plus the samples of the sources before it)
+        sample_id  int, place in the subset (in a mixture: plus the samples of the sources before it); with the policy
+                   repack, place in what the pass packs
         n_tokens   int, real tokens, seq_len or less for the subset's last sample
 
     or, if `batched`, a rank's share of a whole batch at a time: the same keys, int64 arrays (k, seq_len) and (k,). Use
@@ -126,6 +128,7 @@ class RepeatedDataset(StreamingDataset):
         files = [file for stream in streams for file in stream.files]
         dtype = self.artifacts[0].manifest.dtype
         self._reader = SampleReader(files, plan.seq_len, dtype, verify, None if self._in_place else self._fetch)
+        self._samples = OrderReader(plan, self.artifacts, [self._reader] * len(streams))
         self._count_samples()
         if cached is not None:
             for stream in streams:
@@ -219,7 +222,12 @@ class RepeatedDataset(StreamingDataset):
         return DataLoader(self, batch_size=self.batch_size, num_workers=num_workers, **options)
 
     def get_item(self, sample_id: int, retry: int = 7) -> Sample:
-        """Return one sample by its id: tokens, sample_id and n_tokens."""
+        """Return one sample by its id: tokens, sample_id and n_tokens.
+
+        Raises:
+            RequestError: for the policy `repack`, whose samples have one in every pass.
+        """
+        check_not_packed(self.plan, "read it by its position")
         tokens = self._reader.read([sample_id])[0]
         return {"tokens": tokens, "sample_id": sample_id, "n_tokens": int(self.plan.n_tokens([sample_id])[0])}
 
@@ -238,7 +246,7 @@ class RepeatedDataset(StreamingDataset):
         with self._downloads() as download:
             for positions, ids, sizes in self._blocks():
                 if download:
-                    self._download_ahead(download, ids)
+                    self._download_ahead(download, self._samples.needed(positions, ids))
                 begin = 0
                 for size in sizes:
                     part = slice(begin, begin + size)
@@ -259,8 +267,8 @@ class RepeatedDataset(StreamingDataset):
 
     def _batch(self, positions: NDArray[np.int64], ids: NDArray[np.int64]) -> Sample:
         if self.cache_limit:
-            self._touch(ids)
-        tokens = self._reader.read(ids)
+            self._touch(self._samples.needed(positions, ids))
+        tokens = self._samples.read(positions, ids)
         return {"tokens": tokens, "position": positions, "sample_id": ids, "n_tokens": self.plan.n_tokens(ids)}
 
     # -- downloads ----------------------------------------------------------------------------------------------

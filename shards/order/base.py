@@ -11,12 +11,13 @@ from numpy.typing import ArrayLike, NDArray
 
 from ...common.errors import RequestError
 from ...common.hashing import derive_words, mix64
+from .amendment.skips import Skip
 
 Ids = NDArray[np.uint64]
 Int = NDArray[np.int64]
 Lanes = tuple[int, int]
 
-Policy = Literal["reshuffle", "fixed", "global", "sequential"]
+Policy = Literal["reshuffle", "fixed", "global", "sequential", "repack"]
 POLICIES: tuple[str, ...] = get_args(Policy)
 
 _CHUNK = 1 << 20
@@ -39,6 +40,7 @@ class Order(ABC):
         samples: n, different samples of all components.
         unique_tokens: N, their tokens, PAD never counted.
         total_tokens: T, the budget in real tokens.
+        skips: spans of positions that are passed over, see `amendment.amend`.
     """
 
     kind: ClassVar[Literal["plan", "mixture"]]
@@ -47,6 +49,11 @@ class Order(ABC):
     samples: int
     unique_tokens: int
     total_tokens: int
+    skips: tuple[Skip, ...] = ()
+
+    def without_skips(self) -> "Order":
+        """Return the order of which this one passes over some spans: itself where there are none."""
+        return self
 
     @property
     @abstractmethod
@@ -96,6 +103,10 @@ class Order(ABC):
         Raises:
             RequestError: for an unknown sample.
         """
+
+    @abstractmethod
+    def passes_at(self, positions: ArrayLike) -> Int:
+        """Return in which pass over its own component each position lies, int64 (k,); not for the policy `global`."""
 
     @abstractmethod
     def position_of(self, ids: ArrayLike, pass_: int) -> Ids:
@@ -154,9 +165,19 @@ class Order(ABC):
     def to_dict(self) -> dict[str, Any]:
         """Return the order as JSON data. See `stored.order_from_dict`."""
 
-    @abstractmethod
     def difference(self, other: "Order") -> str:
-        """Return what tells `other` from this order; empty when they are equal."""
+        """Return what tells `other` from this order, such as `seed is 2, not 1`; empty when they are equal."""
+        if other.kind != self.kind:
+            names = {"plan": "a plan of one subset", "mixture": "a mixture"}
+            return f"one is {names[self.kind]}, the other {names[other.kind]}"
+        mine, theirs = ([[skip.start, skip.stop] for skip in order.skips] for order in (self, other))
+        changes = [self.without_skips()._difference(other.without_skips())]
+        changes += [f"skip is {theirs or 'nothing'}, not {mine or 'nothing'}"] if mine != theirs else []
+        return ", ".join(filter(None, changes))
+
+    def _difference(self, other: "Order") -> str:
+        """Return what tells `other`, of the same kind and without skips as this one, from it."""
+        raise NotImplementedError
 
     def to_json(self) -> str:
         """Return the order as JSON text."""
@@ -226,7 +247,7 @@ class Order(ABC):
 
 
 class Repetition(Order):
-    """The order of one subset: what every component of an order is. `Plan` is the one there is.
+    """The order of one subset: what every component of an order is. A `Plan`, or one that was amended.
 
     Attributes:
         subset: fingerprint of the artifact.

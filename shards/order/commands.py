@@ -4,18 +4,27 @@ import argparse
 from typing import Any
 
 from ...common import storage
-from ...common.cli import Runner, add_examples, print_json
+from ...common.cli import Runner, add_examples, for_terminal, print_json
 from ...common.config import load_yaml, validate
 from ...common.errors import EpochalError, RequestError
 from ...common.units import format_count, parse_count, tokens_for_epochs
 from ..artifact import open_artifact
-from .base import POLICIES
+from .amendment.amend import amend
+from .amendment.skips import Skip, skip_argument
+from .base import POLICIES, Order, Repetition
 from .mixture_config import MixtureSettings, OpenedMixture, describe_stages, mixture_file, open_mixture
 from .plan import Plan
 from .receipt import RECEIPT_NAME, Receipt
 
 MOST_AUDITED = 10**10
 """Positions of a receipt that are checked: 20T tokens in samples of 2048."""
+
+SKIP: dict[str, Any] = {
+    "metavar": "FROM:TO[:WHY]",
+    "action": "append",
+    "help": "pass over positions FROM to TO - 1 of the order as it is without any skip; may be given several times",
+}
+"""How the argument `--skip` is added."""
 
 
 def plan(parser: argparse.ArgumentParser) -> Runner:
@@ -42,7 +51,8 @@ def _run_plan(args: argparse.Namespace) -> int:
     if not asked(args):
         raise RequestError("say how long the run is: --total-tokens 96B or --epochs 96")
     manifest = open_artifact(args.subset).manifest
-    the_plan = Plan.for_artifact(manifest, budget(args, manifest.tokens), args.seed, args.policy or "reshuffle")
+    whole = Plan.for_artifact(manifest, budget(args, manifest.tokens), args.seed, args.policy or "reshuffle")
+    the_plan = amend(whole, asked_skips(args))
     batch_tokens = parse_count(args.batch_tokens, "--batch-tokens")
     numbers = plan_numbers(the_plan, batch_tokens, parse_count(args.params, "--params") if args.params else None)
     if args.json:
@@ -54,6 +64,7 @@ def _run_plan(args: argparse.Namespace) -> int:
     )
     print(f"passes         {numbers['passes']}{partial} ({the_plan.policy}, seed {args.seed})")
     print(f"tokens         {the_plan.tokens:,} in {the_plan.positions:,} samples of {manifest.seq_len}")
+    _print_skips(the_plan)
     print(f"steps          {numbers['steps']:,} of {numbers['batch_samples']} samples ({batch_tokens:,} tokens)")
     if numbers["last_batch_samples"] != numbers["batch_samples"]:
         print(f"last step      {numbers['last_batch_samples']} samples")
@@ -64,7 +75,9 @@ def _run_plan(args: argparse.Namespace) -> int:
 
 
 def _plan_mixture(args: argparse.Namespace) -> int:
-    mixture = opened_mixture(args).mixture
+    own = opened_mixture(args).mixture
+    mixture = amend(own, asked_skips(args))
+    plans = mixture.components()
     batch_tokens = parse_count(args.batch_tokens, "--batch-tokens")
     batch_samples = mixture.batch_samples(batch_tokens)
     params = parse_count(args.params, "--params") if args.params else None
@@ -76,9 +89,9 @@ def _plan_mixture(args: argparse.Namespace) -> int:
         "last_batch_samples": (mixture.positions - 1) % batch_samples + 1,
         "unique_tokens": mixture.unique_tokens,
         "samples": mixture.samples,
-        "sources": {source.name: _of_source(source.plan) for source in mixture.sources},
-        "window": mixture.window,
-        "stages": describe_stages(mixture),
+        "sources": {name: _of_source(plan) for name, plan in plans.items()},
+        "window": own.window,
+        "stages": describe_stages(own),
         "fingerprint": mixture.fingerprint,
         "plan": mixture.to_dict(),
     }
@@ -86,17 +99,17 @@ def _plan_mixture(args: argparse.Namespace) -> int:
     if args.json:
         print_json(numbers)
         return 0
-    for source in mixture.sources:
-        the_plan = source.plan
+    for name, the_plan in plans.items():
         passes = f"{the_plan.positions / the_plan.samples:.4f}".rstrip("0").rstrip(".")
         print(
-            f"source         {source.name}: {format_count(the_plan.unique_tokens)} unique tokens, {passes} passes "
+            f"source         {name}: {format_count(the_plan.unique_tokens)} unique tokens, {passes} passes "
             f"({the_plan.policy}, seed {the_plan.seed}), {the_plan.positions:,} samples"
         )
     for i, stage in enumerate(numbers["stages"]):
         shares = ", ".join(f"{name} {n:.2f}".removesuffix(".00") for name, n in stage["per_window"].items() if n)
         print(f"stage {i:<8} {stage['positions']:,} samples; in every {stage['window']:,} of them: {shares}")
     print(f"tokens         {mixture.tokens:,} in {mixture.positions:,} samples of {mixture.seq_len}")
+    _print_skips(mixture)
     print(f"steps          {numbers['steps']:,} of {batch_samples} samples ({batch_tokens:,} tokens)")
     if params:
         print(f"training FLOPs {numbers['training_flops']:.4g} (6 x parameters x tokens)")
@@ -104,7 +117,13 @@ def _plan_mixture(args: argparse.Namespace) -> int:
     return 0
 
 
-def _of_source(the_plan: Plan) -> dict[str, Any]:
+def _print_skips(order: Order) -> None:
+    for skip in order.skips:
+        why = f": {skip.reason}" if skip.reason else ""
+        print(for_terminal(f"skipped        positions {skip.start:,} to {skip.stop - 1:,}{why}"))
+
+
+def _of_source(the_plan: Repetition) -> dict[str, Any]:
     passes, place = divmod(the_plan.positions, the_plan.samples)
     return {
         "passes": passes,
@@ -127,7 +146,7 @@ def opened_mixture(args: argparse.Namespace) -> OpenedMixture:
     return open_mixture(settings, args.seed, length, "--total-tokens")
 
 
-def plan_numbers(the_plan: Plan, batch_tokens: int, params: int | None = None) -> dict[str, Any]:
+def plan_numbers(the_plan: Repetition, batch_tokens: int, params: int | None = None) -> dict[str, Any]:
     """Return what `epochal plan --json` prints.
 
     passes: whole passes; partial: the fraction of a pass after them; steps: global batches, a short last one
@@ -154,7 +173,7 @@ def plan_numbers(the_plan: Plan, batch_tokens: int, params: int | None = None) -
     return numbers | ({"params": params, "training_flops": 6 * params * the_plan.tokens} if params else {})
 
 
-def _histogram(the_plan: Plan) -> dict[int, int]:
+def _histogram(the_plan: Repetition) -> dict[int, int]:
     """Return how many samples are seen how often, where that costs no look at every sample."""
     return {} if the_plan.policy == "global" else the_plan.histogram(the_plan.positions)
 
@@ -213,7 +232,17 @@ def add_order(parser: argparse.ArgumentParser) -> None:
     """Add the arguments that say in which order, and `--json`."""
     parser.add_argument("--seed", metavar="N", type=int, default=0, help="seed of the order (default 0)")
     parser.add_argument("--policy", choices=POLICIES, help="how data is repeated (default reshuffle)")
+    parser.add_argument("--skip", **SKIP)
     parser.add_argument("--json", action="store_true", help="print one JSON object")
+
+
+def asked_skips(args: argparse.Namespace) -> list[Skip]:
+    """Return the spans that the arguments pass over, in the order of their positions.
+
+    Raises:
+        RequestError: for what is no span.
+    """
+    return sorted((skip_argument(text) for text in args.skip or ()), key=lambda skip: skip.start)
 
 
 def asked(args: argparse.Namespace) -> bool:

@@ -6,6 +6,7 @@ artifact's end, with f where the artifact begins in it: so that table answers, a
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,8 @@ from numpy.typing import ArrayLike
 from ...common.errors import RequestError
 from ..artifact import Artifact
 from ..documents import DOCUMENTS_NAME, DocumentStarts, find_documents
-from .base import Order, Repetition
+from .base import Int, Order, Repetition
+from .packing import Packing
 
 MOST_PLACES = 10_000_000
 """Places of a document in a run that are listed."""
@@ -126,11 +128,44 @@ def contents(order: Order, tables: Sequence[Table], positions: range | ArrayLike
     numbers, samples = (part.astype(np.int64) for part in order.locate(ids))
     plans = list(order.components().items())
     found: dict[int, Content] = {}
+    packed = _packed_pieces(order, tables, wanted, numbers, samples)
     for i in np.lexsort((samples, numbers)).tolist():  # each row group is read once
-        name, plan = plans[numbers[i]]
-        pieces = _pieces(plan, tables[numbers[i]], int(samples[i]))
-        found[i] = Content(int(wanted[i]), int(ids[i]), name, int(samples[i]), pieces)
+        (name, plan), sample = plans[numbers[i]], int(samples[i])
+        pieces = packed[i] if i in packed else _pieces(plan, tables[numbers[i]], sample)
+        found[i] = Content(int(wanted[i]), int(ids[i]), name, sample, pieces)
     return [found[i] for i in range(len(wanted))]
+
+
+@lru_cache(maxsize=2)
+def _packing(plan: Repetition, table: Table) -> Packing:
+    return Packing.of(plan, table.documents, table.first)
+
+
+def _packed_pieces(
+    order: Order, tables: Sequence[Table], positions: Int, numbers: Int, samples: Int
+) -> dict[int, tuple[Piece, ...]]:
+    """Return what those of some positions hold whose component packs its documents anew, by their places in the list.
+
+    Args:
+        numbers: of their components.
+        samples: their numbers in those, int64 (k,) as all of them.
+    """
+    found: dict[int, list[Piece]] = {}
+    for number, (plan, table) in enumerate(zip(order.components().values(), tables, strict=True)):
+        where = np.flatnonzero(numbers == number)
+        if plan.policy != "repack" or not len(where):
+            continue
+        pieces = _packing(plan, table).pieces(order.passes_at(positions[where]), samples[where])
+        spans = list(zip((pieces.start + table.first).tolist(), pieces.tokens.tolist(), strict=True))
+        shown = {i: _piece(table.documents.rows(a, a + n)[0], a, a + n) for i, (a, n) in _by_start(spans)}
+        for i, sample in enumerate(pieces.sample.tolist()):
+            found.setdefault(int(where[sample]), []).append(shown[i])
+    return {i: tuple(row) for i, row in found.items()}
+
+
+def _by_start(spans: list[tuple[int, int]]) -> list[tuple[int, tuple[int, int]]]:
+    """Return spans of a stream with their places in the list, in the stream's order: each row group is read once."""
+    return sorted(enumerate(spans), key=lambda span: span[1])
 
 
 def _pieces(plan: Repetition, table: Table, sample: int) -> tuple[Piece, ...]:
@@ -164,6 +199,11 @@ def places(order: Order, tables: Sequence[Table], name: str, span: range) -> lis
     offset = 0
     for (component, plan), table in zip(order.components().items(), tables, strict=True):
         for row in table.documents.named(name):
+            if plan.policy == "repack":
+                there = _packed_places(order, _packing(plan, table), table, component, row, offset, span)
+                known |= there is not None
+                found += there or []
+                continue
             samples = _samples_with(plan, table.first, row)
             known |= bool(samples)
             pieces = [_piece(row, *_span(plan, table.first, sample)) for sample in samples]
@@ -192,4 +232,29 @@ def _places(
         at = order.position_of(ids, pass_).tolist()
         rows = zip(at, ids.tolist(), pieces, strict=True)
         found += [Place(position, pass_, id_, component, piece) for position, id_, piece in rows if position in span]
+    return found
+
+
+def _packed_places(
+    order: Order, packing: Packing, table: Table, component: str, row: dict[str, Any], offset: int, span: range
+) -> list[Place] | None:
+    """Return the places within `span` of the document in a row, which each pass cuts elsewhere; None where no token of
+    it lies in the component."""
+    plan, first = packing.plan, table.first
+    begin, end = max(0, row["start"] - first), min(plan.unique_tokens, row["start"] + row["tokens"] - first)
+    if begin >= end:
+        return None
+    if plan.copies > MOST_PLACES:
+        raise RequestError(f"the document comes more than {MOST_PLACES:,} times: ask for a shorter run")
+    found = []
+    document = int(np.searchsorted(packing.edges, begin, side="right")) - 1
+    for pass_ in range(plan.copies):
+        at = packing.place(document, pass_)
+        samples = range(at // plan.seq_len, -(-(at + end - begin) // plan.seq_len))
+        ids = np.arange(samples.start, samples.stop, dtype=np.uint64) + np.uint64(offset)
+        for sample, position in zip(samples, order.position_of(ids, pass_).tolist(), strict=True):
+            if position in span:
+                low, high = (min(max(edge * plan.seq_len - at, 0), end - begin) for edge in (sample, sample + 1))
+                piece = _piece(row, first + begin + low, first + begin + high)
+                found.append(Place(position, pass_, sample + offset, component, piece))
     return found

@@ -206,6 +206,11 @@ class Mixture(Order):
         sources = np.searchsorted(np.array(self.offsets[1:], np.uint64), wanted, side="right")
         return sources, wanted - np.array(self.offsets, np.uint64)[sources]
 
+    def passes_at(self, positions: ArrayLike) -> Int:
+        """Return in which pass over its own source each position lies, int64 (k,); not for the policy `global`."""
+        sources, numbers = self._located(np.asarray(positions).astype(np.uint64))
+        return numbers // np.array([source.plan.samples for source in self.sources], np.int64)[sources]
+
     def position_of(self, ids: ArrayLike, pass_: int) -> Ids:
         """Return where each sample comes in pass `pass_` of its own source, uint64 (k,).
 
@@ -354,10 +359,7 @@ class Mixture(Order):
             raise WorkError("the mixture's numbers and its fingerprint disagree: it was changed after it was written")
         return mixture
 
-    def difference(self, other: Order) -> str:
-        """Return what tells `other` from this mixture, such as `window is 10, not 100`; empty when they are equal."""
-        if other.kind != self.kind:
-            return "one is a mixture, the other a plan of one subset"
+    def _difference(self, other: Order) -> str:
         mine, theirs = self.to_dict(), other.to_dict()
         changes = [f"{k} is {theirs[k]}, not {mine[k]}" for k in ("window", "seed", "stages") if mine[k] != theirs[k]]
         plans, others = self.components(), other.components()

@@ -5,6 +5,7 @@ A position p counts the samples of the whole run from 0. Let n be the samples of
     sequential  id = p mod n
     fixed       id = permutation with the key of pass 0 (p mod n), in every pass
     reshuffle   id = permutation with the key of pass p div n (p mod n)
+    repack      the same, but id is a sample of that pass, which packs the documents anew: see packing.py
     global      id = permutation of all n * copies slots (p) mod n, with copies = ceil(total tokens / unique tokens)
 
 docs/repetition.md is the definition for others, with test vectors.
@@ -203,6 +204,10 @@ class Plan(Repetition):
             begin += stop - place
         return np.concatenate(parts) if parts else np.empty(0, np.uint64)
 
+    def passes_at(self, positions: ArrayLike) -> Int:
+        """Return in which pass each position lies, int64 (k,); not for the policy `global`."""
+        return np.asarray(positions, np.int64) // self.samples
+
     def position_of(self, ids: ArrayLike, pass_: int) -> Ids:
         """Return where each sample comes in pass `pass_` (for `global`: where its copy `pass_` lies), uint64 (k,).
 
@@ -391,9 +396,6 @@ class Plan(Repetition):
             start_sample=start_sample,
         )
 
-    def difference(self, other: Order) -> str:
-        """Return what tells `other` from this plan, such as `seed is 2, not 1`; empty when they are equal."""
-        if other.kind != self.kind:
-            return "one is a plan of one subset, the other a mixture"
+    def _difference(self, other: Order) -> str:
         mine, theirs = asdict(self), other.to_dict()
         return ", ".join(f"{name} is {theirs[name]}, not {mine[name]}" for name in mine if mine[name] != theirs[name])

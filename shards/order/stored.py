@@ -2,16 +2,35 @@
 
 from typing import Any
 
-from ...common.errors import RequestError
+from ...common.errors import RequestError, WorkError
+from .amendment.amend import amend, why_not_on
+from .amendment.amended import AMENDMENT_VERSION
 from .base import Order
 from .mixture import Mixture
 from .plan import Plan
 
 
 def order_from_dict(data: dict[str, Any]) -> Order:
-    """Return the plan or mixture that `to_dict` wrote; raises like their `from_dict`."""
+    """Return the plan or mixture, amended or not, that `to_dict` wrote; raises like their `from_dict`."""
+    if isinstance(data, dict) and "skip" in data:
+        return _amended(data)
     is_mixture = isinstance(data, dict) and "mixture_version" in data
     return Mixture.from_dict(data) if is_mixture else Plan.from_dict(data)
+
+
+def _amended(data: dict[str, Any]) -> Order:
+    if data.get("amendment_version") != AMENDMENT_VERSION:
+        raise RequestError(
+            f"the plan's skips are of version {data.get('amendment_version')}, this epochal reads {AMENDMENT_VERSION}"
+        )
+    own = {k: v for k, v in data.items() if k not in ("amendment_version", "amends", "skip")}
+    amends, skip = data.get("amends"), data["skip"]
+    if not isinstance(amends, dict) or not isinstance(skip, list) or not skip:
+        raise RequestError("this is no amended plan of epochal: it lacks what it amends, or its skips")
+    order = amend(order_from_dict(own | amends), skip)
+    if data.get("fingerprint") != order.fingerprint or data.get("positions") != order.positions:
+        raise WorkError("the plan's skips and its fingerprint disagree: it was changed after it was written")
+    return order
 
 
 STATE_VERSION = 1
@@ -24,7 +43,7 @@ def state_of(order: Order, position: int) -> dict[str, Any]:
 
 
 def position_in(state: Any, order: Order) -> int:
-    """Return the position that a state names.
+    """Return the position that a state names: of a run of `order`, or of one that may go on with it, being amended.
 
     Raises:
         RequestError: when it is none of ours, or of another order; it says what differs.
@@ -32,9 +51,17 @@ def position_in(state: Any, order: Order) -> int:
     if not isinstance(state, dict) or state.get("state_version") != STATE_VERSION:
         raise RequestError("the checkpoint holds no state of an epochal dataset (or one of another version)")
     theirs = order_from_dict(state.get("plan", {}))
-    if theirs != order:
-        raise RequestError(f"the checkpoint is of another run: {order.difference(theirs)} (this run)")
-    return checked_position(state.get("position"), order)
+    if theirs == order:
+        return checked_position(state.get("position"), order)
+    position = checked_position(state.get("position"), theirs)
+    if problem := why_not_on(theirs, order, position):
+        another = theirs.without_skips() != order.without_skips()
+        raise RequestError(
+            f"the checkpoint is of another run: {problem} (this run)"
+            if another
+            else f"the checkpoint cannot go on with this run's skips: {problem}"
+        )
+    return checked_position(position, order)
 
 
 def checked_position(position: Any, order: Order) -> int:

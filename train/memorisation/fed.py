@@ -13,6 +13,7 @@ from ...common.errors import RequestError
 from ...common.json_text import parse_json
 from ...shards.artifact import Artifact, open_artifact
 from ...shards.loader.cache import default_cache, in_cache
+from ...shards.loader.order_reader import check_not_packed
 from ...shards.order.base import Order
 from ..config import TrainConfig, load_config
 from ..run_folder import CONFIG_NAME, RUN_NAME
@@ -74,6 +75,7 @@ def read_run(folder: str, most_tokens: int, subsets: Sequence[str] = (), validat
     receipt = read_receipt(folder)
     config = load_config(os.path.join(folder, CONFIG_NAME))
     order, positions = receipt.plan, receipt.count
+    check_not_packed(order, "no part of a document is always fed as a whole, to measure it by")
     artifacts = _training_data(order, config, subsets)
     counts = order.counts(positions)
     tables = [documents_in(artifact, most_tokens) for artifact in artifacts.values()]

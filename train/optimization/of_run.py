@@ -25,7 +25,10 @@ def optimization_callbacks(run: Run, optimizer: torch.optim.Optimizer) -> list[C
     o, stop = run.config.optimizer, run.config.algorithms.early_stop
     if o.weight_decay_schedule != "constant":
         shape, final = o.weight_decay_schedule, o.weight_decay_final
-        callbacks.append(WeightDecaySchedule(optimizer, lambda step: decay_over_time(step, run.steps, shape, final)))
+        steps = run.planned_steps
+        callbacks.append(
+            WeightDecaySchedule(optimizer, lambda step: decay_over_time(run.planned_step(step), steps, shape, final))
+        )
     if stop and run.folder and run.cooldown is None:
         callbacks.append(EarlyStop(run.folder, partial(selection_loss, run), stop.patience, run.steps))
     return callbacks

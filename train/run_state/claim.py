@@ -17,6 +17,8 @@ from ...common import storage
 from ...common.cli import say
 from ...common.errors import RequestError, WorkError
 from ...common.json_text import strict_json
+from ...shards.order.amendment.amend import why_not_on
+from ...shards.order.stored import order_from_dict
 from ..run import Run, first_difference
 from ..run_folder import (
     CONFIG_NAME,
@@ -42,18 +44,33 @@ KEYS = {
     "plan.seed": "seed or train_loader.dataset.seed",
     "plan.policy": "train_loader.dataset.policy",
     "plan.subset": "train_loader.dataset.path",
+    "plan.skip": "train_loader.dataset.skip",
     "eval_loader.dataset.fingerprint": "eval_loader.dataset.path",
 }
 """Where a figure has another name than the key that it comes from: that key."""
 
 
-def difference(saved: dict[str, Any], asked: dict[str, Any]) -> str:
-    """Return the first setting that differs, with its value there and here; empty when none is known to differ."""
+def difference(saved: dict[str, Any], asked: dict[str, Any], position: int) -> str:
+    """Return the first setting that differs, with its value there and here; empty when none is known to differ.
+
+    Args:
+        position: by which the saved run has read the samples before it: a plan that differs by skips alone is the same
+            while it has read none of them.
+    """
     compared = {k: v for k, v in saved.items() if k not in (OTHERS, UNKNOWN)}
     silent = unsaid(saved, asked)
+    if compared.get("plan") != asked["plan"] and _own(compared.get("plan")) == _own(asked["plan"]):
+        if problem := why_not_on(order_from_dict(compared["plan"]), order_from_dict(asked["plan"]), position):
+            return f"{problem} (train_loader.dataset.skip)"
+        compared["plan"] = asked["plan"]
     text = first_difference(compared, {k: v for k, v in asked.items() if k not in silent})
     key = KEYS.get(text.partition(" is ")[0])
     return f"{text} ({key})" if key else text
+
+
+def _own(plan: Any) -> Any:
+    """Return the fingerprint of a plan's JSON data without its skips."""
+    return (plan.get("amends") or plan).get("fingerprint") if isinstance(plan, dict) else None
 
 
 def unsaid(saved: dict[str, Any], asked: dict[str, Any]) -> list[str]:
@@ -79,7 +96,7 @@ def claim(run: Run, folder: RunFolder) -> None:
     saved = _read(folder, RUN_NAME)
     checkpoints = list(Path(folder.local).glob("ba*-rank*.pt"))
     empty = not checkpoints and not any(Path(folder.local, name).exists() for name in (*MODEL_FOLDERS, RESULT_NAME))
-    if saved is not None and empty and (text := difference(saved, run.identity)):
+    if saved is not None and empty and (text := difference(saved, run.identity, 0)):
         say(f"{folder.path} held a run that had saved nothing ({text}): this one takes its place")
     elif saved is not None:
         _refuse_others(folder, saved, run)
@@ -94,9 +111,18 @@ def claim(run: Run, folder: RunFolder) -> None:
 
 
 def _refuse_others(folder: RunFolder, saved: dict[str, Any], run: Run) -> None:
-    text = difference(saved, run.identity)
+    text = difference(saved, run.identity, _position(folder, saved))
     if text:
         raise RequestError(f"{folder.path} holds another run: {text}; choose another save_folder")
+
+
+def _position(folder: RunFolder, saved: dict[str, Any]) -> int:
+    """Return how many positions the run in a folder has read by its last checkpoint."""
+    batch, plan = saved.get("global_train_batch_size"), saved.get("plan")
+    positions = plan.get("positions") if isinstance(plan, dict) else None
+    if not isinstance(batch, int) or not isinstance(positions, int):
+        return 0
+    return min(folder.steps_saved() * batch, positions)
 
 
 def _write_down(run: Run, folder: RunFolder, saved: dict[str, Any] | None) -> None:

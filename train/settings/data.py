@@ -2,9 +2,11 @@
 
 from typing import Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from ...common.config import Section
+from ...common.errors import RequestError
+from ...shards.order.amendment.skips import Skip, read_skips
 from ...shards.order.mixture_config import MixtureSettings
 from ..exact.writing_order import Order
 from .types import Positive, Workers
@@ -21,6 +23,8 @@ class TrainDataSection(Section):
         verify: check shards against their hashes when first opened.
         policy: how passes are shuffled.
         seed: of the order; the run's seed when not given.
+        skip: spans of positions that the run passes over, each [first, first after it, reason]; see
+            docs/repetition.md#skips.
     """
 
     path: str = ""
@@ -28,8 +32,14 @@ class TrainDataSection(Section):
     cache: str | None = None
     cache_limit: Positive | None = None
     verify: bool = True
-    policy: Literal["reshuffle", "fixed", "global", "sequential"] = "reshuffle"
+    policy: Literal["reshuffle", "fixed", "global", "sequential", "repack"] = "reshuffle"
     seed: int | None = None
+    skip: list[tuple[int, int, str]] = []
+
+    @field_validator("skip", mode="before")
+    @classmethod
+    def _spans_with_a_reason(cls, value: object) -> list[list[object]]:
+        return [skip.to_list() for skip in _with_reasons(value)]
 
     @model_validator(mode="after")
     def _one_subset_or_several(self) -> "TrainDataSection":
@@ -43,6 +53,19 @@ class TrainDataSection(Section):
     def where(self) -> str:
         """Name the data in messages."""
         return self.path or "the mixture"
+
+
+def _with_reasons(value: object) -> tuple[Skip, ...]:
+    """Return spans of a configuration. Raises ValueError for what is none, or is without a reason."""
+    if not isinstance(value, list | tuple):
+        raise ValueError("give a list of spans, each [first position, first one after it, reason]")
+    try:
+        skips = read_skips(value)
+    except RequestError as error:
+        raise ValueError(str(error)) from None
+    if bare := next((skip for skip in skips if not skip.reason.strip()), None):
+        raise ValueError(f"{bare} has no reason: write [{bare.start}, {bare.stop}, loss spike], say")
+    return skips
 
 
 class TrainLoaderSection(Section):

@@ -12,7 +12,7 @@ import yaml
 
 from epochal.common.errors import WorkError
 from epochal.common.publish import FileInfo
-from epochal.service.ledger import key_array
+from epochal.service.document_index import key_array
 from epochal.shards.artifact import open_artifact, read_any_manifest, read_manifest
 from epochal.shards.carve import carve
 from epochal.shards.description.describe import DESCRIPTIONS

@@ -12,6 +12,7 @@ from epochal.shards.order.mixture import Mixture
 from epochal.shards.order.mixture_config import MixtureSettings, open_mixture
 from epochal.shards.order.plan import Plan
 from epochal.shards.order.receipt import Receipt
+from epochal.shards.order.stored import order_from_dict
 from epochal.tests.support.loading import toy_mixture
 
 
@@ -142,3 +143,38 @@ def test_a_damaged_receipt_is_named(subsets, tmp_path, capsys):
         path.write_text(damaged)
         assert main(["audit", str(path)]) in (1, 2)
         assert str(path) in capsys.readouterr().err
+
+
+def test_plan_order_and_export_with_skips(make_pool, tmp_path, capsys):
+    pool = str(make_pool(3000))
+    spans = ["--skip", "300:310:spike: again", "--skip", "40:60"]
+    assert main(["plan", pool, "--epochs", "2", "--batch-tokens", "128", *spans]) == 0
+    text = capsys.readouterr().out
+    assert "tokens         5,520 in 346 samples" in text
+    assert "skipped        positions 40 to 59\nskipped        positions 300 to 309: spike: again\n" in text
+    assert main(["plan", pool, "--epochs", "2", "--batch-tokens", "128", *spans, "--json"]) == 0
+    numbers = json.loads(capsys.readouterr().out)
+    order = order_from_dict(numbers["plan"])
+    assert (order.positions, numbers["steps"]) == (346, 44)
+    assert main(["order", pool, "--start", "39", "--count", "3", "--skip", "40:60"]) == 0
+    own = order.without_skips()
+    rows = [f"{at} {own.ids([p])[0]} {p}" for at, p in ((39, 39), (40, 60), (41, 61))]
+    assert capsys.readouterr().out.splitlines() == rows
+    assert main(["order", pool, "--epochs", "2", "--document", "doc3", *spans, "--json"]) == 0
+    places = json.loads(capsys.readouterr().out)["positions"]
+    assert places
+    assert all(order.ids([place["position"]])[0] == place["id"] for place in places)
+    out = str(tmp_path / "exported")
+    assert main(["export", pool, "--format", "bin", "--out", out, "--order", "--passes", "2", *spans]) == 0
+    assert main(["verify", out]) == 0
+    assert "(equal to toy)" in capsys.readouterr().out
+    read = np.fromfile(tmp_path / "exported/train.bin", "<u2")
+    assert len(read) == order.without_skips().tokens - order.n_tokens(own.ids(range(40, 60))).sum() - 160
+    assert (
+        "2 whole passes in the order of a plan, less 30 positions that it skips"
+        in (tmp_path / "exported/README.md").read_text()
+    )
+    assert main(["export", pool, "--format", "bin", "--out", out, "--skip", "1:2"]) == 2
+    assert "--skip is for --order" in capsys.readouterr().err
+    assert main(["order", pool, "--count", "3", "--skip", "4"]) == 2
+    assert capsys.readouterr().err.count("\n") == 1

@@ -15,11 +15,14 @@ from epochal.__main__ import main
 from epochal.common.errors import RequestError
 from epochal.shards.artifact import open_artifact
 from epochal.shards.carve import carve
+from epochal.shards.documents import rows
+from epochal.shards.loader.order_reader import OrderReader
+from epochal.shards.order.amendment.amend import amend
 from epochal.shards.order.base import Order
 from epochal.shards.order.contents import Piece, contents, documents_of, places
 from epochal.shards.order.mixing import Ingredient, by_tokens
 from epochal.shards.order.plan import Plan
-from epochal.tests.support.loading import plan_for, toy_mixture
+from epochal.tests.support.loading import plan_for, tokens_of, toy_mixture
 from epochal.tests.support.pools import EOD, random_documents
 
 
@@ -73,6 +76,8 @@ def orders_of(subsets: dict[str, str], make_pool: Callable[..., Path]) -> dict[s
         "sequential": (plan_for(copied, policy="sequential"), [copied]),
         "global": (plan_for(whole, policy="global"), [whole]),
         "mixture": (mixture, roots),
+        "repack": (plan_for(subsets["b"], policy="repack"), [subsets["b"]]),
+        "amended repack": (amend(plan_for(whole, policy="repack"), [[30, 45], [200, 203]]), [whole]),
     }
 
 
@@ -98,7 +103,25 @@ def test_documents_of_random_positions_equal_a_walk_over_the_pool(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["reshuffle", "fixed", "sequential", "global", "mixture"])
+@pytest.mark.parametrize("name", ["repack", "amended repack"])
+def test_documents_packed_anew_are_those_whose_tokens_are_read(
+    subsets: dict[str, str], make_pool: Callable[..., Path], name: str
+) -> None:
+    order, (root,) = orders_of(subsets, make_pool)[name]
+    table, artifact = documents_of(open_artifact(root)), open_artifact(root)
+    pool = pool_and_window(root)[0]
+    starts = {row["id"]: row["start"] for row in rows(pool, 0, 10_000)}
+    stream = tokens_of(pool).ravel()
+    positions = random.Random(3).choices(range(order.positions), k=300)
+    ids = order.ids(positions).astype(np.int64)
+    read = OrderReader.of(order, [artifact]).read(positions, ids)
+    for content, tokens, n in zip(contents(order, [table], positions), read, order.n_tokens(ids), strict=True):
+        told = [stream[starts[p.id] + p.begin :][: p.tokens] for p in content.documents]
+        assert np.concatenate(told).tolist() == tokens[:n].tolist()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["reshuffle", "fixed", "sequential", "global", "mixture", "repack", "amended repack"])
 def test_places_of_a_document_are_the_positions_that_hold_it(
     subsets: dict[str, str], make_pool: Callable[..., Path], name: str
 ) -> None:
