@@ -31,7 +31,7 @@ COMMANDS: Commands = {  # in the order in which they are needed
     "export-model": ("train.model.commands", "checkpoint of an AR model -> a Hugging Face model"),
     "flops": ("train.model.commands", "FLOPs of a model: training, and generating with either type"),
     "crossover": ("train.crossover.commands", "a grid of AR and MDM runs: trained, compared, reported"),
-    "serve": ("service.commands", "the service that keeps account of artifacts, plans and runs"),
+    "serve": ("service.operations.serve", "the service that keeps account of artifacts, plans and runs"),
     "register": ("service.commands", "tell the service of artifacts elsewhere, or a run's reports"),
     "seen": ("service.commands", "how often runs were fed a document, over their whole ancestry"),
     "release": ("service.commands", "free the name of a run that is dead while its lease lasts"),

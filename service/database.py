@@ -182,13 +182,27 @@ class Writer:
 
     Several servers may write to one PostgreSQL. They never wait for each other in a circle: within a transaction leases
     are locked in the order of their names, and a job that names no lease has a transaction of its own.
+
+    Attributes:
+        committed: called with the seconds that a transaction took and how many jobs were in it.
     """
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine.execution_options(writes=True)
         self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
+        self.committed: Callable[[float, int], None] = lambda seconds, jobs: None
         self._thread = threading.Thread(target=self._run, name="epochal-writer", daemon=True)
         self._thread.start()
+
+    @property
+    def waiting(self) -> int:
+        """How many jobs wait, about."""
+        return self._jobs.qsize()
+
+    @property
+    def alive(self) -> bool:
+        """Whether jobs are still worked at."""
+        return self._thread.is_alive()
 
     def submit(self, job: Callable[[Connection], T], lock: str | None = None) -> "Future[T]":
         """Queue a job; see `Database.write`."""
@@ -213,10 +227,12 @@ class Writer:
 
     def _commit(self, batch: list[_Job], attempt: int = 1) -> None:
         outcomes: list[tuple[_Job, Any, Exception | None]] = []
+        began = time.perf_counter()
         try:
             with self._engine.connect() as connection, connection.begin():
                 for job in batch:
                     outcomes.append((job, *_attempt(connection, job.run)))
+            self.committed(time.perf_counter() - began, len(batch))
         except DBAPIError as error:
             if _state(error) in MAY_BE_TRIED_AGAIN and (len(batch) > 1 or attempt < MOST_ATTEMPTS):
                 for job in batch:
