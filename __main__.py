@@ -32,6 +32,8 @@ COMMANDS: Commands = {  # in the order in which they are needed
     "flops": ("train.model.commands", "FLOPs of a model: training, and generating with either type"),
     "crossover": ("train.crossover.commands", "a grid of AR and MDM runs: trained, compared, reported"),
     "serve": ("service.operations.serve", "the service that keeps account of artifacts, plans and runs"),
+    "backup": ("service.operations.commands", "the service's database to a file, while it runs"),
+    "restore": ("service.operations.commands", "the service's database from a backup"),
     "register": ("service.commands", "tell the service of artifacts elsewhere, or a run's reports"),
     "seen": ("service.commands", "how often runs were fed a document, over their whole ancestry"),
     "release": ("service.commands", "free the name of a run that is dead while its lease lasts"),

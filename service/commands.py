@@ -30,6 +30,7 @@ def register(parser: argparse.ArgumentParser) -> Runner:
 
 def _run_register(args: argparse.Namespace) -> int:
     installed()
+    from .operations.audit import asking, by_command
     from .service import Service
 
     artifacts = [p for p in args.paths if storage.is_url(p) or not _send_rest(storage.local_path(p), args.service)]
@@ -37,7 +38,8 @@ def _run_register(args: argparse.Namespace) -> int:
         service = Service(args.root, args.database)
         try:
             for path in artifacts:
-                artifact = service.register(path)
+                with asking(by_command("register")):
+                    artifact = service.register(path)
                 m = artifact.manifest
                 print(f"registered {m.kind} {m.name} {m.fingerprint}: {m.tokens:,} unique tokens at {artifact.path}")
                 if m.kind == "pool" and service.index(m.fingerprint) is None:

@@ -18,6 +18,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ..common.errors import RequestError
 from .errors import DeniedError
+from .observe.log import id_of
+from .operations.audit import Asker, asking
 
 TOKENS_VARIABLE = "EPOCHAL_TOKENS"
 ROLES = ("read", "write")
@@ -30,6 +32,9 @@ TOKEN_KEY = "epochal.token"
 """Of a request's scope: the name of the token that it came with."""
 
 READING_POSTS = ("/documents/exposures",)
+WRITERS_PATHS = ("/audit",)
+"""What is read with a token that may write alone: it tells who works here, from which addresses."""
+
 LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
 
 
@@ -134,6 +139,8 @@ def authorize(rules: AccessRules, method: str, path: str, headers: Headers) -> s
     if role is None:
         raise DeniedError("this service needs a token: send the header `Authorization: Bearer TOKEN`", known=False)
     reads = method in ("GET", "HEAD") or path in READING_POSTS
+    if role == "read" and path in WRITERS_PATHS:
+        raise DeniedError("this is read with a token that may write", known=True)
     if role == "read" and not reads:
         raise DeniedError("this token may only read", known=True)
     return name
@@ -210,7 +217,8 @@ class Guard:
         except TooLargeError:
             await _answer(send, 413, f"the body is too large: at most {self._rules.body_bytes:,} bytes", {})
             return
-        await self._app(scope, _replay(body, receive), _hardened(send))
+        with asking(Asker(scope[TOKEN_KEY], (scope.get("client") or ("",))[0], id_of(scope))):
+            await self._app(scope, _replay(body, receive), _hardened(send))
 
 
 async def _read(receive: Receive, headers: Headers, most: int) -> bytes:

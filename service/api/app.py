@@ -20,14 +20,14 @@ from ...common.errors import FULL, EpochalError, system_line
 from ...common.problems import problem_text
 from ..errors import ConflictError, http_status
 from ..observe.lineage import Lineage
-from ..observe.log import RequestLog
+from ..observe.log import RequestLog, id_of
 from ..observe.metrics import Metrics
-from ..observe.requests import HEADER, Observed, id_of
+from ..observe.requests import HEADER, Observed
 from ..observe.state import Queues
 from ..schemas import Problem
 from ..security import AccessRules, Guard
 from ..service import Service
-from . import artifacts, contents, documents, health, plans, runs
+from . import artifacts, audit, contents, documents, health, plans, runs
 from .dependencies import answer
 from .workers import GoneError
 
@@ -75,7 +75,7 @@ def create_app(
     app.add_middleware(Observed, metrics=metrics, log=log)  # the last one is the outermost
     _refusals(app)
     _show_page(app)
-    for part in (artifacts, plans, contents, runs, documents, health):
+    for part in (artifacts, plans, contents, runs, documents, health, audit):
         app.include_router(part.router)
     return app
 

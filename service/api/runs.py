@@ -18,6 +18,7 @@ from ..errors import ConflictError
 from ..exposures import digest_of
 from ..leases import Held
 from ..ledger import plans_at
+from ..operations.audit import audited
 from ..runs import RunClaim, RunReport
 from ..schemas import (
     INT,
@@ -45,7 +46,8 @@ router = APIRouter()
 
 async def _write(service: Service, job: Callable[..., T], name: str, *args: Any) -> T:
     """Return what `job` does under the lease of the run called `name`."""
-    return await asyncio.wrap_future(service.db.write(lambda connection: job(connection, name, *args), name))
+    done = audited(job)
+    return await asyncio.wrap_future(service.db.write(lambda connection: done(connection, name, *args), name))
 
 
 @router.get("/runs")

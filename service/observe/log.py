@@ -7,12 +7,18 @@ from datetime import UTC, datetime
 from typing import Any, TextIO
 
 import orjson
+from starlette.types import Scope
 
 from ...common.errors import printable
 from .background import Background
 
 STYLES = ("json", "text")
 CLOSING_SECONDS = 2.0
+
+
+def id_of(scope: Scope) -> str:
+    """Return the id of a request that has passed `Observed`, else an empty one."""
+    return str(scope.get("state", {}).get("request_id", ""))
 
 
 @dataclass(frozen=True)

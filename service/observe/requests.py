@@ -26,11 +26,6 @@ def request_id(headers: Headers) -> str:
     return given if GIVEN_ID.fullmatch(given) else uuid.uuid4().hex
 
 
-def id_of(scope: Scope) -> str:
-    """Return the id of a request that has passed `Observed`, else an empty one."""
-    return str(scope.get("state", {}).get("request_id", ""))
-
-
 class Observed:
     """ASGI middleware around all others, so that what they refuse is seen too."""
 

@@ -3,6 +3,7 @@
 import argparse
 import contextlib
 import os
+import signal
 import socket
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -43,6 +44,7 @@ def serve(parser: argparse.ArgumentParser) -> Runner:
     parser.add_argument(
         "--openlineage", metavar="URL|FILE", help="send OpenLineage events of runs there (key: $OPENLINEAGE_API_KEY)"
     )
+    parser.add_argument("--check", action="store_true", help="only say whether it would start, and what it would find")
     return _run_serve
 
 
@@ -77,6 +79,10 @@ def access(args: argparse.Namespace) -> Access:
 
 def _run_serve(args: argparse.Namespace) -> int:
     installed()
+    if args.check:
+        from .check import check
+
+        return check(args, access)
     from ..service import Service
 
     allowed = access(args)
@@ -108,6 +114,7 @@ def _serve(service: "Service", allowed: Access, listener: socket.socket, args: a
     # The application prints its own defects; uvicorn would add tracebacks of requests that are cut off at the end.
     config = server_config(app, allowed.proxies, log_level="critical", timeout_graceful_shutdown=5)
     server = uvicorn.Server(config)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a stop that was asked for is no failure
     with contextlib.suppress(KeyboardInterrupt):  # raised again once everything is answered and closed
         server.run(sockets=[listener])
     if not server.started:
