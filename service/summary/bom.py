@@ -1,4 +1,4 @@
-"""The same as a bill of materials for machine learning: CycloneDX 1.6, JSON. Its bytes follow from the account alone."""
+"""The same as a bill of materials for machine learning: CycloneDX 1.6, JSON. Its bytes follow from the account."""
 
 import uuid
 from typing import Any

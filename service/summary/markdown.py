@@ -11,7 +11,13 @@ from .account import Account, Dataset, Pool, Removed, latest_date
 TO_FILL_IN = "*to be filled in by the provider*"
 SIZES = ((10**9, "less than 1 billion tokens"), (10**13, "1 billion to 10 trillion tokens"))
 LARGEST = "more than 10 trillion tokens"
-FACTS = (("license", "licence"), ("url", "address"), ("collected", "collected"), ("language", "language"))
+FACTS = (
+    ("license", "licence"),
+    ("url", "address"),
+    ("collected", "collected"),
+    ("language", "language"),
+    ("pii", "personal data"),
+)
 NOT_STATED = "not stated"
 ILLEGAL_CONTENT = (
     "The manifests name the filters that 3.3 lists; whether they remove content that is illegal under Union law is not "
@@ -33,8 +39,8 @@ def left_to_fill_in(text: str) -> int:
 
 def _made(a: Account) -> str:
     return (
-        f"Made with epochal {escaped(a.epochal)} from the manifests of the data sets and the ledger of the service. Run "
-        f"{code(a.fingerprint)}, {escaped(a.state)}; its receipt, a digest over every sample that was read: "
+        f"Made with epochal {escaped(a.epochal)} from the manifests of the data sets and the ledger of the service. "
+        f"Run {code(a.fingerprint)}, {escaped(a.state)}; its receipt, a digest over every sample that was read: "
         f"{escaped(a.receipt)}. What neither states is marked as such."
     )
 
@@ -99,10 +105,9 @@ def _sources(a: Account) -> Iterator[str]:
 
 
 def _source_table(pool: Pool) -> str:
-    head = ["source", "documents", "tokens", *(title for _, title in FACTS), "personal data"]
+    head = ["source", "documents", "tokens", *(title for _, title in FACTS)]
     rows = [
         [escaped(s.name), _count(s.documents), _count(s.tokens), *(_fact(s.facts.get(key)) for key, _ in FACTS)]
-        + [_fact(s.facts.get("pii"))]
         for s in pool.sources
     ]
     return table(head, rows, numbers=(1, 2)) if rows else "Its manifest names no sources."
@@ -137,8 +142,15 @@ def _removed_table(what: str, rows: Sequence[tuple[str, Removed]]) -> str:
 def _ledger(a: Account) -> Iterator[str]:
     yield "## 4. What the model was fed"
     rows = [
-        [escaped(s.run), escaped(d.name), code(d.fingerprint), *(f"{n:,}" for n in (d.unique_tokens, d.tokens_fed))]
-        + [f"{d.passes:.4g}", escaped(d.policy)]
+        [
+            escaped(s.run),
+            escaped(d.name),
+            code(d.fingerprint),
+            f"{d.unique_tokens:,}",
+            f"{d.tokens_fed:,}",
+            f"{d.passes:.4g}",
+            d.policy,
+        ]
         for s in a.history
         for d in s.datasets
     ]
