@@ -14,7 +14,7 @@ from typing import Any
 from urllib.parse import quote
 
 import sqlalchemy as sa
-from sqlalchemy import Connection, Engine
+from sqlalchemy import Engine
 
 from ...common.errors import RequestError, WorkError
 from ..database import POOL, Database, database_url, engine_of, migrate, open_database, opening, revision_of, revisions
@@ -22,8 +22,8 @@ from ..models import Base, RunRow
 from .audit import by_command, enter
 from .consistency import counts, problems
 
-TOGETHER = 1000
-"""Rows that are copied at once."""
+TOGETHER = 5000
+"""Rows that PostgreSQL hands over at once."""
 
 LOCK_SECONDS = 60.0
 HEAD = b"SQLite format 3\0"
@@ -119,18 +119,22 @@ def _dump(url: sa.URL, part: str) -> None:
     """Write every row of a PostgreSQL database as one transaction sees it."""
     source = engine_of(url).execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
     try:
-        with _opened(part) as target, source.connect() as reading:
+        with source.connect() as reading:
             found, newest = revision_of(reading), revisions()[0]
             if found != newest:
                 raise RequestError(
                     f"the database has tables of revision {found}, not {newest}: start epochal serve once"
                 )
-            migrate(target)
-            with target.begin() as writing:
+            with _opened(part) as target:
+                migrate(target)
+            driver: Any = reading.connection.driver_connection
+            with contextlib.closing(sqlite3.connect(part)) as writing, writing:
                 for table in Base.metadata.sorted_tables:
-                    rows = reading.execution_options(yield_per=TOGETHER).execute(sa.select(table))
-                    for some in rows.mappings().partitions():
-                        writing.execute(sa.insert(table), [dict(row) for row in some])
+                    with driver.cursor(name="epochal_backup") as cursor:
+                        cursor.itersize = TOGETHER
+                        cursor.execute(_select(table, "::text"))
+                        marks = ", ".join("?" * len(table.c))
+                        writing.executemany(f"INSERT INTO {table.name} ({_columns(table)}) VALUES ({marks})", cursor)
     finally:
         source.dispose()
 
@@ -138,31 +142,46 @@ def _dump(url: sa.URL, part: str) -> None:
 def _load(part: str, engine: Engine) -> None:
     """Replace every row of a PostgreSQL database by those of a backup, in one transaction."""
     tables = Base.metadata.sorted_tables
-    with _opened(part) as source, source.connect() as reading, engine.begin() as writing:
+    with contextlib.closing(sqlite3.connect(part)) as reading, engine.begin() as writing:
         writing.exec_driver_sql(f"TRUNCATE {', '.join(table.name for table in tables)}")
+        driver: Any = writing.connection.driver_connection
         for table in tables:
-            for some in _rows(reading, table):
-                writing.execute(sa.insert(table), some)
+            into = f"COPY {table.name} ({_columns(table)}) FROM STDIN"
+            with driver.cursor() as cursor, cursor.copy(into) as copy:
+                for row in _rows(reading, table):
+                    copy.write_row(row)
             if "id" in table.c:  # numbers go on behind those that are there
                 sequence = f"pg_get_serial_sequence('{table.name}', 'id')"
                 last = f"SELECT setval({sequence}, coalesce(max(id), 1), max(id) IS NOT NULL) FROM {table.name}"
                 writing.exec_driver_sql(last)
 
 
-def _rows(reading: Connection, table: sa.Table) -> Iterator[list[dict[str, Any]]]:
-    """Yield a table's rows, some at a time; runs after those whose models they continue."""
+def _columns(table: sa.Table) -> str:
+    return ", ".join(column.name for column in table.c)
+
+
+def _select(table: sa.Table, json_as: str = "") -> str:
+    """Return the statement for all rows; JSON goes as the text that both databases keep, to the letter."""
+    names = [c.name + (json_as if isinstance(c.type, sa.JSON) else "") for c in table.c]
+    return f"SELECT {', '.join(names)} FROM {table.name}"
+
+
+def _rows(reading: sqlite3.Connection, table: sa.Table) -> Iterator[tuple[Any, ...]]:
+    """Yield a table's rows; runs after those whose models they continue."""
+    rows = reading.execute(_select(table))
     if table is not RunRow.__table__:
-        for some in reading.execution_options(yield_per=TOGETHER).execute(sa.select(table)).mappings().partitions():
-            yield [dict(row) for row in some]
+        yield from rows
         return
-    waiting = {row["fingerprint"]: dict(row) for row in reading.execute(sa.select(table)).mappings()}
+    names = [column.name for column in table.c]
+    own, parent = names.index("fingerprint"), names.index("parent")
+    waiting = {row[own]: row for row in rows}
     while waiting:
-        ready = [row for row in waiting.values() if row["parent"] not in waiting]
+        ready = [row for row in waiting.values() if row[parent] not in waiting]
         if not ready:
             raise WorkError("the backup has runs that continue each other in a circle: it is damaged")
         for row in ready:
-            del waiting[row["fingerprint"]]
-        yield ready
+            del waiting[row[own]]
+        yield from ready
 
 
 @contextlib.contextmanager
