@@ -1,128 +1,18 @@
-"""`epochal serve`, `register`, `seen`, `login`, `release`: run the service, tell it of artifacts and runs, ask it."""
+"""`epochal register`, `seen`, `login`, `release`: tell the service of artifacts and runs, ask it."""
 
 import argparse
-import contextlib
 import getpass
 import os
 import re
-import socket
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import quote
 
 from ..common import storage
 from ..common.cli import Runner, add_examples, print_json, say, text_table
-from ..common.errors import RequestError, WorkError, without_secrets
-from ..common.publish import MANIFEST_NAME
+from ..common.errors import RequestError, without_secrets
 
-if TYPE_CHECKING:  # its packages are an extra
-    from .service import Service
-
-MOST_PROBLEMS = 10
 KEY = re.compile(r"[0-9a-f]{32}")
-
-
-def serve(parser: argparse.ArgumentParser) -> Runner:
-    """Add the arguments of `epochal serve`; return what runs it."""
-    add_examples(
-        parser,
-        "serve --root artifacts",
-        "serve --host 0.0.0.0 --tokens tokens.txt --database postgresql://me@db/epochal",
-    )
-    _add_store(parser)
-    parser.add_argument(
-        "--host", metavar="ADDRESS", default="127.0.0.1", help="address to listen at (default: this machine only)"
-    )
-    parser.add_argument("--port", metavar="N", type=int, default=8642, help="port (default 8642; 0: a free one)")
-    parser.add_argument("--tokens", metavar="FILE", help="lines `read TOKEN` or `write TOKEN` (or $EPOCHAL_TOKENS)")
-    parser.add_argument(
-        "--rate", metavar="X", type=float, default=500.0, help="requests a second of one client (default 500)"
-    )
-    parser.add_argument(
-        "--proxy", action="append", default=[], metavar="ADDRESS", help="believe X-Forwarded-For of this proxy"
-    )
-    return _run_serve
-
-
-def _run_serve(args: argparse.Namespace) -> int:
-    _installed()
-    import uvicorn
-
-    from .api.app import create_app
-    from .api.connections import server_config
-    from .security import LOOPBACK_NAMES, AccessRules, check_proxy, is_loopback, read_tokens
-    from .service import Service
-
-    tokens = read_tokens(args.tokens)
-    local = is_loopback(args.host)
-    if not local and not tokens:
-        raise RequestError(
-            f"--host {args.host} can be reached from other machines: name tokens with --tokens FILE or $EPOCHAL_TOKENS"
-        )
-    if not args.rate > 0:
-        raise RequestError("--rate must be more than 0")
-    if not 0 <= args.port < 2**16:
-        raise RequestError(f"--port must be from 0 to 65535, got {args.port}")
-    if not os.path.isdir(args.root):
-        raise RequestError(f"--root {args.root} is no folder: build an artifact first, or make it (mkdir {args.root})")
-    proxies = [check_proxy(text) for text in args.proxy]
-    listener = _listen(args.host, args.port)
-    rules = AccessRules(tokens, LOOPBACK_NAMES if local else None, rate=args.rate, burst=max(1, int(2 * args.rate)))
-    service = Service(args.root, args.database)
-    service.refresh(at_once=True)
-    app = create_app(service, rules)
-    shown = f"[{args.host}]" if ":" in args.host else args.host
-    address = f"http://{shown}:{listener.getsockname()[1]}"
-    print(f"serving {args.root} at {address} (stop with ctrl-c)")
-    print("\n".join(_catalogue_text(args.root, service)))
-    print(f"its page is there too; runs report with service={address}", flush=True)
-    # The application prints its own defects; uvicorn would add tracebacks of requests that are cut off at the end.
-    config = server_config(app, proxies, log_level="critical", timeout_graceful_shutdown=5)
-    server = uvicorn.Server(config)
-    with contextlib.suppress(KeyboardInterrupt):  # raised again once everything is answered and closed
-        server.run(sockets=[listener])
-    if not server.started:
-        raise WorkError("the server did not start: run again with --debug")
-    return 0
-
-
-def _catalogue_text(root: str, service: "Service") -> list[str]:
-    """Return what lies under the root, or what would have to."""
-    from .catalogue import KINDS
-
-    kinds = [found.manifest.kind for found in service.found]
-    pools, subsets = kinds.count("pool"), kinds.count("subset")
-    lines = [f"it has {_counted(pools, 'pool')} and {_counted(subsets, 'subset')} under {service.root}"]
-    if not kinds:
-        below = [name for name in ("artifacts",) if any(os.path.isdir(os.path.join(root, name, k)) for k in KINDS)]
-        mend = f"; did you mean --root {os.path.join(root, below[0])}?" if below else ""
-        if os.path.basename(service.root) in KINDS:
-            mend = f"; did you mean --root {os.path.dirname(service.root)}?"
-        looked = " or ".join(os.path.join(kind, "NAME", MANIFEST_NAME) for kind in KINDS)
-        lines = [f"it has no artifacts: {service.root} has no {looked}{mend}"]
-    shown = list(service.problems.items())
-    lines += [f"  left out: {path}: {reason}" for path, reason in shown[:MOST_PROBLEMS]]
-    if len(shown) > MOST_PROBLEMS:
-        lines.append(f"  and {len(shown) - MOST_PROBLEMS:,} others: see `problems` of GET /artifacts")
-    return lines
-
-
-def _counted(n: int, what: str) -> str:
-    return f"{n:,} {what}{'' if n == 1 else 's'}"
-
-
-def _listen(host: str, port: int) -> socket.socket:
-    try:
-        family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        # With the protocol named, asyncio turns Nagle's algorithm off: without, every answer waits 40 ms for an ACK.
-        listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind(address)
-        listener.listen(1024)
-    except (OSError, OverflowError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise RequestError(f"cannot listen at {host}, port {port}: {reason}; choose others") from None
-    return listener
 
 
 def register(parser: argparse.ArgumentParser) -> Runner:
@@ -134,12 +24,13 @@ def register(parser: argparse.ArgumentParser) -> Runner:
     )
     parser.add_argument("paths", nargs="+", metavar="PATH", help="folder or URL of a pool or subset, or a run's folder")
     parser.add_argument("--service", metavar="URL", help="where a run's reports go (default: where it reported to)")
-    _add_store(parser)
+    add_store(parser)
     return _run_register
 
 
 def _run_register(args: argparse.Namespace) -> int:
-    _installed()
+    installed()
+    from .operations.audit import asking, by_command
     from .service import Service
 
     artifacts = [p for p in args.paths if storage.is_url(p) or not _send_rest(storage.local_path(p), args.service)]
@@ -147,7 +38,8 @@ def _run_register(args: argparse.Namespace) -> int:
         service = Service(args.root, args.database)
         try:
             for path in artifacts:
-                artifact = service.register(path)
+                with asking(by_command("register")):
+                    artifact = service.register(path)
                 m = artifact.manifest
                 print(f"registered {m.kind} {m.name} {m.fingerprint}: {m.tokens:,} unique tokens at {artifact.path}")
                 if m.kind == "pool" and service.index(m.fingerprint) is None:
@@ -224,7 +116,7 @@ def release(parser: argparse.ArgumentParser) -> Runner:
         "release tiny-ar --service http://127.0.0.1:8642",
     )
     parser.add_argument("run", metavar="RUN", help="name of a run that is dead while its lease lasts")
-    _add_service(parser)
+    add_service(parser)
     return _run_release
 
 
@@ -253,7 +145,7 @@ def seen(parser: argparse.ArgumentParser) -> Runner:
     parser.add_argument(
         "--position", metavar="N", type=int, help="as of this position of the run (default: its last reported one)"
     )
-    _add_service(parser)
+    add_service(parser)
     parser.add_argument("--json", action="store_true", help="one JSON object on standard output")
     return _run_seen
 
@@ -347,7 +239,7 @@ def _document_text(document: dict[str, Any]) -> str:
     ]
     others = document["runs_looked_at"] - len(document["runs"])
     if others:
-        lines.append(f"not seen by {_counted(others, 'other run' if document['runs'] else 'run')}")
+        lines.append(f"not seen by {counted(others, 'other run' if document['runs'] else 'run')}")
     return "\n".join(lines)
 
 
@@ -372,26 +264,34 @@ def _histogram_text(counted: dict[str, Any]) -> str:
     return "\n".join([f"positions {of}", *lines])
 
 
-def _add_service(parser: argparse.ArgumentParser) -> None:
+def counted(n: int, what: str) -> str:
+    """Return `1 run`, `2 runs`."""
+    return f"{n:,} {what}{'' if n == 1 else 's'}"
+
+
+def add_service(parser: argparse.ArgumentParser) -> None:
+    """Add the option for the service that is asked."""
     parser.add_argument("--service", metavar="URL", help="of the service (default $EPOCHAL_SERVICE, or port 8642 here)")
 
 
-def _add_store(parser: argparse.ArgumentParser) -> None:
+def add_store(parser: argparse.ArgumentParser) -> None:
+    """Add the options for the root and the database, for commands that need no running service."""
     parser.add_argument(
         "--root", metavar="DIR", default="artifacts", help="folder with pools/ and subsets/ (default artifacts)"
     )
     parser.add_argument("--database", metavar="URL", help="postgresql://user@host/name (default: SQLite in the root)")
 
 
-def _installed() -> None:
+def installed() -> None:
     """Raise RequestError, which says how to install it, when a package of the service is missing."""
     from .client.client import INSTALL
 
     try:
         import alembic
         import fastapi
+        import prometheus_client
         import sqlalchemy
         import uvicorn
     except ImportError as error:
         raise RequestError(f"{INSTALL} ({error.name} is missing)") from None
-    del alembic, fastapi, sqlalchemy, uvicorn
+    del alembic, fastapi, prometheus_client, sqlalchemy, uvicorn

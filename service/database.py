@@ -18,6 +18,8 @@ from typing import Any, NamedTuple, TypeVar
 import sqlalchemy as sa
 from alembic import command
 from alembic.config import Config
+from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
 from alembic.util import CommandError
 from filelock import FileLock
 from sqlalchemy import Connection, Engine, event
@@ -88,34 +90,57 @@ def open_database(url: str | sa.URL) -> Database:
         RequestError: for a wrong URL.
         WorkError: when the work failed.
     """
-    try:
-        parsed = make_url(url)
-    except ArgumentError:
-        raise RequestError(f"--database {url} is no URL: write postgresql://user@host/name or sqlite:///file") from None
-    if parsed.get_backend_name() not in ("sqlite", "postgresql"):
-        raise RequestError(f"--database: {parsed.get_backend_name()} is not supported: use postgresql:// or sqlite:///")
-    if parsed.drivername == "postgresql":
-        parsed = parsed.set(drivername="postgresql+psycopg")
-    try:
+    parsed = database_url(url)
+    with opening(parsed):
         if parsed.get_backend_name() == "sqlite":
-            if not parsed.database or parsed.database == ":memory:":
-                raise RequestError("--database sqlite:// needs a file: write sqlite:///folder/epochal.db")
+            assert parsed.database, "it was checked"
             os.makedirs(os.path.dirname(os.path.abspath(parsed.database)), exist_ok=True)
-            engine = _sqlite(parsed)
+            engine = engine_of(parsed)
             with FileLock(parsed.database + ".lock"):
                 migrate(engine)
         else:
-            engine = sa.create_engine(parsed, pool_pre_ping=True, **POOL)
+            engine = engine_of(parsed)
             with engine.connect() as held:  # a connection of its own: the lock outlives the migration's transactions
                 held.execute(sa.text("SELECT pg_advisory_lock(:key)"), {"key": MIGRATION_LOCK})
                 try:
                     migrate(engine)
                 finally:
                     held.execute(sa.text("SELECT pg_advisory_unlock(:key)"), {"key": MIGRATION_LOCK})
-    except DBAPIError as error:
-        shown = parsed.render_as_string(hide_password=True)
-        raise WorkError(f"the database {shown} cannot be opened: {_reason(error)}") from None
     return Database(engine, Writer(engine))
+
+
+def database_url(url: str | sa.URL) -> sa.URL:
+    """Return the URL of a database that we can open.
+
+    Raises:
+        RequestError: for any other.
+    """
+    try:
+        parsed = make_url(url)
+    except ArgumentError:
+        raise RequestError(f"--database {url} is no URL: write postgresql://user@host/name or sqlite:///file") from None
+    if parsed.get_backend_name() not in ("sqlite", "postgresql"):
+        raise RequestError(f"--database: {parsed.get_backend_name()} is not supported: use postgresql:// or sqlite:///")
+    if parsed.get_backend_name() == "sqlite" and (not parsed.database or parsed.database == ":memory:"):
+        raise RequestError("--database sqlite:// needs a file: write sqlite:///folder/epochal.db")
+    return parsed.set(drivername="postgresql+psycopg") if parsed.drivername == "postgresql" else parsed
+
+
+@contextmanager
+def opening(url: sa.URL) -> Iterator[None]:
+    """Turn what a database says when it cannot be opened into a WorkError that names it without its password."""
+    try:
+        yield
+    except DBAPIError as error:
+        shown = url.render_as_string(hide_password=True)
+        raise WorkError(f"the database {shown} cannot be opened: {_reason(error)}") from None
+
+
+def engine_of(url: sa.URL) -> Engine:
+    """Return connections to a database as it is, neither made nor migrated."""
+    if url.get_backend_name() == "sqlite":
+        return _sqlite(url)
+    return sa.create_engine(url, pool_pre_ping=True, **POOL)
 
 
 def _sqlite(url: sa.URL) -> Engine:
@@ -135,20 +160,60 @@ def _sqlite(url: sa.URL) -> Engine:
     return engine
 
 
-def migrate(engine: Engine) -> None:
-    """Bring the tables to this version's.
+def migrate(engine: Engine, revision: str = "head") -> None:
+    """Bring the tables to this version's, or back to those of an earlier revision.
 
     Raises:
-        RequestError: when a newer epochal made them.
+        RequestError: when a newer epochal made them, or when an earlier revision has no room for what they hold.
     """
-    config = Config()
-    config.set_main_option("script_location", "epochal.service:migrations")
-    with engine.connect().execution_options(writes=True) as connection, connection.begin():
-        config.attributes["connection"] = connection
+    with engine.connect().execution_options(writes=True) as connection, _unreferenced(connection), connection.begin():
+        config = alembic_config(connection)
         try:
-            command.upgrade(config, "head")
+            if revision == "head" or _comes_after(config, revision, revision_of(connection)):
+                command.upgrade(config, revision)
+            else:
+                command.downgrade(config, revision)
         except CommandError as error:
             raise RequestError(f"the database was made by a newer epochal ({error}): upgrade this one") from None
+
+
+@contextmanager
+def _unreferenced(connection: Connection) -> Iterator[None]:
+    """Let SQLite's tables be replaced although others refer to them: that is how it changes one, and no row goes."""
+    if connection.dialect.name != "sqlite":
+        yield
+        return
+    driver: Any = connection.connection.driver_connection  # the setting is ignored within a transaction
+    (kept,) = driver.execute("PRAGMA foreign_keys").fetchone()
+    driver.execute("PRAGMA foreign_keys=OFF")
+    try:
+        yield
+    finally:
+        driver.execute(f"PRAGMA foreign_keys={kept}")
+
+
+def alembic_config(connection: Connection | None = None) -> Config:
+    """Return alembic's configuration for our migrations, over a connection where they are to be run."""
+    config = Config()
+    config.set_main_option("script_location", "epochal.service:migrations")
+    config.attributes["connection"] = connection
+    return config
+
+
+def revision_of(connection: Connection) -> str | None:
+    """Return the revision of a database's tables; None where there are none of ours."""
+    return MigrationContext.configure(connection).get_current_revision()
+
+
+def revisions() -> list[str]:
+    """Return the revisions of this version's tables, the newest first."""
+    return [script.revision for script in ScriptDirectory.from_config(alembic_config()).walk_revisions()]
+
+
+def _comes_after(config: Config, revision: str, current: str | None) -> bool:
+    """Return whether a revision is one that `current` has not reached."""
+    passed = [script.revision for script in ScriptDirectory.from_config(config).iterate_revisions(current, "base")]
+    return revision not in passed
 
 
 def now(connection: Connection) -> float:
@@ -182,13 +247,27 @@ class Writer:
 
     Several servers may write to one PostgreSQL. They never wait for each other in a circle: within a transaction leases
     are locked in the order of their names, and a job that names no lease has a transaction of its own.
+
+    Attributes:
+        committed: called with the seconds that a transaction took and how many jobs were in it.
     """
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine.execution_options(writes=True)
         self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
+        self.committed: Callable[[float, int], None] = lambda seconds, jobs: None
         self._thread = threading.Thread(target=self._run, name="epochal-writer", daemon=True)
         self._thread.start()
+
+    @property
+    def waiting(self) -> int:
+        """How many jobs wait, about."""
+        return self._jobs.qsize()
+
+    @property
+    def alive(self) -> bool:
+        """Whether jobs are still worked at."""
+        return self._thread.is_alive()
 
     def submit(self, job: Callable[[Connection], T], lock: str | None = None) -> "Future[T]":
         """Queue a job; see `Database.write`."""
@@ -213,10 +292,12 @@ class Writer:
 
     def _commit(self, batch: list[_Job], attempt: int = 1) -> None:
         outcomes: list[tuple[_Job, Any, Exception | None]] = []
+        began = time.perf_counter()
         try:
             with self._engine.connect() as connection, connection.begin():
                 for job in batch:
                     outcomes.append((job, *_attempt(connection, job.run)))
+            self.committed(time.perf_counter() - began, len(batch))
         except DBAPIError as error:
             if _state(error) in MAY_BE_TRIED_AGAIN and (len(batch) > 1 or attempt < MOST_ATTEMPTS):
                 for job in batch:

@@ -190,3 +190,24 @@ class Limit(Base):
     cap: Mapped[int] = mapped_column(BigInteger)
     subset: Mapped[str | None] = mapped_column(Fingerprint)
     added: Mapped[float] = mapped_column(Float)
+
+
+class AuditEntry(Base):
+    """A change that somebody made, entered together with it.
+
+    Attributes:
+        who: the name of the request's token, or the user of a command; empty where the service asks for no tokens.
+        client: address that the request came from.
+        request: its id.
+        action: what was done, as `limit set`.
+        what: to what, in words.
+    """
+
+    __tablename__ = "audit"
+    id: Mapped[int] = mapped_column(Identity, primary_key=True, autoincrement=True)
+    at: Mapped[float] = mapped_column(Float)
+    who: Mapped[str] = mapped_column(String(200))
+    client: Mapped[str] = mapped_column(String(100))
+    request: Mapped[str] = mapped_column(String(128))
+    action: Mapped[str] = mapped_column(String(30))
+    what: Mapped[str] = mapped_column(String(1000))

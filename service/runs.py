@@ -176,7 +176,8 @@ def release(connection: Connection, name: str) -> dict[str, Any]:
 
 
 def report(connection: Connection, name: str, under: Held, said: Sequence[RunReport]) -> dict[str, Any]:
-    """Enter reports; one that is there already changes nothing. Return how many are new and the run's position.
+    """Enter reports; one that is there already changes nothing. Return how many are new, the run's position, by how
+    many positions and tokens it has got on, and its fingerprint.
 
     Raises:
         NotFoundError: for a lease that is over.
@@ -185,7 +186,7 @@ def report(connection: Connection, name: str, under: Held, said: Sequence[RunRep
     """
     lease, token = held(connection, name, under), under.token
     run = connection.execute(
-        sa.select(RunRow.plan, RunRow.token, RunRow.position).where(RunRow.fingerprint == lease.run)
+        sa.select(RunRow.plan, RunRow.token, RunRow.position, RunRow.tokens).where(RunRow.fingerprint == lease.run)
     ).one()
     positions = _length(connection, run.plan)
     wrong = [s.position for s in said if s.position > positions]
@@ -194,16 +195,17 @@ def report(connection: Connection, name: str, under: Held, said: Sequence[RunRep
     at = now(connection)
     new = insert_all(connection, Report, [{"run": lease.run, "token": token, "at": at, **vars(s)} for s in said])
     trained = [s for s in said if s.split == "train"]
-    position = run.position
+    position, tokens = run.position, run.tokens
     if trained:
         last = max(trained, key=lambda s: s.position)
         if token > run.token or last.position > run.position:
-            position = last.position
+            position, tokens = last.position, last.tokens
             values = {k: v for k, v in vars(last).items() if k != "split"}
             newer = sa.update(RunRow).where(RunRow.fingerprint == lease.run)
             connection.execute(newer.values(**values, token=token, reported=at))
     note(connection, lease, under, len(said))
-    return {"new": new, "position": position}
+    gained = (max(0, position - run.position), max(0, tokens - run.tokens))
+    return {"new": new, "position": position, "gained": gained, "run": lease.run}
 
 
 def checkpoint(connection: Connection, name: str, said: Held, position: int, label: str, digest: str | None) -> bool:
@@ -240,7 +242,8 @@ def close(connection: Connection, name: str, said: Held, state: str, receipt: di
         values |= {"receipt": receipt, "receipt_problem": None}
     connection.execute(sa.update(RunRow).where(RunRow.fingerprint == lease.run).values(**values))
     connection.execute(sa.update(Lease).where(Lease.name == name).values(until=0.0))
-    return {"run": lease.run, "state": state}
+    row = get(connection, lease.run)
+    return {"run": lease.run, "state": state, "position": row.position, "tokens": row.tokens}
 
 
 def unchecked(connection: Connection) -> list[tuple[str, dict[str, Any]]]:

@@ -4,6 +4,7 @@ import asyncio
 import hmac
 import json
 import os
+import re
 import time
 from collections import OrderedDict
 from collections.abc import Mapping, MutableMapping
@@ -17,14 +18,23 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ..common.errors import RequestError
 from .errors import DeniedError
+from .observe.log import id_of
+from .operations.audit import Asker, asking
 
 TOKENS_VARIABLE = "EPOCHAL_TOKENS"
 ROLES = ("read", "write")
 LEAST_TOKEN = 16
+TOKEN_NAME = re.compile(r"[A-Za-z0-9._@+-]{1,64}")
 MOST_CLIENTS = 10_000
 BODY_SECONDS = 30.0
-OPEN_PATHS = ("/", "/health", "/openapi.json")
+OPEN_PATHS = ("/", "/health", "/healthz", "/readyz", "/openapi.json")
+TOKEN_KEY = "epochal.token"
+"""Of a request's scope: the name of the token that it came with."""
+
 READING_POSTS = ("/documents/exposures",)
+WRITERS_PATHS = ("/audit",)
+"""What is read with a token that may write alone: it tells who works here, from which addresses."""
+
 LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
 
 
@@ -34,6 +44,7 @@ class AccessRules:
 
     Attributes:
         tokens: role by token; none: everybody may do everything (loopback only).
+        names: what each token is called where it is told who did something.
         hosts: names that requests may be for (None: any), which keeps other sites' names from being pointed at a
             loopback server.
         body_bytes: of a request.
@@ -42,6 +53,7 @@ class AccessRules:
     """
 
     tokens: Mapping[str, str] = field(default_factory=dict)
+    names: Mapping[str, str] = field(default_factory=dict, kw_only=True)
     hosts: frozenset[str] | None = None
     body_bytes: int = 4 << 20
     rate: float = 500.0
@@ -57,29 +69,46 @@ def is_loopback(host: str) -> bool:
 
 
 def read_tokens(file: str | None, environment: Mapping[str, str] = os.environ) -> dict[str, str]:
-    """Return roles by token, from the lines `role token` of `file` or `role:token,...` in $EPOCHAL_TOKENS.
+    """Return roles by token, from lines `role token [name]` of `file` or `role:token[:name],...` in $EPOCHAL_TOKENS.
 
     Raises:
         RequestError: ; no message contains a token.
     """
+    return {token: role for role, token, _ in _token_entries(file, environment)}
+
+
+def read_names(file: str | None, environment: Mapping[str, str] = os.environ) -> dict[str, str]:
+    """Return names by token, from where `read_tokens` reads: what stands behind it, else its role and entry, `write-2`.
+
+    Raises:
+        RequestError: ; no message contains a token.
+    """
+    return {token: name for _, token, name in _token_entries(file, environment)}
+
+
+def _token_entries(file: str | None, environment: Mapping[str, str]) -> list[tuple[str, str, str]]:
+    """Return (role, token, name) of each entry. Raises RequestError."""
     if file is not None:
         try:
             text = Path(file).read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
             raise RequestError(f"--tokens {file} cannot be read: {getattr(error, 'strerror', None) or error}") from None
         where = file
-        pairs = [line.split() for line in text.splitlines() if line.strip() and not line.lstrip().startswith("#")]
+        lists = [line.split() for line in text.splitlines() if line.strip() and not line.lstrip().startswith("#")]
     else:
         where = f"${TOKENS_VARIABLE}"
         given = [part.strip() for part in environment.get(TOKENS_VARIABLE, "").split(",")]
-        pairs = [part.split(":") for part in given if part and "://" not in part]  # the others are a client's own
-    tokens = {}
-    for number, pair in enumerate(pairs, 1):
-        if len(pair) != 2 or pair[0] not in ROLES or len(pair[1]) < LEAST_TOKEN:
+        lists = [part.split(":") for part in given if part and "://" not in part]  # the others are a client's own
+    entries = []
+    for number, words in enumerate(lists, 1):
+        if not 2 <= len(words) <= 3 or words[0] not in ROLES or len(words[1]) < LEAST_TOKEN:
             wanted = f"a role (read or write) and a token of at least {LEAST_TOKEN} characters"
-            raise RequestError(f"{where}: entry {number} must be {wanted}")
-        tokens[pair[1]] = pair[0]
-    return tokens
+            raise RequestError(f"{where}: entry {number} must be {wanted}, and may have a name behind them")
+        name = words[2] if len(words) == 3 else f"{words[0]}-{number}"
+        if not TOKEN_NAME.fullmatch(name):
+            raise RequestError(f"{where}: entry {number}: a name is of at most 64 letters, digits and . _ @ + -")
+        entries.append((words[0], words[1], name))
+    return entries
 
 
 def check_proxy(text: str) -> str:
@@ -94,20 +123,27 @@ def check_proxy(text: str) -> str:
         raise RequestError(f"--proxy {text} is no address: write 10.0.0.7, or a network as 10.0.0.0/24") from None
 
 
-def authorize(rules: AccessRules, method: str, path: str, headers: Headers) -> None:
-    """Raise DeniedError unless the request may be made."""
+def authorize(rules: AccessRules, method: str, path: str, headers: Headers) -> str:
+    """Return the name of the request's token, empty where it needs none.
+
+    Raises:
+        DeniedError: when the request may not be made.
+    """
     if not rules.tokens or path in OPEN_PATHS:
-        return
+        return ""
     scheme, _, given = headers.get("authorization", "").partition(" ")
-    role = None
+    role, name = None, ""
     for token, its_role in rules.tokens.items():  # all of them, so that time tells nothing
         if hmac.compare_digest(token.encode(), given.encode()) and scheme.lower() == "bearer":
-            role = its_role
+            role, name = its_role, rules.names.get(token, its_role)
     if role is None:
         raise DeniedError("this service needs a token: send the header `Authorization: Bearer TOKEN`", known=False)
     reads = method in ("GET", "HEAD") or path in READING_POSTS
+    if role == "read" and path in WRITERS_PATHS:
+        raise DeniedError("this is read with a token that may write", known=True)
     if role == "read" and not reads:
         raise DeniedError("this token may only read", known=True)
+    return name
 
 
 def check_origin(rules: AccessRules, path: str, headers: Headers) -> None:
@@ -168,7 +204,7 @@ class Guard:
             return
         try:
             check_origin(self._rules, scope["path"], headers)
-            authorize(self._rules, scope["method"], scope["path"], headers)
+            scope[TOKEN_KEY] = authorize(self._rules, scope["method"], scope["path"], headers)
             async with asyncio.timeout(BODY_SECONDS):
                 body = await _read(receive, headers, self._rules.body_bytes)
         except DeniedError as error:
@@ -181,7 +217,8 @@ class Guard:
         except TooLargeError:
             await _answer(send, 413, f"the body is too large: at most {self._rules.body_bytes:,} bytes", {})
             return
-        await self._app(scope, _replay(body, receive), _hardened(send))
+        with asking(Asker(scope[TOKEN_KEY], (scope.get("client") or ("",))[0], id_of(scope))):
+            await self._app(scope, _replay(body, receive), _hardened(send))
 
 
 async def _read(receive: Receive, headers: Headers, most: int) -> bytes:

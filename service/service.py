@@ -32,6 +32,7 @@ from .database import Database, Place, open_database
 from .document_index import DocumentIndex, read_spans
 from .errors import ConflictError, NotFoundError
 from .models import Artifact, PlanRow, PlanSubset
+from .operations.audit import audited
 from .runs import Ancestor, RunClaim
 
 T = TypeVar("T")
@@ -82,8 +83,9 @@ class Service:
             return question(connection, *args)
 
     def write(self, job: Callable[..., T], *args: Any) -> T:
-        """Return `job(connection, *args)` once it is committed."""
-        return self.db.write(lambda connection: job(connection, *args)).result()
+        """Return `job(connection, *args)` once it is committed; the audit log has it where it is of its table."""
+        done = audited(job)
+        return self.db.write(lambda connection: done(connection, *args)).result()
 
     # -- catalogue --------------------------------------------------------------------------------------------------
 

@@ -19,10 +19,15 @@ from ...common.cli import say
 from ...common.errors import FULL, EpochalError, system_line
 from ...common.problems import problem_text
 from ..errors import ConflictError, http_status
+from ..observe.lineage import Lineage
+from ..observe.log import RequestLog, id_of
+from ..observe.metrics import Metrics
+from ..observe.requests import HEADER, Observed
+from ..observe.state import Queues
 from ..schemas import Problem
 from ..security import AccessRules, Guard
 from ..service import Service
-from . import artifacts, contents, documents, plans, runs
+from . import artifacts, audit, contents, documents, health, plans, runs
 from .dependencies import answer
 from .workers import GoneError
 
@@ -46,8 +51,10 @@ PAGE_POLICY = (
 )
 
 
-def create_app(service: Service, rules: AccessRules) -> FastAPI:
-    """Return the ASGI application over `service`, which is closed with it."""
+def create_app(
+    service: Service, rules: AccessRules, log: RequestLog | None = None, lineage: Lineage | None = None
+) -> FastAPI:
+    """Return the ASGI application over `service`, which is closed with it, as are log and lineage."""
     app = FastAPI(
         title="epochal",
         version=epochal.__version__,
@@ -57,11 +64,18 @@ def create_app(service: Service, rules: AccessRules) -> FastAPI:
         redoc_url=None,
         responses={code: {"model": Problem, "description": text} for code, text in REFUSALS.items()},
     )
-    app.state.service = service
+    app.state.service, app.state.log, app.state.lineage = service, log, lineage
+    queues = Queues(
+        waiting={"openlineage": lambda: lineage.waiting} if lineage else {},
+        dropped={"log": lambda: log.dropped} if log else {},
+        lineage=lineage.outcomes if lineage else None,
+    )
+    app.state.metrics = metrics = Metrics(service, queues)
     app.add_middleware(Guard, rules=rules)
+    app.add_middleware(Observed, metrics=metrics, log=log)  # the last one is the outermost
     _refusals(app)
     _show_page(app)
-    for part in (artifacts, plans, contents, runs, documents):
+    for part in (artifacts, plans, contents, runs, documents, health, audit):
         app.include_router(part.router)
     return app
 
@@ -72,7 +86,11 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     app.state.receipts = asyncio.create_task(runs.check_receipts(service, None))
     yield
     await app.state.receipts
+    if app.state.lineage is not None:  # it still asks the database
+        await run_in_threadpool(app.state.lineage.close)
     await run_in_threadpool(service.close)
+    if app.state.log is not None:
+        await run_in_threadpool(app.state.log.close)
 
 
 def _refusals(app: FastAPI) -> None:
@@ -108,9 +126,15 @@ def _refusals(app: FastAPI) -> None:
         return Response(orjson.dumps({"detail": error.detail}), error.status_code, error.headers, "application/json")
 
     @app.exception_handler(Exception)
-    async def defect(_: Request, error: Exception) -> Response:
-        traceback.print_exception(error)
-        return answer({"detail": "the service failed: its log has the reason"}, 500)
+    async def defect(request: Request, error: Exception) -> Response:
+        id_, log = id_of(request.scope), request.app.state.log
+        if log is None:
+            traceback.print_exception(error)
+        else:
+            log.defect(id_, error)
+        failed = answer({"detail": "the service failed: its log has the reason"}, 500)
+        failed.headers[HEADER] = id_  # it is sent outside of all middleware
+        return failed
 
 
 def _plain(text: str) -> str:

@@ -18,6 +18,7 @@ from ..errors import ConflictError
 from ..exposures import digest_of
 from ..leases import Held
 from ..ledger import plans_at
+from ..operations.audit import audited
 from ..runs import RunClaim, RunReport
 from ..schemas import (
     INT,
@@ -45,7 +46,8 @@ router = APIRouter()
 
 async def _write(service: Service, job: Callable[..., T], name: str, *args: Any) -> T:
     """Return what `job` does under the lease of the run called `name`."""
-    return await asyncio.wrap_future(service.db.write(lambda connection: job(connection, name, *args), name))
+    done = audited(job)
+    return await asyncio.wrap_future(service.db.write(lambda connection: done(connection, name, *args), name))
 
 
 @router.get("/runs")
@@ -73,7 +75,15 @@ def listed(
 @router.post("/runs")
 async def start(service: ServiceOfApp, request: Request, body: RunRequest) -> Response:
     """Register a run, or go on with it, and take the lease on its name. Refused with 409: a live run, a limit."""
-    return await CLAIMS.run(request, lambda _: answer(service.claim(_claim(service, body))))
+
+    def claimed(_: Check) -> Response:
+        done = service.claim(_claim(service, body))
+        lineage = request.app.state.lineage
+        if lineage and done["token"] != done["previous"]["token"]:  # else the same session has asked again
+            lineage.claimed(done["run"], done["token"], done["position"])
+        return answer(done)
+
+    return await CLAIMS.run(request, claimed)
 
 
 @router.get("/runs/{run}")
@@ -108,10 +118,16 @@ def _shown(service: Service, run: str, split: str, points: int) -> dict[str, Any
 
 
 @router.post("/runs/{run}/reports")
-async def report(service: ServiceOfApp, run: RunPath, body: ReportRequest) -> Response:
+async def report(service: ServiceOfApp, request: Request, run: RunPath, body: ReportRequest) -> Response:
     """Enter reports; the answer comes when they are on the disk. The same report again changes nothing."""
     reports = [RunReport(**dict(item)) for item in body.reports]
-    return answer(await _write(service, runs.report, run, _said(body), reports))
+    done = await _write(service, runs.report, run, _said(body), reports)
+    request.app.state.metrics.reported(*done.pop("gained"))
+    trained = max((r for r in reports if r.split == "train"), key=lambda r: r.position, default=None)
+    fingerprint, lineage = done.pop("run"), request.app.state.lineage
+    if lineage and trained is not None:
+        lineage.reported(fingerprint, body.token, trained.position, trained.tokens)
+    return answer(done)
 
 
 @router.post("/runs/{run}/lease")
@@ -138,6 +154,8 @@ async def close(service: ServiceOfApp, run: RunPath, body: CloseRequest, request
     """Close a run: its name is free again. Its receipt is checked after the answer."""
     done = await _write(service, runs.close, run, _said(body), body.state, body.receipt)
     state = request.app.state
+    if state.lineage:
+        state.lineage.closed(done["run"], body.token, body.state, done["position"], done["tokens"])
     state.receipts = asyncio.create_task(check_receipts(service, state.receipts))
     return answer(done)
 

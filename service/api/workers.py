@@ -5,6 +5,7 @@ no longer waited for: it leaves the queue, or ends at its next `check`.
 """
 
 import asyncio
+import contextvars
 import os
 import threading
 from collections.abc import Callable
@@ -52,7 +53,8 @@ class Workers:
             return job(check)
 
         self._busy += 1
-        done = asyncio.get_running_loop().run_in_executor(self._threads, work)
+        context = contextvars.copy_context()  # who asks is known there too
+        done = asyncio.get_running_loop().run_in_executor(self._threads, context.run, work)
         done.add_done_callback(self._left)
         hung_up = asyncio.ensure_future(_hung_up(request))
         try:

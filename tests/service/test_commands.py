@@ -8,7 +8,7 @@ import pytest
 
 import epochal
 from epochal.__main__ import main
-from epochal.service.commands import _catalogue_text
+from epochal.service.operations.serve import catalogue_text
 from epochal.service.service import Service
 from epochal.shards import carve
 from epochal.tests.support.servers import serving
@@ -76,7 +76,7 @@ def test_serve_says_what_it_found(below: str, said: str, root: Path, tmp_path: P
     (odd / "manifest.json").write_text("{")
     service = Service(str(tmp_path / below))
     service.refresh(at_once=True)
-    lines = _catalogue_text(str(tmp_path / below), service)
+    lines = catalogue_text(str(tmp_path / below), service)
     service.close()
     assert lines[0].startswith(said.format(tmp_path))
     assert lines[0].endswith(f"did you mean --root {root}?") == (below in ("", "artifacts/pools"))

@@ -156,3 +156,8 @@ def upgrade() -> None:
         ),
         sa.PrimaryKeyConstraint("run", "token", "position", "split"),
     )
+
+
+def downgrade() -> None:
+    for table in ("reports", "leases", "checkpoints", "runs", "locations", "plans", "names", "limits", "artifacts"):
+        op.drop_table(table)
