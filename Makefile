@@ -16,7 +16,8 @@ help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-19s %s\n", $$1, $$2}' Makefile
 
 # uv resolves and installs in seconds what pip takes minutes for; it comes from pip itself.
-# With TORCH, torch and what goes with it are found first, by themselves; then they override the pins of others.
+# With TORCH, the packages of torch.txt are found first, by themselves; then they override the pins of others.
+MOVED = $(shell sed -n 's/^\([a-z]\+\).*/\1/p' torch.txt | paste -sd '|')
 PINS := $(if $(TORCH),$(VENV)/constraints.txt --override $(VENV)/torch.txt,constraints.txt)
 $(READY): pyproject.toml constraints.txt $(if $(TORCH),torch.txt) tokenize/_pieces.c
 	@echo "setting up $(VENV) (about 7 GB with CUDA libraries; takes a minute or a few)"
@@ -25,9 +26,10 @@ $(READY): pyproject.toml constraints.txt $(if $(TORCH),torch.txt) tokenize/_piec
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check uv -c constraints.txt
 ifdef TORCH
-	@grep -v -E "^(triton|nvidia-.*|$$(sed -n 's/^\([a-z]*\).*/\1/p' torch.txt | paste -sd '|'))==" constraints.txt > $(VENV)/constraints.txt
-	@{ cat torch.txt; echo "$(if $(filter latest,$(TORCH)),,torch==$(TORCH))"; } | $(BIN)/uv pip compile --quiet --upgrade --no-header \
-	  --no-annotate --no-emit-index-url --python $(BIN)/python -c $(VENV)/constraints.txt -o $(VENV)/torch.txt - > /dev/null
+	@grep -v -E "^($(MOVED)|triton|nvidia-.*)==" constraints.txt > $(VENV)/constraints.txt
+	@{ cat torch.txt; echo "$(if $(filter latest,$(TORCH)),,torch==$(TORCH))"; } | $(BIN)/uv pip compile --quiet --no-header \
+	  --no-annotate --no-emit-index-url --python $(BIN)/python -c $(VENV)/constraints.txt - > $(VENV)/resolved.txt
+	@grep -E "^($(MOVED))==" $(VENV)/resolved.txt > $(VENV)/torch.txt
 endif
 	@$(BIN)/uv pip install --quiet --python $(BIN)/python -c $(PINS) -e '.[dev]'
 	@mkdir -p $(VENV)/src && ln -sfn "$(CURDIR)" $(VENV)/src/epochal

@@ -20,27 +20,29 @@ OF_THE_MACHINE = ("torch", "torchvision", "numpy")
 """What the machine has, with all that these need: another version here would not go with its CUDA."""
 
 LEFT_OUT = {
-    "pyarrow": "builds, carving, exports, epochal crossover, service=",
-    "polars": "builds, the tables of epochal evaluate",
-    "scipy": "builds, the intervals and fits of epochal crossover",
-    "datatrove": "builds",
+    "pyarrow": "build, carve, export, crossover, a run's service=",
+    "polars": "build, evaluate",
+    "scipy": "build, crossover, memorisation",
+    "datatrove": "build",
 }
 """Too heavy, and no part of training: what does not run where the machine has none of it."""
 
 README = """\
 epochal {version} and what it needs for training, for Python {python} on Linux x86-64 with glibc 2.{glibc} or newer.
 
-    python3 -m venv --system-site-packages epochal-env
-    epochal-env/bin/python -m pip install --no-index --no-deps FOLDER/*.whl
-    epochal-env/bin/epochal train tiny-ar ...
+    python3 -m pip install --no-index --no-deps --target epochal-packages {folder}/*.whl
+    export PYTHONPATH=$PWD/epochal-packages
+    python3 -m epochal train tiny-ar train_loader.dataset.path=SUBSET eval_loader=null
 
-FOLDER is where this file lies. The first line keeps the machine's own packages as they are: what is installed into the new
-environment is seen there before them, and nowhere else.
+The first line asks no network, and leaves the machine's own packages as they are: what it installs into the new folder is
+found before them, and only where PYTHONPATH names that folder. On several GPUs:
 
-The machine has {machine} (any versions that go together; Composer's and Streaming's pins of them are passed over, which is
-what --no-deps is for). torch.compile needs a C compiler there; where there is none: compile_config=null.
+    python3 -m composer.cli.launcher -n 8 -m epochal.train CONFIG.yaml
 
-Not in here, being heavy or no part of training; what needs them runs where the machine has them:
+The machine has {machine}, in any versions that go together: Composer's and Streaming's pins of them are
+passed over, which is what --no-deps is for. torch.compile needs a C compiler there; compile_config=null does without.
+
+Not in here, because they are heavy and no part of training. What needs them runs where the machine has them:
 
 {left_out}
 """
@@ -88,7 +90,9 @@ def fetch(requirements: Sequence[str], folder: Path, python: str) -> str | None:
         if subprocess.run([*words, requirement], capture_output=True).returncode == 0:
             continue
         with tempfile.TemporaryDirectory() as built:
-            build = subprocess.run([*pip, "wheel", "--no-deps", f"--wheel-dir={built}", requirement], stderr=-1, text=True)
+            build = subprocess.run(
+                [*pip, "wheel", "--no-deps", f"--wheel-dir={built}", requirement], stderr=-1, text=True
+            )
             wheels = list(Path(built).glob("*-none-any.whl"))
             if build.returncode or not wheels:
                 said = (build.stderr or "it has a compiled part").strip().splitlines()[-1]
@@ -97,12 +101,14 @@ def fetch(requirements: Sequence[str], folder: Path, python: str) -> str | None:
     return None
 
 
-def readme(wheel: str, python: str) -> str:
-    """Return the text of the wheelhouse's README for epochal's `wheel`."""
+def readme(folder: Path, wheel: str, python: str) -> str:
+    """Return the text of the README in `folder`, with epochal's `wheel`."""
     version = re.sub(r"^epochal-([^-]+)-.*", r"\1", wheel)
     left_out = "\n".join(f"    {name:10} {what}" for name, what in LEFT_OUT.items())
     machine = ", ".join(OF_THE_MACHINE[:-1]) + f" and {OF_THE_MACHINE[-1]}"
-    return README.format(version=version, python=python, glibc=OLDEST_GLIBC, machine=machine, left_out=left_out)
+    return README.format(
+        folder=folder.name, version=version, python=python, glibc=OLDEST_GLIBC, machine=machine, left_out=left_out
+    )
 
 
 def main() -> int:
@@ -120,9 +126,11 @@ def main() -> int:
         return 1
     wheels = sorted(args.folder.glob("*.whl"))
     (own,) = (wheel.name for wheel in wheels if wheel.name.startswith("epochal-"))
-    (args.folder / "README.txt").write_text(readme(own, args.python), encoding="utf-8")
+    (args.folder / "README.txt").write_text(readme(args.folder, own, args.python), encoding="utf-8")
     total = sum(wheel.stat().st_size for wheel in wheels)
-    print(f"{args.folder}: {len(wheels)} wheels, {total / 1e6:.1f} MB, for Python {args.python} with glibc 2.{OLDEST_GLIBC} or newer")
+    print(
+        f"{args.folder}: {len(wheels)} wheels, {total / 1e6:.1f} MB, for Python {args.python} with glibc 2.{OLDEST_GLIBC} or newer"
+    )
     print(f"not in it, for the machine to have: {', '.join(OF_THE_MACHINE)}; for other commands {', '.join(LEFT_OUT)}")
     print(f"how it is installed: {args.folder}/README.txt")
     if total > MOST_BYTES:
