@@ -54,7 +54,7 @@ def with_needs(names: Iterable[str]) -> dict[str, Distribution]:
 
 
 def link(folder: Path, packages: Iterable[Distribution]) -> None:
-    """Fill a folder with links to all that belongs to these packages, one level deep; folders that several share, two."""
+    """Fill a folder with links to all that belongs to these packages, two levels deep in shared folders."""
     for package in packages:
         for file in package.files or []:
             parts = file.parts[: 2 if file.parts[0] in ("google", "nvidia", "ruamel") else 1]

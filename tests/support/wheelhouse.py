@@ -34,8 +34,8 @@ epochal {version} and what it needs for training, for Python {python} on Linux x
     export PYTHONPATH=$PWD/epochal-packages
     python3 -m epochal train tiny-ar train_loader.dataset.path=SUBSET eval_loader=null
 
-The first line asks no network, and leaves the machine's own packages as they are: what it installs into the new folder is
-found before them, and only where PYTHONPATH names that folder. On several GPUs:
+The first line asks no network, and leaves the machine's own packages as they are: what it installs into the new folder
+is found before them, and only where PYTHONPATH names that folder. On several GPUs:
 
     python3 -m composer.cli.launcher -n 8 -m epochal.train CONFIG.yaml
 
@@ -128,9 +128,7 @@ def main() -> int:
     (own,) = (wheel.name for wheel in wheels if wheel.name.startswith("epochal-"))
     (args.folder / "README.txt").write_text(readme(args.folder, own, args.python), encoding="utf-8")
     total = sum(wheel.stat().st_size for wheel in wheels)
-    print(
-        f"{args.folder}: {len(wheels)} wheels, {total / 1e6:.1f} MB, for Python {args.python} with glibc 2.{OLDEST_GLIBC} or newer"
-    )
+    print(f"{args.folder}: {len(wheels)} wheels, {total / 1e6:.1f} MB, for Python {args.python}, glibc 2.{OLDEST_GLIBC}")
     print(f"not in it, for the machine to have: {', '.join(OF_THE_MACHINE)}; for other commands {', '.join(LEFT_OUT)}")
     print(f"how it is installed: {args.folder}/README.txt")
     if total > MOST_BYTES:
