@@ -1,27 +1,37 @@
 # The two commands a newcomer needs: `make shards` and `make test`. Each makes .venv when it is missing.
 PYTHON ?= python3.11
-VENV := .venv
+# `make setup TORCH=latest`, or another version: an environment of its own with that torch (torch.txt says what else differs).
+VENV := .venv$(TORCH:%=-torch-%)
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 JOBS ?= 2
 HEADERS := import sysconfig; print(sysconfig.get_path('include'))
 
-.DEFAULT_GOAL := help
+.DEFAULT_GOAL := $(if $(TORCH),setup,help)
 # Builds, tests and grids start many processes that import torch: each would compile it again.
 unexport PYTHONDONTWRITEBYTECODE
-.PHONY: help shards test test-fast lint format train crossover crossover-functions crossover-arms crossover-long bench constraints dist docs hashes audit setup clean
+.PHONY: help shards test test-fast test-train lint format train crossover crossover-functions crossover-arms crossover-long bench constraints dist wheelhouse docs hashes audit setup clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-19s %s\n", $$1, $$2}' Makefile
 
 # uv resolves and installs in seconds what pip takes minutes for; it comes from pip itself.
-$(READY): pyproject.toml constraints.txt tokenize/_pieces.c
+# With TORCH, the packages of torch.txt are found first, by themselves; then they override the pins of others.
+MOVED = $(shell sed -n 's/^\([a-z]\+\).*/\1/p' torch.txt | paste -sd '|')
+PINS := $(if $(TORCH),$(VENV)/constraints.txt --override $(VENV)/torch.txt,constraints.txt)
+$(READY): pyproject.toml constraints.txt $(if $(TORCH),torch.txt) tokenize/_pieces.c
 	@echo "setting up $(VENV) (about 7 GB with CUDA libraries; takes a minute or a few)"
 	@command -v $(PYTHON) >/dev/null || { echo "make: no $(PYTHON) found: install Python 3.11 or 3.12, or name one: make PYTHON=python3.12"; exit 2; }
 	@test -f "$$($(PYTHON) -c "$(HEADERS)")/Python.h" || { echo "make: $(PYTHON) has no headers, which the compiled part needs: install them (on Debian python3-dev)"; exit 2; }
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check uv -c constraints.txt
-	@$(BIN)/uv pip install --quiet --python $(BIN)/python -c constraints.txt -e '.[dev]'
+ifdef TORCH
+	@grep -v -E "^($(MOVED)|triton|nvidia-.*)==" constraints.txt > $(VENV)/constraints.txt
+	@{ cat torch.txt; echo "$(if $(filter latest,$(TORCH)),,torch==$(TORCH))"; } | $(BIN)/uv pip compile --quiet --no-header \
+	  --no-annotate --no-emit-index-url --python $(BIN)/python -c $(VENV)/constraints.txt - > $(VENV)/resolved.txt
+	@grep -E "^($(MOVED))==" $(VENV)/resolved.txt > $(VENV)/torch.txt
+endif
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python -c $(PINS) -e '.[dev]'
 	@mkdir -p $(VENV)/src && ln -sfn "$(CURDIR)" $(VENV)/src/epochal
 	@touch $@
 
@@ -43,6 +53,10 @@ test: $(READY) ## run every test, two files at a time (JOBS=1: one)
 
 test-fast: $(READY) ## run the tests of single modules: under a minute
 	@$(BIN)/python -m pytest -m "not processes and not slow" --ignore tests/integration
+
+test-train: $(READY) ## the fast tests of the trainer alone; TORCH=latest: with the newest torch
+	@echo "the trainer's tests with torch $$($(BIN)/python -c 'from importlib.metadata import version; print(version("torch"))')"
+	@$(BIN)/python -m pytest tests/train -n $(JOBS) --dist loadfile -m "not processes and not slow"
 
 train: $(READY) ## train a tiny AR and a tiny MDM model on real text, repeated; receipts, table, plot
 	@$(BIN)/python -W ignore -m epochal.examples.demo
@@ -86,8 +100,15 @@ docs: $(READY) ## the documentation as a site, in build/site/; links are followe
 
 # From the source archive, so that it is complete; its compiled part says which Linux it runs on (setup.py).
 dist: $(READY) ## the source archive, and a wheel from it, into dist/
-	@rm -rf dist && $(BIN)/uv build --quiet --no-build-isolation --python $(BIN)/python --out-dir dist
+	@rm -f dist/epochal-* && $(BIN)/uv build --quiet --no-build-isolation --python $(BIN)/python --out-dir dist
 	@ls dist
+
+WHEEL_PYTHON ?= 3.12
+WHEELHOUSE := dist/wheelhouse
+wheelhouse: $(READY) ## what a machine with torch but no network lacks, into dist/wheelhouse (WHEEL_PYTHON=3.12)
+	@rm -rf $(WHEELHOUSE) && $(BIN)/uv build --quiet --no-build-isolation --python $(BIN)/python --out-dir $(WHEELHOUSE)
+	@rm -f $(WHEELHOUSE)/epochal-*.tar.gz $(WHEELHOUSE)/.gitignore
+	@$(BIN)/python tests/support/wheelhouse.py $(WHEELHOUSE) --python $(WHEEL_PYTHON)
 
 HASHED := requirements.hashed.txt
 hashes: $(READY) ## every pin with the SHA-256 of its files, for pip install --require-hashes --no-deps -r ...
@@ -103,4 +124,4 @@ format: $(READY) ## rewrite the code in the project's style
 	@$(BIN)/ruff check --fix --quiet . ; $(BIN)/ruff format .
 
 clean: ## remove the environment and built artifacts
-	rm -rf $(VENV) .venv-3.12 artifacts runs build dist
+	rm -rf .venv .venv-* artifacts runs build dist

@@ -202,8 +202,8 @@ def _imagined_gpu() -> Iterator[None]:
         f"{interface}.Worker.current_device": staticmethod(lambda: 0),
         "torch._inductor.compile_fx.get_cuda_device_context": lambda _: contextlib.nullcontext(),
         "torch._inductor.compile_fx._check_triton_bf16_support": lambda _: None,
-        "torch._inductor.scheduler.has_triton": lambda: True,
-        "torch.utils._triton.has_triton": lambda: True,
+        "torch._inductor.scheduler.has_triton": lambda *_, **__: True,
+        "torch.utils._triton.has_triton": lambda *_, **__: True,
         "torch.utils._triton.triton_hash_with_backend": lambda: "none",
     }
     with contextlib.ExitStack() as patched:

@@ -66,7 +66,7 @@ def test_fillers_change_no_loss_and_no_gradient(objective: Objective) -> None:
         for part in Split()(Collate(objective, rows=rows)(share(3, 0, 1)), 4):
             loss = losses(model, part)
             loss.backward()
-            total += float(loss)
+            total += float(loss.detach())
         found.append([total, *(float(p.grad.norm()) for p in model.parameters() if p.grad is not None)])
     assert found[1] == pytest.approx(found[0], rel=1e-5)
 

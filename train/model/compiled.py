@@ -25,6 +25,9 @@ def compile_model(model: Transformer, options: dict[str, Any]) -> None:
         model: before it is wrapped for DDP or FSDP.
         options: keywords of `torch.compile`.
     """
+    # What tells layers apart is an int (dropout's site). Without this, newer torch compiles each layer by itself, and
+    # after eight none at all.
+    torch._dynamo.config.allow_unspec_int_on_nn_module = True
     for block in model.blocks:
         block.compile(**options)
     model.norm.compile(**options)
