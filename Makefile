@@ -108,7 +108,7 @@ WHEELHOUSE := dist/wheelhouse
 wheelhouse: $(READY) ## what a machine with torch but no network lacks, into dist/wheelhouse (WHEEL_PYTHON=3.12)
 	@rm -rf $(WHEELHOUSE) && $(BIN)/uv build --quiet --no-build-isolation --python $(BIN)/python --out-dir $(WHEELHOUSE)
 	@rm -f $(WHEELHOUSE)/epochal-*.tar.gz $(WHEELHOUSE)/.gitignore
-	@$(BIN)/python tests/support/wheelhouse.py $(WHEELHOUSE) --python $(WHEEL_PYTHON)
+	@$(BIN)/python tests/support/checks/wheelhouse.py $(WHEELHOUSE) --python $(WHEEL_PYTHON)
 
 HASHED := requirements.hashed.txt
 hashes: $(READY) ## every pin with the SHA-256 of its files, for pip install --require-hashes --no-deps -r ...

@@ -338,8 +338,6 @@ class Plan(Repetition):
         if not 0 <= position <= self.copies * self.samples:
             raise RequestError(f"position must lie in 0 to {self.copies * self.samples}, got {position}")
 
-    # -- JSON ---------------------------------------------------------------------------------------------------
-
     @cached_property
     def fingerprint(self) -> str:
         """32 hexadecimal digits: BLAKE2b-128 of the canonical JSON of the fields and PLAN_VERSION."""

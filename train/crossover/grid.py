@@ -70,8 +70,7 @@ class Grid(Configuration):
         total_tokens: every run's budget.
         replicates: disjoint draws of data per budget, one number or a number for each budget.
         seeds: of weights, order and noise.
-        members: sizes of ensembles: of each kind of run on each draw of data, the best models of the first so many
-            seeds are measured together.
+        members: sizes of ensembles: the best models of a kind's first so many seeds are measured together.
         settings: training keys that replace the base's in all runs.
         overrides: training keys and lists of their values; every combination is run. `objective.input_masking` and
             other keys of one objective vary its runs only.

@@ -11,7 +11,7 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 MOST_BYTES = 60_000_000
 OLDEST_GLIBC = 28
 """glibc 2.28 of 2018: every distribution that today's torch runs on has it or a newer one."""
@@ -128,7 +128,8 @@ def main() -> int:
     (own,) = (wheel.name for wheel in wheels if wheel.name.startswith("epochal-"))
     (args.folder / "README.txt").write_text(readme(args.folder, own, args.python), encoding="utf-8")
     total = sum(wheel.stat().st_size for wheel in wheels)
-    print(f"{args.folder}: {len(wheels)} wheels, {total / 1e6:.1f} MB, for Python {args.python}, glibc 2.{OLDEST_GLIBC}")
+    size = f"{len(wheels)} wheels, {total / 1e6:.1f} MB"
+    print(f"{args.folder}: {size}, for Python {args.python}, glibc 2.{OLDEST_GLIBC}")
     print(f"not in it, for the machine to have: {', '.join(OF_THE_MACHINE)}; for other commands {', '.join(LEFT_OUT)}")
     print(f"how it is installed: {args.folder}/README.txt")
     if total > MOST_BYTES:
