@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from packaging.requirements import Requirement
 
-from epochal.tests.support import wheelhouse
+from epochal.tests.support.checks import wheelhouse
 
 ROOT = Path(__file__).parents[2]
 

@@ -88,7 +88,11 @@ def mask_of_documents(documents: Tensor, causal: bool, further: Attends | None, 
         sparse: as blocks for flex attention, in place of a square per sample.
     """
     may = attends(documents, causal, further)
-    return blocks(may, documents, causal) if sparse else whole(may, *documents.shape, documents.device)
+    return (
+        blocks(may, documents, causal)
+        if sparse
+        else whole(may, documents.shape[0], documents.shape[1], documents.device)
+    )
 
 
 def attention(q: Tensor, k: Tensor, v: Tensor, mask: "BlockMask") -> Tensor:
@@ -96,7 +100,9 @@ def attention(q: Tensor, k: Tensor, v: Tensor, mask: "BlockMask") -> Tensor:
     from torch.nn.attention.flex_attention import flex_attention
 
     compiled = torch.compiler.is_compiling() or q.device.type != "cuda"  # with a block, or where it cannot be
-    return (flex_attention if compiled else _compiled())(q, k, v, block_mask=mask)
+    attend: Callable[..., Any] = flex_attention if compiled else _compiled()
+    found: Tensor = attend(q, k, v, block_mask=mask)
+    return found
 
 
 @functools.cache

@@ -371,12 +371,11 @@ class Transformer(nn.Module):
             documents: int32 (batch, length), see `attention_reach.within`; None where each row is one document.
             penalties: what is added to the loss.
         """
+        mask: Any = attention_mask
         if documents is not None:
-            attention_mask, positions = attention_reach.within(documents, positions, reach, *self.config.within)
+            mask, positions = attention_reach.within(documents, positions, reach, *self.config.within)
             reach = None
-        x = attention_reach.hidden_of_targets(
-            self.hidden_states, tokens, attention_mask, target_positions, reach, positions
-        )
+        x = attention_reach.hidden_of_targets(self.hidden_states, tokens, mask, target_positions, reach, positions)
         if labels is None:
             return self.logits(x)
         if weights is None:

@@ -89,7 +89,9 @@ class DualValidation:
 
 def of_both(is_ar: NDArray[np.bool_], ar: Corrupted, mdm: Corrupted) -> Corrupted:
     """Return the rows of `ar` where `is_ar`, bool (rows,), else those of `mdm`; each attends as its type does."""
-    told = ar.documents is not None and mdm.documents is not None
+    told = None
+    if ar.documents is not None and mdm.documents is not None:
+        told = _rows(is_ar, ar.documents, mdm.documents)
     return Corrupted(
         inputs=_rows(is_ar, ar.inputs, mdm.inputs),
         labels=_rows(is_ar, ar.labels, mdm.labels),
@@ -97,7 +99,7 @@ def of_both(is_ar: NDArray[np.bool_], ar: Corrupted, mdm: Corrupted) -> Corrupte
         weights=_rows(is_ar, ar.weights, mdm.weights),
         attention_mask=_rows(is_ar, ar.attention_mask, mdm.attention_mask),
         reach=_rows(is_ar, causal(ar.attention_mask), bidirectional(mdm.attention_mask)),
-        documents=None if not told else _rows(is_ar, ar.documents, mdm.documents),
+        documents=told,
     )
 
 
