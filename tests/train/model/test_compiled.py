@@ -110,7 +110,7 @@ def test_documents_and_pad_compile_nothing_again(
     compile_model(compiled.transformer, {"backend": "counted"})
     for batch in micro_batches(causal, 9, document_mask=True):
         assert step(compiled, batch) == pytest.approx(step(plain, batch), abs=1e-6)
-        assert len(graphs) == 2
+        assert len(graphs) == 3  # a block, the last norm and the loss
     assert not torch._dynamo.utils.counters["graph_break"]
 
 
