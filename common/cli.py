@@ -268,6 +268,9 @@ def explain(error: Exception) -> tuple[str, int]:
         return "a name or text in this request is not Unicode: is the locale UTF-8 (LC_ALL=C.UTF-8)?", 2
     if isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and "can't allocate memory" in str(error)):
         return "not enough memory: ask for less at once, or use a machine with more", 1
+    missing = (error.name or "").partition(".")[0] if isinstance(error, ModuleNotFoundError) else ""
+    if missing not in ("", "epochal"):
+        return f"this needs the package {missing}, which is not installed here: install it, or run this elsewhere", 2
     text = one_line(error, 300)
     return f"failed with {type(error).__name__}: {text} (run again with --debug for the traceback)", 1
 

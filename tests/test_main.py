@@ -219,6 +219,7 @@ def test_names_beyond_the_locale_are_written_as_escapes(make_pool, monkeypatch, 
         (OSError(errno.EIO, "Input/output error"), "input/output error"),
         (MemoryError(), "not enough memory"),
         (UnicodeEncodeError("utf-8", "\udcff", 0, 1, "surrogates not allowed"), "not Unicode"),
+        (ModuleNotFoundError("No module named 'polars.x'", name="polars.x"), "needs the package polars, which is not"),
     ],
 )
 def test_what_the_system_refuses_is_said_in_a_line_of_ours(error: Exception, message: str):

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from composer.core import Precision, get_precision_context
+from packaging.version import Version
 
 from .cross_entropy import compute_dtype
 from .dropout import Draws
@@ -25,9 +26,10 @@ def compile_model(model: Transformer, options: dict[str, Any]) -> None:
         model: before it is wrapped for DDP or FSDP.
         options: keywords of `torch.compile`.
     """
-    # What tells layers apart is an int (dropout's site). Without this, newer torch compiles each layer by itself, and
-    # after eight none at all.
-    torch._dynamo.config.allow_unspec_int_on_nn_module = True
+    # What tells layers apart is an int (dropout's site). Without this, torch 2.15 compiles each layer by itself, and
+    # after eight none at all; 2.7 does not.
+    if Version(torch.__version__) >= Version("2.8"):
+        torch._dynamo.config.allow_unspec_int_on_nn_module = True
     for block in model.blocks:
         block.compile(**options)
     model.norm.compile(**options)

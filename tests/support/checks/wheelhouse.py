@@ -128,8 +128,8 @@ def main() -> int:
     (own,) = (wheel.name for wheel in wheels if wheel.name.startswith("epochal-"))
     (args.folder / "README.txt").write_text(readme(args.folder, own, args.python), encoding="utf-8")
     total = sum(wheel.stat().st_size for wheel in wheels)
-    size = f"{len(wheels)} wheels, {total / 1e6:.1f} MB"
-    print(f"{args.folder}: {size}, for Python {args.python}, glibc 2.{OLDEST_GLIBC}")
+    size = f"{total / 1e6:.1f} MB"
+    print(f"{args.folder}: {len(wheels)} wheels, {size}, for Python {args.python} and glibc 2.{OLDEST_GLIBC} or newer")
     print(f"not in it, for the machine to have: {', '.join(OF_THE_MACHINE)}; for other commands {', '.join(LEFT_OUT)}")
     print(f"how it is installed: {args.folder}/README.txt")
     if total > MOST_BYTES:
