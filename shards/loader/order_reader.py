@@ -8,7 +8,6 @@ from numpy.typing import ArrayLike, NDArray
 from ...common.errors import RequestError
 from ..artifact import Artifact
 from ..order.base import Order, Repetition
-from ..order.contents import documents_of
 from ..order.packing import Packing
 from .sample_reader import SampleReader
 
@@ -129,6 +128,8 @@ def packing_of(plan: Repetition, artifact: Artifact) -> Packing:
     Raises:
         RequestError: when the artifact does not say where its documents begin, or has too many.
     """
+    from ..order.contents import documents_of  # pyarrow, which a run without this policy does not need
+
     table = documents_of(artifact)
     return Packing.of(plan, table.documents, table.first)
 

@@ -13,15 +13,17 @@ found in O(log d). docs/repetition.md is the definition for others.
 
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ...common.errors import RequestError, WorkError
-from ..documents import DocumentStarts
 from .base import Int, Repetition
 from .permutation import keyed_permutation
+
+if TYPE_CHECKING:
+    from ..documents import DocumentStarts  # it brings pyarrow, which training does not need
 
 MOST_DOCUMENTS = 50_000_000
 """Documents of a subset that are packed anew: 600 MB for the table of a pass, some 10 s to make it."""
@@ -84,7 +86,7 @@ class Packing:
         self.slots = lru_cache(maxsize=_TABLES)(self._slots)
 
     @classmethod
-    def of(cls, plan: Repetition, documents: DocumentStarts, first: int) -> "Packing":
+    def of(cls, plan: Repetition, documents: "DocumentStarts", first: int) -> "Packing":
         """Return the packing of a plan's subset, which begins at position `first` of the stream of `documents`."""
         return cls(plan, documents.edges(first, first + plan.unique_tokens))
 
