@@ -22,6 +22,7 @@ from .curves import MetricsRow, by_run, known
 from .ensembles.members import Measured
 from .ensembles.sides import ensemble_sides, gains
 from .fits import laws, potential, scaling
+from .fits.intervals import Unit
 
 ANALYSIS_NAME = "crossovers.json"
 
@@ -80,11 +81,11 @@ def _figures(curves: Curves, metric: str, which: str, objective: str, settings: 
 
     The best is chosen on one half of the validation pool and measured on the other, where halves were measured.
     """
-    found: potential.Values = {}
+    found: dict[int, dict[Unit, float]] = {}
     for own in curves.values():
         if kind_of(own)[1:] == (objective, settings) and (figure := _figure(own, metric, which)) is not None:
-            found.setdefault(kind_of(own)[0], []).append(figure)
-    return found
+            found.setdefault(kind_of(own)[0], {})[own[0]["replicate"], own[0]["seed"]] = figure
+    return potential.by_draw(found)
 
 
 def _figure(own: Sequence[MetricsRow], metric: str, which: str) -> float | None:

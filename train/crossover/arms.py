@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 
 from . import compare, fair
-from .fits.best import Arm, Stop, Unit, best_stop
-from .fits.intervals import half_width
+from .fits.best import Arm, Stop, best_stop
+from .fits.intervals import Unit, half_width, over_draws
 from .keys import DEFAULT
 
 
@@ -61,6 +61,7 @@ def _against(own: dict[Unit, Stop], default: dict[Unit, Stop]) -> dict[str, floa
     """Return an arm's mean loss and its gain over the default; NaN where no unit, or too few, have both."""
     units = sorted(own.keys() & default.keys())
     gains = np.array([[default[unit].measured - own[unit].measured] for unit in units]).reshape(-1, 1)
+    gains = over_draws(gains, units)
     return {
         "loss": float(np.mean([stop.measured for stop in own.values()])) if own else math.nan,
         "gain": float(gains.mean()) if units else math.nan,

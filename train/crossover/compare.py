@@ -87,7 +87,7 @@ def crossover(curves: Curves, metric: str, n: int, ar: str, mdm: str, half: str 
     units = sorted(sides[0].keys() & sides[1].keys())
     if not units:
         return None
-    found = estimate.crossover([Pair(sides[0][u], sides[1][u]) for u in units], is_loss(metric))
+    found = estimate.crossover([Pair(sides[0][u], sides[1][u]) for u in units], is_loss(metric), units)
     if found is None:
         return None
     body = {"metric": metric, "unique_tokens": n, "ar": ar, "mdm": mdm, "units": [list(u) for u in units]}

@@ -190,9 +190,8 @@ def multiples(chosen: Sequence[Side]) -> Iterator[dict[str, Any]]:
                 continue
             # Sides of one type share their noise, which is gone from their difference.
             error = 0.0 if objective == base_objective else max(s.error for s in (*own, *baseline))
-            values = _of_draws if own[0].size > 1 else _values
             for side in own:
-                found = potential.potential(values(baseline), values(own), side.unique_tokens, error=error)
+                found = potential.potential(_values(baseline), _values(own), side.unique_tokens, error=error)
                 yield {
                     "metric": metric,
                     "unique_tokens": side.unique_tokens,
@@ -214,15 +213,9 @@ def _of(chosen: Sequence[Side], metric: str, objective: str, which: str, setting
 
 
 def _values(own: Sequence[Side]) -> potential.Values:
-    return {side.unique_tokens: [stop.measured for stop in side.chosen] for side in own}
-
-
-def _of_draws(own: Sequence[Side]) -> potential.Values:
-    """Return the same with one figure for each draw of data, the mean over its seeds; an ensemble has one anyway."""
-    found: potential.Values = {}
-    for side in own:
-        draws: dict[int, list[float]] = {}
-        for (replicate, _), stops in sorted(side.stops.items()):
-            draws.setdefault(replicate, []).append(best.best_stop(stops).measured)
-        found[side.unique_tokens] = [float(np.mean(losses)) for losses in draws.values()]
-    return found
+    return potential.by_draw(
+        {
+            side.unique_tokens: {unit: best.best_stop(stops).measured for unit, stops in side.stops.items()}
+            for side in own
+        }
+    )

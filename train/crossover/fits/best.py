@@ -14,10 +14,7 @@ from typing import NamedTuple
 import numpy as np
 
 from .estimate import Crossover, Pair, crossover, curve
-from .intervals import half_width
-
-Unit = tuple[int, int]
-"""What AR and MDM runs are paired by: replicate and seed."""
+from .intervals import Unit, half_width, over_draws
 
 
 class Stop(NamedTuple):
@@ -97,9 +94,9 @@ def gap(ar: Arm, mdm: Arm, error: float = 0.0) -> Gap | None:
     if not units:
         return None
     targets = {unit: best_stop(ar[unit]).measured for unit in units}
-    leads = np.array([[targets[unit] - best_stop(mdm[unit]).measured] for unit in units])
+    leads = over_draws(np.array([[targets[unit] - best_stop(mdm[unit]).measured] for unit in units]), units)
     pairs = [_pair(targets[unit], so_far(mdm[unit]), error) for unit in units]
-    return Gap(units, float(leads.mean()), float(half_width(leads, error)[0]), crossover(pairs))
+    return Gap(units, float(leads.mean()), float(half_width(leads, error)[0]), crossover(pairs, units=units))
 
 
 def _pair(target: float, path: Sequence[Stop], error: float) -> Pair:

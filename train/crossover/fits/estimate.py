@@ -23,7 +23,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
-from .intervals import Floats, half_width
+from .intervals import Floats, Unit, half_width, over_draws
 
 HOLD = 2
 """Evaluations at which a lead must be positive to be one that stays."""
@@ -137,8 +137,14 @@ class Crossover:
     final_half_width: float
 
 
-def crossover(pairs: Sequence[Pair], lower_is_better: bool = True) -> Crossover | None:
-    """Return the crossover over `pairs`, None where no two curves of a pair have a span in common."""
+def crossover(
+    pairs: Sequence[Pair], lower_is_better: bool = True, units: Sequence[Unit] | None = None
+) -> Crossover | None:
+    """Return the crossover over `pairs`, None where no two curves of a pair have a span in common.
+
+    Args:
+        units: draw and seed of each pair, each a draw of its own without them.
+    """
     alone = [lead(pair, lower_is_better) for pair in pairs]
     whole = _whole([at for at, _ in alone])
     if not whole:
@@ -147,7 +153,8 @@ def crossover(pairs: Sequence[Pair], lower_is_better: bool = True) -> Crossover 
     at = _common(kept)
     if not len(at):
         return None
-    leads = np.stack([lead(pair, lower_is_better, at)[1] for pair in kept])
+    units = units or [(i, 0) for i in range(len(pairs))]
+    leads = over_draws(np.stack([lead(pair, lower_is_better, at)[1] for pair in kept]), [units[i] for i in whole])
     # Noise and items are the same in all pairs: one error for their mean.
     error = float(np.mean([math.hypot(p.ar.se, p.mdm.se) for p in kept]))
     mean, half = leads.mean(0), half_width(leads, error)

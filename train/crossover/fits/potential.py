@@ -5,17 +5,17 @@ beyond the budgets that it was run at, the answer is `>` or `<`.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from .intervals import LEAST, Floats, factor, pooled
+from .intervals import LEAST, Floats, Unit, factor, pooled
 
 Values = dict[int, list[float]]
-"""A figure of every run (its best loss, say) by unique tokens."""
+"""A figure (a best loss, say) of every replicate by unique tokens, see `by_draw`."""
 
 
 @dataclass(frozen=True)
@@ -33,6 +33,19 @@ class Potential:
     ratio: float
     low: float
     high: float
+
+
+def by_draw(figures: Mapping[int, Mapping[Unit, float]]) -> Values:
+    """Return figures by unique tokens, the mean over seeds for each draw of data where any budget has several draws;
+    the figures of all seeds where none has."""
+    several = any(len({draw for draw, _ in own}) > 1 for own in figures.values())
+    found: Values = {}
+    for n, own in figures.items():
+        groups: dict[Unit, list[float]] = {}
+        for (draw, seed), figure in sorted(own.items()):
+            groups.setdefault((draw, 0 if several else seed), []).append(figure)
+        found[n] = [float(np.mean(group)) for group in groups.values()]
+    return found
 
 
 def match(budgets: Sequence[int], values: ArrayLike, target: float, lower_is_better: bool) -> float:

@@ -48,7 +48,10 @@ WORDS = table(
             "final MDM − AR",
             "MDM’s loss minus AR’s at the end, nats per token, ± its 95 % interval: below 0, MDM is better",
         ),
-        ("interval", "95 %, Student’s t over pairs; see “All crossovers”"),
+        (
+            "interval",
+            "95 %, Student’s t over draws of data, or over seeds where there is one draw; see “All crossovers”",
+        ),
         ("decayed, at full rate", "whether the learning rate had begun to fall where the loss was measured"),
         (
             "NLL, NELBO",

@@ -163,8 +163,9 @@ def _crossovers(results: Results) -> str:
 ESTIMATE_NOTE = paragraph(
     "The crossover is the last point at which MDM’s lead turns positive, if it is positive at every evaluation after "
     "it and at two or more; curves are straight between evaluations. The interval, of three pairs or more, holds "
-    "every point at which Student’s t over the pairs allows a mean lead of 0; the noise of the bound (or of the "
-    "task’s items) is added. A pair that ends early, or of which too little was measured, has no part in the mean."
+    "every point at which Student’s t over the draws of data (over the seeds, where there is one draw) allows a mean "
+    "lead of 0; the noise of the bound (or of the task’s items) is added. A pair that ends early, or of which too "
+    "little was measured, has no part in the mean."
 )
 
 

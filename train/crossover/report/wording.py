@@ -4,6 +4,7 @@ import json
 import math
 import shutil
 import textwrap
+from collections.abc import Sequence
 from typing import Any
 
 from ....common.cli import text_table
@@ -11,6 +12,7 @@ from ....common.html import count
 from ....common.units import format_count, round_count
 from ...exact.writing_order import EXACT
 from ..curves import MetricsRow
+from ..fits.intervals import Unit, independent
 from ..keys import DEFAULT
 
 
@@ -99,7 +101,7 @@ def side_words(side: str) -> str:
 
 def lead_words(found: MetricsRow) -> str:
     """Return MDM's loss minus AR's, with its interval."""
-    return signed(-found["lead"]) + plus_minus(found["half_width"], len(found["units"]))
+    return signed(-found["lead"]) + plus_minus(found["half_width"], replicates(found["units"]))
 
 
 def signed(nats: float) -> str:
@@ -107,9 +109,15 @@ def signed(nats: float) -> str:
     return f"{nats:+.3f}".replace("-", "−")
 
 
-def plus_minus(half_width: float, pairs: int, noun: str = "pair") -> str:
-    """Return the interval of a mean over pairs, or that there is none."""
-    return f" (no interval: {count(pairs, noun)})" if math.isnan(half_width) else f" ± {half_width:.3f}"
+def plus_minus(half_width: float, few: str) -> str:
+    """Return the interval of a mean, or that there is none because there are so few replicates."""
+    return f" (no interval: {few})" if math.isnan(half_width) else f" ± {half_width:.3f}"
+
+
+def replicates(units: Sequence[Unit]) -> str:
+    """Return what an interval over these pairs rests on: draws of data where a draw has several seeds."""
+    n = independent(units)
+    return count(n, "pair" if n == len(units) else "draw")
 
 
 def checkpoint_words(found: MetricsRow) -> str:
@@ -130,7 +138,8 @@ ARM_HEAD = (
 
 ARM_NOTE = (
     "Gains are nats by which an arm is below the default arm, means over the seeds and draws that both were run on, "
-    "above 0 where the arm is better; ± is a 95 % interval (Student's t)."
+    "above 0 where the arm is better; ± is a 95 % interval (Student's t over draws of data, or over the seeds where "
+    "there is one draw)."
 )
 
 
@@ -148,7 +157,7 @@ def _gain(found: MetricsRow, which: str) -> list[str]:
     loss = "not known" if math.isnan(own["loss"]) else f"{own['loss']:.3f}"
     if found["arm"] == DEFAULT or math.isnan(own["gain"]):
         return [loss, ""]
-    return [loss, signed(own["gain"]) + plus_minus(own["half_width"], len(found["units"]))]
+    return [loss, signed(own["gain"]) + plus_minus(own["half_width"], replicates(found["units"]))]
 
 
 ENSEMBLE = "ensemble"
@@ -175,7 +184,7 @@ def ensemble_row(found: MetricsRow) -> list[str]:
     n = format_count(found["unique_tokens"]) + (f", {words}" if words else "")
     head = [n, found["objective"].upper(), found["arm"], str(found["members"])]
     draws, error = len(found["draws"]), f" ± {found['loss_se']:.3f} noise" if found["loss_se"] else ""
-    gain = signed(found["gain"]) + plus_minus(found["half_width"], draws, "draw")
+    gain = signed(found["gain"]) + plus_minus(found["half_width"], count(draws, "draw"))
     rate = rate_words(found["decayed"], draws * found["members"])
     losses = [f"{found['loss']:.3f}{error}", KINDS[found["kind"]], f"{found['alone']:.3f}"]
     return [*head, *losses, gain, f"{found['passes']:.1f}, {rate}", str(draws)]
@@ -192,7 +201,8 @@ NOTE = (
 
 BEST_NOTE = (
     "Each type stopped at its best. Arms and stops are chosen by the loss on one half of the validation pool, "
-    "figures are the loss on the other half; ± is a 95 % interval (Student's t over pairs)."
+    "figures are the loss on the other half; ± is a 95 % interval (Student's t over draws of data, or over the seeds "
+    "where there is one draw)."
 )
 
 SAME_NOTE = (
@@ -227,7 +237,7 @@ def interval(found: MetricsRow) -> str:
     pairs, crossing = len(found["units"]), sum(own is not None for own in found["pairs"])
     some = "" if crossing in (0, pairs) else f"{crossing} of {count(pairs, 'pair')} cross"
     if math.isnan(found["low"]):
-        return "; ".join(part for part in (f"no interval: {count(pairs, 'pair')}", some) if part)
+        return "; ".join(part for part in (f"no interval: {replicates(found['units'])}", some) if part)
     if found["low"] == found["high"] == math.inf:
         return some or "beyond the budget"
     ends = " to ".join(_end(found[f"{side}_passes"]) for side in ("low", "high"))

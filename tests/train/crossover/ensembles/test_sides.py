@@ -145,11 +145,11 @@ def test_seeds_of_one_draw_are_one_replicate_beside_an_ensemble():
     rows, *_, known = planted()
     curves = {r["run"]: [r] for r in rows}
     single = next(s for s in fair.sides(curves, ["loss"]) if (s.objective, s.which) == ("mdm", "default"))
-    (losses,) = fair._of_draws([single]).values()
+    (losses,) = fair._values([single]).values()
     own = [r for r in rows if r["objective"] == "mdm" and r["unique_tokens"] == single.unique_tokens]
     assert losses == [np.mean([r["odd/loss"] for r in own if r["replicate"] == draw]) for draw in range(3)]
     together = next(s for s in ensemble_sides(known.records, held_out=True) if s.objective == "mdm")
-    (losses,) = fair._of_draws([together]).values()
+    (losses,) = fair._values([together]).values()
     assert losses == [r["odd"] for r in known.records if r["objective"] == "mdm" and len(r["members"]) == 2][:3]
 
 
