@@ -13,12 +13,14 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from epochal.train.crossover import analysis, launch
+from epochal.train.crossover import launch
 from epochal.train.crossover.curves import curves
 from epochal.train.crossover.launch import Failure, result_of, tokens_so_far, unfinished
 from epochal.train.crossover.report import render as report
 from epochal.train.run_folder import read_metrics
 from epochal.train.trainer import train
+
+from .report.test_render import analysed
 
 torch.set_num_threads(1)  # as many as a grid gives each of its runs: scores are equal to the last bit
 
@@ -164,7 +166,7 @@ def test_two_at_once_on_one_grid_are_refused(make_plan, monkeypatch):
 
 def test_the_page_is_one_file_and_escapes_what_comes_from_data(make_plan):
     made = make_plan(unique_tokens=[300], overrides={"variables": {"<script>": ["<b>&"]}})
-    page = report.render(made, [], [], analysis.analyse([], []))
+    page = report.render(made, [], [], analysed([], []))
     assert "<b>&" not in page
     assert "http" not in page.replace("http-equiv", "").replace("http://www.w3.org", "")
     assert page.count("<script>") == 1
