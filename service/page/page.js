@@ -402,8 +402,9 @@ $("#token-form").addEventListener("submit", (event) => {
 });
 /* What is looked at stands in the address, so that it can be handed on: #run=..., #compare=a+b. */
 const toHash = (what, id) => { if (id) history.replaceState(null, "", `#${what}=${id}`); };
-async function fromHash() {
-  const [what, id] = location.hash.slice(1).split("=");
+const opened = location.hash; // what is chosen while the page is still loading is not chosen again
+async function fromHash(hash) {
+  const [what, id] = hash.slice(1).split("=");
   if (!id) return;
   const choose = { run: chooseRun, plan: choosePlan, artifact: chooseArtifact, lineage: chooseLineage };
   if (what === "compare") {
@@ -413,10 +414,10 @@ async function fromHash() {
   } else await choose[what]?.(decodeURIComponent(id));
   $({ run: "#run-detail", compare: "#compared" }[what] ?? `#${{ artifact: "catalogue" }[what] ?? what}`)?.scrollIntoView();
 }
-addEventListener("hashchange", () => guard($("#problem"), fromHash));
+addEventListener("hashchange", () => guard($("#problem"), () => fromHash(location.hash)));
 for (const event of ["submit", "change"]) $("#runs-form").addEventListener(event, (e) => { e.preventDefault(); pages.runs = [null]; guard($("#problem"), showRuns); });
 function start() {
-  return guard($("#problem"), async () => { await fillChoices(); await Promise.all([showRuns(), showArtifacts(), showLimits()]); await fromHash(); });
+  return guard($("#problem"), async () => { await fillChoices(); await Promise.all([showRuns(), showArtifacts(), showLimits()]); await fromHash(opened); });
 }
 start();
 setInterval(() => { if (!document.hidden && $("#token-form").hidden) guard($("#problem"), showRuns); }, 3000);
