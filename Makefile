@@ -89,7 +89,7 @@ lint: $(READY) ## style, docstrings and types
 	@$(CC) -std=c11 -Wall -Wextra -Werror -fsyntax-only tokenize/_pieces.c -I"$$($(BIN)/python -c "$(HEADERS)")"
 
 bench: $(READY) ## measure against the stock parts; writes benchmarks/results/*.json
-	@set -e; for name in loader curve build near_duplicates formats order train service; do $(BIN)/python -W ignore -m epochal.benchmarks.$$name; done
+	@set -e; for name in loader curve build near_duplicates formats order train service many_runs; do $(BIN)/python -W ignore -m epochal.benchmarks.$$name; done
 
 constraints: $(READY) ## resolve every pin again, newest versions that agree
 	@{ head -2 constraints.txt; $(BIN)/uv pip compile pyproject.toml --quiet --upgrade --all-extras --python-version 3.11 \
