@@ -28,7 +28,7 @@ from epochal.service.models import Lease, Report, RunRow
 from epochal.service.service import default_database
 from epochal.shards.order.plan import Plan
 
-FIRST_VIEW = (
+FIRST_VIEW: tuple[tuple[str, dict[str, Any]], ...] = (
     ("/", {}),
     ("/artifacts", {"limit": 100}),
     ("/runs", {"limit": 25}),
@@ -49,7 +49,7 @@ def enter(database: sa.URL, orders: list[Plan], first: int, runs: int, reports: 
     rows, leases, said = [], [], []
     for i, name in zip(range(first, runs), names, strict=True):
         plan = orders[i % len(orders)]
-        identity = {"name": name, "plan": plan.fingerprint, "parent": None, "details": {}}
+        identity: dict[str, Any] = {"name": name, "plan": plan.fingerprint, "parent": None, "details": {}}
         n = LONG_RUN if i == 0 else max(1, reports // runs)
         at = np.linspace(plan.positions // 100, plan.positions // 2, n).astype(np.int64)
         rows.append(
