@@ -90,14 +90,18 @@ def _closure(connection: Connection, of: str, steps: Sequence[tuple[Any, Any]], 
 def _newest(connection: Connection, model: Any, only: set[str] | None, most: int) -> tuple[Sequence[Any], bool]:
     """Return the newest rows, of `only` if any, and whether there are more."""
     table = model.__table__
-    rows = sa.select(table).order_by(table.c.added.desc(), table.c.fingerprint).limit(most + 1)
-    found = connection.execute(rows if only is None else rows.where(table.c.fingerprint.in_(only))).all()
-    return found[:most], len(found) > most
+    rows = sa.select(table).order_by(table.c.added.desc(), table.c.fingerprint)
+    return _first(connection, rows if only is None else rows.where(table.c.fingerprint.in_(only)), most)
 
 
 def _checkpoints(connection: Connection, runs: Sequence[str], most: int) -> tuple[Sequence[Any], bool]:
     table = Checkpoint.__table__
     rows = sa.select(table).where(table.c.run.in_(runs)).order_by(table.c.at.desc(), table.c.position, table.c.name)
+    return _first(connection, rows, most)
+
+
+def _first(connection: Connection, rows: Any, most: int) -> tuple[Sequence[Any], bool]:
+    """Return the first `most` rows, and whether there are more."""
     found = connection.execute(rows.limit(most + 1)).all()
     return found[:most], len(found) > most
 

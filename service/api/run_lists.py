@@ -6,7 +6,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy import Connection
 
-from ..database import Place, after, now
+from ..database import Place, after
 from ..models import Lease, Report, RunRow
 
 
@@ -30,18 +30,17 @@ class RunQuery:
 _HEARD = sa.func.coalesce(RunRow.reported, RunRow.added)
 
 
-def listed(connection: Connection, wanted: RunQuery) -> list[Any]:
-    """Return runs, the last heard of first; `heard` is when that was."""
+def listed(connection: Connection, wanted: RunQuery, at: float) -> list[Any]:
+    """Return runs, the last heard of first; `heard` is when that was. Those whose lease lasts at `at` are live."""
     columns = Lease.run.label("leased"), Lease.until, Lease.token.label("lease_token"), _HEARD.label("heard")
-    rows = _matching(sa.select(RunRow.__table__, *columns), wanted, now(connection))
+    rows = _matching(sa.select(RunRow.__table__, *columns), wanted, at)
     if wanted.after:
         rows = rows.where(after(_HEARD, RunRow.fingerprint, wanted.after))
     return list(connection.execute(rows.order_by(_HEARD.desc(), RunRow.fingerprint).limit(wanted.limit)))
 
 
-def counted(connection: Connection, wanted: RunQuery) -> tuple[int, int]:
-    """Return how many runs match in all, whatever page is asked for, and how many of them are live."""
-    at = now(connection)
+def counted(connection: Connection, wanted: RunQuery, at: float) -> tuple[int, int]:
+    """Return how many runs match in all, whatever page is asked for, and how many of them are live at `at`."""
     live = sa.func.sum(sa.case((Lease.until > at, 1), else_=0))
     total, alive = connection.execute(_matching(sa.select(sa.func.count(), live), wanted, at)).one()
     return int(total), int(alive or 0)

@@ -62,7 +62,8 @@ def listed(
     wanted = RunQuery(name, live, after=place_of(cursor), limit=limit + 1)
 
     def question(connection: Connection) -> tuple[list[Any], tuple[int, int], float]:
-        return run_lists.listed(connection, wanted), run_lists.counted(connection, wanted), now(connection)
+        at = now(connection)
+        return run_lists.listed(connection, wanted, at), run_lists.counted(connection, wanted, at), at
 
     rows, (total, alive), at = service.read(question)
     kept, rest = page(rows, limit, lambda row: Place(row.heard, row.fingerprint))
@@ -105,8 +106,9 @@ def _shown(service: Service, run: str, split: str, points: int) -> dict[str, Any
     most = min(points, lookups_at_once(order))
 
     def question(connection: Connection) -> dict[str, Any]:
-        (row,) = run_lists.listed(connection, RunQuery(fingerprint=fingerprint))
-        shown = run_lists.shown(row, now(connection))
+        at = now(connection)
+        (row,) = run_lists.listed(connection, RunQuery(fingerprint=fingerprint), at)
+        shown = run_lists.shown(row, at)
         history = runs.ancestries(connection)[fingerprint]
         ancestry = [{"run": a.name, "fingerprint": a.run, "plan": a.plan, "position": a.stop} for a in history]
         return shown | {"ancestry": ancestry, "reports": run_lists.curve(connection, fingerprint, split, most)}

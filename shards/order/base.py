@@ -2,7 +2,7 @@
 
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from functools import cached_property
 from typing import Any, ClassVar, Literal, get_args
 
@@ -273,6 +273,15 @@ class Repetition(Order):
     @abstractmethod
     def blocks_of_copies(self, ids: int) -> Iterator[range]:
         """Yield the copies of a sample in blocks that do for `ids` samples at once."""
+
+
+def summed_histogram(plans: Iterable[tuple[Repetition, int]]) -> dict[int, int]:
+    """Return {exposures: number of samples that come so often} for plans, each read up to a position of its own."""
+    summed: dict[int, int] = {}
+    for plan, n in plans:
+        for times, samples in plan.histogram(n).items():
+            summed[times] = summed.get(times, 0) + samples
+    return dict(sorted(summed.items()))
 
 
 def digest_text(lanes: Lanes) -> str:

@@ -19,7 +19,7 @@ from numpy.typing import ArrayLike
 from ...common.errors import RequestError, WorkError
 from ...common.hashing import check_seed
 from ...common.hashing import digest as json_digest
-from .base import Ids, Int, Order, as_positions
+from .base import Ids, Int, Order, as_positions, summed_histogram
 from .many import ids_of
 from .plan import Plan
 from .windows import CHUNK, MAX_WINDOW, Stage, StageWindows
@@ -283,11 +283,7 @@ class Mixture(Order):
 
     def histogram(self, position: int) -> dict[int, int]:
         """Return {exposures: number of samples that have been seen so often} for positions [0, position)."""
-        summed: dict[int, int] = {}
-        for plan, n in self._plans_at(position):
-            for times, samples in plan.histogram(n).items():
-                summed[times] = summed.get(times, 0) + samples
-        return dict(sorted(summed.items()))
+        return summed_histogram(self._plans_at(position))
 
     def unique_tokens_seen(self, position: int) -> int:
         """Return how many different tokens positions [0, position) hold; see `Plan.unique_tokens_seen`."""

@@ -7,7 +7,7 @@ from functools import cached_property
 import numpy as np
 
 from ....common.errors import RequestError
-from ..base import Ids, Int, Repetition
+from ..base import Ids, Int, Repetition, summed_histogram
 from ..mixture import Mixture
 from .amended import Amended
 from .plan import AmendedPlan
@@ -65,11 +65,7 @@ class AmendedMixture(Amended):
 
     def histogram(self, position: int) -> dict[int, int]:
         """Return {exposures: number of samples that come so often} for positions [0, position)."""
-        summed: dict[int, int] = {}
-        for plan, n in self._plans_at(position):
-            for times, samples in plan.histogram(n).items():
-                summed[times] = summed.get(times, 0) + samples
-        return dict(sorted(summed.items()))
+        return summed_histogram(self._plans_at(position))
 
     def unique_tokens_seen(self, position: int) -> int:
         """Return how many different tokens positions [0, position) hold; see `Plan.unique_tokens_seen`."""
