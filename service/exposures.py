@@ -57,7 +57,7 @@ def seen(
     """
     with service.db.reader() as connection:
         wanted = catalogue.resolve(connection, "run", run) if run is not None else None
-        histories = runs.ancestries(connection)
+        histories = {wanted: runs.ancestry(connection, wanted)} if wanted else runs.ancestries(connection)
         pools = connection.execute(_POOLS).scalars().all()
     if wanted is not None:
         histories = {wanted: _until(service, histories[wanted], position)}
@@ -226,7 +226,7 @@ def histogram(service: Service, run: str, position: int | None, check: Callable[
     """
     with service.db.reader() as connection:
         fingerprint = catalogue.resolve(connection, "run", run)
-        history = runs.ancestries(connection)[fingerprint]
+        history = runs.ancestry(connection, fingerprint)
     history = _until(service, history, position)
     segments = [segment for a in history for segment in _countable(service, a)]
 

@@ -312,6 +312,16 @@ def ancestries(connection: Connection) -> dict[str, list[Ancestor]]:
     return {fingerprint: _history(rows, fingerprint) for fingerprint in rows}
 
 
+def ancestry(connection: Connection, fingerprint: str) -> list[Ancestor]:
+    """Return what `ancestries` says of one run, without reading the others."""
+    rows: dict[str, Any] = {}
+    at: str | None = fingerprint
+    while at is not None:
+        rows[at] = connection.execute(_STRETCHES.where(RunRow.fingerprint == at)).one()
+        at = rows[at].parent
+    return _history(rows, fingerprint)
+
+
 def _history(rows: dict[str, Any], fingerprint: str) -> list[Ancestor]:
     history, stop = [], rows[fingerprint].position
     at: str | None = fingerprint

@@ -272,7 +272,7 @@ class Service:
             known = limits.listed(connection)
             history: Sequence[Ancestor] = ()
             if run["parent"]:
-                first, *rest = runs.ancestries(connection)[run["parent"]]
+                first, *rest = runs.ancestry(connection, run["parent"])
                 history = [Ancestor(first.run, first.name, first.plan, run["parent_position"], 1), *rest]
         if known:
             before = [(self.plan(a.plan), a.stop) for a in history]

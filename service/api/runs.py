@@ -109,7 +109,7 @@ def _shown(service: Service, run: str, split: str, points: int) -> dict[str, Any
         at = now(connection)
         (row,) = run_lists.listed(connection, RunQuery(fingerprint=fingerprint), at)
         shown = run_lists.shown(row, at)
-        history = runs.ancestries(connection)[fingerprint]
+        history = runs.ancestry(connection, fingerprint)
         ancestry = [{"run": a.name, "fingerprint": a.run, "plan": a.plan, "position": a.stop} for a in history]
         return shown | {"ancestry": ancestry, "reports": run_lists.curve(connection, fingerprint, split, most)}
 
