@@ -29,12 +29,12 @@ from ..order.shares import Share
 from ..order.stored import checked_position, position_in, state_of
 from .agreement import agree, one_at_a_time
 from .cache import default_cache
-from .collate import collate
+from .collate import NarrowLoader, collate
 from .opening import artifacts_for
 from .order_reader import OrderReader, check_not_packed
 from .sample_reader import SampleReader, shared_array
 from .stream import ArtifactStream
-from .workers import check_workers
+from .workers import OF_BATCHES, OF_SEMAPHORES, check_workers
 
 STATE_VERSION = 1
 
@@ -215,11 +215,15 @@ class RepeatedDataset(StreamingDataset):
 
     def loader(self, num_workers: int = 0, **options: Any) -> DataLoader:
         """Return a DataLoader of this dataset; `options` are DataLoader's. Batches are dicts of int64 tensors."""
-        check_workers(num_workers, "num_workers")
-        if self.batched:
-            return DataLoader(self, batch_size=None, num_workers=num_workers, **options)
-        options = {"collate_fn": collate} | options
-        return DataLoader(self, batch_size=self.batch_size, num_workers=num_workers, **options)
+        narrow = num_workers > 0 and options.get("collate_fn") is None
+        check_workers(num_workers, "num_workers", OF_SEMAPHORES if narrow else OF_BATCHES)
+        batch_size = None if self.batched else self.batch_size
+        if narrow:
+            options = {k: v for k, v in options.items() if k != "collate_fn"}
+            return NarrowLoader(self, self._reader.dtype, batch_size, num_workers=num_workers, **options)
+        if not self.batched:
+            options = {"collate_fn": collate} | options
+        return DataLoader(self, batch_size, num_workers=num_workers, **options)
 
     def get_item(self, sample_id: int, retry: int = 7) -> Sample:
         """Return one sample by its id: tokens, sample_id and n_tokens.

@@ -9,18 +9,18 @@ from ...common.errors import RequestError
 OF_THE_PARENT, OF_A_WORKER = 24, 12
 """File descriptors that starting workers takes, and that each of them does."""
 
-SHARED_BYTES = 16 << 20
-"""Of shared memory, which batches pass through."""
+OF_BATCHES, OF_SEMAPHORES = 16 << 20, 1 << 20
+"""Bytes of shared memory: where batches pass through it, and where only the locks of their queues lie there."""
 
 SHARED_MEMORY = "/dev/shm"
 
 
-def check_workers(workers: int, what: str, shared: bool = True) -> None:
+def check_workers(workers: int, what: str, shared: int = OF_BATCHES) -> None:
     """Raise RequestError when this process may not open the files, or has not the shared memory, that workers need.
 
     Args:
         what: the setting that says how many there are, for the message.
-        shared: whether they pass batches through shared memory.
+        shared: bytes of shared memory that they need, none if 0.
     """
     if workers < 1:
         return
@@ -32,7 +32,7 @@ def check_workers(workers: int, what: str, shared: bool = True) -> None:
             "or use fewer"
         )
     free = _shared_bytes() if shared else None
-    if free is not None and free < SHARED_BYTES:
+    if free is not None and free < shared:
         raise RequestError(
             f"{what}={workers} needs shared memory, {SHARED_MEMORY} has {free >> 20} MB left: make it larger (a "
             "container's --shm-size=1g), or use 0"
