@@ -1,8 +1,9 @@
-"""RepeatedDataset against stock StreamingDataset, in one run: `python -m epochal.benchmarks.loader`.
+"""RepeatedDataset against stock StreamingDataset and others, in one run: `python -m epochal.benchmarks.loader`.
 
 Writes benchmarks/results/loader.json and prints tables: samples/s in one process and through a DataLoader with 0 and
 2 workers; time from construction to the first batch at 0 % and at 95 % of a 480-epoch run; time and memory to know an
-epoch's order. `ratio` is ours / stock samples/s in one process. Both read the same artifact, in random order, warm.
+epoch's order. `ratio` is ours / stock samples/s in one process. All read the same tokens, in random order, warm; Grain
+and LitData (`uv pip install litdata`) where they are installed.
 """
 
 import argparse
@@ -12,13 +13,16 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from epochal.benchmarks.common import machine, random_pool, result_path, write_result
+from epochal.benchmarks.rival_loaders import RIVALS, Maker, rivals
 from epochal.shards.artifact import open_artifact
+from epochal.shards.loader.sample_reader import read_shard
 from epochal.shards.order.plan import Plan
 
 SEQ_LEN, BATCH, EPOCHS = 2048, 32, 480
@@ -60,27 +64,33 @@ def rate(items: Iterable[Any], samples_each: int, n_samples: int) -> float:
     return seen / (time.perf_counter() - start)
 
 
-def throughput(pool: str, n_samples: int) -> dict[str, dict[str, float]]:
-    """Return samples/s of both, by way of reading. Each is warm: all shards were read before."""
+def throughput(pool: str, n_samples: int, others: dict[str, Maker]) -> dict[str, dict[str, float]]:
+    """Return samples/s of ours, of stock and of `others`, by way of reading, each warm: all shards were read before."""
     from torch.utils.data import DataLoader
 
     fast, batched = ours(pool), ours(pool, batched=True)
     for dataset in (fast, batched):
         dataset._reader.read(np.cumsum(dataset.samples_per_shard) - 1)  # opens, and so hashes, every shard
     found: dict[str, dict[str, float]] = {}
-    for name, make_ours, make_stock, each in (
-        ("one process, samples", lambda: fast, lambda: stock(pool), 1),
-        ("DataLoader, 0 workers", lambda: fast.loader(0), lambda: DataLoader(stock(pool), BATCH), BATCH),
-        ("DataLoader, 2 workers", lambda: fast.loader(2), lambda: DataLoader(stock(pool), BATCH, num_workers=2), BATCH),
-        ("batched, 0 workers", lambda: batched.loader(0), lambda: DataLoader(stock(pool), BATCH), BATCH),
-        ("batched, 2 workers", lambda: batched.loader(2), lambda: DataLoader(stock(pool), BATCH, num_workers=2), BATCH),
+    for name, make_ours, workers in (
+        ("one process, samples", lambda: fast, None),
+        ("DataLoader, 0 workers", lambda: fast.loader(0), 0),
+        ("DataLoader, 2 workers", lambda: fast.loader(2), 2),
+        ("batched, 0 workers", lambda: batched.loader(0), 0),
+        ("batched, 2 workers", lambda: batched.loader(2), 2),
     ):
-        rates: tuple[list[float], list[float]] = ([], [])
-        for _ in range(3):  # in turns, so that a busy machine is unfair to both
-            for i, make in enumerate((make_ours, make_stock)):
-                rates[i].append(rate(make(), each, n_samples))
-        best = max(rates[0]), max(rates[1])
-        found[name] = {"ours": best[0], "stock": best[1], "ratio": best[0] / best[1]}
+        makers: dict[str, Callable[[], Iterable[Any]]] = {"ours": make_ours}
+        if workers is None:
+            makers["stock"] = lambda: stock(pool)
+        else:
+            makers["stock"] = lambda: DataLoader(stock(pool), BATCH, num_workers=workers)  # noqa: B023
+            makers |= {who: partial(make, workers) for who, make in others.items()}
+        best = dict.fromkeys(makers, 0.0)
+        for _ in range(3):  # in turns, so that a busy machine is unfair to all
+            for who, make in makers.items():
+                best[who] = max(best[who], rate(make(), 1 if workers is None else BATCH, n_samples))
+        fastest = max(rate for who, rate in best.items() if who != "ours")
+        found[name] = best | {"ratio": best["ours"] / best["stock"], "ratio_fastest": best["ours"] / fastest}
     return found
 
 
@@ -147,6 +157,14 @@ def epoch_order(sizes: list[int]) -> dict[str, dict[str, dict[str, float]]]:
     return found
 
 
+def _flat(pool: str, path: Path) -> None:
+    """Write the tokens of a pool one after another, uint16."""
+    artifact = open_artifact(pool)
+    with path.open("wb") as file:
+        for shard in artifact.shards:
+            file.write(read_shard(shard, artifact.manifest).tobytes())
+
+
 def main() -> None:
     """Measure, print the tables and write the result."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -157,7 +175,9 @@ def main() -> None:
     try:
         pool = random_pool(folder, args.samples, 2000, SEQ_LEN, document_tokens=50_257)
         result: dict[str, Any] = {"machine": machine(), "samples": args.samples, "seq_len": SEQ_LEN, "batch": BATCH}
-        result["samples_per_second"] = throughput(pool, args.samples // 2)
+        _flat(pool, tokens := folder / "tokens.bin")
+        others, result["not_installed"] = rivals(tokens, folder, SEQ_LEN, BATCH)
+        result["samples_per_second"] = throughput(pool, args.samples // 2, others)
         result["first_batch_seconds"] = first_batch(pool, args.samples)
         result["epoch_order"] = epoch_order([n for n in (10**6, 10**7, 10**8) if n <= args.largest])
     finally:
@@ -170,9 +190,13 @@ def main() -> None:
 def show(result: dict[str, Any]) -> None:
     """Print the tables as Markdown."""
     print(f"{result['machine']}; {result['samples']} samples of {SEQ_LEN} tokens, batch {BATCH}\n")
-    print("| samples/s | ours | stock | ratio |\n|---|---|---|---|")
+    names = [name for name in ("ours", "stock", *RIVALS) if name not in result["not_installed"]]
+    print(f"| samples/s | {' | '.join(names)} | to stock | to the fastest |\n|{'---|' * (len(names) + 3)}")
     for name, row in result["samples_per_second"].items():
-        print(f"| {name} | {row['ours']:,.0f} | {row['stock']:,.0f} | {row['ratio']:.1f} |")
+        rates = " | ".join(f"{row[who]:,.0f}" if who in row else "" for who in names)
+        print(f"| {name} | {rates} | {row['ratio']:.1f} | {row['ratio_fastest']:.1f} |")
+    if result["not_installed"]:
+        print(f"\nnot installed, so not measured: {', '.join(result['not_installed'])}")
     print("\n| construction to first batch | ours | stock |\n|---|---|---|")
     for name, row in result["first_batch_seconds"].items():
         unit, scale = ("", 1) if "/" in name else (" ms", 1000)
