@@ -1,5 +1,6 @@
 """Fixtures shared by all tests: small pools written straight from arrays of tokens."""
 
+import collections
 import functools
 from collections.abc import Callable
 from pathlib import Path
@@ -17,9 +18,11 @@ hypothesis.settings.load_profile("epochal")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Put files with tests of several processes first: the longest started last would be waited for alone."""
+    """Put files with tests of several processes first, and then those with the most slow tests: the longest started
+    last would be waited for alone."""
     long = {item.path for item in items if item.get_closest_marker("processes")}
-    items.sort(key=lambda item: item.path not in long)
+    slow = collections.Counter(item.path for item in items if item.get_closest_marker("slow"))
+    items.sort(key=lambda item: (item.path not in long, -slow[item.path]))
 
 
 @pytest.fixture
