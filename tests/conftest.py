@@ -2,6 +2,7 @@
 
 import collections
 import functools
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,10 @@ from epochal.tests.support.pools import TINY_RUN, letters, write_pool
 # How long an example takes says nothing on a machine that does other work too.
 hypothesis.settings.register_profile("epochal", deadline=None)
 hypothesis.settings.load_profile("epochal")
+
+# Of the processes that tests start: toys are too small to share out, and with several processes on few cores threads
+# would wait for each other longer than they work.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
