@@ -6,6 +6,7 @@ they are hundreds. The text is that of one Python version alone, whatever packag
 
 import argparse
 import ast
+import itertools
 import json
 import sys
 import sysconfig
@@ -49,13 +50,17 @@ def library(root: Path) -> Iterator[str]:
             yield from (json.dumps({"id": f"{place.as_posix()}:{line}", "text": t}) for line, t in functions(source))
 
 
-def make_pool(artifacts: Path) -> Path:
-    """Build the pool and its validation pool where they are missing; return the pool."""
+def make_pool(artifacts: Path, most: int | None = None) -> Path:
+    """Build the pool and its validation pool where they are missing; return the pool.
+
+    Args:
+        most: functions that are taken, the first of the library; None for all.
+    """
     pool = artifacts / "pools" / POOL
     if not all((folder / MANIFEST_NAME).exists() for folder in (pool, pool.with_name(f"{POOL}-val"))):
         rows, tokenizer = artifacts / f"{POOL}.jsonl", artifacts / f"{POOL}-tokenizer.json"
         artifacts.mkdir(parents=True, exist_ok=True)
-        storage.write_atomic(str(rows), "\n".join(library(LIBRARY)).encode())
+        storage.write_atomic(str(rows), "\n".join(itertools.islice(library(LIBRARY), most)).encode())
         storage.write_atomic(str(tokenizer), json.dumps(small_tokenizer(IDS)).encode())
         settings = {"name": POOL, "out": artifacts, "tokenizer.name": tokenizer, "seq_len": 256}
         settings |= {"sources.0.path": rows, "sources.0.format": "jsonl", "validation_tokens": "60k"}

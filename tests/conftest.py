@@ -1,6 +1,8 @@
 """Fixtures shared by all tests: small pools written straight from arrays of tokens."""
 
+import collections
 import functools
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,11 +17,17 @@ from epochal.tests.support.pools import TINY_RUN, letters, write_pool
 hypothesis.settings.register_profile("epochal", deadline=None)
 hypothesis.settings.load_profile("epochal")
 
+# Of the processes that tests start: toys are too small to share out, and with several processes on few cores threads
+# would wait for each other longer than they work.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Put files with tests of several processes first: the longest started last would be waited for alone."""
+    """Put files with tests of several processes first, and then those with the most slow tests: the longest started
+    last would be waited for alone."""
     long = {item.path for item in items if item.get_closest_marker("processes")}
-    items.sort(key=lambda item: item.path not in long)
+    slow = collections.Counter(item.path for item in items if item.get_closest_marker("slow"))
+    items.sort(key=lambda item: (item.path not in long, -slow[item.path]))
 
 
 @pytest.fixture

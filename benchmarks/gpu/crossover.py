@@ -27,7 +27,7 @@ SPARE = 0.75
 
 def pool(sizes: Sizes, place: Place) -> Rows:
     """Build the pool: the functions of the standard library, a document each."""
-    folder = make_pool(place.kept / "artifacts")
+    folder = make_pool(place.kept / "artifacts", sizes.functions)
     manifest = json.loads((folder / "manifest.json").read_bytes())
     what = f"pool {folder.name}: {manifest['documents']:,} documents, {manifest['tokens']:,} unique tokens"
     return [{"what": what}]

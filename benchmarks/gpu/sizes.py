@@ -20,6 +20,7 @@ class Sizes:
         compiled: keywords of torch.compile.
         base: configuration of `epochal train` that the crossover's runs share.
         crossover: training keys of its runs.
+        functions: that its pool is made of, the first of the standard library; None for all.
         unique_tokens: of its data.
         ar_passes: of its autoregressive runs, each with its own decay.
         most_passes: of its masked-diffusion run, if time allows.
@@ -38,6 +39,7 @@ class Sizes:
     compiled: dict[str, Any]
     base: str
     crossover: dict[str, Any]
+    functions: int | None
     unique_tokens: int
     ar_passes: tuple[int, ...]
     most_passes: int
@@ -91,6 +93,7 @@ FULL = Sizes(
         "save_num_checkpoints_to_keep": 1,
         "eval_loader": {"dataset": {"samples": 234}, "noise_samples": 4},
     },
+    functions=None,
     unique_tokens=1_000_000,
     ar_passes=(4, 8, 16),
     most_passes=500,
@@ -126,6 +129,7 @@ TOY = Sizes(
         "save_num_checkpoints_to_keep": 1,
         "eval_loader": {"dataset": {"samples": 8}, "noise_samples": 2},
     },
+    functions=1000,
     unique_tokens=8192,
     ar_passes=(1, 2),
     most_passes=3,

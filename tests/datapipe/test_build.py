@@ -319,6 +319,7 @@ def test_an_engine_that_differs_is_announced_and_replaced_by_the_reference(built
         return dataclasses.replace(exact(spec, ranks), encode_piece=lambda piece: [1])
 
     monkeypatch.setattr(module, "fast_engine", wrong)
+    monkeypatch.setattr(module, "_gpt2", module._gpt2.__wrapped__)  # made anew, and not kept for others
     said: list[str] = []
     config = built[1].model_copy(update={"out": str(tmp_path / "out")})
     other = build(config, quiet=True, say=said.append)

@@ -4,7 +4,6 @@ The marker is a file that the planted code would make. What is refused is said i
 """
 
 import contextlib
-import functools
 import io
 import json
 import os
@@ -26,7 +25,6 @@ from epochal.common.publish import FileInfo
 from epochal.service.document_index import DocumentIndex
 from epochal.tests.support.code import pickled, touch
 from epochal.tests.support.pools import TINY_RUN
-from epochal.tokenize.tokenizer import load_tokenizer
 from epochal.train.checkpoint import ModelCard, save_model
 from epochal.train.model.transformer import ModelConfig, Transformer
 
@@ -77,12 +75,9 @@ def npy(marker: Path) -> bytes:
 
 
 @pytest.mark.slow
-def test_sources_of_a_build(run: Run, marker: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_sources_of_a_build(run: Run, marker: Path) -> None:
     from streaming import MDSWriter
 
-    loaded = functools.cache(load_tokenizer)  # half a second each time otherwise
-    for module in ("build", "sources.tokens"):
-        monkeypatch.setattr(f"epochal.datapipe.{module}.load_tokenizer", loaded)
     tokenized = {"tokenized": {"tokenizer": "gpt2"}}
     with MDSWriter(out="mds", columns={"tokens": "ndarray:uint16", "more": "pkl"}) as writer:
         writer.write({"tokens": np.arange(5, dtype="u2"), "more": touch(marker)})

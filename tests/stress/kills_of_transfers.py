@@ -6,18 +6,22 @@ and what is there in the end must be the source, byte for byte.
 """
 
 import argparse
+import contextlib
 import itertools
+import json
 import os
 import random
 import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
 
 import epochal
 from epochal.common import storage
@@ -28,13 +32,21 @@ from epochal.tests.support.hub import Hub, hub
 from epochal.tests.support.pools import write_pool
 from epochal.tests.support.stores import forget_clients, moto, new_bucket
 
-_CHILD = """
-import sys
+_SERVER = """
+import json, os, sys
 import s3fs, huggingface_hub.hf_api, huggingface_hub.lfs, pyarrow.parquet
 from epochal.__main__ import main
 from epochal.shards.transfer import transfer
-print("ready", flush=True)
-sys.exit(main(sys.argv[1:]))
+for line in sys.stdin:
+    words, out = json.loads(line)
+    process = os.fork()
+    if not process:
+        descriptor = os.open(out, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+        for stream in (1, 2):
+            os.dup2(descriptor, stream)
+        sys.exit(main(words))
+    print(process, flush=True)
+    print(os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]), flush=True)
 """
 
 
@@ -47,20 +59,41 @@ class Ended:
     out: str
 
 
-def run(words: list[str], seconds: float = 300.0) -> Ended:
-    """Run a command in a process of its own, killed so many seconds after its imports are done."""
-    environment = os.environ | {"PYTHONPATH": str(Path(epochal.__file__).parents[1])}
-    command = [sys.executable, "-W", "ignore", "-c", _CHILD, *words]
-    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as p:
-        assert p.stdout is not None
-        assert p.stdout.readline() == "ready\n"
+class Commands:
+    """Runs commands, each in a process of its own that is forked from one with all imports done."""
+
+    def __init__(self, out: Path) -> None:
+        environment = os.environ | {"PYTHONPATH": str(Path(epochal.__file__).parents[1])}
+        command = [sys.executable, "-W", "ignore", "-c", _SERVER]
+        self._out = out
+        self._server = subprocess.Popen(
+            command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._server.kill()
+        self._server.communicate()
+
+    def run(self, words: list[str], seconds: float = 300.0) -> Ended:
+        """Run a command, killed so many seconds after it began."""
+        assert self._server.stdin is not None
+        assert self._server.stdout is not None
+        self._server.stdin.write(json.dumps([words, str(self._out)]) + "\n")
+        process = int(self._server.stdout.readline())
         began = time.monotonic()
-        try:
-            status: int | None = p.wait(seconds)
-        except subprocess.TimeoutExpired:
-            p.send_signal(signal.SIGKILL)
-            status = None
-        return Ended(status, time.monotonic() - began, p.stdout.read())
+        end = threading.Timer(seconds, _kill, [process])
+        end.start()
+        status = int(self._server.stdout.readline())
+        end.cancel()
+        return Ended(None if status == -signal.SIGKILL else status, time.monotonic() - began, self._out.read_text())
+
+
+def _kill(process: int) -> None:
+    with contextlib.suppress(ProcessLookupError):  # it has just ended
+        os.kill(process, signal.SIGKILL)
 
 
 def files_of(root: str) -> dict[str, bytes]:
@@ -89,6 +122,7 @@ def forget() -> None:
 
 
 def torture(
+    run: Callable[..., Ended],
     words: Callable[[str], list[str]],
     targets: Iterator[str],
     expected: dict[str, bytes],
@@ -98,6 +132,7 @@ def torture(
     """Kill a transfer `kills` times in all, in as many lives as that takes; return how often it came to its end.
 
     Args:
+        run: as of Commands.
         words: the command, for a target.
         targets: places that are empty.
         expected: the files that must be at a target in the end.
@@ -143,6 +178,7 @@ def campaign(folder: Path, kills: int, seed: int, tokens: int) -> Iterator[tuple
         served = servers.enter_context(hub())
         served.state.make("me/all")
         bucket = new_bucket("kills")
+        commands = servers.enter_context(Commands(folder / "said.txt"))  # it knows the two servers by the environment
         copies = [push(view, f"{place}/copy").root for place in (bucket, "hf://datasets/me/all")]
 
         in_bucket = (f"{bucket}/{n}" for n in numbers)
@@ -156,7 +192,7 @@ def campaign(folder: Path, kills: int, seed: int, tokens: int) -> Iterator[tuple
             ("pull from the hub", lambda t: ["pull", copies[1], t], local, files_of(copies[1])),
         ]
         for name, words, targets, expected in works:
-            yield name, torture(words, targets, expected, kills, random.Random(f"{seed} {name}"))
+            yield name, torture(commands.run, words, targets, expected, kills, random.Random(f"{seed} {name}"))
 
 
 def main() -> None:

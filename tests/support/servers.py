@@ -72,7 +72,7 @@ def until(condition: Callable[[], Any], what: str) -> None:
     deadline = time.monotonic() + PATIENCE
     while not condition():
         assert time.monotonic() < deadline, f"never: {what}"
-        time.sleep(0.05)
+        time.sleep(0.01)
 
 
 def wait_for(client: Client, seconds: float = 180.0) -> None:

@@ -1,14 +1,25 @@
 """A small run: two pools of eight letters, and configurations that train on them."""
 
+import functools
 from collections.abc import Callable as Function
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from composer.utils import collect_env
 
 from epochal.tests.support.pools import tiny_run
 from epochal.tests.support.training import SEQ_LEN, tokens
 from epochal.train.config import TrainConfig
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _commit_asked_once() -> Iterator[None]:
+    """Have Composer look once for the commit that it is of: with each checkpoint it reads its list of files anew."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(collect_env, "get_composer_commit_hash", functools.cache(collect_env.get_composer_commit_hash))
+        yield
 
 
 @pytest.fixture

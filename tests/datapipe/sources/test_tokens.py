@@ -1,6 +1,5 @@
 """Token ids as sources of a build: what was exported comes back as the pool that it was."""
 
-import functools
 import io
 import json
 import shutil
@@ -34,16 +33,6 @@ from epochal.tokenize.tokenizer import decoder, load_tokenizer
 
 LAYOUTS = ["wds", "parquet", "megatron", "bin", "hf"]
 EOD = 50256
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_tokenizer():
-    """Load GPT-2's tokenizer once for all builds: half a second each time otherwise."""
-    loaded = functools.cache(load_tokenizer)
-    with pytest.MonkeyPatch.context() as patch:
-        for module in ("build", "sources.tokens"):
-            patch.setattr(f"epochal.datapipe.{module}.load_tokenizer", loaded)
-        yield
 
 
 @pytest.fixture(scope="module")
