@@ -125,7 +125,7 @@ def parts(segments: Sequence[Segment], spans: Sequence[tuple[int, int]]) -> list
 def _packed_parts(segment: Segment, start: int, tokens: int) -> list[Part]:
     low, high = segment.window
     rows = _fed(segment).parts(max(start, low) - low, min(start + tokens, high) - low)
-    return [Part(None, a + low - start, b + low - start, *count) for a, b, *count in rows]
+    return [Part(None, a + low - start, b + low - start, n, first, last) for a, b, n, first, last in rows]
 
 
 def _fed(segment: Segment) -> Fed:

@@ -30,7 +30,7 @@ from epochal.service.service import default_database
 from epochal.shards.order.base import Order
 from epochal.tests.stress.kills import HAMMERS, Witness
 from epochal.tests.support.pools import write_pool
-from epochal.tests.support.servers import free_port, postgresql, start_server, wait_for
+from epochal.tests.support.servers import free_port, postgresql, start_server, until, wait_for
 
 PLANS, DOCUMENTS, STREAM = 20, 30, 2_000_000
 
@@ -147,6 +147,8 @@ def torture(folder: Path, database: str | None, kills: int, seed: int) -> dict[s
                 servers.append(start_server(root, port, database))
                 if chance.random() < 0.8:  # the others die before they answer
                     wait_for(client)
+                    said = len(witness.acknowledged)
+                    until(lambda said=said: len(witness.acknowledged) > said + 10 or witness.failures, "reports again")
             wait_for(client)
             time.sleep(2.0)
         finally:
