@@ -37,6 +37,7 @@ COMMANDS: Commands = {  # in the order in which they are needed
     "serve": ("service.operations.serve", "the service that keeps account of artifacts, plans and runs"),
     "backup": ("service.operations.commands", "the service's database to a file, while it runs"),
     "restore": ("service.operations.commands", "the service's database from a backup"),
+    "thin": ("service.operations.commands", "old reports out of the service's database, but one in each span"),
     "register": ("service.commands", "tell the service of artifacts elsewhere, or a run's reports"),
     "seen": ("service.commands", "how often runs were fed a document, over their whole ancestry"),
     "summary": ("service.summary.commands", "what a run was trained on, as a public summary and an ML-BOM"),

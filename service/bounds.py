@@ -1,11 +1,12 @@
 """Bounds: how large a plan, and how much work for one answer, the service accepts."""
 
+from collections.abc import Iterable
 from typing import Any
 
 from ..common.errors import RequestError
 from ..common.units import tokens_for_epochs
 from ..shards.manifest import Manifest
-from ..shards.order.base import Order
+from ..shards.order.base import Order, Repetition
 from ..shards.order.mixture_config import MixtureSource
 from ..shards.order.plan import MOST_COPIES
 from ..shards.order.stored import order_from_dict
@@ -21,6 +22,10 @@ MOST_COUNTED = 1 << 28
 
 MOST_PLACES = 1 << 26
 """Places in windows of a mixture that are worked out for one answer: some seconds."""
+
+
+MOST_COPIES_LOOKED_AT = 1 << 26
+"""Copies of samples of the policy `global` that one look-up of a document compares: some seconds."""
 
 
 def check_budget(policy: str, total_tokens: int, unique_tokens: int) -> None:
@@ -86,3 +91,17 @@ def slots_counted(order: Order) -> int:
 def lookups_at_once(order: Order) -> int:
     """Return at how many positions of an order one request may look: each costs a window's work in a mixture."""
     return MOST_PLACES // order.lookup_width
+
+
+def check_copies(looked_at: Iterable[tuple[Repetition, int]]) -> None:
+    """Raise RequestError when a document is looked up among too many copies of the policy `global`.
+
+    Args:
+        looked_at: the plan of each stretch of a history and the document's tokens in its pool.
+    """
+    copies = sum((tokens // p.seq_len + 2) * p.copies for p, tokens in looked_at if p.policy == "global")
+    if copies > MOST_COPIES_LOOKED_AT:
+        raise RequestError(
+            f"the document's samples have up to {copies:,} copies in runs of the policy global, and one look-up goes "
+            f"through at most {MOST_COPIES_LOOKED_AT:,}: name a run (run=) with fewer passes"
+        )

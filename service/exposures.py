@@ -12,7 +12,7 @@ import sqlalchemy as sa
 from ..common.errors import RequestError
 from ..shards.order.base import Order, Repetition, as_positions, digest_text
 from . import catalogue, ledger, runs
-from .bounds import MOST_COUNTED, slots_counted
+from .bounds import MOST_COUNTED, check_copies, slots_counted
 from .document_index import Document
 from .errors import NotFoundError
 from .ledger import Segment, plans_at, segments_of
@@ -145,6 +145,7 @@ def _parts(
             elif segment.pool in places:
                 asked.append((ancestor, _packed(service, segment)))
     spans = [(places[s.pool].start, places[s.pool].tokens) for _, s in asked]
+    check_copies([(s.plan, tokens) for (_, s), (_, tokens) in zip(asked, spans, strict=True)])
     by_ancestor: dict[Ancestor, Parts] = {}
     for (ancestor, segment), row in zip(asked, ledger.parts([s for _, s in asked], spans), strict=True):
         by_ancestor.setdefault(ancestor, []).append((segment, row))

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from ..shards.order.amendment.plan import AmendedPlan
 from ..shards.order.base import Order, Repetition
+from ..shards.order.mixture import positions_of_own
 from ..shards.order.packed_exposures import Fed, fed
 from ..shards.order.packing import Packing
 from ..shards.order.permutation import inverse_many
@@ -114,19 +115,17 @@ def parts(segments: Sequence[Segment], spans: Sequence[tuple[int, int]]) -> list
     """
     cuts = [_cut(segment, *span) for segment, span in zip(segments, spans, strict=True)]
     counted = _count(segments, [[sample for sample, _, _ in cut] for cut in cuts])
-    return [
-        [Part(*place, *count) for place, count in zip(cut, _in_the_run(segment, found), strict=True)]
-        if segment.plan.policy != "repack"
-        else _packed_parts(segment, *span)
-        for segment, span, cut, found in zip(segments, spans, cuts, counted, strict=True)
-    ]
+    rows: list[list[Part]] = []
+    for segment, span, cut, counts in zip(segments, spans, cuts, counted, strict=True):
+        own = [Part(*place, *count) for place, count in zip(cut, counts, strict=True)]
+        rows.append(_packed_parts(segment, *span) if segment.plan.policy == "repack" else own)
+    return _in_the_runs(segments, rows)
 
 
 def _packed_parts(segment: Segment, start: int, tokens: int) -> list[Part]:
     low, high = segment.window
     rows = _fed(segment).parts(max(start, low) - low, min(start + tokens, high) - low)
-    counts = _in_the_run(segment, [(n, first, last) for _, _, n, first, last in rows])
-    return [Part(None, a + low - start, b + low - start, *c) for (a, b, *_), c in zip(rows, counts, strict=True)]
+    return [Part(None, a + low - start, b + low - start, n, first, last) for a, b, n, first, last in rows]
 
 
 def _fed(segment: Segment) -> Fed:
@@ -164,14 +163,17 @@ def _counter(segment: Segment) -> Callable[[Segment, list[int], Iterator[int]], 
     return _count_amended if segment.plan.skips else _count_passes
 
 
-def _in_the_run(segment: Segment, counts: list[Count]) -> list[Count]:
-    """Return counts with positions of the run in place of those of a mixture's component."""
-    own = sorted({place for _, first, last in counts for place in (first, last) if place is not None})
-    if segment.order is None or not own:
-        return counts
-    of_run = segment.order.position_of_own(segment.component, np.array(own, np.int64)).tolist()
-    at: dict[int | None, int] = dict(zip(own, of_run, strict=True))
-    return [(n, at.get(first), at.get(last)) for n, first, last in counts]
+def _in_the_runs(segments: Sequence[Segment], rows: list[list[Part]]) -> list[list[Part]]:
+    """Return the parts with positions of the run in place of those of a mixture's component."""
+    own: dict[int, list[int]] = {}
+    for i, (segment, row) in enumerate(zip(segments, rows, strict=True)):
+        if segment.order is not None and any(part.exposures for part in row):
+            own[i] = sorted({place for part in row for place in (part.first, part.last) if place is not None})
+    asked = [(segments[i].order, segments[i].component, np.array(places, np.int64)) for i, places in own.items()]
+    for (i, places), of_run in zip(own.items(), positions_of_own(asked), strict=True):  # type: ignore[arg-type]
+        at: dict[int | None, int] = dict(zip(places, of_run.tolist(), strict=True))
+        rows[i] = [part._replace(first=at.get(part.first), last=at.get(part.last)) for part in rows[i]]
+    return rows
 
 
 def _passes(segment: Segment) -> list[int]:

@@ -99,6 +99,7 @@ class RunRow(Base):
         reported: see `position`.
         receipt: what it handed in at its end.
         receipt_problem: why it is not valid (empty: it is; null: not checked yet).
+        thinned: how many of its reports were taken out because they were old, see operations/thinning.py.
     """
 
     __tablename__ = "runs"
@@ -120,6 +121,7 @@ class RunRow(Base):
     receipt: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
     receipt_problem: Mapped[str | None] = mapped_column(String(1000))
     added: Mapped[float] = mapped_column(Float)
+    thinned: Mapped[int] = mapped_column(BigInteger, server_default="0")
 
 
 class Lease(Base):

@@ -61,7 +61,7 @@ def _matching(rows: Any, wanted: RunQuery, at: float) -> Any:
 def shown(row: Any, at: float) -> dict[str, Any]:
     """Return a row of `listed` as JSON data, its plan's numbers aside."""
     keys: tuple[str, ...] = ("fingerprint", "name", "plan", "batch_samples", "parent", "parent_position", "details")
-    keys += ("state", "position", "tokens", "loss", "kind", "digest", "reported", "added", "receipt_problem")
+    keys += ("state", "position", "tokens", "loss", "kind", "digest", "reported", "added", "receipt_problem", "thinned")
     checked = {None: "not checked yet", "": "valid"}.get(row.receipt_problem, "not valid")
     state = "none" if row.receipt is None else checked
     return {key: getattr(row, key) for key in keys} | {

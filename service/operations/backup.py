@@ -45,8 +45,7 @@ def back_up(url: str | sa.URL, out: str, replace: bool = False, revision: str | 
     parsed = database_url(url)
     if os.path.exists(out) and not replace:
         raise RequestError(f"{out} exists: name another file, or replace it with --replace")
-    if parsed.get_backend_name() == "sqlite" and not os.path.isfile(parsed.database or ""):
-        raise RequestError(f"there is no database at {parsed.database}: name the root or the database of the service")
+    check_there(parsed)
     if revision is not None and revision not in revisions():
         raise RequestError(f"--revision {revision} is none: there are {', '.join(revisions())}")
     with _unfinished(out) as part:
@@ -62,6 +61,13 @@ def back_up(url: str | sa.URL, out: str, replace: bool = False, revision: str | 
         _synced(part)
         os.replace(part, out)
     return found
+
+
+def check_there(url: str | sa.URL) -> None:
+    """Raise RequestError where a database that is a file does not exist."""
+    parsed = database_url(url)
+    if parsed.get_backend_name() == "sqlite" and not os.path.isfile(parsed.database or ""):
+        raise RequestError(f"there is no database at {parsed.database}: name the root or the database of the service")
 
 
 def restore(file: str, url: str | sa.URL, replace: bool = False) -> dict[str, int]:

@@ -1,7 +1,8 @@
-"""`epochal backup`, `epochal restore`: the service's database to a file and back, while it runs."""
+"""`epochal backup`, `epochal restore`, `epochal thin`: the service's database saved, put back, thinned, as it runs."""
 
 import argparse
 import os
+import re
 from typing import TYPE_CHECKING
 
 from ...common.cli import Runner, add_examples
@@ -56,6 +57,44 @@ def _run_restore(args: argparse.Namespace) -> int:
 
     found = put_back(args.file, _url(args), args.replace)
     print(f"restored {args.file}: {_told(found)}")
+    return 0
+
+
+def thin(parser: argparse.ArgumentParser) -> Runner:
+    """Add the arguments of `epochal thin`; return what runs it."""
+    add_examples(parser, "thin --older-than 90d", "thin --older-than 90d --database postgresql://me@db/epochal")
+    parser.add_argument(
+        "--older-than",
+        metavar="DAYS",
+        required=True,
+        type=_days,
+        help="age from which reports are thinned, as 90d: one of each lease is left in each of 1,000 to 2,000 spans",
+    )
+    add_store(parser)
+    return _run_thin
+
+
+def _days(text: str) -> float:
+    """Return a number of days, written as 90d or 90."""
+    if not re.fullmatch(r"\d{1,5}(\.\d+)?d?", text):
+        raise argparse.ArgumentTypeError(f"write a number of days as 90d, not {text!r}")
+    return float(text.removesuffix("d"))
+
+
+def _run_thin(args: argparse.Namespace) -> int:
+    installed()
+    from ..database import open_database
+    from .backup import check_there
+    from .thinning import thin as take_out
+
+    url = _url(args)
+    check_there(url)
+    db = open_database(url)
+    try:
+        done = take_out(db, args.older_than)
+    finally:
+        db.close()
+    print(f"thinned {counted(done.reports, 'report')} of {counted(done.runs, 'run')}; {done.left:,} are left")
     return 0
 
 

@@ -164,6 +164,7 @@ async function showRun() {
       ...run.sources.map((s) => [`Source ${s.name}`, `${s.passes.toFixed(2)} passes, ${count(s.position)} of ${count(s.positions)} positions`]),
       ["Lease", run.lease ?? "-"], ["Fingerprint", h("code", {}, run.fingerprint), true],
       ["Ancestry", run.ancestry.map((a) => `${a.name ?? a.run} to ${count(a.position)}`).join(", from "), true],
+      ...(run.thinned ? [["Thinned", `${count(run.thinned)} old training reports were taken out, one a span was left`, true]] : []),
       ...(run.receipt_problem ? [["Receipt", run.receipt_problem, true]] : [])]),
     h("div", { class: "charts" }, chart("Loss, nats per token", series, "passes over the unique tokens"),
       2 * growing > seen.length ? chart("Loss by unique tokens seen", [{ name: `training ${KINDS[run.kind] ?? ""}`, points: seen }], run.expected ? "unique tokens seen (expectation)" : "unique tokens seen") : null),

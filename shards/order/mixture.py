@@ -9,6 +9,7 @@ its plan: the k-th position of source s, counted over the whole run, reads sampl
 docs/repetition.md is the definition for others, with test vectors.
 """
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import Any, ClassVar, Literal
@@ -22,7 +23,7 @@ from ...common.hashing import digest as json_digest
 from .base import Ids, Int, Order, as_positions, summed_histogram
 from .many import ids_of
 from .plan import Plan
-from .windows import CHUNK, MAX_WINDOW, Stage, StageWindows
+from .windows import CHUNK, MAX_WINDOW, Stage, StageWindows, places_of
 
 MIXTURE_VERSION = 1
 """Raised whenever the same numbers would give another order, or another digest."""
@@ -154,6 +155,16 @@ class Mixture(Order):
             begins.append([a + b for a, b in zip(begins[-1], stage.totals(stage.positions), strict=True)])
         return begins
 
+    @cached_property
+    def _begun(self) -> Int:
+        """The same as int64 (stages + 1, sources)."""
+        return np.array(self._begins, np.int64)
+
+    @cached_property
+    def _stage_starts(self) -> Int:
+        """The first position of each stage, and the end, int64."""
+        return np.cumsum([0] + [stage.positions for stage in self.stages])
+
     # -- windows ------------------------------------------------------------------------------------------------
 
     @cached_property
@@ -170,12 +181,12 @@ class Mixture(Order):
         """Return the source of each position and what of it came before in the run, int64 (k,) each."""
         wanted = positions.astype(np.int64)
         source, number = np.empty(len(wanted), np.int64), np.empty(len(wanted), np.int64)
-        edges = np.cumsum([0] + [stage.positions for stage in self.stages])
+        edges = self._stage_starts
         stages = np.searchsorted(edges, wanted, side="right") - 1
         for i in np.unique(stages).tolist():
             where = np.flatnonzero(stages == i)
             source[where], earlier = self._windows[i].locate(wanted[where] - edges[i])
-            number[where] = np.array(self._begins[i], np.int64)[source[where]] + earlier
+            number[where] = self._begun[i][source[where]] + earlier
         return source, number
 
     # -- the order ----------------------------------------------------------------------------------------------
@@ -239,14 +250,7 @@ class Mixture(Order):
             component: number of the source.
             numbers: int64 (k,), 0 to positions of its plan (not checked). Costs a window's work for each one touched.
         """
-        out = np.empty(len(numbers), np.uint64)
-        begins = np.array([begin[component] for begin in self._begins])
-        stages = np.searchsorted(begins, numbers, side="right") - 1
-        starts = np.cumsum([0] + [stage.positions for stage in self.stages])
-        for i in np.unique(stages).tolist():
-            where = np.flatnonzero(stages == i)
-            out[where] = starts[i] + self._windows[i].place_of(component, numbers[where] - begins[i])
-        return out
+        return positions_of_own([(self, component, numbers)])[0]
 
     @property
     def lookup_width(self) -> int:
@@ -363,3 +367,29 @@ class Mixture(Order):
             return ", ".join([*changes, f"sources are {list(others)}, not {list(plans)}"])
         changes += [f"{name}: {plans[name].difference(others[name])}" for name in plans if plans[name] != others[name]]
         return ", ".join(changes)
+
+
+def positions_of_own(asked: Sequence[tuple[Order, int, Int]]) -> list[Ids]:
+    """Return `order.position_of_own(component, numbers)` of each: those of mixtures are computed together."""
+    out = [np.empty(0, np.uint64)] * len(asked)
+    stages: list[StageWindows] = []
+    sources: list[int] = []
+    which, counts, starts, mixed = [], [], [], list[int]()
+    for i, (order, component, numbers) in enumerate(asked):
+        if not isinstance(order, Mixture):
+            out[i] = order.position_of_own(component, numbers)
+            continue
+        begun = order._begun[:, component]
+        at = np.searchsorted(begun, numbers, side="right") - 1
+        which.append(at + len(stages))
+        counts.append(numbers - begun[at])
+        starts.append(order._stage_starts[at])
+        stages += order._windows
+        sources += [component] * len(order.stages)
+        mixed.append(i)
+    if mixed:
+        places = np.concatenate(starts) + places_of(stages, sources, np.concatenate(which), np.concatenate(counts))
+        ends = np.cumsum([len(part) for part in counts])
+        for i, part in zip(mixed, np.split(places.astype(np.uint64), ends[:-1]), strict=True):
+            out[i] = part
+    return out

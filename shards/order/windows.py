@@ -3,8 +3,10 @@
 See mixture.py for what a window and a quota are.
 """
 
-from collections.abc import Iterator
+import itertools
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -12,13 +14,16 @@ from numpy.typing import NDArray
 
 from ...common.errors import RequestError
 from ...common.hashing import derive_words, mix64
-from .base import Int
+from .base import Ids, Int
 
 MAX_WINDOW = 1 << 20
 _GOLDEN = 0x9E3779B97F4A7C15
 
 CHUNK = 1 << 18
 """Positions whose windows are held at once."""
+
+FEW = 4
+"""Samples of a window up to which its hashes are not sorted."""
 
 
 @dataclass(frozen=True)
@@ -61,6 +66,11 @@ class StageWindows:
     number: int
     width: int
     seed: int
+
+    @cached_property
+    def key(self) -> np.uint64:
+        """What the slots of all windows are hashed with."""
+        return derive_words("mixture/window", self.seed, self.number, 1)[0]
 
     def before(self, windows: NDArray[Any]) -> Int:
         """Return how much of each source comes in the stage before each of some windows, int64 (k, sources).
@@ -109,30 +119,6 @@ class StageWindows:
             count[where] = before[row, source[where]] + earlier[row, column]
         return source, count
 
-    def place_of(self, s: int, counts: Int) -> Int:
-        """Return the place of source `s`'s samples `counts`, int64 (k,), counted from the stage's beginning."""
-        stage = self.stage
-        if sum(map(bool, stage.shares)) == 1:
-            return counts
-        n_windows = -(-stage.positions // self.width)
-        guess = counts.astype(object) * sum(stage.shares) // (stage.shares[s] * self.width)
-        numbers = np.minimum(guess, n_windows - 1)
-        while True:  # the guess is off by a window or two where quotas were rounded
-            late = self.before(numbers)[:, s] > counts
-            early = self.before(numbers + 1)[:, s] <= counts
-            if not (late.any() or early.any()):
-                break
-            numbers = numbers - late.astype(int) + early.astype(int)
-        windows, inverse = np.unique(numbers.astype(np.int64), return_inverse=True)
-        places = np.empty(len(counts), np.int64)
-        for first, part in self._parts(windows):
-            where = np.flatnonzero((inverse >= first) & (inverse < first + len(part)))
-            sources, _, before = self._spread(part)
-            row = inverse[where] - first
-            mine = np.argsort(sources != s, axis=1, kind="stable")  # places of this source first, in order
-            places[where] = part[row] * self.width + mine[row, counts[where] - before[row, s]]
-        return places
-
     def _spread(self, windows: Int) -> tuple[Int, Int, Int]:
         """Return (source of each place, what of it came before in the window, what came before the window).
 
@@ -142,9 +128,8 @@ class StageWindows:
         numbers = windows.astype(object)
         before, after = self.before(numbers), self.before(numbers + 1)
         width = min(self.width, stage.positions - int(windows[0]) * self.width)
-        slots = (windows.astype(np.uint64) * np.uint64(MAX_WINDOW))[:, None] + np.arange(width, dtype=np.uint64)
-        key = derive_words("mixture/window", self.seed, self.number, 1)[0]
-        order = np.argsort(mix64(key + slots * np.uint64(_GOLDEN)), axis=1, kind="stable")
+        slots = _slots(windows, width)
+        order = np.argsort(_hashed(self.key, slots), axis=1, kind="stable")
         edges = np.cumsum(after - before, axis=1)
         source = np.zeros((len(windows), width), np.int64)
         for s in range(stage.sources - 1):
@@ -164,3 +149,131 @@ class StageWindows:
             yield start, windows[start : min(start + at_once, n)]
         if n < len(windows):
             yield n, windows[n:]
+
+
+def _hashed(key: Any, slots: Ids) -> Ids:
+    """Return the hashes that the slots of a window are sorted by: all differ, as `mix64` is a bijection."""
+    return mix64(key + slots * np.uint64(_GOLDEN))
+
+
+def _slots(windows: Int, width: int) -> Ids:
+    """Return what the places of windows of one width are numbered by before they are hashed, uint64 (k, width)."""
+    return (windows.astype(np.uint64) * np.uint64(MAX_WINDOW))[:, None] + np.arange(width, dtype=np.uint64)
+
+
+# -- where samples of a source come ---------------------------------------------------------------------------------
+
+
+def places_of(stages: Sequence[StageWindows], sources: Sequence[int], which: Int, counts: Int) -> Int:
+    """Return where some samples of a source come, for sources of many stages at once.
+
+    Costs the hashes of each window that is touched. They are not sorted, unless many samples of one window are asked
+    for: a sample's place is the number of hashes in its window that are smaller than its own.
+
+    Args:
+        stages: k of them.
+        sources: k numbers, of a source in each that it has a share of.
+        which: int64 (n,), numbers from 0 to k - 1.
+        counts: int64 (n,), which of the samples of `sources[which[i]]` in that stage (not checked).
+
+    Returns:
+        int64 (n,), counted from the stage's beginning.
+    """
+    lone = np.array([sum(map(bool, stage.stage.shares)) == 1 for stage in stages], bool)
+    places = counts.copy()  # what is alone in a stage is not spread
+    asked = np.flatnonzero(~lone[which])
+    if len(asked):
+        places[asked] = _spread_places(_Edges.of(stages, sources, which[asked]), stages, which[asked], counts[asked])
+    return places
+
+
+@dataclass(frozen=True)
+class _Edges:
+    """Where a source lies between the others of its stage, object integers of shape (n,) each, so that nothing
+    overflows: its shares are those from `low` to `high` of `total`."""
+
+    low: NDArray[Any]
+    high: NDArray[Any]
+    total: NDArray[Any]
+    width: NDArray[Any]
+    positions: NDArray[Any]
+
+    @classmethod
+    def of(cls, stages: Sequence[StageWindows], sources: Sequence[int], which: Int) -> "_Edges":
+        rows = []
+        for windows, s in zip(stages, sources, strict=True):
+            shares = windows.stage.shares
+            low = sum(shares[:s])
+            rows.append((low, low + shares[s], sum(shares), windows.width, windows.stage.positions))
+        return cls(*np.array(rows, object)[which].T)
+
+    def before(self, windows: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
+        """Return how much of the sources before it, and of them and itself, comes before a window: `before` of
+        `StageWindows`, summed up to the source."""
+        return self._before(windows, self.low), self._before(windows, self.high)
+
+    def _before(self, windows: NDArray[Any], edge: NDArray[Any]) -> NDArray[Any]:
+        counts = _share(np.minimum(windows * self.width, self.positions), edge, self.total)
+        rest = self.positions % self.width
+        last = np.flatnonzero((windows > 0) & (rest > 0) & (windows == self.positions // self.width))
+        if len(last):
+            edge, total, width = edge[last], self.total[last], self.width[last]
+            start = _share((windows[last] - 1) * width, edge, total)
+            counts[last] = start + _share(width, _share(self.positions[last], edge, total) - start, width + rest[last])
+        return counts
+
+
+def _share(length: NDArray[Any], edge: NDArray[Any], total: NDArray[Any]) -> NDArray[Any]:
+    """Return length * edge / total, rounded: B of the definition, see mixture.py."""
+    return (2 * length * edge + total) // (2 * total)
+
+
+def _spread_places(edges: _Edges, stages: Sequence[StageWindows], which: Int, counts: Int) -> Int:
+    windows = np.minimum(
+        counts.astype(object) * edges.total // ((edges.high - edges.low) * edges.width),
+        -(-edges.positions // edges.width) - 1,
+    )
+    while True:  # the guess is off by a window or two where quotas were rounded
+        (low, high), (next_low, next_high) = edges.before(windows), edges.before(windows + 1)
+        late, early = high - low > counts, next_high - next_low <= counts
+        if not (late.any() or early.any()):
+            break
+        windows = windows - late.astype(int) + early.astype(int)
+    at, first, end = (x.astype(np.int64) for x in (windows, next_low - low, next_high - high))
+    earlier = counts - (high - low).astype(np.int64)
+    asking: dict[tuple[int, int], list[int]] = {}
+    for i, window in enumerate(zip(which.tolist(), at.tolist(), strict=True)):
+        asking.setdefault(window, []).append(i)
+    places = np.empty(len(counts), np.int64)
+    for hashes, (window, who) in zip(_hashes(stages, list(asking)), asking.items(), strict=True):
+        own = hashes[first[who[0]] : end[who[0]]]
+        places[who] = window[1] * stages[window[0]].width + _places_in_window(hashes, own, earlier[who])
+    return places
+
+
+def _hashes(stages: Sequence[StageWindows], windows: Sequence[tuple[int, int]]) -> Iterator[Ids]:
+    """Yield the hashes of each window's slots, given as (number of its stage, its own): the order of its places."""
+
+    def width(window: tuple[int, int]) -> int:
+        stage = stages[window[0]]
+        return min(stage.width, stage.stage.positions - window[1] * stage.width)
+
+    for size, alike in itertools.groupby(windows, width):
+        left = list(alike)
+        at_once = max(1, CHUNK // size)
+        for part in (left[start : start + at_once] for start in range(0, len(left), at_once)):
+            keys = np.array([stages[s].key for s, _ in part])
+            yield from _hashed(keys[:, None], _slots(np.array([window for _, window in part]), size))
+
+
+def _places_in_window(hashes: Ids, own: Ids, earlier: Int) -> Int:
+    """Return the place of each sample of a source that has so many `earlier` ones of it in the window, int64 (n,).
+
+    Args:
+        hashes: uint64 (W,), no two equal: the slots come in the order of these.
+        own: those of the source's slots.
+    """
+    if len(earlier) > FEW:
+        return np.searchsorted(np.sort(hashes), np.sort(own)[earlier])
+    chosen = np.partition(own, earlier)[earlier]
+    return np.array([np.count_nonzero(hashes < one) for one in chosen], np.int64)

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from epochal.__main__ import main
-from epochal.service import document_index
+from epochal.service import bounds, document_index
 from epochal.service.client.client import AwayError, Client
 from epochal.service.document_index import read_spans
 from epochal.service.exposures import exposure_curve
@@ -246,3 +246,14 @@ def test_what_is_taken_out_is_fed_no_more_from_where_the_run_goes_on(client: Cli
     assert claim(client, "again", b, parent={"run": "a", "position": 200})["position"] == 0
     client.post("/limits", kind="exposures", cap=most + 2)
     assert refused(claim, client, "more", b, parent={"run": "a", "position": 200}).details["would_be"] == most + 3
+
+
+def test_a_look_up_among_too_many_copies_is_refused(client: Client, monkeypatch):
+    plan = client.plan("toy", epochs=40, policy="global")
+    report(client, "a", claim(client, "a", plan)["token"], 20)
+    key = client.seen(id="doc1")["documents"][0]["key"]
+    monkeypatch.setattr(bounds, "MOST_COPIES_LOOKED_AT", 40)
+    assert "one look-up goes through at most 40: name a run (run=)" in str(refused(client.seen, key=key))
+    other = client.plan("toy", epochs=40)
+    claim(client, "b", other)
+    assert client.seen(key=key, run="b")["documents"]

@@ -37,7 +37,7 @@ def test_the_check_says_what_there_is_and_makes_nothing(root: Path, capsys):
     assert said["configuration"] == "ok address 127.0.0.1, port 8642; no tokens"
     assert said["root"] == "ok 1 pool, 0 subsets"
     assert said["database"].endswith("is made at the first start")
-    assert said["migrations"] == "ok the tables of revision 0004 are made at the first start"
+    assert said["migrations"] == "ok the tables of revision 0007 are made at the first start"
     assert " GB free at " in said["disk"]
     assert not (root / ".service").exists()
     with serving(root) as client:
@@ -45,7 +45,7 @@ def test_the_check_says_what_there_is_and_makes_nothing(root: Path, capsys):
         report(client, "a", 1, 8)
         status, said = checked(capsys, "--root", str(root))  # while it runs
     assert status == 0
-    assert said["migrations"] == "ok revision 0004"
+    assert said["migrations"] == "ok revision 0007"
     assert said["ledger"] == "ok 1 run, 1 report, nothing contradicts anything"
 
 

@@ -6,8 +6,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from epochal.common.errors import RequestError
+from epochal.shards.order import windows
 from epochal.shards.order.base import POLICIES
-from epochal.shards.order.mixture import Mixture, Source
+from epochal.shards.order.mixture import Mixture, Source, positions_of_own
 from epochal.shards.order.plan import Plan
 from epochal.shards.order.windows import Stage
 
@@ -121,6 +122,24 @@ def test_every_position_is_what_the_definition_says(mixture, random):
         inside = places < mixture.positions
         np.testing.assert_array_equal(ids[places[inside].astype(int)], np.flatnonzero(inside))
     assert len(numbers) == mixture.positions
+
+
+@pytest.mark.slow
+@settings(max_examples=20, deadline=None)
+@given(st.lists(mixtures(), min_size=1, max_size=4), st.randoms(), st.sampled_from([30, 1 << 18]), st.integers(1, 30))
+def test_samples_of_many_mixtures_come_where_each_has_them(found, random, chunk, most):
+    """Few of a window are ranked, many are sorted; windows of several mixtures are hashed together, so many at once."""
+    asked, expected = [], []
+    for mixture in found:
+        own = np.array(by_hand(mixture))
+        for s, source in enumerate(mixture.sources):
+            numbers = np.array([random.randrange(source.plan.positions) for _ in range(random.randint(0, most))], int)
+            asked.append((mixture, s, numbers))
+            expected.append(np.flatnonzero(own[:, 0] == s)[numbers].tolist())
+    asked.append((found[0].sources[0].plan, 0, np.array([3, 1])))  # a plan's positions are its own
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(windows, "CHUNK", chunk)
+        assert [places.tolist() for places in positions_of_own(asked)] == [*expected, [3, 1]]
 
 
 @pytest.mark.slow
