@@ -99,6 +99,7 @@ class AsyncClient:
     runs = _method(calls.runs)
     seen = _method(calls.seen)
     set_limit = _method(calls.set_limit)
+    timeline = _method(calls.timeline)
 
     async def documents(self, plan: str, start: int, count: int) -> AsyncIterator[Content]:
         """Yield what `Client.documents` does."""

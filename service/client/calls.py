@@ -26,6 +26,7 @@ from .results import (
     RunInFull,
     RunPage,
     Seen,
+    Timeline,
 )
 
 T = TypeVar("T")
@@ -184,6 +185,11 @@ def seen(
     if id is not None:
         return Call("GET", "/documents/exposures", {"id": id, "run": run, "position": position})
     return Call("POST", "/documents/exposures", body={"text": text, "run": run, "position": position})
+
+
+def timeline(key: str, run: str, position: int | None = None) -> Call[Timeline]:
+    """Return at which positions, in which passes, a run and those it continues were fed a document, by its key."""
+    return Call("GET", f"/documents/{_part(key)}/timeline", {"run": run, "position": position})
 
 
 def histogram(run: str, position: int | None = None) -> Call[Histogram]:

@@ -101,6 +101,7 @@ class Client:
     runs = _method(calls.runs)
     seen = _method(calls.seen)
     set_limit = _method(calls.set_limit)
+    timeline = _method(calls.timeline)
 
     def documents(self, plan: str, start: int, count: int) -> Iterator[Content]:
         """Yield what positions [start, start + count) of a plan read: position, id, documents; in a mixture also the

@@ -82,8 +82,10 @@ class PlanPage(TypedDict):
 
 
 class Piece(TypedDict):
-    """`tokens` of a document of `of` tokens, from `begin` of it on, which lie in one sample."""
+    """`tokens` of document `number` of its pool, which has `of` of them, from `begin` on, that lie in one sample."""
 
+    number: int
+    key: str
     id: str
     source: str
     begin: int
@@ -301,6 +303,39 @@ class Seen(TypedDict):
     """The documents of a key, id or text: several where sources share an id."""
 
     documents: list[DocumentSeen]
+
+
+Fed = TypedDict("Fed", {"position": int, "step": int, "pass": int, "source": str | None, "begin": int, "tokens": int})
+"""A position that fed `tokens` tokens of a document, from `begin` on; `source` is that of a mixture."""
+
+
+class TimelineStretch(TypedDict):
+    """A run of an ancestry up to `position`, of `positions`.
+
+    Attributes:
+        times: how many positions fed the document.
+        events: the first of them.
+        spans: how many there are in each of 100 equal spans of the positions before `position`.
+    """
+
+    run: str
+    fingerprint: str
+    plan: str
+    position: int
+    positions: int
+    times: int
+    tokens_fed: int
+    events: list[Fed]
+    spans: list[int]
+
+
+class Timeline(TypedDict):
+    """Where a document was fed to a run, and to those it continues, itself first."""
+
+    key: str
+    run: str
+    fingerprint: str
+    stretches: list[TimelineStretch]
 
 
 class Histogram(TypedDict):
