@@ -48,7 +48,7 @@ function timeline(found, d) {
     return h("g", { class: `c${i % COLOURS}` }, h("rect", { class: "ground", x: x(0), y: 0, width: s.position / total * width, height }), marks, i ? h("line", { class: "cut", x1: x(0), x2: x(0), y1: 0, y2: height }) : null);
   });
   const first = stretches.find((s) => s.times)?.events[0];
-  const says = `${found.run}: fed ${count(times)} ${times === 1 ? "time" : "times"}${first ? `, first at position ${count(first.position)}` : ""}`;
+  const says = `${found.run}: some of it at ${count(times)} ${times === 1 ? "position" : "positions"}${first ? `, the first is ${count(first.position)}` : ""}`;
   const rows = stretches.flatMap((s) => s.events.map((e) => [s.run, count(e.position), count(e.step), count(e.pass + 1) + (e.source ? ` of ${e.source}` : ""), `${count(e.begin)} to ${count(e.begin + e.tokens - 1)}`]));
   return h("figure", { class: "timeline" }, h("figcaption", {}, says),
     h("svg", { viewBox: `0 0 ${width} ${height}`, preserveAspectRatio: "none", role: "img", "aria-label": `Timeline of ${says}. The table below has the positions.` }, parts),
