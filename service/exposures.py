@@ -75,7 +75,11 @@ def seen(
 
 
 def until(service: Service, history: Sequence[Ancestor], position: int | None) -> list[Ancestor]:
-    """Return a history up to `position` of its run. Raises RequestError."""
+    """Return a history up to `position` of its run.
+
+    Raises:
+        RequestError: for a position beyond the run's plan.
+    """
     first, *rest = history
     if position is None:
         return [first, *rest]

@@ -98,7 +98,7 @@ def artifacts(
     cursor: str | None = None,
 ) -> Call[ArtifactPage]:
     """Search pools and subsets: a page of them, the newest first; `cursor` is the `next` of the page before."""
-    query = {"kind": kind, "name": name, "fingerprint": fingerprint, "tokenizer": tokenizer}
+    query: dict[str, Any] = {"kind": kind, "name": name, "fingerprint": fingerprint, "tokenizer": tokenizer}
     query |= {"least_tokens": least_tokens, "most_tokens": most_tokens, "limit": limit, "cursor": cursor}
     return Call("GET", "/artifacts", query)
 

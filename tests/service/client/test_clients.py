@@ -10,9 +10,9 @@ import pytest
 
 from epochal.service.client import AsyncClient, AwayError, Client, RefusedError, Retries, async_client, calls
 from epochal.shards.order.base import Order
+from epochal.tests.service.client.troubles import troubles
 from epochal.tests.support.servers import PATIENCE, serving
 from epochal.tests.support.service_calls import claim, report
-from epochal.tests.support.troubles import troubles
 
 QUICK = Retries(attempts=5, first=0.001)
 

@@ -13,9 +13,9 @@ import pytest
 from epochal.service.client import AwayError, Client, RefusedError, Retries
 from epochal.service.client.retries import Attempts
 from epochal.shards.order.plan import Plan
+from epochal.tests.service.client.troubles import Troubles, troubles
 from epochal.tests.support.servers import PATIENCE, serving
 from epochal.tests.support.service_calls import claim, refused, report
-from epochal.tests.support.troubles import Troubles, troubles
 
 QUICK = Retries(attempts=5, first=0.001)
 
