@@ -53,7 +53,7 @@ def test_every_position_of_every_policy_is_on_it(root: Path, monkeypatch: pytest
         assert [len(s["events"]) for s in cut] == [1] * 5
         assert [s["times"] for s in cut] == [s["times"] for s in found["stretches"]] == [sum(s["spans"]) for s in cut]
         assert max(s["times"] for s in cut) > 1
-        assert refused(client.timeline, "0" * 32, "r0").status == 404
+        assert refused(client.timeline, "f" * 32, "r0").status == 404
         assert refused(client.timeline, document["key"], "nobody").status == 404
         assert refused(client.timeline, document["key"], "r0", position=10**6).status == 422
         monkeypatch.setattr(documents, "MOST_PLACES", 2)
