@@ -60,7 +60,7 @@ def seen(
         histories = {wanted: runs.ancestry(connection, wanted)} if wanted else runs.ancestries(connection)
         pools = connection.execute(_POOLS).scalars().all()
     if wanted is not None:
-        histories = {wanted: _until(service, histories[wanted], position)}
+        histories = {wanted: until(service, histories[wanted], position)}
     elif position is not None:
         raise RequestError("position needs a run")
     if wanted is not None:
@@ -74,8 +74,12 @@ def seen(
     return {"documents": [_document(service, of, histories, set(unread), wanted is not None) for of in documents]}
 
 
-def _until(service: Service, history: Sequence[Ancestor], position: int | None) -> list[Ancestor]:
-    """Return a history up to `position` of its run. Raises RequestError."""
+def until(service: Service, history: Sequence[Ancestor], position: int | None) -> list[Ancestor]:
+    """Return a history up to `position` of its run.
+
+    Raises:
+        RequestError: for a position beyond the run's plan.
+    """
     first, *rest = history
     if position is None:
         return [first, *rest]
@@ -228,7 +232,7 @@ def histogram(service: Service, run: str, position: int | None, check: Callable[
     with service.db.reader() as connection:
         fingerprint = catalogue.resolve(connection, "run", run)
         history = runs.ancestry(connection, fingerprint)
-    history = _until(service, history, position)
+    history = until(service, history, position)
     segments = [segment for a in history for segment in _countable(service, a)]
 
     def read(pool: str) -> Iterator[dict[str, Any]]:

@@ -213,3 +213,18 @@ class AuditEntry(Base):
     request: Mapped[str] = mapped_column(String(128))
     action: Mapped[str] = mapped_column(String(30))
     what: Mapped[str] = mapped_column(String(1000))
+
+
+class Answer(Base):
+    """What a request that acts once was answered: sent again with its key, it is answered so again. Kept for a day.
+
+    Attributes:
+        key: digest of the request's `Idempotency-Key` and of who sent it.
+        request: digest of what it asked for.
+    """
+
+    __tablename__ = "answers"
+    key: Mapped[str] = mapped_column(Fingerprint, primary_key=True)
+    request: Mapped[str] = mapped_column(Fingerprint)
+    answer: Mapped[Any] = mapped_column(JSON)
+    at: Mapped[float] = mapped_column(Float, index=True)

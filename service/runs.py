@@ -226,7 +226,7 @@ def checkpoint(connection: Connection, name: str, said: Held, position: int, lab
 
 
 def close(connection: Connection, name: str, said: Held, state: str, receipt: dict[str, Any] | None) -> dict[str, Any]:
-    """Close a run: its name is free again.
+    """Close a run: its name is free again. `new` in what is returned: it was not closed so already.
 
     Args:
         receipt: what it trained on, yet to be checked.
@@ -238,12 +238,14 @@ def close(connection: Connection, name: str, said: Held, state: str, receipt: di
     lease = held(connection, name, said)
     note(connection, lease, said, 1)
     values: dict[str, Any] = {"state": state}
-    if receipt is not None:
+    before = get(connection, lease.run)
+    new = before.state != state or receipt not in (None, before.receipt)
+    if receipt is not None and new:
         values |= {"receipt": receipt, "receipt_problem": None}
     connection.execute(sa.update(RunRow).where(RunRow.fingerprint == lease.run).values(**values))
     connection.execute(sa.update(Lease).where(Lease.name == name).values(until=0.0))
     row = get(connection, lease.run)
-    return {"run": lease.run, "state": state, "position": row.position, "tokens": row.tokens}
+    return {"run": lease.run, "state": state, "position": row.position, "tokens": row.tokens, "new": new}
 
 
 def unchecked(connection: Connection) -> list[tuple[str, dict[str, Any]]]:

@@ -65,6 +65,7 @@ PlanPath = Annotated[str, Path(description="name or fingerprint of a plan", patt
 RunPath = Annotated[str, Path(description="name or fingerprint of a run", pattern=NAME)]
 KeyPath = Annotated[str, Path(description="32 hexadecimal digits", pattern=r"^[0-9a-f]{32}$")]
 RunQuery = Annotated[Text | None, Query(description="only this run: name or fingerprint")]
+RunNameQuery = Annotated[Text, Query(description="name or fingerprint of a run")]
 PositionQuery = Annotated[int | None, Query(ge=0, le=INT, description="as of this position of the run")]
 PointsQuery = Annotated[int, Query(ge=1, le=5000)]
 

@@ -33,6 +33,7 @@ from .document_index import DocumentIndex, read_spans
 from .errors import ConflictError, NotFoundError
 from .models import Artifact, PlanRow, PlanSubset
 from .operations.audit import audited
+from .operations.once import Once, acting_once
 from .runs import Ancestor, RunClaim
 
 T = TypeVar("T")
@@ -82,9 +83,13 @@ class Service:
         with self.db.reader() as connection:
             return question(connection, *args)
 
-    def write(self, job: Callable[..., T], *args: Any) -> T:
-        """Return `job(connection, *args)` once it is committed; the audit log has it where it is of its table."""
-        done = audited(job)
+    def write(self, job: Callable[..., T], *args: Any, once: Once | None = None) -> T:
+        """Return `job(connection, *args)` once it is committed; the audit log has it where it is of its table.
+
+        Args:
+            once: the request that it is of, where that is done once however often it is sent.
+        """
+        done = acting_once(audited(job), once)
         return self.db.write(lambda connection: done(connection, *args)).result()
 
     # -- catalogue --------------------------------------------------------------------------------------------------
@@ -197,7 +202,8 @@ class Service:
                 raise ConflictError(f"subset '{name}' exists and holds something else: give another name") from None
             raise error
         found = catalogue.read_artifact(out)
-        self.write(catalogue.update, [found], None)
+        if self.read(catalogue.changed, [found], out):  # carved before, it is nothing new to the audit log either
+            self.write(catalogue.update, [found], None)
         return found.manifest.fingerprint, new
 
     def mixture(self, settings: MixtureSettings, seed: int, budget: Callable[[int], int] | None) -> Order:
@@ -217,15 +223,15 @@ class Service:
             check_budget(source.policy, tokens, manifest.tokens)
         return mix(settings, manifests, seed, budget, "total_tokens and epochs")
 
-    def enter_plan(self, plan: Order, name: str | None) -> bool:
-        """Enter a plan; return whether it is new.
+    def enter_plan(self, plan: Order, name: str | None, once: Once | None = None) -> bool:
+        """Enter a plan; return whether it is new. See `write`.
 
         Raises:
             RequestError: when it is out of bounds.
             ConflictError: when it contradicts what is there.
         """
         self.check_plan(plan)
-        return self.write(catalogue.enter_plan, plan, name)
+        return self.write(catalogue.enter_plan, plan, name, once=once)
 
     def check_plan(self, order: Order) -> None:
         """Raise RequestError for a plan too large to answer for, or for subsets that do not go together in a mixture,

@@ -144,8 +144,10 @@ def _plain(text: str) -> str:
 def page() -> str:
     """Return the page as it is served: its style and script are part of it, so that nothing else is loaded."""
     folder = importlib.resources.files("epochal.service") / "page"
-    html, css, js = ((folder / f"page.{kind}").read_text(encoding="utf-8") for kind in ("html", "css", "js"))
-    return html.replace("/* page.css */\n", css).replace("/* page.js */\n", js)
+    html = (folder / "page.html").read_text(encoding="utf-8")
+    for name in ("page.css", "page.js", "documents.js"):
+        html = html.replace(f"/* {name} */\n", (folder / name).read_text(encoding="utf-8"))
+    return html
 
 
 def _show_page(app: FastAPI) -> None:

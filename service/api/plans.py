@@ -15,6 +15,7 @@ from ...shards.order.plan import Plan
 from ..bounds import MOST_COUNTED, MOST_DIGEST, check_budget, lookups_at_once, slots_counted
 from ..database import Place
 from ..exposures import digest_of, exposure_curve
+from ..operations.once import OnceOfRequest
 from ..schemas import INT, PlanPath, PlanRequest, Text
 from ..service import Service
 from . import order_stream
@@ -31,11 +32,11 @@ router = APIRouter()
 
 
 @router.post("/plans", status_code=201, responses={200: {"description": "it was there already"}})
-def make(service: ServiceOfApp, body: PlanRequest) -> Response:
+def make(service: ServiceOfApp, body: PlanRequest, once: OnceOfRequest) -> Response:
     """Make a plan for a subset or pool, or for a mixture of several; with `skip`, without some spans of its positions.
     The same request again returns the same."""
     plan = amend(_planned(service, body), body.skip)
-    new = service.enter_plan(plan, body.name)
+    new = service.enter_plan(plan, body.name, once)
     return answer(_plan_shown(plan), 201 if new else 200)
 
 

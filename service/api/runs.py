@@ -19,6 +19,7 @@ from ..exposures import digest_of
 from ..leases import Held
 from ..ledger import plans_at
 from ..operations.audit import audited
+from ..operations.once import Once, OnceOfRequest, acting_once
 from ..runs import RunClaim, RunReport
 from ..schemas import (
     INT,
@@ -44,9 +45,9 @@ T = TypeVar("T")
 router = APIRouter()
 
 
-async def _write(service: Service, job: Callable[..., T], name: str, *args: Any) -> T:
+async def _write(service: Service, job: Callable[..., T], name: str, *args: Any, once: Once | None = None) -> T:
     """Return what `job` does under the lease of the run called `name`."""
-    done = audited(job)
+    done = acting_once(audited(job), once)
     return await asyncio.wrap_future(service.db.write(lambda connection: done(connection, name, *args), name))
 
 
@@ -139,9 +140,9 @@ async def renew(service: ServiceOfApp, run: RunPath, body: LeaseRequest) -> Resp
 
 
 @router.post("/runs/{run}/release")
-async def release(service: ServiceOfApp, run: RunPath) -> Response:
+async def release(service: ServiceOfApp, run: RunPath, once: OnceOfRequest) -> Response:
     """End the lease on a run's name, whoever holds it: for a holder that is dead while its lease lasts."""
-    return answer(await _write(service, runs.release, run))
+    return answer(await _write(service, runs.release, run, once=once))
 
 
 @router.post("/runs/{run}/checkpoints")
@@ -153,10 +154,10 @@ async def checkpoint(service: ServiceOfApp, run: RunPath, body: CheckpointReques
 
 @router.post("/runs/{run}/close")
 async def close(service: ServiceOfApp, run: RunPath, body: CloseRequest, request: Request) -> Response:
-    """Close a run: its name is free again. Its receipt is checked after the answer."""
+    """Close a run: its name is free again. Its receipt is checked after the answer. The same again changes nothing."""
     done = await _write(service, runs.close, run, _said(body), body.state, body.receipt)
     state = request.app.state
-    if state.lineage:
+    if done.pop("new") and state.lineage:
         state.lineage.closed(done["run"], body.token, body.state, done["position"], done["tokens"])
     state.receipts = asyncio.create_task(check_receipts(service, state.receipts))
     return answer(done)
@@ -196,16 +197,16 @@ def limits_listed(service: ServiceOfApp) -> Response:
 
 
 @router.post("/limits")
-def limit(service: ServiceOfApp, body: LimitRequest) -> Response:
+def limit(service: ServiceOfApp, body: LimitRequest, once: OnceOfRequest) -> Response:
     """Set a limit; runs that start from now on are held against it. The same one again is the one that is there."""
     subset = service.read(catalogue.resolve, "artifact", body.subset) if body.subset is not None else None
-    return answer(service.write(limits.add, body.kind, body.cap, subset))
+    return answer(service.write(limits.add, body.kind, body.cap, subset, once=once))
 
 
 @router.delete("/limits/{number}")
-def unlimited(service: ServiceOfApp, number: Annotated[int, Path(ge=0, le=INT)]) -> Response:
+def unlimited(service: ServiceOfApp, number: Annotated[int, Path(ge=0, le=INT)], once: OnceOfRequest) -> Response:
     """Remove a limit."""
-    service.write(limits.remove, number)
+    service.write(limits.remove, number, once=once)
     return answer({"removed": number})
 
 

@@ -17,6 +17,7 @@ from typing import Any
 from ...common.errors import HIDDEN, RequestError, WorkError, without_secrets
 from .client import AwayError, Client, RefusedError
 from .journal import JOURNAL, Journal
+from .retries import NO_RETRIES
 
 LONGEST_PAUSE = 30.0
 LEASE_SECONDS = 120.0
@@ -42,7 +43,7 @@ class Reporter:
         token: str | None = None,
         lease_seconds: float = LEASE_SECONDS,
     ) -> None:
-        self._client = Client(url, token, timeout=ANSWER_SECONDS, from_file=True)
+        self._client = Client(url, token, timeout=ANSWER_SECONDS, from_file=True, retries=NO_RETRIES)
         if self._client.withheld:
             warn(self._client.withheld)
         self._journal = Journal(folder, warn)

@@ -16,6 +16,7 @@ from sqlalchemy import Connection
 from ...shards.order.base import Order
 from .. import catalogue, limits, runs
 from ..database import now
+from ..leases import Held
 from ..models import AuditEntry
 
 T = TypeVar("T")
@@ -66,6 +67,10 @@ def _run_claimed(result: Any, claim: runs.RunClaim, run: dict[str, Any]) -> Desc
     return "name leased", f"{claim.name}: lease {result['token']}, run {result['run']}"
 
 
+def _run_closed(result: Any, name: str, said: Held, state: str, receipt: Any) -> Described:
+    return ("run closed", f"{name}: {state}, lease {said.token}") if result["new"] else None
+
+
 def _artifacts(result: Any, found: list[catalogue.FoundArtifact], root: str | None) -> Described:
     if root is not None:  # the service looked by itself
         return None
@@ -87,7 +92,7 @@ _TABLE: dict[Callable[..., Any], Callable[..., Described]] = {
     catalogue.update: _artifacts,
     runs.claim_lease: _run_claimed,
     runs.release: lambda done, name: ("name released", f"{name}: run {done['run']}"),
-    runs.close: lambda done, name, said, state, receipt: ("run closed", f"{name}: {state}, lease {said.token}"),
+    runs.close: _run_closed,
     limits.add: _limit,
     limits.remove: lambda done, number: ("limit removed", str(number)),
 }

@@ -259,7 +259,7 @@ def _check_file(file: str) -> None:
 def _check_empty(target: Database, url: sa.URL, replace: bool) -> None:
     """Raise RequestError where something would be overwritten that need not be."""
     with target.reader() as connection:
-        held = {name: n for name, n in counts(connection).items() if n and name != "audit"}
+        held = {name: n for name, n in counts(connection).items() if n and name not in ("audit", "answers")}
     if held and not replace:
         shown, rows = url.render_as_string(hide_password=True), ", ".join(f"{name} {n:,}" for name, n in held.items())
         raise RequestError(f"{shown} is not empty ({rows}): back it up, then replace it with --replace")

@@ -209,13 +209,17 @@ async function checkDigest() {
 }
 
 /* -- catalogue -- */
-async function showArtifacts() {
-  const found = await get("/artifacts", { ...Object.fromEntries(new FormData($("#search-form"))), limit: SHOWN, cursor: pageOf("artifacts") });
+const newestArtifacts = () => get("/artifacts", { limit: CHOICES });
+/* `newest` is what `newestArtifacts` gave: where nothing is searched for, the table's first page is the beginning of it. */
+async function showArtifacts(newest = null) {
+  const asked = Object.fromEntries(new FormData($("#search-form"))), at = pageOf("artifacts"), plain = newest && !at && !Object.values(asked).some(Boolean);
+  const found = plain ? { ...newest, artifacts: newest.artifacts.slice(0, SHOWN), next: newest.artifacts.length > SHOWN ? { offset: SHOWN } : newest.next }
+    : await get("/artifacts", { ...asked, limit: SHOWN, ...(at?.offset ? at : { cursor: at }) });
   fill("#artifacts-table", table(["Name", "Kind", "#Unique tokens", "#Documents", "Tokenizer", "Fingerprint", "Action"],
     found.artifacts.map((a) => [link(a.name + (a.current ? "" : " (earlier)"), () => chooseArtifact(a.fingerprint)), a.replicate ? `${a.kind}, replicate ${a.replicate}` : a.kind, count(a.tokens), count(a.documents), a.tokenizer,
       h("button", { class: "text", type: "button", title: a.fingerprint, onclick: () => chooseLineage(a.fingerprint), "aria-label": `${short(a.fingerprint)}, lineage of ${a.name}` }, h("code", {}, short(a.fingerprint))),
       link(a.kind === "pool" ? "Carve" : "Plan", () => a.kind === "pool" ? go("carve", "pool", a.fingerprint) : go("plan", "subset", a.fingerprint), `${a.kind === "pool" ? "Carve" : "Plan"} ${a.name}`)]),
-    "Nothing found.", "artifacts"), pager("artifacts", found.next, showArtifacts));
+    "Nothing found.", "artifacts"), pager("artifacts", found.next, () => showArtifacts()));
   $("#artifact-problems").textContent = Object.entries(found.problems).map(([path, problem]) => `${path}: ${problem}`).join(" ");
 }
 async function chooseArtifact(fingerprint) {
@@ -236,8 +240,7 @@ function go(form, field, value) {
   $(`#${form}`).scrollIntoView();
   control.focus();
 }
-async function fillChoices() {
-  const { artifacts } = await get("/artifacts", { limit: CHOICES }); // the newest
+function fillChoices({ artifacts }) {
   artifacts.forEach((a) => { state.names[a.fingerprint] = a.name; });
   const options = (list, extra = []) => [...extra, ...list.map((a) => h("option", { value: a.fingerprint }, `${a.name}: ${count(a.tokens)}`))];
   for (const [selector, list, extra] of [["#carve-form [name=pool]", artifacts.filter((a) => a.kind === "pool")],
@@ -326,23 +329,6 @@ async function showLineage() {
     : h("p", { class: "quiet" }, "Nothing to show yet."));
 }
 
-/* -- documents -- */
-const event_ = (e, run) => e ? `position ${count(e.position)}, step ${count(e.step)}${e.run === run ? "" : ` of ${e.run}`}` : "-";
-const span_ = (a, b) => a === b ? count(b) : `${count(a)} to ${count(b)}`;
-async function lookUp(data) {
-  const run = data.run.trim() || undefined, text = data.document;
-  const found = data.by === "text" ? await call("POST", "/documents/exposures", { text, ...(run && { run }) })
-    : data.by === "key" ? await get(`/documents/${encodeURIComponent(text.trim().toLowerCase())}/exposures`, { run })
-      : await get("/documents/exposures", { id: text.trim(), run });
-  fill("#document-found", ...found.documents.flatMap((d) => [
-    h("h3", {}, d.id), pairs([["Source", d.source], ["Tokens", count(d.tokens)], ["Key", h("code", {}, d.key), true]]),
-    table(["Run", "#Exposures", "#Tokens fed", "First", "Last", "Within the document"],
-      d.runs.map((r) => [link(r.run, () => chooseRun(r.fingerprint).then(() => $("#runs").scrollIntoView())), span_(r.exposures.least, r.exposures.most), count(r.tokens_fed), event_(r.first, r.run), event_(r.last, r.run),
-        r.unknown.length ? `not known for ${r.unknown.join(", ")}` : r.intervals.length > 1 ? r.intervals.map((i) => `tokens ${count(i.start)} to ${count(i.stop)}: ${count(i.exposures)}`).join("; ") : "all tokens alike"]),
-      "No run has seen it."),
-    h("p", { class: "note" }, `${count(d.runs_looked_at)} ${d.runs_looked_at === 1 ? "run" : "runs"} looked at.`)]));
-}
-
 /* -- limits -- */
 const LIMITS = { exposures: "exposures of a document, all ancestors counted", subset_exposures: "exposures of a document on the run’s own subset", tokens: "tokens in all, all ancestors counted" };
 async function showLimits() {
@@ -371,7 +357,9 @@ function submits(id, work) {
 const given = (data) => Object.fromEntries(Object.entries(data).map(([k, v]) => [k, v.trim()]).filter(([, v]) => v !== ""));
 submits("carve", async (data) => {
   const made = await call("POST", "/subsets", { ...given(data), replicate: +data.replicate });
-  await Promise.all([showArtifacts(), fillChoices(), showLineage()]);
+  const newest = await newestArtifacts();
+  fillChoices(newest);
+  await Promise.all([showArtifacts(newest), showLineage()]);
   $("#plan-form [name=subset]").value = made.fingerprint;
   return `${made.name}: exactly ${count(made.tokens)} unique tokens, fingerprint ${made.fingerprint}.`;
 });
@@ -401,24 +389,24 @@ $("#token-form").addEventListener("submit", (event) => {
   $("#token-form").hidden = true;
   start();
 });
-/* What is looked at stands in the address, so that it can be handed on: #run=..., #compare=a+b. */
+/* What is looked at stands in the address, so that it can be handed on: #run=..., #compare=a+b, #document=key or key+run. */
 const toHash = (what, id) => { if (id) history.replaceState(null, "", `#${what}=${id}`); };
 const opened = location.hash; // what is chosen while the page is still loading is not chosen again
 async function fromHash(hash) {
   const [what, id] = hash.slice(1).split("=");
   if (!id) return;
-  const choose = { run: chooseRun, plan: choosePlan, artifact: chooseArtifact, lineage: chooseLineage };
+  const choose = { run: chooseRun, plan: choosePlan, artifact: chooseArtifact, lineage: chooseLineage, document: chooseDocument };
   if (what === "compare") {
     state.compared = new Map(id.split("+").slice(0, MOST_COMPARED).map((one) => [one, one]));
     await showCompared();
     await showRuns();
   } else await choose[what]?.(decodeURIComponent(id));
-  $({ run: "#run-detail", compare: "#compared" }[what] ?? `#${{ artifact: "catalogue" }[what] ?? what}`)?.scrollIntoView();
+  $({ run: "#run-detail", compare: "#compared", document: "#document-found" }[what] ?? `#${{ artifact: "catalogue" }[what] ?? what}`)?.scrollIntoView();
 }
 addEventListener("hashchange", () => guard($("#problem"), () => fromHash(location.hash)));
 for (const event of ["submit", "change"]) $("#runs-form").addEventListener(event, (e) => { e.preventDefault(); pages.runs = [null]; guard($("#problem"), showRuns); });
 function start() {
-  return guard($("#problem"), async () => { await fillChoices(); await Promise.all([showRuns(), showArtifacts(), showLimits()]); await fromHash(opened); });
+  return guard($("#problem"), async () => { const newest = await newestArtifacts(); fillChoices(newest); await Promise.all([showRuns(), showArtifacts(newest), showLimits()]); await fromHash(opened); });
 }
 start();
 setInterval(() => { if (!document.hidden && $("#token-form").hidden) guard($("#problem"), showRuns); }, 3000);

@@ -195,10 +195,29 @@ def places(order: Order, tables: Sequence[Table], name: str, span: range) -> lis
     Raises:
         RequestError: where no component has such a document, or there are too many places.
     """
+    found = places_of(order, tables, [table.documents.named(name) for table in tables], span)
+    if found is None:
+        raise RequestError(f"no document of this run has the id or key '{name}'")
+    return found
+
+
+def places_of(
+    order: Order, tables: Sequence[Table], documents: Sequence[list[dict[str, Any]]], span: range
+) -> list[Place] | None:
+    """Return where in the positions `span` some documents come, in the order of positions; None where no component
+    has a token of them.
+
+    Args:
+        tables: as for `contents`.
+        documents: rows of each table.
+
+    Raises:
+        RequestError: where there are too many places.
+    """
     found, known = [], False
     offset = 0
-    for (component, plan), table in zip(order.components().items(), tables, strict=True):
-        for row in table.documents.named(name):
+    for (component, plan), table, rows in zip(order.components().items(), tables, documents, strict=True):
+        for row in rows:
             if plan.policy == "repack":
                 there = _packed_places(order, _packing(plan, table), table, component, row, offset, span)
                 known |= there is not None
@@ -209,9 +228,7 @@ def places(order: Order, tables: Sequence[Table], name: str, span: range) -> lis
             pieces = [_piece(row, *_span(plan, table.first, sample)) for sample in samples]
             found += _places(order, plan, component, pieces, samples, offset, span)
         offset += plan.samples
-    if not known:
-        raise RequestError(f"no document of this run has the id or key '{name}'")
-    return sorted(found, key=lambda place: (place.position, place.document.number))
+    return sorted(found, key=lambda place: (place.position, place.document.number)) if known else None
 
 
 def _samples_with(plan: Repetition, first: int, row: dict[str, Any]) -> range:

@@ -137,7 +137,7 @@ def test_a_refusal_stops_a_run_before_its_first_step_and_nothing_else_does(confi
         with pytest.raises(RequestError, match="this run would come to 3: 1 too many"):
             train(config(pool, "run", service=client.url))
         assert not (tmp_path / "runs" / "run" / "run.json").exists()
-        client._call("DELETE", "/limits/1")
+        client.remove_limit(1)
     away = config(pool, "run", service=client.url, max_duration="1ep")
     assert train(away)["receipt"]["valid"]
     assert "the run goes on, its reports wait" in capfd.readouterr().err

@@ -172,16 +172,16 @@ def test_the_ledger_follows_runs_on_mixtures(root: Path, database: str | None, m
         cap = client.post("/limits", kind="exposures", cap=most - 1)
         again = {"parent": {"run": "first", "position": 150}}
         assert refused(claim, client, "fourth", mixed, **again).details["would_be"] == most
-        client._call("DELETE", f"/limits/{cap['id']}")
+        client.remove_limit(cap["id"])
         for subset, would_be in ((small, 3), (other, 2)):
             cap = client.post("/limits", kind="subset_exposures", cap=would_be - 1, subset=subset)
             assert refused(claim, client, "fourth", mixed, **again).details["would_be"] == would_be
             assert claim(client, "elsewhere", first, "x")["position"] == 0  # it does not train on that subset
-            client._call("DELETE", f"/limits/{cap['id']}")
+            client.remove_limit(cap["id"])
         cap = client.post("/limits", kind="tokens", cap=10)
         in_all = first.tokens_before(150) + mixed.tokens
         assert refused(claim, client, "fourth", mixed, **again).details["would_be"] == in_all
-        client._call("DELETE", f"/limits/{cap['id']}")
+        client.remove_limit(cap["id"])
         receipt = Receipt(mixed)
         receipt.add(np.arange(mixed.positions), mixed.ids(range(mixed.positions)))
         token = claim(client, "fourth", mixed, **again)["token"]

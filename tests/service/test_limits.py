@@ -19,11 +19,11 @@ def test_limits_refuse_a_run_before_it_starts(client: Client):
     assert (problem.status, problem.details["would_be"], problem.details["excess"]) == (409, 5, 1)
     assert "allows 4 exposures of a document, this run would come to 5: 1 too many" in str(problem)
     assert refused(client.get, "/runs/child").status == 404
-    client._call("DELETE", f"/limits/{exposures['id']}")
+    client.remove_limit(exposures["id"])
     own = client.post("/limits", kind="subset_exposures", cap=2, subset=small)
     assert refused(claim, client, "child", half, **child).details["would_be"] == 3
     assert claim(client, "other", whole)["token"] == 1  # the limit is of another subset
-    client._call("DELETE", f"/limits/{own['id']}")
+    client.remove_limit(own["id"])
     client.post("/limits", kind="tokens", cap=8399)
     assert refused(claim, client, "child", half, **child).details["excess"] == 1  # 2 x 3000 + 3 x 800
     assert claim(client, "child", half, parent={"run": "parent", "position": 2 * whole.samples - 1})["token"] == 1

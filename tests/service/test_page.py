@@ -174,3 +174,42 @@ def test_runs_side_by_side_pages_sorting_and_links(make_pool, tmp_path: Path):
         page.wait(f"{rows} === 1")
         assert page.run(UNNAMED) == 0
         assert page.errors == []
+
+
+@pytest.mark.slow
+def test_a_documents_timeline_and_a_link_to_it(make_pool, tmp_path: Path):
+    make_pool(3000)
+    with serving(tmp_path / "artifacts") as client, browser() as page:
+        plan = client.plan("toy", epochs=5)
+        for i, more in enumerate(({}, {"parent": {"run": "run-0"}})):
+            claim(client, f"run-{i}", plan, f"h{i}", **more)
+            client.post(f"/runs/run-{i}/reports", token=1, reports=[{"position": 800, "tokens": 12800}])
+        for i in range(27):
+            client.carve("toy", 100 + i)
+        key = client.seen(id="doc2")["documents"][0]["key"]
+        page.open(client.url)
+        page.wait(f"{text('#artifacts-table')}.includes('toy')")
+        asked = "performance.getEntriesByType('resource').filter((r) => r.name.includes('/artifacts?')).length"
+        assert page.run(asked) == 1
+        rows = "document.querySelectorAll('#artifacts-table tbody tr').length"
+        assert page.run(rows) == 25
+        page.run("document.querySelector('[aria-label=\"Older artifacts\"]').click()")
+        page.wait(f"{rows} === 3")  # 27 subsets and the pool
+        page.run(fill("document", by="id", document="doc2", run="run-1"))
+        page.wait("document.querySelectorAll('.timeline').length === 1")
+        assert page.run("location.hash") == f"#document={key}+run-1"
+        of_both = [event for s in client.timeline(key, "run-1")["stretches"] for event in s["events"]]
+        assert page.run("document.querySelectorAll('.timeline g line:not(.cut)').length") == len(of_both)
+        label = page.run("document.querySelector('.timeline svg').getAttribute('aria-label')")
+        assert f"run-1: some of it at {len(of_both)} positions" in label
+        page.run("document.querySelector('.timeline summary').click()")
+        shown = page.run("[...document.querySelectorAll('.timeline td[data-head=Position]')].map((c) => c.textContent)")
+        assert sorted(shown) == sorted(str(event["position"]) for event in of_both)
+        for width, dark in ((1280, False), (390, True)):
+            page.open(f"{client.url}?{width}#document={key}", width, dark)  # of all runs
+            page.wait("document.querySelectorAll('.timeline').length === 2")
+            assert not page.run(WIDER)
+            assert page.run(UNNAMED) == 0
+        page.run(f"location.hash = '#document={'f' * 32}'")
+        page.wait(f"{text('#document [role=alert]')}.includes('no document with key')")
+        assert [e for e in page.errors if "404" not in e] == []

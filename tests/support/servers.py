@@ -21,6 +21,7 @@ import epochal
 from epochal.service.api.app import create_app
 from epochal.service.api.connections import server_config
 from epochal.service.client.client import AwayError, Client
+from epochal.service.client.retries import NO_RETRIES
 from epochal.service.security import AccessRules
 from epochal.service.service import Service
 
@@ -59,7 +60,7 @@ def serving(
 ) -> Iterator[Client]:
     """Serve `root` from a thread; yield a client."""
     with serving_app(create_app(Service(str(root), database), rules or AccessRules()), proxies) as url:
-        client = Client(url, timeout=PATIENCE)
+        client = Client(url, timeout=PATIENCE, retries=NO_RETRIES)
         try:
             wait_for(client)
             yield client
