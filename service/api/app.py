@@ -27,8 +27,9 @@ from ..observe.state import Queues
 from ..schemas import Problem
 from ..security import AccessRules, Guard
 from ..service import Service
-from . import artifacts, audit, contents, documents, health, plans, runs
+from . import artifacts, contents, documents, plans, runs
 from .dependencies import answer
+from .operations import audit, health
 from .workers import GoneError
 
 REFUSALS = {
