@@ -1,0 +1,27 @@
+"""Lists of documents that are to be fed no more."""
+
+import sqlalchemy as sa
+from alembic import op
+
+revision = "0005"
+down_revision = "0004"
+
+
+def upgrade() -> None:
+    op.create_table(
+        "optouts",
+        sa.Column("fingerprint", sa.String(length=32), nullable=False),
+        sa.Column("name", sa.String(length=500), nullable=False),
+        sa.Column("version", sa.BigInteger(), nullable=False),
+        sa.Column("documents", sa.JSON(), nullable=False),
+        sa.Column("lines", sa.BigInteger(), nullable=False),
+        sa.Column("digest", sa.String(length=32), nullable=False),
+        sa.Column("added", sa.Float(), nullable=False),
+        sa.PrimaryKeyConstraint("fingerprint"),
+    )
+    op.create_index("optouts_by_name", "optouts", ["name", "version"], unique=True)
+
+
+def downgrade() -> None:
+    op.drop_index("optouts_by_name", "optouts")
+    op.drop_table("optouts")
