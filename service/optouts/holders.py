@@ -5,7 +5,7 @@ starts or goes on with it, but for one that is live. Nobody's run is ended.
 """
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 from sqlalchemy import Connection
@@ -17,10 +17,7 @@ from ..models import PlanRow
 from ..runs import Ancestor
 from .counts import NONE, Counted, count
 from .lists import InForce, in_force
-from .places import Spans
-
-if TYPE_CHECKING:
-    from ..service import Service
+from .places import Known, Spans
 
 UNKNOWN = ""
 """The pool of a subset that the catalogue does not have."""
@@ -42,7 +39,7 @@ def is_entered(connection: Connection, plan: str) -> bool:
     return connection.execute(sa.select(PlanRow.added).where(PlanRow.fingerprint == plan)).first() is not None
 
 
-def check(service: "Service", order: Order) -> None:
+def check(service: Known, order: Order) -> None:
     """Raise ConflictError for a plan that would feed documents of a list in force, or of which that is not known."""
     for of in service.read(in_force):
         counted, unknown = held(service, of, _segments(service, order, order.positions))
@@ -64,7 +61,7 @@ def check(service: "Service", order: Order) -> None:
             )
 
 
-def held(service: "Service", of: InForce, segments: Sequence[Segment]) -> Held:
+def held(service: Known, of: InForce, segments: Sequence[Segment]) -> Held:
     """Return what segments feed of a list's documents.
 
     Raises:
@@ -79,7 +76,7 @@ def held(service: "Service", of: InForce, segments: Sequence[Segment]) -> Held:
     return Held(count(counted, known) if counted else NONE, list(unknown))
 
 
-def of_artifact(service: "Service", of: InForce, artifact: dict[str, Any], stream: str) -> dict[str, Any] | None:
+def of_artifact(service: Known, of: InForce, artifact: dict[str, Any], stream: str) -> dict[str, Any] | None:
     """Return how many documents of a list a pool or subset has a token of; None where it has none.
 
     Args:
@@ -100,7 +97,7 @@ def of_artifact(service: "Service", of: InForce, artifact: dict[str, Any], strea
     return shown | {"documents": documents, "tokens": int(tokens.sum()), "unknown": []} if documents else None
 
 
-def of_plan(service: "Service", of: InForce, plan: dict[str, Any]) -> dict[str, Any] | None:
+def of_plan(service: Known, of: InForce, plan: dict[str, Any]) -> dict[str, Any] | None:
     """Return what a plan, as it is listed, feeds of a list's documents by its end; None where it holds none."""
     order = service.plan(plan["fingerprint"])
     whole = held(service, of, _segments(service, order, order.positions))
@@ -116,7 +113,7 @@ def of_plan(service: "Service", of: InForce, plan: dict[str, Any]) -> dict[str, 
     }
 
 
-def of_run(service: "Service", of: InForce, history: Sequence[Ancestor]) -> dict[str, Any] | None:
+def of_run(service: Known, of: InForce, history: Sequence[Ancestor]) -> dict[str, Any] | None:
     """Return what a run was fed of a list's documents over its ancestry, and would be by its plan's end.
 
     `documents` are those that its own plan holds, `unknown` its subsets of which that is not known. None where neither
@@ -158,15 +155,15 @@ def _since(history: Sequence[Ancestor], fed: Sequence[Held]) -> dict[str, Any] |
     return {"run": history[-1].name, "position": 0}
 
 
-def _stretch(service: "Service", a: Ancestor) -> list[Segment]:
+def _stretch(service: Known, a: Ancestor) -> list[Segment]:
     return _segments(service, service.plan(a.plan), a.stop, a.run)
 
 
-def _segments(service: "Service", order: Order, stop: int, run: str = "") -> list[Segment]:
+def _segments(service: Known, order: Order, stop: int, run: str = "") -> list[Segment]:
     return segments_of(run, order, stop, 1, lambda subset: service.pool_of(subset) or UNKNOWN)
 
 
-def _packed(service: "Service", segment: Segment) -> Segment:
+def _packed(service: Known, segment: Segment) -> Segment:
     """Return a segment with the packing of its documents where its plan has one."""
     plan = segment.plan.without_skips()
     if not isinstance(plan, Repetition) or plan.policy != "repack":

@@ -1,17 +1,20 @@
 """Where the documents of an opt-out list lie in a pool, from the service's index of its documents."""
 
 import threading
+from collections.abc import Callable
 from functools import cached_property
-from typing import TYPE_CHECKING, NamedTuple
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ...shards.order.base import Order, Repetition
+from ...shards.order.packing import Packing
 from ...shards.without.lists import NameList
+from ..document_index import DocumentIndex
 from .lists import InForce, names
 
-if TYPE_CHECKING:
-    from ..service import Service
+T = TypeVar("T")
 
 MOST_REMEMBERED = 1000
 """Lists, and lists in a pool, of which it is remembered what they name: neither ever changes."""
@@ -26,10 +29,22 @@ class Spans(NamedTuple):
     tokens: NDArray[np.int64]
 
 
+class Known(Protocol):
+    """What is asked of the service: see there."""
+
+    optouts: "Places"
+
+    def read(self, question: Callable[..., T], *args: Any) -> T: ...
+    def plan(self, text: str) -> Order: ...
+    def pool_of(self, subset: str) -> str | None: ...
+    def packing(self, plan: Repetition, pool: str) -> Packing: ...
+    def index(self, pool: str) -> DocumentIndex | None: ...
+
+
 class Places:
     """Finds the documents of lists in pools, each once. Safe to share among threads."""
 
-    def __init__(self, service: "Service") -> None:
+    def __init__(self, service: Known) -> None:
         self._service, self._lock = service, threading.Lock()
         self._lists: dict[str, _Wanted] = {}
         self._found: dict[tuple[str, str], Spans] = {}

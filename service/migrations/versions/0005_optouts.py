@@ -3,6 +3,8 @@
 import sqlalchemy as sa
 from alembic import op
 
+from epochal.common.errors import RequestError
+
 revision = "0005"
 down_revision = "0004"
 
@@ -23,5 +25,10 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
+    lists = op.get_bind().execute(sa.text("SELECT count(*) FROM optouts")).scalar_one()
+    if lists:
+        raise RequestError(
+            f"there are {lists:,} versions of opt-out lists: the tables of revision 0004 have no room for any"
+        )
     op.drop_index("optouts_by_name", "optouts")
     op.drop_table("optouts")

@@ -42,7 +42,8 @@ def walked(root: Path, order: Order, stop: int) -> list[np.ndarray]:
     for id_ in order.ids(range(stop)).tolist():
         begin = (plan.start_sample + id_) * plan.seq_len
         stream[begin : min(begin + plan.seq_len, plan.start_sample * plan.seq_len + plan.unique_tokens)] += 1
-    spans = [(a, n) for chunk in read_spans(str(root / "pools/toy")) for a, n in zip(chunk["start"], chunk["tokens"])]
+    chunks = list(read_spans(str(root / "pools/toy")))
+    spans = [span for chunk in chunks for span in zip(chunk["start"], chunk["tokens"], strict=True)]
     return [stream[spans[n][0] : sum(spans[n])] for n in LISTED]
 
 
