@@ -116,7 +116,8 @@ def of_plan(service: Known, of: InForce, plan: dict[str, Any]) -> dict[str, Any]
 def of_run(service: Known, of: InForce, history: Sequence[Ancestor]) -> dict[str, Any] | None:
     """Return what a run was fed of a list's documents over its ancestry, and would be by its plan's end.
 
-    `documents` are those that its own plan holds, `unknown` its subsets of which that is not known. None where neither
+    `documents` are those that its own plan holds, `unknown` its subsets of which that is not known, and `held` those
+    that it or its ancestors hold. None where neither
     it nor its ancestors hold any. `since`: nothing of the list was fed after this position of this run of the ancestry;
     null where the run's own positions have fed some.
     """
@@ -137,6 +138,7 @@ def of_run(service: Known, of: InForce, history: Sequence[Ancestor]) -> dict[str
         "positions": order.positions,
         "documents": by_plan.counted.held,
         "unknown": by_plan.unknown,
+        "held": to_the_end.counted.held,
         "so_far": held(service, of, [*stretches[0], *past]).shown(),
         "to_the_end": to_the_end.shown(),
         "since": _since(history, by_stretch),

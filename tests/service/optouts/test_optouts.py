@@ -1,5 +1,6 @@
 """Opt-out lists: who holds their documents and is fed them, what is refused, and that it is kept."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -7,6 +8,7 @@ import numpy as np
 import pytest
 import sqlalchemy as sa
 
+from epochal.__main__ import main
 from epochal.service.client.client import Client
 from epochal.service.database import open_database
 from epochal.service.document_index import read_spans
@@ -209,3 +211,33 @@ def test_lists_are_backed_up_held_against_themselves_and_told_of(root: Path, dat
         connection.execute(sa.delete(OptOut).where(OptOut.version == 1))
         assert "the version before it is not there" in problems(connection)[0]
     opened.close()
+
+
+@pytest.mark.slow
+def test_the_command_enters_lists_and_says_who_holds_them(root: Path, tmp_path: Path, capsys):
+    entries = [{"id": "doc3"}, {"text": "of nobody"}, {"key": key_of(4)}]
+    (tmp_path / "list.jsonl").write_text("".join(json.dumps(entry) + "\n" for entry in entries))
+    with serving(root) as client:
+        where = ["--service", client.url]
+        assert main(["optouts", *where]) == 0
+        assert "no opt-out list was entered" in capsys.readouterr().out
+        plan = client.plan("toy", epochs=2, name="two")
+        claim(client, "live", plan)
+        report(client, "live", 1, 10)
+        assert main(["optouts", "asked", str(tmp_path / "list.jsonl"), *where]) == 0
+        said = capsys.readouterr().out
+        assert "list asked, version 1, is in force: 3 lines, 2 documents in 1 pool, 1 line matched nothing" in said
+        assert "1 live run may feed them and go on:\n  live: " in said
+        assert "of nobody" not in str(client.get("/optouts/asked/documents"))
+        clean = client.post("/subsets", pool="toy", unique_tokens=900, without_optouts=["asked"])["fingerprint"]
+        claim(client, "on", client.plan(clean, epochs=1), parent={"run": "live", "position": 188})
+        assert main(["optouts", "asked", *where]) == 0
+        said = capsys.readouterr().out
+        assert "  two on toy: 2 documents, each at most 2 times to the end" in said
+        assert "  live (live): " in said
+        fed = "2 documents, each at most 1 time"
+        assert f"  on (live): {fed} so far, {fed} to the end; 0 since position 188 of live" in said
+        assert main(["optouts", *where]) == 0
+        assert "asked" in capsys.readouterr().out
+        assert main(["optouts", "none", *where]) == 2
+        assert "there is no opt-out list 'none'" in capsys.readouterr().err
