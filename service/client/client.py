@@ -2,7 +2,7 @@
 
 import io
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -100,9 +100,29 @@ class Client:
 
     # -- catalogue and plans ----------------------------------------------------------------------------------------
 
-    def carve(self, pool: str, unique_tokens: int | str, replicate: int = 0, name: str | None = None) -> Any:
-        """Carve a subset on the service's machine; the same again returns the same."""
-        return self.post("/subsets", pool=pool, unique_tokens=unique_tokens, replicate=replicate, name=name)
+    def carve(
+        self, pool: str, unique_tokens: int | str, replicate: int = 0, name: str | None = None, **without: Any
+    ) -> Any:
+        """Carve a subset on the service's machine; the same again returns the same.
+
+        Args:
+            pool: name or fingerprint.
+            unique_tokens: how many.
+            replicate: which draw.
+            name: of the subset.
+            without: `without`, documents that it holds no token of, or `without_optouts`, names of opt-out lists.
+        """
+        body = {"pool": pool, "unique_tokens": unique_tokens, "replicate": replicate, "name": name}
+        return self.post("/subsets", **body, **without)
+
+    def opt_out(self, name: str, documents: Sequence[Any]) -> Any:
+        """Enter a list of documents that are to be fed no more, or a newer version of it; see docs/service.md.
+
+        Args:
+            name: of the list.
+            documents: each a key or an id, or an object with `key`, `id` or `text`.
+        """
+        return self.post("/optouts", name=name, documents=list(documents))
 
     def plan(self, subset: str, **numbers: Any) -> Order:
         """Make a plan (total_tokens or epochs, seed, policy, skip, name) for a subset that the service knows."""
