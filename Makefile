@@ -12,7 +12,7 @@ HEADERS := import sysconfig; print(sysconfig.get_path('include'))
 .DEFAULT_GOAL := $(if $(TORCH),setup,help)
 # Builds, tests and grids start many processes that import torch: each would compile it again.
 unexport PYTHONDONTWRITEBYTECODE
-.PHONY: help shards test test-fast test-train lint format train crossover crossover-functions crossover-arms crossover-long bench constraints dist wheelhouse docs hashes audit setup clean
+.PHONY: help shards test test-fast test-train lint format train crossover crossover-functions crossover-arms crossover-repack crossover-long bench constraints dist wheelhouse docs hashes audit setup clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-19s %s\n", $$1, $$2}' Makefile
@@ -79,6 +79,9 @@ crossover-functions: $(READY) $(FUNCTIONS)/manifest.json ## the same on many sho
 
 crossover-arms: $(READY) $(FUNCTIONS)/manifest.json ## what helps whom: arms of both types, one budget, three seeds (2 cores, an hour)
 	@$(BIN)/epochal crossover crossover-arms
+
+crossover-repack: $(READY) $(FUNCTIONS)/manifest.json ## documents packed anew in every pass or not: both types, three seeds (2 cores, 15 min)
+	@$(BIN)/epochal crossover crossover-repack
 
 crossover-long: $(READY) $(FUNCTIONS)/manifest.json ## hundreds of passes over many short documents (2 cores, hours; goes on where it stopped)
 	@$(BIN)/epochal crossover crossover-long

@@ -41,6 +41,7 @@ COMMANDS: Commands = {  # in the order in which they are needed
     "register": ("service.commands", "tell the service of artifacts elsewhere, or a run's reports"),
     "seen": ("service.commands", "how often runs were fed a document, over their whole ancestry"),
     "summary": ("service.summary.commands", "what a run was trained on, as a public summary and an ML-BOM"),
+    "optouts": ("service.optouts.commands", "lists of documents that are to be fed no more, and who holds them"),
     "release": ("service.commands", "free the name of a run that is dead while its lease lasts"),
     "login": ("service.commands", "keep the token for a service, bound to its address"),
     "completion": ("__main__", "a script that lets bash, zsh or fish complete these commands"),

@@ -10,7 +10,7 @@ import json
 import os
 import shutil
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -91,7 +91,7 @@ class DocumentIndex:
         """Return the document with this 16-byte key, if any: a list of one or none."""
 
         def look(arrays: dict[str, FileArray]) -> list[Document]:
-            rows = _rows(arrays, "key_prefix", "key_row", int.from_bytes(key[:8], "big"))
+            rows = _rows(arrays, "key_prefix", "key_row", _prefix(key))
             return [self._document(arrays, row) for row in rows if arrays["key"][row].tobytes() == key]
 
         return self._answer(look)
@@ -102,6 +102,19 @@ class DocumentIndex:
         def look(arrays: dict[str, FileArray]) -> list[Document]:
             rows = _rows(arrays, "id_hash", "id_row", xxhash.xxh3_64_intdigest(id_.encode()))
             return [d for d in (self._document(arrays, row) for row in rows) if d.id == id_]
+
+        return self._answer(look)
+
+    def many(self, keys: Collection[bytes], ids: Collection[str]) -> list[Document]:
+        """Return the documents that have one of these keys or ids, in the order of the pool; the pool's table is read a
+        row group at a time where some of them are."""
+
+        def look(arrays: dict[str, FileArray]) -> list[Document]:
+            rows = {row for key in keys for row in _rows(arrays, "key_prefix", "key_row", _prefix(key))}
+            hashes = (xxhash.xxh3_64_intdigest(id_.encode()) for id_ in ids)
+            rows.update(row for hashed in hashes for row in _rows(arrays, "id_hash", "id_row", hashed))
+            found = (self._document(arrays, row) for row in sorted(rows))
+            return [d for d in found if bytes.fromhex(d.key) in keys or d.id in ids]
 
         return self._answer(look)
 
@@ -151,6 +164,10 @@ class DocumentIndex:
                 self._table = open_documents(self._root)
             table = self._table.read_row_group(group, columns=["key", "id", "source", "start", "tokens"])
         return {name: table[name] for name in table.column_names}
+
+
+def _prefix(key: bytes) -> int:
+    return int.from_bytes(key[:8], "big")
 
 
 def _rows(arrays: dict[str, FileArray], values: str, rows: str, wanted: int) -> list[int]:

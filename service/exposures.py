@@ -29,7 +29,8 @@ DIGEST_PART = 1 << 18
 MOST_CURVE = 1 << 22
 MOST_CURVE_COPIES = 1000
 
-_POOLS = sa.select(Artifact.fingerprint).where(Artifact.kind == "pool")
+_POOLS = sa.select(Artifact.pool).distinct()
+"""Of every stream that subsets are cut from: those of pools, and of subsets without some documents their own."""
 
 Parts = list[tuple[Segment, list[ledger.Part]]]
 """The parts of a document in each segment of a stretch of a history."""

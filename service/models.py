@@ -194,6 +194,28 @@ class Limit(Base):
     added: Mapped[float] = mapped_column(Float)
 
 
+class OptOut(Base):
+    """A version of a list of documents that are to be fed no more. The last version of a name is in force.
+
+    Attributes:
+        fingerprint: of name, version and documents.
+        version: from 1.
+        documents: what each line names: [kind, value] with the kinds key and id, or null for a line that does not say.
+        lines: how many they are.
+        digest: of the documents, in any order.
+    """
+
+    __tablename__ = "optouts"
+    fingerprint: Mapped[str] = mapped_column(Fingerprint, primary_key=True)
+    name: Mapped[str] = mapped_column(Name)
+    version: Mapped[int] = mapped_column(BigInteger)
+    documents: Mapped[list[Any]] = mapped_column(JSON)
+    lines: Mapped[int] = mapped_column(BigInteger)
+    digest: Mapped[str] = mapped_column(Fingerprint)
+    added: Mapped[float] = mapped_column(Float)
+    __table_args__ = (Index("optouts_by_name", "name", "version", unique=True),)
+
+
 class AuditEntry(Base):
     """A change that somebody made, entered together with it.
 

@@ -161,6 +161,12 @@ def claim_lease(connection: Connection, claim: RunClaim, run: dict[str, Any]) ->
     }
 
 
+def is_live(connection: Connection, claim: RunClaim, run: str) -> bool:
+    """Return whether a run is live already, by a lease of the holder that claims it."""
+    mine = sa.select(Lease.until).where(Lease.name == claim.name, Lease.run == run, Lease.holder == claim.holder)
+    return (connection.execute(mine).scalar() or 0.0) > now(connection)
+
+
 def release(connection: Connection, name: str) -> dict[str, Any]:
     """End the lease on a run's name, whoever holds it; it can then be claimed at once.
 

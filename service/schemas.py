@@ -5,13 +5,16 @@ from typing import Annotated, Any, Literal
 
 import orjson
 from fastapi import Path, Query
-from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, StringConstraints
+from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, StringConstraints, model_validator
 
 from ..common.config import Section, validate
+from ..common.errors import RequestError
+from ..common.text import content_key, normalise
 from ..shards.order.amendment.skips import MOST_REASON
 from ..shards.order.base import POLICIES
 from ..shards.order.mixture_config import MixtureSettings
 from ..shards.order.windows import MAX_WINDOW
+from ..shards.without.lists import Entry
 from .catalogue import is_storable
 from .models import INT
 
@@ -70,6 +73,68 @@ PositionQuery = Annotated[int | None, Query(ge=0, le=INT, description="as of thi
 PointsQuery = Annotated[int, Query(ge=1, le=5000)]
 
 
+class NamedDocument(Section):
+    """A document, by its key, its id or its text; the first of them counts. Of a text the key is made, and it is not
+    kept."""
+
+    key: Annotated[str, StringConstraints(pattern=r"^[0-9a-fA-F]{32}$")] | None = None
+    id: Annotated[str, StringConstraints(min_length=1, max_length=10_000)] | None = None
+    text: Annotated[str, StringConstraints(max_length=4 << 20)] | None = None
+
+    @model_validator(mode="after")
+    def _names_one(self) -> "NamedDocument":
+        if self.key is None and self.id is None and self.text is None:
+            raise ValueError("names no document: give it a field key, id or text")
+        return self
+
+    def entry(self) -> Entry:
+        """Return it as a line of a list."""
+        if self.key is not None:
+            return "key", self.key.lower()
+        if self.id is not None:
+            return "id", self.id
+        return "key", content_key(normalise(self.text or "")).hex()
+
+
+MOST_DOCUMENTS = 200_000
+"""Lines of a list of documents in a request."""
+
+Line = Annotated[str, StringConstraints(min_length=1, max_length=10_000)]
+DocumentList = Annotated[list[Line | NamedDocument], Field(max_length=MOST_DOCUMENTS)]
+
+
+def _entries(documents: list[Any]) -> list[Entry]:
+    """Return documents of a request as lines of a list. Raises RequestError."""
+    try:
+        return [(None, d) if isinstance(d, str) else d.entry() for d in documents if _encoded(d)]
+    except UnicodeEncodeError:
+        raise RequestError("documents: a name is not Unicode: it has half a surrogate pair") from None
+
+
+def _encoded(document: Any) -> bool:
+    texts = [document] if isinstance(document, str) else [document.id, document.text]
+    return all(text is None or text.encode() is not None for text in texts)
+
+
+class OptOutRequest(Section):
+    """A list of documents that are to be fed no more: what the lines of a file for `epochal carve --without` say.
+
+    Attributes:
+        documents: each a line that is looked for as a key, as an id and as a text, or an object that says which.
+    """
+
+    name: Label
+    documents: DocumentList
+
+    def entries(self) -> list[Entry]:
+        """Return its documents as lines of a list.
+
+        Raises:
+            RequestError: for text that is not Unicode.
+        """
+        return _entries(self.documents)
+
+
 class CarveRequest(Section):
     """A subset to carve.
 
@@ -77,12 +142,24 @@ class CarveRequest(Section):
         pool: name or fingerprint.
         unique_tokens: an integer, or text as 500M.
         name: of the subset.
+        without: documents of which it holds no token, as in an opt-out list.
+        without_optouts: names of opt-out lists of whose documents it holds no token.
     """
 
     pool: Text
     unique_tokens: TokenCount
     replicate: Annotated[int, Field(ge=0, le=10_000), Number] = 0
     name: Label | None = None
+    without: DocumentList = []
+    without_optouts: Annotated[list[Label], Field(max_length=100)] = []
+
+    def entries(self) -> list[Entry]:
+        """Return the documents of `without` as lines of a list.
+
+        Raises:
+            RequestError: for text that is not Unicode.
+        """
+        return _entries(self.without)
 
 
 class SourceRequest(Section):

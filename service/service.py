@@ -26,6 +26,9 @@ from ..shards.order.packing import Packing
 from ..shards.order.plan import Plan
 from ..shards.order.receipt import Receipt
 from ..shards.order.stored import order_from_dict
+from ..shards.without.cut import NOTHING
+from ..shards.without.found import find
+from ..shards.without.lists import NameList
 from . import catalogue, database, limits, runs
 from .bounds import check_budget, check_shares, most_tokens
 from .database import Database, Place, open_database
@@ -34,6 +37,8 @@ from .errors import ConflictError, NotFoundError
 from .models import Artifact, PlanRow, PlanSubset
 from .operations.audit import audited
 from .operations.once import Once, acting_once
+from .optouts import holders
+from .optouts.places import Places
 from .runs import Ancestor, RunClaim
 
 T = TypeVar("T")
@@ -58,6 +63,7 @@ class Service:
 
     Attributes:
         found: the artifacts under the root, as of the last look.
+        optouts: where the documents of opt-out lists lie.
     """
 
     def __init__(self, root: str, database: str | None = None) -> None:
@@ -73,6 +79,7 @@ class Service:
         self._tables: dict[str, DocumentStarts] = {}
         self._packings: dict[str, Packing] = {}
         self._indexing = threading.Lock()
+        self.optouts = Places(self)
 
     def close(self) -> None:
         """Commit what is waiting and let go of the database."""
@@ -172,8 +179,11 @@ class Service:
                 for row in connection.execute(rows)
             ]
 
-    def carve(self, pool: str, tokens: int, replicate: int, name: str | None) -> tuple[str, bool]:
-        """Carve a subset into `<root>/subsets/`; return its fingerprint and whether it is new.
+    def carve(
+        self, pool: str, tokens: int, replicate: int, name: str | None, without: Sequence[NameList] = ()
+    ) -> tuple[str, bool]:
+        """Carve a subset into `<root>/subsets/`, without the documents of lists; return its fingerprint and whether it
+        is new.
 
         Raises:
             NotFoundError: when that folder holds something else.
@@ -185,18 +195,22 @@ class Service:
         if where is None:
             raise ConflictError(f"pool '{manifest.name}' is known, but lies nowhere this service can read it")
         source = open_artifact(where)
+        taken_out = find(source, without, None) if without else None
+        if taken_out is not None and not len(taken_out.table):
+            taken_out = None
         if name is None:
             if storage.is_url(where):
                 raise RequestError("name: a subset of a remote pool needs a name")
-            name = os.path.basename(carve.default_out(source, tokens, replicate))
+            name = os.path.basename(carve.default_out(source, tokens, replicate, taken_out=taken_out))
         if not NAME.fullmatch(name):
             raise RequestError(f"name: '{name}' is no name for a folder")
         out = os.path.realpath(os.path.join(self.root, "subsets", name))
         if not catalogue.inside(out, self.root):
             raise RequestError(f"name: '{name}' leads out of the folder of subsets")
-        carve.locate_window(source, tokens, replicate)  # a wrong request is reported before a taken name
+        removed = taken_out.removed if taken_out else NOTHING
+        carve.locate_window(source, tokens, replicate, removed)  # a wrong request is reported before a taken name
         try:
-            _, new = carve.carve(where, tokens, replicate, out)
+            _, new = carve.carve_from(source, tokens, replicate, out, taken_out=taken_out)
         except RequestError as error:
             if os.path.exists(out):
                 raise ConflictError(f"subset '{name}' exists and holds something else: give another name") from None
@@ -231,6 +245,8 @@ class Service:
             ConflictError: when it contradicts what is there.
         """
         self.check_plan(plan)
+        if not self.read(holders.is_entered, plan.fingerprint):
+            holders.check(self, plan)
         return self.write(catalogue.enter_plan, plan, name, once=once)
 
     def check_plan(self, order: Order) -> None:
@@ -267,14 +283,15 @@ class Service:
         """Register a run and lease its name.
 
         Raises:
-            NotFoundError: (live run, limit).
-            RequestError: (live run, limit).
-            ConflictError: (live run, limit).
+            NotFoundError: (live run, limit, opt-out list).
+            RequestError: (live run, limit, opt-out list).
+            ConflictError: (live run, limit, opt-out list).
         """
         self.refresh()
         self.check_plan(claim.plan)
         with self.db.reader() as connection:
             run = runs.identify(connection, claim)
+            alive = runs.is_live(connection, claim, run["fingerprint"])
             known = limits.listed(connection)
             history: Sequence[Ancestor] = ()
             if run["parent"]:
@@ -283,6 +300,8 @@ class Service:
         if known:
             before = [(self.plan(a.plan), a.stop) for a in history]
             limits.check(known, claim.plan, before, lambda s: self.pool_of(s) or s, self.read_documents)
+        if not alive:
+            holders.check(self, claim.plan)
         return self.write(runs.claim_lease, claim, run)
 
     def check_receipts(self) -> None:

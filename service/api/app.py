@@ -27,8 +27,9 @@ from ..observe.state import Queues
 from ..schemas import Problem
 from ..security import AccessRules, Guard
 from ..service import Service
-from . import artifacts, audit, contents, documents, health, plans, runs
+from . import artifacts, contents, documents, optouts, plans, runs
 from .dependencies import answer
+from .operations import audit, health
 from .workers import GoneError
 
 REFUSALS = {
@@ -75,7 +76,7 @@ def create_app(
     app.add_middleware(Observed, metrics=metrics, log=log)  # the last one is the outermost
     _refusals(app)
     _show_page(app)
-    for part in (artifacts, plans, contents, runs, documents, health, audit):
+    for part in (artifacts, plans, contents, runs, documents, optouts, health, audit):
         app.include_router(part.router)
     return app
 

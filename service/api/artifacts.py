@@ -7,10 +7,12 @@ from sqlalchemy import Connection
 
 from ...common.errors import RequestError
 from ...common.units import parse_count
+from ...shards.without.lists import list_of
 from .. import catalogue
 from ..catalogue import ArtifactQuery
 from ..database import Place
 from ..errors import NotFoundError
+from ..optouts import lists
 from ..schemas import INT, CarveRequest, Text
 from .dependencies import ServiceOfApp, answer
 from .lineage import MOST_NODES
@@ -56,13 +58,16 @@ def describe(service: ServiceOfApp, artifact: Annotated[str, Path(max_length=200
 
 @router.post("/subsets", status_code=201, responses={200: {"description": "it was there already"}})
 async def carve(service: ServiceOfApp, request: Request, body: CarveRequest) -> Response:
-    """Carve a subset of exactly so many unique tokens. The same request again returns the same subset."""
+    """Carve a subset of exactly so many unique tokens, without some documents where such are named. The same request
+    again returns the same subset."""
     tokens = parse_count(body.unique_tokens, "unique_tokens")
     if tokens > INT:
         raise RequestError("unique_tokens: too many")
 
     def carved(_: Check) -> Response:
-        fingerprint, new = service.carve(body.pool, tokens, body.replicate, body.name)
+        listed = [service.optouts.names(service.read(lists.find, name)) for name in body.without_optouts]
+        listed += [list_of("request", body.entries())] if body.without else []
+        fingerprint, new = service.carve(body.pool, tokens, body.replicate, body.name, listed)
         return answer(service.read(catalogue.describe, fingerprint), 201 if new else 200)
 
     return await CARVES.run(request, carved)

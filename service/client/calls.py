@@ -1,7 +1,7 @@
 """The calls that there are, apart from how they are made: both clients have a method for each function here."""
 
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Generic, Literal, TypeVar
 from urllib.parse import quote
@@ -11,6 +11,7 @@ import orjson
 from ...shards.order.base import Order
 from ...shards.order.stored import order_from_dict
 from .answers import RefusedError
+from .optout_results import HolderPage, OptedOut, OptOutListInFull, OptOutPage
 from .results import (
     ArtifactInFull,
     ArtifactPage,
@@ -108,10 +109,27 @@ def artifact(artifact: str) -> Call[ArtifactInFull]:
     return Call("GET", f"/artifacts/{_part(artifact)}")
 
 
-def carve(pool: str, unique_tokens: int | str, replicate: int = 0, name: str | None = None) -> Call[ArtifactInFull]:
-    """Carve a subset on the service's machine; the same again returns the same."""
-    body = {"pool": pool, "unique_tokens": unique_tokens, "replicate": replicate, "name": name}
-    return Call("POST", "/subsets", body=body)
+def carve(
+    pool: str,
+    unique_tokens: int | str,
+    replicate: int = 0,
+    name: str | None = None,
+    without: Sequence[Any] | None = None,
+    without_optouts: Sequence[str] | None = None,
+) -> Call[ArtifactInFull]:
+    """Carve a subset on the service's machine; the same again returns the same.
+
+    Args:
+        pool: name or fingerprint.
+        unique_tokens: how many.
+        replicate: which draw.
+        name: of the subset.
+        without: documents that it holds no token of, as `opt_out` takes them.
+        without_optouts: names of opt-out lists that it holds no token of.
+    """
+    body: dict[str, Any] = {"pool": pool, "unique_tokens": unique_tokens, "replicate": replicate, "name": name}
+    lists = {"without": without, "without_optouts": without_optouts}
+    return Call("POST", "/subsets", body=body | {k: list(v) for k, v in lists.items() if v is not None})
 
 
 def plan(subset: str, **numbers: Any) -> Call[Order]:
@@ -217,3 +235,39 @@ def set_limit(
 def remove_limit(number: int) -> Call[Removed]:
     """Remove a limit."""
     return Call("DELETE", f"/limits/{number}")
+
+
+# -- opt-outs --------------------------------------------------------------------------------------------------------
+
+
+def opt_out(name: str, documents: Sequence[Any]) -> Call[OptedOut]:
+    """Enter a list of documents that are to be fed no more, or a newer version of it.
+
+    Args:
+        name: of the list.
+        documents: each a key or an id, or an object with `key`, `id` or `text`.
+    """
+    return Call("POST", "/optouts", body={"name": name, "documents": list(documents)})
+
+
+def optouts(limit: int | None = None, cursor: str | None = None) -> Call[OptOutPage]:
+    """Return a page of opt-out lists, the newest first."""
+    return Call("GET", "/optouts", {"limit": limit, "cursor": cursor})
+
+
+def optout(name: str, version: int | None = None) -> Call[OptOutListInFull]:
+    """Return an opt-out list, by default its last version."""
+    return Call("GET", f"/optouts/{_part(name)}", {"version": version})
+
+
+def optout_holders(
+    name: str,
+    kind: Literal["pool", "subset", "plan", "run"],
+    live: bool | None = None,
+    limit: int | None = None,
+    cursor: str | None = None,
+) -> Call[HolderPage]:
+    """Return a page of the pools, subsets, plans or runs that hold documents of a list."""
+    return Call(
+        "GET", f"/optouts/{_part(name)}/holders", {"kind": kind, "live": live, "limit": limit, "cursor": cursor}
+    )

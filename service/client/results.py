@@ -154,6 +154,7 @@ class Run(TypedDict):
     reported: float | None
     added: float
     receipt_problem: str | None
+    thinned: int
     live: bool
     lease: int | None
     receipt: str

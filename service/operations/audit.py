@@ -18,6 +18,7 @@ from .. import catalogue, limits, runs
 from ..database import now
 from ..leases import Held
 from ..models import AuditEntry
+from ..optouts import lists
 
 T = TypeVar("T")
 
@@ -87,6 +88,11 @@ def _limit(result: Any, kind: str, cap: int, subset: str | None) -> Described:
     return "limit set", f"{result['id']}: {kind} {cap:,}" + (f" on {subset}" if subset else "")
 
 
+def _list(result: dict[str, Any], name: str, documents: Any) -> Described:
+    lines, version = result["lines"], result["version"]
+    return ("opt-out list entered", f"{name}: version {version}, {lines:,} lines") if result["new"] else None
+
+
 _TABLE: dict[Callable[..., Any], Callable[..., Described]] = {
     catalogue.enter_plan: _plan,
     catalogue.update: _artifacts,
@@ -94,6 +100,7 @@ _TABLE: dict[Callable[..., Any], Callable[..., Described]] = {
     runs.release: lambda done, name: ("name released", f"{name}: run {done['run']}"),
     runs.close: _run_closed,
     limits.add: _limit,
+    lists.add: _list,
     limits.remove: lambda done, number: ("limit removed", str(number)),
 }
 """By the function that changes something: what is entered, from its result and arguments."""

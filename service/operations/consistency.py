@@ -8,7 +8,8 @@ from sqlalchemy import Connection
 
 from ...common.errors import EpochalError
 from ...shards.order.stored import order_from_dict
-from ..models import Artifact, Base, Checkpoint, Lease, PlanRow, Report, RunRow
+from ..models import Artifact, Base, Checkpoint, Lease, OptOut, PlanRow, Report, RunRow
+from ..optouts import lists
 
 MOST_PROBLEMS = 20
 
@@ -36,6 +37,7 @@ def _all(connection: Connection) -> Iterator[str]:
         for table, row, parent, _ in connection.exec_driver_sql("PRAGMA foreign_key_check"):
             yield f"{table}: row {row} refers to a row of {parent} that is not there"
     yield from _artifacts(connection)
+    yield from _optouts(connection)
     yield from _runs(connection, dict(_plans(connection)))
 
 
@@ -44,6 +46,20 @@ def _artifacts(connection: Connection) -> Iterator[str]:
     for row in connection.execute(sa.select(t.c.fingerprint, t.c.manifest)):
         if row.manifest.get("fingerprint") != row.fingerprint:
             yield f"artifact {row.fingerprint}: its manifest is of {row.manifest.get('fingerprint')}"
+
+
+def _optouts(connection: Connection) -> Iterator[str]:
+    t = OptOut.__table__
+    last: dict[str, int] = {}
+    for row in connection.execute(sa.select(t).order_by(t.c.name, t.c.version)):
+        what = f"opt-out list '{row.name}', version {row.version}"
+        if row.version != last.get(row.name, 0) + 1:
+            yield f"{what}: the version before it is not there"
+        last[row.name] = row.version
+        content = lists.content_of([(kind, value) for kind, value in row.documents])
+        named = lists.fingerprint_of(row.name, row.version, content)
+        if (row.lines, row.digest, row.fingerprint) != (len(row.documents), content, named):
+            yield f"{what}: its documents are not those that it was entered with"
 
 
 def _plans(connection: Connection) -> Iterator[tuple[str, int | str]]:

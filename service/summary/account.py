@@ -4,8 +4,9 @@ Nothing is guessed. What no manifest says is not stated here either; documents t
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
@@ -118,6 +119,30 @@ class Seen:
 
 
 @dataclass(frozen=True)
+class OptOut:
+    """An opt-out list that the service has in force, and what the model was fed of it.
+
+    Attributes:
+        entered: the day, as 2026-03-31 (UTC).
+        lines: of the list; documents: of it in what the model was trained on.
+        fed: documents of which a token was fed over the whole history.
+        most_exposures: of any of their tokens.
+        unknown: data sets of which that cannot be known.
+        since: the run and the position after which none was fed; None where the run itself was fed some.
+    """
+
+    name: str
+    version: int
+    entered: str
+    lines: int
+    documents: int
+    fed: int
+    most_exposures: int
+    unknown: list[str]
+    since: tuple[str, int] | None
+
+
+@dataclass(frozen=True)
 class Account:
     """Everything that the summary and the bill of materials say.
 
@@ -135,6 +160,7 @@ class Account:
     pools: list[Pool]
     seen: Seen | None
     not_counted: str = ""
+    optouts: list[OptOut] = field(default_factory=list)
     epochal: str = field(default="")
 
     @property
@@ -169,6 +195,7 @@ def gather(client: "Client", run: str, version: str) -> Account:
         pools=[_pool(m) for p in dict.fromkeys(pools) if (m := _manifest(client, p, manifests)) is not None],
         seen=seen,
         not_counted=why,
+        optouts=list(_optouts(client, shown["fingerprint"])),
         epochal=version,
     )
 
@@ -260,6 +287,33 @@ def _seen(client: "Client", run: str) -> tuple[Seen | None, str]:
     documents = sum(n for k, n in counted["any"].items() if int(k))
     unique = sum(n for k, n in tokens.items() if k)
     return Seen(documents, unique, sum(k * n for k, n in tokens.items()), max(tokens, default=0)), ""
+
+
+def _optouts(client: "Client", run: str) -> Iterator[OptOut]:
+    """Yield what a run was fed of every list that names documents; none from a service that knows no lists."""
+    cursor = None
+    while True:
+        try:
+            answer = client.get("/optouts", limit=1000, cursor=cursor)
+        except EpochalError as error:
+            if getattr(error, "status", None) != 404:
+                raise
+            return
+        yield from (_optout(client, of, run) for of in answer["optouts"] if of["lines"])
+        cursor = answer["next"]
+        if cursor is None:
+            return
+
+
+def _optout(client: "Client", of: dict[str, Any], run: str) -> OptOut:
+    held = client.get(f"/optouts/{of['name']}/runs/{run}")["held"]
+    entered = datetime.fromtimestamp(of["added"], UTC).date().isoformat()
+    known = of["name"], of["version"], entered, of["lines"]
+    if held is None:
+        return OptOut(*known, 0, 0, 0, [], None)
+    fed, since = held["so_far"], held["since"]
+    where = (since["run"], since["position"]) if since else None
+    return OptOut(*known, held["held"], fed["documents"], fed["most"], fed["unknown"], where)
 
 
 def latest_date(account: Account) -> tuple[str, int]:

@@ -6,7 +6,7 @@ from typing import Any
 
 from ...shards.description.markdown import code, escaped, linked, table
 from ..commands import counted
-from .account import Account, Dataset, Pool, Removed, latest_date
+from .account import Account, Dataset, OptOut, Pool, Removed, latest_date
 
 TO_FILL_IN = "*to be filled in by the provider*"
 SIZES = ((10**9, "less than 1 billion tokens"), (10**13, "1 billion to 10 trillion tokens"))
@@ -124,6 +124,9 @@ def _processing(a: Account) -> Iterator[str]:
     if lists:
         named = ", ".join(f"{escaped(name)} (pool {escaped(pool)})" for pool, name in lists)
         yield f"Lists of documents that were kept out of pools when they were built: {named}."
+    if a.optouts:
+        yield "Opt-out lists in force, and what of them the model was fed over its history:"
+        yield _optout_table(a.optouts)
     if not taken and not lists:
         yield "No manifest says that documents were taken out, or kept out, on request."
     yield f"Measures taken when the data were collected: {TO_FILL_IN}"
@@ -132,6 +135,32 @@ def _processing(a: Account) -> Iterator[str]:
     yield "### 3.3 What was taken out of the pools"
     steps = [(f"pool {pool.name}", removed) for pool in a.pools for removed in pool.removed]
     yield _removed_table("pool", steps) if steps else "No manifest states a step that took documents out."
+
+
+def _optout_table(lists: Sequence[OptOut]) -> str:
+    head = ("list", "entered", "lines", "documents in its data sets", "documents fed", "most exposures", "honoured")
+    rows = [
+        [
+            f"{escaped(o.name)}, version {o.version}",
+            o.entered,
+            f"{o.lines:,}",
+            f"{o.documents:,}",
+            f"{o.fed:,}",
+            f"{o.most_exposures:,}",
+            _honoured(o),
+        ]
+        for o in lists
+    ]
+    return table(head, rows, numbers=(2, 3, 4, 5))
+
+
+def _honoured(o: OptOut) -> str:
+    """Return in words since when nothing of a list was fed."""
+    if o.unknown:
+        return f"not known of {counted(len(o.unknown), 'data set')}"
+    if not o.fed:
+        return "none was fed"
+    return f"none since position {o.since[1]:,} of run {escaped(o.since[0])}" if o.since else "fed by the run itself"
 
 
 def _removed_table(what: str, rows: Sequence[tuple[str, Removed]]) -> str:

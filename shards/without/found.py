@@ -80,12 +80,12 @@ def keys_digest(table: pa.Table) -> str:
     return hashlib.blake2b(b"".join(sorted(table["key"].to_pylist())), digest_size=16).hexdigest()
 
 
-def find(pool: Artifact, lists: Sequence[str], condition: str | None) -> TakenOut:
+def find(pool: Artifact, lists: Sequence[str | NameList], condition: str | None) -> TakenOut:
     """Return the documents of a pool that are to be taken out.
 
     Args:
         pool: see above.
-        lists: files or URLs; see lists.py.
+        lists: files or URLs, see lists.py; or what was read from some.
         condition: in the language of a source's `where`, on the columns of documents.parquet that the build kept, and
             those of OWN_FIELDS.
 
@@ -93,7 +93,8 @@ def find(pool: Artifact, lists: Sequence[str], condition: str | None) -> TakenOu
         RequestError: for a list or a condition that cannot be used.
         WorkError: for a damaged table.
     """
-    tests: list[_InList | _Holds] = [_InList(read_list(path)) for path in lists]
+    read = (read_list(one) if isinstance(one, str) else one for one in lists)
+    tests: list[_InList | _Holds] = [_InList(one) for one in read]
     tests += [_Holds(condition, pool.manifest)] if condition is not None else []
     columns = list(dict.fromkeys(["key", "id", "source", "start", "tokens", *(c for t in tests for c in t.columns)]))
     chosen = []

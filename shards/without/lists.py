@@ -6,7 +6,7 @@ A plain line is looked for as a key, as an id and as a text; which of them it wa
 
 import re
 from collections import Counter
-from collections.abc import Container, Iterator
+from collections.abc import Container, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -58,7 +58,16 @@ def read_list(path: str) -> NameList:
         RequestError: where there is none, or a line cannot be read.
     """
     name = without_secrets(path, {}).rstrip("/").rpartition("/")[2]
-    return NameList(printable(name), tuple(_candidates(kind, value) for kind, value in _entries(path)))
+    return list_of(printable(name), read_entries(path))
+
+
+Entry = tuple[Kind | None, str]
+"""A line of a list: as what it is to be taken (None: it does not say), and what it says."""
+
+
+def list_of(name: str, entries: Iterable[Entry]) -> NameList:
+    """Return the list of `entries`, whose keys have 32 hexadecimal digits."""
+    return NameList(name, tuple(_candidates(kind, value) for kind, value in entries))
 
 
 def _candidates(said: Kind | None, value: str) -> tuple[Candidate, ...]:
@@ -72,8 +81,12 @@ def _candidates(said: Kind | None, value: str) -> tuple[Candidate, ...]:
     return tuple(found)
 
 
-def _entries(path: str) -> Iterator[tuple[Kind | None, str]]:
-    """Yield what each line of a list says: as what it is to be taken (None: it does not say), and the line."""
+def read_entries(path: str) -> Iterator[Entry]:
+    """Yield what each line of the list at `path` (file or URL) says.
+
+    Raises:
+        RequestError: as `read_list`.
+    """
     lines = _lines(path)
     json_lines = next((line for line in lines if line.strip()), "").lstrip().startswith("{")
     for number, line in enumerate(lines, 1):

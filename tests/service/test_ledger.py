@@ -14,6 +14,8 @@ from hypothesis import strategies as st
 from epochal.common.errors import RequestError
 from epochal.service.document_index import HASHES_NAME, NAMES, Document, DocumentIndex, read_spans
 from epochal.service.ledger import Segment, histogram, intervals, most_exposed, parts, segments_of
+from epochal.service.optouts.counts import count
+from epochal.service.optouts.places import Spans
 from epochal.shards.order.amendment.amend import amend
 from epochal.shards.order.base import POLICIES
 from epochal.shards.order.mixture import Mixture, Source
@@ -223,6 +225,28 @@ def test_the_ledger_equals_counting_every_position(history):
     }
     most, found = max(int(v.max()) for v in seen.values()), most_exposed(segments, -1, reader(pools))
     assert found == most or (found > most and any(s.plan.policy == "repack" for s in segments))
+
+
+@pytest.mark.slow
+@settings(max_examples=60, deadline=None)
+@given(histories(), st.sets(st.integers(0, 11), min_size=1))
+def test_what_is_counted_of_a_list_equals_counting_every_position(history, listed):
+    pools, pool_of, orders = history
+    seen, inside = brute_force(pools, pool_of, orders)
+    of = [s for order, stop in orders for s in segments_of("run", order, stop, 3, pool_of.__getitem__)]
+    places = {}
+    for pool, documents in pools.items():
+        rows = [(key.to_bytes(16, "big"), str(key), a, n) for key, a, n in documents if key in listed]
+        keys, ids, starts, tokens = zip(*rows, strict=True) if rows else ((), (), (), ())
+        places[pool] = Spans(keys, ids, np.array(starts, np.int64), np.array(tokens, np.int64))
+    found = count([with_packing(pools, s) for s in of], places)
+    held = [seen[key] for key in listed if key in seen and inside[key].any()]
+    assert found == (
+        len(held),
+        sum(bool(tokens.any()) for tokens in held),
+        sum(int(tokens.sum()) for tokens in held),
+        max((int(tokens.max()) for tokens in held), default=0),
+    )
 
 
 def test_positions_of_a_sample_in_every_pass():

@@ -72,6 +72,10 @@ ASKED: dict[str, tuple[Any, ...]] = {
     "limits": (),
     "set_limit": ("tokens", 10**9),
     "remove_limit": (1,),
+    "opt_out": ("asked", ["doc1"]),
+    "optouts": (),
+    "optout": ("asked",),
+    "optout_holders": ("asked", "run"),
 }
 """By the name of a call: what it is asked with here, in the order in which they are made."""
 
@@ -122,7 +126,7 @@ def test_the_asynchronous_client_gives_the_same(service: Client, monkeypatch: py
 
     async def both() -> None:
         async with AsyncClient(service.url, timeout=PATIENCE) as client:
-            for name in set(ASKED) - {"release", "set_limit", "remove_limit"}:
+            for name in set(ASKED) - {"release", "set_limit", "remove_limit", "opt_out", "optout", "optout_holders"}:
                 args, more = arguments(service, name)
                 assert await getattr(client, name)(*args, **more) == getattr(service, name)(*args, **more), name
             assert (await client.order(plan.fingerprint, 5, 350)).tolist() == plan.ids(range(5, 355)).tolist()

@@ -118,7 +118,7 @@ def test_the_rest_of_an_order_is_asked_for_where_the_connection_breaks(
 
 # -- writes -----------------------------------------------------------------------------------------------------------
 
-KEYED = {"POST /plans", "POST /runs/{run}/release", "POST /limits", "DELETE /limits/{number}"}
+KEYED = {"POST /plans", "POST /runs/{run}/release", "POST /limits", "DELETE /limits/{number}", "POST /optouts"}
 """What another request may undo between two attempts: done once by its key."""
 
 BY_NATURE = {
@@ -161,6 +161,12 @@ def test_a_limit_that_gets_the_number_of_the_one_that_was_removed_stays(service:
     met.met[:] = [lambda: service.set_limit("tokens", 6), "lost", ""]
     assert client.remove_limit(1) == {"removed": 1}
     assert [limit["cap"] for limit in service.limits()["limits"]] == [6]
+
+
+def test_an_optout_list_that_another_takes_back_meanwhile_stays_so(service: Client, met: Troubles, client: Client):
+    met.met[:] = ["lost", lambda: service.opt_out("asked", []), ""]
+    assert client.opt_out("asked", ["doc1"])["version"] == 1
+    assert service.optout("asked")["version"] == 2
 
 
 def test_a_run_name_that_another_claims_meanwhile_stays_its(service: Client, met: Troubles, client: Client):

@@ -14,6 +14,7 @@ from epochal.common.errors import RequestError
 from epochal.service.database import engine_of, migrate, open_database, revisions
 from epochal.service.models import Base
 from epochal.service.operations.backup import back_up, restore
+from epochal.service.optouts import lists
 from epochal.shards.order.plan import Plan
 
 ARCHIVE = Path(__file__).parents[2] / "integration" / "v0_1_0" / "v0_1_0.tar.gz"
@@ -89,7 +90,9 @@ def test_a_backup_for_an_earlier_version_is_what_that_one_reads(old: Path, tmp_p
     back_up(f"sqlite:///{old}", str(file), revision=OLD)
     assert content(file) == before
     assert "audit" in content(old)  # the database itself is as it was
-    with pytest.raises(RequestError, match=r"--revision 0\.1\.0 is none: there are 0007, 0006, 0005, 0004, 0003, 0002, 0001"):
+    with pytest.raises(
+        RequestError, match=r"--revision 0\.1\.0 is none: there are 0007, 0006, 0005, 0004, 0003, 0002, 0001"
+    ):
         back_up(f"sqlite:///{old}", str(tmp_path / "x.db"), revision="0.1.0")
 
 
@@ -107,6 +110,11 @@ def test_what_an_earlier_revision_has_no_room_for_is_refused(old: Path):
 
     opened.write(add).result()
     before = content(old)
+    opened.write(lambda c: lists.add(c, "asked", [(None, "doc1")])).result()
+    with pytest.raises(RequestError, match="1 versions of opt-out lists: the tables of revision 0004 have no room"):
+        migrate(opened.engine, "0003")
+    with opened.engine.begin() as connection:
+        connection.exec_driver_sql("DELETE FROM optouts")
     with pytest.raises(
         RequestError, match="1 plans have several subsets: the tables of revision 0001 have room for one"
     ):

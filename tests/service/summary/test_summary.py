@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
 from cyclonedx.schema import SchemaVersion
 from cyclonedx.validation.json import JsonStrictValidator
@@ -174,3 +175,25 @@ def test_dates_are_found_in_what_people_write():
     assert dates_in("2023-05 to 2024-02-29") == ["2023-05", "2024-02-29"]
     assert dates_in(["in 2021", "19999", "2024-13"]) == ["2021", "2024"]
     assert dates_in(None) == []
+
+
+def test_opt_outs_and_since_when_they_are_honoured(client: Client):
+    subset = client.get("/artifacts/one")
+    rows = pq.read_table(Path(subset["locations"][0]["path"]).parents[1] / "pools/text/documents.parquet")
+    listed = [key.hex() for key in rows["key"].to_pylist()[:5]]
+    client.post("/optouts", name="asked", documents=listed)
+    clean = client.post("/subsets", pool="text", unique_tokens=2000, without_optouts=["asked"])["fingerprint"]
+    claim(client, "clean", client.plan(clean, epochs=1), parent={"run": "first", "position": 150})
+    report(client, "clean", 1, 20)
+    (found,) = gather(client, "clean", "test").optouts
+    assert (found.name, found.version, found.lines, found.documents) == ("asked", 1, 5, 5)
+    assert 1 <= found.fed <= 5
+    assert (found.most_exposures, found.unknown, found.since) == (2, [], ("first", 150))
+    text = summary(gather(client, "clean", "test"))
+    assert (
+        f"| asked, version 1 | {found.entered} | 5 | 5 | {found.fed} | 2 | none since position 150 of run first |"
+        in text
+    )
+    assert "fed by the run itself" in summary(gather(client, "then", "test"))
+    client.post("/optouts", name="asked", documents=[])
+    assert gather(client, "clean", "test").optouts == []

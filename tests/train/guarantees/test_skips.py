@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from pydantic import ValidationError
@@ -46,12 +47,15 @@ def test_a_run_gone_on_with_after_an_amendment_is_the_amended_run(run_config, tm
 
 
 @pytest.mark.processes
-def test_on_two_ranks_it_is_the_same(run_config, tmp_path: Path):
+@pytest.mark.parametrize("ranks", [2, 4])
+def test_on_several_ranks_it_is_the_same(run_config, tmp_path: Path, ranks: int):
+    keys = {"device_train_microbatch_size": 8 // ranks}
     expected = train(with_skip(run_config, tmp_path / "one", SKIP))
-    interrupt(with_skip(run_config, tmp_path / "two", []), 10)
-    in_ranks(2, train, with_skip(run_config, tmp_path / "two", SKIP))
-    result = json.loads((tmp_path / "two/result.json").read_text())["result"]
+    in_ranks(ranks, interrupt, with_skip(run_config, tmp_path / "several", [], **keys), 10)
+    in_ranks(ranks, train, with_skip(run_config, tmp_path / "several", SKIP, **keys))
+    result = json.loads((tmp_path / "several/result.json").read_text())["result"]
     assert result["receipt"] == expected["receipt"]
+    np.testing.assert_allclose(losses(tmp_path / "several"), losses(tmp_path / "one"), rtol=0, atol=5e-5)
 
 
 def test_a_run_that_has_read_what_is_skipped_is_refused_in_a_line(run_config, tmp_path: Path):

@@ -8,9 +8,9 @@ from fastapi import APIRouter, Header, Request, Response
 from sqlalchemy import text
 from starlette.concurrency import run_in_threadpool
 
-from ...common.errors import EpochalError
-from ..service import Service
-from .dependencies import ServiceOfApp, answer
+from ....common.errors import EpochalError
+from ...service import Service
+from ..dependencies import ServiceOfApp, answer
 
 READY_SECONDS = 5.0
 """How long the database may take before this server counts as not ready."""

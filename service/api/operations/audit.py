@@ -4,9 +4,9 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query, Response
 
-from ..operations import audit
-from ..schemas import INT
-from .dependencies import ServiceOfApp, answer
+from ...operations import audit
+from ...schemas import INT
+from ..dependencies import ServiceOfApp, answer
 
 router = APIRouter()
 
