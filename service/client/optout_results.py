@@ -41,8 +41,11 @@ class OptOutListInFull(OptOutListFound):
 
 
 class OptedOut(OptOutListFound):
-    """A list that was entered; `new` unless it was in force already. `live`: the first runs that hold documents of it and
-    go on, of `live_runs`."""
+    """A list that was entered; `new` unless it was in force already.
+
+    Attributes:
+        live: the first of the runs that hold documents of it and go on, of `live_runs`.
+    """
 
     new: bool
     live_runs: int
