@@ -1,6 +1,7 @@
 """`epochal optouts`: enter lists of documents that are to be fed no more, and see who holds them."""
 
 import argparse
+from collections.abc import Callable
 from typing import Any
 
 from ...common.cli import Runner, add_examples, print_json, text_table
@@ -37,6 +38,8 @@ def _run(args: argparse.Namespace) -> int:
     from ..client.client import Client
 
     client = Client(args.service)
+    answer: Any
+    text: Callable[[Any], str]
     if args.file is not None:
         body = [_said(entry) for entry in read_entries(args.file)]
         answer, text = client.opt_out(args.name, body), _entered_text
