@@ -32,6 +32,7 @@ from torch.utils import _pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from epochal.train.model import cross_entropy
+from epochal.train.model.narrow import NarrowWeights
 from epochal.train.model.presets import model_section, presets
 from epochal.train.model.rotary import rotations
 from epochal.train.model.transformer import Block, ModelConfig, RMSNorm, Transformer
@@ -94,10 +95,12 @@ def counts(module: nn.Module, x: Tensor, *args: Any) -> Counts:
 def _counting(weights: set[tuple[int, ...]]) -> Iterator[tuple[Counts, Callable[[Any, Any], Any]]]:
     """Give counts, and a backend of `torch.compile` that adds to them; `weights` have shapes that are not `saved`."""
     found = Counts()
+    views: set[str] = set()
 
     def lower(graph: Any, inputs: list[Any], **how: Any) -> Callable[[list[Any]], list[Any]]:
         kept = copy.deepcopy(graph)
-        saved = _saved(graph, weights) if how.get("is_backward") else 0
+        saved = _saved(graph, weights, views) if how.get("is_backward") else 0
+        views.update(_views(kept, weights))
         source, nodes = _lowered(graph, inputs, how)
         ours = [n for n in nodes if not type(n).__name__.startswith(("Extern", "Nop"))]
         traffic = sum(n.get_read_write_buffers_sizes() for n in ours)
@@ -146,12 +149,24 @@ def _moved(value: Any, mode: FakeTensorMode) -> Any:
         return torch.empty_strided(value.size(), value.stride(), dtype=value.dtype, device="cuda:0")
 
 
-def _saved(graph: Any, weights: set[tuple[int, ...]]) -> int:
-    """Return the bytes of a backward graph's inputs: no gradients, and no weights of the module."""
+def _views(graph: Any, weights: set[tuple[int, ...]]) -> Iterator[str]:
+    """Yield the names of what a graph returns that are weights, or their given copies, seen in another shape."""
+    for node in graph.graph.find_nodes(op="output")[0].all_input_nodes:
+        root = node
+        while root.op == "call_function" and getattr(root.target, "is_view", False):
+            root = root.args[0]
+        if root.op == "placeholder" and tuple(root.meta["val"].shape) in weights:
+            yield node.name
+
+
+def _saved(graph: Any, weights: set[tuple[int, ...]], views: set[str]) -> int:
+    """Return the bytes of a backward graph's inputs: no gradients, and no weights of the module or `views` of them."""
     held = 0
     for node in graph.graph.nodes:
         value = node.meta.get("val")
         if node.op != "placeholder" or not isinstance(value, Tensor) or node.name.startswith("tangents"):
+            continue
+        if node.name in views:
             continue
         weight = node.name.startswith("primals") and tuple(value.shape) in weights
         held += 0 if weight else value.numel() * value.element_size()
@@ -310,7 +325,9 @@ def count_step(shape: ModelConfig, rows: int, length: int, pad: bool = False, pr
     assert shape.head_size is not None, "filled in by ModelConfig"
     rotation = rotations(None, 0, length, shape.head_size, shape.rope_base, torch.device("cpu"))
     mask = torch.ones(rows, 1, 1, length, dtype=torch.bool) if pad else None
-    layer, last = counts(block, x, rotation, mask), counts(norm, x)
+    with torch.autocast("cpu", torch.bfloat16):
+        narrow = NarrowWeights(adds=True)(block)
+    layer, last = counts(block, x, rotation, mask, None, narrow), counts(norm, x)
     return Step(
         traffic=shape.layers * layer.total("traffic") + last.total("traffic"),
         traffic_of_layer=layer.total("traffic"),
