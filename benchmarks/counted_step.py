@@ -32,10 +32,10 @@ from torch.utils import _pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from epochal.train.model import cross_entropy
-from epochal.train.model.narrow import NarrowWeights
+from epochal.train.model.layers import NarrowWeights, RMSNorm
 from epochal.train.model.presets import model_section, presets
 from epochal.train.model.rotary import rotations
-from epochal.train.model.transformer import Block, ModelConfig, RMSNorm, Transformer
+from epochal.train.model.transformer import Block, ModelConfig, Transformer
 from epochal.train.settings.model import ModelSection
 
 H100 = {
@@ -312,12 +312,12 @@ class Step:
     wide: int
 
 
-def count_step(shape: ModelConfig, rows: int, length: int, pad: bool = False, products: bool = False) -> Step:
-    """Return the counts of a micro-batch of `rows` samples of `length` tokens; `pad`: one of them has PAD; `products`:
-    with `activation_checkpointing: products`."""
+def count_step(shape: ModelConfig, rows: int, length: int, pad: bool = False, recompute: Any = None) -> Step:
+    """Return the counts of a micro-batch of `rows` samples of `length` tokens; `pad`: one of them has PAD;
+    `recompute`: `activation_checkpointing`."""
     with torch.device("meta"):
         model = Transformer(shape)
-    model.recompute_activations("products" if products else None)
+    model.recompute_activations(recompute)
     block, norm = model.blocks[0].to_empty(device="cpu"), model.norm.to_empty(device="cpu")
     assert isinstance(block, Block), "the model's first layer"
     assert isinstance(norm, RMSNorm), "the model's last norm"
@@ -347,11 +347,11 @@ def main() -> int:
     parser.add_argument("--rows", type=int, default=8, help="samples of a micro-batch (default 8)")
     parser.add_argument("--length", type=int, default=2048, help="tokens of a sample (default 2048)")
     parser.add_argument("--pad", action="store_true", help="a micro-batch that has PAD")
-    parser.add_argument("--products", action="store_true", help="with activation_checkpointing: products")
+    parser.add_argument("--recompute", choices=("norms", "products"), help="activation_checkpointing")
     args = parser.parse_args()
     section = ModelSection.model_validate(model_section({"preset": args.preset}, "benchmark"))
     shape = section.shape(args.objective == "ar", 50259)
-    step = count_step(shape, args.rows, args.length, args.pad, args.products)
+    step = count_step(shape, args.rows, args.length, args.pad, args.recompute)
     targets = args.rows * args.length // (1 if args.objective == "ar" else 2)  # of MDM half of the tokens in the mean
     compiled, eager = (count_loss(shape, targets, c) for c in (True, False))
     of = {"torch": torch.__version__, "preset": args.preset, "objective": args.objective}

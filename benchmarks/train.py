@@ -32,7 +32,7 @@ from epochal.train.data import Split
 from epochal.train.model.compiled import compile_for_training
 from epochal.train.model.composer import build
 from epochal.train.model.flops.formulas import peak_flops, training_flops_per_token
-from epochal.train.model.narrow import NarrowWeights
+from epochal.train.model.layers import NarrowWeights
 from epochal.train.model.presets import model_section
 from epochal.train.optimization.optimizer import build_optimizer
 from epochal.train.run import Run, flops_shares

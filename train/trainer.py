@@ -30,7 +30,7 @@ from .loggers import DescribeRun, JsonlLogger, PublishRun, StepProgress
 from .model.compiled import compile_for_training
 from .model.composer import LanguageModel, build
 from .model.flops.formulas import peak_flops, training_flops_per_token
-from .model.narrow import NarrowWeights
+from .model.layers import NarrowWeights
 from .model.penalties import Penalties
 from .model.transformer import config_dict
 from .optimization.early_stop import PatienceEnded, go_back, read_decision

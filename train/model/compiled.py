@@ -14,7 +14,7 @@ from packaging.version import Version
 
 from .cross_entropy import compute_dtype
 from .dropout import Draws
-from .narrow import WIDE, NarrowWeights
+from .layers import WIDE, NarrowWeights
 from .rotary import rotations
 from .transformer import Block, ModelConfig, Transformer
 

@@ -15,14 +15,13 @@ from typing import Any, Literal
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from . import attention_reach, document_mask
 from .cross_entropy import compute_dtype, token_nll, weighted_nll_sum
 from .document_mask import Mask
 from .dropout import Draws, Rates, Residual, Site, attend
 from .kv_cache import KVCache, LayerCache
-from .narrow import WIDE, Linear, Narrow, NarrowWeights, ResidualLinear
+from .layers import WIDE, Linear, Narrow, NarrowWeights, ResidualLinear, RMSNorm, again
 from .penalties import Penalties, penalised_sums
 from .rotary import Rotation, rotate, rotations
 
@@ -133,21 +132,6 @@ class ModelConfig:
         return self.vocab_size * self.hidden
 
 
-class RMSNorm(nn.Module):
-    """Root-mean-square norm over the last dimension (Zhang & Sennrich 2019), computed in float32 or wider."""
-
-    def __init__(self, size: int, eps: float) -> None:
-        super().__init__()
-        self.eps = eps
-        self.weight = nn.Parameter(torch.ones(size))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Return the normed `x`, same shape and dtype."""
-        wide = x.to(torch.promote_types(x.dtype, torch.float32))
-        scale = torch.rsqrt(wide.square().mean(-1, keepdim=True) + self.eps)
-        return (wide * scale * self.weight).to(x.dtype)
-
-
 class Attention(nn.Module):
     """Self-attention with rotary positions, optional QK-norm and grouped keys and values."""
 
@@ -214,9 +198,7 @@ class SwiGLU(nn.Module):
     def forward(self, x: Tensor, narrow: Narrow) -> Tensor:
         """Return (batch, length, hidden); `narrow` is of `gate_up` and `down`."""
         gate, up = self.gate_up(x, narrow[0]).chunk(2, dim=-1)
-        again = self.recompute and torch.is_grad_enabled()
-        inner = checkpoint(_gated, gate, up, use_reentrant=False) if again else _gated(gate, up)
-        return self.down(self.dropout(inner), narrow[1])
+        return self.down(self.dropout(again(self.recompute, _gated, gate, up)), narrow[1])
 
 
 def _gated(gate: Tensor, up: Tensor) -> Tensor:
@@ -322,16 +304,16 @@ class Transformer(nn.Module):
         mask = attention_reach.mask_of(*kind, attention_mask, cache, length, tokens.device)
         x = self.embedding_dropout(self.embedding(tokens))
         x = x.to(compute_dtype(x))  # the residual stream is as narrow as the products under autocast
-        again = self.recompute and torch.is_grad_enabled()
         for i, block in enumerate(self.blocks):
-            given = x, rotation, mask, cache.layers[i] if cache else None, self.narrow(block) if self.narrow else WIDE
-            x = checkpoint(block, *given, use_reentrant=False) if again else block(*given)
+            narrow = self.narrow(block) if self.narrow else WIDE
+            x = again(self.recompute, block, x, rotation, mask, cache.layers[i] if cache else None, narrow)
         return self.norm(x)
 
-    def recompute_activations(self, what: Literal["products", "blocks"] | None) -> None:
-        """Choose what is computed once more in the backward pass: `SwiGLU.recompute`, `recompute`, or nothing."""
+    def recompute_activations(self, what: Literal["norms", "products", "blocks"] | None) -> None:
+        """Choose what is computed once more in the backward pass: `recompute` of norms, SwiGLUs or all; or nothing."""
         self.recompute = what == "blocks"
         for block in self.blocks:
+            block.attention_norm.recompute = block.mlp_norm.recompute = what == "norms"
             block.mlp.recompute = what == "products"
 
     def logits(self, hidden: Tensor) -> Tensor:

@@ -1,22 +1,55 @@
-"""Weights narrowed for products once a step instead of once a micro-batch, and what becomes of their gradients.
+"""What blocks are made of: norms, and products, whose weights are narrowed once a step instead of once a micro-batch.
 
 Under autocast each product narrows its weight to bfloat16 in every forward pass, and its gradient is widened to float32
 before it is added to that of earlier micro-batches. Here the copy is made when the weight has changed, and the gradient
 is added as the product wrote it: the sums are the same, bit for bit, since every bfloat16 number is a float32 number.
 """
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
+from torch.utils.checkpoint import checkpoint
 
 from .cross_entropy import compute_dtype
 
 Narrow = tuple[Tensor | None, ...]
 WIDE: Narrow = (None, None, None, None)
 """No copies of a block's weights (`qkv`, `out`, `gate_up`, `down`): products narrow them themselves, under autocast."""
+
+
+def again(recompute: bool, function: Callable[..., Tensor], *args: Any) -> Tensor:
+    """Return `function(*args)`; with `recompute` it keeps its arguments alone for the backward pass."""
+    if recompute and torch.is_grad_enabled():
+        return checkpoint(function, *args, use_reentrant=False)
+    return function(*args)
+
+
+class RMSNorm(nn.Module):
+    """Root-mean-square norm over the last dimension (Zhang & Sennrich 2019), computed in float32 or wider.
+
+    Attributes:
+        recompute: make it once more in the backward pass, instead of keeping it.
+    """
+
+    recompute: bool = False
+
+    def __init__(self, size: int, eps: float) -> None:
+        super().__init__()
+        self.eps = eps
+        self.weight = nn.Parameter(torch.ones(size))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the normed `x`, same shape and dtype."""
+        return again(self.recompute, self._normed, x)
+
+    def _normed(self, x: Tensor) -> Tensor:
+        wide = x.to(torch.promote_types(x.dtype, torch.float32))
+        scale = torch.rsqrt(wide.square().mean(-1, keepdim=True) + self.eps)
+        return (wide * scale * self.weight).to(x.dtype)
 
 
 class Linear(nn.Linear):

@@ -1,4 +1,4 @@
-"""Narrow copies of weights: the same sums bit for bit, and copies that follow whatever writes the weights."""
+"""Layers with narrow copies of their weights: the same sums bit for bit, and copies that follow whatever writes the weights."""
 
 import copy
 from collections.abc import Callable
@@ -12,7 +12,7 @@ from torch import distributed, nn
 
 from epochal.tests.support.training import interrupt, losses, weights
 from epochal.train.model.composer import LanguageModel
-from epochal.train.model.narrow import WIDE, NarrowWeights
+from epochal.train.model.layers import WIDE, NarrowWeights
 from epochal.train.model.transformer import ModelConfig, Transformer
 from epochal.train.optimization.ema import AverageWeights
 from epochal.train.optimization.optimizer import build_optimizer
@@ -68,7 +68,7 @@ def test_training_is_the_same_bit_for_bit(adds: bool, section: OptimizerSection,
     assert same(wide, narrow)
 
 
-@pytest.mark.parametrize("what", ["products", "blocks"])
+@pytest.mark.parametrize("what", ["norms", "products", "blocks"])
 def test_it_is_when_activations_are_computed_again(what: Any) -> None:
     wide, narrow = built(None), built(NarrowWeights(adds=True), what)
     assert trained(wide, ADAMW, fused=False) == trained(narrow, ADAMW, fused=False)
@@ -146,7 +146,12 @@ def test_a_run_and_one_that_was_resumed_have_the_losses_of_one_without(
     forward = LanguageModel.forward
 
     def config(name: str) -> Any:
-        how = {"max_duration": "1168", "save_interval": "2ba", "autoresume": True, "algorithms": {"ema": {"half_life": "3ba"}}}
+        how = {
+            "max_duration": "1168",
+            "save_interval": "2ba",
+            "autoresume": True,
+            "algorithms": {"ema": {"half_life": "3ba"}},
+        }
         return run_config({"name": "ar"}, save_folder=str(folders[name]), **how)
 
     def narrowed(model: LanguageModel, batch: dict[str, Any]) -> torch.Tensor:
