@@ -1,4 +1,4 @@
-"""Layers with narrow copies of their weights: the same sums bit for bit, and copies that follow whatever writes the weights."""
+"""Layers with narrow copies of their weights: the same sums bit for bit, and copies that follow what writes weights."""
 
 import copy
 from collections.abc import Callable
