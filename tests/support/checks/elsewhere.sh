@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # The trainer's fast tests on another machine, as far as this one can be one: another Python, the newest torch and NumPy,
-# nothing of ours but what lies in the wheelhouse, and no network (a network namespace of its own, which needs Linux).
+# of ours what lies in the wheelhouse, and no network (a network namespace of its own, which needs Linux).
 #
 #     elsewhere.sh WHEELHOUSE PYTHON UV
 set -euo pipefail
@@ -10,7 +10,8 @@ work=$root/build/elsewhere
 offline=(unshare --map-root-user --net)
 # Of the tests alone. They are found after the wheelhouse's packages, and training without them has a test of its own.
 tools="pytest|iniconfig|pluggy|hypothesis|sortedcontainers|pyarrow|polars|polars-runtime-32|scipy"
-tools+="|fastapi|starlette|annotated-doc|uvicorn|click|h11|httpx|httpcore|sqlalchemy|alembic|mako|markupsafe|prometheus-client"
+tools+="|fastapi|starlette|annotated-doc|opentelemetry-api|uvicorn|click|h11|httpx|httpcore"
+tools+="|sqlalchemy|alembic|mako|markupsafe|prometheus-client"
 
 rm -rf "$work" && mkdir -p "$work" && cd "$work"
 "$uv" venv --quiet --seed --python "$python" machine
