@@ -12,7 +12,7 @@ HEADERS := import sysconfig; print(sysconfig.get_path('include'))
 .DEFAULT_GOAL := $(if $(TORCH),setup,help)
 # Builds, tests and grids start many processes that import torch: each would compile it again.
 unexport PYTHONDONTWRITEBYTECODE
-.PHONY: help shards test test-fast test-train lint format train crossover crossover-functions crossover-arms crossover-repack crossover-long bench constraints dist wheelhouse docs hashes audit setup clean
+.PHONY: help shards test test-fast test-train lint format train crossover crossover-functions crossover-arms crossover-repack crossover-long bench constraints dist wheelhouse test-wheelhouse docs hashes audit setup clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-19s %s\n", $$1, $$2}' Makefile
@@ -114,6 +114,9 @@ wheelhouse: $(READY) ## what a machine with torch but no network lacks, into dis
 	@rm -rf $(WHEELHOUSE) && $(BIN)/uv build --quiet --no-build-isolation --python $(BIN)/python --out-dir $(WHEELHOUSE)
 	@rm -f $(WHEELHOUSE)/epochal-*.tar.gz $(WHEELHOUSE)/.gitignore
 	@$(BIN)/python tests/support/checks/wheelhouse.py $(WHEELHOUSE) --python $(WHEEL_PYTHON)
+
+test-wheelhouse: wheelhouse ## the trainer's fast tests from it, with the newest torch, that Python and no network
+	@tests/support/checks/elsewhere.sh $(WHEELHOUSE) $(WHEEL_PYTHON) $(BIN)/uv
 
 HASHED := requirements.hashed.txt
 hashes: $(READY) ## every pin with the SHA-256 of its files, for pip install --require-hashes --no-deps -r ...

@@ -32,9 +32,10 @@ from torch.utils import _pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from epochal.train.model import cross_entropy
+from epochal.train.model.layers import NarrowWeights, RMSNorm
 from epochal.train.model.presets import model_section, presets
 from epochal.train.model.rotary import rotations
-from epochal.train.model.transformer import Block, ModelConfig, RMSNorm, Transformer
+from epochal.train.model.transformer import Block, ModelConfig, Transformer
 from epochal.train.settings.model import ModelSection
 
 H100 = {
@@ -94,15 +95,15 @@ def counts(module: nn.Module, x: Tensor, *args: Any) -> Counts:
 def _counting(weights: set[tuple[int, ...]]) -> Iterator[tuple[Counts, Callable[[Any, Any], Any]]]:
     """Give counts, and a backend of `torch.compile` that adds to them; `weights` have shapes that are not `saved`."""
     found = Counts()
+    views: set[str] = set()
 
     def lower(graph: Any, inputs: list[Any], **how: Any) -> Callable[[list[Any]], list[Any]]:
         kept = copy.deepcopy(graph)
-        saved = _saved(graph, weights) if how.get("is_backward") else 0
-        source, nodes = _lowered(graph, inputs, how)
-        ours = [n for n in nodes if not type(n).__name__.startswith(("Extern", "Nop"))]
-        traffic = sum(n.get_read_write_buffers_sizes() for n in ours)
+        saved = _saved(graph, weights, views) if how.get("is_backward") else 0
+        views.update(_views(kept, weights))
+        source, sizes = _lowered(graph, inputs, how)
         wide = source.count("tl.float64") + source.count("torch.float64")
-        found.graphs.append(Graph(bool(how.get("is_backward")), len(ours), traffic, wide, saved))
+        found.graphs.append(Graph(bool(how.get("is_backward")), len(sizes), sum(sizes), wide, saved))
         return _unwritten(kept)
 
     def write(graph: Any, inputs: Any) -> Any:
@@ -114,8 +115,8 @@ def _counting(weights: set[tuple[int, ...]]) -> Iterator[tuple[Counts, Callable[
     torch._dynamo.reset()
 
 
-def _lowered(graph: Any, inputs: list[Any], how: dict[str, Any]) -> tuple[str, list[Any]]:
-    """Return the source that inductor writes for `graph` on a GPU, and the nodes of its schedule."""
+def _lowered(graph: Any, inputs: list[Any], how: dict[str, Any]) -> tuple[str, list[int]]:
+    """Return the source that inductor writes for `graph` on a GPU, and the bytes that each kernel reads and writes."""
     values = (n.meta.get("val") for n in graph.graph.nodes)
     mode = next(v.fake_mode for v in values if isinstance(v, FakeTensor))
     for node in graph.graph.nodes:
@@ -123,11 +124,13 @@ def _lowered(graph: Any, inputs: list[Any], how: dict[str, Any]) -> tuple[str, l
             node.meta["val"] = _pytree.tree_map(lambda v: _moved(v, mode), node.meta["val"])
         node.args, node.kwargs = (torch.fx.node.map_aggregate(a, _to_gpu) for a in (node.args, node.kwargs))
     graph.recompile()
-    written: list[tuple[str, list[Any]]] = []
+    written: list[tuple[str, list[int]]] = []
 
     def write(lowering: Any) -> Any:
         code = lowering.codegen()[0]
-        written.append((getattr(code, "value", code), list(lowering.scheduler.nodes)))
+        ours = [n for n in lowering.scheduler.nodes if not type(n).__name__.startswith(("Extern", "Nop"))]
+        # Here, because newer torch (2.15) can tell sizes only while it compiles.
+        written.append((getattr(code, "value", code), [n.get_read_write_buffers_sizes() for n in ours]))
         return mock.Mock()
 
     with mock.patch.object(GraphLowering, "compile_to_module", write):
@@ -146,12 +149,24 @@ def _moved(value: Any, mode: FakeTensorMode) -> Any:
         return torch.empty_strided(value.size(), value.stride(), dtype=value.dtype, device="cuda:0")
 
 
-def _saved(graph: Any, weights: set[tuple[int, ...]]) -> int:
-    """Return the bytes of a backward graph's inputs: no gradients, and no weights of the module."""
+def _views(graph: Any, weights: set[tuple[int, ...]]) -> Iterator[str]:
+    """Yield the names of what a graph returns that are weights, or their given copies, seen in another shape."""
+    for node in graph.graph.find_nodes(op="output")[0].all_input_nodes:
+        root = node
+        while root.op == "call_function" and getattr(root.target, "is_view", False):
+            root = root.args[0]
+        if root.op == "placeholder" and tuple(root.meta["val"].shape) in weights:
+            yield node.name
+
+
+def _saved(graph: Any, weights: set[tuple[int, ...]], views: set[str]) -> int:
+    """Return the bytes of a backward graph's inputs: no gradients, and no weights of the module or `views` of them."""
     held = 0
     for node in graph.graph.nodes:
         value = node.meta.get("val")
         if node.op != "placeholder" or not isinstance(value, Tensor) or node.name.startswith("tangents"):
+            continue
+        if node.name in views:
             continue
         weight = node.name.startswith("primals") and tuple(value.shape) in weights
         held += 0 if weight else value.numel() * value.element_size()
@@ -297,12 +312,12 @@ class Step:
     wide: int
 
 
-def count_step(shape: ModelConfig, rows: int, length: int, pad: bool = False, products: bool = False) -> Step:
-    """Return the counts of a micro-batch of `rows` samples of `length` tokens; `pad`: one of them has PAD; `products`:
-    with `activation_checkpointing: products`."""
+def count_step(shape: ModelConfig, rows: int, length: int, pad: bool = False, recompute: Any = None) -> Step:
+    """Return the counts of a micro-batch of `rows` samples of `length` tokens; `pad`: one of them has PAD;
+    `recompute`: `activation_checkpointing`."""
     with torch.device("meta"):
         model = Transformer(shape)
-    model.recompute_activations("products" if products else None)
+    model.recompute_activations(recompute)
     block, norm = model.blocks[0].to_empty(device="cpu"), model.norm.to_empty(device="cpu")
     assert isinstance(block, Block), "the model's first layer"
     assert isinstance(norm, RMSNorm), "the model's last norm"
@@ -310,7 +325,9 @@ def count_step(shape: ModelConfig, rows: int, length: int, pad: bool = False, pr
     assert shape.head_size is not None, "filled in by ModelConfig"
     rotation = rotations(None, 0, length, shape.head_size, shape.rope_base, torch.device("cpu"))
     mask = torch.ones(rows, 1, 1, length, dtype=torch.bool) if pad else None
-    layer, last = counts(block, x, rotation, mask), counts(norm, x)
+    with torch.autocast("cpu", torch.bfloat16):
+        narrow = NarrowWeights(adds=True)(block)
+    layer, last = counts(block, x, rotation, mask, None, narrow), counts(norm, x)
     return Step(
         traffic=shape.layers * layer.total("traffic") + last.total("traffic"),
         traffic_of_layer=layer.total("traffic"),
@@ -330,11 +347,11 @@ def main() -> int:
     parser.add_argument("--rows", type=int, default=8, help="samples of a micro-batch (default 8)")
     parser.add_argument("--length", type=int, default=2048, help="tokens of a sample (default 2048)")
     parser.add_argument("--pad", action="store_true", help="a micro-batch that has PAD")
-    parser.add_argument("--products", action="store_true", help="with activation_checkpointing: products")
+    parser.add_argument("--recompute", choices=("norms", "products"), help="activation_checkpointing")
     args = parser.parse_args()
     section = ModelSection.model_validate(model_section({"preset": args.preset}, "benchmark"))
     shape = section.shape(args.objective == "ar", 50259)
-    step = count_step(shape, args.rows, args.length, args.pad, args.products)
+    step = count_step(shape, args.rows, args.length, args.pad, args.recompute)
     targets = args.rows * args.length // (1 if args.objective == "ar" else 2)  # of MDM half of the tokens in the mean
     compiled, eager = (count_loss(shape, targets, c) for c in (True, False))
     of = {"torch": torch.__version__, "preset": args.preset, "objective": args.objective}

@@ -32,6 +32,7 @@ from epochal.train.data import Split
 from epochal.train.model.compiled import compile_for_training
 from epochal.train.model.composer import build
 from epochal.train.model.flops.formulas import peak_flops, training_flops_per_token
+from epochal.train.model.layers import NarrowWeights
 from epochal.train.model.presets import model_section
 from epochal.train.optimization.optimizer import build_optimizer
 from epochal.train.run import Run, flops_shares
@@ -79,6 +80,7 @@ def plain_steps(run: Run) -> Iterator[None]:
     config = run.config
     device = torch.device("cuda" if run.device == "gpu" else "cpu")
     model: Any = build(run.shape, run.objective.kind, config.seed).to(device)
+    model.transformer.narrow = NarrowWeights(adds=True)
     size = int(config.device_train_microbatch_size)
     if config.compile_config is not None:
         micro_batch = (size, run.plan.seq_len)

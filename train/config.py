@@ -39,8 +39,8 @@ class TrainConfig(Configuration):
         eval_interval: spans between checkpoints, evaluations.
         save_interval: spans between checkpoints, evaluations.
         compile_config: keywords of torch.compile, which is given one block at a time; nothing is compiled without it.
-        activation_checkpointing: compute once more in the backward pass, instead of keeping, the products of gate and
-            up in each block (`products`), or everything in it (`blocks`).
+        activation_checkpointing: compute once more in the backward pass, instead of keeping, what norms return in each
+            block (`norms`), the products of gate and up (`products`), or everything in it (`blocks`).
         init_from: folder of a saved model (as `runs/a/final`) whose weights the run starts with; the rest starts anew.
     """
 
@@ -78,7 +78,7 @@ class TrainConfig(Configuration):
     device: Literal["cpu", "gpu"] | None = None
     parallelism_config: ParallelismSection | None = None
     compile_config: dict[str, Any] | None = None
-    activation_checkpointing: Literal["products", "blocks"] | None = None
+    activation_checkpointing: Literal["norms", "products", "blocks"] | None = None
     callbacks: dict[str, dict[str, Any] | None] = {}
     loggers: dict[str, dict[str, Any] | None] = {}
     save_folder: str | None = None

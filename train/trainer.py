@@ -30,6 +30,7 @@ from .loggers import DescribeRun, JsonlLogger, PublishRun, StepProgress
 from .model.compiled import compile_for_training
 from .model.composer import LanguageModel, build
 from .model.flops.formulas import peak_flops, training_flops_per_token
+from .model.layers import NarrowWeights
 from .model.penalties import Penalties
 from .model.transformer import config_dict
 from .optimization.early_stop import PatienceEnded, go_back, read_decision
@@ -125,11 +126,12 @@ def build_trainer(run: Run, reports: ServiceReports | None = None) -> Trainer:
             _on_ranks(dist.get_global_rank() == 0, functools.partial(go_back, run.folder.local))
         _on_ranks(dist.get_global_rank() == 0, functools.partial(claim, run, run.folder))
     penalties = Penalties(config.objective.label_smoothing, config.objective.z_loss)
-    device, kind = config.model.init_device, run.objective.kind
+    device, kind, parallel = config.model.init_device, run.objective.kind, config.parallelism_config
     model = build(run.shape, kind, config.seed, device, penalties, validation_kinds(run))
     if config.init_from:
         _take_weights(model, config.init_from)
     model.transformer.recompute_activations(config.activation_checkpointing)
+    model.transformer.narrow = None if parallel else NarrowWeights(adds=dist.get_world_size() == 1)
     if config.compile_config is not None:
         micro_batch = (_microbatch(run), run.plan.seq_len)
         compile_for_training(model.transformer, config.compile_config, micro_batch, run.device, run.precision)
@@ -173,9 +175,7 @@ def build_trainer(run: Run, reports: ServiceReports | None = None) -> Trainer:
         autoresume=config.autoresume,
         load_path=config.load_path,
         load_progress_bar=False,
-        parallelism_config=config.parallelism_config.model_dump(exclude_none=True)
-        if config.parallelism_config
-        else None,
+        parallelism_config=parallel.model_dump(exclude_none=True) if parallel else None,
         device=run.device,
         precision=run.precision,
         device_train_microbatch_size=_microbatch(run),

@@ -24,6 +24,7 @@ from epochal.train.config import TrainConfig
 from epochal.train.data import Split
 from epochal.train.model.compiled import compile_model
 from epochal.train.model.composer import LanguageModel, build
+from epochal.train.model.layers import NarrowWeights
 from epochal.train.run_folder import RunFolder, read_metrics, train_losses
 
 Rows = list[dict[str, Any]]
@@ -56,6 +57,7 @@ def gradients(objective: str, sizes: Sizes, place: Place) -> Rows:
     device, rows = "cuda" if sizes.gpu else "cpu", []
     for arithmetic, compiled in (("float32", False), ("bfloat16", False), ("bfloat16", True)):
         ours_here = copy.deepcopy(model).to(device)
+        ours_here.transformer.narrow = NarrowWeights(adds=True)
         if compiled:
             compile_model(ours_here.transformer, sizes.compiled)
         found = _losses(ours_here, batch, device, "fp32" if arithmetic == "float32" else "amp_bf16")

@@ -61,7 +61,7 @@ def flops(parser: argparse.ArgumentParser) -> Runner:
     parser.add_argument("--micro-batch", metavar="N", type=int, default=8, help="samples on each GPU (default 8)")
     parser.add_argument(
         "--recompute",
-        choices=("none", "products", "blocks"),
+        choices=("none", "norms", "products", "blocks"),
         default="none",
         help="activation_checkpointing of the run (default none)",
     )

@@ -14,6 +14,7 @@ from packaging.version import Version
 
 from .cross_entropy import compute_dtype
 from .dropout import Draws
+from .layers import WIDE, NarrowWeights
 from .rotary import rotations
 from .transformer import Block, ModelConfig, Transformer
 
@@ -36,7 +37,9 @@ def compile_model(model: Transformer, options: dict[str, Any]) -> None:
     model.loss_backend = options.get("backend", "inductor")
 
 
-def meet_pad(shape: ModelConfig, options: dict[str, Any], rows: int, length: int, device: torch.device) -> None:
+def meet_pad(
+    shape: ModelConfig, options: dict[str, Any], rows: int, length: int, device: torch.device, narrow: bool = False
+) -> None:
     """Compile a block for a micro-batch that has PAD, in a model that attends to both sides.
 
     PAD is rare: the last sample of a pass has it, and fillers. Its micro-batch alone is computed with a mask, which no
@@ -47,6 +50,7 @@ def meet_pad(shape: ModelConfig, options: dict[str, Any], rows: int, length: int
         rows: of a micro-batch.
         length: tokens of a row.
         device: where training computes.
+        narrow: training keeps copies of weights, `NarrowWeights`.
     """
     draws = Draws()
     draws.words = torch.zeros(rows, dtype=torch.int64, device=device)
@@ -60,7 +64,8 @@ def meet_pad(shape: ModelConfig, options: dict[str, Any], rows: int, length: int
             block = Block(shape, layer, draws)
         block.to_empty(device=device)
         block.compile(**options)
-        torch.autograd.grad(block(x, rotation, mask, None).sum(), x)
+        weights = NarrowWeights(adds=False)(block) if narrow else WIDE
+        torch.autograd.grad(block(x, rotation, mask, None, weights).sum(), x)
 
 
 def compile_for_training(
@@ -79,7 +84,8 @@ def compile_for_training(
     if model.config.causal or model.config.document_mask or isinstance(rows, str):
         return  # PAD changes nothing of how these are called
     with get_precision_context(Precision(precision)):
-        meet_pad(model.config, options, rows, length, torch.device("cuda" if device == "gpu" else "cpu"))
+        here, narrow = torch.device("cuda" if device == "gpu" else "cpu"), model.narrow is not None
+        meet_pad(model.config, options, rows, length, here, narrow)
 
 
 def eager() -> contextlib.AbstractContextManager[Any]:

@@ -15,13 +15,13 @@ from typing import Any, Literal
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from . import attention_reach, document_mask
 from .cross_entropy import compute_dtype, token_nll, weighted_nll_sum
 from .document_mask import Mask
 from .dropout import Draws, Rates, Residual, Site, attend
 from .kv_cache import KVCache, LayerCache
+from .layers import WIDE, Linear, Narrow, NarrowWeights, ResidualLinear, RMSNorm, again
 from .penalties import Penalties, penalised_sums
 from .rotary import Rotation, rotate, rotations
 
@@ -132,25 +132,6 @@ class ModelConfig:
         return self.vocab_size * self.hidden
 
 
-class RMSNorm(nn.Module):
-    """Root-mean-square norm over the last dimension (Zhang & Sennrich 2019), computed in float32 or wider."""
-
-    def __init__(self, size: int, eps: float) -> None:
-        super().__init__()
-        self.eps = eps
-        self.weight = nn.Parameter(torch.ones(size))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Return the normed `x`, same shape and dtype."""
-        wide = x.to(torch.promote_types(x.dtype, torch.float32))
-        scale = torch.rsqrt(wide.square().mean(-1, keepdim=True) + self.eps)
-        return (wide * scale * self.weight).to(x.dtype)
-
-
-class ResidualLinear(nn.Linear):
-    """A projection back into the residual stream: its initial weights shrink with depth."""
-
-
 class Attention(nn.Module):
     """Self-attention with rotary positions, optional QK-norm and grouped keys and values."""
 
@@ -161,12 +142,14 @@ class Attention(nn.Module):
         assert c.head_size is not None, "filled in by ModelConfig"
         self.heads, self.kv_heads, self.head_size = c.heads, c.kv_heads, c.head_size
         self.causal, self.dropout = c.causal, c.dropout
-        self.qkv = nn.Linear(c.hidden, (c.heads + 2 * c.kv_heads) * c.head_size, bias=False)
+        self.qkv = Linear(c.hidden, (c.heads + 2 * c.kv_heads) * c.head_size, bias=False)
         self.out = ResidualLinear(c.attention_width, c.hidden, bias=False)
         self.q_norm: nn.Module = RMSNorm(c.head_size, c.norm_eps) if c.qk_norm else nn.Identity()
         self.k_norm: nn.Module = RMSNorm(c.head_size, c.norm_eps) if c.qk_norm else nn.Identity()
 
-    def forward(self, x: Tensor, rotation: Rotation, mask: Mask | None, cache: LayerCache | None = None) -> Tensor:
+    def forward(
+        self, x: Tensor, rotation: Rotation, mask: Mask | None, cache: LayerCache | None, narrow: Narrow
+    ) -> Tensor:
         """Return (batch, length, hidden).
 
         Without a mask, tokens attend to the left in a causal model that has no cache, and to everything otherwise.
@@ -174,10 +157,11 @@ class Attention(nn.Module):
         Args:
             mask: who may attend to whom, or None.
             cache: keys and values of earlier tokens, which come first in `mask`'s last dimension.
+            narrow: of `qkv` and `out`.
         """
         batch, length, _ = x.shape
         sizes = (self.heads, self.kv_heads, self.kv_heads)
-        q, k, v = self.qkv(x).view(batch, length, sum(sizes), self.head_size).split(sizes, dim=2)
+        q, k, v = self.qkv(x, narrow[0]).view(batch, length, sum(sizes), self.head_size).split(sizes, dim=2)
         q, k = rotate(self.q_norm(q), rotation), rotate(self.k_norm(k), rotation)
         # Turned before they are transposed: what attention returns then lies as the product after it reads it.
         q, k, v = q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)
@@ -193,7 +177,7 @@ class Attention(nn.Module):
             y = attend(q, k, v, mask, causal, self.weight_dropout)
         else:
             y = F.scaled_dot_product_attention(q, k, v, mask, dropout_p=p, is_causal=causal)
-        return self.out(y.transpose(1, 2).reshape(batch, length, self.heads * self.head_size))
+        return self.out(y.transpose(1, 2).reshape(batch, length, self.heads * self.head_size), narrow[1])
 
 
 class SwiGLU(nn.Module):
@@ -208,15 +192,13 @@ class SwiGLU(nn.Module):
     def __init__(self, c: ModelConfig, layer: int, draws: Draws) -> None:
         super().__init__()
         self.dropout = Site("mlp", layer, c.dropout_mlp, draws)
-        self.gate_up = nn.Linear(c.hidden, 2 * c.ffn, bias=False)
+        self.gate_up = Linear(c.hidden, 2 * c.ffn, bias=False)
         self.down = ResidualLinear(c.ffn, c.hidden, bias=False)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Return (batch, length, hidden)."""
-        gate, up = self.gate_up(x).chunk(2, dim=-1)
-        if self.recompute and torch.is_grad_enabled():
-            return self.down(self.dropout(checkpoint(_gated, gate, up, use_reentrant=False)))
-        return self.down(self.dropout(_gated(gate, up)))
+    def forward(self, x: Tensor, narrow: Narrow) -> Tensor:
+        """Return (batch, length, hidden); `narrow` is of `gate_up` and `down`."""
+        gate, up = self.gate_up(x, narrow[0]).chunk(2, dim=-1)
+        return self.down(self.dropout(again(self.recompute, _gated, gate, up)), narrow[1])
 
 
 def _gated(gate: Tensor, up: Tensor) -> Tensor:
@@ -235,10 +217,12 @@ class Block(nn.Module):
         add = (layer, c.layers, c.dropout, c.rates, draws)
         self.attention_dropout, self.mlp_dropout = Residual("attention", *add), Residual("mlp", *add)
 
-    def forward(self, x: Tensor, rotation: Rotation, mask: Mask | None, cache: LayerCache | None = None) -> Tensor:
-        """Return the residual stream after this layer, shape of `x`."""
-        x = x + self.attention_dropout(self.attention(self.attention_norm(x), rotation, mask, cache))
-        return x + self.mlp_dropout(self.mlp(self.mlp_norm(x)))
+    def forward(
+        self, x: Tensor, rotation: Rotation, mask: Mask | None, cache: LayerCache | None = None, narrow: Narrow = WIDE
+    ) -> Tensor:
+        """Return the residual stream after this layer, shape of `x`; `narrow` is of its four products, in order."""
+        x = x + self.attention_dropout(self.attention(self.attention_norm(x), rotation, mask, cache, narrow[:2]))
+        return x + self.mlp_dropout(self.mlp(self.mlp_norm(x), narrow[2:]))
 
 
 class Transformer(nn.Module):
@@ -248,9 +232,11 @@ class Transformer(nn.Module):
     Attributes:
         recompute: compute each block once more in the backward pass, instead of keeping what is in it.
         loss_backend: of `torch.compile`, for the loss over the vocabulary; None: it is not compiled.
+        narrow: keeps copies of weights for products; None: products narrow them, where they do.
     """
 
     recompute: bool = False
+    narrow: NarrowWeights | None = None
     loss_backend: str | None = None
 
     def __init__(self, config: ModelConfig) -> None:
@@ -318,18 +304,16 @@ class Transformer(nn.Module):
         mask = attention_reach.mask_of(*kind, attention_mask, cache, length, tokens.device)
         x = self.embedding_dropout(self.embedding(tokens))
         x = x.to(compute_dtype(x))  # the residual stream is as narrow as the products under autocast
-        if self.recompute and torch.is_grad_enabled():
-            for block in self.blocks:
-                x = checkpoint(block, x, rotation, mask, None, use_reentrant=False)
-            return self.norm(x)
         for i, block in enumerate(self.blocks):
-            x = block(x, rotation, mask, cache.layers[i] if cache else None)
+            narrow = self.narrow(block) if self.narrow else WIDE
+            x = again(self.recompute, block, x, rotation, mask, cache.layers[i] if cache else None, narrow)
         return self.norm(x)
 
-    def recompute_activations(self, what: Literal["products", "blocks"] | None) -> None:
-        """Choose what is computed once more in the backward pass: `SwiGLU.recompute`, `recompute`, or nothing."""
+    def recompute_activations(self, what: Literal["norms", "products", "blocks"] | None) -> None:
+        """Choose what is computed once more in the backward pass: `recompute` of norms, SwiGLUs or all; or nothing."""
         self.recompute = what == "blocks"
         for block in self.blocks:
+            block.attention_norm.recompute = block.mlp_norm.recompute = what == "norms"
             block.mlp.recompute = what == "products"
 
     def logits(self, hidden: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ from composer.core import State
 from composer.loggers import Logger
 from torch import nn
 
-from ..model.transformer import Attention, Block, SwiGLU
+from ..model.transformer import Attention, Block, SwiGLU, Transformer
 from ..settings.optimization import OptimizerSection
 from .muon import Muon
 from .schedules import Schedule
@@ -32,13 +32,21 @@ def build_optimizer(model: nn.Module, section: OptimizerSection, fused: bool = F
         groups.append({"params": kept, "weight_decay": section.embedding_weight_decay})
     settings: dict[str, Any] = {"lr": section.lr, "betas": section.betas, "eps": section.eps, "fused": fused or None}
     if section.name == "adamw":
-        return torch.optim.AdamW(groups, **settings)
+        return _followed(torch.optim.AdamW(groups, **settings), model)
     matrices = [p for p in named if id(p) in parts]
     groups = [group for group in groups if group["params"]]
     for sizes in sorted(set(parts.values())):
         some = [p for p in matrices if parts[id(p)] == sizes]
         groups.append({"params": some, "weight_decay": section.weight_decay, "parts": list(sizes)})
-    return Muon(groups, momentum=section.momentum, **settings)
+    return _followed(Muon(groups, momentum=section.momentum, **settings), model)
+
+
+def _followed(optimizer: torch.optim.AdamW, model: nn.Module) -> torch.optim.AdamW:
+    """Have the model's narrow copies of weights follow the steps of `optimizer`."""
+    for part in model.modules():
+        if isinstance(part, Transformer) and part.narrow is not None:
+            optimizer.register_step_post_hook(part.narrow.stepped)
+    return optimizer
 
 
 def _parts(model: nn.Module) -> dict[int, tuple[int, ...]]:

@@ -14,6 +14,7 @@ from epochal.train.data import Collate, Split
 from epochal.train.model import attention_reach
 from epochal.train.model.compiled import compile_model, eager, meet_pad
 from epochal.train.model.composer import LanguageModel, build
+from epochal.train.model.layers import NarrowWeights
 from epochal.train.model.transformer import ModelConfig
 from epochal.train.objective.objectives import Autoregressive, MaskedDiffusion, SpecialIds
 from epochal.train.trainer import train
@@ -87,6 +88,23 @@ def test_no_micro_batch_of_50_has_anything_compiled_again(graphs: list[int], cau
     assert not torch._dynamo.utils.counters["graph_break"]
 
 
+@pytest.mark.parametrize("causal", [True, False])
+def test_narrow_weights_are_arguments_of_the_same_graphs(graphs: list[int], causal: bool) -> None:
+    compiled, plain = (build(shape(causal), "loss", 0) for _ in range(2))
+    compiled.transformer.narrow = NarrowWeights(adds=True)
+    compile_model(compiled.transformer, {"backend": "counted"})
+    found = []
+    with torch.autocast("cpu", torch.bfloat16, cache_enabled=False):
+        if not causal:
+            meet_pad(shape(causal), {"backend": "counted"}, ROWS, LENGTH, torch.device("cpu"), narrow=True)
+        for batch in micro_batches(causal, 6):
+            assert step(compiled, batch) == step(plain, batch)
+            found.append(len(graphs))
+    assert found == [3 if causal else 4] * 6  # a block, the last norm and the loss; the block with a mask
+    pairs = zip(compiled.parameters(), plain.parameters(), strict=True)
+    assert all(torch.equal(a.grad, b.grad) for a, b in pairs)
+
+
 def test_without_meeting_pad_it_is_compiled_when_it_comes(graphs: list[int]) -> None:
     model = build(shape(causal=False), "loss", 0)
     compile_model(model.transformer, {"backend": "counted"})
@@ -146,7 +164,7 @@ def test_a_compiled_run_has_the_losses_of_a_plain_one(run_config, tmp_path: Path
     assert losses(compiled) == losses(plain)
 
 
-@pytest.mark.parametrize("what", ["products", "blocks"])
+@pytest.mark.parametrize("what", ["norms", "products", "blocks"])
 def test_what_is_computed_again_is_the_same(run_config, tmp_path: Path, graphs: list[int], what: str) -> None:
     kept, again, compiled = (tmp_path / name for name in ("kept", "again", "compiled"))
     train(run_config({"name": "mdm"}, save_folder=str(kept), max_duration="1168"))
@@ -157,7 +175,8 @@ def test_what_is_computed_again_is_the_same(run_config, tmp_path: Path, graphs: 
 
 
 def test_less_is_kept_for_the_backward_pass() -> None:
-    kept = {what: _bytes_kept(what) for what in (None, "products", "blocks")}
+    kept = {what: _bytes_kept(what) for what in (None, "norms", "products", "blocks")}
+    assert kept[None] > kept["norms"] > kept["blocks"]
     assert kept[None] > kept["products"] > kept["blocks"]
 
 

@@ -20,7 +20,7 @@ def parameters(config: ModelConfig) -> int:
 def saved_of_layer(config: ModelConfig, checkpointing: str = "none") -> int:
     """Return the bytes that a block keeps of each token for its backward pass.
 
-    `checkpointing` is none, products or blocks, what is computed again: `TrainConfig.activation_checkpointing`.
+    `checkpointing` is none, norms, products or blocks, what is computed again: `TrainConfig.activation_checkpointing`.
 
     In bfloat16: its input and its middle, each also normed; q, k and v as attention reads them, what attention
     returns; gate, up and their product; with QK-norm q and k as they were. In float32: a number for each norm and head.
@@ -29,8 +29,9 @@ def saved_of_layer(config: ModelConfig, checkpointing: str = "none") -> int:
     assert config.head_size is not None, "filled in by ModelConfig"
     if checkpointing == "blocks":
         return 2 * config.hidden
-    wide = 4 * config.hidden + 4 * config.attention_width + (2 if checkpointing == "products" else 3) * config.ffn
-    numbers = config.heads + 2
+    norms, products = (0 if checkpointing == "norms" else 2), (2 if checkpointing == "products" else 3)
+    wide = (2 + norms) * config.hidden + 4 * config.attention_width + products * config.ffn
+    numbers = config.heads + norms
     if config.qk_norm:
         wide += config.attention_width + config.kv_heads * config.head_size
         numbers += config.heads + config.kv_heads
@@ -45,7 +46,7 @@ def training_memory(
     Args:
         rows: samples of a micro-batch on each GPU.
         gpus: over which FSDP shares out weights, gradients and optimizer state (FULL_SHARD); one: no FSDP.
-        checkpointing: none, products or blocks.
+        checkpointing: none, norms, products or blocks.
     """
     weights, tokens = parameters(config), rows * seq_len
     share = -(-weights // gpus)
@@ -54,7 +55,7 @@ def training_memory(
     if checkpointing == "blocks":  # one of them is whole while its gradients are computed
         kept += tokens * saved_of_layer(config)
     # FSDP gathers the head and two blocks, and adds up a block's gradients before it shares them out. Without it,
-    # autocast's copies of all blocks are kept for the backward pass.
+    # copies of all blocks are kept from step to step, autocast's of the head for the loss.
     copies = head * (1 if config.tied_embeddings else 2) + 3 * of_block if gpus > 1 else config.block_parameters + head
     chunk = min(COMPILED_CHUNK_ELEMENTS, tokens * config.padded_vocab)
     parts = {

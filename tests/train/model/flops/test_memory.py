@@ -22,12 +22,11 @@ def shape(**changes: Any) -> ModelConfig:
 @pytest.mark.slow
 @pytest.mark.skipif(torch.version.cuda is None, reason="torch without CUDA writes no kernels for it")
 @pytest.mark.parametrize("changes", [{}, {"qk_norm": True, "kv_heads": 2}, {"qk_norm": True, "causal": False}])
-@pytest.mark.parametrize("products", [False, True])
-def test_what_a_layer_keeps_is_what_is_counted(changes: dict[str, Any], products: bool) -> None:
+@pytest.mark.parametrize("again", [None, "norms", "products"])
+def test_what_a_layer_keeps_is_what_is_counted(changes: dict[str, Any], again: str | None) -> None:
     config = shape(**changes)
-    copies_of_weights = 2 * config.block_parameters // config.layers
-    counted = count_step(config, ROWS, LENGTH, products=products).saved_of_layer - copies_of_weights
-    formula = ROWS * LENGTH * saved_of_layer(config, "products" if products else "none")
+    counted = count_step(config, ROWS, LENGTH, recompute=again).saved_of_layer
+    formula = ROWS * LENGTH * saved_of_layer(config, again or "none")
     # Rotary tables, which all layers share, are counted with each, and the formula leaves them out.
     assert formula <= counted <= 1.015 * formula
 
@@ -50,7 +49,9 @@ def test_gpus_share_weights_gradients_and_optimizer_and_nothing_else() -> None:
 
 
 def test_what_is_computed_again_is_not_kept() -> None:
-    none, products, blocks = (training_memory(shape(), LENGTH, ROWS, 1, c) for c in ("none", "products", "blocks"))
+    what = ("none", "norms", "products", "blocks")
+    none, norms, products, blocks = (training_memory(shape(), LENGTH, ROWS, 1, c) for c in what)
+    assert none["total"] - norms["total"] == 2 * (2 * 2 * 256 + 2 * 4) * ROWS * LENGTH  # and what each divides by
     assert none["total"] - products["total"] == 2 * 2 * 640 * ROWS * LENGTH  # two layers' products in bfloat16
     assert blocks["total"] < products["total"]
 
