@@ -26,7 +26,7 @@ IN_MEMORY = 1 << 26
 DEALT_BYTES = 1 << 25
 """About how much of dealt records is written, or read, at a time."""
 
-WORTH_A_TASK = 1 << 20
+WORTH_A_TASK = 1 << 18
 """Records that are worth a range of their own only for the sake of another task."""
 
 Records = NDArray[np.void]
