@@ -3,32 +3,38 @@
 What grows with tasks, partitions and runs, and not with the text in them: lists of input files in every task's
 pipeline, marks of finished tasks, part.json of every part with its cuts, the tasks' counts, lists of shards. Written
 to a scratch folder as a build would, then read with the build's own functions; documents are not there. Then what grows
-with documents: --documents of them, a tenth with copies, without text, ids or signatures, matched by key and clustered.
-Prints seconds and the most memory, files that are mapped left out, that each step took; writes
+with documents: --documents of them, a tenth with copies, without text or signatures, matched by key and clustered by
+one process and by two. Prints seconds and the most memory, files that are mapped left out, that each step took; writes
 benchmarks/results/scale.json.
 """
 
 import argparse
 import json
+import os
 import pickle
 import shutil
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 from datatrove.executor.local import LocalPipelineExecutor
 
 from epochal.benchmarks.common import result_path, write_result
+from epochal.common.hashing import xxh64
 from epochal.datapipe import external_sort
+from epochal.datapipe.deduplicate import deduplicate
 from epochal.datapipe.sources.base import InputFile, Listing
-from epochal.datapipe.stages.cluster import TRAIN, Corpus, remove_duplicates
+from epochal.datapipe.stages.division import Corpus, Step, open_parts
+from epochal.datapipe.stages.duplicates import join_duplicates
+from epochal.datapipe.stages.fates import Fates, write_fates
 from epochal.datapipe.stages.ingest import COUNTS as INGEST_COUNTS
-from epochal.datapipe.stages.match import links, open_parts
 from epochal.datapipe.stages.pack import (
     ROWS_NAME,
     PoolLayout,
@@ -36,11 +42,9 @@ from epochal.datapipe.stages.pack import (
     _Share,
     read_shard_lists,
     write_cuts,
-    write_fates,
 )
 from epochal.datapipe.stages.parts import DOCUMENT, Batch, PartWriter
 from epochal.datapipe.stages.statistics import ingest_totals
-from epochal.datapipe.stages.validation import draw_validation
 
 COUNTS: dict[str, Any] = {"rows": {"s": 10}, "accepted": {"s": 10}, "rejected": {}, "filters": [], "excerpts": []}
 COUNTS |= {"first_rejects": {}, "left_out": []} | dict.fromkeys(INGEST_COUNTS, 0) | {"text_bytes": 10}
@@ -50,18 +54,18 @@ def main() -> None:
     """Simulate and report."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--tasks", type=int, default=100_000)
-    parser.add_argument("--partitions", type=int, nargs="+", default=[1, 64], help="powers of two")
+    parser.add_argument("--partitions", type=int, nargs="*", default=[1, 64], help="powers of two")
     parser.add_argument("--documents", type=int, default=20_000_000)
+    parser.add_argument("--processes", type=int, nargs="+", default=[1, 2], help="that match and cluster them")
+    parser.add_argument("--in-memory", type=int, default=external_sort.IN_MEMORY, help="records of a range at most")
     arguments = parser.parse_args()
     rows: list[dict[str, Any]] = []
-    for in_memory in (1 << 22, external_sort.IN_MEMORY):
-        external_sort.IN_MEMORY = in_memory
+    external_sort.IN_MEMORY = arguments.in_memory
+    for processes in arguments.processes:
         folder = Path(tempfile.mkdtemp(prefix="epochal-scale-"))
+        same = {"documents": arguments.documents, "in_memory": arguments.in_memory, "processes": processes}
         try:
-            rows += [
-                {"documents": arguments.documents, "in_memory": in_memory, **row}
-                for row in _documents(folder, arguments.documents)
-            ]
+            rows += [same | row for row in _documents(folder, arguments.documents, processes)]
         finally:
             shutil.rmtree(folder)
     for partitions in arguments.partitions:
@@ -90,13 +94,14 @@ def _steps(work: Path, tasks: int, partitions: int) -> Iterator[dict[str, Any]]:
     yield _measured("open all parts", lambda: opened.extend(open_parts(str(work))))
     yield _measured("sum their counts", lambda: ingest_totals(opened))
     documents = sum(part.n_documents for part in opened)
-    write_fates(str(work), np.ones(documents, np.uint8))
+    write_fates(str(work), 0, np.ones(documents, np.uint8))
+    fates = Fates(str(work), documents)
     yield _measured("their cuts put into one file", lambda: write_cuts(str(work), opened))
     per_partition = 10**13 // partitions
     layout = PoolLayout(str(work), 1, [per_partition] * partitions, 2048, "uint16", 0, 1 << 14)
     last = layout.n_shards
-    yield _measured("a packing task finds its runs", lambda: _Share(layout, opened, str(work), last - 1, last))
-    share = _Share(layout, opened, str(work), last - 1, last)
+    yield _measured("a packing task finds its runs", lambda: _Share(layout, opened, fates, str(work), last - 1, last))
+    share = _Share(layout, opened, fates, str(work), last - 1, last)
     yield _measured("its records of one partition read", lambda: share._documents(partitions - 1))
     (work / ROWS_NAME).mkdir()
     for rank in range(tasks):
@@ -106,8 +111,33 @@ def _steps(work: Path, tasks: int, partitions: int) -> Iterator[dict[str, Any]]:
     yield _measured(f"lists of {layout.n_shards:,} shards read", lambda: read_shard_lists(str(work)))
 
 
-def _documents(work: Path, n: int, per_part: int = 1_000_000) -> Iterator[dict[str, Any]]:
-    """Write parts of records with random keys, one in ten a copy of an earlier one, and match and cluster them."""
+def _documents(work: Path, n: int, processes: int) -> Iterator[dict[str, Any]]:
+    """Find the duplicates among `n` documents, in as many processes, and decide what becomes of each."""
+    _write_documents(work, n)
+    corpus = Corpus(open_parts(str(work)), ["s"])
+    config: Any = SimpleNamespace(deduplicate=SimpleNamespace(near=None), tasks=processes, validation_tokens=n)
+    rows: list[dict[str, Any]] = []
+
+    def run(stage: str, steps: list[Step], tasks: int) -> None:
+        name = stage.split("-", 4)[4]
+        rows.append(_in_processes(name, [partial(_run, steps, rank, tasks) for rank in range(tasks)]))
+
+    outcome = deduplicate(corpus, str(work), config, run)
+    table = str(work / "duplicates.parquet")
+    rows.append(_in_processes("duplicates.parquet", [lambda: join_duplicates(outcome.division, table)]))
+    removed = outcome.removed.exact_documents
+    hashed = xxh64(Path(table).read_bytes())
+    print(f"{n:,} documents, {removed:,} removed, xxh64 of the table {hashed}, {processes} processes")
+    yield from rows
+    total = {
+        name: round(sum(row[name] for row in rows), 1) for name in ("seconds", "cpu_seconds", "longest_cpu_seconds")
+    }
+    grown = max(row["grown_mib"] for row in rows)
+    yield _shown({"step": "all of it", **total, "grown_mib": grown})
+
+
+def _write_documents(work: Path, n: int, per_part: int = 1_000_000) -> None:
+    """Write parts of records with random keys, one in ten a copy of an earlier one."""
     rng = np.random.default_rng(0)
     earlier = np.zeros(0, np.uint64)
     for rank in range(-(-n // per_part)):
@@ -118,31 +148,60 @@ def _documents(work: Path, n: int, per_part: int = 1_000_000) -> Iterator[dict[s
         earlier = keys
         records["key_hi"] = records["key_lo"] = records["place_hi"] = records["drawn"] = np.sort(keys)
         records["tokens"] = 1000
+        ids = [b"document %03d/%06d" % (rank, i) for i in range(len(records))]
+        records["id_bytes"] = len(ids[0])
         writer = PartWriter(str(work / "parts" / f"part-{rank:05d}"), "uint16", 64, 0, 0, 1 << 40)
         no_tokens = [np.zeros(0, np.uint16)] * len(records)
-        writer.add(Batch(records, [b""] * len(records), no_tokens, np.zeros((len(records), 0), np.uint32)))
+        writer.add(Batch(records, ids, no_tokens, np.zeros((len(records), 0), np.uint32)))
         writer.close(COUNTS)
-    parts = open_parts(str(work))
-    edges = work / "edges.bin"
 
-    def match() -> None:
-        with open(edges, "wb") as f:
-            for some in links(parts, 0):
-                f.write(some.tobytes())
 
-    def read() -> Iterator[Any]:
-        with open(edges, "rb") as f:
-            while data := f.read(1 << 26):
-                yield np.frombuffer(data, np.int64).reshape(-1, 2)
+def _run(steps: list[Step], rank: int, tasks: int) -> None:
+    for step in steps:
+        for _ in step.run(rank=rank, world_size=tasks):
+            pass
 
-    name = f"{n:,} documents, ranges of {external_sort.IN_MEMORY:,}"
-    yield _measured(f"{name}: exact duplicates", match)
-    corpus = Corpus(parts, ["s"])
-    fates = external_sort.array_on_disk((n,), np.uint8)
-    fates[:] = TRAIN
-    path = str(work / "duplicates.parquet")
-    yield _measured(f"{name}: clusters", lambda: remove_duplicates(corpus, read(), fates, path, 0))
-    yield _measured(f"{name}: validation drawn", lambda: draw_validation(corpus, fates, n))
+
+def _in_processes(step: str, actions: Sequence[Callable[[], None]]) -> dict[str, Any]:
+    """Do each of `actions` in a process of its own, side by side; return seconds, those of the CPU of all and of the
+    one that took most, and the most memory that one of them took beyond what it began with."""
+    before, start = _anonymous(), time.perf_counter()
+    alive = {_started(action) for action in actions}
+    cpu, most = [], before
+    while alive:
+        process, status, usage = os.wait4(-1, os.WNOHANG)
+        if process:
+            alive.remove(process)
+            assert status == 0, f"{step} failed"
+            cpu.append(usage.ru_utime + usage.ru_stime)
+        else:
+            most = max([most, *map(_anonymous, alive)])
+            time.sleep(0.01)
+    figures = {"seconds": time.perf_counter() - start, "cpu_seconds": sum(cpu), "longest_cpu_seconds": max(cpu)}
+    rounded = {name: round(value, 2) for name, value in figures.items()}
+    return _shown({"step": step, **rounded, "grown_mib": round((most - before) / 1024)})
+
+
+def _started(action: Callable[[], None]) -> int:
+    """Return the number of a process that does `action`."""
+    process = os.fork()
+    if process:
+        return process
+    status = 1
+    try:
+        action()
+        status = 0
+    finally:
+        os._exit(status)
+
+
+def _shown(row: dict[str, Any]) -> dict[str, Any]:
+    print(
+        f"{row['step']:30s} {row['seconds']:8.2f} s, of CPU {row['cpu_seconds']:8.2f} s in all and "
+        f"{row['longest_cpu_seconds']:8.2f} s in one process, {row['grown_mib']:6d} MiB",
+        flush=True,
+    )
+    return row
 
 
 def _write_parts(work: Path, tasks: int, partitions: int) -> None:
@@ -187,10 +246,10 @@ def _measured(step: str, action: Callable[[], Any]) -> dict[str, Any]:
     return {"step": step, "seconds": round(seconds, 3), "grown_mib": round(grown / 1024)}
 
 
-def _anonymous() -> int:
-    """Return this process's memory in KiB, without files that are mapped."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith("RssAnon"))
+def _anonymous(process: int | str = "self") -> int:
+    """Return a process's memory in KiB, without files that are mapped."""
+    lines = Path(f"/proc/{process}/status").read_text().splitlines()
+    return next((int(line.split()[1]) for line in lines if line.startswith("RssAnon")), 0)
 
 
 if __name__ == "__main__":

@@ -1,9 +1,9 @@
 """The build: sources to a pool and its validation pool, in four stages, resumable after each task.
 
-    ingest   (tasks)        read, check, filter, decontaminate, sign, encode           -> parts
-    match    (1 + buckets)  link exact duplicates; link near ones, a bucket a task     -> edges
-    cluster  (here)         choose survivors, draw validation                          -> fates
-    pack     (tasks)        canonical order, samples, shards                           -> shards, rows
+    ingest   read, check, filter, decontaminate, sign, encode                             -> parts
+    match    link duplicates, choose survivors, draw validation (see deduplicate.py)      -> fates
+    pack     canonical order, samples, shards                                             -> shards, rows
+    finish   (this process) join tables, describe
 
 Everything happens in a work folder, beside the target or where `work` says, local or at a URL; its name is a digest of
 the request. Finished pools are renamed into place, or copied there with the manifest last. If a build is killed, at any
@@ -15,8 +15,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
 from ..common import storage
 from ..common.errors import WorkError, without_secrets
 from ..common.hashing import digest
@@ -27,7 +25,7 @@ from ..shards.without.found import lines_of
 from ..tokenize.tokenizer import Tokenizer, load_tokenizer
 from . import left_out
 from .config import Build
-from .external_sort import array_on_disk
+from .deduplicate import Outcome, deduplicate
 from .inputs import Stock, remember, take_stock
 from .run.executors import run_stage
 from .run.stage_progress import watch
@@ -36,17 +34,17 @@ from .sources.flat_files import check_flat_files
 from .sources.listing import Listing
 from .sources.registry import list_source, make_reader
 from .sources.tokenizers import carried_tokenizer, check_tokenizers
-from .stages.cluster import TRAIN, VALIDATION, Corpus, remove_duplicates
+from .stages.cluster import TRAIN, VALIDATION
+from .stages.division import Corpus, open_parts
+from .stages.fates import Fates
 from .stages.finish import finish_pool, versions
 from .stages.ingest import COMPARED_WHOLE, EngineDiffersError, Ingest, IngestSettings
 from .stages.kept import lines as kept_lines
 from .stages.kept import nulls, row_group, types_of
 from .stages.losses import check_fields, check_left_out
-from .stages.match import Match, open_parts, read_edges
-from .stages.pack import Pack, PoolLayout, auto_samples_per_shard, write_cuts, write_fates
+from .stages.pack import Pack, PoolLayout, auto_samples_per_shard, write_cuts
 from .stages.passages import gather
-from .stages.statistics import IngestTotals, collect_statistics, count_documents, ingest_totals
-from .stages.validation import draw_validation
+from .stages.statistics import IngestTotals, collect_statistics, ingest_totals
 from .target import built_already, changed_facts, lock, publish, record_path, recorded, targets_of, work_folder
 from .text.decontaminate import build_index
 from .text.excerpts import Excerpts
@@ -64,8 +62,8 @@ EXCLUDE_NAME = "exclude.json"
 INDEX_NAME = "evaluation.npz"
 """The index of evaluation items in the work folder."""
 
-SMALL_DOCUMENTS, SMALL_TOKENS = 1 << 19, 1 << 26
-"""Matching fewer documents, or packing fewer tokens, takes less than half a second."""
+SMALL_TOKENS = 1 << 26
+"""Packing fewer tokens takes less than half a second."""
 
 
 @dataclass(frozen=True)
@@ -221,23 +219,22 @@ class _Stages:
             )
         evaluation = self._index_evaluations()
         totals, files_left_out = self._ingest(evaluation)
-        near = self.config.deduplicate.near
-        n_match = 1 + (near.buckets if near else 0)
-        with watch(self.work, "match", n_match, "buckets", self.quiet):
-            tasks = min(n_match, self.config.tasks)
-            small = sum(part.n_documents for part in open_parts(self.work)) < SMALL_DOCUMENTS
-            self._stage("match", [Match(self.work, n_match)], tasks, small)
-        layouts, statistics, excerpts = self._cluster(evaluation, totals, files_left_out)
+        corpus = Corpus(open_parts(self.work), self.sources)
+        with watch(self.work, "match", corpus.n_documents, "documents", self.quiet):
+            outcome = deduplicate(corpus, self.work, self.config, self._stage)
+        layouts, statistics, excerpts = self._lay_out(corpus, outcome, evaluation, totals, files_left_out)
         tokens = sum(layout.n_tokens for layout in layouts)
         with watch(self.work, "pack", tokens, "tokens", self.quiet):
             small = tokens < SMALL_TOKENS
-            self._stage("pack", [Pack(self.work, layouts, self.sources)], self.config.tasks, small)
+            self._stage(
+                "pack", [Pack(self.work, layouts, self.sources, outcome.division.width)], self.config.tasks, small
+            )
         for layout, target in zip(layouts, targets, strict=False):
             if not storage.exists(layout.folder):
                 continue  # published before an interruption
             if not storage.exists(storage.join(layout.folder, MANIFEST_NAME)):
                 name = target.rpartition("/")[2]
-                finish_pool(self.work, layout, name, self.config, self.tokenizer, statistics, excerpts)
+                finish_pool(outcome.division, layout, name, self.config, self.tokenizer, statistics, excerpts)
             publish(layout.folder, target, request)
         return len(layouts)
 
@@ -326,23 +323,17 @@ class _Stages:
         with watch(self.work, "ingest", self.input_bytes, "bytes", self.quiet):
             self._stage(stage, pipeline, config.tasks)
 
-    def _cluster(
-        self, evaluation: dict[str, Any] | None, totals: IngestTotals, files_left_out: dict[str, int]
+    def _lay_out(
+        self,
+        corpus: Corpus,
+        outcome: Outcome,
+        evaluation: dict[str, Any] | None,
+        totals: IngestTotals,
+        files_left_out: dict[str, int],
     ) -> tuple[list[PoolLayout], dict[str, Any], Excerpts]:
-        """Choose survivors and draw validation; return how each pool is cut, the statistics, and some texts."""
-        parts = open_parts(self.work)
-        corpus = Corpus(parts, self.sources)
-        fates = array_on_disk((corpus.n_documents,), np.uint8)
-        fates[:] = TRAIN
-        near = self.config.deduplicate.near
-        path = storage.join(self.work, "duplicates.parquet")
-        edges = read_edges(self.work)
-        removed = remove_duplicates(corpus, edges, fates, path, near.buckets * near.hashes if near else 0)
-        asked = self.config.validation_tokens
-        held_out = draw_validation(corpus, fates, asked) if asked != 0 else 0
-        write_fates(self.work, fates)
-        write_cuts(self.work, parts)
-        counts = count_documents(corpus, fates)
+        """Return how each pool is cut, the statistics, and some texts."""
+        write_cuts(self.work, corpus.parts)
+        counts, removed = outcome.counts, outcome.removed
         statistics = collect_statistics(corpus, counts, removed, totals, evaluation, self.config.sources)
         excluded = [one.model_dump(exclude={"unknown", "kind"}) for one in self._excluded(totals)]
         statistics |= {"exclude": excluded} if excluded else {}
@@ -351,8 +342,9 @@ class _Stages:
         )
         rows = row_group(totals.longest_kept)
         layouts = [
-            self._layout(counts.partitions[code], code, rows) for code in [TRAIN] + [VALIDATION] * (held_out > 0)
+            self._layout(counts.partitions[code], code, rows) for code in [TRAIN] + [VALIDATION] * outcome.held_out
         ]
+        fates = Fates(self.work, outcome.division.width)
         return layouts, statistics, gather(corpus, fates, removed, totals, self.tokenizer)
 
     def _layout(self, tokens: Any, code: int, row_group: int) -> PoolLayout:

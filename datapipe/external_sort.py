@@ -1,8 +1,7 @@
-"""Sorting more than memory holds. Records are dealt out into ranges of a value: equal values are in one range, and one
-range at a time is in memory while the others wait on the scratch disk. Tables of rows are written in any order and
-joined in sorted order, with a few thousand rows of each piece in memory."""
+"""Sorting more than memory holds, and by more processes than one. Tasks deal records out into ranges of a value: equal
+values are in one range, and each range is for one task, which has one range at a time in memory. Tables of rows are
+written in any order and joined in sorted order, with a few thousand rows of each piece in memory."""
 
-import contextlib
 import heapq
 import itertools
 import os
@@ -18,52 +17,149 @@ from numpy.typing import NDArray
 from ..common import storage
 from ..common.errors import WorkError
 from ..shards import arrow
+from ..shards.file_array import FileArray
+from .stages.parts import BUILD_AGAIN
 
 IN_MEMORY = 1 << 26
-"""About how many records a range has: at 24 to 56 bytes each, up to 4 GB."""
+"""About how many records a range has at most: at 16 or 28 bytes each, up to 1.9 GB."""
+
+DEALT_BYTES = 1 << 25
+"""About how much of dealt records is written, or read, at a time."""
+
+WORTH_A_TASK = 1 << 18
+"""Records that are worth a range of their own only for the sake of another task."""
 
 Records = NDArray[np.void]
 
 
-def deal(batches: Iterable[Records], field: str, n: int, dtype: np.dtype[Any]) -> Iterator[Records]:
-    """Yield all records of `batches`, one range of `field` at a time in rising order; within a range as they came.
+class DealtWriter:
+    """Writes records dealt into ranges, for `Dealt` to read by range: `<path>.bin` has batches one after the other,
+    each in order of range, `<path>.counts` how many records of each range every batch has, int64 (batches, ranges)
+    after the number of ranges. Published when closed, the counts last."""
 
-    Args:
-        field: a uint64, evenly spread over its 2^64 values, as hashes are.
-        n: how many records there are at most.
-    """
-    bits = (max(n - 1, 0) // IN_MEMORY).bit_length()
-    if bits == 0:
-        yield np.concatenate([np.zeros(0, dtype), *batches])
-        return
-    with tempfile.TemporaryDirectory(prefix="epochal-") as folder, contextlib.ExitStack() as stack:
-        paths = [os.path.join(folder, f"{i:05d}") for i in range(1 << bits)]
-        files = [stack.enter_context(open(path, "wb")) for path in paths]
-        for batch in batches:
-            ranges = batch[field] >> np.uint64(64 - bits)
-            order = np.argsort(ranges, kind="stable")
-            ends = np.cumsum(np.bincount(ranges.astype(np.int64), minlength=1 << bits)).tolist()
-            dealt = batch[order]
-            for file, start, stop in zip(files, [0, *ends], ends, strict=False):
-                file.write(dealt[start:stop].tobytes())
-        for file, path in zip(files, paths, strict=True):
-            size = file.tell()
-            file.close()
-            found = np.fromfile(path, dtype)
-            if found.nbytes != size:
-                raise WorkError(f"{path}, which this build wrote a moment ago, was cut: build again")
-            yield found
-            os.unlink(path)
+    def __init__(self, path: str, ranges: int, dtype: Any) -> None:
+        self._path, self._ranges, self._dtype = path, ranges, np.dtype(dtype)
+        self._counts: list[NDArray[np.int64]] = []
+        self._pending: list[tuple[Records, NDArray[np.int64]]] = []
+        self._n_pending = 0
+        self._publishing = storage.publishing_file(f"{path}.bin")
+        self._file = open(self._publishing.__enter__(), "wb")  # noqa: SIM115
+
+    def __enter__(self) -> "DealtWriter":
+        """Return this, to be closed if the body succeeds."""
+        return self
+
+    def __exit__(self, kind: Any, error: Any, traceback: Any) -> None:
+        """Publish the files, unless there was an error."""
+        if kind is None:
+            self._flush()
+        self._file.close()
+        self._publishing.__exit__(kind, error, traceback)
+        if kind is None:
+            counts = np.concatenate([np.array([self._ranges]), *self._counts])
+            storage.write_atomic(f"{self._path}.counts", counts.astype("<i8").tobytes(), flush=False)
+
+    def add(self, records: Records, ranges: NDArray[np.integer[Any]]) -> None:
+        """Add records, each to its range; within a range they stay in order."""
+        self._pending.append((records, ranges.astype(np.int64)))
+        self._n_pending += len(records)
+        if self._n_pending * self._dtype.itemsize >= DEALT_BYTES:
+            self._flush()
+
+    def _flush(self) -> None:
+        pending, self._pending, self._n_pending = self._pending, [], 0
+        if pending:
+            records, ranges = (np.concatenate(some) for some in zip(*pending, strict=True))
+            self.write(records[order_of(ranges, self._ranges)], np.bincount(ranges, minlength=self._ranges))
+
+    def write(self, dealt: NDArray[Any], counts: NDArray[np.int64]) -> None:
+        """Write a batch that is in order of range; `counts` says how much of each range is in it."""
+        self._file.write(np.ascontiguousarray(dealt).data)
+        self._counts.append(counts)
 
 
-def array_on_disk(shape: tuple[int, ...], dtype: Any) -> NDArray[Any]:
-    """Return an array of zeros in a nameless scratch file: only the pages in use take memory."""
-    if 0 in shape:
-        return np.zeros(shape, dtype)
-    with tempfile.TemporaryFile(prefix="epochal-") as f:
-        # A page of a map that finds no room on the disk ends the process without a word: room is asked for first.
-        os.posix_fallocate(f.fileno(), 0, int(np.prod(shape)) * np.dtype(dtype).itemsize)
-        return np.asarray(np.memmap(f, dtype, "w+", shape=shape))
+def order_of(ranges: NDArray[np.int64], n_ranges: int) -> NDArray[np.int64]:
+    """Return the stable order of numbers below `n_ranges`; by radix, where they fit into 16 bits."""
+    return np.argsort(ranges.astype(np.uint16) if n_ranges <= 1 << 16 else ranges, kind="stable")
+
+
+class Dealt:
+    """The records that tasks dealt out into a folder; those of a range come in order of task and as they were added."""
+
+    def __init__(self, folder: str, dtype: Any) -> None:
+        self._dtype = np.dtype(dtype)
+        self._remote = storage.is_url(folder)
+        self._files: list[tuple[str, NDArray[np.int64], NDArray[np.int64]]] = []
+        for name in (n for n in storage.names(folder) if n.endswith(".counts")):
+            path = storage.join(folder, name)
+            head = np.frombuffer(storage.read_bytes(path), "<i8")
+            if not len(head) or (len(head) - 1) % head[0]:
+                raise WorkError(f"{path} is damaged: it was cut; {BUILD_AGAIN}")
+            counts = head[1:].reshape(-1, int(head[0]))
+            ends = np.cumsum(counts.reshape(-1)).reshape(counts.shape)
+            if counts.any():
+                self._files.append((f"{path.removesuffix('.counts')}.bin", ends - counts, ends))
+
+    def count(self, number: int) -> int:
+        """Return how many records a range has."""
+        return sum(int((ends[:, number] - starts[:, number]).sum()) for _, starts, ends in self._files)
+
+    def read(self, number: int) -> Iterator[NDArray[Any]]:
+        """Yield the records of a range, some at a time.
+
+        Raises:
+            WorkError: when a file ends before.
+        """
+        waiting: list[NDArray[Any]] = []
+        for path, starts, ends in self._files:
+            spans = [(a, b) for a, b in zip(starts[:, number].tolist(), ends[:, number].tolist(), strict=True) if a < b]
+            for some in _groups(spans, max(1, DEALT_BYTES // self._dtype.itemsize)):
+                waiting += self._pieces(path, some, int(ends[-1, -1]))
+                if sum(map(len, waiting)) * self._dtype.itemsize >= DEALT_BYTES:
+                    yield np.concatenate(waiting)
+                    waiting = []
+        if waiting:
+            yield np.concatenate(waiting)
+
+    def whole(self, number: int) -> NDArray[Any]:
+        """Return all records of a range."""
+        return np.concatenate([np.zeros(0, self._dtype), *self.read(number)])
+
+    def _pieces(self, path: str, spans: list[tuple[int, int]], n: int) -> list[NDArray[Any]]:
+        size = self._dtype.itemsize
+        if self._remote:
+            pieces = storage.read_ranges([(path, start * size, stop * size) for start, stop in spans])
+            return [np.frombuffer(data, self._dtype) for data in pieces]
+        file = FileArray(path, self._dtype, (n,), mend=BUILD_AGAIN)
+        return [file[start:stop] for start, stop in spans]
+
+
+def _groups(spans: list[tuple[int, int]], most: int) -> Iterator[list[tuple[int, int]]]:
+    """Yield `spans` in groups that hold about `most`; long ones are divided."""
+    group: list[tuple[int, int]] = []
+    held = 0
+    for start, stop in spans:
+        for begin in range(start, stop, most):
+            group.append((begin, min(begin + most, stop)))
+            held += group[-1][1] - begin
+            if held >= most:
+                yield group
+                group, held = [], 0
+    if group:
+        yield group
+
+
+def ranges_for(n: int, most: int, tasks: int) -> int:
+    """Return into how many ranges, a power of two, `n` records are dealt: of at most about `most` each, and enough for
+    all tasks where the records are many."""
+    least = min(2 * tasks, n // WORTH_A_TASK)
+    return 1 << max((max(n - 1, 0) // most).bit_length(), max(least - 1, 0).bit_length())
+
+
+def range_of(values: NDArray[np.uint64], ranges: int) -> NDArray[np.int64]:
+    """Return in which of `ranges` equal ranges, a power of two, each of 64-bit values is."""
+    bits = ranges.bit_length() - 1
+    return (values >> np.uint64(64 - bits)).astype(np.int64) if bits else np.zeros(len(values), np.int64)
 
 
 TableRow = tuple[Any, ...]

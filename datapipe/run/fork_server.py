@@ -23,7 +23,9 @@ def start_task_server() -> None:
     It and the tasks have interrupts blocked: the main process handles Ctrl-C, and ends the tasks.
     """
     set_environment()
-    multiprocessing.set_forkserver_preload(["epochal.datapipe.stages.ingest", "epochal.datapipe.stages.pack"])
+    multiprocessing.set_forkserver_preload(
+        ["epochal.datapipe.stages.ingest", "epochal.datapipe.deduplicate", "epochal.datapipe.stages.pack"]
+    )
     multiprocessing.resource_tracker.ensure_running()  # starting it unblocks interrupts, so it comes first
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:

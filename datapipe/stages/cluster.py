@@ -1,319 +1,267 @@
-"""Cluster: which documents stay, and in which pool. Decided by content keys alone, so that neither the number of tasks
-nor the order of the input shows.
+"""Cluster: which documents stay. Decided by content keys alone, so that neither the number of tasks nor the order of
+the input shows.
 
-A cluster is a connected component of the duplicate links, exact and near. Its survivor is the member with the smallest
-key; between copies of one key, the smallest (digest of the text as it came, source, id, kept fields).
+A cluster is a connected component of the duplicate links, exact and near (see components.py). Its survivor is the
+member with the smallest key; between copies of one key, the smallest (digest of the text as it came, source, id, kept
+fields).
 
-What is kept for each document, its parent in the forest of clusters and its fate, lies in files; records of duplicates
-are dealt out, first by cluster, then by survivor (see external_sort.py). Memory is one range of them, or the largest
-cluster.
+`Members` deals out the documents that have duplicates, with all that is to be known of them, by cluster. `Clusters`
+takes these ranges one by one, chooses survivors, and deals out what it removed: the numbers by stretch (see fates.py),
+the rows of duplicates.parquet by survivor (see duplicates.py). Memory is one range, or the largest cluster.
 """
 
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from ...common import storage
 from ...common.hashing import mix64
-from ...shards import arrow
-from ..external_sort import array_on_disk, deal
-from .match import Edges
-from .parts import Documents, Part
+from .. import external_sort
+from ..external_sort import Dealt, DealtWriter, order_of, range_of, ranges_for
+from .components import LINK, Lowest
+from .division import Division, Some, Step, note
+from .match import DRAWN_BITS, add_drawn
+from .parts import Documents
 
 REMOVED, TRAIN, VALIDATION = 0, 1, 2
 
-DUPLICATES = pa.schema(
-    [
-        ("key", pa.binary()),
-        ("id", pa.string()),
-        ("source", pa.string()),
-        ("survivor_key", pa.binary()),
-        ("survivor_id", pa.string()),
-        ("survivor_source", pa.string()),
-        ("kind", pa.string()),
-        ("cluster", pa.string()),
-        ("similarity", pa.float32()),
-    ]
-)
-ROW_GROUP = 1 << 16
-
-PAIRS = 4
-"""Near-duplicates whose text the report shows."""
-
 _KEYS = ("key_hi", "key_lo", "raw")
-MEMBER = np.dtype([("cluster", "<u8"), *((name, "<u8") for name in _KEYS), ("source", "<i8"), ("number", "<i8")])
-"""A document that has duplicates. cluster: the same number for all of a cluster, evenly spread; source: its place
-in the order of names."""
+_COPIED = (*_KEYS, "drawn", "tokens", "source", "id_bytes")
+
+NUMBER = np.dtype("<i8")
+BYTE = np.dtype("u1")
+
+_COMPARED = 1 << 16
+"""Signatures that are compared at once."""
 
 REMOVAL = np.dtype(
     [
-        ("survivor_hi", "<u8"),
-        ("survivor_lo", "<u8"),
-        ("key_hi", "<u8"),
-        ("key_lo", "<u8"),
-        ("survivor", "<i8"),
-        ("number", "<i8"),
+        *((name, "<u8") for name in ("survivor_hi", "survivor_lo", "cluster", "key_hi", "key_lo")),
+        *((name, "<i8") for name in ("survivor", "number")),
+        *((name, "<u4") for name in ("id_bytes", "survivor_id_bytes")),
+        *((name, "<u2") for name in ("source", "survivor_source")),
+        ("similarity", "<f4"),
         ("exact", "?"),
     ]
 )
-"""A removed document, its cluster's survivor, and whether another copy of its key was preferred to it."""
+"""A removed document, its cluster's survivor, and whether another copy of its key was preferred to it. The ids of both
+lie beside it."""
 
 
-class Corpus:
-    """All documents of a build, with document numbers across parts."""
-
-    def __init__(self, parts: list[Part], sources: list[str]) -> None:
-        self.parts, self.sources = parts, sources
-        self.base = np.cumsum([0] + [p.n_documents for p in parts])
-        self.n_documents = int(self.base[-1])
-        order = sorted(range(len(sources)), key=lambda i: sources[i])
-        self._source_rank = np.argsort(order)
-
-    def batches(self) -> Iterator[tuple[int, Documents]]:
-        """Yield (number of the first, records) of all documents, some at a time."""
-        for part, base in zip(self.parts, self.base.tolist(), strict=False):
-            for row, documents in part.batches():
-                yield base + row, documents
-
-    def records(self, numbers: NDArray[np.int64]) -> Documents:
-        """Return the records of the documents `numbers`."""
-        out = np.zeros(len(numbers), self.parts[0].dtype("documents"))
-        for part, mine, rows in self._split(numbers):
-            out[mine] = part.documents.take(rows)
-        return out
-
-    def _split(self, numbers: NDArray[np.int64]) -> list[tuple[Part, NDArray[np.bool_], NDArray[np.int64]]]:
-        owner = np.searchsorted(self.base, numbers, side="right") - 1
-        split = []
-        for i in np.unique(owner).tolist():
-            mine = owner == i
-            split.append((self.parts[i], mine, numbers[mine] - self.base[i]))
-        return split
-
-    def ids(self, numbers: NDArray[np.int64], records: Documents) -> list[str]:
-        """Return the ids of `numbers`, whose records are `records`."""
-        ids = np.empty(len(numbers), object)
-        for part, mine, _ in self._split(numbers):
-            ids[mine] = part.ids(records[mine])
-        return ids.tolist()
-
-    def kept(self, numbers: NDArray[np.int64], records: Documents) -> list[bytes]:
-        """Return the values of kept fields of `numbers`, whose records are `records`, JSON; empty where the build keeps
-        none."""
-        kept = np.empty(len(numbers), object)
-        for part, mine, _ in self._split(numbers):
-            kept[mine] = part.kept(records[mine])
-        return kept.tolist()
-
-    def source_names(self, records: Documents) -> list[str]:
-        """Return the names of the sources of documents."""
-        return [self.sources[i] for i in records["source"].tolist()]
-
-    def source_rank(self, documents: Documents) -> NDArray[np.int64]:
-        """Return the places of the sources of `documents` in the order of names."""
-        return self._source_rank[documents["source"]]
-
-    def signatures(self, numbers: NDArray[np.int64]) -> NDArray[np.uint32]:
-        """Return the signatures of `numbers`, shape (len(numbers), buckets * hashes)."""
-        out: NDArray[np.uint32] | None = None
-        for part, mine, rows in self._split(numbers):
-            signatures = part.signatures(rows)
-            out = np.zeros((len(numbers), signatures.shape[1]), np.uint32) if out is None else out
-            out[mine] = signatures
-        return np.zeros((0, 0), np.uint32) if out is None else out
+def member_type(n_hashes: int) -> np.dtype[Any]:
+    """Return the type of a document that has duplicates. cluster: the same number for all of a cluster, evenly spread;
+    rank: its source's place in the order of names. Its id and what it keeps of its row lie beside it."""
+    signature = [("signature", "<u4", (n_hashes,))] if n_hashes else []
+    fields = [("cluster", "<u8"), *((name, "<u8") for name in (*_KEYS, "drawn")), ("number", "<i8"), ("tokens", "<u4")]
+    return np.dtype(
+        [*fields, ("source", "<u2"), ("rank", "<u2"), ("id_bytes", "<u4"), ("kept_bytes", "<u4"), *signature]
+    )
 
 
-class Forest:
-    """Which documents belong together: each points to a smaller one of its cluster, or is the smallest itself."""
-
-    def __init__(self, n_documents: int) -> None:
-        self._parent = array_on_disk((n_documents,), np.int64)
-        for start in range(0, n_documents, 1 << 20):
-            stop = min(start + (1 << 20), n_documents)
-            self._parent[start:stop] = np.arange(start, stop)
-        self.linked = array_on_disk((n_documents,), np.bool_)
-
-    def join(self, edges: Edges) -> None:
-        """Join the two clusters of each pair of documents that is linked."""
-        self.linked[edges.reshape(-1)] = True
-        a, b = edges.T
-        while len(a):
-            a, b = self.roots(a), self.roots(b)
-            apart = a != b
-            a, b = np.minimum(a[apart], b[apart]), np.maximum(a[apart], b[apart])
-            np.minimum.at(self._parent, b, a)
-            while (above := self._parent[self._parent[b]]).size and (above != self._parent[b]).any():
-                self._parent[b] = above  # halves the way up, as all on it do the same
-
-    def roots(self, numbers: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Return the smallest document of the cluster of each of `numbers`."""
-        root = self._parent[numbers]
-        while ((above := self._parent[root]) != root).any():
-            root = above
-        self._parent[numbers] = root
-        return root
+def cluster_ranges(division: Division, linked: int, tasks: int) -> int:
+    """Return into how many ranges of clusters, and of survivors, `linked` documents that have duplicates are dealt."""
+    corpus = division.corpus()
+    text = sum(part.text_bytes() for part in corpus.parts) // max(1, division.n_documents)
+    in_memory = external_sort.IN_MEMORY * 24 // (member_type(division.n_hashes).itemsize + 2 * text)
+    return ranges_for(linked, max(1, in_memory), tasks)
 
 
-def find_clusters(corpus: Corpus, edges: Iterable[Edges]) -> Iterator[NDArray[np.void]]:
-    """Yield the clusters that `edges` make, whole clusters at a time: MEMBER records in order of cluster and, within
-    it, of preference, the survivor first."""
-    forest = Forest(corpus.n_documents)
-    for links in edges:
-        forest.join(links)
+class Members(Step):
+    """Deals the documents of every world_size-th stretch that have links, which are stars by now, out by cluster.
 
-    def members() -> Iterator[NDArray[np.void]]:
-        for first, documents in corpus.batches():
-            rows = np.flatnonzero(forest.linked[first : first + len(documents)])
-            some = np.empty(len(rows), MEMBER)
-            for name in _KEYS:
-                some[name] = documents[name][rows]
-            some["source"] = corpus.source_rank(documents[rows])
-            some["number"] = first + rows
-            some["cluster"] = mix64(forest.roots(some["number"]).astype(np.uint64))
-            yield some
+    Attributes:
+        links: the folder of the links.
+        ranges: into how many.
+    """
 
-    for some in deal(members(), "cluster", int(np.count_nonzero(forest.linked)), MEMBER):
-        sorted_by = [np.ascontiguousarray(some[name]) for name in ("cluster", *_KEYS, "source")]
-        order = np.lexsort(sorted_by[::-1])
-        yield some[_break_ties_by_id(corpus, some["number"], order, sorted_by)]
+    name = "Members"
+
+    def __init__(self, division: Division, links: str, ranges: int) -> None:
+        super().__init__(division)
+        self.links, self.ranges = links, ranges
+
+    def do(self, rank: int, world_size: int) -> None:
+        """Write `members/<rank>` and `member-texts/<rank>`."""
+        d = self.division
+        links, source_rank = Dealt(d.path(self.links), LINK), d.corpus().source_rank
+        dealt = DealtWriter(d.path(f"members/{rank:05d}"), self.ranges, member_type(d.n_hashes))
+        with dealt, DealtWriter(d.path(f"member-texts/{rank:05d}"), self.ranges, BYTE) as texts:
+            for stretch, documents in d.some(rank, world_size):
+                at = Lowest(links, stretch, *d.span(stretch))
+                base = d.span(stretch)[0]
+                for some in documents:
+                    rows = np.flatnonzero(at.linked[some.first - base : some.first - base + len(some.documents)])
+                    if len(rows):
+                        lowest = at.lowest[some.first - base + rows]
+                        members, text = _members(some, rows, lowest, source_rank, d.n_hashes)
+                        ranges = range_of(members["cluster"], self.ranges)
+                        dealt.add(members, ranges)
+                        add_texts(texts, text, ranges, self.ranges)
 
 
-def _break_ties_by_id(
-    corpus: Corpus, numbers: NDArray[np.int64], order: NDArray[np.int64], sorted_by: list[NDArray[Any]]
-) -> NDArray[np.int64]:
-    """Return `order` with runs that are equal in all of `sorted_by` sorted by document id, then by what they keep."""
+def _members(
+    some: Some, rows: NDArray[np.int64], lowest: NDArray[np.int64], source_rank: Any, n_hashes: int
+) -> tuple[NDArray[np.void], list[bytes]]:
+    """Return the members that `rows` are, and their texts: id, then what is kept. lowest: of the cluster of each."""
+    documents: Documents = some.documents[rows]
+    members = np.zeros(len(rows), member_type(n_hashes))
+    for name in _COPIED:
+        members[name] = documents[name]
+    members["cluster"] = mix64(lowest.astype(np.uint64))
+    members["number"] = some.first + rows
+    members["rank"] = source_rank(documents)
+    if n_hashes:
+        members["signature"] = some.part.signatures(some.row + rows)
+    ids = [identifier.encode() for identifier in some.part.ids(documents)]
+    if not some.part.keeps:
+        return members, ids
+    members["kept_bytes"] = documents["kept_bytes"]
+    return members, [a + b for a, b in zip(ids, some.part.kept(documents), strict=True)]
+
+
+def add_texts(writer: DealtWriter, texts: list[bytes], ranges: NDArray[np.int64], n_ranges: int) -> None:
+    """Deal out texts in the order in which `DealtWriter.add` deals out their records."""
+    sizes = np.array([len(text) for text in texts], np.int64)
+    dealt = b"".join([texts[i] for i in order_of(ranges, n_ranges).tolist()])
+    counts = np.bincount(ranges, weights=sizes, minlength=n_ranges).astype(np.int64)
+    writer.write(np.frombuffer(dealt, BYTE), counts)
+
+
+class Texts:
+    """The texts beside records, each of which may have several pieces.
+
+    Args:
+        dealt: all of them, one after the other.
+        sizes: of the pieces of each, int64 (records, pieces).
+    """
+
+    def __init__(self, dealt: NDArray[np.uint8], sizes: NDArray[np.int64]) -> None:
+        self._bytes = dealt.tobytes()
+        self._ends = np.cumsum(sizes.reshape(-1)).reshape(sizes.shape)
+        self._starts = self._ends - sizes
+
+    def take(self, rows: NDArray[np.int64], piece: int) -> list[bytes]:
+        """Return one piece of the texts of `rows`."""
+        starts, ends = self._starts[rows, piece].tolist(), self._ends[rows, piece].tolist()
+        return [self._bytes[start:end] for start, end in zip(starts, ends, strict=True)]
+
+
+class Clusters(Step):
+    """Removes all but the survivors of every world_size-th range of clusters.
+
+    Attributes:
+        ranges: how many there are, and into how many removals are dealt out by survivor.
+    """
+
+    name = "Clusters"
+
+    def __init__(self, division: Division, ranges: int) -> None:
+        super().__init__(division)
+        self.ranges = ranges
+
+    def do(self, rank: int, world_size: int) -> None:
+        """Write `removed/<rank>`, `removals/<rank>` and `removal-texts/<rank>`; count what was removed."""
+        d, removed = self.division, Removed()
+        members = Dealt(d.path("members"), member_type(d.n_hashes))
+        texts = Dealt(d.path("member-texts"), BYTE)
+        with (
+            DealtWriter(d.path(f"removed/{rank:05d}"), d.stretches, NUMBER) as numbers,
+            DealtWriter(d.path(f"removals/{rank:05d}"), self.ranges, REMOVAL) as dealt,
+            DealtWriter(d.path(f"removal-texts/{rank:05d}"), self.ranges, BYTE) as dealt_texts,
+        ):
+            for number in range(rank, self.ranges, world_size):
+                some = members.whole(number)
+                if len(some):
+                    removals, ids = removed.choose(some, texts.whole(number))
+                    ranges = range_of(removals["survivor_hi"], self.ranges)
+                    numbers.add(removals["number"], removals["number"] // d.width)
+                    dealt.add(removals, ranges)
+                    add_texts(dealt_texts, ids, ranges, self.ranges)
+        note(d.path(f"removed/{rank:05d}"), removed.counts())
+
+
+class Removed:
+    """What is removed, some clusters at a time, and what is counted of it."""
+
+    def __init__(self) -> None:
+        self._documents, self._tokens = np.zeros(2, np.int64), np.zeros(2, np.int64)
+        self._sizes = np.zeros(64, np.int64)
+        self._drawn = np.zeros(1 << DRAWN_BITS, np.int64)
+
+    def choose(self, members: NDArray[np.void], dealt_texts: NDArray[np.uint8]) -> tuple[NDArray[np.void], list[bytes]]:
+        """Return all of whole clusters but their survivors, as REMOVAL records in order of cluster and of preference,
+        and the ids of both."""
+        texts = Texts(dealt_texts, np.stack([members["id_bytes"], members["kept_bytes"]], axis=1).astype(np.int64))
+        order = _preference(members, texts)
+        cluster = members["cluster"][order]
+        begins = np.append(True, cluster[1:] != cluster[:-1])
+        first = np.flatnonzero(begins)
+        self._sizes += histogram(np.diff(np.append(first, len(members))))
+        places = np.flatnonzero(~begins)
+        rows, survivors, before = order[places], order[first[np.cumsum(begins)[places] - 1]], order[places - 1]
+        removals = np.empty(len(rows), REMOVAL)
+        for name in ("cluster", "key_hi", "key_lo", "number", "source", "id_bytes"):
+            removals[name] = members[name][rows]
+        for name, of in (("_hi", "key_hi"), ("_lo", "key_lo"), ("", "number"), ("_source", "source")):
+            removals[f"survivor{name}"] = members[of][survivors]
+        removals["survivor_id_bytes"] = members["id_bytes"][survivors]
+        removals["exact"] = _same_key(members, rows, before)
+        removals["similarity"] = _similarity(members, rows, survivors)
+        self._count(members[rows], removals["exact"])
+        return removals, [a + b for a, b in zip(texts.take(rows, 0), texts.take(survivors, 0), strict=True)]
+
+    def _count(self, removed: NDArray[np.void], exact: NDArray[np.bool_]) -> None:
+        add_drawn(self._drawn, removed)
+        self._documents += np.bincount(exact, minlength=2)
+        np.add.at(self._tokens, exact.astype(np.int64), removed["tokens"].astype(np.int64))
+
+    def counts(self) -> dict[str, Any]:
+        """Return documents and tokens, each [near, exact]; clusters by size, as `histogram` counts them; and the tokens
+        of the groups of `drawn` that have some."""
+        groups = np.flatnonzero(self._drawn)
+        counts = {"documents": self._documents, "tokens": self._tokens, "sizes": self._sizes}
+        counts |= {"groups": groups, "group_tokens": self._drawn[groups]}
+        return {name: values.tolist() for name, values in counts.items()}
+
+
+def _same_key(members: NDArray[np.void], a: NDArray[np.int64], b: NDArray[np.int64]) -> NDArray[np.bool_]:
+    hi, lo = members["key_hi"], members["key_lo"]
+    same: NDArray[np.bool_] = (hi[a] == hi[b]) & (lo[a] == lo[b])
+    return same
+
+
+def _similarity(
+    members: NDArray[np.void], rows: NDArray[np.int64], survivors: NDArray[np.int64]
+) -> NDArray[np.float32]:
+    """Return the share of equal hashes of the signatures of `rows` and those of their survivors, which estimates the
+    Jaccard similarity of their word n-grams; 1 for equal keys."""
+    similarity = np.ones(len(rows), np.float32)
+    differs = np.flatnonzero(~_same_key(members, rows, survivors))
+    if "signature" in (members.dtype.names or ()):
+        for start in range(0, len(differs), _COMPARED):
+            some = differs[start : start + _COMPARED]
+            agree = members["signature"][rows[some]] == members["signature"][survivors[some]]
+            similarity[some] = agree.mean(axis=1)
+    return similarity
+
+
+def _preference(members: NDArray[np.void], texts: Texts) -> NDArray[np.int64]:
+    """Return the order of members by cluster and, within it, of preference, the survivor first."""
+    sorted_by = [np.ascontiguousarray(members[name]) for name in ("cluster", *_KEYS, "rank")]
+    order = np.lexsort(sorted_by[::-1])
     same = np.ones(max(0, len(order) - 1), np.bool_)
     for column in sorted_by:
         same &= column[order[1:]] == column[order[:-1]]
-    run = np.cumsum(np.concatenate([[True], ~same]))
-    tied = np.flatnonzero(np.concatenate([same, [False]]) | np.concatenate([[False], same]))
+    tied = np.flatnonzero(np.append(same, False) | np.append(False, same))
     if not len(tied):
         return order
-    some = numbers[order[tied]]
-    records = corpus.records(some)
-    ids, kept = corpus.ids(some, records), corpus.kept(some, records)
-    ranked = sorted(range(len(tied)), key=lambda i: (run[tied[i]], ids[i], kept[i]))
-    order = order.copy()
+    run = np.cumsum(np.append(True, ~same))[tied].tolist()
+    ids, kept = texts.take(order[tied], 0), texts.take(order[tied], 1)
+    ranked = sorted(range(len(tied)), key=lambda i: (run[i], ids[i], kept[i]))
     order[tied] = order[tied[ranked]]
     return order
-
-
-@dataclass
-class RemovedCounts:
-    """What deduplication removed, in documents and tokens.
-
-    Attributes:
-        sizes: clusters by size, as `histogram` counts them.
-        pairs: near-duplicates to be shown, those of the smallest survivors: (number of the removed document, of its
-            survivor, similarity), one for a survivor.
-    """
-
-    exact_documents: int = 0
-    exact_tokens: int = 0
-    near_documents: int = 0
-    near_tokens: int = 0
-    sizes: NDArray[np.int64] = field(default_factory=lambda: np.zeros(64, np.int64))
-    pairs: list[tuple[int, int, float]] = field(default_factory=list)
 
 
 def histogram(values: NDArray[np.integer[Any]]) -> NDArray[np.int64]:
     """Return how many of `values`, all at least 1, are in [2^i, 2^(i+1)), int64 (64,)."""
     return np.bincount(np.frexp(values.astype(np.float64))[1] - 1, minlength=64).astype(np.int64)
-
-
-def remove_duplicates(
-    corpus: Corpus, edges: Iterable[Edges], fates: NDArray[np.uint8], path: str, n_hashes: int
-) -> RemovedCounts:
-    """Mark as REMOVED in `fates` (uint8, one a document) all but the survivors of the clusters that `edges` make, and
-    write duplicates.parquet, a row per removed document in order of survivor and preference.
-
-    A document is an exact duplicate when another copy of its key was preferred to it; `survivor` is the document of
-    its cluster that is in the pool. similarity: share of equal hashes of the two signatures (of `n_hashes`), which
-    estimates the Jaccard similarity of their word n-grams; 1 for equal keys.
-    """
-    removed = RemovedCounts()
-
-    def removals() -> Iterator[NDArray[np.void]]:
-        for members in find_clusters(corpus, edges):
-            if not len(members):
-                continue
-            begins = np.append(True, members["cluster"][1:] != members["cluster"][:-1])
-            first = np.flatnonzero(begins)
-            removed.sizes += histogram(np.diff(np.append(first, len(members))))
-            fates[members["number"][~begins]] = REMOVED
-            yield _removals(members, begins, first[np.cumsum(begins) - 1])
-
-    with storage.publishing_file(path) as partial, pq.ParquetWriter(partial, DUPLICATES) as writer:
-        waiting = np.zeros(0, REMOVAL)
-        for some in deal(removals(), "survivor_hi", corpus.n_documents, REMOVAL):
-            order = np.lexsort([np.ascontiguousarray(some[name]) for name in ("survivor_lo", "survivor_hi")])
-            waiting = np.concatenate([waiting, some[order]])
-            whole = len(waiting) // ROW_GROUP * ROW_GROUP
-            for start in range(0, whole, ROW_GROUP):
-                _write_removals(writer, corpus, waiting[start : start + ROW_GROUP], n_hashes, removed)
-            waiting = waiting[whole:]
-        if len(waiting):
-            _write_removals(writer, corpus, waiting, n_hashes, removed)
-    return removed
-
-
-def _removals(members: NDArray[np.void], begins: NDArray[np.bool_], survivor: NDArray[np.int64]) -> NDArray[np.void]:
-    """Return a REMOVAL for each of `members` that does not begin a cluster. survivor: row of the survivor of each."""
-    rows = np.flatnonzero(~begins)
-    removals = np.empty(len(rows), REMOVAL)
-    for name in ("key_hi", "key_lo", "number"):
-        removals[name] = members[name][rows]
-    survivors = members[survivor[rows]]
-    removals["survivor_hi"], removals["survivor_lo"] = survivors["key_hi"], survivors["key_lo"]
-    removals["survivor"] = survivors["number"]
-    before = members[rows - 1]
-    removals["exact"] = (removals["key_hi"] == before["key_hi"]) & (removals["key_lo"] == before["key_lo"])
-    return removals
-
-
-def _write_removals(
-    writer: pq.ParquetWriter, corpus: Corpus, removals: NDArray[np.void], n_hashes: int, removed: RemovedCounts
-) -> None:
-    """Write a row group of duplicates.parquet and count what is in it."""
-    keys = arrow.keys(removals["key_hi"], removals["key_lo"])
-    survivors = arrow.keys(removals["survivor_hi"], removals["survivor_lo"])
-    differs = (removals["key_hi"] != removals["survivor_hi"]) | (removals["key_lo"] != removals["survivor_lo"])
-    similarity = np.ones(len(removals), np.float32)
-    if n_hashes and differs.any():
-        agree = corpus.signatures(removals["number"][differs]) == corpus.signatures(removals["survivor"][differs])
-        similarity[differs] = agree.mean(axis=1)
-    records, survivor_records = (corpus.records(removals[name]) for name in ("number", "survivor"))
-    hexadecimal = survivors.tobytes().hex()
-    arrays = [
-        arrow.binary(keys),
-        arrow.strings(corpus.ids(removals["number"], records)),
-        arrow.strings(corpus.source_names(records)),
-        arrow.binary(survivors),
-        arrow.strings(corpus.ids(removals["survivor"], survivor_records)),
-        arrow.strings(corpus.source_names(survivor_records)),
-        arrow.strings(["exact" if exact else "near" for exact in removals["exact"].tolist()]),
-        arrow.strings([hexadecimal[i : i + 32] for i in range(0, len(hexadecimal), 32)]),
-        arrow.numbers(similarity),
-    ]
-    writer.write_batch(pa.RecordBatch.from_arrays(arrays, schema=DUPLICATES), row_group_size=ROW_GROUP)
-    tokens = records["tokens"].astype(np.int64)
-    _note_pairs(removals, similarity, removed)
-    removed.exact_documents += int(removals["exact"].sum())
-    removed.exact_tokens += int(tokens[removals["exact"]].sum())
-    removed.near_documents += int((~removals["exact"]).sum())
-    removed.near_tokens += int(tokens[~removals["exact"]].sum())
-
-
-def _note_pairs(removals: NDArray[np.void], similarity: NDArray[np.float32], removed: RemovedCounts) -> None:
-    """Note the first near-duplicate of each survivor, until there are enough of them."""
-    for row in np.flatnonzero(~removals["exact"]).tolist():
-        if len(removed.pairs) == PAIRS:
-            return
-        survivor = int(removals["survivor"][row])
-        if not removed.pairs or removed.pairs[-1][1] != survivor:
-            removed.pairs.append((int(removals["number"][row]), survivor, float(similarity[row])))

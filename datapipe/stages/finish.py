@@ -28,6 +28,8 @@ from ..config import Build
 from ..report import write_report
 from ..text.excerpts import Excerpts
 from .cluster import TRAIN
+from .division import Division
+from .duplicates import TABLE_NAME, join_duplicates
 from .losses import join_left_out
 from .pack import ROWS_NAME, PoolLayout, WrittenShard, read_shard_lists
 
@@ -49,7 +51,7 @@ def _version(distribution: str) -> str:
 
 
 def finish_pool(
-    work: str,
+    division: Division,
     layout: PoolLayout,
     name: str,
     config: Build,
@@ -58,7 +60,7 @@ def finish_pool(
     excerpts: Excerpts,
 ) -> None:
     """Complete the pool in `layout.folder`: everything but its shards, which are there, and the manifest last."""
-    folder = layout.folder
+    folder, work = layout.folder, division.work
     written = read_shard_lists(folder)
     if [shard.number for shard in written] != list(range(layout.n_shards)):
         raise WorkError(f"{folder} lacks shards that its tasks reported: remove {work} and build again")
@@ -66,7 +68,7 @@ def finish_pool(
     _write_index(layout, written)
     manifest = _describe(layout, written, n_documents, name, config, tokenizer, statistics)
     if layout.code == TRAIN:
-        _write_tables(work, folder)
+        _write_tables(division, folder)
         pool = Artifact(folder, manifest, _shards(folder, written))
         write_report(pool, excerpts, storage.join(folder, "report.html"))
     storage.write_atomic(storage.join(folder, TOKENIZER_NAME), dump_tokenizer(tokenizer.spec), flush=False)
@@ -160,13 +162,14 @@ def _canonical(batches: list[pa.RecordBatch], sources: list[str]) -> pa.Table:
     return table.combine_chunks()
 
 
-def _write_tables(work: str, folder: str) -> None:
+def _write_tables(division: Division, folder: str) -> None:
     """Put the tables of what was left out beside the pool."""
-    for name in ("duplicates.parquet", left_out.NAME):
-        with storage.publishing_file(storage.join(folder, name)) as partial:
-            fetch = functools.partial(storage.copy_file, storage.join(work, name), partial)
-            patiently(fetch, f"read {work}/{name}", ATTEMPTS, missing_too=True)
-    join_left_out(work, folder)
+    with storage.publishing_file(storage.join(folder, left_out.NAME)) as partial:
+        path = storage.join(division.work, left_out.NAME)
+        fetch = functools.partial(storage.copy_file, path, partial)
+        patiently(fetch, f"read {path}", ATTEMPTS, missing_too=True)
+    join_left_out(division.work, folder)
+    join_duplicates(division, storage.join(folder, TABLE_NAME))
 
 
 def _describe_files(folder: str, manifest: Manifest, written: list[WrittenShard]) -> dict[str, FileInfo]:

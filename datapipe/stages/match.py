@@ -1,25 +1,21 @@
-"""Match: which documents agree with which. Each task takes one bucket of the signatures (or the keys, for exact
-duplicates), brings equal values together and links the documents that have them. It takes n log n time, however many
-values are equal, and memory for one range of values (see external_sort.py), or for all documents of one value.
-
-Documents are numbered across parts in order of part and row; the numbers mean nothing outside a build.
+"""Match: which documents agree with which. `Deal` goes once through the documents, in stretches of their numbers, and
+deals what they are compared by, the key and each bucket of the signature, into ranges of its value. `Match` takes
+these ranges one by one, brings equal values together and links the documents that have them. That takes n log n time,
+however many values are equal, and memory for one range of values, or for all documents of one value.
 """
 
-from collections.abc import Iterator
-from typing import Any
+import contextlib
 
 import numpy as np
-from datatrove.pipeline.base import PipelineStep
 from numpy.typing import NDArray
 
 from ...common import storage
-from ...common.errors import WorkError
 from ...common.hashing import mix64
-from ..external_sort import deal
-from .parts import BUILD_AGAIN, Part
-
-Edges = NDArray[np.int64]
-"""Shape (n, 2): numbers of two documents that are duplicates of each other."""
+from ..external_sort import Dealt, DealtWriter, range_of
+from ..run.stage_progress import StageProgress
+from .components import Edges, LinkWriter
+from .division import Step
+from .parts import Documents
 
 VALUE = np.dtype([("value", "<u8"), ("number", "<i8")])
 """What documents are compared by. value: dealt out by its range."""
@@ -27,57 +23,113 @@ VALUE = np.dtype([("value", "<u8"), ("number", "<i8")])
 KEY = np.dtype([("value", "<u8"), ("more", "<u8"), ("number", "<i8"), ("source", "<i4")])
 """What exact duplicates are found by. more: the rest of the key. source: of distinct documents, else -1."""
 
-KEPT_PARTS = 100
-"""If there are more parts than this, their files are not kept open."""
-
-EDGES_AT_ONCE = 1 << 22
+DRAWN_BITS = 16
+"""Documents are grouped by so many leading bits of `drawn`, to find out where validation ends."""
 
 
-def open_parts(work: str) -> list[Part]:
-    """Return the parts of a build in order of rank."""
-    folder = storage.join(work, "parts")
-    names = [n for n in storage.names(folder) if n.startswith("part-") and "." not in n]
-    return [Part(storage.join(folder, n), len(names) <= KEPT_PARTS) for n in names]
+class Deal(Step):
+    """Deals out keys and buckets of every world_size-th stretch of documents, and sums their tokens by `drawn`."""
+
+    name = "Deal"
+
+    def do(self, rank: int, world_size: int) -> None:
+        """Write `values/<comparison>/<rank>` and `drawn/<rank>.bin`."""
+        d, tokens, done = self.division, np.zeros(1 << DRAWN_BITS, np.int64), 0
+        progress = StageProgress(d.work, "match", rank)
+        with contextlib.ExitStack() as stack:
+            keys, *buckets = (
+                stack.enter_context(DealtWriter(d.path(f"values/{n:05d}/{rank:05d}"), d.ranges, VALUE if n else KEY))
+                for n in range(d.comparisons)
+            )
+            for some in (some for _, stretch in d.some(rank, world_size) for some in stretch):
+                add_drawn(tokens, some.documents)
+                _deal(keys, _keys(some.documents, some.first), d.ranges)
+                for b, writer in enumerate(buckets):
+                    _deal(writer, _bucket(some.documents, some.bucket(b), some.first), d.ranges)
+                done += len(some.documents)
+                progress.report(done)
+        storage.write_atomic(d.path(f"drawn/{rank:05d}.bin"), tokens.tobytes(), flush=False)
 
 
-def _keys(part: Part, first: int) -> Iterator[NDArray[np.void]]:
-    for row, documents in part.batches():
-        records = np.empty(len(documents), KEY)
-        records["value"], records["more"] = documents["key_hi"], documents["key_lo"]
-        records["number"] = first + row + np.arange(len(documents))
-        records["source"] = np.where(documents["distinct"], documents["source"].astype(np.int32), -1)
-        yield records
+def _deal(writer: DealtWriter, records: NDArray[np.void], ranges: int) -> None:
+    writer.add(records, range_of(records["value"], ranges))
 
 
-def _bucket(part: Part, bucket: int, first: int) -> Iterator[NDArray[np.void]]:
-    for row, documents, hashes in part.bucket(bucket):
-        signed = np.flatnonzero(documents["signed"])
-        records = np.empty(len(signed), VALUE)
-        records["value"], records["number"] = _fold(hashes[signed]), first + row + signed
-        yield records
+def add_drawn(tokens: NDArray[np.int64], documents: Documents) -> None:
+    """Add the tokens of `documents` to `tokens`, which has a place for each group of `drawn`."""
+    np.add.at(tokens, drawn_group(documents), documents["tokens"].astype(np.int64))
 
 
-def links(parts: list[Part], comparison: int) -> Iterator[Edges]:
-    """Yield the links that a comparison finds: 0 of exact duplicates, 1 + b of documents that agree in bucket b."""
-    firsts = np.cumsum([0] + [part.n_documents for part in parts]).tolist()
-    batches = (
-        records
-        for part, first in zip(parts, firsts, strict=False)
-        for records in (_bucket(part, comparison - 1, first) if comparison else _keys(part, first))
-    )
-    for records in deal(batches, "value", firsts[-1], VALUE if comparison else KEY):
-        number, same = _by_value(records) if comparison else _by_key(records)
-        # Each to the first of its value: chains would be as long as there are copies.
-        leader = np.maximum.accumulate(np.where(np.append(True, ~same), np.arange(len(number)), 0))[1:]
-        yield np.stack([number[leader[same]], number[1:][same]], axis=1)
+def drawn_group(documents: Documents) -> NDArray[np.int64]:
+    """Return the leading bits of `drawn`."""
+    return (documents["drawn"] >> np.uint64(64 - DRAWN_BITS)).astype(np.int64)
+
+
+def _keys(documents: Documents, first: int) -> NDArray[np.void]:
+    records = np.empty(len(documents), KEY)
+    records["value"], records["more"] = documents["key_hi"], documents["key_lo"]
+    records["number"] = first + np.arange(len(documents))
+    records["source"] = np.where(documents["distinct"], documents["source"].astype(np.int32), -1)
+    return records
+
+
+def _bucket(documents: Documents, hashes: NDArray[np.uint32], first: int) -> NDArray[np.void]:
+    signed = np.flatnonzero(documents["signed"])
+    records = np.empty(len(signed), VALUE)
+    records["value"], records["number"] = _fold(hashes[signed]), first + signed
+    return records
+
+
+def _fold(hashes: NDArray[np.uint32]) -> NDArray[np.uint64]:
+    """Return one 64-bit value per row; rows that differ collide with probability 2^-64."""
+    folded = np.zeros(len(hashes), np.uint64)
+    for column in hashes.T:
+        folded = mix64(folded * np.uint64(0x9E3779B97F4A7C15) + column + np.uint64(1))
+    return folded
+
+
+class Match(Step):
+    """Links the documents of every world_size-th range of all that the values of comparisons were dealt into."""
+
+    name = "Match"
+
+    def do(self, rank: int, world_size: int) -> None:
+        """Write `links/<rank>`."""
+        d = self.division
+        with LinkWriter(d.path(f"links/{rank:05d}"), d.stretches, d.width) as writer:
+            for comparison in range(d.comparisons):
+                mine = range((rank - comparison * d.ranges) % world_size, d.ranges, world_size)
+                if mine:
+                    values = Dealt(d.path(f"values/{comparison:05d}"), VALUE if comparison else KEY)
+                    for number in mine:
+                        writer.add(links(values.whole(number)))
+
+
+def links(records: NDArray[np.void]) -> Edges:
+    """Return the links between documents that have the same value: VALUE or KEY records, in any order."""
+    shared = _shared(records) if len(records) else records
+    if not len(shared):
+        return np.zeros((0, 2), np.int64)
+    number, same = _by_value(shared) if shared.dtype == VALUE else _by_key(shared)
+    # Each to the first of its value: chains would be as long as there are copies.
+    leader = np.maximum.accumulate(np.where(np.append(True, ~same), np.arange(len(number)), 0))[1:]
+    return np.stack([number[leader[same]], number[1:][same]], axis=1)
+
+
+def _shared(records: NDArray[np.void]) -> NDArray[np.void]:
+    """Return the records whose value another one has too, in order of value."""
+    value = np.ascontiguousarray(records["value"])
+    order = np.argsort(value)
+    value = value[order]
+    same = np.concatenate([[False], value[1:] == value[:-1], [False]])
+    return records[order[same[1:] | same[:-1]]]
 
 
 def _by_value(records: NDArray[np.void]) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
     """Return documents in order of value, and which have the same as the one before."""
-    value, number = (np.ascontiguousarray(records[name]) for name in ("value", "number"))
-    order = np.argsort(value, kind="stable")
-    value = value[order]
-    return number[order], value[1:] == value[:-1]
+    order = np.lexsort((records["number"], records["value"]))
+    value = records["value"][order]
+    return records["number"][order], value[1:] == value[:-1]
 
 
 def _by_key(records: NDArray[np.void]) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
@@ -87,7 +139,7 @@ def _by_key(records: NDArray[np.void]) -> tuple[NDArray[np.int64], NDArray[np.bo
     so are the second ones, and so on.
     """
     value, more, number, source = (np.ascontiguousarray(records[name]) for name in KEY.names or ())
-    order = np.lexsort((source, more, value))
+    order = np.lexsort((number, source, more, value))
     value, more, number, source = value[order], more[order], number[order], source[order]
     same = (value[1:] == value[:-1]) & (more[1:] == more[:-1])
     apart = same & (source[1:] == source[:-1]) & (source[1:] >= 0)
@@ -99,43 +151,3 @@ def _by_key(records: NDArray[np.void]) -> tuple[NDArray[np.int64], NDArray[np.bo
     order = np.lexsort((nth, key))
     key, nth = key[order], nth[order]
     return number[order], (key[1:] == key[:-1]) & (nth[1:] == nth[:-1])
-
-
-def _fold(hashes: NDArray[np.uint32]) -> NDArray[np.uint64]:
-    """Return one 64-bit value per row; rows that differ collide with probability 2^-64."""
-    folded = np.zeros(len(hashes), np.uint64)
-    for column in hashes.T:
-        folded = mix64(folded * np.uint64(0x9E3779B97F4A7C15) + column + np.uint64(1))
-    return folded
-
-
-class Match(PipelineStep):
-    """Shares `count` comparisons out among tasks: 0 links exact duplicates, 1 + b those that agree in bucket b."""
-
-    name = "Match"
-    type = "epochal"
-
-    def __init__(self, work: str, count: int) -> None:
-        super().__init__()
-        self.work, self.count = work, count
-
-    def run(self, data: Any = None, rank: int = 0, world_size: int = 1) -> Iterator[Any]:
-        """Write `edges/<number>.bin` for every world_size-th comparison. Yields nothing."""
-        parts = open_parts(self.work)
-        for number in range(rank, self.count, world_size):
-            path = storage.join(self.work, f"edges/{number:05d}.bin")
-            with storage.publishing_file(path) as partial, open(partial, "wb") as f:
-                for edges in links(parts, number):
-                    f.write(edges.tobytes())
-        yield from ()
-
-
-def read_edges(work: str) -> Iterator[Edges]:
-    """Yield the links that all match tasks found, some at a time."""
-    folder = storage.join(work, "edges")
-    for name in (n for n in storage.names(folder) if n.endswith(".bin")):
-        with storage.open_read(storage.join(folder, name)) as f:
-            while data := f.read(EDGES_AT_ONCE * 16):
-                if len(data) % 16:
-                    raise WorkError(f"{folder}/{name} is damaged: it was cut; {BUILD_AGAIN}")
-                yield np.frombuffer(data, np.int64).reshape(-1, 2)

@@ -8,7 +8,6 @@ are divided among tasks; each task begins and ends at the edge of a shard and re
 import contextlib
 import hashlib
 import json
-import os
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -25,10 +24,10 @@ from ...common.hashing import xxh64
 from ...common.json_text import parse_json
 from ...shards import arrow, mds
 from ...shards.documents import ROW_GROUP, SCHEMA, schema_with
-from ...shards.file_array import FileArray
 from ..run.stage_progress import StageProgress
 from . import kept
-from .match import open_parts
+from .division import open_parts
+from .fates import Fates
 from .parts import BUILD_AGAIN, Documents, Part, read_spans
 
 CUTS_AT_ONCE = 1 << 26
@@ -94,23 +93,27 @@ def auto_samples_per_shard(n_tokens: int, seq_len: int, dtype: str) -> int:
 
 
 class Pack(PipelineStep):
-    """Writes this rank's share of each pool's shards, and the rows of documents.parquet that begin in them."""
+    """Writes this rank's share of each pool's shards, and the rows of documents.parquet that begin in them.
+
+    Attributes:
+        width: documents of a file of fates.
+    """
 
     name = "Pack"
     type = "epochal"
 
-    def __init__(self, work: str, layouts: list[PoolLayout], sources: list[str]) -> None:
+    def __init__(self, work: str, layouts: list[PoolLayout], sources: list[str], width: int) -> None:
         super().__init__()
-        self.work, self.layouts, self.sources = work, layouts, sources
+        self.work, self.layouts, self.sources, self.width = work, layouts, sources, width
 
     def run(self, data: Any = None, rank: int = 0, world_size: int = 1) -> Iterator[Any]:
         """Write shards and rows. Yields nothing."""
-        parts = open_parts(self.work)
+        parts, fates = open_parts(self.work), Fates(self.work, self.width)
         progress = StageProgress(self.work, "pack", rank)
         done = 0
         for layout in self.layouts:
             first, last = (layout.n_shards * r // world_size for r in (rank, rank + 1))
-            share = _Share(layout, parts, self.work, first, last)
+            share = _Share(layout, parts, fates, self.work, first, last)
             written = []
             with _rows_writer(layout, rank) as rows:
                 for number, samples in share.shards(rows, self.sources):
@@ -124,9 +127,9 @@ class Pack(PipelineStep):
 class _Share:
     """A task's share of one pool: shards [first, last)."""
 
-    def __init__(self, layout: PoolLayout, parts: list[Part], work: str, first: int, last: int) -> None:
+    def __init__(self, layout: PoolLayout, parts: list[Part], fates: Fates, work: str, first: int, last: int) -> None:
         self.layout, self.first, self.last = layout, first, last
-        self.fates, self.cuts = Fates(work), Cuts(work)
+        self.fates, self.cuts = fates, Cuts(work)
         base = np.cumsum([0] + [p.n_documents for p in parts]).tolist()
         self.runs = [(part, run, base[i] + run.first) for i, part in enumerate(parts) for run in part.runs]
         per_shard = layout.samples_per_shard * layout.seq_len
@@ -225,28 +228,6 @@ class _Share:
             columns = kept.columns(self.layout.kept, values[start : start + size])
             arrays = [*table.slice(start, size).combine_chunks().columns, *columns]
             rows.write_table(pa.Table.from_arrays(arrays, schema=schema))
-
-
-class Fates:
-    """What becomes of every document, a byte each, in order of number, at `<work>/fates.bin`."""
-
-    def __init__(self, work: str) -> None:
-        self._path = storage.join(work, "fates.bin")
-        size = None if storage.is_url(work) else os.path.getsize(self._path)
-        self._file = None if size is None else FileArray(self._path, np.uint8, (size,), mend=BUILD_AGAIN)
-
-    def read(self, spans: list[tuple[int, int]]) -> list[NDArray[np.uint8]]:
-        """Return the fates of documents `start` to `stop` for each (start, stop)."""
-        if self._file is not None:
-            return [self._file[start:stop] for start, stop in spans]
-        pieces = storage.read_ranges([(self._path, start, stop) for start, stop in spans])
-        return [np.frombuffer(data, np.uint8) for data in pieces]
-
-
-def write_fates(work: str, fates: NDArray[np.uint8]) -> None:
-    """Write what `Fates` reads."""
-    with storage.publishing_file(storage.join(work, "fates.bin")) as partial, open(partial, "wb") as f:
-        f.write(fates.data)
 
 
 class Cuts:

@@ -200,8 +200,8 @@ class SortedRun:
 class Part:
     """A published part.
 
-    `read_spans` reads ranges of a file; `documents`, `ids` and `signatures` read from the file, or from a copy on a
-    scratch disk when the part is at a URL.
+    `read_spans` reads ranges of a file; `ids`, `kept` and `signatures` read here and there in it, or in a copy on a
+    scratch disk when the part is at a URL, until `forget`.
 
     Attributes:
         keep_open: files stay open, each a file descriptor, of which a process has about 1000.
@@ -217,6 +217,7 @@ class Part:
         firsts = np.cumsum([0, *self._info["runs"]]).tolist()
         self.runs = [SortedRun(first, n) for first, n in zip(firsts, self._info["runs"], strict=False)]
         self.n_documents: int = firsts[-1]
+        self.n_hashes: int = self._info["buckets"] * self._info["hashes"]
         self._files: dict[str, FileArray] = {}
         self._scratch: tempfile.TemporaryDirectory[str] | None = None
 
@@ -269,41 +270,37 @@ class Part:
                 f"{self.path(name)} is damaged: it has {size:,} bytes, {expected:,} were written; {BUILD_AGAIN}"
             )
 
+    def text_bytes(self) -> int:
+        """Return how many bytes the ids of all documents have, and what they keep of rows."""
+        sizes: dict[str, int] = self._info["bytes"]
+        return sizes["ids"] + sizes.get("kept", 0)
+
     def cuts(self) -> NDArray[np.uint32]:
         """Return where each partition begins in each run, shape (len(runs), partitions + 1)."""
         data = storage.read_bytes(self.path("cuts"))
         self._check_size("cuts", len(data))
         return np.frombuffer(data, np.uint32).reshape(len(self.runs), self.partitions + 1)
 
-    def batches(self) -> Iterator[tuple[int, Documents]]:
-        """Yield (row of the first, records) of all documents, some at a time."""
-        documents = self.documents
-        for start in range(0, self.n_documents, AT_ONCE):
-            yield start, documents[start : start + AT_ONCE]
-        self._forget()
-
-    def bucket(self, b: int) -> Iterator[tuple[int, Documents, NDArray[np.uint32]]]:
-        """Yield (row of the first, records, bucket `b` of the signatures, shape (n, hashes)) of all documents, some at
-        a time."""
-        buckets, documents = self._info["buckets"], self.documents
+    def stretches(self, start: int, stop: int) -> Iterator[tuple[SortedRun, int, Documents]]:
+        """Yield (run, row of the first, records) of documents `start` to `stop`, some of one run at a time."""
         for run in self.runs:
-            for start in range(0, run.documents, AT_ONCE):
-                stop = min(start + AT_ONCE, run.documents)
-                base = run.first * buckets + b * run.documents
-                (block,) = read_spans("signatures", [(self, base + start, base + stop)])
-                yield run.first + start, documents[run.first + start : run.first + stop], block
-        self._forget()
+            last = min(stop, run.first + run.documents)
+            for begin in range(max(start, run.first), last, AT_ONCE):
+                (documents,) = read_spans("documents", [(self, begin, min(begin + AT_ONCE, last))])
+                yield run, begin, documents
 
-    def _forget(self) -> None:
-        """Delete the local copies of a remote part, unless its files are kept open."""
-        if self._scratch is not None and not self._keep_open:
+    def bucket(self, b: int, run: SortedRun, start: int, stop: int) -> NDArray[np.uint32]:
+        """Return bucket `b` of the signatures of documents `start` to `stop`, all of one run, shape (n, hashes)."""
+        base = run.first * (self._info["buckets"] - 1) + b * run.documents
+        (block,) = read_spans("signatures", [(self, base + start, base + stop)])
+        return block
+
+    def forget(self) -> None:
+        """Delete the local copies of a remote part's files."""
+        if self._scratch is not None:
+            self._files.clear()
             self._scratch.cleanup()
             self._scratch = None
-
-    @property
-    def documents(self) -> FileArray:
-        """DOCUMENT records, one per document."""
-        return self.whole("documents")
 
     def ids(self, documents: Documents) -> list[str]:
         """Return the ids of `documents` of this part."""

@@ -6,7 +6,10 @@ from numpy.typing import NDArray
 
 from ...tokenize.tokenizer import Decoder, Tokenizer, decoder
 from ..text.excerpts import EXCERPT_CHARS, Excerpts, Passage, excerpt
-from .cluster import TRAIN, Corpus, RemovedCounts
+from .cluster import TRAIN
+from .division import Corpus
+from .duplicates import RemovedCounts
+from .fates import Fates
 from .parts import Documents, read_spans
 from .statistics import IngestTotals
 
@@ -26,7 +29,7 @@ _AT_ONCE = 1024
 
 
 def gather(
-    corpus: Corpus, fates: NDArray[np.uint8], removed: RemovedCounts, totals: IngestTotals, tokenizer: Tokenizer
+    corpus: Corpus, fates: Fates, removed: RemovedCounts, totals: IngestTotals, tokenizer: Tokenizer
 ) -> Excerpts:
     """Return what the report shows; the same for any number of tasks."""
     kept, decode = [_StoredDocument(corpus, number) for number in _first(corpus, fates)], decoder(tokenizer)
@@ -54,31 +57,35 @@ def _pair(
     return ours, theirs, similarity
 
 
-def _first(corpus: Corpus, fates: NDArray[np.uint8]) -> list[int]:
+def _first(corpus: Corpus, fates: Fates) -> list[int]:
     """Return the numbers of the first documents of the pool. Each run of a part is sorted as the pool is."""
     runs = [
-        (part, base, _kept_rows(fates[base : base + part.n_documents], run.first, run.first + run.documents))
+        (part, base, base + run.first, base + run.first + run.documents)
         for part, base in zip(corpus.parts, corpus.base.tolist(), strict=False)
         for run in part.runs
     ]
-    runs = [(part, base, rows) for part, base, rows in runs if rows]
-    read = read_spans("documents", [(part, rows[0], rows[-1] + 1) for part, _, rows in runs])
+    heads = fates.read([(start, min(start + _AT_ONCE, stop)) for *_, start, stop in runs])
+    kept = [
+        (part, base, _kept(fates, head, start, stop))
+        for (part, base, start, stop), head in zip(runs, heads, strict=True)
+    ]
+    kept = [(part, base, numbers) for part, base, numbers in kept if numbers]
+    read = read_spans("documents", [(part, n[0] - base, n[-1] + 1 - base) for part, base, n in kept])
     candidates = [
-        (int(records[row - rows[0]]["place_hi"]), int(records[row - rows[0]]["place_lo"]), base + row)
-        for (_, base, rows), records in zip(runs, read, strict=True)
-        for row in rows
+        (int(records[n - numbers[0]]["place_hi"]), int(records[n - numbers[0]]["place_lo"]), n)
+        for (_, _, numbers), records in zip(kept, read, strict=True)
+        for n in numbers
     ]
     return [number for _, _, number in sorted(candidates)[:KEPT]]
 
 
-def _kept_rows(fates: NDArray[np.uint8], start: int, stop: int) -> list[int]:
-    """Return the first rows of the pool's documents between two rows of a part."""
-    rows: list[int] = []
-    for first in range(start, stop, _AT_ONCE):
-        rows += (first + np.flatnonzero(fates[first : min(first + _AT_ONCE, stop)] == TRAIN)).tolist()
-        if len(rows) >= KEPT:
-            break
-    return rows[:KEPT]
+def _kept(fates: Fates, head: NDArray[np.uint8], start: int, stop: int) -> list[int]:
+    """Return the numbers of the first of the pool's documents between `start` and `stop`. head: the first fates."""
+    numbers: list[int] = (start + np.flatnonzero(head == TRAIN)).tolist()
+    while len(numbers) < KEPT and (start := start + _AT_ONCE) < stop:
+        (more,) = fates.read([(start, min(start + _AT_ONCE, stop))])
+        numbers += (start + np.flatnonzero(more == TRAIN)).tolist()
+    return numbers[:KEPT]
 
 
 class _StoredDocument:

@@ -11,7 +11,10 @@ from ..config import Source
 from ..sources.base import NULL_CONDITION, reason_of, where_name
 from ..text.excerpts import PER_FILTER, smallest
 from ..text.exclude import STEP as EXCLUDE
-from .cluster import REMOVED, TRAIN, VALIDATION, Corpus, RemovedCounts, histogram
+from .cluster import TRAIN, VALIDATION
+from .division import Corpus
+from .duplicates import RemovedCounts
+from .fates import DocumentCounts
 from .ingest import COUNTS
 from .kept import Counts, add_counts
 from .parts import Part
@@ -113,44 +116,6 @@ def step_of(name: str) -> str:
 def _add_to(counts: dict[str, int], more: dict[str, int]) -> None:
     for key, n in more.items():
         counts[key] = counts.get(key, 0) + n
-
-
-@dataclass(frozen=True)
-class DocumentCounts:
-    """What became of documents.
-
-    Attributes:
-        documents: int64 (3, sources), by fate.
-        tokens: int64 (3, sources), by fate.
-        lengths: documents that stay, as `histogram` counts them.
-        partitions: int64 (3, partitions), tokens by fate and range of place.
-    """
-
-    documents: NDArray[np.int64]
-    tokens: NDArray[np.int64]
-    lengths: NDArray[np.int64]
-    partitions: NDArray[np.int64]
-
-
-def count_documents(corpus: Corpus, fates: NDArray[np.uint8]) -> DocumentCounts:
-    """Count all documents by what became of them, in one pass."""
-    n_partitions, n_sources = corpus.parts[0].partitions, len(corpus.sources)
-    bits = n_partitions.bit_length() - 1
-    counts = DocumentCounts(
-        np.zeros((3, n_sources), np.int64),
-        np.zeros((3, n_sources), np.int64),
-        np.zeros(64, np.int64),
-        np.zeros((3, n_partitions), np.int64),
-    )
-    for first, documents in corpus.batches():
-        fate = fates[first : first + len(documents)]
-        source, tokens = documents["source"], documents["tokens"].astype(np.int64)
-        place = documents["place_hi"] >> np.uint64(64 - bits) if bits else np.zeros(len(documents), np.uint64)
-        np.add.at(counts.documents, (fate, source), 1)
-        np.add.at(counts.tokens, (fate, source), tokens)
-        np.add.at(counts.partitions, (fate, place.astype(np.int64)), tokens)
-        counts.lengths[:] += histogram(tokens[fate != REMOVED])
-    return counts
 
 
 def collect_statistics(

@@ -163,7 +163,7 @@ def test_partitions_runs_and_shard_size_change_no_token(built, tmp_path, monkeyp
 
 @pytest.mark.slow
 def test_parts_whose_maps_are_not_kept_open_give_the_same_bytes(built, tmp_path, monkeypatch):
-    monkeypatch.setattr("epochal.datapipe.stages.match.KEPT_PARTS", 1)
+    monkeypatch.setattr("epochal.datapipe.stages.division.KEPT_PARTS", 1)
     other = build(built[1].model_copy(update={"out": str(tmp_path / "out"), "tasks": 3}), quiet=True)
     assert same_files(built[0].pool, other.pool)
     assert same_files(built[0].validation, other.validation)

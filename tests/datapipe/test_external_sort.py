@@ -1,5 +1,6 @@
-"""What keeps a build's memory bounded: dealing records out, the forest of clusters, joined tables, plain columns."""
+"""What keeps a build's memory bounded: dealing records out, joined tables, plain columns."""
 
+import os
 import tempfile
 from pathlib import Path
 
@@ -9,68 +10,70 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy.sparse import coo_matrix
-from scipy.sparse.csgraph import connected_components
 
+from epochal.common.errors import WorkError
 from epochal.datapipe import external_sort
-from epochal.datapipe.build import build
-from epochal.datapipe.stages import cluster, match
 from epochal.shards import arrow
-from epochal.tests.support.builds import same_files, settings
-from epochal.tests.support.corpora import real_documents, write_jsonl
 
 RECORD = np.dtype([("value", "<u8"), ("number", "<i8")])
 
 
 @pytest.mark.slow
-@given(st.lists(st.lists(st.integers(0, 2**64 - 1), max_size=20), max_size=6), st.integers(1, 8))
-def test_dealt_records_come_range_by_range_as_they_came(batches, in_memory):
-    made, n = [], 0
-    for values in batches:
-        made.append(np.array([(value, n + i) for i, value in enumerate(values)], RECORD))
-        n += len(values)
-    before = external_sort.IN_MEMORY
-    external_sort.IN_MEMORY = in_memory
-    try:
-        ranges = list(external_sort.deal(iter(made), "value", n, RECORD))
-    finally:
-        external_sort.IN_MEMORY = before
-    bits = len(ranges).bit_length() - 1
-    assert len(ranges) == 1 << bits
-    assert n <= in_memory * len(ranges)
-    found = np.concatenate(ranges)
-    whole = np.concatenate([np.zeros(0, RECORD), *made])
-    place = [int(v) >> (64 - bits) for v in whole["value"].tolist()]
-    expected = sorted(range(n), key=lambda i: place[i])
-    assert found["number"].tolist() == expected
-    assert sorted(found["value"].tolist()) == sorted(whole["value"].tolist())
-
-
-@pytest.mark.slow
 @given(
-    st.integers(1, 60).flatmap(
-        lambda n: st.tuples(st.just(n), st.lists(st.lists(st.tuples(*[st.integers(0, n - 1)] * 2))))
-    )
+    st.lists(st.lists(st.lists(st.integers(0, 2**64 - 1), max_size=20), max_size=4), min_size=1, max_size=3),
+    st.sampled_from([1, 2, 8]),
+    st.integers(1, 40),
 )
-def test_the_forest_finds_connected_components(case):
-    n, batches = case
-    forest = cluster.Forest(n)
-    for links in batches:
-        forest.join(np.array(links, np.int64).reshape(-1, 2))
-    edges = np.array([link for links in batches for link in links], np.int64).reshape(-1, 2)
-    _, labels = connected_components(coo_matrix((np.ones(len(edges)), edges.T), (n, n)), directed=False)
-    smallest = [int(np.flatnonzero(labels == label)[0]) for label in labels]
-    assert forest.roots(np.arange(n)).tolist() == smallest
-    assert np.flatnonzero(forest.linked).tolist() == np.unique(edges).tolist()
+def test_dealt_records_come_range_by_range_as_they_came(tasks, ranges, at_once):
+    made, n = [], 0
+    with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(external_sort, "DEALT_BYTES", at_once * RECORD.itemsize)
+        for rank, batches in enumerate(tasks):
+            with external_sort.DealtWriter(f"{folder}/{rank}", ranges, RECORD) as writer:
+                for values in batches:
+                    made.append(np.array([(value, n + i) for i, value in enumerate(values)], RECORD))
+                    n += len(values)
+                    writer.add(made[-1], external_sort.range_of(made[-1]["value"], ranges))
+        dealt = external_sort.Dealt(folder, RECORD)
+        found = [dealt.whole(number) for number in range(ranges)]
+        assert [len(some) for some in found] == [dealt.count(number) for number in range(ranges)]
+        assert all(0 < len(some) <= 2 * at_once for number in range(ranges) for some in dealt.read(number))
+    whole = np.concatenate([np.zeros(0, RECORD), *made])
+    place = [int(v) * ranges >> 64 for v in whole["value"].tolist()]
+    for number, some in enumerate(found):
+        assert some.tolist() == [row for row, at in zip(whole.tolist(), place, strict=True) if at == number]
 
 
-def test_a_forest_of_long_chains_given_backwards():
-    n = 100_000
-    forest = cluster.Forest(n)
-    links = np.stack([np.arange(1, n), np.arange(n - 1)], axis=1)[::-1]
-    for some in np.array_split(links, 7):
-        forest.join(some)
-    assert not forest.roots(np.arange(n)).any()
+def test_dealt_records_that_are_cut_are_named(tmp_path):
+    with external_sort.DealtWriter(str(tmp_path / "a"), 2, RECORD) as writer:
+        writer.add(np.zeros(9, RECORD), np.arange(9) % 2)
+    os.truncate(tmp_path / "a.bin", 100)
+    with pytest.raises(WorkError, match=r"a.bin is damaged: it was cut while it was read; remove the work folder"):
+        external_sort.Dealt(str(tmp_path), RECORD).whole(1)
+    os.truncate(tmp_path / "a.counts", 16)
+    with pytest.raises(WorkError, match=r"a.counts is damaged: it was cut; remove the work folder"):
+        external_sort.Dealt(str(tmp_path), RECORD)
+
+
+def test_what_failed_is_not_published(tmp_path):
+    with pytest.raises(ZeroDivisionError), external_sort.DealtWriter(str(tmp_path / "a"), 2, RECORD):
+        1 / 0  # noqa: B018
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("n", "most", "tasks", "ranges"),
+    [
+        (0, 16, 1, 1),
+        (16, 16, 9, 1),
+        (17, 16, 1, 2),
+        (100, 16, 1, 8),
+        (1 << 24, 1 << 26, 3, 8),
+        (1 << 21, 1 << 26, 9, 2),
+    ],
+)
+def test_ranges_fit_into_memory_and_there_are_enough_for_all_tasks(n, most, tasks, ranges):
+    assert external_sort.ranges_for(n, most, tasks) == ranges
 
 
 @given(
@@ -106,28 +109,3 @@ def test_columns_are_what_arrow_makes_of_the_same_values(texts):
     assert arrow.column(keys, pa.binary()).equals(pa.array(keys, pa.binary()))
     sliced = pa.chunked_array([pa.array(sizes), pa.array(sizes)]).slice(1)
     assert arrow.integers(sliced).tolist() == sliced.to_pylist()
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("near", [True, False])
-def test_a_build_that_holds_little_in_memory_gives_the_same_bytes(tmp_path, monkeypatch, near):
-    texts = real_documents(150)
-    copies = [*texts[:30], *(text.replace("e", "E", 1) + " end" for text in texts[20:60]), *[texts[0]] * 20]
-    rows = [
-        f'{{"id": "d{i}", "text": {__import__("json").dumps(t)}}}'.encode() for i, t in enumerate([*texts, *copies])
-    ]
-    rows += [b'{"id": "bad"}'] * 3
-    glob = write_jsonl(tmp_path / "in", rows, ["a.jsonl", "b.jsonl"])
-    more = {"max_reject_fraction": 0.5, "validation_tokens": 3_000} | ({} if near else {"deduplicate": {"near": None}})
-    whole = build(settings(tmp_path / "whole", glob, **more), quiet=True)
-    monkeypatch.setattr(external_sort, "IN_MEMORY", 16)
-    monkeypatch.setattr(match, "EDGES_AT_ONCE", 5)
-    monkeypatch.setattr("epochal.datapipe.stages.parts.AT_ONCE", 7)
-    monkeypatch.setattr("epochal.datapipe.stages.pack.CUTS_AT_ONCE", 1)
-    monkeypatch.setattr(external_sort, "MERGED", 2)
-    pieces = build(settings(tmp_path / "pieces", glob, tasks=3, workers=1, **more), quiet=True)
-    assert same_files(whole.pool, pieces.pool)
-    assert same_files(whole.validation, pieces.validation)
-    removed = pq.read_table(f"{whole.pool}/duplicates.parquet")
-    assert len(removed) >= 50
-    assert ("near" in removed["kind"].to_pylist()) == near

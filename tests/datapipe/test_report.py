@@ -12,7 +12,7 @@ import pytest
 
 from epochal.common.units import parse_count
 from epochal.datapipe import report, report_sources, report_text
-from epochal.datapipe.stages.cluster import DUPLICATES
+from epochal.datapipe.stages.duplicates import DUPLICATES
 from epochal.datapipe.stages.ingest import CONTAMINATED, REJECTED
 from epochal.datapipe.text.excerpts import Excerpts, Passage
 from epochal.datapipe.text.filters import FILTERED

@@ -12,6 +12,7 @@ import pytest
 
 from epochal.__main__ import main
 from epochal.common.errors import RequestError, WorkError
+from epochal.datapipe import deduplicate
 from epochal.datapipe.build import BuildResult, build
 from epochal.datapipe.config import Build
 from epochal.shards.artifact import read_manifest
@@ -72,7 +73,14 @@ def kill_in_mid_stage(config: Build, tmp_path: Path, kill: Callable[[], bool]) -
         process.wait()
 
 
+@pytest.fixture
+def matched_in_tasks(monkeypatch) -> None:
+    """Have the executor match even the few documents that the build's own process would."""
+    monkeypatch.setattr(deduplicate, "SMALL_DOCUMENTS", 0)
+
+
 @pytest.mark.processes
+@pytest.mark.usefixtures("matched_in_tasks")
 def test_ray_gives_the_bytes_of_local(local, ray, tmp_path) -> None:
     check_same(local[0], build(elsewhere(local[1], tmp_path, ray), quiet=True))
 
@@ -92,6 +100,7 @@ def test_killed_ray_workers_and_a_second_run(local, ray, tmp_path) -> None:
 
 
 @pytest.mark.processes
+@pytest.mark.usefixtures("matched_in_tasks")
 def test_slurm_gives_the_bytes_of_local(local, slurm, tmp_path) -> None:
     check_same(local[0], build(elsewhere(local[1], tmp_path, slurm), quiet=True))
 

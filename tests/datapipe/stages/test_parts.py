@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 
 from epochal.common.errors import WorkError
-from epochal.datapipe.stages.cluster import Corpus
-from epochal.datapipe.stages.match import read_edges
-from epochal.datapipe.stages.pack import Cuts, Fates, write_cuts, write_fates
+from epochal.datapipe.stages import parts as module
+from epochal.datapipe.stages.division import Corpus
+from epochal.datapipe.stages.fates import Fates, write_fates
+from epochal.datapipe.stages.pack import Cuts, write_cuts
 from epochal.datapipe.stages.parts import DOCUMENT, Batch, Part, PartWriter, read_spans
 
 RUN, BUCKETS, HASHES = 3000, 3, 2
@@ -36,24 +37,30 @@ def write_part(folder: Path) -> np.ndarray:
     return np.concatenate(written)
 
 
-def test_what_is_taken_is_what_was_written(tmp_path: Path) -> None:
+@pytest.mark.parametrize("at_once", [1 << 20, 700])
+def test_what_is_read_is_what_was_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at_once: int) -> None:
     signatures = write_part(tmp_path / "part-00000")
+    monkeypatch.setattr(module, "AT_ONCE", at_once)
     part = Part(str(tmp_path / "part-00000"))
     assert [run.documents for run in part.runs] == [RUN, RUN]
-    numbers = np.random.default_rng(0).integers(0, N, 500)
-    corpus = Corpus([part], ["s"])
-    records = corpus.records(numbers)
-    assert records["raw"].tolist() == numbers.tolist()
-    assert corpus.ids(numbers, records) == [f"document {i}" for i in numbers.tolist()]
-    assert (corpus.signatures(numbers) == signatures[numbers]).all()
-    for bucket in range(BUCKETS):
-        found = np.concatenate([hashes for _, _, hashes in part.bucket(bucket)])
-        assert (found == signatures[:, bucket * HASHES : (bucket + 1) * HASHES]).all()
+    rows = np.random.default_rng(0).integers(0, N, 500)
+    assert (part.signatures(rows) == signatures[rows]).all()
+    corpus = Corpus([part, part], ["s"])
+    start, stop = RUN - 5, N + RUN + 7
+    numbers = []
+    for some in corpus.some(start, stop):
+        mine = np.arange(some.first, some.first + len(some.documents))
+        numbers += mine.tolist()
+        assert some.documents["raw"].tolist() == (mine % N).tolist()
+        assert part.ids(some.documents) == [f"document {i % N}" for i in mine.tolist()]
+        found = np.concatenate([some.bucket(b) for b in range(BUCKETS)], axis=1)
+        assert (found == signatures[mine % N]).all()
+    assert numbers == list(range(start, stop))
 
 
 READS: dict[str, Callable[[Part], object]] = {
-    "documents": lambda part: part.documents.take(np.array([5, N - 1])),
-    "ids": lambda part: part.ids(part.documents[N - 2 : N]),
+    "documents": lambda part: list(part.stretches(5, N)),
+    "ids": lambda part: part.ids(part.whole("documents")[N - 2 : N]),
     "signatures": lambda part: part.signatures(np.array([N - 1])),
     "tokens": lambda part: read_spans("tokens", [(part, 0, 2 * N)]),
     "cuts": lambda part: part.cuts(),
@@ -79,22 +86,15 @@ def test_a_file_that_is_cut_is_named(tmp_path: Path, name: str, meanwhile: bool)
 def test_fates_and_cuts_that_are_cut_are_named(tmp_path: Path) -> None:
     write_part(tmp_path / "part-00000")
     part = Part(str(tmp_path / "part-00000"))
-    write_fates(str(tmp_path), np.ones(N, np.uint8))
+    for stretch in range(2):
+        write_fates(str(tmp_path), stretch, np.arange(RUN, dtype=np.uint8) + np.uint8(stretch))
     write_cuts(str(tmp_path), [part])
-    fates, cuts = Fates(str(tmp_path)), Cuts(str(tmp_path))
-    assert fates.read([(0, N)])[0].tolist() == [1] * N
+    fates, cuts = Fates(str(tmp_path), RUN), Cuts(str(tmp_path))
+    whole = np.concatenate([np.arange(RUN, dtype=np.uint8) + np.uint8(stretch) for stretch in range(2)])
+    spans = [(0, N), (RUN - 1, RUN), (RUN, RUN + 1), (7, 7), (RUN - 9, RUN + 9), (N - 1, N)]
+    assert [found.tolist() for found in fates.read(spans)] == [whole[a:b].tolist() for a, b in spans]
     assert cuts.read(3, 2) == part.cuts()[:, 3:5].tolist()
-    for name, read in (("fates.bin", lambda: fates.read([(0, N)])), ("cuts.bin", lambda: cuts.read(3, 2))):
+    for name, read in (("fates/00001.bin", lambda: fates.read([(0, N)])), ("cuts.bin", lambda: cuts.read(3, 2))):
         os.truncate(tmp_path / name, 10)
         with pytest.raises(WorkError, match=f"{name} is damaged: it was cut"):
             read()
-
-
-def test_links_that_are_cut_are_named(tmp_path: Path) -> None:
-    (tmp_path / "edges").mkdir()
-    links = np.arange(6, dtype=np.int64)
-    (tmp_path / "edges" / "00000.bin").write_bytes(links.tobytes())
-    assert np.concatenate(list(read_edges(str(tmp_path)))).tolist() == links.reshape(-1, 2).tolist()
-    os.truncate(tmp_path / "edges" / "00000.bin", 40)
-    with pytest.raises(WorkError, match=r"edges/00000.bin is damaged: it was cut; remove the work folder"):
-        list(read_edges(str(tmp_path)))

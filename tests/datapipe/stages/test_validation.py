@@ -1,30 +1,35 @@
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 
 from epochal.common.errors import RequestError
-from epochal.datapipe.stages.cluster import REMOVED, TRAIN, VALIDATION
+from epochal.datapipe.stages.cluster import REMOVED, TRAIN
+from epochal.datapipe.stages.match import DRAWN_BITS, add_drawn, drawn_group
 from epochal.datapipe.stages.parts import DOCUMENT
-from epochal.datapipe.stages.validation import draw_validation
-
-
-def corpus(lengths: list[int]) -> Any:
-    """Return documents of so many tokens, drawn in this order."""
-    documents = np.zeros(len(lengths), DOCUMENT)
-    documents["tokens"] = lengths
-    documents["drawn"] = np.arange(len(lengths), dtype=np.uint64) << np.uint64(47)  # two of a group
-    documents["key_lo"] = range(len(lengths))
-    half = len(lengths) // 2
-    return SimpleNamespace(batches=lambda: [(0, documents[:half]), (half, documents[half:])])
+from epochal.datapipe.stages.validation import candidates_of, chosen, draw
 
 
 def drawn(lengths: list[int], asked: Any, fates: Any = None) -> tuple[int, list[int]]:
-    """Return how many tokens are held out, and the documents that hold them."""
-    fates = np.full(len(lengths), TRAIN, np.uint8) if fates is None else fates
-    n = draw_validation(corpus(lengths), fates, asked)
-    return n, np.flatnonzero(fates == VALIDATION).tolist()
+    """Return how many tokens are held out, and the documents that hold them; they are drawn in this order."""
+    documents = np.zeros(len(lengths), DOCUMENT)
+    documents["tokens"] = lengths
+    documents["drawn"] = np.arange(len(lengths), dtype=np.uint64) << np.uint64(47)  # two of a group
+    documents["key_lo"] = numbers = np.arange(len(lengths))
+    left = numbers if fates is None else np.flatnonzero(fates == TRAIN)
+    documents = documents[left]
+    tokens = np.zeros(1 << DRAWN_BITS, np.int64)
+    add_drawn(tokens, documents)
+    place = draw(tokens, asked)
+    if place is None:
+        return 0, []
+    half = len(left) // 2
+    halves = [candidates_of(documents[s], left[s], place.last) for s in (slice(half, None), slice(half))]
+    inside = chosen(place, halves)
+    if inside is None:
+        return 0, []
+    held_out = sorted([*left[drawn_group(documents) < place.last].tolist(), *inside.tolist()])
+    return sum(lengths[i] for i in held_out), held_out
 
 
 @pytest.mark.parametrize(("length", "tokens"), [(10, 100), (1000, 10_000), (1_000_000, 1_000_000)])
