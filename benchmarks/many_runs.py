@@ -32,7 +32,6 @@ FIRST_VIEW: tuple[tuple[str, dict[str, Any]], ...] = (
     ("/", {}),
     ("/artifacts", {"limit": 100}),
     ("/runs", {"limit": 25}),
-    ("/artifacts", {"limit": 25}),
     ("/limits", {}),
     ("/lineage", {"limit": 30}),
     ("/plans", {"limit": 25}),
