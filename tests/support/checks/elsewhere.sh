@@ -7,7 +7,7 @@ set -euo pipefail
 root=$(cd "$(dirname "$0")/../../.." && pwd)
 wheelhouse=$(realpath "$1") python=$2 uv=$(realpath "$3")
 work=$root/build/elsewhere
-offline=(unshare --map-root-user --net)
+offline=(unshare --map-root-user --net sh -c 'ip link set lo up && exec "$@"' sh) # ranks of one machine meet over lo
 # Of the tests alone. They are found after the wheelhouse's packages, and training without them has a test of its own.
 tools="pytest|iniconfig|pluggy|hypothesis|sortedcontainers|pyarrow|polars|polars-runtime-32|scipy"
 tools+="|fastapi|starlette|annotated-doc|opentelemetry-api|uvicorn|click|h11|httpx|httpcore"

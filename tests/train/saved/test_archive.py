@@ -77,7 +77,7 @@ def test_what_a_run_saves_is_read_as_torch_reads_it(tmp_path: Path) -> None:
     ("call", "name"),
     [
         (Call(os.system, "touch ran"), "posix.system"),
-        (Call(open, "ran", "w"), "io.open"),
+        (Call(open, "ran", "w"), f"{open.__module__}.open"),
         (Call(eval, "open('ran', 'w')"), "__builtin__.eval"),
         (Call(getattr, "", "join"), "__builtin__.getattr"),
         (Call(torch.load, "other.pt"), "torch.serialization.load"),

@@ -121,7 +121,7 @@ def test_a_sharded_checkpoint_is_data_too(tmp_path: Path, capsys) -> None:
     index = pickle.loads((folder / ".metadata").read_bytes())
     for where, what in (
         ("../x", "no file beside it"),
-        (touch(tmp_path / "ran"), r"holds code \(io.open\)"),
+        (touch(tmp_path / "ran"), r"holds code \(_?io.open\)"),
     ):
         next(iter(index.storage_data.values())).relative_path = where
         (folder / ".metadata").write_bytes(pickle.dumps(index))
@@ -129,7 +129,7 @@ def test_a_sharded_checkpoint_is_data_too(tmp_path: Path, capsys) -> None:
             load()
     value["state"]["names"] = [touch(tmp_path / "ran")]
     sharded.save(value, checkpoint_id=folder, no_dist=True)
-    with pytest.raises(EpochalError, match=r"holds code \(io.open\)"):
+    with pytest.raises(EpochalError, match=r"holds code \(_?io.open\)"):
         load()
     assert not (tmp_path / "ran").exists()
     assert f"{folder}: no hashes.json vouches for it" in capsys.readouterr().err
