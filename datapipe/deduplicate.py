@@ -14,6 +14,7 @@ removed when no stage wants it any more.
 """
 
 import json
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -71,8 +72,7 @@ def deduplicate(corpus: Corpus, work: str, config: Build, run: Run) -> Outcome:
 def _here(_: str, steps: list[PipelineStep], __: int) -> None:
     """Run the steps of a stage in this process, as one task."""
     for step in steps:
-        for _ in step.run():  # type: ignore[assignment]
-            pass
+        deque(step.run(), maxlen=0)
 
 
 class _Stages:

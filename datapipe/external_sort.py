@@ -2,12 +2,13 @@
 values are in one range, and each range is for one task, which has one range at a time in memory. Tables of rows are
 written in any order and joined in sorted order, with a few thousand rows of each piece in memory."""
 
+import contextlib
 import heapq
 import itertools
 import os
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import pyarrow as pa
@@ -42,22 +43,23 @@ class DealtWriter:
         self._counts: list[NDArray[np.int64]] = []
         self._pending: list[tuple[Records, NDArray[np.int64]]] = []
         self._n_pending = 0
-        self._publishing = storage.publishing_file(f"{path}.bin")
-        self._file = open(self._publishing.__enter__(), "wb")  # noqa: SIM115
+        self._closing = contextlib.ExitStack()
+        partial = self._closing.enter_context(storage.publishing_file(f"{path}.bin"))
+        self._file = self._closing.enter_context(open(partial, "wb"))  # noqa: SIM115
 
-    def __enter__(self) -> "DealtWriter":
+    def __enter__(self) -> Self:
         """Return this, to be closed if the body succeeds."""
         return self
 
     def __exit__(self, kind: Any, error: Any, traceback: Any) -> None:
         """Publish the files, unless there was an error."""
-        if kind is None:
+        if kind is not None:
+            self._closing.__exit__(kind, error, traceback)
+            return
+        with self._closing:
             self._flush()
-        self._file.close()
-        self._publishing.__exit__(kind, error, traceback)
-        if kind is None:
-            counts = np.concatenate([np.array([self._ranges]), *self._counts])
-            storage.write_atomic(f"{self._path}.counts", counts.astype("<i8").tobytes(), flush=False)
+        counts = np.concatenate([np.array([self._ranges]), *self._counts])
+        storage.write_atomic(f"{self._path}.counts", counts.astype("<i8").tobytes(), flush=False)
 
     def add(self, records: Records, ranges: NDArray[np.integer[Any]]) -> None:
         """Add records, each to its range; within a range they stay in order."""

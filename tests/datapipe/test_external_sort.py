@@ -69,7 +69,7 @@ def test_what_failed_is_not_published(tmp_path):
         (17, 16, 1, 2),
         (100, 16, 1, 8),
         (1 << 24, 1 << 26, 3, 8),
-        (1 << 21, 1 << 26, 9, 2),
+        (1 << 19, 1 << 26, 9, 2),
     ],
 )
 def test_ranges_fit_into_memory_and_there_are_enough_for_all_tasks(n, most, tasks, ranges):
