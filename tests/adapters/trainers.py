@@ -212,6 +212,8 @@ def by_trainer(case: Case) -> Batches:
     else:
         raise AssertionError("it was not stopped")
     assert len(seen) == case.stop - case.stop % case.accumulate
+    if case.ranks > 1:
+        torch.distributed.barrier()  # the first rank writes what all of them read
     trainer([]).train(resume_from_checkpoint=f"{case.folder}/checkpoint-{case.stop // case.accumulate}")
     return seen
 
