@@ -128,12 +128,8 @@ def add_texts(writer: DealtWriter, texts: list[bytes], ranges: NDArray[np.int64]
 
 
 class Texts:
-    """The texts beside records, each of which may have several pieces.
-
-    Args:
-        dealt: all of them, one after the other.
-        sizes: of the pieces of each, int64 (records, pieces).
-    """
+    """The texts beside records, each of which may have several pieces: `dealt`, all of them one after the other, and
+    the `sizes` of the pieces of each, int64 (records, pieces)."""
 
     def __init__(self, dealt: NDArray[np.uint8], sizes: NDArray[np.int64]) -> None:
         self._bytes = dealt.tobytes()

@@ -119,12 +119,7 @@ def count_documents(division: Division) -> DocumentCounts:
 
 
 class Fates:
-    """The fates of all documents.
-
-    Args:
-        work: the build's work folder.
-        width: documents of a stretch.
-    """
+    """The fates of all documents of the build in the work folder `work`, with `width` documents in each file."""
 
     def __init__(self, work: str, width: int) -> None:
         self._folder, self._width, self._remote = storage.join(work, "fates"), width, storage.is_url(work)
