@@ -83,7 +83,7 @@ crossover-arms: $(READY) $(FUNCTIONS)/manifest.json ## what helps whom: arms of 
 crossover-repack: $(READY) $(FUNCTIONS)/manifest.json ## documents packed anew in every pass or not: both types, three seeds (2 cores, 15 min)
 	@$(BIN)/epochal crossover crossover-repack
 
-crossover-long: $(READY) $(FUNCTIONS)/manifest.json ## hundreds of passes over many short documents (2 cores, hours; goes on where it stopped)
+crossover-long: $(READY) $(FUNCTIONS)/manifest.json ## 150 passes over many short documents, AR's best arm (2 cores, hours; goes on where it stopped)
 	@$(BIN)/epochal crossover crossover-long
 
 lint: $(READY) ## style, docstrings and types
