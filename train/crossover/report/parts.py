@@ -29,12 +29,12 @@ WORDS = table(
     [
         (
             "overtakes for good",
-            "MDM’s lead turns positive there and stays so at every evaluation after it, two or more",
+            "MDM’s lead turns positive there and stays so at every evaluation after it, two or more; one alone that is "
+            "behind by less than the bound’s noise ends no lead",
         ),
         (
             "not within the budget, none",
-            "no such place: MDM is behind at the end, or only the last evaluation shows it ahead. A lone evaluation "
-            "behind by less than the curves wobble, or by the noise of the bound, does not end a lead",
+            "no such place: MDM is behind at the end, or only the last evaluation shows it ahead",
         ),
         ("the first evaluation, ahead", "MDM leads from the first evaluation on: it overtook there, or before"),
         (

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from epochal.train.crossover.report import wording
+from epochal.train.crossover.report.parts import WORDS
 
 FOUND = {"status": "crosses", "tokens": 3e5, "tokens_passes": 3.0, "budget": 1e6, "unique_tokens": 100_000}
 
@@ -45,3 +46,7 @@ def test_sentences_fit_a_narrow_terminal(monkeypatch: pytest.MonkeyPatch) -> Non
         lines = wording.in_lines(words).splitlines()
         assert max(map(len, lines)) <= 40
         assert " ".join(lines) == words
+
+
+def test_the_meanings_of_words_are_whole():
+    assert "…" not in WORDS
