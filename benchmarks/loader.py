@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from epochal.benchmarks.common import machine, random_pool, result_path, write_result
-from epochal.benchmarks.rival_loaders import RIVALS, Maker, rivals
+from epochal.benchmarks.rivals.loaders import RIVALS, Maker, rivals
 from epochal.shards.artifact import open_artifact
 from epochal.shards.loader.sample_reader import read_shard
 from epochal.shards.order.plan import Plan
