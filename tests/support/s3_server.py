@@ -1,6 +1,7 @@
 """moto's S3 on loopback as a process: `python s3_server.py PORT`. Objects of buckets named `faulty*` arrive badly.
 
-Of every eight GETs of a shard there, one gets 503, one ends after half of the body, one has a byte changed.
+Of every eight GETs of one shard there, one gets 503, one ends after half of the body, one has a byte changed; shards
+begin at different ones, and no two in a row fail.
 
 What changes buckets named `unsteady*` (PUT, POST, DELETE: whole objects, parts of multipart uploads, their beginning
 and end) fails at random once it is asked for: POST /-/unsteady?seed=S&share=P fails a share of them, each in one of
@@ -8,12 +9,12 @@ four ways, and `&until=N` all after the first N, as a store does that has gone a
 by GET /-/unsteady.
 """
 
-import itertools
 import json
 import random
 import socket
 import sys
 import threading
+import zlib
 from collections import Counter
 from urllib.parse import parse_qsl
 
@@ -21,7 +22,8 @@ from moto.server import DomainDispatcherApplication, create_backend_app
 from werkzeug.serving import WSGIRequestHandler, run_simple
 
 application = DomainDispatcherApplication(create_backend_app)
-requests = itertools.count()
+asked: Counter[str] = Counter()
+"""How often each shard was asked for: counted together, two readers in turn could meet nothing but faults."""
 
 
 class Unsteady:
@@ -58,7 +60,8 @@ def faulty(environ, start_response):
         return changed(environ, start_response)
     if method != "GET" or not path.startswith("/faulty") or not path.endswith(".mds"):
         return application(environ, start_response)
-    turn = next(requests) % 8
+    turn = (zlib.crc32(path.encode()) + asked[path]) % 8
+    asked[path] += 1
     if turn == 1:
         start_response("503 Slow Down", [("Content-Length", "0")])
         return []
@@ -71,9 +74,9 @@ def faulty(environ, start_response):
 def control(environ, start_response):
     global unsteady
     if environ["REQUEST_METHOD"] == "POST":
-        asked = dict(parse_qsl(environ["QUERY_STRING"]))
-        until = int(asked["until"]) if "until" in asked else None
-        unsteady = Unsteady(int(asked.get("seed", 0)), float(asked.get("share", 0)), until)
+        query = dict(parse_qsl(environ["QUERY_STRING"]))
+        until = int(query["until"]) if "until" in query else None
+        unsteady = Unsteady(int(query.get("seed", 0)), float(query.get("share", 0)), until)
     body = json.dumps(unsteady.counts).encode()
     start_response("200 OK", [("Content-Length", str(len(body)))])
     return [body]
