@@ -38,6 +38,9 @@ MOST_MANIFEST = 256 << 20
 MOST_ROWS = 500
 """Rows of one INSERT."""
 
+UNKNOWN = ""
+"""The pool of a subset that is not here."""
+
 
 @dataclass(frozen=True)
 class FoundArtifact:

@@ -13,15 +13,13 @@ from ..common.errors import RequestError
 from ..shards.order.base import Order, Repetition, as_positions, digest_text
 from . import catalogue, ledger, runs
 from .bounds import MOST_COUNTED, check_copies, slots_counted
+from .catalogue import UNKNOWN
 from .document_index import Document
 from .errors import NotFoundError
 from .ledger import Segment, plans_at, segments_of
 from .models import Artifact
 from .runs import Ancestor
 from .service import Service
-
-UNKNOWN = ""
-"""The pool of a subset that the catalogue does not have."""
 
 DIGEST_PART = 1 << 18
 """Positions of a digest that are folded at once: some 20 ms."""
@@ -148,7 +146,7 @@ def _parts(
             if segment.pool == UNKNOWN or segment.pool in unread:
                 unknown.add(ancestor.plan)
             elif segment.pool in places:
-                asked.append((ancestor, _packed(service, segment)))
+                asked.append((ancestor, service.packed(segment)))
     spans = [(places[s.pool].start, places[s.pool].tokens) for _, s in asked]
     check_copies([(s.plan, tokens) for (_, s), (_, tokens) in zip(asked, spans, strict=True)])
     by_ancestor: dict[Ancestor, Parts] = {}
@@ -160,14 +158,6 @@ def _parts(
 def _segments(service: Service, a: Ancestor) -> list[Segment]:
     """Return the segments of a stretch of a history; their pool is UNKNOWN where the catalogue lacks a subset."""
     return segments_of(a.run, service.plan(a.plan), a.stop, a.batch_samples, lambda s: service.pool_of(s) or UNKNOWN)
-
-
-def _packed(service: Service, segment: Segment) -> Segment:
-    """Return a segment, whose pool can be read, with the packing of its documents where its plan has one."""
-    plan = segment.plan.without_skips()
-    if not isinstance(plan, Repetition) or plan.policy != "repack":
-        return segment
-    return segment._replace(packing=service.packing(plan, segment.pool))
 
 
 def _run_shown(
@@ -259,7 +249,7 @@ def _countable(service: Service, ancestor: Ancestor) -> list[Segment]:
     slots = slots_counted(service.plan(ancestor.plan))
     if slots > MOST_COUNTED:
         raise RequestError(f"run '{ancestor.name}' shuffles {slots:,} samples together: too many")
-    return [_packed(service, segment) for segment in segments]
+    return [service.packed(segment) for segment in segments]
 
 
 # -- the samples of a plan ------------------------------------------------------------------------------------------

@@ -34,6 +34,7 @@ from .bounds import check_budget, check_shares, most_tokens
 from .database import Database, Place, open_database
 from .document_index import DocumentIndex, read_spans
 from .errors import ConflictError, NotFoundError
+from .ledger import Segment
 from .models import Artifact, PlanRow, PlanSubset
 from .operations.audit import audited
 from .operations.once import Once, acting_once
@@ -353,12 +354,19 @@ class Service:
                 self._tables[pool] = DocumentStarts(path)
             return self._tables[pool]
 
-    def packing(self, plan: Repetition, pool: str) -> Packing:
-        """Return how a plan of the policy `repack` packs the documents of its subset, which is cut from `pool`.
+    def packed(self, segment: Segment) -> Segment:
+        """Return a segment, whose pool can be read, with the packing of its documents where its plan has one.
 
         Raises:
             NotFoundError: when nothing of that name is known.
         """
+        plan = segment.plan.without_skips()
+        if not isinstance(plan, Repetition) or plan.policy != "repack":
+            return segment
+        return segment._replace(packing=self._packing(plan, segment.pool))
+
+    def _packing(self, plan: Repetition, pool: str) -> Packing:
+        """Return how a plan of the policy `repack` packs the documents of its subset, which is cut from `pool`."""
         table = self.document_table(pool)
         with self._indexing:
             if plan.fingerprint not in self._packings:

@@ -115,9 +115,9 @@ def _places(service: Service, a: Ancestor, key: str) -> list[Place] | None:
     order = service.plan(a.plan)
     tables, documents, slots = [], [], 0
     for plan in order.components().values():
-        pool = service.pool_of(plan.subset) or exposures.UNKNOWN
-        index = service.index(pool) if pool != exposures.UNKNOWN else None
-        if index is None:
+        pool = service.pool_of(plan.subset)
+        index = service.index(pool) if pool is not None else None
+        if pool is None or index is None:
             raise NotFoundError(f"the pool of subset {plan.subset} of run '{a.name}' cannot be read here: register it")
         table = Table(service.document_table(pool), plan.start_sample * plan.seq_len)
         found = index.by_key(bytes.fromhex(key))

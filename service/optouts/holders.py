@@ -10,7 +10,8 @@ from typing import Any, NamedTuple
 import sqlalchemy as sa
 from sqlalchemy import Connection
 
-from ...shards.order.base import Order, Repetition
+from ...shards.order.base import Order
+from ..catalogue import UNKNOWN
 from ..errors import ConflictError
 from ..ledger import Segment, segments_of
 from ..models import PlanRow
@@ -18,9 +19,6 @@ from ..runs import Ancestor
 from .counts import NONE, Counted, count
 from .lists import InForce, in_force
 from .places import Known, Spans
-
-UNKNOWN = ""
-"""The pool of a subset that the catalogue does not have."""
 
 
 class Held(NamedTuple):
@@ -71,7 +69,7 @@ def held(service: Known, of: InForce, segments: Sequence[Segment]) -> Held:
     for pool in {s.pool for s in segments} - {UNKNOWN}:
         places[pool] = service.optouts.at(of, pool)
     known = {pool: found for pool, found in places.items() if found is not None}
-    counted = [_packed(service, s) for s in segments if s.pool in known and len(known[s.pool].starts)]
+    counted = [service.packed(s) for s in segments if s.pool in known and len(known[s.pool].starts)]
     unknown = dict.fromkeys(s.plan.subset for s in segments if s.pool not in known)
     return Held(count(counted, known) if counted else NONE, list(unknown))
 
@@ -163,11 +161,3 @@ def _stretch(service: Known, a: Ancestor) -> list[Segment]:
 
 def _segments(service: Known, order: Order, stop: int, run: str = "") -> list[Segment]:
     return segments_of(run, order, stop, 1, lambda subset: service.pool_of(subset) or UNKNOWN)
-
-
-def _packed(service: Known, segment: Segment) -> Segment:
-    """Return a segment with the packing of its documents where its plan has one."""
-    plan = segment.plan.without_skips()
-    if not isinstance(plan, Repetition) or plan.policy != "repack":
-        return segment
-    return segment._replace(packing=service.packing(plan, segment.pool))

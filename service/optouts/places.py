@@ -8,10 +8,10 @@ from typing import Any, NamedTuple, Protocol, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from ...shards.order.base import Order, Repetition
-from ...shards.order.packing import Packing
+from ...shards.order.base import Order
 from ...shards.without.lists import NameList
 from ..document_index import DocumentIndex
+from ..ledger import Segment
 from .lists import InForce, names
 
 T = TypeVar("T")
@@ -37,7 +37,7 @@ class Known(Protocol):
     def read(self, question: Callable[..., T], *args: Any) -> T: ...
     def plan(self, text: str) -> Order: ...
     def pool_of(self, subset: str) -> str | None: ...
-    def packing(self, plan: Repetition, pool: str) -> Packing: ...
+    def packed(self, segment: Segment) -> Segment: ...
     def index(self, pool: str) -> DocumentIndex | None: ...
 
 
