@@ -29,6 +29,7 @@ from .documents import DOCUMENTS_NAME, DocumentStarts, Moved
 from .facts import facts_of
 from .formats import webdataset
 from .formats.registry import FORMATS
+from .formats.rows import Stretch
 from .manifest import Content, Manifest, Parent, dump_manifest, fingerprint
 from .pieces import Piece
 from .tokenizer_file import carry_tokenizer
@@ -141,7 +142,8 @@ def write_subset(
     """
     if manifest.layout == "wds":
         samples = pieces.rows(made_of, tail, manifest)
-        FORMATS["wds"].write(sink, samples, manifest, manifest.samples, by_row=True)
+        n = manifest.samples
+        FORMATS["wds"].write(sink, samples, manifest, Stretch(0, n, n, by_row=True))
     else:
         pieces.write_mds(sink, made_of, tail, manifest)
     if manifest.materialized:

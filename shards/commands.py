@@ -123,6 +123,9 @@ def export(parser: argparse.ArgumentParser) -> Runner:
     parser.add_argument("--seed", type=int, metavar="S", help="with --order: seed of the order (default 0)")
     parser.add_argument("--policy", choices=POLICIES, help="with --order: how data is repeated (default reshuffle)")
     parser.add_argument("--skip", **SKIP | {"help": f"with --order: {SKIP['help']}"})
+    parser.add_argument(
+        "--workers", type=int, metavar="W", help="processes (default: one for each core, one for few tokens)"
+    )
     parser.add_argument("--json", action="store_true", help="print what `epochal show --json` prints")
 
     def run(args: argparse.Namespace) -> int:
@@ -134,7 +137,7 @@ def export(parser: argparse.ArgumentParser) -> Runner:
         if given and not args.order:
             raise RequestError(f"--{next(iter(given))} is for --order: add it, or leave --{next(iter(given))} away")
         order = {"passes": 1} | given | {"skip": asked_skips(args)} if args.order else {}
-        out, new = export(args.subset, args.format, args.out, **order, quiet=args.json)
+        out, new = export(args.subset, args.format, args.out, **order, quiet=args.json, workers=args.workers)
         described = describe(out)
         if args.json:
             print_json(described)

@@ -1,7 +1,15 @@
-"""Exports: a subset's tokens, all of them and none else, in the formats that other trainers and loaders read."""
+"""Exports: a subset's tokens, all of them and none else, in the formats that other trainers and loaders read.
 
+Files hold whole numbers of rows, so several processes may write them, each a stretch of rows; their bytes are the same
+for any number of processes. The digest of all tokens in their order is one process's work.
+"""
+
+import functools
 import importlib.metadata
-from collections.abc import Iterable, Iterator
+import os
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
 
 from ..common import storage
 from ..common.errors import RequestError, WorkError, without_secrets
@@ -15,13 +23,20 @@ from .description.subject import Subject, kept_of
 from .documents import DocumentStarts, find_documents
 from .facts import facts_of
 from .formats.registry import FORMATS
-from .formats.rows import Rows, TokenDigest, read_rows
+from .formats.rows import Rows, Stretch, TokenDigest, read_rows
 from .manifest import ExportLayout, ExportManifest, ExportParent, Manifest, dump_manifest, export_fingerprint
 from .order.amendment.amend import amend
 from .order.amendment.skips import Written
 from .order.base import Policy, Repetition
 from .order.plan import Plan
+from .processes import Say, in_processes
 from .tokenizer_file import carry_tokenizer
+
+FEW_TOKENS = 1 << 26
+"""Tokens that one process writes before others have started."""
+
+_STRETCHES = 4
+"""For each process, so that none is left with the last of the work."""
 
 
 def export(
@@ -33,18 +48,21 @@ def export(
     policy: Policy = "reshuffle",
     quiet: bool = True,
     skip: Written = (),
+    workers: int | None = None,
 ) -> tuple[str, bool]:
     """Write the tokens of the pool or subset at `subset` to `out` (folder or URL) in the format `layout`.
 
     Without `passes` in canonical order, exactly its N tokens; with it, all samples in the order of the plan of `passes`
     whole passes, exactly passes * N tokens, less those of the spans of positions `skip` (see `amend`). PAD is never
     written. Returns (where it is, whether it is new): the same export already there is left as it is. Memory is bounded
-    by a shard, whatever the size.
+    by a shard for each of `workers` processes (by default one for each core, or one for few tokens), whatever the size.
 
     Raises:
         RequestError: when `out` holds something else.
         WorkError: when a shard is damaged.
     """
+    if workers is not None and workers < 1:
+        raise RequestError(f"--workers must be at least 1, got {workers}")
     artifact = open_artifact(subset)
     plan = _plan(artifact.manifest, passes, seed, policy, skip)
     out = storage.absolute(out)
@@ -52,18 +70,15 @@ def export(
     if storage.exists(storage.join(out, MANIFEST_NAME)):
         _check_same(out, manifest)
         return out, False
-    total = len(range(plan.positions)) if plan else artifact.manifest.samples
-    stream = TokenDigest(manifest.dtype)
     with (
         publishing(out, _request(manifest)) as sink,
         Progress("export", manifest.tokens, "tokens", quiet) as shown,
     ):
-        rows = _watched(read_rows(artifact, plan), stream, shown)
-        FORMATS[layout].write(sink, rows, artifact.manifest, total, plan is not None)
-        if stream.tokens != manifest.tokens:
-            raise WorkError(f"{subset} gave {stream.tokens:,} tokens, not its {manifest.tokens:,}: verify it")
+        tokens, digest_of_all = _write(sink, artifact, plan, manifest, workers, shown)
+        if tokens != manifest.tokens:
+            raise WorkError(f"{subset} gave {tokens:,} tokens, not its {manifest.tokens:,}: verify it")
         carry_tokenizer(sink, artifact.root, artifact.manifest)
-        whole = manifest.model_copy(update={"token_digest": stream.hexdigest()})
+        whole = manifest.model_copy(update={"token_digest": digest_of_all})
         whole = whole.model_copy(update={"fingerprint": export_fingerprint(whole)})
         _describe(sink, artifact, whole)
         whole = whole.model_copy(update={"files": dict(sink.files)})
@@ -89,11 +104,84 @@ def _plan(subset: Manifest, passes: int | None, seed: int, policy: Policy, skip:
     return amend(Plan.for_artifact(subset, passes * subset.tokens, seed, policy), skip)
 
 
-def _watched(rows: Iterable[Rows], stream: TokenDigest, shown: Progress) -> Iterator[Rows]:
+def _write(
+    sink: Sink, artifact: Artifact, plan: Repetition | None, m: ExportManifest, workers: int | None, shown: Progress
+) -> tuple[int, str]:
+    """Write the files of tokens; return how many tokens they hold, and the digest of these."""
+    job = _Job(sink.root, artifact.root, m.layout, plan)
+    stretches = _stretches(artifact.manifest, m, workers or _workers(m.tokens))
+    if len(stretches) == 1:
+        stream = TokenDigest(m.dtype)
+        job.write(sink, artifact, stretches[0], lambda rows: _watched(rows, stream, shown.advance))
+        return stream.tokens, stream.hexdigest()
+    pieces = functools.partial(_piece, job, stretches)
+    digested, *written = in_processes(pieces, 1 + len(stretches), workers or _workers(m.tokens), shown.update)
+    for files, sha256 in written:
+        sink.files |= files
+        sink.sha256 |= sha256
+    return digested
+
+
+def _workers(tokens: int) -> int:
+    return 1 if tokens < FEW_TOKENS else len(os.sched_getaffinity(0))
+
+
+def _stretches(subset: Manifest, m: ExportManifest, workers: int) -> list[Stretch]:
+    """Return all rows as stretches of whole files, one for a format of one file or a single process."""
+    per_file, by_row = FORMATS[m.layout].rows_per_file(subset), m.plan is not None
+    n_files = -(-m.samples // per_file) if per_file else 1
+    if per_file is None or workers == 1 or n_files == 1:
+        return [Stretch(0, m.samples, m.samples, by_row)]
+    step = per_file * -(-n_files // (_STRETCHES * workers))
+    return [Stretch(at, min(at + step, m.samples), m.samples, by_row) for at in range(0, m.samples, step)]
+
+
+@dataclass(frozen=True)
+class _Job:
+    """What a process needs to know of an export.
+
+    Attributes:
+        root: the folder that is being filled.
+        subset: where the rows come from.
+    """
+
+    root: str
+    subset: str
+    layout: ExportLayout
+    plan: Repetition | None
+
+    def write(self, sink: Sink, artifact: Artifact, stretch: Stretch, watched: Callable[..., Iterator[Rows]]) -> None:
+        """Write the files of a stretch of rows."""
+        rows = watched(read_rows(artifact, self.plan, range(stretch.start, stretch.stop)))
+        FORMATS[self.layout].write(sink, rows, artifact.manifest, stretch)
+
+
+def _piece(job: _Job, stretches: list[Stretch], number: int, say: Say) -> tuple[Any, Any]:
+    """Do piece `number` of an export. The first is the digest of all tokens: (how many, digest); the others write a
+    stretch each: (size and xxh64, SHA-256) of their files, by name."""
+    artifact = open_artifact(job.subset)
+    stream = TokenDigest(artifact.manifest.dtype)
+    if number == 0:
+        for block in read_rows(artifact, job.plan):
+            stream.add(block.flat())
+            say(0)
+        return stream.tokens, stream.hexdigest()
+    sink = Sink(job.root)
+    job.write(sink, artifact, stretches[number - 1], lambda rows: _said(rows, say))
+    return sink.files, sink.sha256
+
+
+def _watched(rows: Iterable[Rows], stream: TokenDigest, say: Say) -> Iterator[Rows]:
     for block in rows:
         stream.add(block.flat())
         yield block
-        shown.update(stream.tokens)
+        say(int(block.lengths.sum()))
+
+
+def _said(rows: Iterable[Rows], say: Say) -> Iterator[Rows]:
+    for block in rows:
+        yield block
+        say(int(block.lengths.sum()))
 
 
 def _manifest(artifact: Artifact, layout: ExportLayout, out: str, plan: Repetition | None) -> ExportManifest:

@@ -3,6 +3,7 @@
 One column, `input_ids`, a list of uint16 (or uint32) per sample; only the last sample may be shorter than the others.
 """
 
+import itertools
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -10,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 
 from ..manifest import Manifest
-from .rows import Block, Rows, regroup
+from .rows import Block, Rows, Stretch, regroup
 
 COLUMN = "input_ids"
 FILE_BYTES = 256 << 20
@@ -25,24 +26,31 @@ def schema_of(subset: Manifest) -> pa.Schema:
     return pa.schema([(COLUMN, pa.list_(pa.from_numpy_dtype(np.dtype(subset.dtype))))])
 
 
+def _rows_per_group(subset: Manifest) -> int:
+    return max(1, GROUP_BYTES // (subset.seq_len * np.dtype(subset.dtype).itemsize))
+
+
+def rows_per_file(subset: Manifest) -> int:
+    """Return how many rows of a subset a file holds: whole groups."""
+    per_group = _rows_per_group(subset)
+    return per_group * max(1, FILE_BYTES // (per_group * subset.seq_len * np.dtype(subset.dtype).itemsize))
+
+
+def names(pattern: str, subset: Manifest, n_rows: int) -> list[str]:
+    """Return the names of the files of an export of `n_rows`."""
+    n_files = -(-n_rows // rows_per_file(subset))
+    return [pattern.format(number, n_files) for number in range(n_files)]
+
+
 def files(
-    pattern: str, rows: Iterable[Rows], subset: Manifest, n_rows: int
+    pattern: str, rows: Iterable[Rows], subset: Manifest, stretch: Stretch
 ) -> Iterator[tuple[str, Iterator[pa.RecordBatch]]]:
-    """Yield (name, record batches) of each file; its batches must be used up before the next."""
-    width = subset.seq_len * np.dtype(subset.dtype).itemsize
-    per_group = max(1, GROUP_BYTES // width)
-    groups_per_file = max(1, FILE_BYTES // (per_group * width))
-    n_files = -(-n_rows // (per_group * groups_per_file))
-    groups = regroup(rows, per_group)
-    for number in range(n_files):
-        batches = (_batch(next(groups), subset) for _ in range(groups_per_file))
-        left = n_rows - number * per_group * groups_per_file
-        yield pattern.format(number, n_files), _first(batches, -(-left // per_group))
-
-
-def _first(items: Iterator[Any], n: int) -> Iterator[Any]:
-    for _, item in zip(range(n), items, strict=False):
-        yield item
+    """Yield (name, record batches) of each file of a stretch; its batches must be used up before the next."""
+    per_file, all_names = rows_per_file(subset), names(pattern, subset, stretch.n_rows)
+    groups = regroup(rows, _rows_per_group(subset))
+    for number in stretch.files(per_file):
+        n_groups = -(-min(per_file, stretch.stop - number * per_file) // _rows_per_group(subset))
+        yield all_names[number], (_batch(group, subset) for group in itertools.islice(groups, n_groups))
 
 
 def _batch(rows: Rows, subset: Manifest) -> pa.RecordBatch:

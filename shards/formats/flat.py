@@ -7,7 +7,7 @@ import numpy as np
 from ...common import storage
 from ...common.publish import Sink
 from ..manifest import Manifest
-from .rows import Block, Part, Rows
+from .rows import Block, Part, Rows, Stretch
 
 ENDING = ".bin"
 NAME = "train.bin"
@@ -15,7 +15,11 @@ NAME = "train.bin"
 _TOKENS_AT_ONCE = 1 << 22
 
 
-def write(sink: Sink, rows: Iterable[Rows], subset: Manifest, n_rows: int, by_row: bool) -> None:
+def rows_per_file(subset: Manifest) -> None:
+    """Return None: all rows are in one file."""
+
+
+def write(sink: Sink, rows: Iterable[Rows], subset: Manifest, stretch: Stretch) -> None:
     """Write the tokens of `rows` as the subset's dtype."""
     with sink.create(NAME) as file:
         for block in rows:

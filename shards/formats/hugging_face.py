@@ -9,23 +9,31 @@ import pyarrow as pa
 from ...common import storage
 from ...common.publish import Sink
 from ..manifest import Manifest
-from .arrow_tables import COLUMN, check_column, files, lists, schema_of
-from .rows import Block, Part, Rows
+from .arrow_tables import COLUMN, check_column, files, lists, names, rows_per_file, schema_of
+from .rows import Block, Part, Rows, Stretch
+
+__all__ = ["ENDING", "read", "rows_per_file", "write"]
 
 ENDING = ".arrow"
+
+_PATTERN = "data-{:05d}-of-{:05d}.arrow"
 
 _END = b"\xff\xff\xff\xff\0\0\0\0"
 """What a stream ends with."""
 
 
-def write(sink: Sink, rows: Iterable[Rows], subset: Manifest, n_rows: int, by_row: bool) -> None:
+def write(sink: Sink, rows: Iterable[Rows], subset: Manifest, stretch: Stretch) -> None:
     """Write what `Dataset.save_to_disk` writes: Arrow streams, state.json, dataset_info.json."""
-    names = []
-    for name, batches in files("data-{:05d}-of-{:05d}.arrow", rows, subset, n_rows):
-        names.append(name)
+    for name, batches in files(_PATTERN, rows, subset, stretch):
         with sink.create(name) as file, pa.ipc.new_stream(file, schema_of(subset)) as writer:
             for batch in batches:
                 writer.write_batch(batch)
+    if stretch.start == 0:
+        _describe(sink, subset, names(_PATTERN, subset, stretch.n_rows))
+
+
+def _describe(sink: Sink, subset: Manifest, names: list[str]) -> None:
+    """Write what `load_from_disk` asks for beside the streams."""
     formatting: dict[str, Any] = {"_format_columns": None, "_format_kwargs": {}, "_format_type": None}
     state = formatting | {"_output_all_columns": False, "_split": "train"}
     state |= {"_data_files": [{"filename": name} for name in names], "_fingerprint": subset.fingerprint[:16]}

@@ -18,7 +18,7 @@ from ...common import storage
 from ...common.errors import RequestError
 from ...common.publish import Sink
 from ..manifest import Manifest
-from .rows import Block, Part, Rows, Tokens
+from .rows import Block, Part, Rows, Stretch, Tokens
 
 ENDING = ".bin"
 PREFIX = "text_document"
@@ -31,8 +31,12 @@ _AT_ONCE = 1 << 16
 _MOST_TOKENS = 2**31 - 1
 
 
-def write(sink: Sink, rows: Iterable[Rows], subset: Manifest, n_rows: int, by_row: bool) -> None:
-    """Write `rows` as one sequence a document or, if `by_row`, one a row. Memory does not grow with the documents."""
+def rows_per_file(subset: Manifest) -> None:
+    """Return None: all rows are in one file."""
+
+
+def write(sink: Sink, rows: Iterable[Rows], subset: Manifest, stretch: Stretch) -> None:
+    """Write `rows` as one sequence a document or, by row, one a row. Memory does not grow with the documents."""
     dtype = "uint16" if subset.dtype == "uint16" else "int32"
     with tempfile.TemporaryFile() as lengths:
         with sink.create(f"{PREFIX}.bin") as file:
@@ -40,7 +44,7 @@ def write(sink: Sink, rows: Iterable[Rows], subset: Manifest, n_rows: int, by_ro
             for block in rows:
                 tokens = block.flat()
                 file.write(np.ascontiguousarray(tokens, np.dtype(dtype).newbyteorder("<")).data)
-                if by_row:
+                if stretch.by_row:
                     lengths.write(block.lengths.astype("<i4").data)
                 else:
                     found, open_tokens = _document_lengths(tokens, subset.tokenizer.eod, open_tokens)

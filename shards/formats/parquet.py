@@ -7,18 +7,20 @@ import pyarrow.parquet as pq
 from ...common import storage
 from ...common.publish import Sink
 from ..manifest import Manifest
-from .arrow_tables import COLUMN, check_column, files, lists, schema_of
-from .rows import Block, Part, Rows
+from .arrow_tables import COLUMN, check_column, files, lists, rows_per_file, schema_of
+from .rows import Block, Part, Rows, Stretch
+
+__all__ = ["ENDING", "read", "rows_per_file", "write"]
 
 ENDING = ".parquet"
 _ROWS_AT_ONCE = 1024
 
 
-def write(sink: Sink, rows: Iterable[Rows], subset: Manifest, n_rows: int, by_row: bool) -> None:
+def write(sink: Sink, rows: Iterable[Rows], subset: Manifest, stretch: Stretch) -> None:
     """Write `data/train-NNNNN-of-NNNNN.parquet`: so `load_dataset(folder)` finds the split `train`, and pyarrow and
     polars read the folder `data`, where nothing else lies."""
     schema = schema_of(subset)
-    for name, batches in files("data/train-{:05d}-of-{:05d}.parquet", rows, subset, n_rows):
+    for name, batches in files("data/train-{:05d}-of-{:05d}.parquet", rows, subset, stretch):
         with (
             sink.create(name) as file,
             # Ids hardly repeat within a page as a dictionary wants them to: it would only cost time.

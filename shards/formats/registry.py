@@ -7,7 +7,7 @@ from ...common import storage
 from ...common.publish import Sink
 from ..manifest import ExportManifest, Manifest
 from . import flat, hugging_face, megatron, parquet, webdataset
-from .rows import Block, Part, Rows
+from .rows import Block, Part, Rows, Stretch
 
 
 class Format(Protocol):
@@ -19,12 +19,12 @@ class Format(Protocol):
 
     ENDING: str
 
-    def write(self, sink: Sink, rows: Iterable[Rows], subset: Manifest, n_rows: int, by_row: bool) -> None:
-        """Write `n_rows` rows of `subset`.
+    def rows_per_file(self, subset: Manifest) -> int | None:
+        """Return how many rows of `subset` a file holds; None where all are in one file."""
 
-        Args:
-            by_row: they are in the order of a plan, so no document goes on from one row into the next.
-        """
+    def write(self, sink: Sink, rows: Iterable[Rows], subset: Manifest, stretch: Stretch) -> None:
+        """Write the rows of a stretch of an export of `subset`, into files that do not depend on how the export is
+        divided into stretches."""
 
     def read(self, path: str, part: Part) -> Iterator[Block]:
         """Yield what is in the file at `path` (local or URL), in order.

@@ -74,6 +74,24 @@ class Part:
     size: int | None = None
 
 
+@dataclass(frozen=True)
+class Stretch:
+    """Rows `start` to `stop` of an export of `n_rows`: whole files, which one process writes.
+
+    Attributes:
+        by_row: rows are in the order of a plan, so no document goes on from one into the next.
+    """
+
+    start: int
+    stop: int
+    n_rows: int
+    by_row: bool
+
+    def files(self, rows_per_file: int) -> range:
+        """Return the numbers of its files, of which each but the last of the export holds `rows_per_file`."""
+        return range(self.start // rows_per_file, -(-self.stop // rows_per_file))
+
+
 class TokenDigest:
     """XXH3-128 over a token stream, each id as a little-endian word of `dtype` (`uint16`, `uint32`).
 
@@ -96,33 +114,37 @@ class TokenDigest:
         return self._hash.hexdigest()
 
 
-def read_rows(artifact: Artifact, plan: Repetition | None = None) -> Iterator[Rows]:
-    """Yield the samples of `artifact` in canonical order or, with a plan for it, of all positions of the plan.
+def read_rows(artifact: Artifact, plan: Repetition | None = None, wanted: range | None = None) -> Iterator[Rows]:
+    """Yield the samples of `artifact` in canonical order or, with a plan for it, of the positions of the plan: all, or
+    those of the numbers `wanted`, one after the other.
 
     Every shard is compared with its hash. Memory: one shard, or the maps of those that a plan reads from.
 
     Raises:
         WorkError: when one is damaged.
     """
-    return _canonical(artifact) if plan is None else _planned(artifact, plan)
+    wanted = wanted or range(plan.positions if plan else artifact.manifest.samples)
+    return _canonical(artifact, wanted) if plan is None else _planned(artifact, plan, wanted)
 
 
-def _canonical(artifact: Artifact) -> Iterator[Rows]:
+def _canonical(artifact: Artifact, wanted: range) -> Iterator[Rows]:
     m = artifact.manifest
-    done = 0
+    first = 0
     for shard in artifact.shards:
-        samples = read_shard(shard, m)
-        lengths = np.full(len(samples), m.seq_len, np.int64)
-        done += len(samples)
-        lengths[-1] -= max(0, done * m.seq_len - m.tokens)
-        yield Rows(samples, lengths)
+        begin, end = max(wanted.start - first, 0), min(wanted.stop - first, shard.samples)
+        if begin < end:
+            samples = read_shard(shard, m)[begin:end]
+            lengths = np.full(len(samples), m.seq_len, np.int64)
+            lengths[-1] -= max(0, (first + end) * m.seq_len - m.tokens)
+            yield Rows(samples, lengths)
+        first += shard.samples
 
 
-def _planned(artifact: Artifact, plan: Repetition) -> Iterator[Rows]:
+def _planned(artifact: Artifact, plan: Repetition, wanted: range) -> Iterator[Rows]:
     m = artifact.manifest
     reader = OrderReader.of(plan, [artifact])
-    for start in range(0, plan.positions, _ROWS_AT_ONCE):
-        positions = range(start, min(start + _ROWS_AT_ONCE, plan.positions))
+    for start in range(wanted.start, wanted.stop, _ROWS_AT_ONCE):
+        positions = range(start, min(start + _ROWS_AT_ONCE, wanted.stop))
         ids = plan.ids(positions)
         yield Rows(reader.read(positions, ids.astype(np.int64)).astype(m.dtype), plan.n_tokens(ids))
 

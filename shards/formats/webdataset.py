@@ -19,7 +19,7 @@ from ...common import storage
 from ...common.publish import Sink
 from ...common.unpack import decompressed
 from ..manifest import Manifest
-from .rows import Block, Part, Rows, Tokens
+from .rows import Block, Part, Rows, Stretch, Tokens
 
 ENDING = ".tar"
 COLUMN = "tokens.npy"
@@ -31,20 +31,22 @@ def n_files(n_samples: int) -> int:
     return -(-n_samples // SAMPLES_PER_FILE)
 
 
-def write(sink: Sink, rows: Iterable[Rows], subset: Manifest, n_rows: int, by_row: bool) -> None:
+def rows_per_file(subset: Manifest) -> int:
+    """Return how many samples a file holds."""
+    return SAMPLES_PER_FILE
+
+
+def write(sink: Sink, rows: Iterable[Rows], subset: Manifest, stretch: Stretch) -> None:
     """Write each of `rows` as a sample."""
     import webdataset
 
-    left = enumerate(sample for block in rows for sample in block.arrays())
-    for number in itertools.count():
-        group = list(itertools.islice(left, 1))
-        if not group:
-            return
+    left = enumerate((sample for block in rows for sample in block.arrays()), stretch.start)
+    for number in stretch.files(SAMPLES_PER_FILE):
         with (
             sink.create(f"shard-{number:06d}.tar") as file,
             webdataset.TarWriter(file, user="", group="", mtime=0) as writer,
         ):
-            for i, sample in itertools.chain(group, itertools.islice(left, SAMPLES_PER_FILE - 1)):
+            for i, sample in itertools.islice(left, SAMPLES_PER_FILE):
                 writer.write({"__key__": f"{i:012d}", COLUMN: sample})
 
 

@@ -287,7 +287,7 @@ def test_a_killed_export_to_a_url_is_begun_again_and_a_strangers_folder_kept(sub
         raise KeyboardInterrupt
 
     out = "memory://killed/x"
-    monkeypatch.setitem(exporting.FORMATS, "bin", SimpleNamespace(write=dies))
+    monkeypatch.setitem(exporting.FORMATS, "bin", SimpleNamespace(write=dies, rows_per_file=lambda subset: None))
     with monkeypatch.context() as patch:
         patch.setattr(storage, "remove", lambda path: None)  # as when the process is killed
         with pytest.raises(KeyboardInterrupt):
