@@ -10,6 +10,7 @@ import functools
 import itertools
 import json
 import re
+import unicodedata
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -114,12 +115,19 @@ def fast_engine(spec: Spec, ranks: dict[bytes, int]) -> FastEngine:
     encoding = tiktoken.Encoding("epochal", pat_str=pattern, mergeable_ranks=ranks, special_tokens={})
 
     reference = functools.cache(lambda: reference_engine(spec))
+    plain = _plain_tokens(spec)
+    seeks = re.compile("|".join(map(re.escape, plain))) if plain else None
+    normalises = bool(spec.get("normalizer"))
 
     def encode(texts: Sequence[str]) -> list[TokenIds]:
         return [encode_one(text) for text in texts]
 
     def encode_one(text: str) -> TokenIds:
-        if len(text) >= LONGEST_BLANK and _LONG_BLANK.search(text):
+        if (
+            (len(text) >= LONGEST_BLANK and _LONG_BLANK.search(text))
+            or (normalises and not _is_nfc(text))
+            or (seeks and seeks.search(text))
+        ):
             return reference()([text])[0]
         return np.array(encoding.encode_ordinary(text), np.uint32)
 
@@ -131,7 +139,29 @@ def fast_engine(spec: Spec, ranks: dict[bytes, int]) -> FastEngine:
             return encoding.encode_ordinary(piece.decode())
         return merge(piece)
 
-    return FastEngine(encode, encode_piece if pattern == GPT2_PATTERN else None)
+    piecewise = pattern == GPT2_PATTERN and not normalises and not plain
+    return FastEngine(encode, encode_piece if piecewise else None)
+
+
+def _is_nfc(text: str) -> bool:
+    """Return whether NFC leaves a text as it is, in whatever version of Unicode `tokenizers` has: what was composed is
+    never changed by a later one, but it may know of characters that are not assigned yet in ours."""
+    if text.isascii():
+        return True
+    points = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), "<u4")
+    return unicodedata.is_normalized("NFC", text) and bool(_assigned()[points].all())
+
+
+@functools.cache
+def _assigned() -> NDArray[np.bool_]:
+    """Return which of all characters are assigned in Python's version of Unicode."""
+    return np.array([unicodedata.category(chr(point)) != "Cn" for point in range(0x110000)])
+
+
+def _plain_tokens(spec: Spec) -> list[str]:
+    """Return the added tokens that are looked for in texts, as they are written and as NFC makes them."""
+    plain = [token["content"] for token in spec.get("added_tokens") or [] if not token.get("special")]
+    return list(dict.fromkeys([*plain, *(unicodedata.normalize("NFC", token) for token in plain)]))
 
 
 def why_reference(spec: Spec, ranks: dict[bytes, int] | None) -> str | None:
@@ -140,21 +170,21 @@ def why_reference(spec: Spec, ranks: dict[bytes, int] | None) -> str | None:
     Args:
         ranks: its `mergeable_ranks`.
 
-    The proof. Neither changes the text, or looks for added tokens in it. Both cut it at the same places: the expression
-    is a known one. Both then merge, again and again, the two neighbours that come first: `tokenizers` in its list of
-    merges, tiktoken in the order of ids among all neighbours that together are a token. Two neighbours inside a piece
-    have been made as if the bytes that they cover were the whole piece, which goes through one state of two parts at
-    most. So if merging every token's own bytes gives that token, neighbours that make up a token are in the list,
-    always the same two; and with a list in the order of ids, the two engines choose alike. Then also it does not matter
-    who looks up whole pieces first.
+    The proof. Neither changes a text that tiktoken is given, or finds added tokens in it: one that NFC would change,
+    or that holds an added token which is not special, is left to the reference. Both cut it at the same places: the
+    expression is a known one. Both then merge, again and again, the two neighbours that come first: `tokenizers` in
+    its list of merges, tiktoken in the order of ids among all neighbours that together are a token. Two neighbours
+    inside a piece have been made as if the bytes that they cover were the whole piece, which goes through one state
+    of two parts at most. So if merging every token's own bytes gives that token, neighbours that make up a token are
+    in the list, always the same two; and with a list in the order of ids, the two engines choose alike. Then also it
+    does not matter who looks up whole pieces first.
     """
     if model_kind(spec) != "BPE":
         return f"its model is {model_kind(spec)}, not byte-level BPE"
-    if spec.get("normalizer"):
-        return "it has a normaliser"
-    plain = next((token["content"] for token in spec.get("added_tokens") or [] if not token.get("special")), None)
-    if plain is not None:
-        return f"its added token {plain!r} is not marked special"
+    if any(step.get("type") != "NFC" for step in steps(spec.get("normalizer"))):
+        return "its normaliser is another than NFC"
+    if "" in _plain_tokens(spec):
+        return "one of its added tokens is empty"
     if not _one_sequence(spec.get("post_processor")):
         return "its post-processor is not a usual one"
     if (pattern := _split_pattern(spec)) is None:

@@ -184,7 +184,7 @@ KINDS: dict[str, tuple[Callable[[], dict[str, Any]], str]] = {
     "cl100k, Llama 3": (lambda: byte_level(EXPRESSIONS["cl100k"], special="<|end_of_text|>"), "tiktoken"),
     "cl100k, the rest removed": (cl100k_removed, "tiktoken"),
     "qwen2": (lambda: byte_level(EXPRESSIONS["qwen2"]), "tiktoken"),
-    "qwen2, NFC": (qwen2_nfc, "tokenizers"),
+    "qwen2, NFC": (qwen2_nfc, "tiktoken"),
     "o200k": (lambda: byte_level(EXPRESSIONS["o200k"]), "tiktoken"),
     "cl100k, tiktoken's own": (lambda: byte_level(TIKTOKENS_OWN), "tokenizers"),
     "Llama 2": (llama2, "tokenizers"),

@@ -1,6 +1,7 @@
 """Ids are those of Hugging Face `tokenizers` on the tokenizer.json itself, but for special tokens spelled in a text."""
 
 import json
+import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ import numpy as np
 import pytest
 from tokenizers import Tokenizer
 
-from epochal.tests.tokenize.kinds import EXPRESSIONS, KINDS, all_pairs, hostile_texts
+from epochal.tests.tokenize.kinds import EXPRESSIONS, KINDS, all_pairs, byte_level, hostile_texts
 from epochal.tokenize.tokenizer import load_tokenizer
 
 POINTS = [c for c in range(0x110000) if not 0xD800 <= c < 0xE000]
@@ -60,6 +61,53 @@ def check_points(name: str, points: Sequence[int], folder: Path) -> None:
 @pytest.mark.parametrize("kind", KINDS)
 def test_hostile_texts_get_the_librarys_ids_and_never_a_special_one(kind, tmp_path):
     check_kind(kind, 4_000, tmp_path)
+
+
+def composed(points: Sequence[int]) -> list[str]:
+    """Return texts in which NFC may compose, decompose or reorder what stands beside characters."""
+    return [f"a{c}\u0301\u0316 {c}\u0316\u0301{c} \u09c7{c}\u1100{c}\u0338" for c in map(chr, points)]
+
+
+@pytest.mark.parametrize("normalizer", [{"type": "NFC"}, {"type": "Sequence", "normalizers": [{"type": "NFC"}]}])
+def test_nfc_does_what_the_library_does_also_with_characters_that_python_does_not_know(normalizer, tmp_path):
+    """Marks and what decomposes, all of it; of the others, and of those without a name in Python's Unicode, some."""
+    points = [p for p in POINTS if unicodedata.combining(chr(p)) or unicodedata.decomposition(chr(p))]
+    newer = [p for p in POINTS if p < 0x20000 and unicodedata.category(chr(p)) == "Cn"]
+    loaded = load(spec := all_pairs(EXPRESSIONS["qwen2"]) | {"normalizer": normalizer}, tmp_path)
+    assert loaded.engine_name == "tiktoken", loaded.why_reference
+    check_ids(spec, loaded, composed([*points[::5], *newer[::17], *POINTS[::997], *range(0x113C0, 0x113D0)]))
+
+
+def test_added_tokens_that_are_no_special_ones_are_found_in_a_text(tmp_path):
+    spec = byte_level(EXPRESSIONS["cl100k"])
+    tokens = [
+        ("<tool>", True, False),
+        ("e\u0301t\u00e9", True, True),
+        ("two words", False, False),
+        ("\n\n", False, True),
+    ]
+    added = [
+        {"id": 1201 + i, "content": content, "normalized": normalized, "special": False, "single_word": False}
+        | {"lstrip": stripped, "rstrip": stripped}
+        for i, (content, normalized, stripped) in enumerate(tokens)
+    ]
+    spec |= {"added_tokens": spec["added_tokens"] + added, "normalizer": {"type": "NFC"}}
+    loaded = load(spec, tmp_path)
+    assert loaded.engine_name == "tiktoken"
+    assert loaded.encode_piece is None
+    marked = [
+        "a <tool> b",
+        "<tool",
+        "\u00e9t\u00e9",
+        "e\u0301te\u0301 x",
+        "two words",
+        "two  words",
+        "a \n\n b",
+        "<tool><tool>",
+    ]
+    check_ids(spec, loaded, [*marked, *hostile_texts(500, seed=4)])
+    found = {i for ids in loaded.encode(marked) for i in ids.tolist()}
+    assert {1201, 1202, 1203, 1204} <= found
 
 
 @pytest.mark.slow

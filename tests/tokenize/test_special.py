@@ -95,10 +95,16 @@ def test_gpt2_is_proved():
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
-        ({"normalizer": {"type": "NFC"}}, "it has a normaliser"),
+        ({"normalizer": {"type": "NFC"}}, None),
+        ({"normalizer": {"type": "NFKC"}}, "its normaliser is another than NFC"),
+        (
+            {"normalizer": {"type": "Sequence", "normalizers": [{"type": "NFC"}, {"type": "Lowercase"}]}},
+            "another than NFC",
+        ),
         ({"pre_tokenizer": None}, "its pre-tokenizer"),
         ({"post_processor": {"type": "TemplateProcessing", "single": [{"Sequence": {}}] * 2}}, "its post-processor"),
-        ({"added_tokens": [{"content": "<x>"}]}, "its added token '<x>' is not marked special"),
+        ({"added_tokens": [{"id": 9999, "content": "<x>"} | dict.fromkeys(FLAGS, False)]}, None),
+        ({"added_tokens": [{"content": ""}]}, "one of its added tokens is empty"),
         ({"model": {"dropout": 0.5}}, "its model has dropout"),
         ({"model": {"new_option": None}}, "its model has new_option"),
         ({"model": {"end_of_word_suffix": "</w>"}}, "its model has end_of_word_suffix"),
