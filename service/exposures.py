@@ -21,6 +21,9 @@ from .models import Artifact
 from .runs import Ancestor
 from .service import Service
 
+MOST_SEGMENTS = 1 << 15
+"""Stretches of histories whose segments are remembered: half a kilobyte each."""
+
 DIGEST_PART = 1 << 18
 """Positions of a digest that are folded at once: some 20 ms."""
 
@@ -156,27 +159,42 @@ def _parts(
 
 
 def _segments(service: Service, a: Ancestor) -> list[Segment]:
-    """Return the segments of a stretch of a history; their pool is UNKNOWN where the catalogue lacks a subset."""
-    return segments_of(a.run, service.plan(a.plan), a.stop, a.batch_samples, lambda s: service.pool_of(s) or UNKNOWN)
+    """Return the segments of a stretch of a history; their pool is UNKNOWN where the catalogue lacks a subset.
+
+    Where it lacks none they never change, and are remembered.
+    """
+    found = service.segments.get(a)
+    if found is None:
+        order = service.plan(a.plan)
+        found = segments_of(a.run, order, a.stop, a.batch_samples, lambda s: service.pool_of(s) or UNKNOWN)
+        if not any(segment.pool == UNKNOWN for segment in found):
+            if len(service.segments) >= MOST_SEGMENTS:
+                service.segments.clear()
+            service.segments[a] = found
+    return found
 
 
 def _run_shown(
     tokens: int, history: Sequence[Ancestor], parts: dict[Ancestor, list[ledger.Part]], unknown: set[str]
 ) -> dict[str, Any]:
     """Return what one run has seen of a document of `tokens` tokens."""
-    rows = [parts.get(a, []) for a in history]
+    rows = [parts.get(a, []) for a in history]  # the youngest run first
     level = ledger.intervals(tokens, rows)
-    fed = sum((stop - start) * times for start, stop, times in level)
-    seen = [(a, [part for part in row if part.exposures]) for a, row in zip(history, rows, strict=True)]
-    seen = [(a, row) for a, row in seen if row]  # the youngest run first
+    fed = sum([(stop - start) * times for start, stop, times in level])
     times_seen = [times for _, _, times in level]
+    seen = [(a, part) for a, row in zip(history, rows, strict=True) for part in row if part.exposures]
+    first = last = None
+    if seen:
+        oldest, youngest = seen[-1][0], seen[0][0]
+        first = _event(oldest, min([part.first or 0 for a, part in seen if a is oldest]))
+        last = _event(youngest, max([part.last or 0 for a, part in seen if a is youngest]))
     return {
         "run": history[0].name,
         "fingerprint": history[0].run,
         "exposures": {"least": min(times_seen), "most": max(times_seen), "mean": fed / tokens},
         "tokens_fed": fed,
-        "first": _event(seen[-1][0], min(part.first or 0 for part in seen[-1][1])) if seen else None,
-        "last": _event(seen[0][0], max(part.last or 0 for part in seen[0][1])) if seen else None,
+        "first": first,
+        "last": last,
         "intervals": [{"start": a, "stop": b, "exposures": times} for a, b, times in level],
         "unknown": [a.name for a in history if a.plan in unknown],
     }

@@ -15,12 +15,11 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ..shards.order.amendment.plan import AmendedPlan
 from ..shards.order.base import Order, Repetition
+from ..shards.order.many import tallies
 from ..shards.order.mixture import positions_of_own
 from ..shards.order.packed_exposures import Fed, fed
 from ..shards.order.packing import Packing
-from ..shards.order.permutation import inverse_many
 from .document_index import key_array
 from .errors import NotFoundError
 
@@ -113,19 +112,30 @@ def parts(segments: Sequence[Segment], spans: Sequence[tuple[int, int]]) -> list
     Tokens outside of a segment's window are in no part. Costs O(parts) (`global`: O(parts x copies)) in all, and for
     a source of a mixture a window's work for each first and last position.
     """
-    cuts = [_cut(segment, *span) for segment, span in zip(segments, spans, strict=True)]
-    counted = _count(segments, [[sample for sample, _, _ in cut] for cut in cuts])
-    rows: list[list[Part]] = []
-    for segment, span, cut, counts in zip(segments, spans, cuts, counted, strict=True):
-        own = [Part(*place, *count) for place, count in zip(cut, counts, strict=True)]
-        rows.append(_packed_parts(segment, *span) if segment.plan.policy == "repack" else own)
-    return _in_the_runs(segments, rows)
+    which, samples, starts, stops = _cut(segments, spans)
+    ends = np.array([segment.stop for segment in segments], np.int64)
+    counts = tallies([segment.plan for segment in segments], ends, which, samples)
+    columns = [which, samples, starts, stops, *counts]
+    packed = [row for i in _repacked(segments) for row in _packed_parts(i, segments[i], *spans[i])]
+    if packed:
+        columns = [np.append(*both) for both in zip(columns, np.array(packed, np.int64).T, strict=True)]
+    columns[5:] = _in_the_runs(segments, columns[0], *columns[4:])
+    rows: list[list[Part]] = [[] for _ in segments]
+    for i, sample, start, stop, seen, first, last in zip(*(column.tolist() for column in columns), strict=True):
+        places = (first, last) if seen else (None, None)
+        rows[i].append(Part(sample if sample >= 0 else None, start, stop, seen, *places))
+    return rows
 
 
-def _packed_parts(segment: Segment, start: int, tokens: int) -> list[Part]:
+def _repacked(segments: Sequence[Segment]) -> list[int]:
+    return [i for i, segment in enumerate(segments) if segment.plan.policy == "repack"]
+
+
+def _packed_parts(number: int, segment: Segment, start: int, tokens: int) -> list[tuple[int, ...]]:
+    """Return the parts in a segment of the policy `repack`, as `parts` has them in columns; their sample is -1."""
     low, high = segment.window
     rows = _fed(segment).parts(max(start, low) - low, min(start + tokens, high) - low)
-    return [Part(None, a + low - start, b + low - start, n, first, last) for a, b, n, first, last in rows]
+    return [(number, -1, a + low - start, b + low - start, n, first or 0, last or 0) for a, b, n, first, last in rows]
 
 
 def _fed(segment: Segment) -> Fed:
@@ -133,100 +143,46 @@ def _fed(segment: Segment) -> Fed:
     return fed(segment.packing, segment.plan, segment.stop)
 
 
-def _cut(segment: Segment, start: int, tokens: int) -> list[tuple[int, int, int]]:
-    """Return the samples that hold a document, each with the document's tokens [from, to) in it."""
-    low, high = segment.window
-    begin, end, width = max(start, low), min(start + tokens, high), segment.plan.seq_len
-    cut = begin < end and segment.plan.policy != "repack"
-    samples = range((begin - low) // width, -(-(end - low) // width)) if cut else ()
-    edges = [(i, low + i * width) for i in samples]
-    return [(i, max(edge, begin) - start, min(edge + width, end) - start) for i, edge in edges]
+def _cut(segments: Sequence[Segment], spans: Sequence[tuple[int, int]]) -> tuple[Ints, Ints, Ints, Ints]:
+    """Return the samples that hold a document, by (number of the segment, sample, from, to), int64 (k,) each: tokens
+    [from, to) of the document lie in it. None of segments of the policy `repack`."""
+    start, tokens = np.array(spans, np.int64).reshape(-1, 2).T
+    low, high = np.array([segment.window for segment in segments], np.int64).reshape(-1, 2).T
+    width = np.array([segment.plan.seq_len for segment in segments], np.int64)
+    begin, end = np.maximum(start, low), np.minimum(start + tokens, high)
+    first = (begin - low) // width
+    many = np.where(begin < end, -((low - end) // width) - first, 0)
+    many[_repacked(segments)] = 0
+    which = np.repeat(np.arange(len(segments)), many)
+    sample = np.arange(len(which)) - np.repeat(np.cumsum(many) - many - first, many)
+    edge = low[which] + sample * width[which]
+    from_, to = np.maximum(edge, begin[which]), np.minimum(edge + width[which], end[which])
+    return which, sample, from_ - start[which], to - start[which]
 
 
-Count = tuple[int, int | None, int | None]
-"""Exposures, first position, last position."""
-
-
-def _count(segments: Sequence[Segment], samples: Sequence[list[int]]) -> list[list[Count]]:
-    """Return the counts of samples[i] in segment i. The places of all of them are computed together."""
-    asked: list[tuple[int, int, int, int]] = []  # size, seed, pass, id
-    for segment, ids in zip(segments, samples, strict=True):
-        for wanted in _passes(segment):
-            asked += [(segment.plan.samples, segment.plan.seed, wanted, i) for i in ids]
-    found = iter(inverse_many(*zip(*asked, strict=True)).tolist() if asked else ())
-    return [_counter(segment)(segment, ids, found) for segment, ids in zip(segments, samples, strict=True)]
-
-
-def _counter(segment: Segment) -> Callable[[Segment, list[int], Iterator[int]], list[Count]]:
-    if segment.plan.policy == "global":
-        return _count_global
-    return _count_amended if segment.plan.skips else _count_passes
-
-
-def _in_the_runs(segments: Sequence[Segment], rows: list[list[Part]]) -> list[list[Part]]:
-    """Return the parts with positions of the run in place of those of a mixture's component."""
-    own: dict[int, list[int]] = {}
-    for i, (segment, row) in enumerate(zip(segments, rows, strict=True)):
-        if segment.order is not None and any(part.exposures for part in row):
-            own[i] = sorted({place for part in row for place in (part.first, part.last) if place is not None})
-    asked = [(segments[i].order, segments[i].component, np.array(places, np.int64)) for i, places in own.items()]
-    for (i, places), of_run in zip(own.items(), positions_of_own(asked), strict=True):  # type: ignore[arg-type]
-        at: dict[int | None, int] = dict(zip(places, of_run.tolist(), strict=True))
-        rows[i] = [part._replace(first=at.get(part.first), last=at.get(part.last)) for part in rows[i]]
-    return rows
-
-
-def _passes(segment: Segment) -> list[int]:
-    """Return the numbers of the orders whose places a segment's counts need: first, last but one, last pass."""
-    if segment.plan.skips or segment.plan.policy == "repack":
-        return []
-    policy, last = segment.plan.policy, segment.stop // segment.plan.samples
-    return {"sequential": [], "global": [], "fixed": [0]}.get(policy, [0, max(0, last - 1), last])
-
-
-def _count_passes(segment: Segment, ids: list[int], found: Iterator[int]) -> list[Count]:
-    n = segment.plan.samples
-    last, place = divmod(segment.stop, n)
-    by_pass = [[next(found) for _ in ids] for _ in _passes(segment)] or [ids]
-    first_at, before_at, last_at = by_pass[0], by_pass[len(by_pass) // 2], by_pass[-1]
-    counts: list[Count] = []
-    for i in range(len(ids)):
-        again = last_at[i] < place
-        if not last and not again:
-            counts.append((0, None, None))
-            continue
-        newest = last * n + last_at[i] if again else (last - 1) * n + before_at[i]
-        counts.append((last + again, first_at[i], newest))
-    return counts
-
-
-def _count_amended(segment: Segment, ids: list[int], _: Iterator[int]) -> list[Count]:
-    plan = segment.plan
-    assert isinstance(plan, AmendedPlan), "only those have skips"
-    seen = plan.exposures(segment.stop, ids).tolist() if ids else []
-    first, last = (places.tolist() for places in plan.first_and_last(ids, segment.stop))
-    return [(n, a, b) if n else (0, None, None) for n, a, b in zip(seen, first, last, strict=True)]
-
-
-def _count_global(segment: Segment, ids: list[int], _: Iterator[int]) -> list[Count]:
-    """Look at all copies of each sample, many at once: which of them come before the stop has no shorter answer."""
-    wanted, end = np.array(ids, np.uint64), np.uint64(segment.stop)
-    total, first, last = np.zeros(len(ids), np.int64), np.full(len(ids), end), np.zeros(len(ids), np.uint64)
-    for block in segment.plan.blocks_of_copies(len(ids)):
-        at = segment.plan.positions_of_copies(wanted, block)
-        seen = at < end
-        total += seen.sum(axis=0)
-        first = np.minimum(first, at.min(axis=0))
-        last = np.maximum(last, np.where(seen, at, np.uint64(0)).max(axis=0))
-    found = zip(total.tolist(), first.tolist(), last.tolist(), strict=True)
-    return [(n, a, b) if n else (0, None, None) for n, a, b in found]
+def _in_the_runs(segments: Sequence[Segment], which: Ints, seen: Ints, first: Ints, last: Ints) -> tuple[Ints, Ints]:
+    """Return first and last positions, where there are any, of the run in place of those of a mixture's component."""
+    mixed = np.array([segment.order is not None for segment in segments], bool)
+    where = np.flatnonzero(mixed[which] & (seen > 0))
+    if not len(where):
+        return first, last
+    later = where[last[where] != first[where]]
+    sources = [(segment.order or segment.plan, segment.component) for segment in segments]
+    asked = np.append(which[where], which[later]), np.append(first[where], last[later])
+    at = positions_of_own(sources, *asked).astype(np.int64)
+    first[where] = last[where] = at[: len(where)]
+    last[later] = at[len(where) :]
+    return first, last
 
 
 def intervals(tokens: int, found: Sequence[Sequence[Part]]) -> list[tuple[int, int, int]]:
     """Return (start, stop, exposures) of a document's `tokens` tokens, summed over segments, in order, joined."""
-    edges = sorted({0, tokens, *(edge for row in found for part in row for edge in (part.start, part.stop))})
+    whole = [part for row in found for part in row]
+    if not [part for part in whole if part.start or part.stop != tokens]:
+        return [(0, tokens, sum([part.exposures for part in whole]))]
+    edges = sorted({0, tokens, *(edge for part in whole for edge in (part.start, part.stop))})
     steps = dict.fromkeys(edges, 0)
-    for part in (part for row in found for part in row):
+    for part in whole:
         steps[part.start] += part.exposures
         steps[part.stop] -= part.exposures
     out: list[tuple[int, int, int]] = []

@@ -316,7 +316,7 @@ _STRETCHES = sa.select(
 
 def ancestries(connection: Connection) -> dict[str, list[Ancestor]]:
     """Return, for every run, itself at its position, then the runs its model went through, each up to where it left."""
-    rows = {row.fingerprint: row for row in connection.execute(_STRETCHES)}
+    rows = {row[0]: tuple(row) for row in connection.execute(_STRETCHES).all()}
     return {fingerprint: _history(rows, fingerprint) for fingerprint in rows}
 
 
@@ -325,16 +325,17 @@ def ancestry(connection: Connection, fingerprint: str) -> list[Ancestor]:
     rows: dict[str, Any] = {}
     at: str | None = fingerprint
     while at is not None:
-        rows[at] = connection.execute(_STRETCHES.where(RunRow.fingerprint == at)).one()
-        at = rows[at].parent
+        rows[at] = tuple(connection.execute(_STRETCHES.where(RunRow.fingerprint == at)).one())
+        at = rows[at][5]
     return _history(rows, fingerprint)
 
 
-def _history(rows: dict[str, Any], fingerprint: str) -> list[Ancestor]:
-    history, stop = [], rows[fingerprint].position
-    at: str | None = fingerprint
+def _history(rows: dict[str, tuple[Any, ...]], fingerprint: str) -> list[Ancestor]:
+    """Return the history of a run; `rows` are those of `_STRETCHES`, by their fingerprints."""
+    history: list[Ancestor] = []
+    at, stop = fingerprint, None
     while at is not None:
-        row = rows[at]
-        history.append(Ancestor(row.fingerprint, row.name, row.plan, stop, row.batch_samples))
-        at, stop = row.parent, row.parent_position
+        run, name, plan, position, batch_samples, parent, parent_position = rows[at]
+        history.append(Ancestor(run, name, plan, position if stop is None else stop, batch_samples))
+        at, stop = parent, parent_position
     return history

@@ -65,6 +65,7 @@ class Service:
     Attributes:
         found: the artifacts under the root, as of the last look.
         optouts: where the documents of opt-out lists lie.
+        segments: of stretches of histories that were asked about.
     """
 
     def __init__(self, root: str, database: str | None = None) -> None:
@@ -80,6 +81,7 @@ class Service:
         self._tables: dict[str, DocumentStarts] = {}
         self._packings: dict[str, Packing] = {}
         self._indexing = threading.Lock()
+        self.segments: dict[Ancestor, list[Segment]] = {}
         self.optouts = Places(self)
 
     def close(self) -> None:
@@ -360,9 +362,10 @@ class Service:
         Raises:
             NotFoundError: when nothing of that name is known.
         """
-        plan = segment.plan.without_skips()
-        if not isinstance(plan, Repetition) or plan.policy != "repack":
+        if segment.plan.policy != "repack":
             return segment
+        plan = segment.plan.without_skips()
+        assert isinstance(plan, Repetition), "a plan without its skips is one"
         return segment._replace(packing=self._packing(plan, segment.pool))
 
     def _packing(self, plan: Repetition, pool: str) -> Packing:

@@ -250,7 +250,7 @@ class Mixture(Order):
             component: number of the source.
             numbers: int64 (k,), 0 to positions of its plan (not checked). Costs a window's work for each one touched.
         """
-        return positions_of_own([(self, component, numbers)])[0]
+        return positions_of_own([(self, component)], np.zeros(len(numbers), np.int64), numbers)
 
     @property
     def lookup_width(self) -> int:
@@ -369,27 +369,28 @@ class Mixture(Order):
         return ", ".join(changes)
 
 
-def positions_of_own(asked: Sequence[tuple[Order, int, Int]]) -> list[Ids]:
-    """Return `order.position_of_own(component, numbers)` of each: those of mixtures are computed together."""
-    out = [np.empty(0, np.uint64)] * len(asked)
-    stages: list[StageWindows] = []
-    sources: list[int] = []
-    which, counts, starts, mixed = [], [], [], list[int]()
-    for i, (order, component, numbers) in enumerate(asked):
-        if not isinstance(order, Mixture):
-            out[i] = order.position_of_own(component, numbers)
-            continue
-        begun = order._begun[:, component]
-        at = np.searchsorted(begun, numbers, side="right") - 1
-        which.append(at + len(stages))
-        counts.append(numbers - begun[at])
-        starts.append(order._stage_starts[at])
-        stages += order._windows
-        sources += [component] * len(order.stages)
-        mixed.append(i)
-    if mixed:
-        places = np.concatenate(starts) + places_of(stages, sources, np.concatenate(which), np.concatenate(counts))
-        ends = np.cumsum([len(part) for part in counts])
-        for i, part in zip(mixed, np.split(places.astype(np.uint64), ends[:-1]), strict=True):
-            out[i] = part
+def positions_of_own(sources: Sequence[tuple[Order, int]], which: Int, numbers: Int) -> Ids:
+    """Return where own positions of sources come, uint64 (n,): `order.position_of_own(component, numbers[i])` of the
+    order and component at `sources[which[i]]`; those of mixtures are computed together. Both are int64 (n,)."""
+    out = np.empty(len(numbers), np.uint64)
+    mixed = np.array([type(order) is Mixture for order, _ in sources], bool)
+    for s in np.unique(which[~mixed[which]]).tolist():
+        where = np.flatnonzero(which == s)
+        out[where] = sources[s][0].position_of_own(sources[s][1], numbers[where])
+    if (where := np.flatnonzero(mixed[which])).size:
+        kept = [(order, component) for order, component in sources if type(order) is Mixture]
+        out[where] = _positions_in_mixtures(kept, (np.cumsum(mixed) - 1)[which[where]], numbers[where])
     return out
+
+
+def _positions_in_mixtures(sources: Sequence[tuple[Mixture, int]], which: Int, numbers: Int) -> Int:
+    lengths = np.array([len(mixture.stages) for mixture, _ in sources])
+    begun = np.full((len(sources), lengths.max() + 1), np.iinfo(np.int64).max)  # a row a source, as `_begun`
+    for row, (mixture, component) in zip(begun, sources, strict=True):
+        row[: len(mixture.stages) + 1] = mixture._begun[:, component]
+    at = (begun[which] <= numbers[:, None]).sum(axis=1) - 1
+    of = (np.cumsum(lengths) - lengths)[which] + at
+    stages = [windows for mixture, _ in sources for windows in mixture._windows]
+    components = np.repeat([component for _, component in sources], lengths).tolist()
+    starts = np.concatenate([mixture._stage_starts[:-1] for mixture, _ in sources])
+    return starts[of] + places_of(stages, components, of, numbers - begun[which, at])

@@ -21,7 +21,7 @@ from collections.abc import Callable, Sequence
 from functools import lru_cache
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from ...common.hashing import derive_key
 
@@ -165,9 +165,7 @@ _LOW = np.uint64(0xFFFFFFFF)
 _HALF = np.uint64(32)
 
 
-def inverse_many(
-    sizes: Sequence[int], seeds: Sequence[int], numbers: Sequence[int], ids: Sequence[int]
-) -> NDArray[np.int64]:
+def inverse_many(sizes: ArrayLike, seeds: Sequence[int], numbers: ArrayLike, ids: ArrayLike) -> NDArray[np.int64]:
     """Return where sample ids[i] comes in pass numbers[i] of an order of sizes[i] samples with seeds[i].
 
     All of length k; the result is int64 of shape (k,). It equals, element by element, the inverse of
@@ -175,14 +173,14 @@ def inverse_many(
     here the rounds of all orders run together, some 300 array operations whatever their number. The definition of the
     rounds is in docs/repetition.md.
     """
-    n = np.array(sizes, np.uint64)
+    n, passes, wanted = np.array(sizes, np.uint64), np.array(numbers, np.int64), np.array(ids, np.uint64)
     out = np.zeros(len(n), np.int64)
     for many in (12, 32):
         chosen = np.flatnonzero((n < 1024) == (many == 32))
         if len(chosen):
-            keys = _keys([seeds[i] for i in chosen], [numbers[i] for i in chosen], many, rounds(int(n[chosen[0]])))
-            y = np.array([ids[i] for i in chosen], np.uint64)
-            out[chosen] = _walk_many(n[chosen], keys, y, _turn).astype(np.int64)
+            own = [seeds[i] for i in chosen.tolist()]
+            keys = _keys(own, passes[chosen].tolist(), many, rounds(int(n[chosen[0]])))
+            out[chosen] = _walk_many(n[chosen], keys, wanted[chosen], _turn).astype(np.int64)
     return out
 
 

@@ -72,6 +72,22 @@ class StageWindows:
         """What the slots of all windows are hashed with."""
         return derive_words("mixture/window", self.seed, self.number, 1)[0]
 
+    @cached_property
+    def lone(self) -> bool:
+        """Whether one source has all the shares."""
+        return sum(map(bool, self.stage.shares)) == 1
+
+    @cached_property
+    def edges(self) -> list[tuple[int, int, int, int, int]]:
+        """Of each source where its shares begin and end among all of them; all shares, the width and the positions."""
+        ends = list(itertools.accumulate(self.stage.shares, initial=0))
+        return [(*shares, ends[-1], self.width, self.stage.positions) for shares in itertools.pairwise(ends)]
+
+    @cached_property
+    def fits(self) -> bool:
+        """Whether int64 has room for every product of shares and positions."""
+        return (2 * self.stage.positions + 4 * self.width) * sum(self.stage.shares) < 2**62
+
     def before(self, windows: NDArray[Any]) -> Int:
         """Return how much of each source comes in the stage before each of some windows, int64 (k, sources).
 
@@ -179,7 +195,7 @@ def places_of(stages: Sequence[StageWindows], sources: Sequence[int], which: Int
     Returns:
         int64 (n,), counted from the stage's beginning.
     """
-    lone = np.array([sum(map(bool, stage.stage.shares)) == 1 for stage in stages], bool)
+    lone = np.array([stage.lone for stage in stages], bool)
     places = counts.copy()  # what is alone in a stage is not spread
     asked = np.flatnonzero(~lone[which])
     if len(asked):
@@ -189,8 +205,10 @@ def places_of(stages: Sequence[StageWindows], sources: Sequence[int], which: Int
 
 @dataclass(frozen=True)
 class _Edges:
-    """Where a source lies between the others of its stage, object integers of shape (n,) each, so that nothing
-    overflows: its shares are those from `low` to `high` of `total`."""
+    """Where a source lies between the others of its stage: its shares are those from `low` to `high` of `total`.
+
+    Integers of shape (n,) each, int64 where that has room for every product, else Python's own.
+    """
 
     low: NDArray[Any]
     high: NDArray[Any]
@@ -200,12 +218,8 @@ class _Edges:
 
     @classmethod
     def of(cls, stages: Sequence[StageWindows], sources: Sequence[int], which: Int) -> "_Edges":
-        rows = []
-        for windows, s in zip(stages, sources, strict=True):
-            shares = windows.stage.shares
-            low = sum(shares[:s])
-            rows.append((low, low + shares[s], sum(shares), windows.width, windows.stage.positions))
-        return cls(*np.array(rows, object)[which].T)
+        rows = [windows.edges[s] for windows, s in zip(stages, sources, strict=True)]
+        return cls(*np.array(rows, np.int64 if all(windows.fits for windows in stages) else object)[which].T)
 
     def before(self, windows: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
         """Return how much of the sources before it, and of them and itself, comes before a window: `before` of
@@ -230,7 +244,7 @@ def _share(length: NDArray[Any], edge: NDArray[Any], total: NDArray[Any]) -> NDA
 
 def _spread_places(edges: _Edges, stages: Sequence[StageWindows], which: Int, counts: Int) -> Int:
     windows = np.minimum(
-        counts.astype(object) * edges.total // ((edges.high - edges.low) * edges.width),
+        counts.astype(edges.total.dtype) * edges.total // ((edges.high - edges.low) * edges.width),
         -(-edges.positions // edges.width) - 1,
     )
     while True:  # the guess is off by a window or two where quotas were rounded
@@ -241,39 +255,46 @@ def _spread_places(edges: _Edges, stages: Sequence[StageWindows], which: Int, co
         windows = windows - late.astype(int) + early.astype(int)
     at, first, end = (x.astype(np.int64) for x in (windows, next_low - low, next_high - high))
     earlier = counts - (high - low).astype(np.int64)
-    asking: dict[tuple[int, int], list[int]] = {}
+    together: dict[tuple[int, int], list[int]] = {}
     for i, window in enumerate(zip(which.tolist(), at.tolist(), strict=True)):
-        asking.setdefault(window, []).append(i)
-    places = np.empty(len(counts), np.int64)
-    for hashes, (window, who) in zip(_hashes(stages, list(asking)), asking.items(), strict=True):
-        own = hashes[first[who[0]] : end[who[0]]]
-        places[who] = window[1] * stages[window[0]].width + _places_in_window(hashes, own, earlier[who])
-    return places
+        together.setdefault(window, []).append(i)
+    groups = list(together.values())
+    heads = np.array([who[0] for who in groups])
+    sizes = np.minimum(edges.width, edges.positions - windows * edges.width).astype(np.int64)[heads]
+    keys = np.array([stage.key for stage in stages])[which]
+    begins, ends, numbers = first.tolist(), end.tolist(), earlier.tolist()
+    places = [0] * len(counts)
+    for rows in _alike(sizes):
+        slots = _slots(at[heads[rows]], int(sizes[rows[0]]))
+        hashes = _hashed(keys[heads[rows]][:, None], slots)
+        for row, group in zip(hashes, rows.tolist(), strict=True):
+            who = groups[group]
+            own = row[begins[who[0]] : ends[who[0]]]
+            for i, place in zip(who, _places_in_window(row, own, [numbers[i] for i in who]), strict=True):
+                places[i] = place
+    return at * edges.width.astype(np.int64) + np.array(places, np.int64)
 
 
-def _hashes(stages: Sequence[StageWindows], windows: Sequence[tuple[int, int]]) -> Iterator[Ids]:
-    """Yield the hashes of each window's slots, given as (number of its stage, its own): the order of its places."""
-
-    def width(window: tuple[int, int]) -> int:
-        stage = stages[window[0]]
-        return min(stage.width, stage.stage.positions - window[1] * stage.width)
-
-    for size, alike in itertools.groupby(windows, width):
-        left = list(alike)
+def _alike(sizes: Int) -> Iterator[Int]:
+    """Yield the numbers of windows that have one size, as many at a time as are held at once."""
+    for size in np.unique(sizes).tolist():
+        rows = np.flatnonzero(sizes == size)
         at_once = max(1, CHUNK // size)
-        for part in (left[start : start + at_once] for start in range(0, len(left), at_once)):
-            keys = np.array([stages[s].key for s, _ in part])
-            yield from _hashed(keys[:, None], _slots(np.array([window for _, window in part]), size))
+        yield from (rows[start : start + at_once] for start in range(0, len(rows), at_once))
 
 
-def _places_in_window(hashes: Ids, own: Ids, earlier: Int) -> Int:
-    """Return the place of each sample of a source that has so many `earlier` ones of it in the window, int64 (n,).
+def _places_in_window(hashes: Ids, own: Ids, earlier: list[int]) -> list[int]:
+    """Return the place of each sample of a source that has so many `earlier` ones of it in the window.
 
     Args:
         hashes: uint64 (W,), no two equal: the slots come in the order of these.
         own: those of the source's slots.
     """
     if len(earlier) > FEW:
-        return np.searchsorted(np.sort(hashes), np.sort(own)[earlier])
-    chosen = np.partition(own, earlier)[earlier]
-    return np.array([np.count_nonzero(hashes < one) for one in chosen], np.int64)
+        places: list[int] = np.searchsorted(np.sort(hashes), np.sort(own)[earlier]).tolist()
+        return places
+    chosen, found = own.copy(), []
+    for number in earlier:
+        chosen.partition(number)
+        found.append(np.count_nonzero(hashes < chosen[number]))
+    return found

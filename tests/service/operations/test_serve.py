@@ -1,6 +1,7 @@
 """`epochal serve`: its check, how it stops, and the files that it is deployed with."""
 
 import configparser
+import gc
 import shutil
 import signal
 import sqlite3
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import httpx
 import pytest
+import uvicorn
 import yaml
 
 from epochal.__main__ import main
@@ -100,6 +102,22 @@ def test_a_stop_ends_streams_and_keeps_leases(root: Path):
     finally:
         server.kill()
         server.wait()
+
+
+def test_what_was_imported_is_left_out_of_garbage_collection(root: Path, monkeypatch: pytest.MonkeyPatch):
+    imported: list[int] = []
+
+    def serve(server: uvicorn.Server, sockets: object) -> None:
+        server.started = True
+        imported.append(gc.get_freeze_count())
+
+    monkeypatch.setattr(uvicorn.Server, "run", serve)
+    monkeypatch.setattr(signal, "signal", lambda *_: None)
+    try:
+        assert main(["serve", "--root", str(root), "--port", str(free_port())]) == 0
+    finally:
+        gc.unfreeze()
+    assert imported[0] > 100_000
 
 
 def options(*words: str) -> None:

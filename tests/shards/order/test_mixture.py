@@ -135,11 +135,17 @@ def test_samples_of_many_mixtures_come_where_each_has_them(found, random, chunk,
         for s, source in enumerate(mixture.sources):
             numbers = np.array([random.randrange(source.plan.positions) for _ in range(random.randint(0, most))], int)
             asked.append((mixture, s, numbers))
-            expected.append(np.flatnonzero(own[:, 0] == s)[numbers].tolist())
+            expected.append(np.flatnonzero(own[:, 0] == s)[numbers])
     asked.append((found[0].sources[0].plan, 0, np.array([3, 1])))  # a plan's positions are its own
+    expected.append(np.array([3, 1]))
+    which = np.repeat(np.arange(len(asked)), [len(numbers) for _, _, numbers in asked])
+    shuffled = np.array(random.sample(range(len(which)), len(which)), int)
+    numbers = np.concatenate([numbers for _, _, numbers in asked])[shuffled]
+    sources = [(order, component) for order, component, _ in asked]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(windows, "CHUNK", chunk)
-        assert [places.tolist() for places in positions_of_own(asked)] == [*expected, [3, 1]]
+        places = positions_of_own(sources, which[shuffled], numbers)
+    np.testing.assert_array_equal(places, np.concatenate(expected)[shuffled])
 
 
 @pytest.mark.slow
@@ -214,3 +220,16 @@ def test_ten_trillion_tokens_need_no_table():
         if len(mine) and start + 256 <= mixture.positions:
             found = mixture.position_of(ids[mine].astype(np.int64), pass_)
             np.testing.assert_array_equal(found, start + mine)
+
+
+def test_places_do_not_depend_on_whether_int64_has_room_for_the_shares():
+    plans = [Plan("a" * 32, 50, 800, 16, 16 * 5000), Plan("b" * 32, 70, 1120, 16, 16 * 3000, seed=3)]
+    sources = tuple(Source(name, plan) for name, plan in zip("ab", plans, strict=True))
+    numbers = np.arange(0, 3000, 7)
+    found = []
+    for times in (1, 2**61):
+        mixture = Mixture(sources, (Stage(8000, (5 * times, 3 * times)),), 40, 2)
+        assert mixture._windows[0].fits == (times == 1)
+        found.append(mixture.position_of_own(1, numbers))
+        assert (mixture._located(found[-1])[0] == 1).all()
+    np.testing.assert_array_equal(*found)
