@@ -132,12 +132,15 @@ async def holding(
 async def of_run(
     service: ServiceOfApp, request: Request, name: ListPath, run: RunPath, version: VersionQuery = None
 ) -> Response:
-    """Return what one run was fed of a list's documents over its ancestry, and since where nothing."""
+    """Return what one run was fed of a list's documents over its ancestry, since where nothing, and which of its data
+    sets, and of the pools that they are cut from, hold some."""
 
     def question(_: Check) -> Response:
         of = service.read(lists.find, name, version)
         history = service.read(lambda c: runs.ancestry(c, catalogue.resolve(c, "run", run)))
-        return answer({"optouts": of._asdict(), "held": holders.of_run(service, of, history)})
+        shown = [_artifact_shown(service, of, row) for row in service.read(_data_of, service, history)]
+        artifacts = [row for row in shown if row is not None]
+        return answer({"optouts": of._asdict(), "held": holders.of_run(service, of, history), "artifacts": artifacts})
 
     return await COUNTS.run(request, question)
 
@@ -177,8 +180,20 @@ def _artifacts(service: Service, of: InForce, place: Place | None, kind: str) ->
         return service.read(catalogue.search, ArtifactQuery(kind, after=after, limit=AT_ONCE))
 
     for row, at in _walked(look, lambda row: Place(row["added"], row["fingerprint"]), place):
-        stream = service.pool_of(row["fingerprint"]) or row["fingerprint"]
-        yield at, partial(holders.of_artifact, service, of, row, stream)
+        yield at, partial(_artifact_shown, service, of, row)
+
+
+def _artifact_shown(service: Service, of: InForce, row: dict[str, Any]) -> dict[str, Any] | None:
+    return holders.of_artifact(service, of, row, service.pool_of(row["fingerprint"]) or row["fingerprint"])
+
+
+def _data_of(connection: Connection, service: Service, history: Sequence[runs.Ancestor]) -> list[dict[str, Any]]:
+    """Return the data sets of a history that the catalogue has, and the pools that they are cut from."""
+    sets = dict.fromkeys(plan.subset for a in history for plan in service.plan(a.plan).components().values())
+    manifests = connection.execute(sa.select(Artifact.manifest).where(Artifact.fingerprint.in_(sets))).scalars()
+    pools = [manifest["parent"]["fingerprint"] for manifest in manifests if manifest.get("parent")]
+    wanted = dict.fromkeys([*sets, *sorted(pools)])
+    return [row for one in wanted for row in catalogue.search(connection, ArtifactQuery(fingerprint=one, limit=1))]
 
 
 def _plans(service: Service, of: InForce, place: Place | None) -> Iterator[Row]:

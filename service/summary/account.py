@@ -4,7 +4,7 @@ Nothing is guessed. What no manifest says is not stated here either; documents t
 """
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from ..client.client import Client
 
 _DATE = re.compile(r"\b(?:19|20)\d\d(?:-(?:0[1-9]|1[0-2])(?:-(?:0[1-9]|[12]\d|3[01]))?)?\b")
+_VERSION = re.compile(r"(?P<name>.+), version (?P<version>\d+)")
+"""What a manifest calls a version of an opt-out list."""
+
 _SHOWN = ("tokens", "passes", "partial_samples")
 """What the service adds to a plan's own numbers."""
 
@@ -40,8 +43,28 @@ class Source:
 
 
 @dataclass(frozen=True)
+class LeftOut:
+    """A list of documents, or a condition on them, that a pool was built or a subset carved without.
+
+    Attributes:
+        name: of the list, or of its file; the condition itself.
+        kind: list or condition.
+        version: of an opt-out list that the service knows.
+        lines: of a list; unmatched: those that name no document of the pool. None where that is not stated.
+        documents: of the pool that it names, or that the condition holds for; of a build those that it kept out.
+    """
+
+    name: str
+    kind: str
+    version: int | None
+    lines: int | None
+    unmatched: int | None
+    documents: int | None
+
+
+@dataclass(frozen=True)
 class Removed:
-    """A step of a build that took documents out, or a list of documents that a subset was carved without."""
+    """A step of a build that took documents out, or what a subset was carved without."""
 
     step: str
     documents: int
@@ -59,7 +82,7 @@ class Pool:
     tokenizer: str
     sources: list[Source]
     removed: list[Removed]
-    excluded: list[str]
+    left_out: list[LeftOut]
     versions: Mapping[str, str]
 
 
@@ -72,7 +95,7 @@ class Dataset:
         documents: with a token in it.
         positions: samples read.
         tokens_fed: tokens read, each as often as it was.
-        without: what it was carved without.
+        without: what it was carved without; left_out: the lists that named that.
     """
 
     name: str
@@ -88,6 +111,7 @@ class Dataset:
     policy: str
     seed: int
     without: list[Removed]
+    left_out: list[LeftOut]
 
 
 @dataclass(frozen=True)
@@ -119,6 +143,18 @@ class Seen:
 
 
 @dataclass(frozen=True)
+class Holder:
+    """A data set, or a pool that one is cut from, that has tokens of documents of a list; None where that is not
+    known."""
+
+    name: str
+    kind: str
+    fingerprint: str
+    documents: int | None
+    tokens: int | None
+
+
+@dataclass(frozen=True)
 class OptOut:
     """An opt-out list that the service has in force, and what the model was fed of it.
 
@@ -129,6 +165,7 @@ class OptOut:
         most_exposures: of any of their tokens.
         unknown: data sets of which that cannot be known.
         since: the run and the position after which none was fed; None where the run itself was fed some.
+        held_by: the data sets, and the pools that they are cut from, that hold documents of it.
     """
 
     name: str
@@ -140,6 +177,7 @@ class OptOut:
     most_exposures: int
     unknown: list[str]
     since: tuple[str, int] | None
+    held_by: list[Holder]
 
 
 @dataclass(frozen=True)
@@ -182,7 +220,9 @@ def gather(client: "Client", run: str, version: str) -> Account:
     """
     shown = client.get(f"/runs/{quote(run, safe='')}", points=1)
     manifests: dict[str, dict[str, Any] | None] = {}
-    history = [_stretch(client, ancestor, manifests) for ancestor in shown["ancestry"]]
+    lists = list(_lists(client))
+    names = {of["name"] for of in lists}
+    history = [_stretch(client, ancestor, manifests, names) for ancestor in shown["ancestry"]]
     pools = [d.pool for stretch in history for d in stretch.datasets if d.pool is not None]
     seen, why = _seen(client, shown["fingerprint"])
     return Account(
@@ -192,10 +232,10 @@ def gather(client: "Client", run: str, version: str) -> Account:
         receipt=shown["receipt"],
         details=shown["details"],
         history=history,
-        pools=[_pool(m) for p in dict.fromkeys(pools) if (m := _manifest(client, p, manifests)) is not None],
+        pools=[_pool(m, names) for p in dict.fromkeys(pools) if (m := _manifest(client, p, manifests)) is not None],
         seen=seen,
         not_counted=why,
-        optouts=list(_optouts(client, shown["fingerprint"])),
+        optouts=[_optout(client, of, shown["fingerprint"]) for of in lists if of["lines"]],
         epochal=version,
     )
 
@@ -212,16 +252,18 @@ def _manifest(client: "Client", fingerprint: str, known: dict[str, dict[str, Any
     return known[fingerprint]
 
 
-def _stretch(client: "Client", ancestor: dict[str, Any], known: dict[str, dict[str, Any] | None]) -> Stretch:
+def _stretch(
+    client: "Client", ancestor: dict[str, Any], known: dict[str, dict[str, Any] | None], lists: Container[str]
+) -> Stretch:
     data = client.get(f"/plans/{ancestor['plan']}")
     order = order_from_dict(data if "sources" in data else {k: v for k, v in data.items() if k not in _SHOWN})
     plans = plans_at(order, ancestor["position"])
-    datasets = [_dataset(plan, count, _manifest(client, plan.subset, known)) for plan, count in plans]
+    datasets = [_dataset(plan, count, _manifest(client, plan.subset, known), lists) for plan, count in plans]
     where = (ancestor["run"], ancestor["fingerprint"], ancestor["plan"], ancestor["position"], order.positions)
     return Stretch(*where, datasets)
 
 
-def _dataset(plan: Any, count: int, manifest: dict[str, Any] | None) -> Dataset:
+def _dataset(plan: Any, count: int, manifest: dict[str, Any] | None, lists: Container[str]) -> Dataset:
     parent = (manifest or {}).get("parent")
     fed = plan.tokens_before(count)
     return Dataset(
@@ -238,6 +280,7 @@ def _dataset(plan: Any, count: int, manifest: dict[str, Any] | None) -> Dataset:
         policy=plan.policy,
         seed=plan.seed,
         without=_without((manifest or {}).get("without")),
+        left_out=_left_out(((manifest or {}).get("without") or {}).get("by"), lists),
     )
 
 
@@ -249,7 +292,27 @@ def _without(said: Any) -> list[Removed]:
     return [Removed(by or "carved without documents", said["documents"], said["tokens"])]
 
 
-def _pool(m: dict[str, Any]) -> Pool:
+def _left_out(said: Any, lists: Container[str]) -> list[LeftOut]:
+    """Return what a manifest says of lists and conditions that documents were left out by.
+
+    Args:
+        lists: names of opt-out lists that the service knows.
+    """
+    found = []
+    for part in said or ():
+        name, version = str(part["name"]), _VERSION.fullmatch(str(part["name"]))
+        if version is not None and version["name"] in lists:
+            name = version["name"]
+        kind, counts = part.get("kind", "list"), [part.get(key) for key in ("lines", "unmatched", "documents")]
+        if kind == "condition":
+            counts[:2] = None, None
+        found.append(
+            LeftOut(name, kind, int(version["version"]) if version and version["name"] == name else None, *counts)
+        )
+    return found
+
+
+def _pool(m: dict[str, Any], lists: Container[str]) -> Pool:
     statistics, config = m.get("statistics") or {}, m.get("config") or {}
     counted = statistics.get("sources") or {}
     facts = {source["name"]: {k: v for k, v in source.items() if k != "name"} for source in facts_of(config)}
@@ -270,7 +333,7 @@ def _pool(m: dict[str, Any]) -> Pool:
             for step in statistics.get("waterfall") or ()
             if step["documents"] < 0
         ],
-        excluded=[str(name).rpartition("/")[2] for name in config.get("exclude") or ()],
+        left_out=_left_out(statistics.get("exclude") or _named(config.get("exclude")), lists),
         versions=m.get("versions") or {},
     )
 
@@ -289,8 +352,13 @@ def _seen(client: "Client", run: str) -> tuple[Seen | None, str]:
     return Seen(documents, unique, sum(k * n for k, n in tokens.items()), max(tokens, default=0)), ""
 
 
-def _optouts(client: "Client", run: str) -> Iterator[OptOut]:
-    """Yield what a run was fed of every list that names documents; none from a service that knows no lists."""
+def _named(files: Any) -> list[dict[str, Any]]:
+    """Return the lists of a build whose manifest says no more of them than their files."""
+    return [{"name": str(shareable(str(name))).rpartition("/")[2]} for name in files or ()]
+
+
+def _lists(client: "Client") -> Iterator[dict[str, Any]]:
+    """Yield all opt-out lists, the last version of each; none from a service that knows no lists."""
     cursor = None
     while True:
         try:
@@ -299,21 +367,24 @@ def _optouts(client: "Client", run: str) -> Iterator[OptOut]:
             if getattr(error, "status", None) != 404:
                 raise
             return
-        yield from (_optout(client, of, run) for of in answer["optouts"] if of["lines"])
+        yield from answer["optouts"]
         cursor = answer["next"]
         if cursor is None:
             return
 
 
 def _optout(client: "Client", of: dict[str, Any], run: str) -> OptOut:
-    held = client.get(f"/optouts/{of['name']}/runs/{run}")["held"]
+    answer = client.get(f"/optouts/{of['name']}/runs/{run}")
+    held = answer["held"]
+    keys = ("name", "kind", "fingerprint", "documents", "tokens")
+    held_by = [Holder(*(row[key] for key in keys)) for row in answer.get("artifacts", ())]
     entered = datetime.fromtimestamp(of["added"], UTC).date().isoformat()
     known = of["name"], of["version"], entered, of["lines"]
     if held is None:
-        return OptOut(*known, 0, 0, 0, [], None)
+        return OptOut(*known, 0, 0, 0, [], None, held_by)
     fed, since = held["so_far"], held["since"]
     where = (since["run"], since["position"]) if since else None
-    return OptOut(*known, held["held"], fed["documents"], fed["most"], fed["unknown"], where)
+    return OptOut(*known, held["held"], fed["documents"], fed["most"], fed["unknown"], where, held_by)
 
 
 def latest_date(account: Account) -> tuple[str, int]:

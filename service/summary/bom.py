@@ -1,12 +1,13 @@
 """The same as a bill of materials for machine learning: CycloneDX 1.6, JSON. Its bytes follow from the account."""
 
 import uuid
+from collections.abc import Sequence
 from typing import Any
 
 from ...common.hashing import digest
 from ...shards.description.markdown import web_address
 from ...shards.facts import plain
-from .account import Account, Dataset, Pool, Source, Stretch
+from .account import Account, Dataset, LeftOut, Pool, Source, Stretch
 
 Json = dict[str, Any]
 
@@ -24,7 +25,7 @@ def bom(account: Account) -> Json:
             "tools": {"components": [{"type": "application", "name": "epochal", "version": account.epochal}]},
             "component": _model(account),
         },
-        "components": [*map(_dataset, alone), *map(_pool, account.pools)],
+        "components": [*(_dataset(d, account) for d in alone), *(_pool(p, account) for p in account.pools)],
         "dependencies": _dependencies(account, alone),
     }
     return body | {"serialNumber": f"urn:uuid:{uuid.UUID(digest(body), version=5)}"}
@@ -36,6 +37,9 @@ def _model(a: Account) -> Json:
     if a.seen is not None:
         seen = {"uniqueTokensFed": a.seen.unique_tokens, "documentsFed": a.seen.documents}
         counts |= seen | {"mostExposures": a.seen.most_exposures}
+    for o in a.optouts:
+        fed = {"documents": o.documents, "documentsFed": o.fed, "mostExposures": o.most_exposures}
+        counts |= _of_list("optOut", o.name, {"version": o.version, "entered": o.entered, "lines": o.lines} | fed)
     refs = dict.fromkeys(d.fingerprint for s in a.history for d in s.datasets)
     parameters: Json = {
         "approach": {"type": "self-supervised"},
@@ -58,20 +62,41 @@ def _ancestor(stretch: Stretch) -> Json:
     return named | {"version": stretch.fingerprint, "properties": _properties(counts)}
 
 
-def _dataset(d: Dataset) -> Json:
+def _dataset(d: Dataset, account: Account) -> Json:
     counts = {"uniqueTokens": d.unique_tokens, "samples": d.samples, "sampleTokens": d.seq_len}
     if d.documents is not None:
         counts["documents"] = d.documents
     for removed in d.without:
         counts |= {"documentsTakenOut": removed.documents, "tokensTakenOut": removed.tokens or 0}
+    counts |= _lists(account, d.fingerprint, d.left_out)
     return _data_component(d.name, d.fingerprint) | {"properties": _properties(counts)}
 
 
-def _pool(p: Pool) -> Json:
-    counts = {"uniqueTokens": p.tokens, "documents": p.documents, "tokenizer": p.tokenizer}
+def _pool(p: Pool, account: Account) -> Json:
+    counts: Json = {"uniqueTokens": p.tokens, "documents": p.documents, "tokenizer": p.tokenizer}
+    counts |= _lists(account, p.fingerprint, p.left_out)
     inner = [_source(p, source) for source in p.sources]
     parts = {"components": inner} if inner else {}
     return _data_component(p.name, p.fingerprint) | {"properties": _properties(counts)} | parts
+
+
+def _lists(account: Account, fingerprint: str, left_out: Sequence[LeftOut]) -> Json:
+    """Return which lists of documents an artifact was made without, and of which opt-out lists it still holds some."""
+    found: Json = {}
+    for one in left_out:
+        stated = {"version": one.version, "lines": one.lines, "documents": one.documents, "unmatched": one.unmatched}
+        known = {key: n for key, n in stated.items() if n is not None}
+        found |= _of_list("leftOut", one.name, {"kind": one.kind} | known)
+    for o in account.optouts:
+        for held in (held for held in o.held_by if held.fingerprint == fingerprint):
+            counts = {"documents": held.documents, "tokens": held.tokens}
+            shown = {key: "not known" if n is None else n for key, n in counts.items()}
+            found |= _of_list("holdsOptedOut", o.name, {"version": o.version} | shown)
+    return found
+
+
+def _of_list(what: str, name: str, values: Json) -> Json:
+    return {f"{what}:{plain(name)}:{key}": value for key, value in values.items()}
 
 
 def _data_component(name: str, fingerprint: str) -> Json:

@@ -6,7 +6,7 @@ from typing import Any
 
 from ...shards.description.markdown import code, escaped, linked, table
 from ..commands import counted
-from .account import Account, Dataset, OptOut, Pool, Removed, latest_date
+from .account import Account, Dataset, LeftOut, OptOut, Pool, Removed, latest_date
 
 TO_FILL_IN = "*to be filled in by the provider*"
 SIZES = ((10**9, "less than 1 billion tokens"), (10**13, "1 billion to 10 trillion tokens"))
@@ -19,6 +19,7 @@ FACTS = (
     ("pii", "personal data"),
 )
 NOT_STATED = "not stated"
+NOT_KNOWN = "not known"
 ILLEGAL_CONTENT = (
     "The manifests name the filters that 3.3 lists; whether they remove content that is illegal under Union law is not "
     "stated."
@@ -117,16 +118,18 @@ def _processing(a: Account) -> Iterator[str]:
     yield "## 3. Data processing aspects"
     yield "### 3.1 Respect of reservation of rights from text and data mining"
     taken = [(f"subset {d.name}", removed) for d in _datasets(a) for removed in d.without]
-    lists = [(pool.name, name) for pool in a.pools for name in pool.excluded]
+    lists = [(f"pool {pool.name}", one) for pool in a.pools for one in pool.left_out]
+    lists += [(f"subset {d.name}", one) for d in _datasets(a) for one in d.left_out]
+    if lists:
+        yield "Lists of documents, and conditions on them, without which pools were built and subsets carved:"
+        yield _left_out_table(lists)
     if taken:
         yield "Documents that were taken out of data sets before training:"
         yield _removed_table("data set", taken)
-    if lists:
-        named = ", ".join(f"{escaped(name)} (pool {escaped(pool)})" for pool, name in lists)
-        yield f"Lists of documents that were kept out of pools when they were built: {named}."
     if a.optouts:
         yield "Opt-out lists in force, and what of them the model was fed over its history:"
         yield _optout_table(a.optouts)
+        yield from _holders(a.optouts)
     if not taken and not lists:
         yield "No manifest says that documents were taken out, or kept out, on request."
     yield f"Measures taken when the data were collected: {TO_FILL_IN}"
@@ -152,6 +155,39 @@ def _optout_table(lists: Sequence[OptOut]) -> str:
         for o in lists
     ]
     return table(head, rows, numbers=(2, 3, 4, 5))
+
+
+def _holders(lists: Sequence[OptOut]) -> Iterator[str]:
+    rows = [(o, held) for o in lists for held in o.held_by]
+    if not rows:
+        yield "No data set of the model, and no pool that one is cut from, holds a document of them."
+        return
+    yield "Data sets of the model, and pools that they are cut from, that still hold documents of these lists:"
+    cells = [
+        [
+            f"{escaped(o.name)}, version {o.version}",
+            f"{held.kind} {escaped(held.name)}",
+            code(held.fingerprint),
+            NOT_KNOWN if held.documents is None else f"{held.documents:,}",
+            NOT_KNOWN if held.tokens is None else f"{held.tokens:,}",
+        ]
+        for o, held in rows
+    ]
+    yield table(("list", "held by", "fingerprint", "documents", "tokens"), cells, numbers=(3, 4))
+
+
+def _left_out_table(rows: Sequence[tuple[str, LeftOut]]) -> str:
+    head = ("list", "left out of", "lines", "documents", "lines that name none")
+    cells = [
+        [_title(one), escaped(of), _count(one.lines), _count(one.documents), _count(one.unmatched)] for of, one in rows
+    ]
+    return table(head, cells, numbers=(2, 3, 4))
+
+
+def _title(one: LeftOut) -> str:
+    if one.kind == "condition":
+        return f"condition: {escaped(one.name)}"
+    return escaped(one.name) + (f", version {one.version}" if one.version is not None else "")
 
 
 def _honoured(o: OptOut) -> str:

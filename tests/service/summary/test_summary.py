@@ -15,7 +15,7 @@ from epochal.datapipe.build import build
 from epochal.datapipe.config import Build
 from epochal.examples.demo import small_tokenizer
 from epochal.service.client.client import Client
-from epochal.service.summary.account import dates_in, gather
+from epochal.service.summary.account import LeftOut, dates_in, gather
 from epochal.service.summary.bom import bom
 from epochal.service.summary.markdown import TO_FILL_IN, left_to_fill_in, summary
 from epochal.shards import carve
@@ -39,6 +39,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name in ("web", "mail"):
         rows = [{"id": f"{name}{i}", "text": f"{name} {i} " + f"number {i} of {name}s. " * 8} for i in range(40)]
         (folder / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in [*rows, rows[0]]))
+    (folder / "asked-by-mail.txt").write_text("web39\nnobody\n")
     sources = [
         {"name": "web", "path": str(folder / "web.jsonl")} | FACTS,
         {"name": "mail", "path": str(folder / "mail.jsonl")},
@@ -55,6 +56,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
                 "workers": 1,
                 "tokenizer": {"name": str(folder / "tokenizer.json")},
                 "sources": sources,
+                "exclude": [str(folder / "asked-by-mail.txt")],
                 "deduplicate": {"near": None},
             }
         ),
@@ -119,6 +121,17 @@ def test_the_summary_says_what_manifests_say_and_marks_the_rest(client: Client):
     assert "first (`" in text
     assert left_to_fill_in(text) == text.count(TO_FILL_IN) == 12
     assert str(client.url) not in text
+
+
+def test_lists_that_a_pool_was_built_without_are_named_with_their_sizes(client: Client):
+    account = gather(client, "then", "test")
+    (pool,) = account.pools
+    assert pool.left_out == [LeftOut("asked-by-mail.txt", "list", None, 2, 1, 1)]
+    assert "| asked-by-mail.txt | pool text | 2 | 1 | 1 |" in summary(account)
+    (shown,) = (c for c in bom(account)["components"] if c["name"] == "text")
+    properties = {p["name"]: p["value"] for p in shown["properties"]}
+    assert properties["epochal:leftOut:asked-by-mail.txt:documents"] == "1"
+    assert properties["epochal:leftOut:asked-by-mail.txt:lines"] == "2"
 
 
 def test_the_bill_of_materials_is_valid_and_says_the_same(client: Client):
@@ -195,5 +208,34 @@ def test_opt_outs_and_since_when_they_are_honoured(client: Client):
         in text
     )
     assert "fed by the run itself" in summary(gather(client, "then", "test"))
+    _says_who_holds_them(client, text)
     client.post("/optouts", name="asked", documents=[])
     assert gather(client, "clean", "test").optouts == []
+
+
+def _says_who_holds_them(client: Client, text: str) -> None:
+    """The run "clean" went on from a subset that holds documents of the list "asked" to one that does not."""
+    account = gather(client, "clean", "test")
+    (o,) = account.optouts
+    ledger = {
+        row["fingerprint"]: (row["documents"], row["tokens"])
+        for kind in ("pool", "subset")
+        for row in client.optout_holders("asked", kind)["holders"]
+    }
+    own, before = (stretch.datasets[0] for stretch in account.history)
+    assert [(held.kind, held.name) for held in o.held_by] == [("subset", "one"), ("pool", "text")]
+    assert {held.fingerprint: (held.documents, held.tokens) for held in o.held_by} == {
+        fingerprint: ledger[fingerprint] for fingerprint in (before.fingerprint, before.pool)
+    }
+    assert own.left_out == [LeftOut("asked", "list", 1, 5, 0, 5)]
+    assert f"| asked, version 1 | subset {own.name} | 5 | 5 | 0 |" in text
+    documents, tokens = ledger[before.fingerprint]
+    assert f"| asked, version 1 | subset one | `{before.fingerprint}` | {documents} | {tokens} |" in text
+    made = bom(account)
+    assert JsonStrictValidator(SchemaVersion.V1_6).validate_str(json.dumps(made)) is None
+    by_ref = {c["bom-ref"]: {p["name"]: p["value"] for p in c["properties"]} for c in made["components"]}
+    assert by_ref[f"data:{own.fingerprint}"]["epochal:leftOut:asked:version"] == "1"
+    assert "epochal:holdsOptedOut:asked:documents" not in by_ref[f"data:{own.fingerprint}"]
+    assert by_ref[f"data:{before.fingerprint}"]["epochal:holdsOptedOut:asked:tokens"] == str(tokens)
+    properties = {p["name"]: p["value"] for p in made["metadata"]["component"]["properties"]}
+    assert properties["epochal:optOut:asked:documentsFed"] == str(o.fed)
