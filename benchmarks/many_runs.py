@@ -32,6 +32,7 @@ FIRST_VIEW: tuple[tuple[str, dict[str, Any]], ...] = (
     ("/", {}),
     ("/artifacts", {"limit": 100}),
     ("/runs", {"limit": 25}),
+    ("/optouts", {"limit": 25}),
     ("/limits", {}),
     ("/lineage", {"limit": 30}),
     ("/plans", {"limit": 25}),

@@ -146,7 +146,7 @@ def page() -> str:
     """Return the page as it is served: its style and script are part of it, so that nothing else is loaded."""
     folder = importlib.resources.files("epochal.service") / "page"
     html = (folder / "page.html").read_text(encoding="utf-8")
-    for name in ("page.css", "page.js", "documents.js"):
+    for name in ("page.css", "page.js", "documents.js", "optouts.js", "start.js"):
         html = html.replace(f"/* {name} */\n", (folder / name).read_text(encoding="utf-8"))
     return html
 

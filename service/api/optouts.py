@@ -15,7 +15,7 @@ from ..models import Artifact
 from ..operations.once import OnceOfRequest
 from ..optouts import holders, lists
 from ..optouts.lists import InForce
-from ..schemas import INT, NAME, OptOutRequest, RunPath
+from ..schemas import INT, NAME, OptOutRequest, RunPath, Text
 from ..service import Service
 from . import run_lists
 from .dependencies import ServiceOfApp, answer
@@ -58,10 +58,13 @@ async def enter(service: ServiceOfApp, request: Request, body: OptOutRequest, on
 
 @router.get("/optouts")
 def listed(
-    service: ServiceOfApp, limit: Annotated[int, Query(ge=1, le=1000)] = 100, cursor: CursorQuery = None
+    service: ServiceOfApp,
+    name: Annotated[Text | None, Query(description="a part of it")] = None,
+    limit: Annotated[int, Query(ge=1, le=1000)] = 100,
+    cursor: CursorQuery = None,
 ) -> Response:
     """Return a page of lists, the last version of each, newest first."""
-    found = service.read(lists.listed, place_of(cursor), limit + 1)
+    found = service.read(lists.listed, place_of(cursor), limit + 1, name)
     kept, rest = page(found, limit, lambda of: Place(of.added, of.fingerprint))
     return answer({"optouts": [of._asdict() for of in kept], "next": rest})
 

@@ -63,12 +63,14 @@ def in_force(connection: Connection) -> list[InForce]:
     return [row for row in listed(connection, None, None) if row.lines]
 
 
-def listed(connection: Connection, place: Place | None, limit: int | None) -> list[InForce]:
-    """Return the last version of every list, the newest first, those after `place`."""
+def listed(connection: Connection, place: Place | None, limit: int | None, name: str | None = None) -> list[InForce]:
+    """Return the last version of every list whose name has `name` in it, the newest first, those after `place`."""
     last = sa.select(OptOut.name, sa.func.max(OptOut.version).label("version")).group_by(OptOut.name).subquery()
     rows = sa.select(*_SHOWN).join(last, (last.c.name == OptOut.name) & (last.c.version == OptOut.version))
     if place:
         rows = rows.where(after(OptOut.added, OptOut.fingerprint, place))
+    if name:
+        rows = rows.where(OptOut.name.contains(name, autoescape=True))
     rows = rows.order_by(OptOut.added.desc(), OptOut.fingerprint).limit(limit)
     return [InForce(*row) for row in connection.execute(rows)]
 

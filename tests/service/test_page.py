@@ -65,6 +65,7 @@ def test_from_carving_to_the_look_up(make_pool, tmp_path: Path):
         page.wait(f"{text('#document-found')}.includes('run looked at')")
         (run,) = client.seen(id="doc2", run="first")["documents"][0]["runs"]
         assert f"{run['tokens_fed']:,}" in page.run(text("#document-found tbody"))
+        page.wait("!document.querySelector('#document-form button').disabled")  # the timelines are there too
         page.run(fill("document", by="id", document="nobody", run=""))
         page.wait(f"{text('#document [role=alert]')}.includes('no document with id')")
         page.wait("document.querySelectorAll('#lineage-picture a').length === 4")  # pool, subset, plan, run
@@ -212,4 +213,63 @@ def test_a_documents_timeline_and_a_link_to_it(make_pool, tmp_path: Path):
             assert page.run(UNNAMED) == 0
         page.run(f"location.hash = '#document={'f' * 32}'")
         page.wait(f"{text('#document [role=alert]')}.includes('no document with key')")
+        assert [e for e in page.errors if "404" not in e] == []
+
+
+@pytest.mark.slow
+def test_opt_out_lists_and_who_holds_their_documents(make_pool, tmp_path: Path):
+    make_pool(3000)
+    with serving(tmp_path / "artifacts") as client, browser() as page:
+        plan = client.plan("toy", epochs=2)
+        for i in range(27):
+            claim(client, f"run-{i:02}", plan, f"h{i}")
+            client.post(f"/runs/run-{i:02}/reports", token=1, reports=[{"position": 190, "tokens": 3040}])
+        client.post("/runs/run-03/release")
+        for i in range(27):
+            client.post("/optouts", name=f"asked-{i:02}", documents=["doc1", "nobody"])
+        client.post("/optouts", name="asked-05", documents=["doc2", "doc3", "doc4"])
+        lists, holders = (
+            f"document.querySelectorAll('#{name}-table tbody tr').length" for name in ("optouts", "holders")
+        )
+        page.open(client.url)
+        page.wait(f"{lists} === 25")
+        page.run("document.querySelector('[aria-label=\"Older lists\"]').click()")
+        page.wait(f"{lists} === 2")
+        page.run(fill("optouts", name="asked-05"))
+        page.wait(f"{lists} === 1")
+        page.run("document.querySelector('#optouts-table tbody button').focus()")
+        page.key("Enter", 13, "\r")
+        page.wait(f"{holders} === 25")  # live ones
+        detail = page.run(text("#optout-detail"))
+        assert "version 2" in detail
+        assert "version 1" in detail
+        assert "3, 1 pool looked at" in detail
+        assert page.run("location.hash") == "#optout=asked-05"
+        page.run("document.querySelector('[aria-label=\"Older holders\"]').click()")
+        page.wait(f"{holders} === 1")
+        assert "run-03" not in page.run(text("#holders-table"))
+        cells = "[...document.querySelectorAll('#holders-table tbody td')].map((c) => c.innerText)"
+        held = client.get("/optouts/asked-05/runs/run-00")["held"]
+        figures = [
+            held["documents"],
+            held["so_far"]["documents"],
+            held["so_far"]["most"],
+            held["to_the_end"]["documents"],
+        ]
+        assert page.run(cells) == ["live", *map(str, figures), "still feeds them"]
+        for kind, shown in (
+            ("plan", "toy"),
+            ("pool", "toy"),
+            ("subset", "None of the subsets holds a document of it."),
+        ):
+            control = "document.querySelector('#holders-form [name=kind]')"
+            page.run(f"{control}.value = '{kind}', {control}.dispatchEvent(new Event('change', {{bubbles: true}}))")
+            page.wait(f"{text('#holders-table')}.includes('{shown}')")
+        for width in (1280, 390):
+            page.open(f"{client.url}?{width}#optout=asked-05", width, dark=width < 600)
+            page.wait(f"{holders} === {25 if width > 600 else 10}")
+            assert not page.run(WIDER)
+            assert page.run(UNNAMED) == 0
+        page.run("location.hash = '#optout=nobody'")
+        page.wait(f"{text('#optouts [role=alert]')}.includes('there is no opt-out list')")
         assert [e for e in page.errors if "404" not in e] == []
