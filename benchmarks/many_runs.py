@@ -8,6 +8,7 @@ that at 100.
 """
 
 import argparse
+import itertools
 import os
 import sys
 import tempfile
@@ -21,9 +22,10 @@ import numpy as np
 import sqlalchemy as sa
 
 from epochal.benchmarks.common import machine, result_path, write_result
-from epochal.benchmarks.service import POLICIES, make_pool, percentiles, plans, serve
+from epochal.benchmarks.service import POLICIES, SEQ_LEN, make_pool, percentiles, plans, serve
 from epochal.common.hashing import digest
 from epochal.service.client.client import Client
+from epochal.service.database import database_url
 from epochal.service.models import Lease, Report, RunRow
 from epochal.service.service import default_database
 from epochal.shards.order.plan import Plan
@@ -43,33 +45,35 @@ LIVE, LONG_RUN, AT_ONCE = 100, 100_000, 20_000
 
 
 def enter(database: sa.URL, orders: list[Plan], first: int, runs: int, reports: int) -> list[str]:
-    """Enter runs `first` to `runs`, each with its share of `reports`; return their fingerprints."""
+    """Enter runs `first` to `runs`, each with so many reports, the first of all with LONG_RUN; return their
+    fingerprints."""
     engine = sa.create_engine(database)
-    now, names = time.time(), [f"run-{i:05}" for i in range(first, runs)]
-    rows, leases, said = [], [], []
-    for i, name in zip(range(first, runs), names, strict=True):
-        plan = orders[i % len(orders)]
+    now, rows, leases, at = time.time(), [], [], []
+    for i in range(first, runs):
+        plan, name = orders[i % len(orders)], f"run-{i:05}"
         identity: dict[str, Any] = {"name": name, "plan": plan.fingerprint, "parent": None, "details": {}}
-        n = LONG_RUN if i == 0 else max(1, reports // runs)
-        at = np.linspace(plan.positions // 100, plan.positions // 2, n).astype(np.int64)
+        n = LONG_RUN if i == 0 else reports
+        at.append(np.linspace(plan.positions // 100, plan.positions // 2, n).astype(np.int64))
+        end = int(at[-1][-1])
         rows.append(
             identity
             | {"fingerprint": digest(identity), "batch_samples": 256, "parent_position": 0, "state": "open", "token": 1}
-            | {"position": int(at[-1]), "tokens": int(at[-1]) * plan.seq_len, "loss": 2.0, "kind": "nll"}
+            | {"position": end, "tokens": end * plan.seq_len, "loss": 2.0, "kind": "nll"}
             | {"digest": None, "reported": now - i, "receipt": None, "receipt_problem": None, "added": now - i - 1}
         )
         until = now + 86_400 if i < LIVE else 0.0
         lease = {"name": name, "run": rows[-1]["fingerprint"], "token": 1, "holder": "h", "session": "s"}
         leases.append(lease | {"seconds": 3600.0, "calls": 0, "until": until})
-        common = {"run": rows[-1]["fingerprint"], "token": 1, "split": "train", "kind": "nll", "digest": None}
-        said += [
-            common | {"position": p, "tokens": p * plan.seq_len, "loss": 4.0 - p / plan.positions, "at": now - i}
-            for p in at.tolist()
-        ]
+    said = (
+        {"run": row["fingerprint"], "token": 1, "split": "train", "kind": "nll", "digest": None, "at": row["reported"]}
+        | {"position": p, "tokens": p * SEQ_LEN, "loss": 4.0 - p / (2 * row["position"])}
+        for row, positions in zip(rows, at, strict=True)
+        for p in positions.tolist()
+    )
     with engine.begin() as connection:
-        for model, values in ((RunRow, rows), (Lease, leases), (Report, said)):
-            for start in range(0, len(values), AT_ONCE):
-                connection.execute(sa.insert(model), values[start : start + AT_ONCE])
+        for model, values in ((RunRow, iter(rows)), (Lease, iter(leases)), (Report, said)):
+            while part := list(itertools.islice(values, AT_ONCE)):
+                connection.execute(sa.insert(model), part)
     engine.dispose()
     return [row["fingerprint"] for row in rows]
 
@@ -103,7 +107,7 @@ def main() -> int:
     """Measure, print, write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--runs", type=int, default=10_000)
-    parser.add_argument("--reports", type=int, default=1_000_000, help="of all runs but the long one")
+    parser.add_argument("--reports", type=int, default=1_000_000, help="of all runs, but for the 100,000 of a long one")
     parser.add_argument("--database", help="postgresql://... of an empty database (default: SQLite)")
     parser.add_argument("--out", type=Path, default=result_path("many_runs"))
     args = parser.parse_args()
@@ -117,10 +121,10 @@ def main() -> int:
                 client.post(
                     "/plans", subset=order.subset, total_tokens=order.total_tokens, seed=order.seed, policy=order.policy
                 )
-            database = sa.make_url(args.database) if args.database else default_database(str(root))
+            database = database_url(args.database) if args.database else default_database(str(root))
             views, entered = {}, list[str]()
             for runs in (LIVE, args.runs):
-                entered += enter(database, orders, len(entered), runs, args.reports)
+                entered += enter(database, orders, len(entered), runs, max(1, args.reports // args.runs))
                 views[runs] = [first_view(client.url) for _ in range(21)][1:]
             found["first_view_ms"] = percentiles([ms for ms, _ in views[args.runs]])
             found["first_view_bytes"] = views[args.runs][0][1]
