@@ -5,14 +5,13 @@ A name moves (every meaning it had is kept), a fingerprint never does.
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import orjson
 import sqlalchemy as sa
 from sqlalchemy import Connection
-from sqlalchemy.dialects import postgresql, sqlite
 
 from ..common import storage
 from ..common.errors import EpochalError, RequestError, public, without_secrets
@@ -22,7 +21,7 @@ from ..shards.artifact import manifest_problem
 from ..shards.facts import facts_by_source
 from ..shards.manifest import ExportManifest, Manifest, parse_manifest
 from ..shards.order.base import Order
-from .database import Place, after, now
+from .database import Place, after, insert, insert_all, now
 from .errors import NotFoundError
 from .models import Artifact, Lease, Location, NameEntry, PlanRow, PlanSubset, RunRow
 
@@ -34,9 +33,6 @@ MOST_PATH = 2000
 
 MOST_MANIFEST = 256 << 20
 """Bytes of a manifest: that of a million shards."""
-
-MOST_ROWS = 500
-"""Rows of one INSERT."""
 
 UNKNOWN = ""
 """The pool of a subset that is not here."""
@@ -223,21 +219,6 @@ def _enter(connection: Connection, item: FoundArtifact, known: bool, at: float) 
     name_it(connection, m.kind, m.name, m.fingerprint)
 
 
-def insert(connection: Connection, model: type, **values: Any) -> bool:
-    """Insert a row unless one with its key is there; return whether it is new."""
-    return insert_all(connection, model, [values]) == 1
-
-
-def insert_all(connection: Connection, model: type, rows: list[dict[str, Any]]) -> int:
-    """Insert the rows whose keys are not there yet; return how many that are."""
-    make: Any = sqlite.insert if connection.dialect.name == "sqlite" else postgresql.insert
-    new = 0
-    for begin in range(0, len(rows), MOST_ROWS):
-        values = make(model).values(rows[begin : begin + MOST_ROWS])
-        new += len(connection.execute(values.on_conflict_do_nothing().returning(sa.literal(1))).all())
-    return new
-
-
 def name_it(connection: Connection, kind: str, name: str, fingerprint: str) -> None:
     """Let `name` mean `fingerprint` from now on."""
     if meaning(connection, kind, name) != fingerprint:
@@ -278,11 +259,13 @@ def resolve(connection: Connection, kind: str, text: str) -> str:
     return found
 
 
+_LIES = Location.layout == "mds", Location.gone.is_(None)
+
+
 def locate(connection: Connection, fingerprint: str) -> str | None:
     """Return a path where the artifact lies as MDS shards, if any: the one known longest."""
-    t = Location.__table__
-    wanted = sa.select(t.c.path).where(t.c.fingerprint == fingerprint, t.c.layout == "mds", t.c.gone.is_(None))
-    return connection.execute(wanted.order_by(t.c.added, t.c.path).limit(1)).scalar()
+    wanted = sa.select(Location.path).where(Location.fingerprint == fingerprint, *_LIES)
+    return connection.execute(wanted.order_by(Location.added, Location.path).limit(1)).scalar()
 
 
 # -- what is shown --------------------------------------------------------------------------------------------------
@@ -331,7 +314,7 @@ def search(connection: Connection, wanted: ArtifactQuery) -> list[dict[str, Any]
     if wanted.after:
         rows = rows.where(after(t.c.added, t.c.fingerprint, wanted.after))
     rows = rows.order_by(t.c.added.desc(), t.c.fingerprint).limit(wanted.limit).offset(wanted.offset)
-    return [_shown(connection, row) for row in connection.execute(rows)]
+    return _shown(connection, connection.execute(rows).all())
 
 
 def describe(connection: Connection, fingerprint: str) -> dict[str, Any]:
@@ -339,7 +322,7 @@ def describe(connection: Connection, fingerprint: str) -> dict[str, Any]:
     every meaning its names had."""
     t, names, places = Artifact.__table__, NameEntry.__table__, Location.__table__
     row = connection.execute(sa.select(t).where(t.c.fingerprint == fingerprint)).one()
-    shown = _shown(connection, row)
+    (shown,) = _shown(connection, [row])
     history = sa.select(names).where(names.c.name.in_(shown["names"]), names.c.kind == row.kind).order_by(names.c.id)
     where = sa.select(places).where(places.c.fingerprint == fingerprint).order_by(places.c.path)
     pool = connection.execute(sa.select(t.c.manifest).where(t.c.fingerprint == row.pool)).scalar_one_or_none()
@@ -355,27 +338,44 @@ def describe(connection: Connection, fingerprint: str) -> dict[str, Any]:
     }
 
 
-def _shown(connection: Connection, row: Any) -> dict[str, Any]:
-    parent = row.manifest.get("parent") or {}
-    names = names_of(connection, row.fingerprint)
+def _shown(connection: Connection, rows: Sequence[Any]) -> list[dict[str, Any]]:
+    """Return rows of artifacts as they are shown; so many questions to the database whatever their number."""
+    names = names_of_all(connection, [row.fingerprint for row in rows])
+    t = NameEntry.__table__
+    newest = sa.select(sa.func.max(t.c.id)).where(t.c.name.in_({name for of in names.values() for name in of}))
+    meant = sa.select(t.c.kind, t.c.name, t.c.fingerprint).where(t.c.id.in_(newest.group_by(t.c.kind, t.c.name)))
+    current = {tuple(row) for row in connection.execute(meant)}
+    lies = sa.select(Location.fingerprint).where(*_LIES, Location.fingerprint.in_(names))
+    there = set(connection.execute(lies).scalars())
     keys = ("fingerprint", "kind", "pool", "tokens", "samples", "documents", "seq_len", "tokenizer")
-    return {key: getattr(row, key) for key in keys} | {
-        "name": names[0] if names else row.fingerprint,
-        "names": names,
-        "current": any(meaning(connection, row.kind, name) == row.fingerprint for name in names),
-        "tokenizer_fingerprint": row.tokenizer_fingerprint,
-        "replicate": parent.get("replicate"),
-        "start_sample": parent.get("start_sample", 0),
-        "available": locate(connection, row.fingerprint) is not None,
-        "added": row.added,
-    }
+    return [
+        {key: getattr(row, key) for key in keys}
+        | {
+            "name": next(iter(names[row.fingerprint]), row.fingerprint),
+            "names": names[row.fingerprint],
+            "current": any((row.kind, name, row.fingerprint) in current for name in names[row.fingerprint]),
+            "tokenizer_fingerprint": row.tokenizer_fingerprint,
+            "replicate": parent.get("replicate"),
+            "start_sample": parent.get("start_sample", 0),
+            "available": row.fingerprint in there,
+            "added": row.added,
+        }
+        for row, parent in ((row, row.manifest.get("parent") or {}) for row in rows)
+    ]
 
 
 def names_of(connection: Connection, fingerprint: str) -> list[str]:
     """Return the names that ever meant `fingerprint`, the newest first."""
-    t = NameEntry.__table__
-    rows = connection.execute(sa.select(t.c.name).where(t.c.fingerprint == fingerprint).order_by(t.c.id.desc()))
-    return list(dict.fromkeys(row.name for row in rows))
+    return names_of_all(connection, [fingerprint])[fingerprint]
+
+
+def names_of_all(connection: Connection, fingerprints: Iterable[str]) -> dict[str, list[str]]:
+    """Return `names_of` each fingerprint."""
+    t, found = NameEntry.__table__, {one: dict[str, None]() for one in fingerprints}
+    rows = sa.select(t.c.fingerprint, t.c.name).where(t.c.fingerprint.in_(found)).order_by(t.c.id.desc())
+    for fingerprint, name in connection.execute(rows):
+        found[fingerprint][name] = None
+    return {fingerprint: list(names) for fingerprint, names in found.items()}
 
 
 def enter_plan(connection: Connection, plan: Order, name: str | None = None) -> bool:

@@ -23,6 +23,7 @@ from alembic.script import ScriptDirectory
 from alembic.util import CommandError
 from filelock import FileLock
 from sqlalchemy import Connection, Engine, event
+from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, DataError, DBAPIError, OperationalError
 
@@ -36,6 +37,9 @@ MIGRATION_LOCK = 0x65706F63
 
 MOST_TOGETHER = 256
 """Writes that share a transaction at most."""
+
+MOST_ROWS = 500
+"""Rows of one INSERT."""
 
 POOL: dict[str, Any] = {"pool_size": 20, "max_overflow": 40}
 """Connections for reading: more than there are threads that ask."""
@@ -233,6 +237,21 @@ class Place(NamedTuple):
 def after(at: Any, key: Any, place: Place) -> sa.ColumnElement[bool]:
     """Return the condition that a row, by its columns, comes after `place` in such a list."""
     return sa.or_(at < place.at, sa.and_(at == place.at, key > place.key))
+
+
+def insert(connection: Connection, model: type, **values: Any) -> bool:
+    """Insert a row unless one with its key is there; return whether it is new."""
+    return insert_all(connection, model, [values]) == 1
+
+
+def insert_all(connection: Connection, model: type, rows: list[dict[str, Any]]) -> int:
+    """Insert the rows whose keys are not there yet; return how many that are."""
+    make: Any = sqlite.insert if connection.dialect.name == "sqlite" else postgresql.insert
+    new = 0
+    for begin in range(0, len(rows), MOST_ROWS):
+        values = make(model).values(rows[begin : begin + MOST_ROWS])
+        new += len(connection.execute(values.on_conflict_do_nothing().returning(sa.literal(1))).all())
+    return new
 
 
 @dataclass(frozen=True)

@@ -15,8 +15,8 @@ from sqlalchemy import Connection
 from ..common.errors import RequestError
 from ..common.hashing import digest
 from ..shards.order.base import Order
-from .catalogue import enter_plan, insert, insert_all, resolve
-from .database import now
+from .catalogue import enter_plan, resolve
+from .database import insert, insert_all, now
 from .errors import ConflictError, NotFoundError
 from .leases import Held, held, locked, note
 from .models import Artifact, Checkpoint, Lease, PlanRow, PlanSubset, Report, RunRow

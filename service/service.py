@@ -169,18 +169,19 @@ class Service:
             if subset is not None:
                 wanted = catalogue.resolve(connection, "artifact", subset)
                 rows = rows.where(t.c.fingerprint.in_(sa.select(of.c.plan).where(of.c.subset == wanted)))
-            return [
-                {
-                    "fingerprint": row.fingerprint,
-                    "names": catalogue.names_of(connection, row.fingerprint),
-                    "subset_names": [
-                        next(iter(catalogue.names_of(connection, one)), one) for one in catalogue.subsets_of(row.plan)
-                    ],
-                    "plan": row.plan,
-                    "added": row.added,
-                }
-                for row in connection.execute(rows)
-            ]
+            found = [(row, catalogue.subsets_of(row.plan)) for row in connection.execute(rows)]
+            named = [one for row, subsets in found for one in (row.fingerprint, *subsets)]
+            names = catalogue.names_of_all(connection, named)
+        return [
+            {
+                "fingerprint": row.fingerprint,
+                "names": names[row.fingerprint],
+                "subset_names": [next(iter(names[one]), one) for one in subsets],
+                "plan": row.plan,
+                "added": row.added,
+            }
+            for row, subsets in found
+        ]
 
     def carve(
         self, pool: str, tokens: int, replicate: int, name: str | None, without: Sequence[NameList] = ()

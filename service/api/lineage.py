@@ -6,7 +6,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy import Connection
 
-from ..catalogue import names_of, plans_in
+from ..catalogue import names_of_all, plans_in
 from ..models import Artifact, Checkpoint, PlanRow, PlanSubset, RunRow
 
 MOST_NODES = 2000
@@ -59,10 +59,9 @@ def lineage(connection: Connection, of: str | None, most: int = MOST_NODES) -> d
         kept = _reached(of, edges) | _reached(of, [(b, a) for a, b in edges])
         nodes = {k: v for k, v in nodes.items() if k in kept}
         edges = [(a, b) for a, b in edges if a in kept and b in kept]
-    for fingerprint, node in nodes.items():
-        if node["name"] is None:
-            names = names_of(connection, fingerprint)
-            node["name"] = names[0] if names else fingerprint[:8]
+    names = names_of_all(connection, [one for one, node in nodes.items() if node["name"] is None])
+    for fingerprint, of_it in names.items():
+        nodes[fingerprint]["name"] = of_it[0] if of_it else fingerprint[:8]
     return {
         "nodes": [{"id": k} | v for k, v in nodes.items()],
         "edges": [{"from": a, "to": b} for a, b in dict.fromkeys(edges)],

@@ -14,8 +14,7 @@ from sqlalchemy import Connection
 
 from ...common.errors import RequestError
 from ...common.hashing import digest
-from ..catalogue import insert
-from ..database import now
+from ..database import insert, now
 from ..models import Answer
 
 T = TypeVar("T")

@@ -12,8 +12,7 @@ from sqlalchemy import Connection
 
 from ...common.hashing import digest
 from ...shards.without.lists import Entry, NameList, list_of
-from ..catalogue import insert
-from ..database import Place, after, now
+from ..database import Place, after, insert, now
 from ..errors import NotFoundError
 from ..models import OptOut
 
