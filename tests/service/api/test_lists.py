@@ -1,9 +1,18 @@
 """Lists a page at a time, curves of long runs, and lineage among more than one answer holds."""
 
+from collections.abc import Callable
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
+from sqlalchemy import Connection, event
+
+from epochal.service import catalogue
+from epochal.service.api.lineage import lineage
+from epochal.service.catalogue import ArtifactQuery
 from epochal.service.client.client import Client
+from epochal.service.service import Service
+from epochal.shards.order.plan import Plan
 from epochal.tests.support.service_calls import claim, refused
 
 
@@ -74,3 +83,31 @@ def test_the_lineage_of_what_is_old_is_whole_however_much_came_later(client: Cli
     assert sum(node["kind"] == "run" for node in newest["nodes"]) == 3
     # With the same few nodes an answer about an old one still has all of it.
     assert {n["id"] for n in client.get("/lineage", of="old", limit=3)["nodes"]} == {n["id"] for n in whole["nodes"]}
+
+
+def test_a_page_is_asked_for_as_often_as_a_row(make_pool, tmp_path: Path):
+    make_pool(3000)
+    service = Service(str(tmp_path / "artifacts"))
+    service.refresh(at_once=True)
+    manifest = service.manifest("pool", "toy")
+    for i in range(10):
+        service.enter_plan(Plan.for_artifact(manifest, 9000, seed=i), f"plan-{i}")
+        service.carve("toy", 100 + i, 0, None)
+    asked = []
+    event.listen(service.db.engine, "before_cursor_execute", lambda *call: asked.append(call[2]))
+
+    def questions(of: Callable[[Connection, int], Any], rows: int) -> int:
+        del asked[:]
+        service.read(of, rows)
+        return len(asked)
+
+    lists: dict[str, Callable[[Connection, int], Any]] = {
+        "plans": lambda connection, n: service.plans(None, None, n),
+        "artifacts": lambda connection, n: catalogue.search(connection, ArtifactQuery(limit=n)),
+        "lineage": lambda connection, n: lineage(connection, None, n),
+    }
+    try:
+        for name, of in lists.items():
+            assert questions(of, 10) == questions(of, 1) > 0, name
+    finally:
+        service.close()
