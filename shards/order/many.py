@@ -3,16 +3,13 @@ each of many runs: the rounds of their permutations run together, in some 200 ar
 plans."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, cast
+from typing import Protocol, cast
 
 import numpy as np
 
 from .base import Ids, Int, Repetition
 from .permutation import forward_many, inverse_many
 from .plan import Plan
-
-if TYPE_CHECKING:  # it is made from what is made from this
-    from .amendment.plan import AmendedPlan
 
 FEW = 2048
 """Positions of a plan up to which it is worth it: more of one plan are faster by themselves."""
@@ -87,7 +84,7 @@ def tallies(plans: Sequence[Repetition], stops: Int, which: Int, ids: Int) -> Ta
         if plan.policy == "global":
             out[:, where] = _of_copies(plan, wanted, stop)
         else:  # only those have skips
-            out[:, where] = _of_amended(cast("AmendedPlan", plan), wanted, stop)
+            out[:, where] = _of_amended(cast(_Amended, plan), wanted, stop)
     return out[0], out[1], out[2]
 
 
@@ -110,7 +107,14 @@ def _of_passes(plans: Sequence[Repetition], stops: Int, which: Int, ids: Int) ->
     return last + again, at[0], newest
 
 
-def _of_amended(plan: "AmendedPlan", ids: Ids, stop: int) -> Tally:
+class _Amended(Protocol):
+    """What is asked of a plan with skips, as amendment/plan.py has it, which is made from what is made from this."""
+
+    def first_and_last(self, ids: Ids, position: int) -> tuple[Ids, Ids]: ...
+    def exposures(self, position: int, ids: Ids) -> Int: ...
+
+
+def _of_amended(plan: _Amended, ids: Ids, stop: int) -> Tally:
     first, last = plan.first_and_last(ids, stop)
     return plan.exposures(stop, ids), first.astype(np.int64), last.astype(np.int64)
 
