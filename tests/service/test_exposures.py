@@ -17,11 +17,12 @@ from epochal.service import bounds, document_index
 from epochal.service.client.client import AwayError, Client
 from epochal.service.document_index import read_spans
 from epochal.service.exposures import exposure_curve
+from epochal.shards.artifact import read_manifest
 from epochal.shards.carve import carve
 from epochal.shards.order.base import Order
 from epochal.shards.order.plan import Plan
 from epochal.shards.order.receipt import Receipt
-from epochal.tests.support.pools import EOD, random_documents
+from epochal.tests.support.pools import EOD, random_documents, write_pool
 from epochal.tests.support.servers import serving, until
 from epochal.tests.support.service_calls import claim, refused, report
 
@@ -257,3 +258,21 @@ def test_a_look_up_among_too_many_copies_is_refused(client: Client, monkeypatch)
     other = client.plan("toy", epochs=40)
     claim(client, "b", other)
     assert client.seen(key=key, run="b")["documents"]
+
+
+def test_what_a_run_was_fed_is_known_as_soon_as_its_pool_is(make_pool, tmp_path: Path):
+    """What is remembered of a run's stretches is not that they were unknown."""
+    make_pool(3000)
+    elsewhere = write_pool(tmp_path / "elsewhere", 1200, name="other")
+    manifest = read_manifest(str(elsewhere))
+    with serving(tmp_path / "artifacts") as client:
+        plan = Plan.for_artifact(manifest, 2 * manifest.tokens)
+        report(client, "r", claim(client, "r", plan)["token"], plan.positions)
+        for _ in range(2):
+            (before,) = client.seen(id="doc2")["documents"]
+            assert [(run["unknown"], run["tokens_fed"]) for run in before["runs"]] == [(["r"], 0)]
+        assert main(["register", str(elsewhere), "--root", str(tmp_path / "artifacts")]) == 0
+        for _ in range(2):
+            runs = [run for document in client.seen(id="doc2")["documents"] for run in document["runs"]]
+            assert [run["unknown"] for run in runs] == [[]]
+            assert runs[0]["exposures"] == {"least": 2, "most": 2, "mean": 2.0}
