@@ -89,17 +89,47 @@ def shown(row: Any, at: float) -> dict[str, Any]:
 def curve(connection: Connection, fingerprint: str, split: str, most: int) -> list[dict[str, Any]]:
     """Return at most about `most` of a run's reports in order of position, of each position the newest lease's.
 
-    Of more, the last one of each of `most` equal spans is returned, and the first of all. The database chooses them: a
-    run of 100,000 reports costs no more here than it returns.
+    Of more, the last one of each of `most` equal spans is returned, and the first of all. The database finds each in
+    its index: a run of 100,000 reports costs no more than it returns.
     """
     of_run = Report.run == fingerprint, Report.split == split
-    bounds = sa.select(sa.func.min(Report.position), sa.func.max(Report.position), sa.func.count()).where(*of_run)
-    first, last, reports = connection.execute(bounds).one()
     wanted = sa.select(Report.position, Report.token, Report.tokens, Report.loss, Report.kind, Report.digest, Report.at)
-    wanted = wanted.where(*of_run).order_by(Report.position, Report.token)
-    if reports > most:
-        span = (Report.position - first) // ((last - first) // most + 1)
-        chosen = connection.execute(sa.select(sa.func.max(Report.position)).where(*of_run).group_by(span)).scalars()
-        wanted = wanted.where(Report.position.in_([first, *chosen]))
-    newest = {row.position: dict(row._mapping) for row in connection.execute(wanted)}
-    return list(newest.values())
+    few = wanted.where(*of_run).limit(most + 1)
+    rows: list[Any] = list(connection.execute(few))
+    if len(rows) > most:
+        leases = _leases(connection, fingerprint)
+        chosen = _chosen(connection, of_run, leases, most)
+        each = wanted.where(*of_run, Report.position.in_(chosen))
+        rows = [row for lease in leases for row in connection.execute(each.where(Report.token == lease))]
+    rows.sort(key=lambda row: (row.position, row.token))
+    return list({row.position: dict(row._mapping) for row in rows}.values())
+
+
+def _leases(connection: Connection, fingerprint: str) -> list[int]:
+    """Return the numbers of the leases that a run has reported under, by a step in the index each."""
+    found: list[int] = []
+    following = sa.select(sa.func.min(Report.token)).where(Report.run == fingerprint)
+    while (one := connection.execute(following.where(Report.token > (found or [0])[-1])).scalar()) is not None:
+        found.append(one)
+    return found
+
+
+def _chosen(connection: Connection, of_run: tuple[Any, ...], leases: list[int], most: int) -> set[int]:
+    """Return the first position of a run's reports, and the last one in each of `most` equal spans."""
+    position, ends = Report.position, list[int]()
+    for lease in leases:
+        for end in (sa.func.min(position), sa.func.max(position)):
+            ends += connection.execute(sa.select(end).where(*of_run, Report.token == lease)).scalars()
+    known = [end for end in ends if end is not None]
+    first, width = min(known), (max(known) - min(known)) // most + 1
+    spans = sa.select(sa.literal(0).label("number")).cte("spans", recursive=True)
+    spans = spans.union_all(sa.select(spans.c.number + 1).where(spans.c.number < most))
+    begin = first + spans.c.number * width
+    inside = *of_run, Report.token == sa.bindparam("lease"), position >= begin, position < begin + width
+    last = sa.select(sa.func.max(position)).where(*inside).correlate(spans).scalar_subquery()
+    found: dict[int, int] = {}
+    for lease in leases:
+        for number, at in connection.execute(sa.select(spans.c.number, last), {"lease": lease}):
+            if at is not None:
+                found[number] = max(at, found.get(number, at))
+    return {first, *found.values()}

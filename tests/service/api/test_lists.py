@@ -1,5 +1,6 @@
 """Lists a page at a time, curves of long runs, and lineage among more than one answer holds."""
 
+import random
 from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
@@ -13,6 +14,7 @@ from epochal.service.catalogue import ArtifactQuery
 from epochal.service.client.client import Client
 from epochal.service.service import Service
 from epochal.shards.order.plan import Plan
+from epochal.tests.support.servers import serving
 from epochal.tests.support.service_calls import claim, refused
 
 
@@ -111,3 +113,27 @@ def test_a_page_is_asked_for_as_often_as_a_row(make_pool, tmp_path: Path):
             assert questions(of, 10) == questions(of, 1) > 0, name
     finally:
         service.close()
+
+
+def test_a_thinned_curve_has_the_last_report_of_each_span_whichever_lease_it_is_of(make_pool, tmp_path: Path):
+    make_pool(3000)
+    chance = random.Random(3)
+    with serving(tmp_path / "artifacts") as client:
+        plan = client.plan("toy", epochs=20)
+        said: dict[str, dict[int, int]] = {"train": {}, "validation": {}}  # by position the newest lease
+        for lease in (1, 2, 3):
+            claim(client, "r", plan, "h", session=f"s{lease}")
+            first = 700 * (lease - 1)  # each goes on from before where the last one ended
+            for split, n in (("train", 400), ("validation", 30)):
+                positions = sorted(chance.sample(range(first, first + 1500), n))
+                common = {"loss": float(lease), "kind": "nll", "split": split}
+                rows = [common | {"position": p, "tokens": p} for p in positions]
+                client.post("/runs/r/reports", token=lease, reports=rows)
+                said[split] |= dict.fromkeys(positions, lease)
+        for split, most in (("train", 50), ("validation", 7), ("validation", 500)):
+            newest = dict(sorted(said[split].items()))
+            first, width = min(newest), (max(newest) - min(newest)) // most + 1
+            last = {(p - first) // width: p for p in newest}
+            kept = sorted({first, *last.values()}) if len(newest) > most else list(newest)
+            found = client.get("/runs/r", split=split, points=most)["reports"]
+            assert [(r["position"], r["token"]) for r in found] == [(p, newest[p]) for p in kept]
