@@ -5,7 +5,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from epochal.shards.order import many
-from epochal.shards.order.many import ids_of
+from epochal.shards.order.amendment.amend import amend
+from epochal.shards.order.base import Repetition
+from epochal.shards.order.many import ids_of, tallies
 from epochal.shards.order.permutation import forward_many, keyed_permutation
 from epochal.shards.order.plan import Plan
 
@@ -55,3 +57,24 @@ def test_the_permutations_of_many_orders_are_the_keyed_ones(orders) -> None:
         for i, (n, seed, number) in enumerate(orders[o] for o in of.tolist())
     ]
     assert forward_many(orders, of, places).tolist() == expected
+
+
+def test_tallies_of_many_plans_are_what_walking_each_finds():
+    random = np.random.default_rng(5)
+    policies = ("reshuffle", "fixed", "sequential", "global")
+    sizes = (7, 1500, 40, 23, 1024, 9, 31, 12)
+    plans: list[Repetition] = [
+        Plan("a" * 32, n, 4 * n, 4, 4 * n * 5, seed, policies[seed % 4]) for seed, n in enumerate(sizes)
+    ]
+    plans += [amend(plan, [(3, plan.samples + 4, "spike")]) for plan in plans[:4]]
+    stops = np.array([int(random.integers(0, plan.positions + 1)) for plan in plans[:-1]] + [0])
+    which = np.repeat(np.arange(len(plans)), 6)
+    random.shuffle(which)
+    ids = np.array([int(random.integers(0, plans[i].samples)) for i in which])
+    seen, first, last = tallies(plans, stops, which, ids)
+    walked = [plan.ids(range(stop)) for plan, stop in zip(plans, stops.tolist(), strict=True)]
+    for i, (plan, id_) in enumerate(zip(which.tolist(), ids.tolist(), strict=True)):
+        at = np.flatnonzero(walked[plan] == id_)
+        assert seen[i] == len(at)
+        if len(at):
+            assert (first[i], last[i]) == (at[0], at[-1])
