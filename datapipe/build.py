@@ -19,7 +19,6 @@ from ..common import storage
 from ..common.errors import WorkError, without_secrets
 from ..common.hashing import digest
 from ..common.publish import MANIFEST_NAME
-from ..shards.buckets.divide import divide
 from ..shards.manifest import LeftOut
 from ..shards.without.found import lines_of
 from ..tokenize.tokenizer import Tokenizer, load_tokenizer
@@ -124,6 +123,8 @@ def _divided(pool: str, config: Build, quiet: bool, say: Any) -> tuple[str, ...]
     """Divide a pool that was built, where that is asked for; return the paths of its buckets."""
     if config.split is None:
         return ()
+    from ..shards.buckets.divide import divide
+
     divided = divide(pool, config.split, quiet)
     if divided.empty:
         say(f"split: {divided.empty} buckets would hold no document: they were not made")

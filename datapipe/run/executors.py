@@ -23,13 +23,6 @@ from collections.abc import Iterator, Sequence
 from types import MappingProxyType
 from typing import Any
 
-from datatrove.executor import ray as datatrove_ray
-from datatrove.executor import slurm as datatrove_slurm
-from datatrove.executor.base import PipelineExecutor
-from datatrove.executor.local import LocalPipelineExecutor
-from datatrove.executor.ray import RayPipelineExecutor
-from datatrove.executor.slurm import SlurmPipelineExecutor
-from datatrove.utils.logging import logger
 from datatrove.utils.stats import PipelineStats
 
 from ...common.errors import (
@@ -47,6 +40,15 @@ from ...common.json_text import strict_json
 from ...shards.loader.workers import check_workers
 from ..settings.executors import LocalExecutor, RayExecutor, SlurmExecutor
 from . import task
+from .datatrove_parts import (
+    LocalPipelineExecutor,
+    PipelineExecutor,
+    RayPipelineExecutor,
+    SlurmPipelineExecutor,
+    datatrove_ray,
+    datatrove_slurm,
+    logger,
+)
 from .fork_server import ENVIRONMENT, set_environment, start_task_server
 
 HOPELESS = {

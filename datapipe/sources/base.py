@@ -15,7 +15,6 @@ from uuid import UUID
 
 import fsspec
 from datatrove.data import Document
-from datatrove.pipeline.readers.base import BaseDiskReader
 
 from ...common import storage
 from ...common.errors import RequestError, WorkError, Written, one_line, without_secrets
@@ -24,6 +23,7 @@ from ...common.rows.fields import MISSING, field_of, inner
 from ...common.rows.where import Condition, ConditionError
 from ...common.unpack import DamagedError
 from ..config import Source
+from ..run.datatrove_parts import BaseDiskReader
 from ..text.document_key import content_key, normalise
 from ..text.filters import REASON_CHARS, nowhere
 from .listing import InputFile, Listing

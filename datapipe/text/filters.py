@@ -10,7 +10,6 @@ from typing import Any, Protocol
 import pyarrow as pa
 from datatrove.data import Document
 from datatrove.pipeline.base import PipelineStep
-from datatrove.pipeline.filters.base_filter import get_filter_result
 from datatrove.utils.batching import batched
 
 from ...common.errors import RequestError, WorkError, one_line
@@ -64,6 +63,8 @@ class FilterStep(PipelineStep):
 
     def run(self, data: Any = None, rank: int = 0, world_size: int = 1) -> Iterator[Document]:
         """Yield the documents that the filter keeps."""
+        from datatrove.pipeline.filters.base_filter import get_filter_result  # with the client of the hub
+
         for batch in batched(data, self._inner.batch_size):
             before = [document.text for document in batch]
             for document, text, answer in zip(batch, before, self._judge(batch), strict=True):
