@@ -27,6 +27,7 @@ from .config import Build
 from .deduplicate import Outcome, deduplicate
 from .inputs import Stock, remember, take_stock
 from .run.executors import run_stage
+from .run.fork_server import start_task_server
 from .run.stage_progress import watch
 from .sources.base import Intake, check_conditions
 from .sources.flat_files import check_flat_files
@@ -95,7 +96,10 @@ def build(config: Build, quiet: bool = False, say: Any = print) -> BuildResult:
     """
     targets, tell = targets_of(config), say
     say = lambda line: tell(without_secrets(line))  # noqa: E731
-    config, tokenizer, listings = checked(config, say)
+    config, tokenizer = with_tokenizer(config, say)
+    if config.executor.name == "local" and min(config.tasks, config.workers) > 1:
+        start_task_server(tokenizer, tokenizer.prepare)  # before this process has threads
+    listings = checked(config, tokenizer, say)
     left_out.check_names(config, listings)
     memory = record_path(targets[0], "inputs")
     stock = take_stock(config, listings, memory, say)
@@ -133,12 +137,13 @@ def _divided(pool: str, config: Build, quiet: bool, say: Any) -> tuple[str, ...]
     return tuple(path for path, _ in divided.pools)
 
 
-def checked(config: Build, say: Any) -> tuple[Build, Tokenizer, list[Listing]]:
-    """Return a configuration as it is built, its tokenizer, and its files; what can be refused before is.
+def with_tokenizer(config: Build, say: Any) -> tuple[Build, Tokenizer]:
+    """Return a configuration with the names that may be shown and the tokenizer that its sources carry, if it names
+    none; and that tokenizer.
 
     Raises:
-        RequestError: for a wrong request.
-        WorkError: for a damaged tokenizer or listing.
+        RequestError: when it cannot be loaded.
+        WorkError: when it is damaged.
     """
     config = _with_shown_names(config)
     config, named = _with_its_tokenizer(config), config.tokenizer
@@ -146,7 +151,17 @@ def checked(config: Build, say: Any) -> tuple[Build, Tokenizer, list[Listing]]:
     tokenizer = load_tokenizer(choice.name, choice.eod, choice.pad, choice.mask)
     if choice != named:
         say(f"tokenizer: that of {choice.name}")
-    check_tokenizers(config.sources, tokenizer, choice.name)
+    return config, tokenizer
+
+
+def checked(config: Build, tokenizer: Tokenizer, say: Any) -> list[Listing]:
+    """Return the files of a configuration; what can be refused before it is built is.
+
+    Raises:
+        RequestError: for a wrong request.
+        WorkError: for a damaged listing.
+    """
+    check_tokenizers(config.sources, tokenizer, config.tokenizer.name)
     try_filters(make_filters(config.filters))  # refused now rather than in a task
     check_conditions(config.sources)
     read_lists(config.exclude)  # the same
@@ -154,7 +169,7 @@ def checked(config: Build, say: Any) -> tuple[Build, Tokenizer, list[Listing]]:
     listings = [listing.shown(config.public) for listing in found]
     for note in (note for listing in listings for note in listing.notes):
         say(note)
-    return config, tokenizer, listings
+    return listings
 
 
 def _with_shown_names(config: Build) -> Build:

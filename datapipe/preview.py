@@ -14,7 +14,7 @@ from ..common.rows.fields import field_of
 from ..common.units import format_bytes, round_count
 from ..common.unpack import ENDINGS as COMPRESSED
 from ..tokenize.tokenizer import Tokenizer
-from .build import checked
+from .build import checked, with_tokenizer
 from .config import Build, Source
 from .sources.auto import named_format
 from .sources.base import Intake
@@ -41,7 +41,8 @@ def preview(config: Build) -> dict[str, Any]:
     """
     notes: list[str] = []
     targets = targets_of(config)
-    config, tokenizer, listings = checked(config, notes.append)
+    config, tokenizer = with_tokenizer(config, notes.append)
+    listings = checked(config, tokenizer, notes.append)
     sources = [_source(config, config.sources[item.source], item, tokenizer) for item in listings]
     return {
         "pool": targets[0],

@@ -149,6 +149,11 @@ class Tokenizer:
         pairs = zip(encoded, self.reference(texts), strict=True)
         return next((i for i, (a, b) in enumerate(pairs) if not np.array_equal(a, b)), None)
 
+    def prepare(self) -> None:
+        """Make the engines now rather than when they are needed."""
+        self.encode  # noqa: B018
+        self.reference  # noqa: B018
+
     def __reduce__(self) -> tuple[Any, ...]:
         return Tokenizer, (self.info, self.spec, self._allow_fast), {"why_reference": self.why_reference}
 
