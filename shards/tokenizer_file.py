@@ -4,6 +4,10 @@ What is carried came from others and is checked before use: it must be the token
 states. A view of a pool carries none, because it cannot be read without its pool, which does.
 """
 
+import contextlib
+import hashlib
+import itertools
+from collections.abc import Iterable
 from functools import lru_cache
 from typing import Any
 
@@ -11,7 +15,7 @@ import orjson
 
 from ..common import storage
 from ..common.errors import EpochalError, WorkError
-from ..common.hashing import digest
+from ..common.hashing import canonical_json
 from ..common.json_text import strict_json
 from ..common.publish import FileInfo, Sink
 from .artifact import may_ask, read_any_manifest
@@ -21,8 +25,34 @@ TOKENIZER_NAME = "tokenizer.json"
 
 
 def tokenizer_fingerprint(spec: dict[str, Any]) -> str:
-    """Return BLAKE2b-128 over what decides ids: model, normaliser, pre-tokenizer, added tokens."""
-    return digest({key: spec.get(key) for key in ("model", "normalizer", "pre_tokenizer", "added_tokens")})
+    """Return BLAKE2b-128 over what decides ids, as canonical JSON: model, normaliser, pre-tokenizer, added
+    tokens."""
+    parts = {key: spec.get(key) for key in ("model", "normalizer", "pre_tokenizer", "added_tokens")}
+    return hashlib.blake2b(_canonical(parts), digest_size=16).hexdigest()
+
+
+def _canonical(value: Any) -> bytes:
+    """Return `canonical_json` of a value: the same bytes, sooner where there are large tables of texts or numbers."""
+    if isinstance(value, dict) and len(value) < _LARGE and all(type(key) is str for key in value):
+        inner = (canonical_json(key).encode() + b":" + _canonical(value[key]) for key in sorted(value))
+        return b"{" + b",".join(inner) + b"}"
+    if isinstance(value, dict | list) and len(value) >= _LARGE and _is_plain(value):
+        with contextlib.suppress(TypeError):  # a lone surrogate, a number of more than 64 bits
+            return orjson.dumps(value, option=orjson.OPT_SORT_KEYS)
+    return canonical_json(value).encode()
+
+
+def _is_plain(table: dict[Any, Any] | list[Any]) -> bool:
+    """Return whether a vocabulary or list of merges has no values but whole numbers, texts, and pairs of texts: of
+    others, such as fractions, there are several ways to write them."""
+    values: Iterable[Any] = table.values() if isinstance(table, dict) else table
+    kinds = set(map(type, values))
+    if kinds == {list}:
+        kinds = set(map(type, itertools.chain.from_iterable(values)))
+    return kinds <= {int, str}
+
+
+_LARGE = 1000
 
 
 def dump_tokenizer(spec: dict[str, Any]) -> bytes:

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import orjson
 from numpy.typing import NDArray
 
 from ..common.errors import RequestError, WorkError, one_line
@@ -101,9 +102,16 @@ def hugging_face(spec: Spec) -> Any:
     from tokenizers import Tokenizer
 
     try:
-        return Tokenizer.from_str(json.dumps(spec))
+        return Tokenizer.from_str(_json(spec))
     except Exception as error:  # the library raises plain Exception for everything
         raise RequestError(f"this tokenizer.json is none that `tokenizers` reads: {one_line(error, 160)}") from None
+
+
+def _json(spec: Spec) -> str:
+    try:
+        return orjson.dumps(spec).decode()
+    except TypeError:  # a lone surrogate, a number of more than 64 bits
+        return json.dumps(spec)
 
 
 def fast_engine(spec: Spec, ranks: dict[bytes, int]) -> FastEngine:
@@ -263,14 +271,24 @@ def mergeable_ranks(spec: Spec) -> dict[bytes, int] | None:
     vocab: dict[str, int] = model["vocab"]
     if any(char not in vocab for char in to_byte):
         return None
-    merges = [merge.replace(" ", "") if isinstance(merge, str) else "".join(merge) for merge in model["merges"]]
-    ids = [vocab.get(token, -1) for token in merges]
-    if any(b < a for a, b in itertools.pairwise([0, *ids])) or set("".join(merges)) - to_byte.keys():
+    merges = _joined(model["merges"])
+    ids = np.fromiter(map(vocab.get, merges, itertools.repeat(-1)), np.int64, len(merges))
+    if (np.diff(ids, prepend=0) < 0).any() or set("".join(merges)) - to_byte.keys():
         return None
     tokens = [*to_byte, *dict.fromkeys(merges)]
     # A character stands for a byte each, so the tokens are translated together and cut apart again.
-    together = "".join(tokens).translate({ord(char): byte for char, byte in to_byte.items()}).encode("latin-1")
-    ends = itertools.accumulate(map(len, tokens), initial=0)
-    return {
-        together[start:end]: vocab[token] for (start, end), token in zip(itertools.pairwise(ends), tokens, strict=True)
-    }
+    table = np.zeros(1 << 16, np.uint8)
+    table[list(map(ord, to_byte))] = list(to_byte.values())
+    together = table[np.frombuffer("".join(tokens).encode("utf-16-le"), "<u2")].tobytes()
+    ends = list(itertools.accumulate(map(len, tokens), initial=0))
+    spelled = map(together.__getitem__, map(slice, ends, ends[1:]))
+    return dict(zip(spelled, map(vocab.__getitem__, tokens), strict=True))
+
+
+def _joined(merges: list[Any]) -> list[str]:
+    """Return the token that each merge makes: merges are two tokens with a blank between them, or pairs."""
+    if set(map(type, merges)) == {str}:
+        joined = "\n".join(merges).replace(" ", "").split("\n")
+        if len(joined) == len(merges):
+            return joined
+    return [merge.replace(" ", "") if isinstance(merge, str) else "".join(merge) for merge in merges]

