@@ -27,7 +27,7 @@ from .config import Build
 from .deduplicate import Outcome, deduplicate
 from .inputs import Stock, remember, take_stock
 from .run.executors import run_stage
-from .run.fork_server import start_task_server
+from .run.fork_server import is_forked, start_task_server
 from .run.stage_progress import watch
 from .sources.base import Intake, check_conditions
 from .sources.flat_files import check_flat_files
@@ -62,8 +62,8 @@ EXCLUDE_NAME = "exclude.json"
 INDEX_NAME = "evaluation.npz"
 """The index of evaluation items in the work folder."""
 
-SMALL_TOKENS = 1 << 26
-"""Packing fewer tokens takes less than half a second."""
+SMALL_TOKENS, SMALL_TOKENS_FORKED = 1 << 26, 1 << 22
+"""Packing fewer tokens takes less time than to start processes for it, new ones or such that are forked."""
 
 
 @dataclass(frozen=True)
@@ -98,6 +98,7 @@ def build(config: Build, quiet: bool = False, say: Any = print) -> BuildResult:
     say = lambda line: tell(without_secrets(line))  # noqa: E731
     config, tokenizer = with_tokenizer(config, say)
     if config.executor.name == "local" and min(config.tasks, config.workers) > 1:
+        tokenizer.why_reference, tokenizer.ranks  # noqa: B018  (this process needs them too)
         start_task_server(tokenizer, tokenizer.prepare)  # before this process has threads
     listings = checked(config, tokenizer, say)
     left_out.check_names(config, listings)
@@ -241,7 +242,7 @@ class _Stages:
         layouts, statistics, excerpts = self._lay_out(corpus, outcome, evaluation, totals, files_left_out)
         tokens = sum(layout.n_tokens for layout in layouts)
         with watch(self.work, "pack", tokens, "tokens", self.quiet):
-            small = tokens < SMALL_TOKENS
+            small = tokens < (SMALL_TOKENS_FORKED if is_forked() else SMALL_TOKENS)
             self._stage(
                 "pack", [Pack(self.work, layouts, self.sources, outcome.division.width)], self.config.tasks, small
             )

@@ -4,6 +4,7 @@ that to ask whether a folder lies on the hub, and it takes longer than all else 
 datatrove's filters and its reader of data sets, which need it, are imported where they are used.
 """
 
+import functools
 import importlib
 import sys
 from typing import Any
@@ -51,6 +52,10 @@ from datatrove.executor.ray import RayPipelineExecutor  # noqa: E402
 from datatrove.executor.slurm import SlurmPipelineExecutor  # noqa: E402
 from datatrove.pipeline.readers.base import BaseDiskReader  # noqa: E402
 from datatrove.utils.logging import logger  # noqa: E402
+from loguru._better_exceptions import ExceptionFormatter  # noqa: E402
+
+# Three times a task it is worked out where the standard library lies, which takes as long as all else around a task.
+ExceptionFormatter._get_lib_dirs = staticmethod(functools.cache(ExceptionFormatter._get_lib_dirs))  # type: ignore[method-assign]
 
 __all__ = [
     "BaseDiskReader",
