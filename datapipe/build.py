@@ -46,6 +46,7 @@ from .stages.pack import Pack, PoolLayout, auto_samples_per_shard, write_cuts
 from .stages.passages import gather
 from .stages.statistics import IngestTotals, collect_statistics, ingest_totals
 from .target import built_already, changed_facts, lock, publish, record_path, recorded, targets_of, work_folder
+from .text.analysers import give_up
 from .text.decontaminate import build_index
 from .text.excerpts import Excerpts
 from .text.exclude import STEP as EXCLUDE
@@ -339,6 +340,7 @@ class _Stages:
         pipeline = [*readers, *filters, Ingest(settings, intake, filters)]
         with watch(self.work, "ingest", self.input_bytes, "bytes", self.quiet):
             self._stage(stage, pipeline, config.tasks)
+        give_up()  # the analyser of tasks that ran in this process
 
     def _lay_out(
         self,

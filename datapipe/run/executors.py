@@ -6,11 +6,8 @@ whatever process or machine that was. Nothing is printed on the terminal: logs a
 
 import contextlib
 import copy
-import gc
 import json
 import logging
-import multiprocessing
-import multiprocessing.connection
 import os
 import shlex
 import socket
@@ -37,7 +34,6 @@ from ...common.errors import (
     without_secrets,
 )
 from ...common.json_text import strict_json
-from ...shards.loader.workers import check_workers
 from ..settings.executors import LocalExecutor, RayExecutor, SlurmExecutor
 from . import task
 from .datatrove_parts import (
@@ -49,7 +45,8 @@ from .datatrove_parts import (
     datatrove_slurm,
     logger,
 )
-from .fork_server import ENVIRONMENT, set_environment, start_task_server
+from .fork_server import ENVIRONMENT, set_environment
+from .processes import run_in_processes
 
 HOPELESS = {
     *("BadConstraints", "InvalidAccount", "InvalidQOS"),
@@ -106,50 +103,10 @@ class _Local(_Quiet, LocalPipelineExecutor):
         self.save_executor_as_json()
         ranks = list(self.get_incomplete_ranks())
         if self.workers > 1 and ranks:
-            _run_in_processes(self, ranks, min(self.workers, len(ranks)))
+            run_in_processes(self, ranks, min(self.workers, len(ranks)))
             return
         for rank in ranks:
             copy.deepcopy(self)._run_for_rank(rank)
-
-
-def _run_in_processes(executor: _Local, ranks: list[int], workers: int) -> None:
-    """Run tasks in `workers` processes until all are done or one of the processes failed, which ends the others."""
-    check_workers(workers, "workers", shared=False)
-    start_task_server()
-    context = multiprocessing.get_context("forkserver")
-    taken = context.Value("q", 0)
-    processes = [context.Process(target=_work, args=(executor, ranks, taken)) for _ in range(workers)]
-    try:
-        for process in processes:
-            process.start()
-        alive: dict[Any, Any] = {process.sentinel: process for process in processes}
-        while alive:
-            for sentinel in multiprocessing.connection.wait(list(alive)):
-                process = alive.pop(sentinel)
-                process.join()
-                if process.exitcode:
-                    return  # the caller sees which tasks are missing, and the errors that they left
-    finally:
-        for process in processes:
-            if process.is_alive():
-                process.terminate()
-                process.join()
-
-
-def _work(executor: _Local, ranks: list[int], taken: Any) -> None:
-    """Run the next task that no process has taken yet, until there is none. An error, kept for the caller, ends the
-    process with exit status 1."""
-    gc.freeze()  # imported objects are never garbage: collecting among them takes up to a tenth of the time
-    while True:
-        with taken.get_lock():
-            i = taken.value
-            taken.value += 1
-        if i >= len(ranks):
-            return
-        try:
-            copy.deepcopy(executor)._run_for_rank(ranks[i])
-        except Exception:
-            sys.exit(1)
 
 
 class _RankWorker(datatrove_ray.RankWorker):

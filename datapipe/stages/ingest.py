@@ -29,10 +29,11 @@ from ..run.stage_progress import StageProgress
 from ..sources.base import KEPT, Intake, Judged
 from ..sources.tokens import DISTINCT, given_ids
 from ..text import document_key
+from ..text.analysers import analyser_of, given_up_on_failure
 from ..text.decontaminate import Decontaminator, EvaluationIndex
 from ..text.exclude import Exclusion, load_lists
 from ..text.filters import FILTERED, FilterStep, Step, removed_by
-from ..text.words import Analyser, Analysis, Words, windows, word_ngrams
+from ..text.words import Analysis, Words, windows, word_ngrams
 from .kept import KeptValues, types_of
 from .parts import DOCUMENT, WITH_KEPT, Batch, Documents, PartWriter
 
@@ -112,7 +113,8 @@ class Ingest(PipelineStep):
     def run(self, data: Any = None, rank: int = 0, world_size: int = 1) -> Iterator[Document]:
         """Consume the task's documents and publish its part. Yields nothing."""
         os.environ.setdefault("RAYON_NUM_THREADS", "1")  # tasks are what runs in parallel
-        _Task(self.settings, self.intake, rank).consume(data or (), self.filters)
+        with given_up_on_failure():
+            _Task(self.settings, self.intake, rank).consume(data or (), self.filters)
         yield from ()
 
 
@@ -128,7 +130,7 @@ class _Task:
         self.writer = PartWriter(self.folder, s.dtype, s.partitions, buckets, hashes, s.run_bytes, bool(s.keep))
         self.kept = KeptValues(s.keep)
         dtype = np.uint16 if s.dtype == "uint16" else np.uint32
-        self.analyser = Analyser(self.tokenizer.encode_piece, self.tokenizer.info.eod, dtype)
+        self.analyser = analyser_of(self.tokenizer, dtype)
         self.exclusion = Exclusion(load_lists(storage.read_bytes(s.exclude_path))) if s.exclude_path else None
         self.decontaminator = _load_decontaminator(s.index_path)
         self.counts = dict.fromkeys(COUNTS, 0)
