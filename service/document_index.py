@@ -25,6 +25,7 @@ from ..common import storage
 from ..common.cli import say
 from ..common.errors import RequestError, WorkError
 from ..common.publish import FileInfo, publishing
+from ..shards import arrow
 from ..shards.documents import DOCUMENTS_NAME, ROW_GROUP, open_documents
 from ..shards.file_array import FileArray
 
@@ -62,7 +63,7 @@ def read_spans(root: str) -> Iterator[dict[str, Any]]:
             rows += f.metadata.row_group(i).num_rows
             if rows >= ROW_GROUP or (rows and i == f.metadata.num_row_groups - 1):
                 table = f.read_row_groups(groups, columns=["key", "start", "tokens"])
-                yield {"key": table["key"]} | {name: table[name].to_numpy() for name in ("start", "tokens")}
+                yield {"key": table["key"]} | {name: arrow.array(table[name]) for name in ("start", "tokens")}
                 groups, rows = [], 0
 
 
@@ -225,8 +226,8 @@ def _build(root: str, where: str) -> None:
             for i in range(f.metadata.num_row_groups):
                 table = f.read_row_group(i, columns=["key", "id", "start", "tokens"])
                 columns["key"].append(key_array(table["key"]))
-                columns["start"].append(table["start"].to_numpy())
-                columns["tokens"].append(table["tokens"].to_numpy())
+                columns["start"].append(arrow.array(table["start"]))
+                columns["tokens"].append(arrow.array(table["tokens"]))
                 numbers = (xxhash.xxh3_64_intdigest(id_.encode()) for id_ in table["id"].to_pylist())
                 columns["id_hash"].append(np.fromiter(numbers, np.uint64, len(table)))
                 groups.append(groups[-1] + len(table))

@@ -73,5 +73,20 @@ def dictionary(indices: NDArray[Any], names: Sequence[str]) -> pa.Array:
 
 def integers(chunked: pa.ChunkedArray) -> NDArray[np.int64]:
     """Return an int64 column without nulls as an array."""
-    arrays = [np.frombuffer(a.buffers()[1], np.int64, len(a), 8 * a.offset) for a in chunked.chunks if len(a)]
-    return np.concatenate([np.zeros(0, np.int64), *arrays])
+    return array(chunked).astype(np.int64, copy=False)
+
+
+def array(column: pa.Array | pa.ChunkedArray) -> NDArray[Any]:
+    """Return a column of integers or floats as an array of its type; of one that is in chunks it is a copy.
+
+    Raises:
+        ValueError: for a column with nulls.
+    """
+    if column.null_count:
+        raise ValueError(f"a column of {column.type} holds {column.null_count:,} nulls")
+    dtype = np.dtype(column.type.to_pandas_dtype())
+    if isinstance(column, pa.ChunkedArray):
+        return np.concatenate([np.zeros(0, dtype), *map(array, column.chunks)])
+    if not len(column):
+        return np.zeros(0, dtype)
+    return np.frombuffer(column.buffers()[1], dtype, len(column), dtype.itemsize * column.offset)

@@ -232,7 +232,12 @@ def iter_documents(root: str, names: list[str]) -> Iterator[dict[str, Any]]:
         for i in range(f.metadata.num_row_groups):
             with readable(root):
                 table = f.read_row_group(i, columns=names)
-            yield {name: table[name].to_numpy() for name in names}
+                columns = {name: _column(table[name]) for name in names}
+            yield columns
+
+
+def _column(column: pa.ChunkedArray) -> NDArray[Any]:
+    return arrow.array(column) if pa.types.is_integer(column.type) else column.to_numpy()
 
 
 def find_documents(root: str, m: Manifest) -> tuple[str, FileInfo, int] | None:

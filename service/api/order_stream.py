@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pyarrow as pa
 
+from ...shards import arrow
 from ...shards.order.base import Order
 from ..errors import BusyError
 
@@ -40,7 +41,7 @@ def arrow_chunks(plan: Order, start: int, count: int) -> AsyncIterator[bytes | m
     schema = pa.schema([pa.field("id", pa.uint64(), nullable=False)], metadata=metadata)
 
     def chunk(begin: int, stop: int) -> memoryview:
-        batch = pa.record_batch([pa.array(plan.ids(range(begin, stop)))], schema=schema)
+        batch = pa.record_batch([arrow.numbers(plan.ids(range(begin, stop)))], schema=schema)
         return memoryview(batch.serialize())
 
     return _stream(schema.serialize().to_pybytes(), chunk, END, start, count)

@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from ...shards import arrow
 from . import calls
 from .answers import AwayError, data_of, refuse, unreached
 from .calls import Call
@@ -128,7 +129,7 @@ class AsyncClient:
     def _ids(self, response: Any) -> NDArray[np.uint64]:
         if response.status_code != 200:
             refuse(response, self.url)
-        return pa.ipc.open_stream(response.content).read_all().column("id").to_numpy()
+        return arrow.array(pa.ipc.open_stream(response.content).read_all().column("id"))
 
     async def _tried(self, call: Call[Any], read: Callable[[Any], T]) -> T:
         """Return what `read` makes of the response to a call."""

@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from ...shards import arrow
 from . import calls
 from .answers import INSTALL, AwayError, RefusedError, data_of, refuse, unreached
 from .calls import Call
@@ -147,7 +148,7 @@ class Client:
                 refuse(response, self.url)
             with pa.ipc.open_stream(pa.PythonFile(_Body(response.iter_raw(1 << 20)), mode="r")) as stream:
                 for batch in stream:
-                    yield batch.column("id").to_numpy()
+                    yield arrow.array(batch.column("id"))
 
     def _once(self, request: dict[str, Any]) -> Any:
         with self._reached():

@@ -86,7 +86,7 @@ def _divided(pool: Artifact, split: Split) -> tuple[NDArray[np.int64], NDArray[n
     columns = list(_columns(pool.root, split.by))
     starts, tokens = (np.concatenate([np.zeros(0, np.int64), *(c[i] for c in columns)]) for i in (0, 1))
     if cut:
-        values = [c.cast(pa.float64(), safe=False).fill_null(float("nan")).to_numpy() for _, _, c in columns]
+        values = [arrow.array(c.cast(pa.float64(), safe=False).fill_null(float("nan"))) for _, _, c in columns]
         return starts, tokens, by_number(split, np.concatenate(values), tokens)
     texts = [None if v is None else _as_text(v) for _, _, chunk in columns for v in chunk.to_pylist()]
     return starts, tokens, by_value(texts, split.by)

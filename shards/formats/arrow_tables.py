@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from .. import arrow
 from ..manifest import Manifest
 from .rows import Block, Rows, Stretch, regroup
 
@@ -55,7 +56,7 @@ def files(
 
 def _batch(rows: Rows, subset: Manifest) -> pa.RecordBatch:
     offsets = np.concatenate([[0], np.cumsum(rows.lengths)]).astype(np.int32)
-    column = pa.ListArray.from_arrays(pa.array(offsets), pa.array(np.ascontiguousarray(rows.flat())))
+    column = pa.ListArray.from_arrays(arrow.numbers(offsets), arrow.numbers(rows.flat()))
     return pa.record_batch([column], schema=schema_of(subset))
 
 
@@ -80,5 +81,5 @@ def lists(array: Any, column: str) -> Block:
     if nulls := array.null_count + values.null_count:
         raise ValueError(f"column '{column}' holds {nulls:,} nulls among its lists of token ids")
     lengths = array.value_lengths() if not pa.types.is_fixed_size_list(kind) else None
-    sizes = np.full(len(array), kind.list_size) if lengths is None else lengths.to_numpy(zero_copy_only=False)
-    return values.to_numpy(zero_copy_only=False), sizes.astype(np.int64)
+    sizes = np.full(len(array), kind.list_size) if lengths is None else arrow.array(lengths)
+    return arrow.array(values), sizes.astype(np.int64)

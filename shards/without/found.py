@@ -140,7 +140,7 @@ class _InList:
         by_key, by_id = pc.is_in(table["key"], self._keys), pc.is_in(table["id"], self._ids)
         self._found[0].update(table["key"].filter(by_key).to_pylist())
         self._found[1].update(table["id"].filter(by_id).to_pylist())
-        hit = np.flatnonzero(pc.or_(by_key, by_id).to_numpy())
+        hit = arrow.array(pc.indices_nonzero(pc.or_(by_key, by_id))).astype(np.int64)
         self._documents += len(hit)
         return hit
 
