@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from epochal.common.errors import WorkError
+from epochal.common.hashing import digest
 from epochal.common.publish import FileInfo
 from epochal.shards.artifact import read_any_manifest, read_manifest
 from epochal.shards.carve import carve
@@ -36,6 +37,28 @@ def test_the_bytes_are_canonical_json_whatever_the_order_of_keys() -> None:
     turned = json.loads(json.dumps({k: SPEC[k] for k in reversed(SPEC)}, indent=2))
     expected = '{"added_tokens":[],"model":{"type":"WordLevel","unk_token":"é","vocab":{"<eos>":0,"é":1}}}\n'
     assert dump_tokenizer(SPEC) == dump_tokenizer(turned) == expected.encode()
+
+
+CONTROL = {chr(point): point for point in [*range(0x20), 0x22, 0x5C, 0x7F, 0xFF, 0x2028, 0xFFFF, 0x1F600]}
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        {"vocab": {f"{i}\u00e9\U0001f600": i for i in range(1500)} | CONTROL, "merges": ["a b", '" \\'] * 800},
+        {"vocab": {chr(i): 2**63 - i for i in range(0xD7FF, 0xC000, -1)}, "merges": [["a", "\n"], ["\x7f", "c"]] * 800},
+        {"vocab": [["a", -1e-05], ["b", -0.1]] * 800},
+        {"vocab": {str(i): float(i) for i in range(1500)} | {"x": 1e16}},
+        {"vocab": {str(i): 2**64 + i for i in range(1500)}},
+        {"vocab": {str(i): i > 5 for i in range(1500)}, "merges": [["a", None]] * 1500},
+        {"vocab": {str(i): i for i in range(1500)}, "merges": [["a", ["b"]]] * 1500, "dropout": 1e-7},
+        None,
+    ],
+)
+def test_the_fingerprint_is_the_digest_of_canonical_json(model: Any) -> None:
+    spec = {"model": model, "normalizer": None, "added_tokens": [{"content": "é", "id": 3}], "version": "not part"}
+    parts = {key: spec.get(key) for key in ("model", "normalizer", "pre_tokenizer", "added_tokens")}
+    assert tokenizer_fingerprint(spec) == digest(parts)
 
 
 def test_copies_and_exports_carry_it_a_view_has_its_pools(make_pool: Callable[..., Path], tmp_path: Path) -> None:
