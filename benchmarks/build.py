@@ -38,14 +38,12 @@ SEQ_LEN, NGRAM, BUCKETS, HASHES = 2048, 5, 14, 8
 
 def build_ours(source: str, out: str, tasks: int) -> dict[str, float]:
     """Build with epochal, as its command does; return seconds by stage."""
-    if tasks > 1:
-        from epochal.datapipe.run.fork_server import start_task_server
-
-        start_task_server()
+    gc.disable()
     from epochal.datapipe import build as module
     from epochal.datapipe.config import Build
 
     gc.freeze()
+    gc.enable()
     seconds: dict[str, float] = {}
     run_stage = module.run_stage
 
