@@ -27,7 +27,7 @@ from .config import Build
 from .deduplicate import Outcome, deduplicate
 from .inputs import Stock, remember, take_stock
 from .run.executors import run_stage
-from .run.fork_server import is_forked, start_task_server
+from .run.fork_server import is_forked, start_task_server, task_server
 from .run.stage_progress import watch
 from .sources.base import Intake, check_conditions
 from .sources.flat_files import check_flat_files
@@ -95,6 +95,11 @@ def build(config: Build, quiet: bool = False, say: Any = print) -> BuildResult:
         RequestError: for a wrong request.
         WorkError: when the work failed.
     """
+    with task_server():
+        return _built(config, quiet, say)
+
+
+def _built(config: Build, quiet: bool, say: Any) -> BuildResult:
     targets, tell = targets_of(config), say
     say = lambda line: tell(without_secrets(line))  # noqa: E731
     config, tokenizer = with_tokenizer(config, say)

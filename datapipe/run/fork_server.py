@@ -41,7 +41,7 @@ def set_environment() -> None:
 
 
 def start_task_server(shared: Any = None, prepare: Callable[[], object] = lambda: None) -> None:
-    """Start the process that tasks are forked from, once for all stages.
+    """Start the process that tasks are forked from, if there is none yet.
 
     It and the tasks have interrupts blocked: the main process handles Ctrl-C, and ends the tasks.
 
@@ -59,6 +59,17 @@ def start_task_server(shared: Any = None, prepare: Callable[[], object] = lambda
                 ["epochal.datapipe.stages.ingest", "epochal.datapipe.deduplicate", "epochal.datapipe.stages.pack"]
             )
             _server.ensure_running()
+
+
+@contextlib.contextmanager
+def task_server() -> Iterator[None]:
+    """Have a server that is forked within the body end with it: it holds the memory that this process had then."""
+    before = _forked
+    try:
+        yield
+    finally:
+        if is_forked() and _forked != before:
+            _end()
 
 
 def is_forked() -> bool:
@@ -93,6 +104,15 @@ def _fork(shared: Any, prepare: Callable[[], object]) -> None:
         os.close(ended)
     _server._forkserver_address, _server._forkserver_alive_fd, _server._forkserver_pid = address, alive, pid
     _forked = pid
+
+
+def _end() -> None:
+    global _forked, _shared
+    os.close(_server._forkserver_alive_fd)
+    with contextlib.suppress(ChildProcessError):
+        os.waitpid(_server._forkserver_pid, os.WNOHANG)
+    _server._forkserver_address = _server._forkserver_alive_fd = _server._forkserver_pid = None
+    _forked = _shared = None
 
 
 def _forked_process() -> int:

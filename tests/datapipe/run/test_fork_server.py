@@ -59,6 +59,16 @@ def test_tasks_find_what_the_server_prepared_once_and_what_it_shares(tmp_path: P
     assert tasks == [f"{server} has 1 True True False"] * 2
 
 
+@pytest.mark.processes
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="the system does not say how many threads there are")
+def test_each_build_forks_a_server_of_its_own_which_ends_with_it(tmp_path: Path) -> None:
+    lines = ["with fork_server.task_server():", "    run(Large())", "    server = fork_server._forked"]
+    ended = ["assert not fork_server.is_forked()", "try: os.waitpid(server, 0)", "except ChildProcessError: pass"]
+    printed, said = run(tmp_path, "fork_server.set_environment()", *[*lines, *ended] * 2)
+    assert printed.splitlines().count("True") == 2
+    assert len({line.split()[0] for line in said if "prepares" in line}) == 2
+
+
 @pytest.mark.slow
 @pytest.mark.processes
 def test_a_process_with_threads_is_not_forked_and_tasks_run_all_the_same(tmp_path: Path) -> None:
