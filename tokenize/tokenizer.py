@@ -19,7 +19,6 @@ from . import gpt2
 from .engines import (
     Engine,
     FastEngine,
-    PieceEncoder,
     TokenIds,
     fast_engine,
     hugging_face,
@@ -28,6 +27,7 @@ from .engines import (
     why_reference,
 )
 from .folders import StatedTokenizer, stated_tokenizer
+from .merging import PieceEncoder
 from .special import Spec, added_ids, model_vocabulary, unknown_id, without_special
 from .unknown import UnknownCounter, unknown_counter
 
@@ -82,9 +82,9 @@ class Tokenizer:
         return self._fast.encode if self._fast else self.reference
 
     @property
-    def encode_piece(self) -> PieceEncoder | None:
-        """The same for one piece, or None where the tokenizer does not split as GPT-2 does."""
-        return self._fast.encode_piece if self._fast else None
+    def encode_pieces(self) -> PieceEncoder | None:
+        """The same for pieces, or None where the tokenizer does not split as GPT-2 does."""
+        return self._fast.encode_pieces if self._fast else None
 
     def decode(self, ids: Sequence[int]) -> str:
         """Return the text of `ids`; EOD, PAD and MASK have none."""

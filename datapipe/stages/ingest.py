@@ -32,7 +32,8 @@ from ..text import document_key
 from ..text.decontaminate import Decontaminator, EvaluationIndex
 from ..text.exclude import Exclusion, load_lists
 from ..text.filters import FILTERED, FilterStep, Step, removed_by
-from ..text.words import Analyser, Analysis, Words, windows, word_ngrams
+from ..text.signatures import sign
+from ..text.words import Analyser, Analysis, Words
 from .kept import KeptValues, types_of
 from .parts import DOCUMENT, WITH_KEPT, Batch, Documents, PartWriter
 
@@ -128,7 +129,7 @@ class _Task:
         self.writer = PartWriter(self.folder, s.dtype, s.partitions, buckets, hashes, s.run_bytes, bool(s.keep))
         self.kept = KeptValues(s.keep)
         dtype = np.uint16 if s.dtype == "uint16" else np.uint32
-        self.analyser = Analyser(self.tokenizer.encode_piece, self.tokenizer.info.eod, dtype)
+        self.analyser = Analyser(self.tokenizer.encode_pieces, self.tokenizer.info.eod, dtype)
         self.exclusion = Exclusion(load_lists(storage.read_bytes(s.exclude_path))) if s.exclude_path else None
         self.decontaminator = _load_decontaminator(s.index_path)
         self.counts = dict.fromkeys(COUNTS, 0)
@@ -211,7 +212,7 @@ class _Task:
         records = self._records(batch, texts, keys)
         records["raw"] = raw
         records["tokens"] = [len(tokens) for tokens in encoded]
-        signatures, records["signed"] = _sign(analysed.words, self.settings.near)
+        signatures, records["signed"] = sign(analysed.words, self.settings.near)
         unknown = self.tokenizer.unknown_id
         records["signed"][[i for i in by_ids if (given[i] == unknown).any()]] = 0  # type: ignore[union-attr]
         clean = self._without_contaminated(batch, texts, keys, analysed.words)
@@ -294,7 +295,7 @@ class _Task:
         """Return each document's ids, EOD after them: those it came with, or those of its text, as analysed or encoded
         here. Of the latter all, or a sample chosen by key, are encoded by the reference too and must come out equal."""
         fresh = [i for i, ids in enumerate(given) if ids is None]
-        if self.tokenizer.encode_piece:
+        if self.tokenizer.encode_pieces:
             starts = analysed.starts.tolist()
             new = [analysed.tokens[starts[i] : starts[i + 1]] for i in fresh]
             self._check_special(analysed.tokens, len(texts))
@@ -365,28 +366,6 @@ def _batches(documents: Any) -> Iterator[list[Document]]:
         chars += len(document.text)
     if batch:
         yield batch
-
-
-def _sign(words: Words, near: NearDuplicates | None) -> tuple[NDArray[np.uint32], NDArray[np.bool_]]:
-    """Return the texts' MinHash signatures over their word n-grams, uint32 (n_texts, buckets * hashes), and whether
-    each has one: a text without n-gram has none, and no text has one when there is no deduplication of near ones."""
-    from rensa import RMinHash
-
-    n_texts = len(words.starts) - 1
-    if near is None:
-        return np.zeros((n_texts, 0), np.uint32), np.zeros(n_texts, np.bool_)
-    size = near.buckets * near.hashes
-    signatures = np.full((n_texts, size), np.iinfo(np.uint32).max, np.uint32)
-    signed = np.zeros(n_texts, np.bool_)
-    for window, texts, _ in windows(words, near.ngram):
-        hashes, starts = word_ngrams(window, near.ngram)
-        matrix = RMinHash.digest_matrix_from_flat_token_hashes(hashes, starts.astype(np.uint64), size, near.seed)
-        has = np.diff(starts) > 0
-        rows = np.array(matrix.to_rows(), np.uint32).reshape(-1, size)[has]
-        signatures[texts[has]] = np.minimum(signatures[texts[has]], rows)  # a window holds a text once
-        signed[texts[has]] = True
-    signatures[~signed] = 0
-    return signatures, signed
 
 
 def _load_decontaminator(path: str | None) -> Decontaminator | None:
