@@ -104,16 +104,16 @@ def hugging_face(spec: Spec) -> Any:
         raise RequestError(f"this tokenizer.json is none that `tokenizers` reads: {one_line(error, 160)}") from None
 
 
-def fast_engine(spec: Spec, ranks: dict[bytes, int]) -> FastEngine:
-    """Return a tiktoken engine with the reference's ids, given its `mergeable_ranks`. `why_reference` must have been
-    None."""
+def fast_engine(spec: Spec, ranks: Callable[[], dict[bytes, int] | None]) -> FastEngine:
+    """Return a tiktoken engine with the reference's ids, given what gives its `mergeable_ranks`. `why_reference` must
+    have been None."""
     pattern = KNOWN_PATTERNS[str(_split_pattern(spec))]
 
     @functools.cache
     def encoding() -> Any:  # made when it is needed: whoever encodes by piece may never do
         import tiktoken
 
-        return tiktoken.Encoding("epochal", pat_str=pattern, mergeable_ranks=ranks, special_tokens={})
+        return tiktoken.Encoding("epochal", pat_str=pattern, mergeable_ranks=ranks() or {}, special_tokens={})
 
     reference = functools.cache(lambda: reference_engine(spec))
     plain = _plain_tokens(spec)

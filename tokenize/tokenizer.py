@@ -100,7 +100,7 @@ class Tokenizer:
 
     @cached_property
     def _fast(self) -> FastEngine | None:
-        return fast_engine(self._text_spec, self.ranks) if self.why_reference is None and self.ranks else None
+        return fast_engine(self._text_spec, lambda: self.ranks) if self.why_reference is None else None
 
     @cached_property
     def _decoder(self) -> Any:

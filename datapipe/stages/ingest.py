@@ -176,7 +176,7 @@ class _Task:
 
     def _ingest(self, batch: list[Document]) -> None:
         given = [given_ids(document) for document in batch]
-        raw = np.array([document_key.raw_digest(document.text) for document in batch], np.uint64)
+        raw = document_key.raw_digests(document.text for document in batch)
         for document in batch:  # the text as it came is not needed any more, and a long one must not be held twice
             document.text = document_key.normalise(document.text)
         kept = []
@@ -239,10 +239,9 @@ class _Task:
         """Return a DOCUMENT for each document with what its text, key and source decide."""
         seed = self.settings.seed
         records = np.zeros(len(batch), WITH_KEPT if self.settings.keep else DOCUMENT)
-        places = np.frombuffer(b"".join([document_key.place(key, seed) for key in keys]), ">u8").reshape(-1, 2)
-        records["place_hi"], records["place_lo"] = places.T
+        records["place_hi"], records["place_lo"] = document_key.places(keys, seed).T
         records["key_hi"], records["key_lo"] = np.frombuffer(b"".join(keys), ">u8").reshape(-1, 2).T
-        records["drawn"] = [document_key.validation_order(key, seed) for key in keys]
+        records["drawn"] = document_key.validation_orders(keys, seed)
         records["text_bytes"] = [len(text) if text.isascii() else len(text.encode()) for text in texts]
         records["source"] = [document.metadata["_source"] for document in batch]
         records["distinct"] = [document.metadata.get(DISTINCT, False) for document in batch]
