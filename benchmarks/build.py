@@ -182,11 +182,13 @@ def compare(source: Path, ours: Path, stock: Path) -> dict[str, int]:
     encoded = {
         row["id"]: _digest(ids) for row, ids in zip(rows, tokenizer.encode([r["text"] for r in rows]), strict=True)
     }
-    artifact = open_artifact(str(ours / "pools" / "p"))
-    stream = np.concatenate([_shard_tokens(shard.path) for shard in artifact.shards])[: artifact.manifest.tokens]
-    kept = _documents(stream, tokenizer.info.eod)
+    kept: dict[bytes, int] = {}
+    for pool in (ours / "pools").glob("p*"):  # p, and p-val: what is held out for validation is kept too
+        artifact = open_artifact(str(pool))
+        stream = np.concatenate([_shard_tokens(shard.path) for shard in artifact.shards])[: artifact.manifest.tokens]
+        kept |= _documents(stream, tokenizer.info.eod)
     theirs = _documents(np.fromfile(stock / "merged" / "000_all.ds", np.uint16), tokenizer.info.eod)
-    removed = {encoded[i] for i in pq.read_table(artifact.root + "/duplicates.parquet")["id"].to_pylist()}
+    removed = {encoded[i] for i in pq.read_table(ours / "pools" / "p" / "duplicates.parquet")["id"].to_pylist()}
     if not (set(kept) | set(theirs)) <= set(encoded.values()):
         raise SystemExit("a document's ids are not the reference's")
     if not set(theirs) - set(kept) <= removed or not set(encoded.values()) - set(kept) <= removed:
