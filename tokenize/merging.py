@@ -12,9 +12,6 @@ import numpy as np
 from .compiled import compiled_part
 from .special import Spec, byte_to_char
 
-with compiled_part():
-    from . import _merge
-
 PieceEncoder = Callable[[list[bytes]], tuple[Any, Any]]
 """Given the UTF-8 of some pieces: how many ids each has, and the ids, each a buffer of uint32."""
 
@@ -22,6 +19,9 @@ PieceEncoder = Callable[[list[bytes]], tuple[Any, Any]]
 def piece_encoder(spec: Spec) -> PieceEncoder:
     """Return what encodes pieces as the reference does, given the description of byte-level BPE that knows all bytes,
     without a dropout, prefix or suffix, and in which a token that is a whole piece is what its merges make."""
+    with compiled_part():  # not at the top: whoever only decodes needs none
+        from . import _merge
+
     vocab = spec["model"]["vocab"]
     of_byte = [vocab[char] for _, char in sorted(byte_to_char().items())]
     pairs = (merge.split(" ") if isinstance(merge, str) else merge for merge in spec["model"]["merges"])

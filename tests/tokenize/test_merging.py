@@ -1,6 +1,7 @@
 """Merging of pieces against Hugging Face's BPE: lists of merges of every shape, and pieces longer than a window."""
 
 import itertools
+import sys
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ from hypothesis import strategies as st
 from tokenizers import models
 
 from epochal.tokenize import _merge
+from epochal.tokenize.compiled import NotCompiledError
 from epochal.tokenize.merging import piece_encoder
 from epochal.tokenize.special import byte_to_char
 from epochal.tokenize.tokenizer import load_tokenizer
@@ -126,3 +128,10 @@ def test_what_is_no_list_of_pieces_is_refused():
         with pytest.raises(TypeError):
             merger.encode(wrong)
     assert merger.encode([]) == (b"", b"")
+
+
+def test_without_the_compiled_part_one_line_says_so(monkeypatch):
+    monkeypatch.setitem(sys.modules, "epochal.tokenize._merge", None)
+    monkeypatch.delattr("epochal.tokenize._merge")
+    with pytest.raises(NotCompiledError, match="compiled part is missing: install epochal again"):
+        piece_encoder(spec_of([]))

@@ -192,9 +192,10 @@ def test_a_wrong_answer_for_new_pieces_is_refused(answer):
 
 
 @pytest.mark.slow
-def test_without_its_compiled_part_a_build_says_so_in_one_line():
+@pytest.mark.parametrize("part", ["tokenize._pieces", "datapipe.text._fragments", "datapipe.text._minhash"])
+def test_without_a_compiled_part_a_build_says_so_in_one_line(part):
     program = (
-        "import sys; sys.modules['epochal.tokenize._pieces'] = None; from epochal.__main__ import main; "
+        f"import sys; sys.modules['epochal.{part}'] = None; from epochal.__main__ import main; "
         "sys.exit(main(['build', 'folder', 'sources.0.path=.', 'tasks=2']))"
     )
     done = subprocess.run([sys.executable, "-W", "ignore", "-c", program], capture_output=True, text=True)
