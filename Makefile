@@ -7,6 +7,7 @@ READY := $(VENV)/.ready
 JOBS ?= 2
 # Whole files, in the order of tests/conftest.py: xdist's own puts those with the fewest tests last, the longest among them.
 SPREAD := --dist loadfile --no-loadscope-reorder
+COMPILED := $(wildcard tokenize/*.[ch] datapipe/text/*.[ch])
 HEADERS := import sysconfig; print(sysconfig.get_path('include'))
 
 .DEFAULT_GOAL := $(if $(TORCH),setup,help)
@@ -21,7 +22,7 @@ help: ## show this list
 # With TORCH, the packages of torch.txt are found first, by themselves; then they override the pins of others.
 MOVED = $(shell sed -n 's/^\([a-z]\+\).*/\1/p' torch.txt | paste -sd '|')
 PINS := $(if $(TORCH),$(VENV)/constraints.txt --override $(VENV)/torch.txt,constraints.txt)
-$(READY): pyproject.toml constraints.txt $(if $(TORCH),torch.txt) tokenize/_pieces.c
+$(READY): pyproject.toml constraints.txt $(if $(TORCH),torch.txt) $(COMPILED)
 	@echo "setting up $(VENV) (about 7 GB with CUDA libraries; takes a minute or a few)"
 	@command -v $(PYTHON) >/dev/null || { echo "make: no $(PYTHON) found: install Python 3.11 or 3.12, or name one: make PYTHON=python3.12"; exit 2; }
 	@test -f "$$($(PYTHON) -c "$(HEADERS)")/Python.h" || { echo "make: $(PYTHON) has no headers, which the compiled part needs: install them (on Debian python3-dev)"; exit 2; }
@@ -91,7 +92,7 @@ lint: $(READY) ## style, docstrings and types
 	@$(BIN)/ruff format --check .
 	@$(BIN)/python tests/support/checks/docstrings.py
 	@MYPYPATH=$(VENV)/src $(BIN)/mypy --explicit-package-bases -p epochal
-	@$(CC) -std=c11 -Wall -Wextra -Werror -fsyntax-only tokenize/_pieces.c -I"$$($(BIN)/python -c "$(HEADERS)")"
+	@$(CC) -std=c11 -Wall -Wextra -Werror -fsyntax-only $(filter %.c,$(COMPILED)) -I"$$($(BIN)/python -c "$(HEADERS)")"
 
 bench: $(READY) ## measure against the stock parts; writes benchmarks/results/*.json
 	@set -e; for name in loader curve build near_duplicates formats order train service many_runs; do $(BIN)/python -W ignore -m epochal.benchmarks.$$name; done

@@ -7,7 +7,8 @@ small build of each goes before, so that no side's libraries are read from the d
 The input is this environment's Python source, or --input FILE.jsonl. Checked: every document that both keep has equal
 ids, and what only one side keeps is a near-duplicate that the other removed.
 
-Writes benchmarks/results/build.json and prints tables. `ratio` is the stock stages' seconds / ours on one core.
+Writes benchmarks/results/build.json and prints tables. `ratio` is the stock stages' seconds / ours on one core. Where
+other work runs beside it, the ratio of CPU seconds, which are those of all processes of a build, says more.
 """
 
 import argparse
@@ -18,6 +19,7 @@ import json
 import math
 import os
 import re
+import resource
 import shutil
 import statistics
 import subprocess
@@ -137,22 +139,28 @@ def _number(path: str, name: str) -> int:
 
 
 def run_child(kind: str, source: Path, out: Path, tasks: int) -> dict[str, Any]:
-    """Run one build in a process of its own; return its seconds from start to end beside what it reports."""
+    """Run one build in a process of its own; return its seconds from start to end, and those of CPU, beside what it
+    reports."""
     shutil.rmtree(out, ignore_errors=True)
     environment = os.environ | {"RAYON_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
     environment.pop("PYTHONDONTWRITEBYTECODE", None)  # compiling every import anew would be measured, on both sides
     arguments = ["--child", kind, "--input", str(source), "--out", str(out), "--tasks", str(tasks)]
-    start = time.perf_counter()
+    start, cpu = time.perf_counter(), _cpu_of_children()
     done = subprocess.run(
         [sys.executable, "-W", "ignore", "-m", "epochal.benchmarks.build", *arguments],
         env=environment,
         capture_output=True,
         text=True,
     )
-    seconds = time.perf_counter() - start
+    seconds = {"seconds": time.perf_counter() - start, "cpu_seconds": _cpu_of_children() - cpu}
     if done.returncode:
         raise SystemExit(f"build '{kind}' failed: {done.stderr.strip().splitlines()[-1]}")
-    return {"seconds": seconds} | json.loads(done.stdout.splitlines()[-1])
+    return seconds | json.loads(done.stdout.splitlines()[-1])
+
+
+def _cpu_of_children() -> float:
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def compare(source: Path, ours: Path, stock: Path) -> dict[str, int]:
@@ -173,11 +181,13 @@ def compare(source: Path, ours: Path, stock: Path) -> dict[str, int]:
     encoded = {
         row["id"]: _digest(ids) for row, ids in zip(rows, tokenizer.encode([r["text"] for r in rows]), strict=True)
     }
-    artifact = open_artifact(str(ours / "pools" / "p"))
-    stream = np.concatenate([_shard_tokens(shard.path) for shard in artifact.shards])[: artifact.manifest.tokens]
-    kept = _documents(stream, tokenizer.info.eod)
+    kept: dict[bytes, int] = {}
+    for pool in (ours / "pools").glob("p*"):  # p, and p-val: what is held out for validation is kept too
+        artifact = open_artifact(str(pool))
+        stream = np.concatenate([_shard_tokens(shard.path) for shard in artifact.shards])[: artifact.manifest.tokens]
+        kept |= _documents(stream, tokenizer.info.eod)
     theirs = _documents(np.fromfile(stock / "merged" / "000_all.ds", np.uint16), tokenizer.info.eod)
-    removed = {encoded[i] for i in pq.read_table(artifact.root + "/duplicates.parquet")["id"].to_pylist()}
+    removed = {encoded[i] for i in pq.read_table(ours / "pools" / "p" / "duplicates.parquet")["id"].to_pylist()}
     if not (set(kept) | set(theirs)) <= set(encoded.values()):
         raise SystemExit("a document's ids are not the reference's")
     if not set(theirs) - set(kept) <= removed or not set(encoded.values()) - set(kept) <= removed:
@@ -224,6 +234,7 @@ def measure(source: Path, folder: Path, size: int, kinds: list[str], tasks: int,
         table[kind] = {
             "seconds": seconds,
             "all_seconds": [r["seconds"] for r in results],
+            "cpu_seconds": statistics.median(r["cpu_seconds"] for r in results),
             "MB_per_second_and_core": size / 1e6 / seconds / tasks,
             "stages": stages,
         }
@@ -231,6 +242,7 @@ def measure(source: Path, folder: Path, size: int, kinds: list[str], tasks: int,
             table[kind] |= {key: results[-1][key] for key in ("peak_bytes", "written_bytes")}
     for kind in kinds[1:]:
         table[kind]["ratio"] = table[kind]["seconds"] / table["ours"]["seconds"]
+        table[kind]["cpu_ratio"] = table[kind]["cpu_seconds"] / table["ours"]["cpu_seconds"]
         if tasks == 1:  # of ours, any number of tasks gives the same bytes
             table[kind]["outputs"] = compare(source, folder / "ours", folder / kind)
     return table
@@ -336,12 +348,14 @@ def show(result: dict[str, Any]) -> None:
     """Print the tables as Markdown."""
     print(f"{result['machine']}; {result['bytes'] / 1e6:.0f} MB, {result['input']}")
     for cores in (name for name in result if name.endswith(("core", "cores"))):
-        print(f"\n| {cores} | seconds | MB/s per core | ratio | peak memory | written |\n|---|---|---|---|---|---|")
+        print(f"\n| {cores} | seconds | MB/s per core | ratio | CPU seconds | ratio | peak memory | written |")
+        print("|---|---|---|---|---|---|---|---|")
         for kind, row in result[cores].items():
             more = [f"{row[k] / 1e6:,.0f} MB" if k in row else "" for k in ("peak_bytes", "written_bytes")]
-            ratio = f"{row['ratio']:.1f}" if "ratio" in row else "1"
+            ratio, cpu_ratio = (f"{row[k]:.1f}" if k in row else "1" for k in ("ratio", "cpu_ratio"))
             speed = row["MB_per_second_and_core"]
-            print(f"| {kind} | {row['seconds']:.1f} | {speed:.2f} | {ratio} | {more[0]} | {more[1]} |")
+            cpu = f"{row['cpu_seconds']:.1f} | {cpu_ratio}"
+            print(f"| {kind} | {row['seconds']:.1f} | {speed:.2f} | {ratio} | {cpu} | {more[0]} | {more[1]} |")
         print("\n| stage | seconds |\n|---|---|")
         for kind, row in result[cores].items():
             for stage, seconds in row["stages"].items():

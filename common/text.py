@@ -49,6 +49,8 @@ def content_key(normalised: str) -> bytes:
 
 def text_digest(text: str, size: int) -> bytes:
     """Return BLAKE2b of the UTF-8 of `text`, `size` bytes, without holding the UTF-8 of a long one."""
+    if len(text) <= BLOCK_CHARS:
+        return hashlib.blake2b(text.encode(), digest_size=size).digest()
     hashed = hashlib.blake2b(digest_size=size)
     for start in range(0, len(text), BLOCK_CHARS):
         hashed.update(text[start : start + BLOCK_CHARS].encode())

@@ -42,6 +42,7 @@
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
+#include "_contraction.h"
 
 enum { LETTER = 1, DIGIT = 2, OTHER = 4, SPACE = 8, BLANK = 24, UNKNOWN = 255 }; /* BLANK, the space character: SPACE too */
 enum { FIRST = 1, LAST = 2 }; /* edges of a fragment: may be joined to what is before, after its piece */
@@ -296,15 +297,6 @@ static inline const uint8_t *run_end(Pieces *self, const uint8_t *p, const uint8
         p += length;
     }
     return p;
-}
-
-static size_t contraction(const uint8_t *p, const uint8_t *end)
-{
-    if (end - p >= 2 && (p[1] == 's' || p[1] == 'd' || p[1] == 'm' || p[1] == 't'))
-        return 2;
-    if (end - p >= 3 && ((p[1] == 'l' && p[2] == 'l') || ((p[1] == 'v' || p[1] == 'r') && p[2] == 'e')))
-        return 3;
-    return 0;
 }
 
 /* Return where the piece that begins at p ends, NULL on failure:

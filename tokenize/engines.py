@@ -20,25 +20,23 @@ import orjson
 from numpy.typing import NDArray
 
 from ..common.errors import RequestError, WorkError, one_line
+from .merging import PieceEncoder, piece_encoder
 from .special import Spec, byte_to_char, knows_all_text, model_kind, steps
 
 TokenIds = NDArray[np.uint32]
 Engine = Callable[[Sequence[str]], list[TokenIds]]
 """The ids of each of some texts."""
 
-PieceEncoder = Callable[[bytes], Sequence[int]]
-"""The ids of one piece (see pieces.py), given its UTF-8."""
-
 
 @dataclass(frozen=True)
 class FastEngine:
     """Attributes:
     encode: texts to ids.
-    encode_piece: the same for one piece; None where the tokenizer does not split as GPT-2 does.
+    encode_pieces: pieces to ids; None where the tokenizer does not split as GPT-2 does.
     """
 
     encode: Engine
-    encode_piece: PieceEncoder | None
+    encode_pieces: PieceEncoder | None
 
 
 GPT2_PATTERN = r"""'(?:[sdmt]|ll|ve|re)| ?\p{L}++| ?\p{N}++| ?[^\s\p{L}\p{N}]++|\s++$|\s+(?!\S)|\s"""
@@ -114,13 +112,16 @@ def _json(spec: Spec) -> str:
         return json.dumps(spec)
 
 
-def fast_engine(spec: Spec, ranks: dict[bytes, int]) -> FastEngine:
-    """Return a tiktoken engine with the reference's ids, given its `mergeable_ranks`. `why_reference` must have been
-    None."""
-    import tiktoken
-
+def fast_engine(spec: Spec, ranks: Callable[[], dict[bytes, int] | None]) -> FastEngine:
+    """Return a tiktoken engine with the reference's ids, given what gives its `mergeable_ranks`. `why_reference` must
+    have been None."""
     pattern = KNOWN_PATTERNS[str(_split_pattern(spec))]
-    encoding = tiktoken.Encoding("epochal", pat_str=pattern, mergeable_ranks=ranks, special_tokens={})
+
+    @functools.cache
+    def encoding() -> Any:  # made when it is needed: whoever encodes by piece may never do
+        import tiktoken
+
+        return tiktoken.Encoding("epochal", pat_str=pattern, mergeable_ranks=ranks() or {}, special_tokens={})
 
     reference = functools.cache(lambda: reference_engine(spec))
     plain = _plain_tokens(spec)
@@ -137,18 +138,10 @@ def fast_engine(spec: Spec, ranks: dict[bytes, int]) -> FastEngine:
             or (seeks and seeks.search(text))
         ):
             return reference()([text])[0]
-        return np.array(encoding.encode_ordinary(text), np.uint32)
-
-    # The only way past tiktoken's regular expression, which costs more than merging does.
-    merge = encoding._core_bpe.encode_single_piece
-
-    def encode_piece(piece: bytes) -> Sequence[int]:
-        if piece[:1] == b"'" and len(piece) > 2:  # perhaps a contraction and what is after it
-            return encoding.encode_ordinary(piece.decode())
-        return merge(piece)
+        return np.array(encoding().encode_ordinary(text), np.uint32)
 
     piecewise = pattern == GPT2_PATTERN and not normalises and not plain
-    return FastEngine(encode, encode_piece if piecewise else None)
+    return FastEngine(encode, piece_encoder(spec) if piecewise else None)
 
 
 def _is_nfc(text: str) -> bool:

@@ -6,31 +6,26 @@ This is GPT-2's pre-tokenization but for one thing: GPT-2 cuts after 's, 'd and 
 begins like that at the start of a line ('self'). A piece holds the whole word; its ids are those of the two parts.
 
 Text repeats its pieces: 12 MB of Python have 3 million, 49 thousand of them distinct. So the ids and the word fragments
-of a piece are worked out once, by Python functions, and looked up by its bytes from then on, in `_pieces.c`, which also
-does the cutting. The class of a character comes from the reference, the byte-level pre-tokenizer of Hugging Face
-`tokenizers`, so that it cannot be of another Unicode version.
+of a piece are worked out once, those of many pieces together, and looked up by its bytes from then on, in `_pieces.c`,
+which also does the cutting. The class of a character comes from the reference, the byte-level pre-tokenizer of Hugging
+Face `tokenizers`, so that it cannot be of another Unicode version.
 """
 
-import itertools
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..common.errors import WorkError
-from .engines import PieceEncoder
+from .compiled import compiled_part
+from .merging import PieceEncoder
 
-
-class NotCompiledError(WorkError, ImportError):
-    """The compiled part is missing. Also an ImportError, which the process that tasks fork from ignores while it
-    preloads, so that a task reports it."""
-
-
-try:
+with compiled_part():
     from . import _pieces
-except ImportError as error:
-    raise NotCompiledError(f"epochal's compiled part is missing: install epochal again ({error})") from None
+
+PieceCodes = Callable[[list[bytes]], tuple[Any, Any]]
+"""Given the UTF-8 of some pieces: how many fragments of words each has, a buffer of uint32, and a code for each
+fragment, one of uint64: a hash in the upper 62 bits, its edges in the two lowest."""
 
 LIMIT = 1 << 20
 """Distinct pieces remembered, at some 100 bytes each; beyond, a piece is worked out anew for every megabyte."""
@@ -45,25 +40,24 @@ class PieceTable:
     """Cuts texts into pieces and gathers what is known of them; it learns with each text.
 
     Attributes:
-        piece_codes: from the UTF-8 of a piece to a code for each of its fragments of words: a hash in the upper 62
-            bits, its edges in the two lowest; fragments of one word are put together.
-        encode_piece: from the same to its ids; None: no ids are gathered.
+        piece_codes: what finds the fragments of words in pieces; those of one word are put together.
+        encode_pieces: what encodes them; None: no ids are gathered.
         end: id behind each text.
         dtype: of ids.
     """
 
     def __init__(
         self,
-        piece_codes: Callable[[bytes], Sequence[int]],
-        encode_piece: PieceEncoder | None = None,
+        piece_codes: PieceCodes,
+        encode_pieces: PieceEncoder | None = None,
         end: int = 0,
         dtype: type[np.unsignedinteger] = np.uint32,
     ) -> None:
         from tokenizers import pre_tokenizers
 
         self._reference = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True)
-        self._codes, self._encode, self._dtype = piece_codes, encode_piece, dtype
-        self._pieces = _pieces.Pieces(np.dtype(dtype).itemsize, end if encode_piece else -1, LIMIT)
+        self._codes, self._encode, self._dtype = piece_codes, encode_pieces, dtype
+        self._pieces = _pieces.Pieces(np.dtype(dtype).itemsize, end if encode_pieces else -1, LIMIT)
 
     def gather(
         self, texts: Sequence[str]
@@ -83,11 +77,11 @@ class PieceTable:
             yield from pieces
             start += sum(map(len, pieces))
 
-    def _resolve(self, pieces: list[bytes]) -> tuple[NDArray[Any], ...]:
+    def _resolve(self, pieces: list[bytes]) -> tuple[Any, Any, Any, Any]:
         """Return the ids and codes of new pieces: how many ids each has, uint32; the ids, uint32; how many codes each
         has, uint32; the codes, uint64."""
-        ids = list(map(self._encode, pieces)) if self._encode else [[]] * len(pieces)
-        return *_flat(ids, np.uint32), *_flat(list(map(self._codes, pieces)), np.uint64)
+        ids = self._encode(pieces) if self._encode else (np.zeros(len(pieces), np.uint32), b"")
+        return *ids, *self._codes(pieces)
 
     def _class_of(self, point: int) -> int:
         """Return the class of a character: it joins its like on both sides into one piece."""
@@ -97,11 +91,6 @@ class PieceTable:
             if len(self._reference.pre_tokenize_str(f"{beside}{chr(point)}{beside}")) == 1:
                 return kind
         return _pieces.SPACE
-
-
-def _flat(lists: list[Sequence[int]], dtype: type[np.unsignedinteger]) -> tuple[NDArray[np.uint32], NDArray[Any]]:
-    counts = np.fromiter(map(len, lists), np.uint32, len(lists))
-    return counts, np.fromiter(itertools.chain.from_iterable(lists), dtype)
 
 
 def _starts(ends: bytearray) -> NDArray[np.int64]:

@@ -19,7 +19,6 @@ from . import gpt2
 from .engines import (
     Engine,
     FastEngine,
-    PieceEncoder,
     TokenIds,
     fast_engine,
     hugging_face,
@@ -28,6 +27,7 @@ from .engines import (
     why_reference,
 )
 from .folders import StatedTokenizer, stated_tokenizer
+from .merging import PieceEncoder
 from .special import Spec, added_ids, model_vocabulary, unknown_id, without_special
 from .unknown import UnknownCounter, unknown_counter
 
@@ -65,7 +65,7 @@ class Tokenizer:
 
     @cached_property
     def why_reference(self) -> str | None:
-        """Why texts are encoded by the reference, which is slow; None where tiktoken's ids are proved to be equal."""
+        """Why texts are encoded by the reference, which is slow; None where tiktoken's ids are the same."""
         if not self._allow_fast:
             return "it is asked for"
         same = len(self._text_spec["model"].get("merges", ())) == len(self.spec["model"].get("merges", ()))
@@ -73,7 +73,7 @@ class Tokenizer:
 
     @property
     def engine_name(self) -> str:
-        """The engine that `encode` uses: `tiktoken` (checked against the reference), or `tokenizers`, the reference."""
+        """The engine that `encode` uses: `tiktoken`, checked against the reference, or `tokenizers`, which is it."""
         return "tiktoken" if self.why_reference is None else "tokenizers"
 
     @property
@@ -82,9 +82,9 @@ class Tokenizer:
         return self._fast.encode if self._fast else self.reference
 
     @property
-    def encode_piece(self) -> PieceEncoder | None:
-        """The same for one piece, or None where the tokenizer does not split as GPT-2 does."""
-        return self._fast.encode_piece if self._fast else None
+    def encode_pieces(self) -> PieceEncoder | None:
+        """The same for pieces, or None where the tokenizer does not split as GPT-2 does."""
+        return self._fast.encode_pieces if self._fast else None
 
     def decode(self, ids: Sequence[int]) -> str:
         """Return the text of `ids`; EOD, PAD and MASK have none."""
@@ -100,7 +100,7 @@ class Tokenizer:
 
     @cached_property
     def _fast(self) -> FastEngine | None:
-        return fast_engine(self._text_spec, self.ranks) if self.why_reference is None and self.ranks else None
+        return fast_engine(self._text_spec, lambda: self.ranks) if self.why_reference is None else None
 
     @cached_property
     def _decoder(self) -> Any:
@@ -151,7 +151,7 @@ class Tokenizer:
 
     def prepare(self) -> None:
         """Make the engines now rather than when they are needed."""
-        self.encode  # noqa: B018
+        self.encode([""])
         self.reference  # noqa: B018
 
     def __reduce__(self) -> tuple[Any, ...]:

@@ -267,10 +267,10 @@ class Reader(BaseDiskReader):
                 return problem
         if "\x00" in text:
             return "NUL character"
-        metadata = content | {"_source": self._listing.source}
+        content["_source"] = self._listing.source
         if kept:
-            metadata[KEPT] = kept
-        return Document(text=text, id=identifier, metadata=metadata)
+            content[KEPT] = kept
+        return Document(text=text, id=identifier, metadata=content)
 
     def _fields(self, content: Any) -> Iterable[str]:
         """Return the names of the fields of a row, of whose content the text may have been taken."""

@@ -36,7 +36,7 @@ from .pack import ROWS_NAME, PoolLayout, WrittenShard, read_shard_lists
 
 def versions(config: Build, tokenizer: Tokenizer) -> dict[str, str]:
     """Return the versions of what decides the bytes; for a `python` source those of all distributions it reads."""
-    names = ["epochal", "datatrove", "numpy", "regex", "rensa", "tokenizers", tokenizer.engine_name]
+    names = ["epochal", "datatrove", "numpy", "regex", "tokenizers", tokenizer.engine_name]
     if any(source.where is not None for source in config.sources):
         names.append("polars")
     known = {name: _version(name) for name in names}

@@ -33,7 +33,8 @@ from ..text.analysers import analyser_of, given_up_on_failure
 from ..text.decontaminate import Decontaminator, EvaluationIndex
 from ..text.exclude import Exclusion, load_lists
 from ..text.filters import FILTERED, FilterStep, Step, removed_by
-from ..text.words import Analysis, Words, windows, word_ngrams
+from ..text.signatures import sign
+from ..text.words import Analysis, Words
 from .kept import KeptValues, types_of
 from .parts import DOCUMENT, WITH_KEPT, Batch, Documents, PartWriter
 
@@ -177,7 +178,7 @@ class _Task:
 
     def _ingest(self, batch: list[Document]) -> None:
         given = [given_ids(document) for document in batch]
-        raw = np.array([document_key.raw_digest(document.text) for document in batch], np.uint64)
+        raw = document_key.raw_digests(document.text for document in batch)
         for document in batch:  # the text as it came is not needed any more, and a long one must not be held twice
             document.text = document_key.normalise(document.text)
         kept = []
@@ -213,7 +214,7 @@ class _Task:
         records = self._records(batch, texts, keys)
         records["raw"] = raw
         records["tokens"] = [len(tokens) for tokens in encoded]
-        signatures, records["signed"] = _sign(analysed.words, self.settings.near)
+        signatures, records["signed"] = sign(analysed.words, self.settings.near)
         unknown = self.tokenizer.unknown_id
         records["signed"][[i for i in by_ids if (given[i] == unknown).any()]] = 0  # type: ignore[union-attr]
         clean = self._without_contaminated(batch, texts, keys, analysed.words)
@@ -240,10 +241,9 @@ class _Task:
         """Return a DOCUMENT for each document with what its text, key and source decide."""
         seed = self.settings.seed
         records = np.zeros(len(batch), WITH_KEPT if self.settings.keep else DOCUMENT)
-        places = np.frombuffer(b"".join([document_key.place(key, seed) for key in keys]), ">u8").reshape(-1, 2)
-        records["place_hi"], records["place_lo"] = places.T
+        records["place_hi"], records["place_lo"] = document_key.places(keys, seed).T
         records["key_hi"], records["key_lo"] = np.frombuffer(b"".join(keys), ">u8").reshape(-1, 2).T
-        records["drawn"] = [document_key.validation_order(key, seed) for key in keys]
+        records["drawn"] = document_key.validation_orders(keys, seed)
         records["text_bytes"] = [len(text) if text.isascii() else len(text.encode()) for text in texts]
         records["source"] = [document.metadata["_source"] for document in batch]
         records["distinct"] = [document.metadata.get(DISTINCT, False) for document in batch]
@@ -296,7 +296,7 @@ class _Task:
         """Return each document's ids, EOD after them: those it came with, or those of its text, as analysed or encoded
         here. Of the latter all, or a sample chosen by key, are encoded by the reference too and must come out equal."""
         fresh = [i for i, ids in enumerate(given) if ids is None]
-        if self.tokenizer.encode_piece:
+        if self.tokenizer.encode_pieces:
             starts = analysed.starts.tolist()
             new = [analysed.tokens[starts[i] : starts[i + 1]] for i in fresh]
             self._check_special(analysed.tokens, len(texts))
@@ -367,28 +367,6 @@ def _batches(documents: Any) -> Iterator[list[Document]]:
         chars += len(document.text)
     if batch:
         yield batch
-
-
-def _sign(words: Words, near: NearDuplicates | None) -> tuple[NDArray[np.uint32], NDArray[np.bool_]]:
-    """Return the texts' MinHash signatures over their word n-grams, uint32 (n_texts, buckets * hashes), and whether
-    each has one: a text without n-gram has none, and no text has one when there is no deduplication of near ones."""
-    from rensa import RMinHash
-
-    n_texts = len(words.starts) - 1
-    if near is None:
-        return np.zeros((n_texts, 0), np.uint32), np.zeros(n_texts, np.bool_)
-    size = near.buckets * near.hashes
-    signatures = np.full((n_texts, size), np.iinfo(np.uint32).max, np.uint32)
-    signed = np.zeros(n_texts, np.bool_)
-    for window, texts, _ in windows(words, near.ngram):
-        hashes, starts = word_ngrams(window, near.ngram)
-        matrix = RMinHash.digest_matrix_from_flat_token_hashes(hashes, starts.astype(np.uint64), size, near.seed)
-        has = np.diff(starts) > 0
-        rows = np.array(matrix.to_rows(), np.uint32).reshape(-1, size)[has]
-        signatures[texts[has]] = np.minimum(signatures[texts[has]], rows)  # a window holds a text once
-        signed[texts[has]] = True
-    signatures[~signed] = 0
-    return signatures, signed
 
 
 def _load_decontaminator(path: str | None) -> Decontaminator | None:

@@ -147,7 +147,7 @@ class PartWriter:
         # `write`, not `tofile`: a full disk must show as what it is.
         self._files["documents"].write(records.data)
         self._files["ids"].write(b"".join([ids[i] for i in order.tolist()]))
-        self._files["tokens"].writelines(tokens[i].data for i in order.tolist())
+        self._files["tokens"].writelines([tokens[i] for i in order.tolist()])
         if self._keeps:
             kept = [values for batch in pending for values in batch.kept]
             self._files["kept"].write(b"".join([kept[i] for i in order.tolist()]))

@@ -13,7 +13,7 @@ from .words import Analyser
 @lru_cache(maxsize=1)
 def analyser_of(tokenizer: Tokenizer, dtype: type[np.unsignedinteger]) -> Analyser:
     """Return what finds the words of texts and their ids by `tokenizer`; the same one until it is given up."""
-    return Analyser(tokenizer.encode_piece, tokenizer.info.eod, dtype)
+    return Analyser(tokenizer.encode_pieces, tokenizer.info.eod, dtype)
 
 
 @contextlib.contextmanager

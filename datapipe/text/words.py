@@ -4,10 +4,10 @@ decontamination compare.
 A word is a maximal run of letters, digits, marks and underscores in lower case. In scripts written without spaces (Han,
 kana, Thai, Lao, Khmer, Myanmar) each character is a word. Words are made of the pieces that text is split into for
 encoding, so that one pass over the characters serves both: a piece's word fragments are hashed once for each distinct
-piece (see tokenize/pieces.py), and the hash of a word of several ("load", "_", "2", "d") is computed from theirs.
+piece (see tokenize/pieces.py; by XXH64 of a fragment's UTF-8, in `_fragments.c`), and the hash of a word of several
+("load", "_", "2", "d") is computed from theirs.
 """
 
-import functools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -17,8 +17,12 @@ import xxhash
 from numpy.typing import NDArray
 
 from ...common.hashing import mix64
-from ...tokenize.engines import PieceEncoder
+from ...tokenize.compiled import compiled_part
+from ...tokenize.merging import PieceEncoder
 from ...tokenize.pieces import FIRST, LAST, PieceTable
+
+with compiled_part():
+    from . import _fragments
 
 U64 = NDArray[np.uint64]
 
@@ -26,10 +30,10 @@ _STEP = np.uint64(0xA0761D6478BD642F)  # of n-grams of words, and in _pieces.c o
 _SPACELESS = r"\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}"
 _MARK = r"[\p{M}--[\uFE00-\uFE0F\u20E3]]"  # variation selectors and the keycap are part of emoji
 _ALONE = rf"[[\p{{L}}\p{{N}}\p{{M}}]&&[{_SPACELESS}]]"  # a word each
-_ALL_ALONE = regex.compile(rf"(?V1){_ALONE}+")
 _FRAGMENT = regex.compile(
-    rf"(?V1)({_ALONE})|[\p{{L}}--[{_SPACELESS}]]+|[\p{{N}}--[{_SPACELESS}]]+|[[_{_MARK}]--[{_SPACELESS}]]+"
+    rf"(?V1)({_ALONE})|([\p{{L}}--[{_SPACELESS}]]+)|([\p{{N}}--[{_SPACELESS}]]+)|([[_{_MARK}]--[{_SPACELESS}]]+)"
 )
+"""Fragments; the number of the group is the class of their characters, as _fragments.c knows them."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +64,7 @@ class Analysis:
 
 
 class Analyser:
-    """Finds the words of texts and, given what encodes one piece, their token ids, in one pass.
+    """Finds the words of texts and, given what encodes pieces, their token ids, in one pass.
 
     Attributes:
         eod: the id after each text.
@@ -68,9 +72,10 @@ class Analyser:
     """
 
     def __init__(
-        self, encode_piece: PieceEncoder | None = None, eod: int = 0, dtype: type[np.unsignedinteger] = np.uint32
+        self, encode_pieces: PieceEncoder | None = None, eod: int = 0, dtype: type[np.unsignedinteger] = np.uint32
     ) -> None:
-        self._table = PieceTable(_fragment_codes, encode_piece, eod, dtype)
+        fragments = _fragments.Fragments()
+        self._table = PieceTable(lambda pieces: fragments.codes(pieces, describe, _codes), encode_pieces, eod, dtype)
 
     def analyse(self, texts: Sequence[str]) -> Analysis:
         """Return the words, and the ids if there is an encoder, of `texts`."""
@@ -81,7 +86,7 @@ class Analyser:
         """Yield the words of one text as strings, in order: the same words that `analyse` hashes."""
         word, edges = "", 0  # edges: of its last fragment, if the next piece begins where it ends
         for piece in self._table.split(text):
-            fragments = _fragments(piece)
+            fragments = _spelled(piece)
             for fragment, its_edges in fragments:
                 if edges & LAST and its_edges & FIRST:
                     word += fragment
@@ -141,33 +146,28 @@ def word_ngrams(words: Words, n: int) -> tuple[U64, NDArray[np.int64]]:
     return mix64(rolled[np.cumsum(inside[:size]) > 0]), starts
 
 
-def _fragments(piece: bytes) -> list[tuple[str, int]]:
+def _spelled(piece: bytes) -> list[tuple[str, int]]:
     """Return the fragments of words in a piece, in lower case, and whether they may be part of the same word as what
     is before (FIRST) and after (LAST) the piece."""
     text = piece.decode().lower()
     fragments = []
     for match in _FRAGMENT.finditer(text):
-        edges = 0 if match.lastindex else FIRST * (match.start() == 0) | LAST * (match.end() == len(text))
+        edges = 0 if match.lastindex == 1 else FIRST * (match.start() == 0) | LAST * (match.end() == len(text))
         fragments.append((match[0], edges))
     return fragments
 
 
-def _fragment_codes(piece: bytes) -> Sequence[int]:
+def _codes(piece: bytes) -> list[int]:
     """Return for each fragment a hash of 62 bits and, in the lowest two, its edges."""
-    word = piece.removeprefix(b" ")
-    if word.isalnum():  # of ASCII: what `_fragments` would say, without an expression, of most pieces of most texts
-        return (xxhash.xxh64_intdigest(word.lower()) & _HASH | (LAST if word is not piece else FIRST | LAST),)
-    if word.isascii():
-        if b"_" not in word and word[:1] != b"'":
-            return ()
-    elif _ALL_ALONE.fullmatch(text := word.decode()):
-        return [_hash(char) for char in text]
-    return [_hash(fragment) | edges for fragment, edges in _fragments(piece)]
+    return [xxhash.xxh64_intdigest(fragment) & ~(FIRST | LAST) | edges for fragment, edges in _spelled(piece)]
 
 
-_HASH = ~(FIRST | LAST)
-
-
-@functools.lru_cache(maxsize=1 << 16)  # characters of scripts without spaces come again and again
-def _hash(fragment: str) -> int:
-    return xxhash.xxh64_intdigest(fragment) & _HASH
+def describe(point: int) -> int:
+    """Return the class of a character in fragments of words and, above its bits, its lower case; STRANGE where that is
+    more than one character, or depends on those around it."""
+    char = chr(point)
+    lower = char.lower()
+    if len(lower) > 1 or char == "\N{GREEK CAPITAL LETTER SIGMA}":
+        return _fragments.STRANGE
+    match = _FRAGMENT.match(lower)
+    return (match.lastindex or 0 if match else _fragments.NOTHING) | ord(lower) << _fragments.CLASS_BITS

@@ -1,6 +1,5 @@
 import dataclasses
 import filecmp
-import functools
 import json
 import os
 import random
@@ -15,8 +14,6 @@ import pytest
 
 from epochal.common.errors import RequestError, WorkError
 from epochal.datapipe.build import build
-from epochal.datapipe.config import NearDuplicates
-from epochal.datapipe.stages import ingest
 from epochal.shards.artifact import open_artifact, read_manifest
 from epochal.shards.carve import carve
 from epochal.shards.manifest import Manifest
@@ -315,8 +312,11 @@ def test_an_engine_that_differs_is_announced_and_replaced_by_the_reference(built
 
     exact = module.fast_engine
 
+    def every_piece_is_1(pieces):
+        return (np.ones(len(pieces), np.uint32),) * 2
+
     def wrong(spec, ranks):
-        return dataclasses.replace(exact(spec, ranks), encode_piece=lambda piece: [1])
+        return dataclasses.replace(exact(spec, ranks), encode_pieces=every_piece_is_1)
 
     monkeypatch.setattr(module, "fast_engine", wrong)
     monkeypatch.setattr(module, "_gpt2", module._gpt2.__wrapped__)  # made anew, and not kept for others
@@ -365,13 +365,3 @@ def test_a_filter_whose_package_is_missing_is_refused_before_the_build(tmp_path,
     glob = write_jsonl(tmp_path / "in", [b'{"text": "x"}'], ["a.jsonl"])
     with pytest.raises(RequestError, match=r"GopherQualityFilter needs a package that is missing .*extra 'filters'"):
         build(settings(tmp_path, glob, filters=[{"name": "GopherQualityFilter"}]), quiet=True)
-
-
-def test_a_signature_does_not_depend_on_the_windows_that_it_is_made_in(monkeypatch):
-    hashes = np.random.default_rng(0).integers(0, 2**63, 3000, dtype=np.uint64)
-    words = ingest.Words(hashes, np.array([0, 10, 10, 13, 2000, 2010, 3000]))
-    whole = ingest._sign(words, NearDuplicates())
-    monkeypatch.setattr(ingest, "windows", functools.partial(ingest.windows, size=70))
-    for a, b in zip(whole, ingest._sign(words, NearDuplicates()), strict=True):
-        np.testing.assert_array_equal(a, b)
-    assert whole[1].tolist() == [True, False, False, True, True, True]

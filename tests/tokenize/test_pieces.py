@@ -3,6 +3,7 @@
 import itertools
 import subprocess
 import sys
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 from tokenizers import pre_tokenizers
 
 from epochal.tokenize import _pieces, pieces
-from epochal.tokenize.pieces import FIRST, LAST, PieceTable
+from epochal.tokenize.pieces import FIRST, LAST, PieceCodes, PieceTable
 from epochal.tokenize.tokenizer import load_tokenizer
 
 REFERENCE = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True)
@@ -55,7 +56,18 @@ def reference_pieces(text: str) -> list[bytes]:
     return [piece.encode() for piece in pieces]
 
 
-SPLITTER = PieceTable(lambda piece: ())
+def each(codes: Callable[[bytes], Sequence[int]]) -> PieceCodes:
+    """What gives pieces' codes, given what gives those of one."""
+
+    def of_all(pieces: list[bytes]) -> tuple[np.ndarray, np.ndarray]:
+        found = [codes(piece) for piece in pieces]
+        return np.array(list(map(len, found)), np.uint32), np.array(list(itertools.chain(*found)), np.uint64)
+
+    return of_all
+
+
+NO_CODES = each(lambda piece: ())
+SPLITTER = PieceTable(NO_CODES)
 
 
 def split(texts: list[str]) -> list[list[bytes]]:
@@ -87,7 +99,7 @@ END = TOKENIZER.info.eod
 
 
 def new_table(dtype: type = np.uint32) -> PieceTable:
-    return PieceTable(lambda piece: (), TOKENIZER.encode_piece, END, dtype)
+    return PieceTable(NO_CODES, TOKENIZER.encode_pieces, END, dtype)
 
 
 SHARED = new_table()
@@ -152,7 +164,7 @@ def test_codes_are_put_together_across_pieces():
         b"c": [24 | FIRST],
     }
     step = 0xA0761D6478BD642F
-    table = PieceTable(lambda piece: codes[piece])
+    table = PieceTable(each(codes.__getitem__))
     ids, _, hashes, starts = table.gather(["a1a", "a a1!a", "", "1b1", "!c", "c1"])
     words = [hashes[a:b].tolist() for a, b in itertools.pairwise(starts.tolist())]
     together = [(4 + 8 * step + 4 * step**2) % 2**64, (4 + 8 * step) % 2**64]
@@ -161,8 +173,8 @@ def test_codes_are_put_together_across_pieces():
 
 
 def test_an_error_in_what_works_pieces_out_is_raised_and_nothing_wrong_is_remembered():
-    def fail(piece: bytes) -> list[int]:
-        raise KeyError(piece)
+    def fail(pieces: list[bytes]) -> tuple[bytes, bytes]:
+        raise KeyError(pieces)
 
     table = PieceTable(fail)
     for _ in range(2):
@@ -180,9 +192,10 @@ def test_a_wrong_answer_for_new_pieces_is_refused(answer):
 
 
 @pytest.mark.slow
-def test_without_its_compiled_part_a_build_says_so_in_one_line():
+@pytest.mark.parametrize("part", ["tokenize._pieces", "datapipe.text._fragments", "datapipe.text._minhash"])
+def test_without_a_compiled_part_a_build_says_so_in_one_line(part):
     program = (
-        "import sys; sys.modules['epochal.tokenize._pieces'] = None; from epochal.__main__ import main; "
+        f"import sys; sys.modules['epochal.{part}'] = None; from epochal.__main__ import main; "
         "sys.exit(main(['build', 'folder', 'sources.0.path=.', 'tasks=2']))"
     )
     done = subprocess.run([sys.executable, "-W", "ignore", "-c", program], capture_output=True, text=True)

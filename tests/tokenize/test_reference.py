@@ -1,5 +1,6 @@
 """Ids are those of Hugging Face `tokenizers` on the tokenizer.json itself, but for special tokens spelled in a text."""
 
+import itertools
 import json
 import unicodedata
 from collections.abc import Sequence
@@ -11,6 +12,7 @@ import pytest
 from tokenizers import Tokenizer
 
 from epochal.tests.tokenize.kinds import EXPRESSIONS, KINDS, all_pairs, byte_level, hostile_texts
+from epochal.tokenize.pieces import PieceTable
 from epochal.tokenize.tokenizer import load_tokenizer
 
 POINTS = [c for c in range(0x110000) if not 0xD800 <= c < 0xE000]
@@ -26,12 +28,21 @@ def load(spec: dict[str, Any], folder: Path, **special: str) -> Any:
     return load_tokenizer(str(path), **special)
 
 
+def by_piece(loaded: Any, texts: list[str]) -> list[list[int]]:
+    """Return the ids of texts that are encoded piece by piece, as builds do."""
+    table = PieceTable(lambda pieces: (bytes(4 * len(pieces)), b""), loaded.encode_pieces, loaded.info.eod)
+    ids, starts, _, _ = table.gather(texts)
+    return [ids[a : b - 1].tolist() for a, b in itertools.pairwise(starts.tolist())]
+
+
 def check_ids(spec: dict[str, Any], loaded: Any, texts: list[str]) -> int:
     """Compare the ids of `texts` with those of the library; return in how many texts it made a special token."""
     stock = Tokenizer.from_str(json.dumps(spec))
     stock.encode_special_tokens = True
     theirs = [e.ids for e in stock.encode_batch_fast(texts, add_special_tokens=False)]
     ours = [ids.tolist() for ids in loaded.encode(texts)]
+    if loaded.encode_pieces:
+        assert by_piece(loaded, texts) == ours
     special = {loaded.info.eod, loaded.info.pad, loaded.info.mask}
     assert special.isdisjoint(i for ids in ours for i in ids)
     made = [i for i, ids in enumerate(theirs) if not special.isdisjoint(ids)]
@@ -94,7 +105,7 @@ def test_added_tokens_that_are_no_special_ones_are_found_in_a_text(tmp_path):
     spec |= {"added_tokens": spec["added_tokens"] + added, "normalizer": {"type": "NFC"}}
     loaded = load(spec, tmp_path)
     assert loaded.engine_name == "tiktoken"
-    assert loaded.encode_piece is None
+    assert loaded.encode_pieces is None
     marked = [
         "a <tool> b",
         "<tool",

@@ -6,7 +6,7 @@ from epochal.common.errors import RequestError, WorkError
 from epochal.tests.tokenize.kinds import EXPRESSIONS, byte_level, llama2
 from epochal.tests.tokenize.test_reference import load
 from epochal.tokenize import engines
-from epochal.tokenize.special import added_ids, byte_to_char, without_special
+from epochal.tokenize.special import added_ids
 from epochal.tokenize.tokenizer import load_tokenizer
 
 WORDS = {"[PAD]": 0, "[UNK]": 1, "</s>": 2, "river": 3, "stone": 4, ".": 5}
@@ -32,36 +32,6 @@ def test_a_special_token_that_merges_lead_to_is_spelled_with_others(bytes_, tmp_
     assert loaded.info.eod == bytes_["model"]["vocab"][token] not in ids
     assert loaded.decode(ids.tolist()) == text
     assert loaded.first_difference([text], [ids]) is None
-
-
-@pytest.mark.parametrize(
-    ("merges", "prefix", "left"),
-    [
-        (["a b", "ab c", "c a"], "", ["c a"]),  # makes it, takes it
-        ([["a", "b"], ["c", "ab"], ["c", "a"]], "", [["c", "a"]]),
-        (["a ##b", "c ##a"], "##", ["c ##a"]),
-        (["c a", "b b"], "", ["c a", "b b"]),
-        ([], "", []),
-    ],
-)
-def test_no_merge_leads_to_a_special_token(merges, prefix, left):
-    model = {"type": "BPE", "vocab": {"a": 0, "ab": 1, "b": 2}, "merges": merges, "continuing_subword_prefix": prefix}
-    assert without_special({"model": model}, {1}, "t")["model"]["merges"] == left
-
-
-def test_bytes_of_tokens_whatever_the_form_of_merges(bytes_):
-    merges = [
-        tuple(merge) if not isinstance(merge, str) else tuple(merge.split(" ")) for merge in bytes_["model"]["merges"]
-    ]
-    vocab = bytes_["model"]["vocab"]
-    to_byte = {char: byte for byte, char in byte_to_char().items()}
-    expected = {bytes(map(to_byte.get, token)): vocab[token] for token in [*to_byte, *map("".join, merges)]}
-    for form in (list, " ".join):
-        spec = bytes_ | {"model": bytes_["model"] | {"merges": list(map(form, merges))}}
-        assert engines.mergeable_ranks(spec) == expected
-    assert engines.mergeable_ranks({"model": bytes_["model"] | {"merges": ["a\n b", "c d"]}}) is None, (
-        "\\n is no byte's"
-    )
 
 
 @pytest.mark.parametrize(

@@ -1,9 +1,13 @@
+import itertools
+
 import numpy as np
 import pytest
 import regex
+import xxhash
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from epochal.datapipe.text import _fragments, words
 from epochal.datapipe.text.words import Analyser, split_words, windows, word_ngrams
 
 FRAGMENTS = [
@@ -109,3 +113,66 @@ def test_windows_have_the_ngrams_of_the_texts(texts, n, size):
             found[number] += hashes[starts[i] : starts[i + 1]].tolist()
     hashes, starts = word_ngrams(words, n)
     assert found == [hashes[starts[i] : starts[i + 1]].tolist() for i in range(len(texts))]
+
+
+def codes_of(pieces: list[bytes]) -> list[list[int]]:
+    counts, codes = _fragments.Fragments().codes(pieces, words.describe, words._codes)
+    ends = np.cumsum(np.frombuffer(counts, np.uint32)).tolist()
+    return [np.frombuffer(codes, np.uint64)[a:b].tolist() for a, b in itertools.pairwise([0, *ends])]
+
+
+@pytest.mark.slow
+@settings(max_examples=300, deadline=None)
+@given(st.lists(st.one_of(TEXT, st.text(st.sampled_from("aΣσςİıſK漢ーかไ1_\u0301٣ \u20e3'ßẞǅ")))))
+def test_compiled_codes_are_the_hashes_of_what_python_spells(texts):
+    pieces = [text.encode() for text in texts]
+    assert codes_of(pieces) == [words._codes(piece) for piece in pieces]
+
+
+@pytest.mark.slow
+def test_the_codes_of_every_character_are_pythons():
+    chars = [chr(c) for c in range(0x30000) if not 0xD800 <= c < 0xE000]
+    pieces = ["".join(f"{c}a{c}" for c in chars[i : i + 3]).encode() for i in range(0, len(chars), 3)]
+    assert codes_of(pieces) == [words._codes(piece) for piece in pieces]
+
+
+def test_fragments_of_every_length_have_the_hash_of_the_specification():
+    pieces = [bytes(97 + i * i % 26 for i in range(n)) for n in range(1, 200)]
+    assert codes_of(pieces) == [[xxhash.xxh64_intdigest(piece) | 3] for piece in pieces]
+
+
+GOLDEN = [
+    [2794345569481354659],
+    [16679358290033791470],
+    [8793464060190139422],
+    [5004166917859930932, 4843314830407946056],
+    [8674823023313301420, 2559274056464993116, 13822041398943990486],
+    [3273870425679881485, 6665539201184043298],
+    [1103947063864369019],
+    [14066773077144876101, 14884601813537455206],
+    [5326286198865496373, 10778543381439217734],
+    [],
+]
+
+
+def test_golden_codes():
+    pieces = ["Hello", " World", "'S", "漢字", " カナー", "__x", "ΣΑΣ", "İ", "e\u0301", "!="]
+    assert codes_of([piece.encode() for piece in pieces]) == GOLDEN
+
+
+@pytest.mark.parametrize("piece", [b"\xe6", b"a\xe6\xbc", b"\xf0\x9f\x99", b"\xc3", b"\xff\xff\xff\xff"])
+def test_a_piece_that_is_cut_inside_a_character_is_refused(piece):
+    with pytest.raises(ValueError, match="not UTF-8"):
+        codes_of([b"whole", piece])
+
+
+@pytest.mark.parametrize("answer", [5, 6, 8 * 0x110000 + 1, -1, 2**40, None, "1"])
+def test_a_wrong_description_of_a_character_is_refused(answer):
+    with pytest.raises((ValueError, TypeError, OverflowError)):
+        _fragments.Fragments().codes([b"a"], lambda point: answer, words._codes)
+
+
+@pytest.mark.parametrize("answer", [None, 5, ["code"], [-1], [2**64]])
+def test_wrong_codes_of_a_strange_character_are_refused(answer):
+    with pytest.raises((TypeError, OverflowError)):
+        _fragments.Fragments().codes(["İ".encode()], words.describe, lambda piece: answer)
