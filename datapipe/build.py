@@ -238,7 +238,7 @@ class _Stages:
         if self.tokenizer.why_reference and any(source.tokenized is None for source in self.config.sources):
             self.say(
                 f"tokenizer {self.tokenizer.info.name}: encoding with the reference, Hugging Face tokenizers, which is "
-                f"slower than tiktoken ({self.tokenizer.why_reference})"
+                f"slower than gigatoken ({self.tokenizer.why_reference})"
             )
         evaluation = self._index_evaluations()
         totals, files_left_out = self._ingest(evaluation)

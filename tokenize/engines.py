@@ -1,7 +1,8 @@
 """Engines: functions from texts to ids. The reference is Hugging Face `tokenizers`; a faster engine must equal it.
 
-tiktoken does for byte-level BPE, where the tokenizer's description proves it: see `why_reference`. Where the expression
-is GPT-2's, the fast engine can also encode piece by piece, each distinct piece once (see pieces.py).
+gigatoken does for BPE of bytes, and as SentencePiece trains it, where the tokenizer's description shows it: see
+`why_reference`. Where the expression is GPT-2's, the fast engine can also encode piece by piece, each distinct piece
+once (see pieces.py).
 
 Both are given descriptions in which nothing leads to EOD, PAD or MASK (see special.py).
 """
@@ -39,9 +40,6 @@ class FastEngine:
     encode_pieces: PieceEncoder | None
 
 
-GPT2_PATTERN = r"""'(?:[sdmt]|ll|ve|re)| ?\p{L}++| ?\p{N}++| ?[^\s\p{L}\p{N}]++|\s++$|\s+(?!\S)|\s"""
-"""GPT-2's pre-tokenization expression, with possessive quantifiers, which change no match but save backtracking."""
-
 _BYTE_LEVEL = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
 _CL100K = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*"
@@ -53,20 +51,10 @@ _O200K = (
     rf"{_WORD}{_UPPER}*{_LOWER}+{_SUFFIX}|{_WORD}{_UPPER}+{_LOWER}*{_SUFFIX}|\p{{N}}{{1,3}}"
     r"| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
-KNOWN_PATTERNS = {
-    _BYTE_LEVEL: GPT2_PATTERN,
-    _CL100K: _CL100K,
-    _CL100K.replace("{1,3}", ""): _CL100K.replace("{1,3}", ""),
-    _O200K: _O200K,
-}
-"""Expressions of released tokenizers (GPT-2; cl100k and Llama 3; Qwen 2; o200k), letter by letter, and what tiktoken is
-given for them. `tokenizers` reads them with Oniguruma, tiktoken with Rust's fancy-regex, and the two differ, so no
-other expression is trusted; the tests compare these over all of Unicode. None of them leaves a character out."""
-
-LONGEST_BLANK = 400_000
-"""Characters of white space in a row; tiktoken fails at a million."""
-
-_LONG_BLANK = re.compile(rf"\s{{{LONGEST_BLANK}}}")
+KNOWN_PATTERNS = (_BYTE_LEVEL, _CL100K, _CL100K.replace("{1,3}", ""), _O200K)
+"""Expressions of released tokenizers (GPT-2; cl100k and Llama 3; Qwen 2; o200k), letter by letter. `tokenizers` reads
+them with Oniguruma, gigatoken has code for each, and no other expression is trusted; the tests compare these over all
+of Unicode. None of them leaves a character out."""
 
 
 def reference_engine(spec: Spec) -> Engine:
@@ -112,51 +100,55 @@ def _json(spec: Spec) -> str:
         return json.dumps(spec)
 
 
-def fast_engine(spec: Spec, ranks: Callable[[], dict[bytes, int] | None]) -> FastEngine:
-    """Return a tiktoken engine with the reference's ids, given what gives its `mergeable_ranks`. `why_reference` must
-    have been None."""
-    pattern = KNOWN_PATTERNS[str(_split_pattern(spec))]
-
-    @functools.cache
-    def encoding() -> Any:  # made when it is needed: whoever encodes by piece may never do
-        import tiktoken
-
-        return tiktoken.Encoding("epochal", pat_str=pattern, mergeable_ranks=ranks() or {}, special_tokens={})
-
-    reference = functools.cache(lambda: reference_engine(spec))
-    plain = _plain_tokens(spec)
-    seeks = re.compile("|".join(map(re.escape, plain))) if plain else None
-    normalises = bool(spec.get("normalizer"))
+def fast_engine(spec: Spec) -> FastEngine:
+    """Return an engine with the reference's ids. `why_reference` must have been None."""
+    pattern = _split_pattern(spec)
+    left = _left_to_reference(spec)
+    reference, fast = (functools.cache(functools.partial(make, spec)) for make in (reference_engine, _gigatoken))
 
     def encode(texts: Sequence[str]) -> list[TokenIds]:
-        return [encode_one(text) for text in texts]
+        return [reference()([text])[0] if left(text) else fast().encode(text) for text in texts]
 
-    def encode_one(text: str) -> TokenIds:
-        if (
-            (len(text) >= LONGEST_BLANK and _LONG_BLANK.search(text))
-            or (normalises and not _is_nfc(text))
-            or (seeks and seeks.search(text))
-        ):
-            return reference()([text])[0]
-        return np.array(encoding().encode_ordinary(text), np.uint32)
-
-    piecewise = pattern == GPT2_PATTERN and not normalises and not plain
+    piecewise = pattern == _BYTE_LEVEL and not spec.get("normalizer") and not _plain_tokens(spec)
     return FastEngine(encode, piece_encoder(spec) if piecewise else None)
 
 
-def _is_nfc(text: str) -> bool:
-    """Return whether NFC leaves a text as it is, in whatever version of Unicode `tokenizers` has: what was composed is
-    never changed by a later one, but it may know of characters that are not assigned yet in ours."""
-    if text.isascii():
-        return True
-    points = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), "<u4")
-    return unicodedata.is_normalized("NFC", text) and bool(_assigned()[points].all())
+def _gigatoken(spec: Spec) -> Any:
+    """Return gigatoken's tokenizer for texts that are not left to the reference."""
+    from gigatoken import Tokenizer
+
+    bare = spec | {"added_tokens": [], "post_processor": None}
+    if (pattern := _split_pattern(spec)) is not None:
+        byte_level = {"type": "ByteLevel", "add_prefix_space": False, "use_regex": pattern == _BYTE_LEVEL}
+        split = {"type": "Split", "pattern": {"Regex": pattern}, "behavior": "Isolated", "invert": False}
+        both = {"type": "Sequence", "pretokenizers": [split, byte_level]}
+        bare |= {"normalizer": None, "pre_tokenizer": byte_level if pattern == _BYTE_LEVEL else both}
+    return Tokenizer.from_json(_json(bare))
+
+
+def _left_to_reference(spec: Spec) -> Callable[[str], bool]:
+    """Return what says whether a text is left to the reference: one that holds an added token which is looked for in
+    texts, that NFC changes, or that has a character which a version of Unicode may know and another not."""
+    plain = _plain_tokens(spec)
+    seeks = re.compile("|".join(map(re.escape, plain))) if plain else None
+    composes = any(step.get("type") == "NFC" for step in steps(spec.get("normalizer")))
+
+    def left(text: str) -> bool:
+        if seeks and seeks.search(text):
+            return True
+        if text.isascii():
+            return False
+        points = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), "<u4")
+        return not _assigned()[points].all() or (composes and not unicodedata.is_normalized("NFC", text))
+
+    return left
 
 
 @functools.cache
 def _assigned() -> NDArray[np.bool_]:
-    """Return which of all characters are assigned in Python's version of Unicode."""
-    return np.array([unicodedata.category(chr(point)) != "Cn" for point in range(0x110000)])
+    """Return which of all characters are assigned in Python's version of Unicode, which is older than those of the
+    engines: what a character is, and what it is composed to, does not change in later versions."""
+    return np.array([unicodedata.category(chr(point)) not in ("Cn", "Cs") for point in range(0x110000)])
 
 
 def _plain_tokens(spec: Spec) -> list[str]:
@@ -166,46 +158,62 @@ def _plain_tokens(spec: Spec) -> list[str]:
 
 
 def why_reference(spec: Spec, ranks: dict[bytes, int] | None) -> str | None:
-    """Return why only the reference may encode, or None where tiktoken's ids are proved to be the same.
+    """Return why only the reference may encode, or None where gigatoken's ids are the same.
 
     Args:
         ranks: its `mergeable_ranks`.
 
-    The proof. Neither changes a text that tiktoken is given, or finds added tokens in it: one that NFC would change,
-    or that holds an added token which is not special, is left to the reference. Both cut it at the same places: the
-    expression is a known one. Both then merge, again and again, the two neighbours that come first: `tokenizers` in
-    its list of merges, tiktoken in the order of ids among all neighbours that together are a token. Two neighbours
-    inside a piece have been made as if the bytes that they cover were the whole piece, which goes through one state
-    of two parts at most. So if merging every token's own bytes gives that token, neighbours that make up a token are
-    in the list, always the same two; and with a list in the order of ids, the two engines choose alike. Then also it
-    does not matter who looks up whole pieces first.
+    The proof. Neither changes a text that gigatoken is given, or finds added tokens in it (see `_left_to_reference`),
+    but for Llama 2's blanks, for which both put marks. Both cut it at the same places, which is no proof, but tested
+    over all of Unicode: the expression is a known one, or there is none. Both then merge, again and again, the two
+    neighbours that come first: `tokenizers` in its list of merges, the other in the order of ids among all neighbours
+    that together are a token. Two neighbours inside a piece have been made as if the bytes that they cover were the
+    whole piece, which goes through one state of two parts at most. So if merging every token's own bytes gives that
+    token, neighbours that make up a token are in the list, always the same two; and with a list in the order of ids,
+    the two engines choose alike. Then also it does not matter who looks up whole pieces first.
     """
     if model_kind(spec) != "BPE":
-        return f"its model is {model_kind(spec)}, not byte-level BPE"
-    if any(step.get("type") != "NFC" for step in steps(spec.get("normalizer"))):
-        return "its normaliser is another than NFC"
+        return f"its model is {model_kind(spec)}, not BPE"
     if "" in _plain_tokens(spec):
         return "one of its added tokens is empty"
     if not _one_sequence(spec.get("post_processor")):
         return "its post-processor is not a usual one"
+    strange = sorted(spec["model"].keys() - {*_PLAIN_MODEL, *_HARMLESS})
+    if unusual := strange + [key for key in _PLAIN_MODEL if spec["model"].get(key)]:
+        return f"its model has {unusual[0]}"
+    if why := _why_cut_otherwise(spec):
+        return why
+    if not knows_all_text(spec):
+        return "its vocabulary lacks some of the 256 bytes"
+    made = _made_in_order(spec["model"]) if ranks is None else set(ranks.values())
+    return "its ids are not in the order of its merges" if made is None else _unreachable(spec, made)
+
+
+def _why_cut_otherwise(spec: Spec) -> str | None:
+    """Return why a text may be cut into pieces otherwise than gigatoken does, or None."""
+    if steps(spec.get("normalizer")) == _LLAMA_2 and not spec.get("pre_tokenizer"):
+        if spec["model"].get("ignore_merges"):
+            return "its model has ignore_merges"
+        return "its merges take bytes" if any("<0x" in token for token in _joined(spec["model"]["merges"])) else None
+    if any(step.get("type") != "NFC" for step in steps(spec.get("normalizer"))):
+        return "its normaliser is another than NFC"
     if (pattern := _split_pattern(spec)) is None:
         return "its pre-tokenizer is not that of byte-level BPE"
     if pattern not in KNOWN_PATTERNS:
         return "its expression is not one of GPT-2, cl100k (Llama 3), Qwen 2 and o200k, letter by letter"
-    strange = sorted(spec["model"].keys() - {*_PLAIN_MODEL, *_HARMLESS})
-    if unusual := strange + [key for key in _PLAIN_MODEL if spec["model"].get(key)]:
-        return f"its model has {unusual[0]}"
-    if not knows_all_text(spec):
-        return "its vocabulary lacks some of the 256 bytes"
-    if ranks is None:
-        return "its ids are not in the order of its merges"
-    return _unreachable(spec, ranks)
+    return "its model has byte_fallback" if spec["model"].get("byte_fallback") else None
 
 
-_PLAIN_MODEL = ("dropout", "continuing_subword_prefix", "end_of_word_suffix", "byte_fallback")
+_LLAMA_2 = [
+    {"type": "Prepend", "prepend": "▁"},
+    {"type": "Replace", "pattern": {"String": " "}, "content": "▁"},
+]
+"""The steps of Llama 2's normaliser, as of the tokenizers that SentencePiece trained with BPE."""
+
+_PLAIN_MODEL = ("dropout", "continuing_subword_prefix", "end_of_word_suffix")
 """Options of a BPE model that must not be set."""
 
-_HARMLESS = ("type", "vocab", "merges", "unk_token", "fuse_unk", "ignore_merges")
+_HARMLESS = ("type", "vocab", "merges", "unk_token", "fuse_unk", "ignore_merges", "byte_fallback")
 """What else it may have: unknown text does not occur where all 256 bytes are known."""
 
 
@@ -221,11 +229,10 @@ def _one_sequence(post_processor: Any) -> bool:
     return post_processor.get("type") in ("ByteLevel", "BertProcessing", "RobertaProcessing")
 
 
-def _unreachable(spec: Spec, ranks: dict[bytes, int]) -> str | None:
+def _unreachable(spec: Spec, made: set[int]) -> str | None:
     """Return what is wrong when merging a token's own bytes does not give that token, or a whole piece may be a token
     that is not made by merging."""
     vocab = spec["model"]["vocab"]
-    made = set(ranks.values())
     if spec["model"].get("ignore_merges"):
         others = [token for token, i in vocab.items() if i not in made and "\0" not in token]
         if others:
@@ -258,15 +265,14 @@ def mergeable_ranks(spec: Spec) -> dict[bytes, int] | None:
     """Return token bytes -> id of byte-level BPE, or None unless all 256 bytes have an id and merges are in the order
     of the ids of what they make. Several merges may make one token."""
     model = spec["model"]
-    if model_kind(spec) != "BPE" or any(model.get(key) for key in _PLAIN_MODEL):
+    if model_kind(spec) != "BPE" or any(model.get(key) for key in (*_PLAIN_MODEL, "byte_fallback")):
         return None
     to_byte = {char: byte for byte, char in byte_to_char().items()}
     vocab: dict[str, int] = model["vocab"]
     if any(char not in vocab for char in to_byte):
         return None
     merges = _joined(model["merges"])
-    ids = np.fromiter(map(vocab.get, merges, itertools.repeat(-1)), np.int64, len(merges))
-    if (np.diff(ids, prepend=0) < 0).any() or set("".join(merges)) - to_byte.keys():
+    if _made_in_order(model) is None or set("".join(merges)) - to_byte.keys():
         return None
     tokens = [*to_byte, *dict.fromkeys(merges)]
     # A character stands for a byte each, so the tokens are translated together and cut apart again.
@@ -285,3 +291,10 @@ def _joined(merges: list[Any]) -> list[str]:
         if len(joined) == len(merges):
             return joined
     return [merge.replace(" ", "") if isinstance(merge, str) else "".join(merge) for merge in merges]
+
+
+def _made_in_order(model: dict[str, Any]) -> set[int] | None:
+    """Return the ids that merges make, or None unless merges are in the order of these."""
+    merges = _joined(model["merges"])
+    ids = np.fromiter(map(model["vocab"].get, merges, itertools.repeat(-1)), np.int64, len(merges))
+    return None if (np.diff(ids, prepend=0) < 0).any() else set(ids.tolist())

@@ -65,7 +65,7 @@ class Tokenizer:
 
     @cached_property
     def why_reference(self) -> str | None:
-        """Why texts are encoded by the reference, which is slow; None where tiktoken's ids are the same."""
+        """Why texts are encoded by the reference, which is slow; None where gigatoken's ids are the same."""
         if not self._allow_fast:
             return "it is asked for"
         same = len(self._text_spec["model"].get("merges", ())) == len(self.spec["model"].get("merges", ()))
@@ -73,8 +73,8 @@ class Tokenizer:
 
     @property
     def engine_name(self) -> str:
-        """The engine that `encode` uses: `tiktoken`, checked against the reference, or `tokenizers`, which is it."""
-        return "tiktoken" if self.why_reference is None else "tokenizers"
+        """The engine that `encode` uses: `gigatoken`, checked against the reference, or `tokenizers`, which is it."""
+        return "gigatoken" if self.why_reference is None else "tokenizers"
 
     @property
     def encode(self) -> Engine:
@@ -100,7 +100,7 @@ class Tokenizer:
 
     @cached_property
     def _fast(self) -> FastEngine | None:
-        return fast_engine(self._text_spec, lambda: self.ranks) if self.why_reference is None else None
+        return fast_engine(self._text_spec) if self.why_reference is None else None
 
     @cached_property
     def _decoder(self) -> Any:

@@ -21,7 +21,7 @@ print(*sys.modules)
 
 HEAVY = {
     *("pandas", "polars", "torch", "streaming", "composer", "transformers", "scipy", "matplotlib", "sqlalchemy"),
-    *("huggingface_hub", "requests", "httpx", "datasets", "datatrove", "fsspec", "tiktoken", "pyarrow.dataset"),
+    *("huggingface_hub", "requests", "httpx", "datasets", "datatrove", "fsspec", "gigatoken", "pyarrow.dataset"),
 }
 
 

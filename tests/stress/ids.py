@@ -1,7 +1,7 @@
 """Ids against the library's, in full: `python -m epochal.tests.stress.ids [--texts 100000]`.
 
-Hostile texts for tokenizers of every kind, and every character for every expression that tiktoken is trusted with.
-Takes a few minutes; tests/tokenize/test_reference.py is the short form. Run it when tokenizers, tiktoken or engines.py
+Hostile texts for tokenizers of every kind, and every character for every expression that gigatoken is trusted with.
+Takes a few minutes; tests/tokenize/test_reference.py is the short form. Run it when tokenizers, gigatoken or engines.py
 change.
 """
 

@@ -179,15 +179,15 @@ def bpe_of_words() -> dict[str, Any]:
 
 
 KINDS: dict[str, tuple[Callable[[], dict[str, Any]], str]] = {
-    "gpt2": (lambda: byte_level(None), "tiktoken"),
-    "gpt2, as an expression": (lambda: byte_level(EXPRESSIONS["gpt2"]), "tiktoken"),
-    "cl100k, Llama 3": (lambda: byte_level(EXPRESSIONS["cl100k"], special="<|end_of_text|>"), "tiktoken"),
-    "cl100k, the rest removed": (cl100k_removed, "tiktoken"),
-    "qwen2": (lambda: byte_level(EXPRESSIONS["qwen2"]), "tiktoken"),
-    "qwen2, NFC": (qwen2_nfc, "tiktoken"),
-    "o200k": (lambda: byte_level(EXPRESSIONS["o200k"]), "tiktoken"),
+    "gpt2": (lambda: byte_level(None), "gigatoken"),
+    "gpt2, as an expression": (lambda: byte_level(EXPRESSIONS["gpt2"]), "gigatoken"),
+    "cl100k, Llama 3": (lambda: byte_level(EXPRESSIONS["cl100k"], special="<|end_of_text|>"), "gigatoken"),
+    "cl100k, the rest removed": (cl100k_removed, "gigatoken"),
+    "qwen2": (lambda: byte_level(EXPRESSIONS["qwen2"]), "gigatoken"),
+    "qwen2, NFC": (qwen2_nfc, "gigatoken"),
+    "o200k": (lambda: byte_level(EXPRESSIONS["o200k"]), "gigatoken"),
     "cl100k, tiktoken's own": (lambda: byte_level(TIKTOKENS_OWN), "tokenizers"),
-    "Llama 2": (llama2, "tokenizers"),
+    "Llama 2": (llama2, "gigatoken"),
     "Unigram": (unigram, "tokenizers"),
     "Unigram with bytes": (lambda: unigram(byte_fallback=True), "tokenizers"),
     "WordPiece": (wordpiece, "tokenizers"),

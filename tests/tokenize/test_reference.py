@@ -62,7 +62,7 @@ def check_kind(kind: str, n: int, folder: Path) -> None:
 def check_points(name: str, points: Sequence[int], folder: Path) -> None:
     """Check that an expression cuts alike around the characters `points`."""
     loaded = load(spec := all_pairs(EXPRESSIONS[name]), folder)
-    assert loaded.engine_name == "tiktoken", loaded.why_reference
+    assert loaded.engine_name == "gigatoken", loaded.why_reference
     for first in range(0, len(points), 1 << 14):
         some = map(chr, points[first : first + (1 << 14)])
         check_ids(spec, loaded, [f"a{c}a 1{c}1 .{c}. {c}'{c}t '{c} {c}'LL\n{c}\n{c}'l{c} '{c}e{c}A" for c in some])
@@ -85,7 +85,7 @@ def test_nfc_does_what_the_library_does_also_with_characters_that_python_does_no
     points = [p for p in POINTS if unicodedata.combining(chr(p)) or unicodedata.decomposition(chr(p))]
     newer = [p for p in POINTS if p < 0x20000 and unicodedata.category(chr(p)) == "Cn"]
     loaded = load(spec := all_pairs(EXPRESSIONS["qwen2"]) | {"normalizer": normalizer}, tmp_path)
-    assert loaded.engine_name == "tiktoken", loaded.why_reference
+    assert loaded.engine_name == "gigatoken", loaded.why_reference
     check_ids(spec, loaded, composed([*points[::5], *newer[::17], *POINTS[::997], *range(0x113C0, 0x113D0)]))
 
 
@@ -104,7 +104,7 @@ def test_added_tokens_that_are_no_special_ones_are_found_in_a_text(tmp_path):
     ]
     spec |= {"added_tokens": spec["added_tokens"] + added, "normalizer": {"type": "NFC"}}
     loaded = load(spec, tmp_path)
-    assert loaded.engine_name == "tiktoken"
+    assert loaded.engine_name == "gigatoken"
     assert loaded.encode_pieces is None
     marked = [
         "a <tool> b",

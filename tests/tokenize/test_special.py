@@ -143,8 +143,43 @@ def test_merges_to_one_token_in_two_ways_are_proved(bytes_):
 
 
 @pytest.mark.slow
-def test_a_run_of_white_space_that_tiktoken_cannot_take(tmp_path):
-    loaded = load(byte_level(EXPRESSIONS["cl100k"]), tmp_path)
-    text = "a" + " " * 1_000_100 + "b"
-    assert loaded.engine_name == "tiktoken"
-    assert loaded.decode(loaded.encode([text])[0].tolist()) == text
+@pytest.mark.parametrize("make", [lambda: byte_level(EXPRESSIONS["cl100k"]), llama2])
+def test_long_runs_get_the_librarys_ids(make, tmp_path):
+    """A million blanks, which tiktoken cannot take; runs of one character, of which others make other ids."""
+    loaded = load(make(), tmp_path)
+    assert loaded.engine_name == "gigatoken"
+    texts = ["a" + " " * 1_000_100 + "b", *(c * 10_001 for c in "aA0 .=-_\n\tä漢🙂▁"), "ab" * 50_000, "漢字" * 20_000]
+    assert loaded.first_difference(texts, loaded.encode(texts)) is None
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (
+            {"pre_tokenizer": {"type": "Metaspace", "replacement": "▁", "prepend_scheme": "first", "split": False}},
+            "NFC",
+        ),
+        ({"normalizer": {"type": "Prepend", "prepend": "▁"}}, "its normaliser is another than NFC"),
+        ({"model": {"ignore_merges": True}}, "its model has ignore_merges"),
+        ({"model": {"byte_fallback": False}}, "its vocabulary lacks some of the 256 bytes"),
+        ({"model": {"merges": "reversed"}}, "its ids are not in the order of its merges"),
+        ({"model": {"merges": "bytes"}}, "its merges take bytes"),
+        ({"model": {"merges": "without"}}, "cannot be made by its merges"),
+        ({}, None),
+    ],
+)
+def test_why_the_reference_encodes_what_sentencepiece_trained(change, reason):
+    spec = llama2()
+    model = dict(spec["model"]) | change.get("model", {})
+    merges = spec["model"]["merges"]
+    if model["merges"] == "reversed":
+        model["merges"] = merges[::-1]
+    if model["merges"] == "bytes":
+        model["merges"] = [*merges, ["<0xE2>", "<0x82>"]]
+        model["vocab"] = model["vocab"] | {"<0xE2><0x82>": 2000}
+    if model["merges"] == "without":
+        needed = next(m for m in merges if any("".join(m) in later for later in merges))
+        model["merges"] = [m for m in merges if m != needed]
+    spec |= change | {"model": model}
+    why = engines.why_reference(spec, engines.mergeable_ranks(spec))
+    assert why is None if reason is None else reason in why

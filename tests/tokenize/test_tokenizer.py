@@ -53,7 +53,7 @@ def test_gpt2_ids_and_special_ids(tokenizer):
     assert tokenizer.encode(["Hello world"])[0].tolist() == [15496, 995]
     assert (tokenizer.info.eod, tokenizer.info.mask, tokenizer.info.pad) == (50256, 50257, 50258)
     assert tokenizer.info.vocab_size == 50259
-    assert tokenizer.engine_name == "tiktoken"
+    assert tokenizer.engine_name == "gigatoken"
 
 
 @pytest.mark.slow
