@@ -32,7 +32,7 @@ from epochal.train.data import Split
 from epochal.train.model.compiled import compile_for_training
 from epochal.train.model.composer import build
 from epochal.train.model.flops.formulas import peak_flops, training_flops_per_token
-from epochal.train.model.layers import NarrowWeights
+from epochal.train.model.kernels import attention, products
 from epochal.train.model.presets import model_section
 from epochal.train.optimization.optimizer import build_optimizer
 from epochal.train.run import Run, flops_shares
@@ -80,7 +80,7 @@ def plain_steps(run: Run) -> Iterator[None]:
     config = run.config
     device = torch.device("cuda" if run.device == "gpu" else "cpu")
     model: Any = build(run.shape, run.objective.kind, config.seed).to(device)
-    model.transformer.narrow = NarrowWeights(adds=True)
+    products.arrange(model.transformer, run.precision, parallel=False, ranks=1)
     size = int(config.device_train_microbatch_size)
     if config.compile_config is not None:
         micro_batch = (size, run.plan.seq_len)
@@ -90,7 +90,7 @@ def plain_steps(run: Run) -> Iterator[None]:
     for batch in ours.train_loader(run):
         for part in split(batch, size):
             moved = {k: v.to(device, non_blocking=True) if isinstance(v, torch.Tensor) else v for k, v in part.items()}
-            with get_precision_context(Precision(run.precision)):
+            with get_precision_context(Precision(run.autocast)):
                 loss = model.loss(model(moved), moved)[run.objective.kind]
             (loss * part["samples"] / config.global_train_batch_size).backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -161,7 +161,8 @@ def measure(settings: Mapping[str, Any], steps: int, folder: Path, gpu: bool) ->
         if gpu:
             torch.cuda.empty_cache()
             torch.cuda.reset_peak_memory_stats()
-        row[f"{name}_tokens_per_sec"] = rate(config)
+        with attention.backend(config.attention_backend):
+            row[f"{name}_tokens_per_sec"] = rate(config)
         if gpu:
             row[f"{name}_peak_memory_gib"] = torch.cuda.max_memory_allocated() / 2**30
     run = ours.prepare(config)
