@@ -14,6 +14,7 @@ from epochal.train.data import Collate, Split
 from epochal.train.model import attention_reach
 from epochal.train.model.compiled import compile_model, eager, meet_pad
 from epochal.train.model.composer import LanguageModel, build
+from epochal.train.model.kernels import attention
 from epochal.train.model.layers import NarrowWeights
 from epochal.train.model.transformer import ModelConfig
 from epochal.train.objective.objectives import Autoregressive, MaskedDiffusion, SpecialIds
@@ -103,6 +104,17 @@ def test_narrow_weights_are_arguments_of_the_same_graphs(graphs: list[int], caus
     assert found == [3 if causal else 4] * 6  # a block, the last norm and the loss; the block with a mask
     pairs = zip(compiled.parameters(), plain.parameters(), strict=True)
     assert all(torch.equal(a.grad, b.grad) for a, b in pairs)
+
+
+@pytest.mark.parametrize("kernel", ["flash", "math"])
+def test_a_kernel_that_was_chosen_for_attention_breaks_no_graph(graphs: list[int], kernel: str) -> None:
+    compiled, plain = (build(shape(causal=False), "loss", 0) for _ in range(2))
+    with attention.backend(kernel):
+        compile_model(compiled.transformer, {"backend": "counted"})
+        batches = list(micro_batches(causal=False, n=6))
+        assert [step(compiled, b) for b in batches] == [step(plain, b) for b in batches]
+    assert len(graphs) == 4
+    assert not torch._dynamo.utils.counters["graph_break"]
 
 
 def test_without_meeting_pad_it_is_compiled_when_it_comes(graphs: list[int]) -> None:
