@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from epochal.common.errors import RequestError
+from epochal.tests.support.micro_batches import LENGTH, ROWS, micro_batches, step
 from epochal.tests.support.training import interrupt, losses
-from epochal.tests.train.model.test_compiled import ROWS, counted, graphs, micro_batches, step  # noqa: F401
 from epochal.train import run as runs
 from epochal.train.checkpoint import load_model
 from epochal.train.config import TrainConfig
@@ -84,13 +84,13 @@ def test_products_of_blocks_alone_are_in_float8_and_all_weights_keep_their_names
 @pytest.mark.slow
 @pytest.mark.usefixtures("emulated")
 @pytest.mark.parametrize("causal", [True, False])
-def test_no_graph_breaks_and_none_is_compiled_again(graphs: list[int], causal: bool) -> None:  # noqa: F811
+def test_no_graph_breaks_and_none_is_compiled_again(graphs: list[int], causal: bool) -> None:
     compiled, plain = models(causal, "amp_fp8", "amp_fp8")
     compile_model(compiled.transformer, {"backend": "counted"})
     found = []
     with torch.autocast("cpu", torch.bfloat16, cache_enabled=False):
         if not causal:
-            meet_pad(shape(causal), {"backend": "counted"}, ROWS, 16, torch.device("cpu"), float8=True)
+            meet_pad(shape(causal), {"backend": "counted"}, ROWS, LENGTH, torch.device("cpu"), float8=True)
         for batch in micro_batches(causal, 6):
             assert step(compiled, batch) == step(plain, batch)
             found.append(len(graphs))
