@@ -15,7 +15,7 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -152,19 +152,23 @@ def configured(settings: Mapping[str, Any], steps: int, folder: Path, gpu: bool)
     )
 
 
+def rated(name: str, rate: Callable[[TrainConfig], float], config: TrainConfig, gpu: bool) -> dict[str, float]:
+    """Return what a way of training comes to: its `rate`, and on a GPU its peak memory, each by the way's `name`."""
+    gc.collect()
+    if gpu:
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
+    with attention.backend(config.attention_backend):
+        row = {f"{name}_tokens_per_sec": rate(config)}
+    return row | ({f"{name}_peak_memory_gib": torch.cuda.max_memory_allocated() / 2**30} if gpu else {})
+
+
 def measure(settings: Mapping[str, Any], steps: int, folder: Path, gpu: bool) -> dict[str, float]:
     """Return the row of one case, from one round: the plain loop, then Composer. For a process that then ends."""
     config = configured(settings, steps, folder, gpu)
     row: dict[str, float] = {}
     for name, rate in (("plain", plain_rate), ("composer", composer_rate)):
-        gc.collect()
-        if gpu:
-            torch.cuda.empty_cache()
-            torch.cuda.reset_peak_memory_stats()
-        with attention.backend(config.attention_backend):
-            row[f"{name}_tokens_per_sec"] = rate(config)
-        if gpu:
-            row[f"{name}_peak_memory_gib"] = torch.cuda.max_memory_allocated() / 2**30
+        row |= rated(name, rate, config, gpu)
     run = ours.prepare(config)
     row["flops_per_token"] = training_flops_per_token(run.shape, run.plan.seq_len, *flops_shares(run))
     peak = peak_flops(torch.device("cuda")) if gpu else None

@@ -56,8 +56,8 @@ def _check_attention(config: TrainConfig, shape: ModelConfig, length: int, devic
     of = shape, length, masked, device, torch.float32 if wide else torch.bfloat16
     reason = attention.why_not(str(config.attention_backend), *of)
     if reason:
-        others = " or ".join(attention.available(*of))
+        here = f"with torch {torch.__version__} on this {'CPU' if device.type == 'cpu' else 'GPU'}"
         raise RequestError(
-            f"attention_backend {config.attention_backend}: torch {torch.__version__} cannot compute this run's "
-            f"attention so on this {device.type} ({reason}): leave it out, or take {others}"
+            f"attention_backend {config.attention_backend} does not work for this run {here}: {reason}; leave it out, or "
+            f"take {' or '.join(attention.available(*of))}"
         )
