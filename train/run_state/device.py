@@ -58,6 +58,6 @@ def _check_attention(config: TrainConfig, shape: ModelConfig, length: int, devic
     if reason:
         here = f"with torch {torch.__version__} on this {'CPU' if device.type == 'cpu' else 'GPU'}"
         raise RequestError(
-            f"attention_backend {config.attention_backend} does not work for this run {here}: {reason}; leave it out, or "
-            f"take {' or '.join(attention.available(*of))}"
+            f"attention_backend {config.attention_backend} does not work for this run {here}: {reason}; leave it out, "
+            f"or take {' or '.join(attention.available(*of))}"
         )

@@ -6,8 +6,7 @@ from typing import Any
 import pytest
 import torch
 
-from epochal.tests.support.micro_batches import LENGTH, ROWS, micro_batches, step
-from epochal.tests.support.training import losses
+from epochal.tests.support.training import LENGTH, ROWS, losses, micro_batches, step
 from epochal.tests.train.model.test_document_mask import FLEX_TAKES_GRADIENTS, sparse_always
 from epochal.train.model import attention_reach
 from epochal.train.model.compiled import compile_model, eager, meet_pad

@@ -8,8 +8,7 @@ import pytest
 import torch
 
 from epochal.common.errors import RequestError
-from epochal.tests.support.micro_batches import LENGTH, ROWS, micro_batches, step
-from epochal.tests.support.training import interrupt, losses
+from epochal.tests.support.training import LENGTH, ROWS, interrupt, losses, micro_batches, step
 from epochal.train import run as runs
 from epochal.train.checkpoint import load_model
 from epochal.train.config import TrainConfig
