@@ -13,7 +13,11 @@ from ..settings.objective import BlockSection, DualSection
 
 
 def device_of(config: TrainConfig) -> str:
-    """Return `cpu` or `gpu`, as Composer names them. Raises RequestError where a key asks for what is not there."""
+    """Return `cpu` or `gpu`, as Composer names them.
+
+    Raises:
+        RequestError: where a key asks for what is not there.
+    """
     device = config.device or ("gpu" if torch.cuda.is_available() else "cpu")
     if device == "gpu" and not torch.cuda.is_available():
         raise RequestError("device is gpu, but torch sees no GPU here: use device=cpu precision=fp32")
