@@ -6,7 +6,7 @@
 set -euo pipefail
 root=$(cd "$(dirname "$0")/../../.." && pwd)
 wheelhouse=$(realpath "$1") python=$2 uv=$(realpath "$3")
-work=$root/build/elsewhere
+work=$root/.venv-elsewhere # not in build/, which mypy would walk through
 offline=(unshare --map-root-user --net sh -c 'ip link set lo up && exec "$@"' sh) # ranks of one machine meet over lo
 # Of the tests alone. They are found after the wheelhouse's packages, and training without them has a test of its own.
 tools="pytest|iniconfig|pluggy|hypothesis|sortedcontainers|pyarrow|polars|polars-runtime-32|scipy"
