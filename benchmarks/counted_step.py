@@ -231,7 +231,7 @@ def _imagined_gpu() -> Iterator[None]:
     with contextlib.ExitStack() as patched:
         for name, answer in answers.items():
             patched.enter_context(mock.patch(name, answer))
-        cudnn = torch._C._get_sdp_priority_order()[0] == int(SDPBackend.CUDNN_ATTENTION)  # set by attention.backend
+        cudnn = torch._C._get_sdp_priority_order()[0] == SDPBackend.CUDNN_ATTENTION.value  # set by attention.backend
         patched.enter_context(mock.patch.object(F, "scaled_dot_product_attention", _attention(cudnn)))
         patched.enter_context(inductor.patch(fx_graph_cache=False, compile_threads=1))
         patched.enter_context(functorch.patch(enable_autograd_cache=False))
