@@ -2,7 +2,8 @@
 
 A block and the last norm are compiled as training compiles them, forward and backward, and inductor writes the CUDA
 kernels; they are counted, not run. The graphs are traced on a CPU under autocast, with the operator in place that CUDA
-has for attention (flash without a mask, memory-efficient with one), and moved to an H100 that is not there.
+has for attention (memory-efficient with a mask, without one what `--attention` says), and moved to an H100 that is not
+there.
 
 Counted, by inductor's own rule (each buffer that a kernel reads or writes counts once, at most its size): bytes of the
 kernels that inductor writes, which leaves out matrix products, attention, the embedding and the optimizer; tensors that
@@ -28,11 +29,13 @@ from torch import Tensor, nn
 from torch._inductor import compile_fx
 from torch._inductor.graph import GraphLowering
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
+from torch.nn.attention import SDPBackend
 from torch.utils import _pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from epochal.train.model import cross_entropy
-from epochal.train.model.layers import NarrowWeights, RMSNorm
+from epochal.train.model.kernels import attention, products
+from epochal.train.model.layers import WIDE, NarrowWeights, RMSNorm
 from epochal.train.model.presets import model_section, presets
 from epochal.train.model.rotary import rotations
 from epochal.train.model.transformer import Block, ModelConfig, Transformer
@@ -187,16 +190,20 @@ def _unwritten(graph: Any) -> Callable[[list[Any]], list[Any]]:
     return run
 
 
-def _attention(
-    q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, dropout_p: float = 0.0, is_causal: bool = False
-) -> Tensor:
-    """Return what CUDA's own operators return, which a CPU's graph then holds in their place."""
-    q, k, v = (x.to(torch.get_autocast_dtype("cpu")) for x in (q, k, v))
-    if mask is None:
-        return torch.ops.aten._scaled_dot_product_flash_attention(q, k, v, dropout_p, is_causal)[0]
-    bias = torch.zeros(mask.shape, dtype=q.dtype).masked_fill(~mask, -torch.inf)
-    bias = bias.expand(*q.shape[:3], k.shape[2])
-    return torch.ops.aten._scaled_dot_product_efficient_attention(q, k, v, bias, True, dropout_p, is_causal)[0]
+def _attention(cudnn: bool) -> Callable[..., Tensor]:
+    """Return attention by CUDA's own operators, which a CPU's graph then holds in the place of its own."""
+
+    def attend(q: Tensor, k: Tensor, v: Tensor, mask: Any, dropout_p: float = 0.0, is_causal: bool = False) -> Tensor:
+        q, k, v = (x.to(torch.get_autocast_dtype("cpu")) for x in (q, k, v))
+        if mask is None and cudnn:
+            return torch.ops.aten._scaled_dot_product_cudnn_attention(q, k, v, None, True, dropout_p, is_causal)[0]
+        if mask is None:
+            return torch.ops.aten._scaled_dot_product_flash_attention(q, k, v, dropout_p, is_causal)[0]
+        bias = torch.zeros(mask.shape, dtype=q.dtype).masked_fill(~mask, -torch.inf)
+        bias = bias.expand(*q.shape[:3], k.shape[2])
+        return torch.ops.aten._scaled_dot_product_efficient_attention(q, k, v, bias, True, dropout_p, is_causal)[0]
+
+    return attend
 
 
 @contextlib.contextmanager
@@ -224,7 +231,8 @@ def _imagined_gpu() -> Iterator[None]:
     with contextlib.ExitStack() as patched:
         for name, answer in answers.items():
             patched.enter_context(mock.patch(name, answer))
-        patched.enter_context(mock.patch.object(F, "scaled_dot_product_attention", _attention))
+        cudnn = torch._C._get_sdp_priority_order()[0] == SDPBackend.CUDNN_ATTENTION.value  # set by attention.backend
+        patched.enter_context(mock.patch.object(F, "scaled_dot_product_attention", _attention(cudnn)))
         patched.enter_context(inductor.patch(fx_graph_cache=False, compile_threads=1))
         patched.enter_context(functorch.patch(enable_autograd_cache=False))
         yield
@@ -312,9 +320,17 @@ class Step:
     wide: int
 
 
-def count_step(shape: ModelConfig, rows: int, length: int, pad: bool = False, recompute: Any = None) -> Step:
+def count_step(
+    shape: ModelConfig,
+    rows: int,
+    length: int,
+    pad: bool = False,
+    recompute: Any = None,
+    kernel: str | None = None,
+    precision: str = "amp_bf16",
+) -> Step:
     """Return the counts of a micro-batch of `rows` samples of `length` tokens; `pad`: one of them has PAD;
-    `recompute`: `activation_checkpointing`."""
+    `recompute`: `activation_checkpointing`; `kernel`: `attention_backend`."""
     with torch.device("meta"):
         model = Transformer(shape)
     model.recompute_activations(recompute)
@@ -325,9 +341,14 @@ def count_step(shape: ModelConfig, rows: int, length: int, pad: bool = False, re
     assert shape.head_size is not None, "filled in by ModelConfig"
     rotation = rotations(None, 0, length, shape.head_size, shape.rope_base, torch.device("cpu"))
     mask = torch.ones(rows, 1, 1, length, dtype=torch.bool) if pad else None
-    with torch.autocast("cpu", torch.bfloat16):
-        narrow = NarrowWeights(adds=True)(block)
-    layer, last = counts(block, x, rotation, mask, None, narrow), counts(norm, x)
+    narrow = WIDE
+    if precision == products.FLOAT8:
+        products.convert(block)
+    else:
+        with torch.autocast("cpu", torch.bfloat16):
+            narrow = NarrowWeights(adds=True)(block)
+    with attention.backend(kernel):
+        layer, last = counts(block, x, rotation, mask, None, narrow), counts(norm, x)
     return Step(
         traffic=shape.layers * layer.total("traffic") + last.total("traffic"),
         traffic_of_layer=layer.total("traffic"),
@@ -348,10 +369,12 @@ def main() -> int:
     parser.add_argument("--length", type=int, default=2048, help="tokens of a sample (default 2048)")
     parser.add_argument("--pad", action="store_true", help="a micro-batch that has PAD")
     parser.add_argument("--recompute", choices=("norms", "products"), help="activation_checkpointing")
+    parser.add_argument("--attention", choices=("flash", "cudnn"), help="attention_backend (default flash)")
+    parser.add_argument("--precision", choices=("amp_bf16", products.FLOAT8), default="amp_bf16")
     args = parser.parse_args()
     section = ModelSection.model_validate(model_section({"preset": args.preset}, "benchmark"))
     shape = section.shape(args.objective == "ar", 50259)
-    step = count_step(shape, args.rows, args.length, args.pad, args.recompute)
+    step = count_step(shape, args.rows, args.length, args.pad, args.recompute, args.attention, args.precision)
     targets = args.rows * args.length // (1 if args.objective == "ar" else 2)  # of MDM half of the tokens in the mean
     compiled, eager = (count_loss(shape, targets, c) for c in (True, False))
     of = {"torch": torch.__version__, "preset": args.preset, "objective": args.objective}

@@ -15,7 +15,7 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -32,7 +32,7 @@ from epochal.train.data import Split
 from epochal.train.model.compiled import compile_for_training
 from epochal.train.model.composer import build
 from epochal.train.model.flops.formulas import peak_flops, training_flops_per_token
-from epochal.train.model.layers import NarrowWeights
+from epochal.train.model.kernels import attention, products
 from epochal.train.model.presets import model_section
 from epochal.train.optimization.optimizer import build_optimizer
 from epochal.train.run import Run, flops_shares
@@ -80,7 +80,7 @@ def plain_steps(run: Run) -> Iterator[None]:
     config = run.config
     device = torch.device("cuda" if run.device == "gpu" else "cpu")
     model: Any = build(run.shape, run.objective.kind, config.seed).to(device)
-    model.transformer.narrow = NarrowWeights(adds=True)
+    products.arrange(model.transformer, run.precision, parallel=False, ranks=1)
     size = int(config.device_train_microbatch_size)
     if config.compile_config is not None:
         micro_batch = (size, run.plan.seq_len)
@@ -90,7 +90,7 @@ def plain_steps(run: Run) -> Iterator[None]:
     for batch in ours.train_loader(run):
         for part in split(batch, size):
             moved = {k: v.to(device, non_blocking=True) if isinstance(v, torch.Tensor) else v for k, v in part.items()}
-            with get_precision_context(Precision(run.precision)):
+            with get_precision_context(Precision(run.autocast)):
                 loss = model.loss(model(moved), moved)[run.objective.kind]
             (loss * part["samples"] / config.global_train_batch_size).backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -152,18 +152,23 @@ def configured(settings: Mapping[str, Any], steps: int, folder: Path, gpu: bool)
     )
 
 
+def rated(name: str, rate: Callable[[TrainConfig], float], config: TrainConfig, gpu: bool) -> dict[str, float]:
+    """Return what a way of training comes to: its `rate`, and on a GPU its peak memory, each by the way's `name`."""
+    gc.collect()
+    if gpu:
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
+    with attention.backend(config.attention_backend):
+        row = {f"{name}_tokens_per_sec": rate(config)}
+    return row | ({f"{name}_peak_memory_gib": torch.cuda.max_memory_allocated() / 2**30} if gpu else {})
+
+
 def measure(settings: Mapping[str, Any], steps: int, folder: Path, gpu: bool) -> dict[str, float]:
     """Return the row of one case, from one round: the plain loop, then Composer. For a process that then ends."""
     config = configured(settings, steps, folder, gpu)
     row: dict[str, float] = {}
     for name, rate in (("plain", plain_rate), ("composer", composer_rate)):
-        gc.collect()
-        if gpu:
-            torch.cuda.empty_cache()
-            torch.cuda.reset_peak_memory_stats()
-        row[f"{name}_tokens_per_sec"] = rate(config)
-        if gpu:
-            row[f"{name}_peak_memory_gib"] = torch.cuda.max_memory_allocated() / 2**30
+        row |= rated(name, rate, config, gpu)
     run = ours.prepare(config)
     row["flops_per_token"] = training_flops_per_token(run.shape, run.plan.seq_len, *flops_shares(run))
     peak = peak_flops(torch.device("cuda")) if gpu else None

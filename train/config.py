@@ -14,7 +14,7 @@ from ..common.storage import is_url
 from .model.presets import YAMLS, model_section, preset_file
 from .settings.data import EvalLoaderSection, EvalTasksSection, TrainLoaderSection
 from .settings.model import ModelSection
-from .settings.objective import ARSection, BlockSection, DualSection, ObjectiveSection
+from .settings.objective import ARSection, BlockSection, DualSection, MDMSection, ObjectiveSection
 from .settings.optimization import (
     AlgorithmsSection,
     ConstantSection,
@@ -38,6 +38,8 @@ class TrainConfig(Configuration):
             that fits (GPU only).
         eval_interval: spans between checkpoints, evaluations.
         save_interval: spans between checkpoints, evaluations.
+        precision: amp_bf16 on a GPU, fp32 on a CPU when not given; amp_fp8 also has products of the blocks in float8.
+        attention_backend: the kernel that computes attention, where it can; left to torch when not given.
         compile_config: keywords of torch.compile, which is given one block at a time; nothing is compiled without it.
         activation_checkpointing: compute once more in the backward pass, instead of keeping, what norms return in each
             block (`norms`), the products of gate and up (`products`), or everything in it (`blocks`).
@@ -74,9 +76,10 @@ class TrainConfig(Configuration):
     device_train_microbatch_size: Positive | Literal["auto"] = "auto"
     device_eval_batch_size: Positive = 8
     eval_interval: Interval = "0.1dur"
-    precision: Literal["fp32", "amp_bf16"] | None = None
+    precision: Literal["fp32", "amp_bf16", "amp_fp8"] | None = None
     device: Literal["cpu", "gpu"] | None = None
     parallelism_config: ParallelismSection | None = None
+    attention_backend: Literal["flash", "flash3", "cudnn", "efficient", "math"] | None = None
     compile_config: dict[str, Any] | None = None
     activation_checkpointing: Literal["norms", "products", "blocks"] | None = None
     callbacks: dict[str, dict[str, Any] | None] = {}
@@ -134,6 +137,22 @@ class TrainConfig(Configuration):
                 "with model.document_mask only the first document of a sample would know that it is read from its "
                 "end: leave right_to_left out"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _has_kernels(self) -> "TrainConfig":
+        own = [key for key in ("document_mask", "dropout_attention") if getattr(self.model, key)]
+        if self.attention_backend and own:
+            raise ValueError(f"with model.{own[0]} attention has code of its own: leave attention_backend out")
+        if self.precision != "amp_fp8":
+            return self
+        if self.parallelism_config:
+            raise ValueError("precision amp_fp8 is not for parallelism_config: use amp_bf16 there")
+        if self.eval_loader and self.eval_loader.exact:
+            raise ValueError("eval_loader.exact is measured in float32, which no product is with precision amp_fp8")
+        mdm = self.objective
+        if isinstance(mdm, MDMSection) and mdm.random_length:
+            raise ValueError("precision amp_fp8 has no rows of any length: leave objective.random_length out")
         return self
 
     @model_validator(mode="after")

@@ -8,9 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from composer.utils import dist
-from packaging.version import Version
 
 from ..common import storage
 from ..common.errors import RequestError
@@ -25,6 +23,7 @@ from ..shards.order.plan import Plan
 from . import durations
 from .config import TrainConfig
 from .model.flops.formulas import Shares, block_shares
+from .model.kernels import products
 from .model.transformer import ModelConfig, config_dict
 from .objective.block import BlockDiffusion
 from .objective.documents import GIVEN_LENGTHS
@@ -32,6 +31,7 @@ from .objective.dual import Dual, DualValidation
 from .objective.objectives import Autoregressive, MaskedDiffusion, Objective, SpecialIds
 from .optimization.schedules import Schedule, cooled, cosine, cosine_cycles, cycle_ends, warmup, warmup_stable_decay
 from .run_folder import PENALTIES, RunFolder
+from .run_state.device import check_kernels, device_of
 from .run_state.identity import figures
 from .settings.objective import ARSection, BlockSection, DualSection, MDMSection
 from .settings.optimization import ConstantSection, CosineSection, CyclesSection, WSDSection
@@ -128,6 +128,11 @@ class Run:
         return self.config.precision or ("amp_bf16" if self.device == "gpu" else "fp32")
 
     @property
+    def autocast(self) -> str:
+        """Return Composer's name of the precision, but for products in float8."""
+        return products.autocast(self.precision)
+
+    @property
     def identity(self) -> dict[str, Any]:
         """Return what makes two runs the same, all that their figures follow from: JSON values only."""
         first = self.config.init_from
@@ -161,16 +166,17 @@ def prepare(config: TrainConfig) -> Run:
         raise RequestError(f"global_train_batch_size {batch} cannot be shared out evenly over {ranks} ranks")
     ids = SpecialIds(manifest.tokenizer.eod, manifest.tokenizer.pad, manifest.tokenizer.mask)
     objective = build_objective(config, ids, manifest.tokenizer.vocab_size)
+    block_size, device = _block_size(config, manifest.seq_len), device_of(config)
+    shape = config.model.shape(objective.causal, manifest.tokenizer.vocab_size, block_size)
+    check_kernels(config, shape, manifest.seq_len, device)
     return Run(
         config=config,
         artifacts=artifacts,
         validation=in_cache(validation, cache) if validation else None,
         plan=plan,
-        shape=config.model.shape(
-            objective.causal, manifest.tokenizer.vocab_size, _block_size(config, manifest.seq_len)
-        ),
+        shape=shape,
         objective=objective,
-        device=_device(config),
+        device=device,
         steps=plan.steps(batch),
         folder=RunFolder(config.save_folder, cache) if config.save_folder else None,
     )
@@ -275,31 +281,6 @@ def _check_data(config: TrainConfig, artifact: Artifact, validation: Artifact | 
         raise RequestError(
             f"{validation.root} was tokenized with {other.tokenizer.name}, {path} with another tokenizer "
             f"({manifest.tokenizer.name}): losses would not compare"
-        )
-
-
-def _device(config: TrainConfig) -> str:
-    device = config.device or ("gpu" if torch.cuda.is_available() else "cpu")
-    if device == "gpu" and not torch.cuda.is_available():
-        raise RequestError("device is gpu, but torch sees no GPU here: use device=cpu precision=fp32")
-    if device == "cpu" and config.precision == "amp_bf16":
-        raise RequestError("precision amp_bf16 needs a GPU: use precision=fp32 on a CPU")
-    if device == "cpu" and config.parallelism_config is not None:
-        raise RequestError("parallelism_config (FSDP) needs GPUs: use parallelism_config=null on a CPU")
-    _check_auto(config, device)
-    fsdp = config.parallelism_config and config.parallelism_config.fsdp
-    if fsdp and fsdp.state_dict_type == "sharded" and storage.is_url(config.save_folder or ""):
-        raise RequestError("a save_folder at a URL needs whole checkpoints, not sharded ones")
-    return device
-
-
-def _check_auto(config: TrainConfig, device: str) -> None:
-    if config.device_train_microbatch_size != "auto" or device == "cpu" or config.parallelism_config is None:
-        return
-    if Version(torch.__version__) >= Version("2.7.1"):  # Composer 0.32.1 patches torch for older versions only
-        raise RequestError(
-            f"device_train_microbatch_size auto does not work with parallelism_config on torch {torch.__version__}: "
-            "give an integer"
         )
 
 

@@ -30,7 +30,7 @@ from .loggers import DescribeRun, JsonlLogger, PublishRun, StepProgress
 from .model.compiled import compile_for_training
 from .model.composer import LanguageModel, build
 from .model.flops.formulas import peak_flops, training_flops_per_token
-from .model.layers import NarrowWeights
+from .model.kernels import attention, products
 from .model.penalties import Penalties
 from .model.transformer import config_dict
 from .optimization.early_stop import PatienceEnded, go_back, read_decision
@@ -131,7 +131,7 @@ def build_trainer(run: Run, reports: ServiceReports | None = None) -> Trainer:
     if config.init_from:
         _take_weights(model, config.init_from)
     model.transformer.recompute_activations(config.activation_checkpointing)
-    model.transformer.narrow = None if parallel else NarrowWeights(adds=dist.get_world_size() == 1)
+    products.arrange(model.transformer, run.precision, bool(parallel), dist.get_world_size())
     if config.compile_config is not None:
         micro_batch = (_microbatch(run), run.plan.seq_len)
         compile_for_training(model.transformer, config.compile_config, micro_batch, run.device, run.precision)
@@ -177,7 +177,7 @@ def build_trainer(run: Run, reports: ServiceReports | None = None) -> Trainer:
         load_progress_bar=False,
         parallelism_config=parallel.model_dump(exclude_none=True) if parallel else None,
         device=run.device,
-        precision=run.precision,
+        precision=run.autocast,
         device_train_microbatch_size=_microbatch(run),
         seed=config.seed,
         deterministic_mode=config.deterministic,
@@ -356,7 +356,7 @@ def train(config: TrainConfig) -> dict[str, Any]:
 
 def _fit(run: Run, reports: ServiceReports | None) -> dict[str, Any]:
     """Train to the end and return the result; PatienceEnded where the run is to go back to its best point."""
-    with reports or contextlib.nullcontext():
+    with reports or contextlib.nullcontext(), attention.backend(run.config.attention_backend):
         trainer = build_trainer(run, reports)
         if dist.get_global_rank() == 0:
             say(beginning(run, trainer))

@@ -1,9 +1,9 @@
 """Everything that is to be known of a GPU, in one command: `python -m epochal.benchmarks.gpu`.
 
-Stages, in this order: environment, ceilings, correctness, speed, profile, scoring, crossover. Each prints its table,
-takes at most 8 minutes of one command, and consists of cases, which are processes of their own. A case that is finished
-is kept and not run again: run the same command once more to go on. Written into --out: a JSON file a case, gpu.md with
-all tables, the machine's name and the kind of every figure, and a log a case.
+Stages, in this order: environment, ceilings, correctness, speed, profile, kernels, scoring, crossover. Each prints its
+table, takes at most 8 minutes of one command, and consists of cases, which are processes of their own. A case that is
+finished is kept and not run again: run the same command once more to go on. Written into --out: a JSON file a case,
+gpu.md with all tables, the machine's name and the kind of every figure, and a log a case.
 """
 
 import argparse
@@ -18,7 +18,7 @@ from epochal.benchmarks.common import result_path
 from epochal.common.cli import run_plainly
 from epochal.common.errors import RequestError
 
-NAMES = ("environment", "ceilings", "correctness", "speed", "profile", "scoring", "crossover")
+NAMES = ("environment", "ceilings", "correctness", "speed", "profile", "kernels", "scoring", "crossover")
 
 
 def _parser() -> argparse.ArgumentParser:

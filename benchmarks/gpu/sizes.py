@@ -17,6 +17,7 @@ class Sizes:
         models: training keys by model, in place of those of `benchmarks.train`.
         steps: of a timed run, the first few not timed.
         profiled: steps in the profile.
+        arms: keys of kernels with their values, each measured alone.
         compiled: keywords of torch.compile.
         base: configuration of `epochal train` that the crossover's runs share.
         crossover: training keys of its runs.
@@ -36,6 +37,7 @@ class Sizes:
     models: dict[str, dict[str, Any]]
     steps: int
     profiled: int
+    arms: tuple[tuple[str, str], ...]
     compiled: dict[str, Any]
     base: str
     crossover: dict[str, Any]
@@ -78,6 +80,12 @@ FULL = Sizes(
     models={"125m": {}, "paper-1b": {}},
     steps=14,
     profiled=3,
+    arms=(
+        ("attention_backend", "cudnn"),
+        ("precision", "amp_fp8"),
+        ("attention_backend", "flash3"),
+        ("attention_backend", "flash"),
+    ),
     compiled={},
     base="125m-ar",
     crossover={
@@ -117,6 +125,7 @@ TOY = Sizes(
     models={"tiny": {"shape": (32, 103), "global_train_batch_size": 4, "device_train_microbatch_size": 2}},
     steps=8,
     profiled=1,
+    arms=(("attention_backend", "math"), ("attention_backend", "cudnn"), ("precision", "amp_fp8")),
     compiled={"backend": "eager"},  # traced, and no compiler needed
     base="tiny-ar",
     crossover={

@@ -7,7 +7,17 @@ from torch.autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile
 
 from epochal.benchmarks.gpu.sizes import Place, Sizes
-from epochal.benchmarks.train import WARM_UP, cases, configured, derived, measure, plain_steps
+from epochal.benchmarks.train import (
+    WARM_UP,
+    cases,
+    configured,
+    derived,
+    measure,
+    plain_rate,
+    plain_steps,
+    rated,
+)
+from epochal.common.errors import RequestError
 from epochal.train import trainer as ours
 
 Rows = list[dict[str, Any]]
@@ -26,6 +36,17 @@ def speed(model: str, objective: str, compiled: bool, sizes: Sizes, place: Place
     settings = settings_of(model, objective, compiled, sizes)
     row: dict[str, Any] = derived(measure(settings, sizes.steps, place.folder / "data", sizes.gpu))
     return [{"what": f"{model} {objective}, {'compiled' if compiled else 'not compiled'}"} | row]
+
+
+def arm(model: str, objective: str, key: str, value: str, sizes: Sizes, place: Place) -> Rows:
+    """Return tokens/s and peak memory of the plain loop, compiled, with one key more; or why the machine refuses it."""
+    settings = settings_of(model, objective, True, sizes) | {key: value}
+    config = configured(settings, sizes.steps, place.folder / "data", sizes.gpu)
+    row: dict[str, Any] = {"what": f"{model} {objective}, {key}: {value}"}
+    try:
+        return [row | rated("plain", plain_rate, config, sizes.gpu)]
+    except RequestError as error:
+        return [row | {"refused": str(error)}]
 
 
 def kernels(model: str, objective: str, sizes: Sizes, place: Place) -> Rows:

@@ -48,12 +48,14 @@ class Stage:
 
 
 WHAT = Column("what", "what")
+MEDIAN = "measured: median of the steps after the first 5, one round"
+HELD = "measured: the most that torch's allocator held"
 RATE = Column("tokens_per_sec", "tokens/s", ",.0f", "measured: median of the steps")
 
 
 def stages(sizes: Sizes) -> tuple[Stage, ...]:
     """Return all stages in the order in which they are run: the last takes what time is left."""
-    made = (_environment, _ceilings, _correctness, _speed, _profile, _scoring, _crossover)
+    made = (_environment, _ceilings, _correctness, _speed, _profile, _kernels, _scoring, _crossover)
     return tuple(make(sizes) for make in made)
 
 
@@ -93,8 +95,7 @@ def _correctness(sizes: Sizes) -> Stage:
 
 
 def _speed(sizes: Sizes) -> Stage:
-    measured = "measured: median of the steps after the first 5, one round"
-    peak = "measured: the most that torch's allocator held"
+    measured, peak = MEDIAN, HELD
     columns = (
         WHAT,
         Column("composer_tokens_per_sec", "Composer, tokens/s", ",.0f", measured),
@@ -131,6 +132,22 @@ def _profile(sizes: Sizes) -> Stage:
     model = list(sizes.models)[-1]
     cases = tuple(Case(f"{model} {o}", partial(speed.kernels, model, o, sizes)) for o in TYPES)
     return Stage("profile", "Where a step goes", columns, cases)
+
+
+def _kernels(sizes: Sizes) -> Stage:
+    columns = (
+        WHAT,
+        Column("plain_tokens_per_sec", "plain loop, compiled, tokens/s", ",.0f", MEDIAN),
+        Column("plain_peak_memory_gib", "GiB", ".1f", HELD),
+        Column("refused", "not on this machine", kind="as `epochal train` says it"),
+    )
+    model = list(sizes.models)[-1]
+    cases = tuple(
+        Case(f"{model} {objective} {value}", partial(speed.arm, model, objective, key, value, sizes))
+        for key, value in sizes.arms
+        for objective in reversed(TYPES)
+    )
+    return Stage("kernels", "Kernels of attention, products in float8", columns, cases)
 
 
 def _scoring(sizes: Sizes) -> Stage:

@@ -138,6 +138,9 @@ def test_the_configurations_of_a_gpu_are_valid_ones(sizes, objective: str, tmp_p
         settings = speed.settings_of(model, objective, True, sizes)
         config = configured(settings, sizes.steps, tmp_path / str(number), sizes.gpu)
         assert config.compile_config == sizes.compiled
+        for key, value in sizes.arms:
+            arm = configured(settings | {key: value}, 9, tmp_path / f"{number} {key} {value}", sizes.gpu)
+            assert getattr(arm, key) == value
         assert prepare(config.model_copy(update={"precision": "fp32"})).steps == sizes.steps
     assert configured(sizes.checked | {"objective": {"name": objective}}, 1, tmp_path / "checked", sizes.gpu)
 
@@ -161,6 +164,8 @@ def test_a_dry_run_goes_through_every_stage_and_a_second_one_measures_nothing_ag
         assert all(f"{case.name}: " in first.stderr for case in stage.cases)
     assert not any(word in text for word in ("cut for lack of time", "FAILED", "Not run", "| NO |"))
     assert len(list(out.glob("cases/*/*.json"))) == sum(len(stage.cases) for stage in stages(TOY)) - 1
+    assert "precision amp_fp8 needs a GPU: use precision=fp32 on a CPU" in text
+    assert "| tiny mdm, attention_backend: math | " in text
     body = json.loads((out / "cases" / "crossover" / "mdm.json").read_text())["outcome"]["rows"][0]
     assert (body["kind"], body["receipt"]) == ("nelbo", "valid")
 

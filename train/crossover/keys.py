@@ -27,9 +27,9 @@ OWN_KEYS = {
 COSMETIC = {
     *("run_name", "save_folder", "save_interval", "save_num_checkpoints_to_keep", "autoresume", "variables"),
     *("progress_bar", "log_to_console", "console_log_interval", "python_log_level", "dist_timeout", "loggers"),
-    "activation_checkpointing",
+    *("activation_checkpointing", "attention_backend"),
 }
-"""Training keys that change no figure: a run is the same run without them."""
+"""Training keys that change no figure, but for rounding: a run is the same run without them."""
 
 
 def flat(value: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

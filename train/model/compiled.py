@@ -14,6 +14,7 @@ from packaging.version import Version
 
 from .cross_entropy import compute_dtype
 from .dropout import Draws
+from .kernels import products
 from .layers import WIDE, NarrowWeights
 from .rotary import rotations
 from .transformer import Block, ModelConfig, Transformer
@@ -38,7 +39,13 @@ def compile_model(model: Transformer, options: dict[str, Any]) -> None:
 
 
 def meet_pad(
-    shape: ModelConfig, options: dict[str, Any], rows: int, length: int, device: torch.device, narrow: bool = False
+    shape: ModelConfig,
+    options: dict[str, Any],
+    rows: int,
+    length: int,
+    device: torch.device,
+    narrow: bool = False,
+    float8: bool = False,
 ) -> None:
     """Compile a block for a micro-batch that has PAD, in a model that attends to both sides.
 
@@ -51,6 +58,7 @@ def meet_pad(
         length: tokens of a row.
         device: where training computes.
         narrow: training keeps copies of weights, `NarrowWeights`.
+        float8: products are in float8.
     """
     draws = Draws()
     draws.words = torch.zeros(rows, dtype=torch.int64, device=device)
@@ -63,6 +71,8 @@ def meet_pad(
         with torch.device("meta"):
             block = Block(shape, layer, draws)
         block.to_empty(device=device)
+        if float8:
+            products.convert(block)
         block.compile(**options)
         weights = NarrowWeights(adds=False)(block) if narrow else WIDE
         torch.autograd.grad(block(x, rotation, mask, None, weights).sum(), x)
@@ -77,15 +87,15 @@ def compile_for_training(
         options: as for `compile_model`.
         micro_batch: samples (or `auto`: they are found later, and so is what PAD needs) and tokens of each.
         device: `gpu` or `cpu`, as Composer names it.
-        precision: Composer's name of it.
+        precision: of the run.
     """
     compile_model(model, options)
     rows, length = micro_batch
     if model.config.causal or model.config.document_mask or isinstance(rows, str):
         return  # PAD changes nothing of how these are called
-    with get_precision_context(Precision(precision)):
+    with get_precision_context(Precision(products.autocast(precision))):
         here, narrow = torch.device("cuda" if device == "gpu" else "cpu"), model.narrow is not None
-        meet_pad(model.config, options, rows, length, here, narrow)
+        meet_pad(model.config, options, rows, length, here, narrow, precision == products.FLOAT8)
 
 
 def eager() -> contextlib.AbstractContextManager[Any]:

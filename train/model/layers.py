@@ -52,16 +52,15 @@ class RMSNorm(nn.Module):
         return (wide * scale * self.weight).to(x.dtype)
 
 
-class Linear(nn.Linear):
-    """A product without a bias."""
-
-    def forward(self, x: Tensor, narrow: Tensor | None = None) -> Tensor:
-        """Return x @ weight.T, (..., out); `narrow` stands for the weight where there is a copy of it."""
-        return F.linear(x, self.weight if narrow is None else narrow)
-
-
-class ResidualLinear(Linear):
+class ResidualLinear(nn.Linear):
     """A projection back into the residual stream: its initial weights shrink with depth."""
+
+
+def product(layer: nn.Module, x: Tensor, narrow: Tensor | None) -> Tensor:
+    """Return what a `layer` without a bias makes of `x`, (..., out); `narrow` stands for its weight where there is a
+    copy of it."""
+    found: Tensor = layer(x) if narrow is None else F.linear(x, narrow)
+    return found
 
 
 class NarrowWeights:

@@ -21,7 +21,7 @@ from .cross_entropy import compute_dtype, token_nll, weighted_nll_sum
 from .document_mask import Mask
 from .dropout import Draws, Rates, Residual, Site, attend
 from .kv_cache import KVCache, LayerCache
-from .layers import WIDE, Linear, Narrow, NarrowWeights, ResidualLinear, RMSNorm, again
+from .layers import WIDE, Narrow, NarrowWeights, ResidualLinear, RMSNorm, again, product
 from .penalties import Penalties, penalised_sums
 from .rotary import Rotation, rotate, rotations
 
@@ -142,7 +142,7 @@ class Attention(nn.Module):
         assert c.head_size is not None, "filled in by ModelConfig"
         self.heads, self.kv_heads, self.head_size = c.heads, c.kv_heads, c.head_size
         self.causal, self.dropout = c.causal, c.dropout
-        self.qkv = Linear(c.hidden, (c.heads + 2 * c.kv_heads) * c.head_size, bias=False)
+        self.qkv = nn.Linear(c.hidden, (c.heads + 2 * c.kv_heads) * c.head_size, bias=False)
         self.out = ResidualLinear(c.attention_width, c.hidden, bias=False)
         self.q_norm: nn.Module = RMSNorm(c.head_size, c.norm_eps) if c.qk_norm else nn.Identity()
         self.k_norm: nn.Module = RMSNorm(c.head_size, c.norm_eps) if c.qk_norm else nn.Identity()
@@ -161,7 +161,7 @@ class Attention(nn.Module):
         """
         batch, length, _ = x.shape
         sizes = (self.heads, self.kv_heads, self.kv_heads)
-        q, k, v = self.qkv(x, narrow[0]).view(batch, length, sum(sizes), self.head_size).split(sizes, dim=2)
+        q, k, v = product(self.qkv, x, narrow[0]).view(batch, length, sum(sizes), self.head_size).split(sizes, dim=2)
         q, k = rotate(self.q_norm(q), rotation), rotate(self.k_norm(k), rotation)
         # Turned before they are transposed: what attention returns then lies as the product after it reads it.
         q, k, v = q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)
@@ -177,7 +177,8 @@ class Attention(nn.Module):
             y = attend(q, k, v, mask, causal, self.weight_dropout)
         else:
             y = F.scaled_dot_product_attention(q, k, v, mask, dropout_p=p, is_causal=causal)
-        return self.out(y.transpose(1, 2).reshape(batch, length, self.heads * self.head_size), narrow[1])
+        y = y.transpose(1, 2).reshape(batch, length, self.heads * self.head_size)
+        return product(self.out, y, narrow[1])
 
 
 class SwiGLU(nn.Module):
@@ -192,13 +193,13 @@ class SwiGLU(nn.Module):
     def __init__(self, c: ModelConfig, layer: int, draws: Draws) -> None:
         super().__init__()
         self.dropout = Site("mlp", layer, c.dropout_mlp, draws)
-        self.gate_up = Linear(c.hidden, 2 * c.ffn, bias=False)
+        self.gate_up = nn.Linear(c.hidden, 2 * c.ffn, bias=False)
         self.down = ResidualLinear(c.ffn, c.hidden, bias=False)
 
     def forward(self, x: Tensor, narrow: Narrow) -> Tensor:
         """Return (batch, length, hidden); `narrow` is of `gate_up` and `down`."""
-        gate, up = self.gate_up(x, narrow[0]).chunk(2, dim=-1)
-        return self.down(self.dropout(again(self.recompute, _gated, gate, up)), narrow[1])
+        gate, up = product(self.gate_up, x, narrow[0]).chunk(2, dim=-1)
+        return product(self.down, self.dropout(again(self.recompute, _gated, gate, up)), narrow[1])
 
 
 def _gated(gate: Tensor, up: Tensor) -> Tensor:

@@ -49,6 +49,7 @@ MAY_CHANGE = {
     "device_eval_batch_size": "rounding alone",
     "device": "rounding alone: precision counts by itself",
     "parallelism_config": "rounding alone",
+    "attention_backend": "rounding alone",
     "compile_config": "rounding alone",
     "activation_checkpointing": "the same is computed again",
     "deterministic": "rounding alone",

@@ -6,7 +6,7 @@
 set -euo pipefail
 root=$(cd "$(dirname "$0")/../../.." && pwd)
 wheelhouse=$(realpath "$1") python=$2 uv=$(realpath "$3")
-work=$root/build/elsewhere
+work=$root/.venv-elsewhere # not in build/, which mypy would walk through
 offline=(unshare --map-root-user --net sh -c 'ip link set lo up && exec "$@"' sh) # ranks of one machine meet over lo
 # Of the tests alone. They are found after the wheelhouse's packages, and training without them has a test of its own.
 tools="pytest|iniconfig|pluggy|hypothesis|sortedcontainers|pyarrow|polars|polars-runtime-32|scipy"
@@ -14,7 +14,11 @@ tools+="|fastapi|starlette|annotated-doc|opentelemetry-api|uvicorn|click|h11|htt
 tools+="|sqlalchemy|alembic|mako|markupsafe|prometheus-client"
 
 rm -rf "$work" && mkdir -p "$work" && cd "$work"
-"$uv" venv --quiet --seed --python "$python" machine
+"$uv" python find --quiet --no-python-downloads "$python" > /dev/null 2>&1 || {
+    echo "test-wheelhouse: no Python $python is found here: put it into PATH, or name another: make test-wheelhouse WHEEL_PYTHON=3.11" >&2
+    exit 2
+}
+"$uv" venv --quiet --seed --no-python-downloads --python "$python" machine
 "$uv" pip install --quiet --python machine/bin/python torch torchvision 'numpy>=2'
 grep -E "^($tools)==" "$root/constraints.txt" > tools.txt
 "$uv" pip install --quiet --python machine/bin/python --target tools --no-deps -r tools.txt

@@ -13,7 +13,6 @@ import numpy as np
 import pytest
 import torch
 
-from epochal.datapipe.build import build
 from epochal.examples.demo import small_tokenizer
 from epochal.shards.artifact import read_manifest
 from epochal.shards.carve import carve
@@ -57,6 +56,8 @@ def assert_same_run(folder: Path, one: str, other: str, objective: str) -> None:
 @pytest.fixture(scope="module")
 def built(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str, str]:
     """Return a pool of several shards, a subset without a document of each of them, and a pool built without those."""
+    from epochal.datapipe.build import build  # here: it needs what a machine that only trains may lack
+
     folder = tmp_path_factory.mktemp("built")
     (folder / "tokenizer.json").write_text(json.dumps(small_tokenizer(256)))
     rows = [json.dumps({"id": f"doc{i}", "text": text}).encode() for i, text in enumerate(real_documents(40, 120))]

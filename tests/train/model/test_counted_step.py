@@ -61,6 +61,24 @@ def test_norms_made_again_take_no_kernel_of_their_own_where_inductor_joins_them(
     assert again.saved <= 22.8 * 2**30
 
 
+def test_cudnn_has_what_attention_returned_copied_and_nothing_else() -> None:
+    """By what torch says of how it lies; in torch 2.15 it lies as flash has it."""
+    flash, cudnn = counted(False, kernel="flash"), counted(False, kernel="cudnn")
+    assert (cudnn.graphs, cudnn.wide) == (flash.graphs, 0)
+    output = ROWS * LENGTH * paper(False).attention_width * 2
+    more = cudnn.traffic_of_layer - flash.traffic_of_layer
+    assert more in (0, 2 * output)
+    assert cudnn.kernels_of_layer - flash.kernels_of_layer == (1 if more else 0)
+
+
+def test_products_in_float8_are_one_graph_and_keep_less() -> None:
+    pytest.importorskip("torchao", reason="the package torchao is missing (extra 'fp8')")
+    narrow, low = counted(True), counted(True, precision="amp_fp8")
+    assert low.graphs == 4
+    assert low.saved_of_layer < 0.8 * narrow.saved_of_layer
+    assert 2 * narrow.traffic_of_layer < low.traffic_of_layer <= 8.95e9
+
+
 def test_layers_are_counted_as_often_as_there_are() -> None:
     one, two = (count_step(dataclasses.replace(paper(True), layers=n), ROWS, LENGTH) for n in (1, 2))
     assert two.traffic - one.traffic == one.traffic_of_layer == two.traffic_of_layer

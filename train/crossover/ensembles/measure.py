@@ -149,7 +149,7 @@ def validation_losses(run: Run, model: Transformer, tick: Tick = lambda n: None)
     for batch in spec.dataloader:
         for part in spec.split_batch(batch, measured.device_eval_microbatch_size):
             there = device.batch_to_device(part)
-            with get_precision_context(run.precision, fp8_autocast_enabled=False):
+            with get_precision_context(run.autocast, fp8_autocast_enabled=False):
                 nats = whole.eval_forward(there)
             for metric in metrics.values():
                 whole.update_metric(there, nats, metric)
