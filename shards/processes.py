@@ -22,7 +22,9 @@ _EVERY = 0.1
 """Seconds between two looks at how much is done."""
 
 
-def in_processes(piece: Piece, n: int, processes: int, watch: Callable[[int], None]) -> list[Any]:
+def in_processes(
+    piece: Piece, n: int, processes: int, watch: Callable[[int], None] = lambda done: None, setting: str = "--workers"
+) -> list[Any]:
     """Return what `piece` returns for 0 to n - 1. The first that fails ends all.
 
     Args:
@@ -30,13 +32,14 @@ def in_processes(piece: Piece, n: int, processes: int, watch: Callable[[int], No
         n: number of pieces.
         processes: how many there are at once.
         watch: called with how much all of them have said so far.
+        setting: the one that says how many processes, for messages.
 
     Raises:
         RequestError: when the system allows no such number of processes.
         WorkError: when one of them was killed.
         Exception: what a piece raised.
     """
-    check_workers(processes, "--workers", shared=False)
+    check_workers(processes, setting, shared=False)
     context = _context()
     taken, said = context.Value("q", 0), context.Value("q", 0)
     workers: dict[Any, Any] = {}
@@ -56,12 +59,16 @@ def in_processes(piece: Piece, n: int, processes: int, watch: Callable[[int], No
                 else:
                     found |= answer
             watch(said.value)
+        if len(found) < n:
+            raise WorkError(
+                f"a process was killed, perhaps for memory: run the same command again, with fewer {setting}"
+            )
+        for process in workers.values():
+            process.join()
     finally:
         for process in workers.values():
             process.terminate()
             process.join()
-    if len(found) < n:
-        raise WorkError("a process was killed, perhaps for memory: run the same command again, with fewer --workers")
     return [found[number] for number in range(n)]
 
 
