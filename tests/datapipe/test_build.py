@@ -315,8 +315,8 @@ def test_an_engine_that_differs_is_announced_and_replaced_by_the_reference(built
     def every_piece_is_1(pieces):
         return (np.ones(len(pieces), np.uint32),) * 2
 
-    def wrong(spec, ranks):
-        return dataclasses.replace(exact(spec, ranks), encode_pieces=every_piece_is_1)
+    def wrong(spec):
+        return dataclasses.replace(exact(spec), encode_pieces=every_piece_is_1)
 
     monkeypatch.setattr(module, "fast_engine", wrong)
     monkeypatch.setattr(module, "_gpt2", module._gpt2.__wrapped__)  # made anew, and not kept for others
