@@ -35,6 +35,9 @@ from .tokenizer_file import carry_tokenizer
 FEW_TOKENS = 1 << 26
 """Tokens that one process writes before others have started."""
 
+AS_FAST_ALONE = ("hf",)
+"""Formats that one process writes at the speed of a disk."""
+
 _STRETCHES = 4
 """For each process, so that none is left with the last of the work."""
 
@@ -109,21 +112,22 @@ def _write(
 ) -> tuple[int, str]:
     """Write the files of tokens; return how many tokens they hold, and the digest of these."""
     job = _Job(sink.root, artifact.root, m.layout, plan)
-    stretches = _stretches(artifact.manifest, m, workers or _workers(m.tokens))
+    stretches = _stretches(artifact.manifest, m, workers or _workers(m))
     if len(stretches) == 1:
         stream = TokenDigest(m.dtype)
         job.write(sink, artifact, stretches[0], lambda rows: _watched(rows, stream, shown.advance))
         return stream.tokens, stream.hexdigest()
     pieces = functools.partial(_piece, job, stretches)
-    digested, *written = in_processes(pieces, 1 + len(stretches), workers or _workers(m.tokens), shown.update)
+    digested, *written = in_processes(pieces, 1 + len(stretches), workers or _workers(m), shown.update)
     for files, sha256 in written:
         sink.files |= files
         sink.sha256 |= sha256
     return digested
 
 
-def _workers(tokens: int) -> int:
-    return 1 if tokens < FEW_TOKENS else len(os.sched_getaffinity(0))
+def _workers(m: ExportManifest) -> int:
+    """Return how many processes are of use where nobody says it."""
+    return 1 if m.tokens < FEW_TOKENS or m.layout in AS_FAST_ALONE else len(os.sched_getaffinity(0))
 
 
 def _stretches(subset: Manifest, m: ExportManifest, workers: int) -> list[Stretch]:
