@@ -7,7 +7,7 @@ for any number of processes. The digest of all tokens in their order is one proc
 import functools
 import importlib.metadata
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -111,14 +111,16 @@ def _write(
     sink: Sink, artifact: Artifact, plan: Repetition | None, m: ExportManifest, workers: int | None, shown: Progress
 ) -> tuple[int, str]:
     """Write the files of tokens; return how many tokens they hold, and the digest of these."""
+    workers = workers or _workers(m)
     job = _Job(sink.root, artifact.root, m.layout, plan)
-    stretches = _stretches(artifact.manifest, m, workers or _workers(m))
+    stretches = _stretches(artifact.manifest, m, workers)
     if len(stretches) == 1:
         stream = TokenDigest(m.dtype)
-        job.write(sink, artifact, stretches[0], lambda rows: _watched(rows, stream, shown.advance))
+        job.write(sink, artifact, stretches[0], shown.advance, stream)
         return stream.tokens, stream.hexdigest()
-    pieces = functools.partial(_piece, job, stretches)
-    digested, *written = in_processes(pieces, 1 + len(stretches), workers or _workers(m), shown.update)
+    digested, *written = in_processes(
+        functools.partial(_piece, job, stretches), 1 + len(stretches), workers, shown.update
+    )
     for files, sha256 in written:
         sink.files |= files
         sink.sha256 |= sha256
@@ -154,36 +156,33 @@ class _Job:
     layout: ExportLayout
     plan: Repetition | None
 
-    def write(self, sink: Sink, artifact: Artifact, stretch: Stretch, watched: Callable[..., Iterator[Rows]]) -> None:
-        """Write the files of a stretch of rows."""
-        rows = watched(read_rows(artifact, self.plan, range(stretch.start, stretch.stop)))
-        FORMATS[self.layout].write(sink, rows, artifact.manifest, stretch)
+    def write(
+        self, sink: Sink, artifact: Artifact, stretch: Stretch, say: Say, stream: TokenDigest | None = None
+    ) -> None:
+        """Write the files of a stretch of rows, whose tokens also go to `stream`."""
+        rows = read_rows(artifact, self.plan, range(stretch.start, stretch.stop))
+        FORMATS[self.layout].write(sink, _watched(rows, say, stream), artifact.manifest, stretch)
 
 
 def _piece(job: _Job, stretches: list[Stretch], number: int, say: Say) -> tuple[Any, Any]:
     """Do piece `number` of an export. The first is the digest of all tokens: (how many, digest); the others write a
     stretch each: (size and xxh64, SHA-256) of their files, by name."""
     artifact = open_artifact(job.subset)
-    stream = TokenDigest(artifact.manifest.dtype)
     if number == 0:
+        stream = TokenDigest(artifact.manifest.dtype)
         for block in read_rows(artifact, job.plan):
             stream.add(block.flat())
             say(0)
         return stream.tokens, stream.hexdigest()
     sink = Sink(job.root)
-    job.write(sink, artifact, stretches[number - 1], lambda rows: _said(rows, say))
+    job.write(sink, artifact, stretches[number - 1], say)
     return sink.files, sink.sha256
 
 
-def _watched(rows: Iterable[Rows], stream: TokenDigest, say: Say) -> Iterator[Rows]:
+def _watched(rows: Iterable[Rows], say: Say, stream: TokenDigest | None) -> Iterator[Rows]:
     for block in rows:
-        stream.add(block.flat())
-        yield block
-        say(int(block.lengths.sum()))
-
-
-def _said(rows: Iterable[Rows], say: Say) -> Iterator[Rows]:
-    for block in rows:
+        if stream is not None:
+            stream.add(block.flat())
         yield block
         say(int(block.lengths.sum()))
 

@@ -1,11 +1,12 @@
 """Numbered pieces of work in several processes of this machine; a process that is free takes the next piece."""
 
+import contextlib
 import functools
 import multiprocessing
 import multiprocessing.connection
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from multiprocessing import forkserver, resource_tracker
 from typing import Any
 
@@ -86,13 +87,20 @@ def _receive(pipe: Any) -> dict[int, Any] | None:
 def _context() -> Any:
     """Return how processes are made: forked from one that has no threads, and in which interrupts are blocked, as this
     process ends the others."""
+    with interrupts_blocked():
+        forkserver.ensure_running()
+    return multiprocessing.get_context("forkserver")
+
+
+@contextlib.contextmanager
+def interrupts_blocked() -> Iterator[None]:
+    """Have processes that are started in the body, and all that are forked from them, leave interrupts to this one."""
     resource_tracker.ensure_running()  # starting it unblocks interrupts, so it comes first
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
-        forkserver.ensure_running()
+        yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
-    return multiprocessing.get_context("forkserver")
 
 
 def _work(piece: Piece, n: int, taken: Any, said: Any, pipe: Any) -> None:

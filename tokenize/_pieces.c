@@ -42,6 +42,7 @@
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
+#include "_array.h"
 #include "_contraction.h"
 
 enum { LETTER = 1, DIGIT = 2, OTHER = 4, SPACE = 8, BLANK = 24, UNKNOWN = 255 }; /* BLANK, the space character: SPACE too */
@@ -60,41 +61,6 @@ enum { FIRST = 1, LAST = 2 }; /* edges of a fragment: may be joined to what is b
 #define PREFETCH(place) ((void)0)
 #endif
 #define AHEAD 16 /* pieces looked up together, when memory has had time to bring their slots */
-
-/* ---- Growing arrays ---- */
-
-typedef struct {
-    char *data;
-    size_t used, room; /* bytes */
-} Array;
-
-static int reserve(Array *array, size_t more)
-{
-    if (array->used + more <= array->room)
-        return 0;
-    size_t room = array->room + array->room / 2;
-    if (room < array->used + more)
-        room = array->used + more + 4096;
-    char *data = realloc(array->data, room);
-    if (!data) {
-        PyErr_NoMemory();
-        return -1;
-    }
-    array->data = data;
-    array->room = room;
-    return 0;
-}
-
-static int append(Array *array, const void *data, size_t size)
-{
-    if (!size)
-        return 0;
-    if (reserve(array, size))
-        return -1;
-    memcpy(array->data + array->used, data, size);
-    array->used += size;
-    return 0;
-}
 
 /* ---- Tables: rows by the bytes of a piece, open addressing ---- */
 

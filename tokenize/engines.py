@@ -12,7 +12,7 @@ import itertools
 import json
 import re
 import unicodedata
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -102,14 +102,13 @@ def _json(spec: Spec) -> str:
 
 def fast_engine(spec: Spec) -> FastEngine:
     """Return an engine with the reference's ids. `why_reference` must have been None."""
-    pattern = _split_pattern(spec)
     left = _left_to_reference(spec)
     reference, fast = (functools.cache(functools.partial(make, spec)) for make in (reference_engine, _gigatoken))
 
     def encode(texts: Sequence[str]) -> list[TokenIds]:
         return [reference()([text])[0] if left(text) else fast().encode(text) for text in texts]
 
-    piecewise = pattern == _BYTE_LEVEL and not spec.get("normalizer") and not _plain_tokens(spec)
+    piecewise = _split_pattern(spec) == _BYTE_LEVEL and not spec.get("normalizer") and not _plain_tokens(spec)
     return FastEngine(encode, piece_encoder(spec) if piecewise else None)
 
 
@@ -185,8 +184,8 @@ def why_reference(spec: Spec, ranks: dict[bytes, int] | None) -> str | None:
         return why
     if not knows_all_text(spec):
         return "its vocabulary lacks some of the 256 bytes"
-    made = _made_in_order(spec["model"]) if ranks is None else set(ranks.values())
-    return "its ids are not in the order of its merges" if made is None else _unreachable(spec, made)
+    made = _made_in_order(_joined(spec["model"]["merges"]), spec["model"]["vocab"]) if ranks is None else ranks.values()
+    return "its ids are not in the order of its merges" if made is None else _unreachable(spec, set(made))
 
 
 def _why_cut_otherwise(spec: Spec) -> str | None:
@@ -272,7 +271,7 @@ def mergeable_ranks(spec: Spec) -> dict[bytes, int] | None:
     if any(char not in vocab for char in to_byte):
         return None
     merges = _joined(model["merges"])
-    if _made_in_order(model) is None or set("".join(merges)) - to_byte.keys():
+    if _made_in_order(merges, vocab) is None or set("".join(merges)) - to_byte.keys():
         return None
     tokens = [*to_byte, *dict.fromkeys(merges)]
     # A character stands for a byte each, so the tokens are translated together and cut apart again.
@@ -293,8 +292,7 @@ def _joined(merges: list[Any]) -> list[str]:
     return [merge.replace(" ", "") if isinstance(merge, str) else "".join(merge) for merge in merges]
 
 
-def _made_in_order(model: dict[str, Any]) -> set[int] | None:
-    """Return the ids that merges make, or None unless merges are in the order of these."""
-    merges = _joined(model["merges"])
-    ids = np.fromiter(map(model["vocab"].get, merges, itertools.repeat(-1)), np.int64, len(merges))
-    return None if (np.diff(ids, prepend=0) < 0).any() else set(ids.tolist())
+def _made_in_order(merges: list[str], vocab: dict[str, int]) -> Iterable[int] | None:
+    """Return the ids of the tokens that merges make, or None unless merges are in the order of these."""
+    ids = np.fromiter(map(vocab.get, merges, itertools.repeat(-1)), np.int64, len(merges))
+    return None if (np.diff(ids, prepend=0) < 0).any() else map(int, ids)

@@ -151,7 +151,8 @@ class Tokenizer:
 
     def prepare(self) -> None:
         """Make the engines now rather than when they are needed."""
-        self.encode([""])
+        if not self.encode_pieces:
+            self.encode([""])
         self.reference  # noqa: B018
 
     def __reduce__(self) -> tuple[Any, ...]:

@@ -14,13 +14,14 @@ import multiprocessing.reduction
 import multiprocessing.resource_tracker
 import multiprocessing.util
 import os
-import signal
 import socket
 import sys
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NoReturn
+
+from ...shards.processes import interrupts_blocked
 
 ENVIRONMENT = {"RAYON_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
 """So that libraries do not start a pool of threads in each of several processes."""
@@ -50,8 +51,7 @@ def start_task_server(shared: Any = None, prepare: Callable[[], object] = lambda
         prepare: what the server does first, beside this process.
     """
     set_environment()
-    multiprocessing.resource_tracker.ensure_running()  # starting it unblocks interrupts, so it comes first
-    with _interrupts_blocked():
+    with interrupts_blocked():
         if _server._forkserver_pid is None and _forks_well():
             _fork(shared, prepare)
         else:
@@ -144,12 +144,3 @@ def _reduced(value: Any) -> Any:
 
 def _get_shared() -> Any:
     return _shared
-
-
-@contextlib.contextmanager
-def _interrupts_blocked() -> Iterator[None]:
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)

@@ -16,6 +16,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "../../tokenize/_array.h"
+
 /* NOTHING: of no word. ALONE: a fragment each, which is joined to nothing. STRANGE: see `spelled`. */
 enum { NOTHING = 0, ALONE = 1, LETTERS = 2, DIGITS = 3, MARKS = 4, STRANGE = 7 };
 enum { FIRST = 1, LAST = 2 }; /* as in _pieces.c */
@@ -131,26 +133,6 @@ static uint32_t describe_new(Fragments *self, uint32_t point, PyObject *describe
 }
 
 /* ---- Pieces ---- */
-
-typedef struct {
-    char *data;
-    size_t used, room; /* bytes */
-} Array;
-
-static int reserve(Array *array, size_t more)
-{
-    if (array->used + more <= array->room)
-        return 0;
-    size_t room = array->used + more + array->room / 2;
-    char *data = realloc(array->data, room);
-    if (!data) {
-        PyErr_NoMemory();
-        return -1;
-    }
-    array->data = data;
-    array->room = room;
-    return 0;
-}
 
 /* The codes so far, uint64_t, and the UTF-8 of the fragment that goes on. */
 typedef struct {
