@@ -94,8 +94,8 @@ def _describe(sink: Sink, artifact: Artifact, m: ExportManifest) -> None:
     subset = artifact.manifest
     table = find_documents(artifact.root, subset) if m.layout in ("megatron", "bin") and m.plan is None else None
     if table is not None:
-        root, info, start = table
-        DocumentStarts(root, info).copy_window(sink, start, start + subset.tokens)
+        root, files, start = table
+        DocumentStarts(root, files).copy_window(sink, start, start + subset.tokens)
     describe(Subject(m, sink.files, sink.sha256, facts_of(subset.config), kept_of(subset)), sink.write)
 
 

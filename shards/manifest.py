@@ -28,8 +28,9 @@ from ..common.publish import FileInfo
 FORMAT_VERSION = 1
 """Raised when a reader of the old version would misread what the new one writes."""
 
-MOST_FILES = 1000
-"""Beside MDS shards: tables, index, report, tokenizer; a dozen in fact. Each is looked for by `verify`."""
+MOST_FILES = 10_000
+"""Beside MDS shards: a dozen (tables, index, report, tokenizer), and the files of long tables, one for each 2^24 rows.
+Each is looked for by `verify`."""
 
 
 def _plain_name(name: str) -> str:
