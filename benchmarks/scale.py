@@ -25,6 +25,7 @@ from typing import Any
 
 import numpy as np
 from datatrove.executor.local import LocalPipelineExecutor
+from datatrove.pipeline.base import PipelineStep
 
 from epochal.benchmarks.common import result_path, write_result
 from epochal.common.hashing import xxh64
@@ -32,7 +33,7 @@ from epochal.datapipe import external_sort
 from epochal.datapipe.deduplicate import deduplicate
 from epochal.datapipe.sources.base import InputFile, Listing
 from epochal.datapipe.stages.division import Corpus, Step, open_parts
-from epochal.datapipe.stages.duplicates import join_duplicates
+from epochal.datapipe.stages.duplicates import DUPLICATES, ROW_GROUP, TABLE
 from epochal.datapipe.stages.fates import Fates, write_fates
 from epochal.datapipe.stages.ingest import COUNTS as INGEST_COUNTS
 from epochal.datapipe.stages.pack import (
@@ -40,11 +41,13 @@ from epochal.datapipe.stages.pack import (
     PoolLayout,
     WrittenShard,
     _Share,
-    read_shard_lists,
+    read_packed,
     write_cuts,
 )
 from epochal.datapipe.stages.parts import DOCUMENT, Batch, PartWriter
 from epochal.datapipe.stages.statistics import ingest_totals
+from epochal.datapipe.tables.joined import Joined, WriteTables
+from epochal.shards.tables import names
 
 COUNTS: dict[str, Any] = {"rows": {"s": 10}, "accepted": {"s": 10}, "rejected": {}, "filters": [], "excerpts": []}
 COUNTS |= {"first_rejects": {}, "left_out": []} | dict.fromkeys(INGEST_COUNTS, 0) | {"text_bytes": 10}
@@ -57,10 +60,11 @@ def main() -> None:
     parser.add_argument("--partitions", type=int, nargs="*", default=[1, 64], help="powers of two")
     parser.add_argument("--documents", type=int, default=20_000_000)
     parser.add_argument("--processes", type=int, nargs="+", default=[1, 2], help="that match and cluster them")
+    parser.add_argument("--file-rows", type=int, default=names.FILE_ROWS, help="rows of a file of a table")
     parser.add_argument("--in-memory", type=int, default=external_sort.IN_MEMORY, help="records of a range at most")
     arguments = parser.parse_args()
     rows: list[dict[str, Any]] = []
-    external_sort.IN_MEMORY = arguments.in_memory
+    external_sort.IN_MEMORY, names.FILE_ROWS = arguments.in_memory, arguments.file_rows
     for processes in arguments.processes:
         folder = Path(tempfile.mkdtemp(prefix="epochal-scale-"))
         same = {"documents": arguments.documents, "in_memory": arguments.in_memory, "processes": processes}
@@ -107,8 +111,9 @@ def _steps(work: Path, tasks: int, partitions: int) -> Iterator[dict[str, Any]]:
     for rank in range(tasks):
         ours = range(layout.n_shards * rank // tasks, layout.n_shards * (rank + 1) // tasks)
         shards = [asdict(WrittenShard(n, 1 << 14, 1 << 26, "0" * 16, "0" * 64)) for n in ours]
-        (work / ROWS_NAME / f"{rank:05d}.json").write_text(json.dumps(shards))
-    yield _measured(f"lists of {layout.n_shards:,} shards read", lambda: read_shard_lists(str(work)))
+        said = {"rows": [rank, 0], "shards": shards}
+        (work / ROWS_NAME / f"{rank:05d}.json").write_text(json.dumps(said))
+    yield _measured(f"lists of {layout.n_shards:,} shards read", lambda: read_packed(str(work)))
 
 
 def _documents(work: Path, n: int, processes: int) -> Iterator[dict[str, Any]]:
@@ -123,10 +128,13 @@ def _documents(work: Path, n: int, processes: int) -> Iterator[dict[str, Any]]:
         rows.append(_in_processes(name, [partial(_run, steps, rank, tasks) for rank in range(tasks)]))
 
     outcome = deduplicate(corpus, str(work), config, run)
-    table = str(work / "duplicates.parquet")
-    rows.append(_in_processes("duplicates.parquet", [lambda: join_duplicates(outcome.division, table)]))
+    pieces, where = tuple(outcome.removed.pieces), outcome.division.path("rows")
+    table = Joined(str(work), TABLE, DUPLICATES, ROW_GROUP, where, pieces)
+    step = WriteTables([table])
+    tasks = min(processes, len(step.units))
+    rows.append(_in_processes("tables", [partial(_run, [step], rank, tasks) for rank in range(tasks)]))
     removed = outcome.removed.exact_documents
-    hashed = xxh64(Path(table).read_bytes())
+    hashed = xxh64(b"".join((work / name).read_bytes() for name in table.files))
     print(f"{n:,} documents, {removed:,} removed, xxh64 of the table {hashed}, {processes} processes")
     yield from rows
     total = {
@@ -156,7 +164,7 @@ def _write_documents(work: Path, n: int, per_part: int = 1_000_000) -> None:
         writer.close(COUNTS)
 
 
-def _run(steps: list[Step], rank: int, tasks: int) -> None:
+def _run(steps: Sequence[PipelineStep], rank: int, tasks: int) -> None:
     for step in steps:
         for _ in step.run(rank=rank, world_size=tasks):
             pass

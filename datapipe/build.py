@@ -1,9 +1,10 @@
-"""The build: sources to a pool and its validation pool, in four stages, resumable after each task.
+"""The build: sources to a pool and its validation pool, in five stages, resumable after each task.
 
     ingest   read, check, filter, decontaminate, sign, encode                             -> parts
     match    link duplicates, choose survivors, draw validation (see deduplicate.py)      -> fates
     pack     canonical order, samples, shards                                             -> shards, rows
-    finish   (this process) join tables, describe
+    tables   rows of all tasks in one order (see tables/)                                 -> documents, duplicates, ...
+    finish   (this process) index, report, manifest
 
 Everything happens in a work folder, beside the target or where `work` says, local or at a URL; its name is a digest of
 the request. Finished pools are renamed into place, or copied there with the manifest last. If a build is killed, at any
@@ -42,9 +43,11 @@ from .stages.ingest import COMPARED_WHOLE, EngineDiffersError, Ingest, IngestSet
 from .stages.kept import lines as kept_lines
 from .stages.kept import nulls, row_group, types_of
 from .stages.losses import check_fields, check_left_out
-from .stages.pack import Pack, PoolLayout, auto_samples_per_shard, write_cuts
+from .stages.pack import Pack, PoolLayout, auto_samples_per_shard, read_packed, write_cuts
 from .stages.passages import gather
 from .stages.statistics import IngestTotals, collect_statistics, ingest_totals
+from .tables.joined import Table, WriteTables
+from .tables.tables import tables_of
 from .target import built_already, changed_facts, lock, publish, record_path, recorded, targets_of, work_folder
 from .text.analysers import give_up
 from .text.decontaminate import build_index
@@ -252,12 +255,14 @@ class _Stages:
             self._stage(
                 "pack", [Pack(self.work, layouts, self.sources, outcome.division.width)], self.config.tasks, small
             )
-        for layout, target in zip(layouts, targets, strict=False):
+        packed = [read_packed(layout.folder) for layout in layouts]
+        self._write_tables(tables_of(layouts, packed, outcome.division, outcome.removed, self.sources), small)
+        for layout, written, target in zip(layouts, packed, targets, strict=False):
             if not storage.exists(layout.folder):
                 continue  # published before an interruption
             if not storage.exists(storage.join(layout.folder, MANIFEST_NAME)):
                 name = target.rpartition("/")[2]
-                finish_pool(outcome.division, layout, name, self.config, self.tokenizer, statistics, excerpts)
+                finish_pool(self.work, layout, written, name, self.config, self.tokenizer, statistics, excerpts)
             publish(layout.folder, target, request)
         return len(layouts)
 
@@ -266,6 +271,13 @@ class _Stages:
         config = self.config
         workers = 1 if small and config.executor.name == "local" else config.workers
         run_stage(self.work, name, pipeline, tasks, workers, config.executor, [EngineDiffersError], config.written)
+
+    def _write_tables(self, tables: list[Table], small: bool) -> None:
+        """Write the tables of the pools. Stages with other numbers of tasks have other names: each divides anew."""
+        step = WriteTables(tables)
+        tasks = 1 if small else min(self.config.tasks, len(step.units))
+        if tasks:
+            self._stage(f"tables-{tasks}", [step], tasks, small)
 
     def _index_evaluations(self) -> dict[str, Any] | None:
         """Index the evaluation files once for all tasks; return what the manifest says about them."""

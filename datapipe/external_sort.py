@@ -174,10 +174,15 @@ MERGED = 128
 
 
 class TableWriter:
-    """Writes rows, without nulls, to a Parquet file in sorted groups, published when closed."""
+    """Writes rows, without nulls, to a Parquet file in sorted groups, published when closed.
+
+    Attributes:
+        n_rows: how many were added.
+    """
 
     def __init__(self, path: str, schema: pa.Schema) -> None:
         self._schema = schema
+        self.n_rows = 0
         self._rows: list[TableRow] = []
         self._publishing = storage.publishing_file(path)
         self._writer = pq.ParquetWriter(self._publishing.__enter__(), schema)
@@ -185,6 +190,7 @@ class TableWriter:
     def add(self, row: TableRow) -> None:
         """Add a row, its values in the order of the schema."""
         self._rows.append(row)
+        self.n_rows += 1
         if len(self._rows) >= GROUP:
             self._flush()
 

@@ -136,6 +136,7 @@ class _Task:
         self.decontaminator = _load_decontaminator(s.index_path)
         self.counts = dict.fromkeys(COUNTS, 0)
         self.by_source: dict[int, int] = {}
+        self.hits: dict[str, int] = {}
         self.contaminated = TableWriter(f"{self.folder}-contaminated.parquet", CONTAMINATED)
         self.filtered = TableWriter(f"{self.folder}-filtered.parquet", FILTERED)
         self.rejected = TableWriter(f"{self.folder}-rejects.parquet", REJECTED)
@@ -150,9 +151,9 @@ class _Task:
             self._write_rejects()
             self.progress.report(self.intake.bytes_read)
         self._write_rejects()
-        self.rejected.close()
-        self.filtered.close()
-        self.contaminated.close()
+        tables = {"rejects": self.rejected, "filtered": self.filtered, "contaminated": self.contaminated}
+        for table in tables.values():
+            table.close()
         steps: list[Step] = [*filters, *([self.exclusion] if self.exclusion else [])]
         self.writer.close(
             self.counts
@@ -162,6 +163,8 @@ class _Task:
                 "rejected": self.intake.rejected,
                 "first_rejects": self.intake.first,
                 "left_out": [[self.settings.sources[i], file, why] for i, file, why in self.intake.left_out],
+                "hits": self.hits,
+                "left_out_rows": {name: table.n_rows for name, table in tables.items()},
                 "filters": removed_by(steps),
                 "excerpts": [step.samples for step in steps],
             }
@@ -286,6 +289,7 @@ class _Task:
             document, key = batch[hit.document], keys[hit.document]
             source = self.settings.sources[document.metadata["_source"]]
             self.contaminated.add((key, document.id or key.hex(), source, hit.file, hit.row, hit.ngram))
+            self.hits[hit.file] = self.hits.get(hit.file, 0) + 1
         dropped = {hit.document for hit in hits}
         self.counts["contaminated"] += len(dropped)
         return [i for i in range(len(texts)) if i not in dropped]

@@ -21,12 +21,11 @@ from numpy.typing import NDArray
 from ...common import storage
 from ...common.errors import WorkError
 from ...common.hashing import xxh64
-from ...common.json_text import parse_json
 from ...shards import arrow, mds
 from ...shards.documents import ROW_GROUP, SCHEMA, schema_with
 from ..run.stage_progress import StageProgress
 from . import kept
-from .division import open_parts
+from .division import noted, open_parts
 from .fates import Fates
 from .parts import BUILD_AGAIN, Documents, Part, read_spans
 
@@ -84,6 +83,24 @@ class WrittenShard:
     sha256: str
 
 
+@dataclass(frozen=True)
+class Packed:
+    """What the tasks wrote of a pool.
+
+    Attributes:
+        shards: in order of number.
+        pieces: of the table of documents: name and number of rows of each file in `rows`, in order.
+    """
+
+    shards: list[WrittenShard]
+    pieces: list[tuple[str, int]]
+
+    @property
+    def n_rows(self) -> int:
+        """Documents of the pool."""
+        return sum(n for _, n in self.pieces)
+
+
 def auto_samples_per_shard(n_tokens: int, seq_len: int, dtype: str) -> int:
     """Return a power of two that makes about 64 shards, between 16 samples and 64 MiB: small enough to give replicates
     distinct places in small pools, large enough to be few in large ones. Depends on the pool's size alone."""
@@ -120,7 +137,7 @@ class Pack(PipelineStep):
                     written.append(_write_shard(layout, number, samples))
                     done += samples.size
                     progress.report(done)
-            _publish_list(layout.folder, rank, written)
+            _publish_list(layout.folder, rank, written, share.n_rows)
         yield from ()
 
 
@@ -135,6 +152,7 @@ class _Share:
         per_shard = layout.samples_per_shard * layout.seq_len
         self.start = first * per_shard
         self.stop = min(last * per_shard, layout.n_tokens)
+        self.n_rows = 0
 
     def shards(self, rows: pq.ParquetWriter, sources: list[str]) -> Iterator[tuple[int, mds.Samples]]:
         """Yield (number, samples) of each shard; write the rows of documents that begin in them."""
@@ -207,6 +225,7 @@ class _Share:
         records: Documents,
         starts: NDArray[np.int64],
     ) -> None:
+        self.n_rows += len(records)
         ids = self._cut_out("ids", owner, records["id_start"], records["id_bytes"])
         arrays = [
             arrow.binary(arrow.keys(records["key_hi"], records["key_lo"])),
@@ -267,7 +286,7 @@ def write_cuts(work: str, parts: list[Part]) -> None:
 @contextlib.contextmanager
 def _rows_writer(layout: PoolLayout, rank: int) -> Iterator[pq.ParquetWriter]:
     """Yield a Parquet writer for one task's rows; the file is published when the body succeeds."""
-    path = storage.join(layout.folder, f"{ROWS_NAME}/{rank:05d}.parquet")
+    path = storage.join(layout.folder, f"{ROWS_NAME}/{_piece(rank)}")
     schema = schema_with(layout.kept)
     with storage.publishing_file(path) as partial, pq.ParquetWriter(partial, schema) as writer:
         yield writer
@@ -279,16 +298,19 @@ def _write_shard(layout: PoolLayout, number: int, samples: mds.Samples) -> Writt
     return WrittenShard(number, len(samples), len(data), xxh64(data), hashlib.sha256(data).hexdigest())
 
 
-def _publish_list(folder: str, rank: int, written: list[WrittenShard]) -> None:
-    text = json.dumps([asdict(shard) for shard in written])
+def _piece(rank: int) -> str:
+    """Return the name of the file of a task's rows."""
+    return f"{rank:05d}.parquet"
+
+
+def _publish_list(folder: str, rank: int, written: list[WrittenShard], n_rows: int) -> None:
+    text = json.dumps({"rows": [rank, n_rows], "shards": [asdict(shard) for shard in written]})
     storage.write_atomic(storage.join(folder, f"{ROWS_NAME}/{rank:05d}.json"), text.encode(), flush=False)
 
 
-def read_shard_lists(folder: str) -> list[WrittenShard]:
-    """Return all shards that the tasks wrote, in order."""
-    rows = storage.join(folder, ROWS_NAME)
-    written = []
-    for name in (n for n in storage.names(rows) if n.endswith(".json")):
-        where = storage.join(rows, name)
-        written += [WrittenShard(**shard) for shard in parse_json(storage.read_bytes(where), where)]
-    return sorted(written, key=lambda shard: shard.number)
+def read_packed(folder: str) -> Packed:
+    """Return what the tasks wrote of the pool in `folder`; nothing when it has been published since."""
+    lists = noted(storage.join(folder, ROWS_NAME))
+    shards = [WrittenShard(**shard) for one in lists for shard in one["shards"]]
+    pieces = [(_piece(rank), n) for rank, n in sorted(one["rows"] for one in lists)]
+    return Packed(sorted(shards, key=lambda shard: shard.number), pieces)

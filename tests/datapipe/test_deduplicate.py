@@ -122,11 +122,11 @@ def test_what_no_stage_wants_any_more_is_removed(near, tmp_path, monkeypatch):
     monkeypatch.setattr(deduplicate, "SMALL_DOCUMENTS", 0)
     left = []
 
-    def stop(division, path):
+    def stop(layouts, packed, division, *_):
         left.extend(sorted(os.listdir(division.folder)))
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("epochal.datapipe.stages.finish.join_duplicates", stop)
+    monkeypatch.setattr("epochal.datapipe.build.tables_of", stop)
     with pytest.raises(KeyboardInterrupt):
         build(elsewhere(near[1], tmp_path, 2), quiet=True)
     assert left == ["candidates", "counts", "drawn", "log", "removed", "rounds", "rows"]
