@@ -39,10 +39,11 @@ from epochal.datapipe.stages.ingest import COUNTS as INGEST_COUNTS
 from epochal.datapipe.stages.pack import (
     ROWS_NAME,
     PoolLayout,
+    WriteCuts,
     WrittenShard,
     _Share,
+    cut_groups,
     read_packed,
-    write_cuts,
 )
 from epochal.datapipe.stages.parts import DOCUMENT, Batch, PartWriter
 from epochal.datapipe.stages.statistics import ingest_totals
@@ -100,7 +101,8 @@ def _steps(work: Path, tasks: int, partitions: int) -> Iterator[dict[str, Any]]:
     documents = sum(part.n_documents for part in opened)
     write_fates(str(work), 0, np.ones(documents, np.uint8))
     fates = Fates(str(work), documents)
-    yield _measured("their cuts put into one file", lambda: write_cuts(str(work), opened))
+    groups = cut_groups(opened)
+    yield _measured(f"their cuts put into {len(groups)} files", lambda: _run([WriteCuts(str(work), groups)], 0, 1))
     per_partition = 10**13 // partitions
     layout = PoolLayout(str(work), 1, [per_partition] * partitions, 2048, "uint16", 0, 1 << 14)
     last = layout.n_shards

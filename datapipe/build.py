@@ -1,7 +1,8 @@
-"""The build: sources to a pool and its validation pool, in five stages, resumable after each task.
+"""The build: sources to a pool and its validation pool, in six stages, resumable after each task.
 
     ingest   read, check, filter, decontaminate, sign, encode                             -> parts
     match    link duplicates, choose survivors, draw validation (see deduplicate.py)      -> fates
+    cuts     where partitions of the order begin in each part                             -> cuts
     pack     canonical order, samples, shards                                             -> shards, rows
     tables   rows of all tasks in one order (see tables/)                                 -> documents, duplicates, ...
     finish   (this process) index, report, manifest
@@ -25,7 +26,7 @@ from ..shards.without.found import lines_of
 from ..tokenize.tokenizer import Tokenizer, load_tokenizer
 from . import left_out
 from .config import Build
-from .deduplicate import Outcome, deduplicate
+from .deduplicate import Outcome, deduplicate, here
 from .inputs import Stock, remember, take_stock
 from .run.executors import run_stage
 from .run.fork_server import is_forked, start_task_server, task_server
@@ -43,10 +44,10 @@ from .stages.ingest import COMPARED_WHOLE, EngineDiffersError, Ingest, IngestSet
 from .stages.kept import lines as kept_lines
 from .stages.kept import nulls, row_group, types_of
 from .stages.losses import check_fields, check_left_out
-from .stages.pack import Pack, PoolLayout, auto_samples_per_shard, read_packed, write_cuts
+from .stages.pack import Pack, PoolLayout, WriteCuts, auto_samples_per_shard, cut_groups, read_packed
 from .stages.passages import gather
 from .stages.statistics import IngestTotals, collect_statistics, ingest_totals
-from .tables.joined import Table, WriteTables
+from .tables.joined import WriteTables
 from .tables.tables import tables_of
 from .target import built_already, changed_facts, lock, publish, record_path, recorded, targets_of, work_folder
 from .text.analysers import give_up
@@ -256,7 +257,9 @@ class _Stages:
                 "pack", [Pack(self.work, layouts, self.sources, outcome.division.width)], self.config.tasks, small
             )
         packed = [read_packed(layout.folder) for layout in layouts]
-        self._write_tables(tables_of(layouts, packed, outcome.division, outcome.removed, self.sources), small)
+        tables = WriteTables(tables_of(layouts, packed, outcome.division, outcome.removed, self.sources))
+        if tables.units:
+            (here if small else self._stage)("tables", [tables], min(self.config.tasks, len(tables.units)))
         for layout, written, target in zip(layouts, packed, targets, strict=False):
             if not storage.exists(layout.folder):
                 continue  # published before an interruption
@@ -271,13 +274,6 @@ class _Stages:
         config = self.config
         workers = 1 if small and config.executor.name == "local" else config.workers
         run_stage(self.work, name, pipeline, tasks, workers, config.executor, [EngineDiffersError], config.written)
-
-    def _write_tables(self, tables: list[Table], small: bool) -> None:
-        """Write the tables of the pools. Stages with other numbers of tasks have other names: each divides anew."""
-        step = WriteTables(tables)
-        tasks = 1 if small else min(self.config.tasks, len(step.units))
-        if tasks:
-            self._stage(f"tables-{tasks}", [step], tasks, small)
 
     def _index_evaluations(self) -> dict[str, Any] | None:
         """Index the evaluation files once for all tasks; return what the manifest says about them."""
@@ -368,7 +364,8 @@ class _Stages:
         files_left_out: dict[str, int],
     ) -> tuple[list[PoolLayout], dict[str, Any], Excerpts]:
         """Return how each pool is cut, the statistics, and some texts."""
-        write_cuts(self.work, corpus.parts)
+        cut_files = cut_groups(corpus.parts)
+        (here if len(cut_files) == 1 else self._stage)("cuts", [WriteCuts(self.work, cut_files)], len(cut_files))
         counts, removed = outcome.counts, outcome.removed
         statistics = collect_statistics(corpus, counts, removed, totals, evaluation, self.config.sources)
         excluded = [one.model_dump(exclude={"unknown", "kind"}) for one in self._excluded(totals)]

@@ -23,11 +23,11 @@ KEPT_PARTS = 100
 """If there are more parts than this, their files are not kept open."""
 
 
-def open_parts(work: str) -> list[Part]:
-    """Return the parts of a build in order of rank."""
+def open_parts(work: str, first: int = 0, last: int | None = None) -> list[Part]:
+    """Return parts `first` to `last` of a build, by default all, in order of rank."""
     folder = storage.join(work, "parts")
     names = [n for n in storage.names(folder) if n.startswith("part-") and "." not in n]
-    return [Part(storage.join(folder, n), len(names) <= KEPT_PARTS) for n in names]
+    return [Part(storage.join(folder, n), len(names) <= KEPT_PARTS) for n in names[first:last]]
 
 
 class Some(NamedTuple):

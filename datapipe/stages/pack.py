@@ -30,6 +30,9 @@ from .fates import Fates
 from .parts import BUILD_AGAIN, Documents, Part, read_spans
 
 CUTS_AT_ONCE = 1 << 26
+CUTS_OF_A_FILE, MOST_CUT_FILES = 1 << 22, 64
+"""Numbers in a file of cuts, about, where these are not more files."""
+
 ROWS_NAME = "rows"
 """Where in a pool's folder its tasks leave rows and lists of shards until it is finished."""
 
@@ -146,7 +149,7 @@ class _Share:
 
     def __init__(self, layout: PoolLayout, parts: list[Part], fates: Fates, work: str, first: int, last: int) -> None:
         self.layout, self.first, self.last = layout, first, last
-        self.fates, self.cuts = fates, Cuts(work)
+        self.fates, self.cuts = fates, Cuts(work, parts)
         base = np.cumsum([0] + [p.n_documents for p in parts]).tolist()
         self.runs = [(part, run, base[i] + run.first) for i, part in enumerate(parts) for run in part.runs]
         per_shard = layout.samples_per_shard * layout.seq_len
@@ -189,7 +192,7 @@ class _Share:
 
     def _documents(self, partition: int) -> tuple[NDArray[np.int64], Documents]:
         """Return (run, record) of each of the pool's documents in a partition, in canonical order."""
-        cuts = self.cuts.read(partition, len(self.runs))
+        cuts = self.cuts.read(partition)
         fates = self.fates.read([(base + a, base + b) for (_, _, base), (a, b) in zip(self.runs, cuts, strict=True)])
         spans = [(part, run.first + a, run.first + b) for (part, run, _), (a, b) in zip(self.runs, cuts, strict=True)]
         kept = [d[f == self.layout.code] for d, f in zip(read_spans("documents", spans), fates, strict=True)]
@@ -249,28 +252,66 @@ class _Share:
             rows.write_table(pa.Table.from_arrays(arrays, schema=schema))
 
 
+def cut_groups(parts: list[Part]) -> list[tuple[int, int]]:
+    """Return which parts, first and last + 1, have their cuts in a file together: few files, each the work of a task,
+    as each packing task reads from all of them for each of its partitions."""
+    numbers = sum(len(part.runs) for part in parts) * (parts[0].partitions + 1)
+    n = max(1, min(numbers // CUTS_OF_A_FILE, MOST_CUT_FILES, len(parts)))
+    return [(len(parts) * i // n, len(parts) * (i + 1) // n) for i in range(n)]
+
+
 class Cuts:
-    """Where each partition begins in each run of all parts, at `<work>/cuts.bin`: uint32 (partitions + 1, runs), so
-    that a task reads just its partitions' rows."""
+    """Where each partition begins in each run of all parts, in `<work>/cuts`: for each group of parts uint32
+    (partitions + 1, runs), so that a task reads just its partitions' rows."""
 
-    def __init__(self, work: str) -> None:
-        self._path = storage.join(work, "cuts.bin")
+    def __init__(self, work: str, parts: list[Part]) -> None:
+        self._remote = storage.is_url(work)
+        runs = [sum(len(part.runs) for part in parts[first:last]) for first, last in cut_groups(parts)]
+        self._files = [(_cuts_path(work, number), n) for number, n in enumerate(runs)]
 
-    def read(self, partition: int, runs: int) -> list[list[int]]:
-        """Return [first row, last row + 1] of a partition within each of `runs` runs."""
-        with storage.open_read(self._path) as f:
-            f.seek(partition * runs * 4)
-            data = f.read(2 * runs * 4)
-        if len(data) < 2 * runs * 4:
-            raise WorkError(f"{self._path} is damaged: it was cut; {BUILD_AGAIN}")
-        rows: list[list[int]] = np.frombuffer(data, np.uint32).reshape(2, runs).T.tolist()
+    def read(self, partition: int) -> list[list[int]]:
+        """Return [first row, last row + 1] of a partition within each run."""
+        spans = [(path, partition * runs * 4, (partition + 2) * runs * 4) for path, runs in self._files]
+        read = storage.read_ranges(spans) if self._remote else [_read_span(*span) for span in spans]
+        for (path, start, stop), data in zip(spans, read, strict=True):
+            if len(data) < stop - start:
+                raise WorkError(f"{path} is damaged: it was cut; {BUILD_AGAIN}")
+        both = np.concatenate([np.frombuffer(data, np.uint32).reshape(2, -1) for data in read], axis=1)
+        rows: list[list[int]] = both.T.tolist()
         return rows
 
 
-def write_cuts(work: str, parts: list[Part]) -> None:
-    """Write what `Cuts` reads, from the parts' own cuts."""
+def _cuts_path(work: str, number: int) -> str:
+    return storage.join(work, f"cuts/{number:05d}.bin")
+
+
+def _read_span(path: str, start: int, stop: int) -> bytes:
+    with storage.open_read(path) as file:
+        file.seek(start)
+        data: bytes = file.read(stop - start)
+    return data
+
+
+class WriteCuts(PipelineStep):
+    """Writes every world_size-th file of what `Cuts` reads, from the parts' own cuts."""
+
+    name = "Cuts"
+    type = "epochal"
+
+    def __init__(self, work: str, groups: list[tuple[int, int]]) -> None:
+        super().__init__()
+        self.work, self.groups = work, groups
+
+    def run(self, data: Any = None, rank: int = 0, world_size: int = 1) -> Iterator[Any]:
+        """Write this rank's files. Yields nothing."""
+        for number in range(rank, len(self.groups), world_size):
+            _write_cuts(_cuts_path(self.work, number), open_parts(self.work, *self.groups[number]))
+        yield from ()
+
+
+def _write_cuts(path: str, parts: list[Part]) -> None:
     shape = (parts[0].partitions + 1, sum(len(part.runs) for part in parts))
-    with storage.publishing_file(storage.join(work, "cuts.bin")) as partial, open(partial, "wb") as f:
+    with storage.publishing_file(path) as partial, open(partial, "wb") as f:
         waiting: list[NDArray[np.uint32]] = []
         column = n_waiting = 0
         for part in parts:

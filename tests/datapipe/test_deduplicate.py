@@ -69,6 +69,7 @@ def test_tasks_that_hold_little_in_memory_give_the_same_bytes(request, tmp_path,
     monkeypatch.setattr(components, "EDGES_AT_ONCE", 5)
     monkeypatch.setattr("epochal.datapipe.stages.parts.AT_ONCE", 7)
     monkeypatch.setattr("epochal.datapipe.stages.pack.CUTS_AT_ONCE", 1)
+    monkeypatch.setattr("epochal.datapipe.stages.pack.CUTS_OF_A_FILE", 1)
     monkeypatch.setattr("epochal.datapipe.stages.fates.KEPT_OPEN", 2)
     monkeypatch.setattr(external_sort, "MERGED", 2)
     check_same(built, build(elsewhere(config, tmp_path, tasks), quiet=True))

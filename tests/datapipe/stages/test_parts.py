@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 
 from epochal.common.errors import WorkError
+from epochal.datapipe.stages import pack
 from epochal.datapipe.stages import parts as module
-from epochal.datapipe.stages.division import Corpus
+from epochal.datapipe.stages.division import Corpus, open_parts
 from epochal.datapipe.stages.fates import Fates, write_fates
-from epochal.datapipe.stages.pack import Cuts, write_cuts
+from epochal.datapipe.stages.pack import Cuts, WriteCuts, cut_groups
 from epochal.datapipe.stages.parts import DOCUMENT, Batch, Part, PartWriter, read_spans
 
 RUN, BUCKETS, HASHES = 3000, 3, 2
@@ -84,17 +85,33 @@ def test_a_file_that_is_cut_is_named(tmp_path: Path, name: str, meanwhile: bool)
 
 
 def test_fates_and_cuts_that_are_cut_are_named(tmp_path: Path) -> None:
-    write_part(tmp_path / "part-00000")
-    part = Part(str(tmp_path / "part-00000"))
+    write_part(tmp_path / "parts" / "part-00000")
+    part = Part(str(tmp_path / "parts" / "part-00000"))
     for stretch in range(2):
         write_fates(str(tmp_path), stretch, np.arange(RUN, dtype=np.uint8) + np.uint8(stretch))
-    write_cuts(str(tmp_path), [part])
-    fates, cuts = Fates(str(tmp_path), RUN), Cuts(str(tmp_path))
+    list(WriteCuts(str(tmp_path), cut_groups([part])).run())
+    fates, cuts = Fates(str(tmp_path), RUN), Cuts(str(tmp_path), [part])
     whole = np.concatenate([np.arange(RUN, dtype=np.uint8) + np.uint8(stretch) for stretch in range(2)])
     spans = [(0, N), (RUN - 1, RUN), (RUN, RUN + 1), (7, 7), (RUN - 9, RUN + 9), (N - 1, N)]
     assert [found.tolist() for found in fates.read(spans)] == [whole[a:b].tolist() for a, b in spans]
-    assert cuts.read(3, 2) == part.cuts()[:, 3:5].tolist()
-    for name, read in (("fates/00001.bin", lambda: fates.read([(0, N)])), ("cuts.bin", lambda: cuts.read(3, 2))):
+    assert cuts.read(3) == part.cuts()[:, 3:5].tolist()
+    for name, read in (("fates/00001.bin", lambda: fates.read([(0, N)])), ("cuts/00000.bin", lambda: cuts.read(3))):
         os.truncate(tmp_path / name, 10)
         with pytest.raises(WorkError, match=f"{name} is damaged: it was cut"):
             read()
+
+
+@pytest.mark.parametrize("tasks", [1, 2])
+def test_cuts_in_several_files_are_read_as_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tasks: int) -> None:
+    for number in range(3):
+        write_part(tmp_path / "parts" / f"part-{number:05d}")
+    parts = open_parts(str(tmp_path))
+    monkeypatch.setattr(pack, "CUTS_OF_A_FILE", 15)
+    assert cut_groups(parts) == [(0, 1), (1, 3)]
+    for rank in range(tasks):
+        list(WriteCuts(str(tmp_path), cut_groups(parts)).run(rank=rank, world_size=tasks))
+    cuts = Cuts(str(tmp_path), parts)
+    for partition in range(4):
+        assert cuts.read(partition) == [
+            row for part in parts for row in part.cuts()[:, partition : partition + 2].tolist()
+        ]
