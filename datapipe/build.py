@@ -4,7 +4,7 @@
     match    link duplicates, choose survivors, draw validation (see deduplicate.py)      -> fates
     cuts     where partitions of the order begin in each part                             -> cuts
     pack     canonical order, samples, shards                                             -> shards, rows
-    tables   rows of all tasks in one order (see tables/)                                 -> documents, duplicates, ...
+    tables   rows of all tasks in one order, long tables sorted first (see tables/)       -> documents, duplicates, ...
     finish   (this process) index, report, manifest
 
 Everything happens in a work folder, beside the target or where `work` says, local or at a URL; its name is a digest of
@@ -257,7 +257,7 @@ class _Stages:
                 "pack", [Pack(self.work, layouts, self.sources, outcome.division.width)], self.config.tasks, small
             )
         packed = [read_packed(layout.folder) for layout in layouts]
-        tables = WriteTables(tables_of(layouts, packed, outcome.division, outcome.removed, self.sources))
+        tables = WriteTables(tables_of(layouts, packed, outcome, corpus, self._stage, self.config.tasks))
         if tables.units:
             (here if small else self._stage)("tables", [tables], min(self.config.tasks, len(tables.units)))
         for layout, written, target in zip(layouts, packed, targets, strict=False):

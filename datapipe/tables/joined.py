@@ -4,6 +4,7 @@ What a file holds does not depend on the pieces, and so not on tasks: row i is i
 shards/tables/names.py), and row groups are full but for the last of each file. Memory is two row groups and a batch.
 """
 
+import contextlib
 import functools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -125,13 +126,19 @@ def _some(batches: Iterator[pa.RecordBatch], first: int, stop: int, path: str) -
 
 def _read(path: str, most: int) -> Iterator[pa.RecordBatch]:
     """Yield the rows of a piece, at most so many at a time where it is Parquet, else as they were written."""
+    with uncut(path), storage.open_read(path) as file:
+        if path.endswith(".parquet"):
+            yield from pq.ParquetFile(file).iter_batches(most)
+            return
+        with pa.ipc.open_file(file) as reader:
+            yield from (reader.get_batch(i) for i in range(reader.num_record_batches))
+
+
+@contextlib.contextmanager
+def uncut(path: str) -> Iterator[None]:
+    """Say in one line that a file of the work folder was cut."""
     try:
-        with storage.open_read(path) as file:
-            if path.endswith(".parquet"):
-                yield from pq.ParquetFile(file).iter_batches(most)
-                return
-            with pa.ipc.open_file(file) as reader:
-                yield from (reader.get_batch(i) for i in range(reader.num_record_batches))
+        yield
     except pa.ArrowInvalid:
         raise WorkError(f"{path} is damaged: it was cut; {BUILD_AGAIN}") from None
 

@@ -123,8 +123,8 @@ def test_what_no_stage_wants_any_more_is_removed(near, tmp_path, monkeypatch):
     monkeypatch.setattr(deduplicate, "SMALL_DOCUMENTS", 0)
     left = []
 
-    def stop(layouts, packed, division, *_):
-        left.extend(sorted(os.listdir(division.folder)))
+    def stop(layouts, packed, outcome, *_):
+        left.extend(sorted(os.listdir(outcome.division.folder)))
         raise KeyboardInterrupt
 
     monkeypatch.setattr("epochal.datapipe.build.tables_of", stop)

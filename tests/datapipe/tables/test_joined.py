@@ -15,7 +15,7 @@ from epochal.common.errors import WorkError
 from epochal.datapipe import build as building
 from epochal.datapipe.build import BuildResult, build
 from epochal.datapipe.config import Build
-from epochal.datapipe.tables import joined
+from epochal.datapipe.tables import joined, range_sort
 from epochal.datapipe.tables.joined import Joined
 from epochal.shards.artifact import read_manifest
 from epochal.shards.carve import carve
@@ -70,6 +70,7 @@ def test_files_hold_the_rows_of_the_one_file_in_order(one, several):
 def test_bytes_do_not_depend_on_tasks(one, several, tmp_path, monkeypatch, tasks):
     monkeypatch.setattr(names, "FILE_ROWS", ROWS)
     monkeypatch.setattr(building, "SMALL_TOKENS", 0)
+    monkeypatch.setattr(range_sort, "RANGE_ROWS", 1)
     check_same(several, build(elsewhere(one[1], tmp_path, tasks), quiet=True))
 
 
