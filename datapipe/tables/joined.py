@@ -146,8 +146,11 @@ def uncut(path: str) -> Iterator[None]:
 def _canonical(table: pa.Table, sources: Sequence[str]) -> pa.Table:
     """Return the table with all sources, sorted, as the dictionary of its sources."""
     at = {name: i for i, name in enumerate(sorted(sources))}
-    indices = np.array([at[name] for name in table["source"].to_pylist()])
-    column = arrow.dictionary(indices, sorted(sources))
+    chunks = [np.zeros(0, np.int32)]
+    for chunk in table["source"].chunks:
+        places = np.array([at[name] for name in chunk.dictionary.to_pylist()], np.int32)
+        chunks.append(places[arrow.array(chunk.indices)])
+    column = arrow.dictionary(np.concatenate(chunks), sorted(sources))
     return table.set_column(table.schema.get_field_index("source"), SCHEMA.field("source"), column)
 
 

@@ -120,6 +120,21 @@ def test_verify_notices_a_flipped_byte_in_the_second_file_and_rows_that_are_else
     assert verify(str(root)) == ["documents-00001.parquet is missing"]
 
 
+@pytest.mark.slow
+def test_tools_read_all_files_by_what_descriptions_name(pools, tmp_path, monkeypatch):
+    import datasets
+    import mlcroissant
+
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr("datasets.config.HF_HUB_OFFLINE", True)
+    root = carve(pools[1], 4000, out=str(tmp_path / "copy"), materialize=True)[0]
+    starts = table_of(root)["start"].to_list()
+    described = mlcroissant.Dataset(f"{root}/croissant.json")
+    assert not described.metadata.ctx.issues.errors
+    assert sorted(int(row["documents/start"]) for row in described.records("documents")) == starts
+    assert datasets.load_dataset(root, split="train")["start"][:] == starts
+
+
 def test_descriptions_name_all_files(pools, tmp_path):
     root = carve(pools[1], 4000, out=str(tmp_path / "copy"), materialize=True)[0]
     view = carve(pools[1], 4000, out=str(tmp_path / "view"))[0]

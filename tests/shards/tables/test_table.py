@@ -1,5 +1,6 @@
 """Tables of one file and of several: the rule of their names, their reader and their writer."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pyarrow as pa
@@ -8,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from epochal.common import storage
 from epochal.common.errors import WorkError
 from epochal.common.publish import FileInfo, Sink
 from epochal.shards.tables import names
@@ -103,3 +105,32 @@ def test_a_file_that_is_missing_or_another_by_now_is_named(divided):
     (folder / "t-00001.parquet").unlink()
     with pytest.raises(WorkError, match=r"t-00001.parquet is missing: restore it"):
         Table(str(folder), list(files)).edges  # noqa: B018
+
+
+def test_of_a_table_at_a_url_the_files_that_are_asked_for_are_fetched_once(divided, monkeypatch):
+    folder, files = divided
+    root = "memory://tables/pool"
+    for name in files:
+        storage.write_atomic(f"{root}/{name}", (folder / name).read_bytes())
+    copied: list[str] = []
+    monkeypatch.setattr(storage, "copy_file", _recording(storage.copy_file, copied))
+    table = Table(root, list(files), files)
+    assert table.starts.tolist() == table.edges[:-1].tolist()
+    assert copied == []
+    of_file = [g for g in range(table.n_groups) if 20 <= table.edges[g] < 30]
+    assert [table.read(g)["start"][0].as_py() for g in of_file] == table.edges[of_file].tolist()
+    assert copied == [f"{root}/t-00002.parquet"]
+    assert pa.concat_tables(table.groups())["start"].to_pylist() == list(range(35))
+    assert sorted(copied) == [f"{root}/{name}" for name in files]
+    storage.write_atomic(f"{root}/t-00000.parquet", (folder / "t-00001.parquet").read_bytes())
+    monkeypatch.setattr("epochal.common.remote.patience.time.sleep", lambda _: None)
+    with pytest.raises(WorkError, match=r"t-00000.parquet"):
+        Table(root, list(files), files).read(0)
+
+
+def _recording(copy: Callable[[str, str], None], copied: list[str]) -> Callable[[str, str], None]:
+    def recorded(source: str, target: str) -> None:
+        copied.append(source)
+        copy(source, target)
+
+    return recorded
