@@ -114,6 +114,8 @@ def test_a_build_killed_in_every_stage_and_run_again_gives_the_same_bytes(near, 
 @pytest.mark.processes
 def test_several_processes_give_the_same_bytes(near, tmp_path, monkeypatch):
     monkeypatch.setattr(deduplicate, "SMALL_DOCUMENTS", 0)
+    for name in ("SMALL_TOKENS", "SMALL_TOKENS_FORKED"):
+        monkeypatch.setattr(f"epochal.datapipe.build.{name}", 0)
     config = elsewhere(near[1], tmp_path, 3).model_copy(update={"workers": 2})
     check_same(near[0], build(config, quiet=True))
 
