@@ -1,5 +1,6 @@
 """The stage that writes a build's tables: files of so many rows, the same bytes for any tasks, also after a kill."""
 
+import hashlib
 import os
 import signal
 from pathlib import Path
@@ -11,10 +12,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from epochal.common import publish
 from epochal.common.errors import WorkError
+from epochal.common.publish import FileInfo
 from epochal.datapipe import build as building
 from epochal.datapipe.build import BuildResult, build
 from epochal.datapipe.config import Build
+from epochal.datapipe.stages import finish
 from epochal.datapipe.tables import joined, range_sort
 from epochal.datapipe.tables.joined import Joined
 from epochal.shards.artifact import read_manifest
@@ -44,6 +48,21 @@ def several(one: tuple[BuildResult, Build], tmp_path_factory: pytest.TempPathFac
 
 def files_of(root: str, table: str) -> list[str]:
     return [f"{root}/{name}" for name in names.names_in(read_manifest(root).files, table)]
+
+
+def test_the_sums_of_tables_are_those_that_tasks_noted(one, tmp_path, monkeypatch):
+    hashed: list[str] = []
+
+    def hashes_of(path: str) -> tuple[FileInfo, str]:
+        hashed.append(os.path.basename(path))
+        return publish.hashes_of(path)
+
+    monkeypatch.setattr(finish, "hashes_of", hashes_of)
+    pool = build(elsewhere(one[1], tmp_path, 1), quiet=True).pool
+    assert set(hashed) == {"index.json", "left_out.parquet", "report.html", "tokenizer.json"}
+    for line in Path(pool, "SHA256SUMS").read_text().splitlines():
+        expected, name = line.split("  ", 1)
+        assert hashlib.sha256(Path(pool, name).read_bytes()).hexdigest() == expected
 
 
 def test_files_hold_the_rows_of_the_one_file_in_order(one, several):
