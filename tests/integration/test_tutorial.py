@@ -37,5 +37,6 @@ def test_the_tutorial_leads_from_text_to_a_crossover(tmp_path: Path):
     assert "whole: artifacts/subsets/tutorial-4k" in done.stdout
     found = json.loads((tmp_path / "runs" / "tutorial" / "crossovers.json").read_text())["crossovers"]
     status = {c["unique_tokens"]: c["status"] for c in found if c["metric"] == "loss"}
-    assert status == {4000: "crosses", 20_000: "none"}
+    # Not where: the text is the docs, and each change of them moves the pass at which a model so small overtakes.
+    assert (status[4000] in ("crosses", "ahead"), status[20_000]) == (True, "none")
     assert (tmp_path / "runs" / "tutorial" / "report.html").is_file()
