@@ -29,6 +29,11 @@ def names_in(files: Collection[str], table: str) -> list[str]:
     return [name for _, name in sorted(numbered)]
 
 
+def is_one_of_several(name: str) -> bool:
+    """Return whether a name is that of one of several files of a table."""
+    return re.fullmatch(r"[a-z_]+-\d{5,}\.parquet", name) is not None
+
+
 def pattern_of(files: Collection[str], table: str) -> str | None:
     """Return the name of a table's one file, or a pattern that its files have and nothing else (`t-*.parquet`); None
     where an artifact with these files has no such table."""

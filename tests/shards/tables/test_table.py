@@ -12,6 +12,8 @@ from hypothesis import strategies as st
 from epochal.common import storage
 from epochal.common.errors import WorkError
 from epochal.common.publish import FileInfo, Sink
+from epochal.shards.artifact import read_manifest
+from epochal.shards.manifest import Manifest
 from epochal.shards.tables import names
 from epochal.shards.tables.table import Table
 from epochal.shards.tables.writing import DividedWriter
@@ -28,6 +30,15 @@ def test_every_row_has_its_file_and_the_names_are_found_in_order(rows, per_file)
     assert names.names_in({*made, *others}, "t") == made
     assert names.pattern_of({*made, *others}, "t") == (made[0] if len(made) == 1 else "t-*.parquet")
     assert names.pattern_of(others, "t") is None
+
+
+def test_a_long_pool_may_list_as_many_files_as_its_tables_have(make_pool):
+    m = read_manifest(str(make_pool(600)))
+    files = dict.fromkeys((f"documents-{i:05d}.parquet" for i in range(2_000)), FileInfo(bytes=0, xxh64="0" * 16))
+    assert len(Manifest.model_validate(m.model_dump() | {"files": m.files | files}).files) > 2_000
+    many = {f"documents-{i:05d}.parquet": FileInfo(bytes=0, xxh64="0" * 16) for i in range(10_001)}
+    with pytest.raises(ValueError, match="files beside its shards"):
+        Manifest.model_validate(m.model_dump() | {"files": m.files | many})
 
 
 def test_files_are_in_order_of_number_when_digits_are_not_enough():
