@@ -131,7 +131,7 @@ def _steps(work: Path, tasks: int, partitions: int) -> Iterator[dict[str, Any]]:
 def _documents(work: Path, n: int, buckets: int, processes: int) -> Iterator[dict[str, Any]]:
     """Find the duplicates among `n` documents, in as many processes, and decide what becomes of each."""
     parts: list[Any] = [GeneratedPart(first, min(PER_PART, n - first), buckets) for first in range(0, n, PER_PART)]
-    division.open_parts = lambda work: parts
+    division.open_parts = lambda *_: parts
     corpus = Corpus(parts, ["s"])
     near = SimpleNamespace(buckets=buckets) if buckets else None
     config: Any = SimpleNamespace(deduplicate=SimpleNamespace(near=near), tasks=processes, validation_tokens=n)
