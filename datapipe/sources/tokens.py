@@ -48,8 +48,8 @@ ENDINGS = {name: (module.ENDING,) for name, module in FORMATS.items()} | {"wds":
 
 def given_ids(document: Document) -> NDArray[np.uint32] | None:
     """Return the ids that a document came with; None when it came as text, or a filter has changed its text."""
-    text, ids = document.metadata.get(_GIVEN, (None, None))
-    return ids if text == document.text else None
+    found = document.metadata.get(_GIVEN)
+    return found[1] if found is not None and found[0] == document.text else None
 
 
 # -- which files ----------------------------------------------------------------------------------------------------

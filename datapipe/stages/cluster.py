@@ -111,7 +111,7 @@ def _members(
     members["number"] = some.first + rows
     members["rank"] = source_rank(documents)
     if n_hashes:
-        members["signature"] = some.part.signatures(some.row + rows)
+        members["signature"] = some.part.signatures(documents)
     ids = [identifier.encode() for identifier in some.part.ids(documents)]
     if not some.part.keeps:
         return members, ids

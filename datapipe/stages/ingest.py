@@ -33,7 +33,7 @@ from ..text.analysers import analyser_of, given_up_on_failure
 from ..text.decontaminate import Decontaminator, EvaluationIndex
 from ..text.exclude import Exclusion, load_lists
 from ..text.filters import FILTERED, FilterStep, Step, removed_by
-from ..text.signatures import sign
+from ..text.signatures import buckets_of, sign
 from ..text.words import Analysis, Words
 from .kept import KeptValues, types_of
 from .parts import DOCUMENT, WITH_KEPT, Batch, Documents, PartWriter
@@ -210,21 +210,25 @@ class _Task:
                 return
         self.counts["known_by_ids"] += len(by_ids)
         analysed = self.analyser.analyse(texts)
-        encoded = self._encode(texts, keys, given, analysed)
         records = self._records(batch, texts, keys)
         records["raw"] = raw
-        records["tokens"] = [len(tokens) for tokens in encoded]
+        tokens, records["tokens"] = self._encode(texts, keys, given, analysed)
         signatures, records["signed"] = sign(analysed.words, self.settings.near)
         unknown = self.tokenizer.unknown_id
         records["signed"][[i for i in by_ids if (given[i] == unknown).any()]] = 0  # type: ignore[union-attr]
         clean = self._without_contaminated(batch, texts, keys, analysed.words)
-        ids = [(batch[i].id or keys[i].hex()).encode() for i in clean]
-        records = records[clean]
-        records["id_bytes"] = [len(identifier) for identifier in ids]
-        kept = self._keep([batch[i] for i in clean]) if self.settings.keep else []
+        if len(clean) < len(batch):
+            stays = np.zeros(len(batch), np.bool_)
+            stays[clean] = True
+            tokens, signatures = tokens[np.repeat(stays, records["tokens"])], signatures[clean]
+            batch, keys, records = [batch[i] for i in clean], [keys[i] for i in clean], records[clean]
+        ids = [document.id.encode() or key.hex().encode() for document, key in zip(batch, keys, strict=True)]
+        records["id_bytes"] = list(map(len, ids))
+        kept = self._keep(batch) if self.settings.keep else []
         if kept:
-            records["kept_bytes"] = [len(values) for values in kept]
-        self.writer.add(Batch(records, ids, [encoded[i] for i in clean], signatures[clean], kept))
+            records["kept_bytes"] = list(map(len, kept))
+        buckets = buckets_of(signatures, self.settings.near.buckets if self.settings.near else 0)
+        self.writer.add(Batch(records, b"".join(ids), tokens, signatures, buckets, b"".join(kept)))
         self.counts["text_bytes"] += int(records["text_bytes"].sum())
         for source, n in enumerate(np.bincount(records["source"]).tolist()):
             if n:
@@ -292,27 +296,50 @@ class _Task:
 
     def _encode(
         self, texts: list[str], keys: list[bytes], given: list[Given], analysed: Analysis
-    ) -> list[NDArray[np.unsignedinteger]]:
-        """Return each document's ids, EOD after them: those it came with, or those of its text, as analysed or encoded
-        here. Of the latter all, or a sample chosen by key, are encoded by the reference too and must come out equal."""
-        fresh = [i for i, ids in enumerate(given) if ids is None]
+    ) -> tuple[NDArray[np.unsignedinteger], NDArray[np.int64]]:
+        """Return the ids of all documents, EOD after each, and how many each has: those it came with, or those of its
+        text, as analysed or encoded here. Of the latter all, or a sample chosen by key, are encoded by the reference
+        too and must come out equal."""
+        of_text = np.array([ids is None for ids in given], np.bool_)
+        fresh = np.flatnonzero(of_text).tolist()
         if self.tokenizer.encode_pieces:
-            starts = analysed.starts.tolist()
-            new = [analysed.tokens[starts[i] : starts[i + 1]] for i in fresh]
-            self._check_special(analysed.tokens, len(texts))
+            tokens, lengths = analysed.tokens, np.diff(analysed.starts)
+            self._check_special(tokens, len(texts))
+            if len(fresh) < len(texts):
+                tokens, lengths = tokens[np.repeat(of_text, lengths)], lengths[of_text]
         else:
-            new = [self._ended(ids) for ids in self.tokenizer.encode([texts[i] for i in fresh])]
-            self._check_special(np.concatenate([*new, np.zeros(0, self.settings.dtype)]), len(new))
-        self._count_unknown([texts[i] for i in fresh], new)
-        compared = [i for i, place in enumerate(fresh) if self._is_compared(texts[place], keys[place])]
-        pairs = [(texts[fresh[i]], new[i][:-1]) for i in compared]
-        if self.tokenizer.first_difference([text for text, _ in pairs], [ids for _, ids in pairs]) is not None:
-            raise EngineDiffersError(f"engine {self.tokenizer.engine_name} differs from the reference on a document")
-        following = iter(new)
-        return [next(following) if ids is None else self._ended(ids) for ids in given]
+            encoded = self.tokenizer.encode([texts[i] for i in fresh])
+            tokens, lengths = self._together([self._ended(ids) for ids in encoded])
+            self._check_special(tokens, len(fresh))
+        if self.tokenizer.count_unknown and fresh:
+            self._count_unknown(self.tokenizer.count_unknown([texts[i] for i in fresh], _apart(tokens, lengths)))
+        self._compare(texts, keys, fresh, tokens, np.cumsum(lengths) - lengths)
+        if len(fresh) == len(texts):
+            return tokens, lengths
+        following = iter(_apart(tokens, lengths))
+        return self._together([next(following) if ids is None else self._ended(ids) for ids in given])
 
-    def _is_compared(self, text: str, key: bytes) -> bool:
-        return self.settings.compare_all or _is_sample(text, key)
+    def _together(
+        self, encoded: list[NDArray[np.unsignedinteger]]
+    ) -> tuple[NDArray[np.unsignedinteger], NDArray[np.int64]]:
+        """Return the ids of some documents as one array, and how many each has."""
+        return np.concatenate([np.zeros(0, self.settings.dtype), *encoded]), np.array(list(map(len, encoded)), np.int64)
+
+    def _compare(
+        self,
+        texts: list[str],
+        keys: list[bytes],
+        fresh: list[int],
+        tokens: NDArray[np.unsignedinteger],
+        starts: NDArray[np.int64],
+    ) -> None:
+        """Encode the documents `fresh`, or a sample of them, by the reference; their `tokens` must be the same."""
+        every = self.settings.compare_all
+        compared = [n for n, i in enumerate(fresh) if every or _is_sample(texts[i], keys[i])]
+        ends = np.append(starts[1:], len(tokens))
+        ids = [tokens[starts[n] : ends[n] - 1] for n in compared]
+        if self.tokenizer.first_difference([texts[fresh[n]] for n in compared], ids) is not None:
+            raise EngineDiffersError(f"engine {self.tokenizer.engine_name} differs from the reference on a document")
 
     def _check_special(self, tokens: NDArray[np.unsignedinteger], documents: int) -> None:
         """Raise SpecialTokenError unless `tokens` hold just one EOD for each document, and neither PAD nor MASK."""
@@ -324,11 +351,9 @@ class _Task:
                 "tokenizer.pad and tokenizer.mask"
             )
 
-    def _count_unknown(self, texts: list[str], encoded: list[NDArray[np.unsignedinteger]]) -> None:
-        if self.tokenizer.count_unknown and texts:
-            unknown = self.tokenizer.count_unknown(texts, encoded)
-            self.counts["unknown"] += int(unknown.sum())
-            self.counts["with_unknown"] += int(np.count_nonzero(unknown))
+    def _count_unknown(self, unknown: NDArray[np.int64]) -> None:
+        self.counts["unknown"] += int(unknown.sum())
+        self.counts["with_unknown"] += int(np.count_nonzero(unknown))
 
     def _ended(self, ids: NDArray[np.unsignedinteger]) -> NDArray[np.unsignedinteger]:
         return np.append(ids, self.tokenizer.info.eod).astype(self.settings.dtype)
@@ -353,6 +378,10 @@ def _judged(found: Judged) -> dict[str, Any]:
 def _is_sample(text: str, key: bytes) -> bool:
     """Return whether a document's encoding is to be compared: one in 256, not the longest."""
     return key[0] == 0 and len(text) < 1 << 20
+
+
+def _apart(tokens: NDArray[np.unsignedinteger], lengths: NDArray[np.int64]) -> list[NDArray[np.unsignedinteger]]:
+    return np.split(tokens, np.cumsum(lengths)[:-1]) if len(lengths) else []
 
 
 def _batches(documents: Any) -> Iterator[list[Document]]:

@@ -10,7 +10,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...common import storage
-from ...common.hashing import mix64
 from ..external_sort import Dealt, DealtWriter, range_of
 from ..run.stage_progress import StageProgress
 from .components import Edges, LinkWriter
@@ -73,19 +72,11 @@ def _keys(documents: Documents, first: int) -> NDArray[np.void]:
     return records
 
 
-def _bucket(documents: Documents, hashes: NDArray[np.uint32], first: int) -> NDArray[np.void]:
+def _bucket(documents: Documents, values: NDArray[np.uint64], first: int) -> NDArray[np.void]:
     signed = np.flatnonzero(documents["signed"])
     records = np.empty(len(signed), VALUE)
-    records["value"], records["number"] = _fold(hashes[signed]), first + signed
+    records["value"], records["number"] = values[signed], first + signed
     return records
-
-
-def _fold(hashes: NDArray[np.uint32]) -> NDArray[np.uint64]:
-    """Return one 64-bit value per row; rows that differ collide with probability 2^-64."""
-    folded = np.zeros(len(hashes), np.uint64)
-    for column in hashes.T:
-        folded = mix64(folded * np.uint64(0x9E3779B97F4A7C15) + column + np.uint64(1))
-    return folded
 
 
 class Match(Step):

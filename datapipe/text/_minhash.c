@@ -19,12 +19,18 @@
 #define FALLBACK_DOMAIN 0xBB67AE8584CAA73Bu
 #define RECENT 256 /* hashes of which it is remembered that they were taken */
 
-static inline uint64_t splitmix64(uint64_t z)
+#define GOLDEN 0x9E3779B97F4A7C15u
+
+static inline uint64_t mix64(uint64_t z)
 {
-    z += 0x9E3779B97F4A7C15u;
     z = (z ^ z >> 30) * 0xBF58476D1CE4E5B9u;
     z = (z ^ z >> 27) * 0x94D049BB133111EBu;
     return z ^ z >> 31;
+}
+
+static inline uint64_t splitmix64(uint64_t z)
+{
+    return mix64(z + GOLDEN);
 }
 
 /* Return a number below `size`, each as likely as the others (Lemire 2019). `unfair` is 2^32 modulo `size`. */
@@ -140,7 +146,33 @@ static PyObject *minhash_sign(PyObject *Py_UNUSED(module), PyObject *args)
     return scratch ? Py_NewRef(Py_None) : NULL;
 }
 
+/* fold(signatures, values): see _minhash.pyi. */
+static PyObject *minhash_fold(PyObject *Py_UNUSED(module), PyObject *args)
+{
+    Py_buffer in, out;
+    if (!PyArg_ParseTuple(args, "y*w*", &in, &out))
+        return NULL;
+    const uint32_t *signatures = in.buf;
+    uint64_t *values = out.buf;
+    Py_ssize_t n = in.len / 4, m = out.len / 8, size = m ? n / m : 0;
+    int right = n == m * size;
+    Py_BEGIN_ALLOW_THREADS
+    for (Py_ssize_t i = 0; right && i < m; i++) {
+        uint64_t hash = 0;
+        for (Py_ssize_t j = 0; j < size; j++)
+            hash = mix64(hash * GOLDEN + signatures[i * size + j] + 1);
+        values[i] = hash;
+    }
+    Py_END_ALLOW_THREADS
+    PyBuffer_Release(&in);
+    PyBuffer_Release(&out);
+    if (!right)
+        return PyErr_Format(PyExc_ValueError, "the arrays do not fit together");
+    Py_RETURN_NONE;
+}
+
 static PyMethodDef methods[] = {
+    {"fold", minhash_fold, METH_VARARGS, NULL},
     {"sign", minhash_sign, METH_VARARGS, NULL},
     {NULL, NULL, 0, NULL},
 };

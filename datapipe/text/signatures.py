@@ -31,19 +31,29 @@ def sign(words: Words, near: NearDuplicates | None) -> tuple[NDArray[np.uint32],
     """Return the texts' signatures over their word n-grams, uint32 (n_texts, buckets * hashes), and whether each has
     one: a text without n-gram has none, and no text has one when there is no deduplication of near ones."""
     n_texts = len(words.starts) - 1
-    if near is None:
-        return np.zeros((n_texts, 0), np.uint32), np.zeros(n_texts, np.bool_)
-    size = near.buckets * near.hashes
-    signatures = np.full((n_texts, size), np.iinfo(np.uint32).max, np.uint32)
     signed = np.zeros(n_texts, np.bool_)
+    if near is None:
+        return np.zeros((n_texts, 0), np.uint32), signed
+    signatures = np.zeros((n_texts, near.buckets * near.hashes), np.uint32)
     for window, texts, _ in windows(words, near.ngram):
         hashes, starts = word_ngrams(window, near.ngram)
-        has = np.diff(starts) > 0
-        rows = minhash(hashes, starts, size, near.seed)[has]
-        signatures[texts[has]] = np.minimum(signatures[texts[has]], rows)  # a window holds a text once
-        signed[texts[has]] = True
-    signatures[~signed] = 0
+        here = slice(int(texts[0]), int(texts[-1]) + 1)
+        if not signed[here].any():
+            _sign(hashes, starts, near.seed, signatures[here])
+            signed[here] = np.diff(starts) > 0
+        elif len(hashes):  # another window of a long text
+            more = minhash(hashes, starts, signatures.shape[1], near.seed)
+            np.minimum(signatures[here], more, out=signatures[here])
     return signatures, signed
+
+
+def buckets_of(signatures: NDArray[np.uint32], buckets: int) -> U64:
+    """Return the hash of each bucket of some signatures, shape (n, buckets): with S' the output function of SplitMix64,
+    h becomes S'(h 0x9E3779B97F4A7C15 + v + 1) with each value v of the bucket, modulo 2^64, from 0 on. Buckets that
+    differ have the same with a probability of 2^-64."""
+    values = np.empty((len(signatures), buckets), np.uint64)
+    _minhash.fold(np.ascontiguousarray(signatures), values)
+    return values
 
 
 def minhash(hashes: U64, starts: NDArray[np.int64], size: int, seed: int) -> NDArray[np.uint32]:
@@ -56,8 +66,13 @@ def minhash(hashes: U64, starts: NDArray[np.int64], size: int, seed: int) -> NDA
         seed: draws another signature.
     """
     signatures = np.zeros((len(starts) - 1, size), np.uint32)
-    _minhash.sign(np.ascontiguousarray(hashes), starts.astype(np.int64), *_coefficients(size, seed), signatures)
+    _sign(hashes, starts, seed, signatures)
     return signatures
+
+
+def _sign(hashes: U64, starts: NDArray[np.int64], seed: int, signatures: NDArray[np.uint32]) -> None:
+    coefficients = _coefficients(signatures.shape[1], seed)
+    _minhash.sign(np.ascontiguousarray(hashes), starts.astype(np.int64), *coefficients, signatures)
 
 
 @functools.cache
