@@ -71,8 +71,9 @@ class DealtWriter:
     def _flush(self) -> None:
         pending, self._pending, self._n_pending = self._pending, [], 0
         if pending:
-            records, ranges = (np.concatenate(some) for some in zip(*pending, strict=True))
-            self.write(records[order_of(ranges, self._ranges)], np.bincount(ranges, minlength=self._ranges))
+            records, ranges = (_joined(list(some), some[0].dtype) for some in zip(*pending, strict=True))
+            dealt = records if self._ranges == 1 else records[order_of(ranges, self._ranges)]
+            self.write(dealt, np.bincount(ranges, minlength=self._ranges))
 
     def write(self, dealt: NDArray[Any], counts: NDArray[np.int64]) -> None:
         """Write a batch that is in order of range; `counts` says how much of each range is in it."""
@@ -118,14 +119,14 @@ class Dealt:
             for some in _groups(spans, max(1, DEALT_BYTES // self._dtype.itemsize)):
                 waiting += self._pieces(path, some, int(ends[-1, -1]))
                 if sum(map(len, waiting)) * self._dtype.itemsize >= DEALT_BYTES:
-                    yield np.concatenate(waiting)
+                    yield _joined(waiting, self._dtype)
                     waiting = []
         if waiting:
-            yield np.concatenate(waiting)
+            yield _joined(waiting, self._dtype)
 
     def whole(self, number: int) -> NDArray[Any]:
         """Return all records of a range."""
-        return np.concatenate([np.zeros(0, self._dtype), *self.read(number)])
+        return _joined([*self.read(number)], self._dtype)
 
     def _pieces(self, path: str, spans: list[tuple[int, int]], n: int) -> list[NDArray[Any]]:
         size = self._dtype.itemsize
@@ -134,6 +135,11 @@ class Dealt:
             return [np.frombuffer(data, self._dtype) for data in pieces]
         file = FileArray(path, self._dtype, (n,), mend=BUILD_AGAIN)
         return [file[start:stop] for start, stop in spans]
+
+
+def _joined(pieces: list[NDArray[Any]], dtype: np.dtype[Any]) -> NDArray[Any]:
+    """Return some arrays as one, without a copy where there is just one."""
+    return pieces[0] if len(pieces) == 1 else np.concatenate([np.zeros(0, dtype), *pieces])
 
 
 def _groups(spans: list[tuple[int, int]], most: int) -> Iterator[list[tuple[int, int]]]:

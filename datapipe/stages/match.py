@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...common import storage
+from ..arrays.ordering import order_by
 from ..external_sort import Dealt, DealtWriter, range_of
 from ..run.stage_progress import StageProgress
 from .components import Edges, LinkWriter
@@ -43,8 +44,9 @@ class Deal(Step):
             for some in (some for _, stretch in d.some(rank, world_size) for some in stretch):
                 add_drawn(tokens, some.documents)
                 _deal(keys, _keys(some.documents, some.first), d.ranges)
+                signed = np.flatnonzero(some.documents["signed"])
                 for b, writer in enumerate(buckets):
-                    _deal(writer, _bucket(some.documents, some.bucket(b), some.first), d.ranges)
+                    _deal(writer, _bucket(some.bucket(b), signed, some.first), d.ranges)
                 done += len(some.documents)
                 progress.report(done)
         storage.write_atomic(d.path(f"drawn/{rank:05d}.bin"), tokens.tobytes(), flush=False)
@@ -72,8 +74,7 @@ def _keys(documents: Documents, first: int) -> NDArray[np.void]:
     return records
 
 
-def _bucket(documents: Documents, values: NDArray[np.uint64], first: int) -> NDArray[np.void]:
-    signed = np.flatnonzero(documents["signed"])
+def _bucket(values: NDArray[np.uint64], signed: NDArray[np.int64], first: int) -> NDArray[np.void]:
     records = np.empty(len(signed), VALUE)
     records["value"], records["number"] = values[signed], first + signed
     return records
@@ -98,28 +99,20 @@ class Match(Step):
 
 def links(records: NDArray[np.void]) -> Edges:
     """Return the links between documents that have the same value: VALUE or KEY records, in any order."""
-    shared = _shared(records) if len(records) else records
-    if not len(shared):
+    if not len(records):
         return np.zeros((0, 2), np.int64)
-    number, same = _by_value(shared) if shared.dtype == VALUE else _by_key(shared)
-    # Each to the first of its value: chains would be as long as there are copies.
-    leader = np.maximum.accumulate(np.where(np.append(True, ~same), np.arange(len(number)), 0))[1:]
-    return np.stack([number[leader[same]], number[1:][same]], axis=1)
-
-
-def _shared(records: NDArray[np.void]) -> NDArray[np.void]:
-    """Return the records whose value another one has too, in order of value."""
-    value = np.ascontiguousarray(records["value"])
-    order = np.argsort(value)
-    value = value[order]
-    same = np.concatenate([[False], value[1:] == value[:-1], [False]])
-    return records[order[same[1:] | same[:-1]]]
+    number, same = _by_value(records) if records.dtype == VALUE else _by_key(records)
+    at = np.flatnonzero(same) + 1
+    first = np.append(True, np.diff(at) > 1)[: len(at)]
+    leader = (at[first] - 1)[np.cumsum(first) - 1]  # of its value: chains would be as long as there are copies
+    return np.stack([number[leader], number[at]], axis=1)
 
 
 def _by_value(records: NDArray[np.void]) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
     """Return documents in order of value, and which have the same as the one before."""
-    order = np.lexsort((records["number"], records["value"]))
-    value = records["value"][order]
+    value = np.ascontiguousarray(records["value"])
+    order = np.argsort(value)
+    value = value[order]
     return records["number"][order], value[1:] == value[:-1]
 
 
@@ -130,7 +123,7 @@ def _by_key(records: NDArray[np.void]) -> tuple[NDArray[np.int64], NDArray[np.bo
     so are the second ones, and so on.
     """
     value, more, number, source = (np.ascontiguousarray(records[name]) for name in KEY.names or ())
-    order = np.lexsort((number, source, more, value))
+    order = order_by(value, more, source, number)
     value, more, number, source = value[order], more[order], number[order], source[order]
     same = (value[1:] == value[:-1]) & (more[1:] == more[:-1])
     apart = same & (source[1:] == source[:-1]) & (source[1:] >= 0)

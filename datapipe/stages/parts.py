@@ -3,7 +3,7 @@
 A part is a folder, local or at a URL, published whole (in an object store part.json comes last):
 
     documents.bin   DOCUMENT records        tokens.bin   ids of all documents, EOD after each
-    ids.bin         document ids, UTF-8     buckets.bin  per run: uint64 (buckets, documents), see `signatures.buckets_of`
+    ids.bin         document ids, UTF-8     buckets.bin  per run: uint64 (buckets, documents), of `signatures.buckets_of`
     signatures.bin  uint32 (documents, buckets * hashes), in the order in which the documents came
     kept.bin        values of the rows' fields that are kept, JSON; only where the build keeps some
     part.json       run boundaries and the task's counts
@@ -14,6 +14,7 @@ places from each run.
 """
 
 import functools
+import itertools
 import json
 import os
 import shutil
@@ -31,6 +32,8 @@ from ...common.json_text import parse_json
 from ...common.publish import copy_folder
 from ...common.remote.patience import ATTEMPTS, patiently
 from ...shards.file_array import FileArray
+from ..arrays.gather import in_order, starts_of
+from ..arrays.ordering import order_by
 
 DOCUMENT = np.dtype(
     [
@@ -137,19 +140,20 @@ class PartWriter:
         if not pending:
             return
         records = np.concatenate([batch.records for batch in pending])
-        order = np.lexsort([records[name] for name in ("raw", "key_lo", "key_hi", "place_lo", "place_hi")])
+        order = order_by(*(records[name] for name in ("place_hi", "place_lo", "key_hi", "key_lo", "raw")))
         # `write`, not `tofile`: a full disk must show as what it is.
-        self._files["tokens"].write(_in_order(order, records["tokens"], [batch.tokens for batch in pending]))
-        self._files["ids"].write(_in_order(order, records["id_bytes"], [batch.ids for batch in pending]))
+        tokens, ids, kept = zip(*((batch.tokens, batch.ids, batch.kept) for batch in pending), strict=True)
+        self._files["tokens"].write(in_order(tokens, records["tokens"], order, self._dtype.itemsize))
+        self._files["ids"].write(in_order(ids, records["id_bytes"], order))
         if self._keeps:
-            self._files["kept"].write(_in_order(order, records["kept_bytes"], [batch.kept for batch in pending]))
+            self._files["kept"].write(in_order(kept, records["kept_bytes"], order))
         records = records[order]
-        records["token_start"] = self._token_start + _starts(records["tokens"])
-        records["id_start"] = self._id_start + _starts(records["id_bytes"])
+        records["token_start"] = self._token_start + starts_of(records["tokens"])
+        records["id_start"] = self._id_start + starts_of(records["id_bytes"])
         self._token_start += int(records["tokens"].sum(dtype=np.int64))
         self._id_start += int(records["id_bytes"].sum(dtype=np.int64))
         if self._keeps:
-            records["kept_start"] = self._kept_start + _starts(records["kept_bytes"])
+            records["kept_start"] = self._kept_start + starts_of(records["kept_bytes"])
             self._kept_start += int(records["kept_bytes"].sum(dtype=np.int64))
         edges = np.arange(self._partitions, dtype=np.uint64) << np.uint64(64 - self._partitions.bit_length() + 1)
         cuts = np.searchsorted(records["place_hi"], edges) if self._partitions > 1 else np.zeros(1, np.int64)
@@ -188,20 +192,6 @@ class PartWriter:
             shutil.rmtree(self._building)  # a task that outlived a killed build was first: its part is the same
 
 
-def _in_order(order: NDArray[np.int64], lengths: NDArray[np.unsignedinteger], pending: list[Any]) -> bytes:
-    """Return the pieces of what is pending, which have `lengths`, in another order."""
-    data = b"".join(pending)
-    width = len(data) // max(1, int(lengths.sum(dtype=np.int64)))  # bytes of an element
-    starts = (_starts(lengths)[order] * np.uint64(width)).tolist()
-    stops = ((_starts(lengths) + lengths)[order] * np.uint64(width)).tolist()
-    return b"".join(map(data.__getitem__, map(slice, starts, stops)))
-
-
-def _starts(lengths: NDArray[np.unsignedinteger]) -> NDArray[np.uint64]:
-    ends = np.cumsum(lengths, dtype=np.uint64)
-    return np.concatenate([np.zeros(1, np.uint64), ends[:-1]])
-
-
 @dataclass(frozen=True)
 class SortedRun:
     """A run: `documents` records from row `first` of a part on, sorted by place."""
@@ -213,7 +203,7 @@ class SortedRun:
 class Part:
     """A published part.
 
-    `read_spans` reads ranges of a file; `ids`, `kept` and `signatures` read here and there in it, or in a copy on a
+    `read_spans` reads ranges of a file; `ids`, `texts` and `signatures` read here and there in it, or in a copy on a
     scratch disk when the part is at a URL, until `forget`.
 
     Attributes:
@@ -318,16 +308,20 @@ class Part:
 
     def ids(self, documents: Documents) -> list[str]:
         """Return the ids of `documents` of this part."""
-        return [data.decode() for data in self._pieces("ids", "id", documents)]
+        return [piece.tobytes().decode() for piece in self._pieces("ids", "id", documents)]
 
-    def kept(self, documents: Documents) -> list[bytes]:
-        """Return the values of kept fields of `documents` of this part, JSON; empty where the build keeps none."""
-        return list(self._pieces("kept", "kept", documents)) if self.keeps else [b""] * len(documents)
+    def texts(self, documents: Documents) -> bytes:
+        """Return the id of each of `documents` of this part, and the values of kept fields, JSON, behind it, one
+        document after the other."""
+        ids = self._pieces("ids", "id", documents)
+        if not self.keeps:
+            return b"".join(ids)
+        both = zip(ids, self._pieces("kept", "kept", documents), strict=True)
+        return b"".join(itertools.chain.from_iterable(both))
 
-    def _pieces(self, name: str, field: str, documents: Documents) -> Iterator[bytes]:
+    def _pieces(self, name: str, field: str, documents: Documents) -> list[NDArray[np.uint8]]:
         starts = documents[f"{field}_start"]
-        found = self.whole(name).slices(starts, starts + documents[f"{field}_bytes"])
-        return (piece.tobytes() for piece in found)
+        return self.whole(name).slices(starts, starts + documents[f"{field}_bytes"])
 
     def signatures(self, documents: Documents) -> NDArray[np.uint32]:
         """Return the signatures of `documents` of this part, shape (n, buckets * hashes)."""
