@@ -216,13 +216,13 @@ class Removed:
         removals["survivor_id_bytes"] = members["id_bytes"][survivors]
         removals["exact"] = _same_key(members, rows, before)
         removals["similarity"] = _similarity(members, rows, survivors)
-        self._count(members[["drawn", "tokens"]][rows], removals["exact"])
+        self._count(members["drawn"][rows], members["tokens"][rows], removals["exact"])
         return removals, texts.joined(np.stack([rows, survivors], axis=1), 0)
 
-    def _count(self, removed: NDArray[np.void], exact: NDArray[np.bool_]) -> None:
-        add_drawn(self._drawn, removed)
+    def _count(self, drawn: NDArray[np.uint64], tokens: NDArray[np.uint32], exact: NDArray[np.bool_]) -> None:
+        add_drawn(self._drawn, drawn, tokens)
         self._documents += np.bincount(exact, minlength=2)
-        np.add.at(self._tokens, exact.astype(np.int64), removed["tokens"].astype(np.int64))
+        np.add.at(self._tokens, exact.astype(np.int64), tokens.astype(np.int64))
 
     def counts(self) -> dict[str, Any]:
         """Return documents and tokens, each [near, exact]; clusters by size, as `histogram` counts them; and the tokens
@@ -264,10 +264,10 @@ def _preference(members: NDArray[np.void], texts: Texts) -> NDArray[np.int64]:
     tied = np.flatnonzero(np.append(same, False) | np.append(False, same))
     if not len(tied):
         return order
-    run = np.cumsum(np.append(True, ~same))[tied].tolist()
-    ids, kept = texts.take(order[tied], 0), texts.take(order[tied], 1)
-    ranked = sorted(range(len(tied)), key=lambda i: (run[i], ids[i], kept[i]))
-    order[tied] = order[tied[ranked]]
+    beside = list(zip(texts.take(order[tied], 0), texts.take(order[tied], 1), strict=True))
+    edges = np.flatnonzero(np.append(True, ~same[tied[1:] - 1])).tolist()  # of the runs of equal ones
+    runs = map(range, edges, [*edges[1:], len(tied)])
+    order[tied] = order[tied[[i for run in runs for i in sorted(run, key=beside.__getitem__)]]]
     return order
 
 

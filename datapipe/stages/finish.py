@@ -156,8 +156,11 @@ def _canonical(batches: list[pa.RecordBatch], sources: list[str]) -> pa.Table:
     """Return the batches as one table of one chunk per column, its dictionary always the sorted list of sources."""
     table = pa.Table.from_batches(batches)
     at = {name: i for i, name in enumerate(sorted(sources))}
-    indices = np.array([at[name] for name in table["source"].to_pylist()])
-    column = arrow.dictionary(indices, sorted(sources))
+    indices = []
+    for chunk in table["source"].chunks:
+        places = np.array([at[name] for name in chunk.dictionary.to_pylist()], np.int64)
+        indices.append(places[arrow.array(chunk.indices)])
+    column = arrow.dictionary(np.concatenate(indices), sorted(sources))
     table = table.set_column(table.schema.get_field_index("source"), SCHEMA.field("source"), column)
     return table.combine_chunks()
 

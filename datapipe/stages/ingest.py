@@ -61,6 +61,10 @@ CONTAMINATED = pa.schema(
 COMPARED_WHOLE = 2 << 20
 """Bytes of input up to which every document is also encoded by the reference: about a second of work."""
 
+COMPARED_CHARS = 1 << 20
+"""In larger inputs the encoding of one document in 256 is compared, by the first byte of its key, if it has fewer
+characters than this."""
+
 Given = NDArray[np.uint32] | None
 """The ids that a document came with; None: it came as text."""
 EMPTY = "empty"
@@ -313,7 +317,7 @@ class _Task:
             self._check_special(tokens, len(fresh))
         if self.tokenizer.count_unknown and fresh:
             self._count_unknown(self.tokenizer.count_unknown([texts[i] for i in fresh], _apart(tokens, lengths)))
-        self._compare(texts, keys, fresh, tokens, np.cumsum(lengths) - lengths)
+        self._compare(texts, keys, fresh, tokens, lengths)
         if len(fresh) == len(texts):
             return tokens, lengths
         following = iter(_apart(tokens, lengths))
@@ -331,13 +335,12 @@ class _Task:
         keys: list[bytes],
         fresh: list[int],
         tokens: NDArray[np.unsignedinteger],
-        starts: NDArray[np.int64],
+        lengths: NDArray[np.int64],
     ) -> None:
         """Encode the documents `fresh`, or a sample of them, by the reference; their `tokens` must be the same."""
-        every = self.settings.compare_all
-        compared = [n for n, i in enumerate(fresh) if every or _is_sample(texts[i], keys[i])]
-        ends = np.append(starts[1:], len(tokens))
-        ids = [tokens[starts[n] : ends[n] - 1] for n in compared]
+        every, ends = self.settings.compare_all, np.cumsum(lengths)
+        compared = [n for n, i in enumerate(fresh) if every or (not keys[i][0] and len(texts[i]) < COMPARED_CHARS)]
+        ids = [tokens[ends[n] - lengths[n] : ends[n] - 1] for n in compared]
         if self.tokenizer.first_difference([texts[fresh[n]] for n in compared], ids) is not None:
             raise EngineDiffersError(f"engine {self.tokenizer.engine_name} differs from the reference on a document")
 
@@ -373,11 +376,6 @@ def _judged(found: Judged) -> dict[str, Any]:
         "absent": found.absent,
         "fields": sorted(found.fields),
     }
-
-
-def _is_sample(text: str, key: bytes) -> bool:
-    """Return whether a document's encoding is to be compared: one in 256, not the longest."""
-    return key[0] == 0 and len(text) < 1 << 20
 
 
 def _apart(tokens: NDArray[np.unsignedinteger], lengths: NDArray[np.int64]) -> list[NDArray[np.unsignedinteger]]:

@@ -42,7 +42,7 @@ class Deal(Step):
                 for n in range(d.comparisons)
             )
             for some in (some for _, stretch in d.some(rank, world_size) for some in stretch):
-                add_drawn(tokens, some.documents)
+                add_drawn(tokens, some.documents["drawn"], some.documents["tokens"])
                 _deal(keys, _keys(some.documents, some.first), d.ranges)
                 signed = np.flatnonzero(some.documents["signed"])
                 for b, writer in enumerate(buckets):
@@ -56,14 +56,14 @@ def _deal(writer: DealtWriter, records: NDArray[np.void], ranges: int) -> None:
     writer.add(records, range_of(records["value"], ranges))
 
 
-def add_drawn(tokens: NDArray[np.int64], documents: Documents) -> None:
-    """Add the tokens of `documents` to `tokens`, which has a place for each group of `drawn`."""
-    np.add.at(tokens, drawn_group(documents), documents["tokens"].astype(np.int64))
+def add_drawn(tokens: NDArray[np.int64], drawn: NDArray[np.uint64], lengths: NDArray[np.uint32]) -> None:
+    """Add the tokens of some documents, `lengths`, to `tokens`, which has a place for each group of `drawn`."""
+    np.add.at(tokens, drawn_group(drawn), lengths.astype(np.int64))
 
 
-def drawn_group(documents: Documents) -> NDArray[np.int64]:
+def drawn_group(drawn: NDArray[np.uint64]) -> NDArray[np.int64]:
     """Return the leading bits of `drawn`."""
-    return (documents["drawn"] >> np.uint64(64 - DRAWN_BITS)).astype(np.int64)
+    return (drawn >> np.uint64(64 - DRAWN_BITS)).astype(np.int64)
 
 
 def _keys(documents: Documents, first: int) -> NDArray[np.void]:

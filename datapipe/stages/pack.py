@@ -272,7 +272,8 @@ def _rows_writer(layout: PoolLayout, rank: int) -> Iterator[pq.ParquetWriter]:
     """Yield a Parquet writer for one task's rows; the file is published when the body succeeds."""
     path = storage.join(layout.folder, f"{ROWS_NAME}/{rank:05d}.parquet")
     schema = schema_with(layout.kept)
-    with storage.publishing_file(path) as partial, pq.ParquetWriter(partial, schema) as writer:
+    quickly: dict[str, Any] = {"compression": "none", "use_dictionary": ["source"], "write_statistics": False}
+    with storage.publishing_file(path) as partial, pq.ParquetWriter(partial, schema, **quickly) as writer:
         yield writer
 
 

@@ -3,7 +3,7 @@
 A part is a folder, local or at a URL, published whole (in an object store part.json comes last):
 
     documents.bin   DOCUMENT records        tokens.bin   ids of all documents, EOD after each
-    ids.bin         document ids, UTF-8     buckets.bin  per run: uint64 (buckets, documents), of `signatures.buckets_of`
+    ids.bin         document ids, UTF-8     buckets.bin  per run: uint64 (buckets, documents), see signatures.py
     signatures.bin  uint32 (documents, buckets * hashes), in the order in which the documents came
     kept.bin        values of the rows' fields that are kept, JSON; only where the build keeps some
     part.json       run boundaries and the task's counts
