@@ -31,6 +31,7 @@ from ..sources.tokens import DISTINCT, given_ids
 from ..text import document_key
 from ..text.analysers import analyser_of, given_up_on_failure
 from ..text.decontaminate import Decontaminator, EvaluationIndex
+from ..text.document_key import Keys
 from ..text.exclude import Exclusion, load_lists
 from ..text.filters import FILTERED, FilterStep, Step, removed_by
 from ..text.signatures import buckets_of, sign
@@ -182,7 +183,7 @@ class _Task:
 
     def _ingest(self, batch: list[Document]) -> None:
         given = [given_ids(document) for document in batch]
-        raw = document_key.raw_digests(document.text for document in batch)
+        raw = document_key.raw_digests([document.text for document in batch])
         for document in batch:  # the text as it came is not needed any more, and a long one must not be held twice
             document.text = document_key.normalise(document.text)
         kept = []
@@ -202,14 +203,14 @@ class _Task:
 
     def _take(self, batch: list[Document], raw: NDArray[np.uint64], given: list[Given]) -> None:
         texts = [document.text for document in batch]
-        keys = [document_key.content_key(text) for text in texts]
+        keys = document_key.content_keys(texts)
         by_ids = self._unlike_their_text(texts, given)
         for i in by_ids:
-            keys[i] = document_key.ids_key(np.asarray(given[i]))
+            keys[i] = np.frombuffer(document_key.ids_key(np.asarray(given[i])), np.uint8)
         if self.exclusion is not None:
             stay = self._without_excluded(self.exclusion, batch, keys)
-            batch, texts, keys, given = ([column[i] for i in stay] for column in (batch, texts, keys, given))  # type: ignore[assignment]
-            raw, by_ids = raw[stay], [n for n, i in enumerate(stay) if i in by_ids]
+            batch, texts, given = ([column[i] for i in stay] for column in (batch, texts, given))  # type: ignore[assignment]
+            keys, raw, by_ids = keys[stay], raw[stay], [n for n, i in enumerate(stay) if i in by_ids]
             if not batch:
                 return
         self.counts["known_by_ids"] += len(by_ids)
@@ -225,8 +226,8 @@ class _Task:
             stays = np.zeros(len(batch), np.bool_)
             stays[clean] = True
             tokens, signatures = tokens[np.repeat(stays, records["tokens"])], signatures[clean]
-            batch, keys, records = [batch[i] for i in clean], [keys[i] for i in clean], records[clean]
-        ids = [document.id.encode() or key.hex().encode() for document, key in zip(batch, keys, strict=True)]
+            batch, keys, records = [batch[i] for i in clean], keys[clean], records[clean]
+        ids = [_id(document, keys[i]).encode() for i, document in enumerate(batch)]
         records["id_bytes"] = list(map(len, ids))
         kept = self._keep(batch) if self.settings.keep else []
         if kept:
@@ -245,12 +246,12 @@ class _Task:
         types_of(self.settings.keep, self.kept.counts)
         return kept
 
-    def _records(self, batch: list[Document], texts: list[str], keys: list[bytes]) -> Documents:
+    def _records(self, batch: list[Document], texts: list[str], keys: Keys) -> Documents:
         """Return a DOCUMENT for each document with what its text, key and source decide."""
         seed = self.settings.seed
         records = np.zeros(len(batch), WITH_KEPT if self.settings.keep else DOCUMENT)
         records["place_hi"], records["place_lo"] = document_key.places(keys, seed).T
-        records["key_hi"], records["key_lo"] = np.frombuffer(b"".join(keys), ">u8").reshape(-1, 2).T
+        records["key_hi"], records["key_lo"] = np.ascontiguousarray(keys).view(">u8").T
         records["drawn"] = document_key.validation_orders(keys, seed)
         records["text_bytes"] = [len(text) if text.isascii() else len(text.encode()) for text in texts]
         records["source"] = [document.metadata["_source"] for document in batch]
@@ -270,11 +271,11 @@ class _Task:
         except WorkError:
             return [None] if len(texts) == 1 else [ids for text in texts for ids in self._encode_each([text])]
 
-    def _without_excluded(self, exclusion: Exclusion, batch: list[Document], keys: list[bytes]) -> list[int]:
+    def _without_excluded(self, exclusion: Exclusion, batch: list[Document], keys: Keys) -> list[int]:
         """Return the places in the batch of the documents that are in no list of what is left out."""
         stay = []
-        for i, (document, key) in enumerate(zip(batch, keys, strict=True)):
-            identifier = document.id or key.hex()
+        for i, document in enumerate(batch):
+            key, identifier = keys[i].tobytes(), _id(document, keys[i])
             name = exclusion.list_of(key, identifier)
             if name is None:
                 stay.append(i)
@@ -283,15 +284,13 @@ class _Task:
             self.filtered.add((key, identifier, source, exclusion.label, name))
         return stay
 
-    def _without_contaminated(
-        self, batch: list[Document], texts: list[str], keys: list[bytes], words: Words
-    ) -> list[int]:
+    def _without_contaminated(self, batch: list[Document], texts: list[str], keys: Keys, words: Words) -> list[int]:
         """Return the places in the batch of the documents that share no n-gram with an evaluation item."""
         if self.decontaminator is None:
             return list(range(len(texts)))
         hits = self.decontaminator.find(texts, words)
         for hit in hits:
-            document, key = batch[hit.document], keys[hit.document]
+            document, key = batch[hit.document], keys[hit.document].tobytes()
             source = self.settings.sources[document.metadata["_source"]]
             self.contaminated.add((key, document.id or key.hex(), source, hit.file, hit.row, hit.ngram))
         dropped = {hit.document for hit in hits}
@@ -299,7 +298,7 @@ class _Task:
         return [i for i in range(len(texts)) if i not in dropped]
 
     def _encode(
-        self, texts: list[str], keys: list[bytes], given: list[Given], analysed: Analysis
+        self, texts: list[str], keys: Keys, given: list[Given], analysed: Analysis
     ) -> tuple[NDArray[np.unsignedinteger], NDArray[np.int64]]:
         """Return the ids of all documents, EOD after each, and how many each has: those it came with, or those of its
         text, as analysed or encoded here. Of the latter all, or a sample chosen by key, are encoded by the reference
@@ -332,14 +331,16 @@ class _Task:
     def _compare(
         self,
         texts: list[str],
-        keys: list[bytes],
+        keys: Keys,
         fresh: list[int],
         tokens: NDArray[np.unsignedinteger],
         lengths: NDArray[np.int64],
     ) -> None:
         """Encode the documents `fresh`, or a sample of them, by the reference; their `tokens` must be the same."""
-        every, ends = self.settings.compare_all, np.cumsum(lengths)
-        compared = [n for n, i in enumerate(fresh) if every or (not keys[i][0] and len(texts[i]) < COMPARED_CHARS)]
+        ends = np.cumsum(lengths)
+        sample = np.flatnonzero(keys[fresh, 0] == 0).tolist()
+        short = [n for n in sample if len(texts[fresh[n]]) < COMPARED_CHARS]
+        compared = range(len(fresh)) if self.settings.compare_all else short
         ids = [tokens[ends[n] - lengths[n] : ends[n] - 1] for n in compared]
         if self.tokenizer.first_difference([texts[fresh[n]] for n in compared], ids) is not None:
             raise EngineDiffersError(f"engine {self.tokenizer.engine_name} differs from the reference on a document")
@@ -376,6 +377,11 @@ def _judged(found: Judged) -> dict[str, Any]:
         "absent": found.absent,
         "fields": sorted(found.fields),
     }
+
+
+def _id(document: Document, key: NDArray[np.uint8]) -> str:
+    """Return the id of a document, its key where it came without."""
+    return document.id or key.tobytes().hex()
 
 
 def _apart(tokens: NDArray[np.unsignedinteger], lengths: NDArray[np.int64]) -> list[NDArray[np.unsignedinteger]]:
