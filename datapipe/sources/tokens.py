@@ -10,7 +10,7 @@ before it (the first file has the very first document too). Its reader goes on i
 """
 
 import os
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from typing import Any
@@ -46,10 +46,10 @@ ENDINGS = {name: (module.ENDING,) for name, module in FORMATS.items()} | {"wds":
 """Of the files that ids are read from, by format."""
 
 
-def given_ids(document: Document) -> NDArray[np.uint32] | None:
-    """Return the ids that a document came with; None when it came as text, or a filter has changed its text."""
-    found = document.metadata.get(_GIVEN)
-    return found[1] if found is not None and found[0] == document.text else None
+def given_ids(batch: Sequence[Document]) -> list[NDArray[np.uint32] | None]:
+    """Return the ids that each document came with; None when it came as text, or a filter has changed its text."""
+    found = ((document.text, document.metadata.get(_GIVEN)) for document in batch)
+    return [None if given is None or given[0] != text else given[1] for text, given in found]
 
 
 # -- which files ----------------------------------------------------------------------------------------------------

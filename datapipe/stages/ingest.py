@@ -9,6 +9,7 @@ text (unknown characters have none), other ids may have that text too: then the 
 With unknown tokens in it, it is not compared for near-duplicates either.
 """
 
+import itertools
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -182,20 +183,23 @@ class _Task:
         return (judged if self.intake.judged else {}) | (kept if self.settings.keep else {}) | excluded
 
     def _ingest(self, batch: list[Document]) -> None:
-        given = [given_ids(document) for document in batch]
+        given = given_ids(batch)
         raw = document_key.raw_digests([document.text for document in batch])
         for document in batch:  # the text as it came is not needed any more, and a long one must not be held twice
             document.text = document_key.normalise(document.text)
-        kept = []
-        for i, document in enumerate(batch):
-            if document.text or self._may_lose_text(given[i]):
-                kept.append(i)
-                continue
+        stays = [bool(document.text) or self._may_lose_text(ids) for document, ids in zip(batch, given, strict=True)]
+        if not all(stays):
+            self._reject_empty([document for document, stay in zip(batch, stays, strict=True) if not stay])
+            raw = raw[stays]
+            batch, given = list(itertools.compress(batch, stays)), list(itertools.compress(given, stays))
+        if batch:
+            self._take(batch, raw, given)
+
+    def _reject_empty(self, empty: list[Document]) -> None:
+        for document in empty:
             file, row = document.metadata["_row"]
             self.rejected.add((self.settings.sources[document.metadata["_source"]], file, row, EMPTY))
-        self.counts["empty"] += len(batch) - len(kept)
-        if kept:
-            self._take([batch[i] for i in kept], raw[kept], [given[i] for i in kept])
+        self.counts["empty"] += len(empty)
 
     def _may_lose_text(self, given: Given) -> bool:
         """Return whether a document came with ids of which the tokenizer may make a text that others have too."""
@@ -227,7 +231,7 @@ class _Task:
             stays[clean] = True
             tokens, signatures = tokens[np.repeat(stays, records["tokens"])], signatures[clean]
             batch, keys, records = [batch[i] for i in clean], keys[clean], records[clean]
-        ids = [_id(document, keys[i]).encode() for i, document in enumerate(batch)]
+        ids = [(document.id or keys[i].tobytes().hex()).encode() for i, document in enumerate(batch)]
         records["id_bytes"] = list(map(len, ids))
         kept = self._keep(batch) if self.settings.keep else []
         if kept:
@@ -260,7 +264,7 @@ class _Task:
 
     def _unlike_their_text(self, texts: list[str], given: list[Given]) -> list[int]:
         """Return the places of the documents that came with other ids than their text has."""
-        came = [i for i, ids in enumerate(given) if self._may_lose_text(ids)]
+        came = [i for i, ids in enumerate(given) if ids is not None and self._may_lose_text(ids)]
         again = self._encode_each([texts[i] for i in came])
         return [i for i, ids in zip(came, again, strict=True) if ids is None or not np.array_equal(ids, given[i])]  # type: ignore[arg-type]
 
@@ -275,7 +279,8 @@ class _Task:
         """Return the places in the batch of the documents that are in no list of what is left out."""
         stay = []
         for i, document in enumerate(batch):
-            key, identifier = keys[i].tobytes(), _id(document, keys[i])
+            key = keys[i].tobytes()
+            identifier = document.id or key.hex()
             name = exclusion.list_of(key, identifier)
             if name is None:
                 stay.append(i)
@@ -379,11 +384,6 @@ def _judged(found: Judged) -> dict[str, Any]:
     }
 
 
-def _id(document: Document, key: NDArray[np.uint8]) -> str:
-    """Return the id of a document, its key where it came without."""
-    return document.id or key.tobytes().hex()
-
-
 def _apart(tokens: NDArray[np.unsignedinteger], lengths: NDArray[np.int64]) -> list[NDArray[np.unsignedinteger]]:
     return np.split(tokens, np.cumsum(lengths)[:-1]) if len(lengths) else []
 
@@ -393,11 +393,12 @@ def _batches(documents: Any) -> Iterator[list[Document]]:
     batch: list[Document] = []
     chars = 0
     for document in documents:
-        if batch and (chars + len(document.text) > BATCH_CHARS or len(batch) >= BATCH_DOCUMENTS):
+        size = len(document.text)
+        chars += size
+        if batch and (chars > BATCH_CHARS or len(batch) >= BATCH_DOCUMENTS):
             yield batch
-            batch, chars = [], 0
+            batch, chars = [], size
         batch.append(document)
-        chars += len(document.text)
     if batch:
         yield batch
 
