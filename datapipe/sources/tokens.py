@@ -48,8 +48,10 @@ ENDINGS = {name: (module.ENDING,) for name, module in FORMATS.items()} | {"wds":
 
 def given_ids(batch: Sequence[Document]) -> list[NDArray[np.uint32] | None]:
     """Return the ids that each document came with; None when it came as text, or a filter has changed its text."""
-    found = ((document.text, document.metadata.get(_GIVEN)) for document in batch)
-    return [None if given is None or given[0] != text else given[1] for text, given in found]
+    return [
+        None if (given := document.metadata.get(_GIVEN)) is None or given[0] != document.text else given[1]
+        for document in batch
+    ]
 
 
 # -- which files ----------------------------------------------------------------------------------------------------

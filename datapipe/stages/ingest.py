@@ -135,6 +135,7 @@ class _Task:
         self.tokenizer = s.tokenizer
         buckets, hashes = (s.near.buckets, s.near.hashes) if s.near else (0, 0)
         self.writer = PartWriter(self.folder, s.dtype, s.partitions, buckets, hashes, s.run_bytes, bool(s.keep))
+        self.signatures = np.empty((BATCH_DOCUMENTS, buckets * hashes), np.uint32)  # of each batch after the other
         self.kept = KeptValues(s.keep)
         dtype = np.uint16 if s.dtype == "uint16" else np.uint32
         self.analyser = analyser_of(self.tokenizer, dtype)
@@ -222,7 +223,7 @@ class _Task:
         records = self._records(batch, texts, keys)
         records["raw"] = raw
         tokens, records["tokens"] = self._encode(texts, keys, given, analysed)
-        signatures, records["signed"] = sign(analysed.words, self.settings.near)
+        signatures, records["signed"] = sign(analysed.words, self.settings.near, self.signatures[: len(batch)])
         unknown = self.tokenizer.unknown_id
         records["signed"][[i for i in by_ids if (given[i] == unknown).any()]] = 0  # type: ignore[union-attr]
         clean = self._without_contaminated(batch, texts, keys, analysed.words)

@@ -13,6 +13,7 @@ Documents come in runs, each as many as fit into memory, sorted by place. So a p
 places from each run.
 """
 
+import dataclasses
 import functools
 import itertools
 import json
@@ -67,6 +68,9 @@ BUILD_AGAIN = "remove the work folder it lies in and build again"
 """What to do about a damaged file of a work folder."""
 
 Documents = NDArray[np.void]
+
+NONE = np.zeros((0, 0), np.uint32)
+"""Stands for signatures that have been written."""
 
 
 @dataclass(frozen=True)
@@ -130,7 +134,7 @@ class PartWriter:
         batch.records["signature"] = self._signatures + np.arange(len(batch.records))
         self._signatures += len(batch.records)
         self._files["signatures"].write(np.ascontiguousarray(batch.signatures).data)
-        self._pending.append(batch)
+        self._pending.append(dataclasses.replace(batch, signatures=NONE))
         self._pending_bytes += batch.held_bytes()
         if self._pending_bytes >= self._run_bytes:
             self._flush()
