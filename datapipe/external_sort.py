@@ -19,6 +19,7 @@ from ..common import storage
 from ..common.errors import WorkError
 from ..shards import arrow
 from ..shards.file_array import FileArray
+from .arrays.records import joined
 from .stages.parts import BUILD_AGAIN
 
 IN_MEMORY = 1 << 26
@@ -71,8 +72,8 @@ class DealtWriter:
     def _flush(self) -> None:
         pending, self._pending, self._n_pending = self._pending, [], 0
         if pending:
-            records, ranges = (_joined(list(some), some[0].dtype) for some in zip(*pending, strict=True))
-            dealt = records if self._ranges == 1 else records[order_of(ranges, self._ranges)]
+            records, ranges = (joined(some) for some in zip(*pending, strict=True))
+            dealt = records if self._ranges == 1 else records.take(order_of(ranges, self._ranges))
             self.write(dealt, np.bincount(ranges, minlength=self._ranges))
 
     def write(self, dealt: NDArray[Any], counts: NDArray[np.int64]) -> None:
@@ -119,14 +120,14 @@ class Dealt:
             for some in _groups(spans, max(1, DEALT_BYTES // self._dtype.itemsize)):
                 waiting += self._pieces(path, some, int(ends[-1, -1]))
                 if sum(map(len, waiting)) * self._dtype.itemsize >= DEALT_BYTES:
-                    yield _joined(waiting, self._dtype)
+                    yield joined(waiting, self._dtype)
                     waiting = []
         if waiting:
-            yield _joined(waiting, self._dtype)
+            yield joined(waiting, self._dtype)
 
     def whole(self, number: int) -> NDArray[Any]:
         """Return all records of a range."""
-        return _joined([*self.read(number)], self._dtype)
+        return joined([*self.read(number)], self._dtype)
 
     def _pieces(self, path: str, spans: list[tuple[int, int]], n: int) -> list[NDArray[Any]]:
         size = self._dtype.itemsize
@@ -135,11 +136,6 @@ class Dealt:
             return [np.frombuffer(data, self._dtype) for data in pieces]
         file = FileArray(path, self._dtype, (n,), mend=BUILD_AGAIN)
         return [file[start:stop] for start, stop in spans]
-
-
-def _joined(pieces: list[NDArray[Any]], dtype: np.dtype[Any]) -> NDArray[Any]:
-    """Return some arrays as one, without a copy where there is just one."""
-    return pieces[0] if len(pieces) == 1 else np.concatenate([np.zeros(0, dtype), *pieces])
 
 
 def _groups(spans: list[tuple[int, int]], most: int) -> Iterator[list[tuple[int, int]]]:

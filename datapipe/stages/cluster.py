@@ -106,7 +106,7 @@ def _members(
     some: Some, rows: NDArray[np.int64], lowest: NDArray[np.int64], source_rank: Any, n_hashes: int
 ) -> tuple[NDArray[np.void], bytes]:
     """Return the members that `rows` are, and their texts: id, then what is kept. lowest: of the cluster of each."""
-    documents: Documents = some.documents[rows]
+    documents: Documents = some.documents.take(rows)
     members = np.zeros(len(rows), member_type(n_hashes))
     for name in _COPIED:
         members[name] = documents[name]

@@ -97,7 +97,7 @@ class LinkWriter(DealtWriter):
         records["node"] = np.concatenate([found[:, 0], found[:, 1]])
         records["other"] = np.concatenate([found[:, 1], found[:, 0]])
         stretch = records["node"] // self._width
-        self.write(records[order_of(stretch, self._ranges)], np.bincount(stretch, minlength=self._ranges))
+        self.write(records.take(order_of(stretch, self._ranges)), np.bincount(stretch, minlength=self._ranges))
 
 
 class Lowest:

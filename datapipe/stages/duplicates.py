@@ -115,7 +115,7 @@ class Rows(Step):
 
 def _batch(division: Division, removals: NDArray[np.void], rows: NDArray[np.int64], texts: Texts) -> pa.RecordBatch:
     """Return some rows of the table."""
-    some = removals[rows]
+    some = removals.take(rows)
     keys = arrow.keys(some["key_hi"], some["key_lo"])
     survivors = arrow.keys(some["survivor_hi"], some["survivor_lo"])
     hexadecimal = survivors.tobytes().hex().encode()

@@ -26,6 +26,7 @@ from ...shards import arrow, mds
 from ...shards.documents import ROW_GROUP, SCHEMA, schema_with
 from ..arrays.gather import apart, gathered, starts_of
 from ..arrays.ordering import order_by
+from ..arrays.records import joined
 from ..run.stage_progress import StageProgress
 from . import kept
 from .division import open_parts
@@ -164,10 +165,10 @@ class _Share:
             lengths = records["tokens"].astype(np.int64)
             starts = begins[partition] + np.cumsum(lengths) - lengths
             inside = (starts + lengths > self.start) & (starts < self.stop)
-            owner, records, starts = owner[inside], records[inside], starts[inside]
+            owner, records, starts = owner[inside], records.compress(inside), starts[inside]
             if len(starts):
                 begin = starts >= self.start  # the others begin in an earlier task's shards
-                self._write_rows(rows, sources, owner[begin], records[begin], starts[begin])
+                self._write_rows(rows, sources, owner[begin], records.compress(begin), starts[begin])
                 tokens = self._tokens(owner, records)
                 yield tokens[max(0, self.start - starts[0]) : self.stop - starts[0]]
 
@@ -176,11 +177,11 @@ class _Share:
         cuts = self.cuts.read(partition, len(self.runs))
         fates = self.fates.read([(base + a, base + b) for (_, _, base), (a, b) in zip(self.runs, cuts, strict=True)])
         spans = [(part, run.first + a, run.first + b) for (part, run, _), (a, b) in zip(self.runs, cuts, strict=True)]
-        kept = [d[f == self.layout.code] for d, f in zip(read_spans("documents", spans), fates, strict=True)]
-        records = np.concatenate(kept)
+        kept = [d.compress(f == self.layout.code) for d, f in zip(read_spans("documents", spans), fates, strict=True)]
+        records = joined(kept)
         owners = np.repeat(np.arange(len(kept)), [len(some) for some in kept])
         order = order_by(records["place_hi"], records["place_lo"])
-        return owners[order], records[order]
+        return owners[order], records.take(order)
 
     def _cut_out(self, name: str, owner: NDArray[np.int64], starts: NDArray[np.uint64], lengths: NDArray[Any]) -> bytes:
         """Return the documents' pieces of `<name>.bin`, one after the other. The documents of a run's partition lie

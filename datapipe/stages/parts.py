@@ -35,6 +35,7 @@ from ...common.remote.patience import ATTEMPTS, patiently
 from ...shards.file_array import FileArray
 from ..arrays.gather import in_order, starts_of
 from ..arrays.ordering import order_by
+from ..arrays.records import joined
 
 DOCUMENT = np.dtype(
     [
@@ -143,7 +144,7 @@ class PartWriter:
         pending, self._pending, self._pending_bytes = self._pending, [], 0
         if not pending:
             return
-        records = np.concatenate([batch.records for batch in pending])
+        records = joined([batch.records for batch in pending])
         order = order_by(*(records[name] for name in ("place_hi", "place_lo", "key_hi", "key_lo", "raw")))
         # `write`, not `tofile`: a full disk must show as what it is.
         tokens, ids, kept = zip(*((batch.tokens, batch.ids, batch.kept) for batch in pending), strict=True)
@@ -151,7 +152,7 @@ class PartWriter:
         self._files["ids"].write(in_order(ids, records["id_bytes"], order))
         if self._keeps:
             self._files["kept"].write(in_order(kept, records["kept_bytes"], order))
-        records = records[order]
+        records = records.take(order)
         records["token_start"] = self._token_start + starts_of(records["tokens"])
         records["id_start"] = self._id_start + starts_of(records["id_bytes"])
         self._token_start += int(records["tokens"].sum(dtype=np.int64))
