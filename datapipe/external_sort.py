@@ -88,12 +88,23 @@ def order_of(ranges: NDArray[np.int64], n_ranges: int) -> NDArray[np.int64]:
 
 
 class Dealt:
-    """The records that tasks dealt out into a folder; those of a range come in order of task and as they were added."""
+    """The records that tasks dealt out into a folder; those of a range come in order of task and as they were added.
 
-    def __init__(self, folder: str, dtype: Any) -> None:
-        self._dtype = np.dtype(dtype)
+    What this holds is where they lie: 16 bytes for each batch and each range that is asked for.
+    """
+
+    def __init__(self, folder: str, dtype: Any, numbers: range) -> None:
+        """Look where the records are.
+
+        Args:
+            folder: where they were dealt.
+            dtype: of a record.
+            numbers: the ranges that will be asked for.
+        """
+        self._dtype, self._numbers = np.dtype(dtype), numbers
         self._remote = storage.is_url(folder)
-        self._files: list[tuple[str, NDArray[np.int64], NDArray[np.int64]]] = []
+        self._files: list[tuple[str, int, NDArray[np.int64], NDArray[np.int64]]] = []
+        columns = np.array(numbers, np.int64)
         for name in (n for n in storage.names(folder) if n.endswith(".counts")):
             path = storage.join(folder, name)
             head = np.frombuffer(storage.read_bytes(path), "<i8")
@@ -102,11 +113,14 @@ class Dealt:
             counts = head[1:].reshape(-1, int(head[0]))
             ends = np.cumsum(counts.reshape(-1)).reshape(counts.shape)
             if counts.any():
-                self._files.append((f"{path.removesuffix('.counts')}.bin", ends - counts, ends))
+                stops = ends[:, columns]
+                here = (f"{path.removesuffix('.counts')}.bin", int(ends[-1, -1]), stops - counts[:, columns], stops)
+                self._files.append(here)
 
     def count(self, number: int) -> int:
         """Return how many records a range has."""
-        return sum(int((ends[:, number] - starts[:, number]).sum()) for _, starts, ends in self._files)
+        column = self._numbers.index(number)
+        return sum(int((ends[:, column] - starts[:, column]).sum()) for *_, starts, ends in self._files)
 
     def read(self, number: int) -> Iterator[NDArray[Any]]:
         """Yield the records of a range, some at a time.
@@ -115,10 +129,11 @@ class Dealt:
             WorkError: when a file ends before.
         """
         waiting: list[NDArray[Any]] = []
-        for path, starts, ends in self._files:
-            spans = [(a, b) for a, b in zip(starts[:, number].tolist(), ends[:, number].tolist(), strict=True) if a < b]
+        column = self._numbers.index(number)
+        for path, n, starts, ends in self._files:
+            spans = [(a, b) for a, b in zip(starts[:, column].tolist(), ends[:, column].tolist(), strict=True) if a < b]
             for some in _groups(spans, max(1, DEALT_BYTES // self._dtype.itemsize)):
-                waiting += self._pieces(path, some, int(ends[-1, -1]))
+                waiting += self._pieces(path, some, n)
                 if sum(map(len, waiting)) * self._dtype.itemsize >= DEALT_BYTES:
                     yield joined(waiting, self._dtype)
                     waiting = []

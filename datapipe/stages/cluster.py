@@ -85,7 +85,7 @@ class Members(Step):
     def do(self, rank: int, world_size: int) -> None:
         """Write `members/<rank>` and `member-texts/<rank>`."""
         d = self.division
-        links, source_rank = Dealt(d.path(self.links), LINK), d.corpus().source_rank
+        links, source_rank = Dealt(d.path(self.links), LINK, d.mine(rank, world_size)), d.corpus().source_rank
         dealt = DealtWriter(d.path(f"members/{rank:05d}"), self.ranges, member_type(d.n_hashes))
         with dealt, DealtWriter(d.path(f"member-texts/{rank:05d}"), self.ranges, BYTE) as texts:
             for stretch, documents in d.some(rank, world_size):
@@ -170,14 +170,15 @@ class Clusters(Step):
     def do(self, rank: int, world_size: int) -> None:
         """Write `removed/<rank>`, `removals/<rank>` and `removal-texts/<rank>`; count what was removed."""
         d, removed = self.division, Removed()
-        members = Dealt(d.path("members"), member_type(d.n_hashes))
-        texts = Dealt(d.path("member-texts"), BYTE)
+        mine = range(rank, self.ranges, world_size)
+        members = Dealt(d.path("members"), member_type(d.n_hashes), mine)
+        texts = Dealt(d.path("member-texts"), BYTE, mine)
         with (
             DealtWriter(d.path(f"removed/{rank:05d}"), d.stretches, NUMBER) as numbers,
             DealtWriter(d.path(f"removals/{rank:05d}"), self.ranges, REMOVAL) as dealt,
             DealtWriter(d.path(f"removal-texts/{rank:05d}"), self.ranges, BYTE) as dealt_texts,
         ):
-            for number in range(rank, self.ranges, world_size):
+            for number in mine:
                 some = members.whole(number)
                 if len(some):
                     removals, ids = removed.choose(some, texts.whole(number))

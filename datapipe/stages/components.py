@@ -158,10 +158,11 @@ class Stars(Step):
     def do(self, rank: int, world_size: int) -> None:
         """Write `<made>/<rank>`; with large stars, count what is not a star yet, and the documents that have links."""
         d, not_stars, linked = self.division, 0, 0
-        links = Dealt(d.path(self.links), LINK)
+        mine = d.mine(rank, world_size)
+        links = Dealt(d.path(self.links), LINK, mine)
         path = d.path(f"{self.made}/{rank:05d}")
         with LinkWriter(path, d.stretches, d.width) as writer:
-            for stretch in range(rank, d.stretches, world_size):
+            for stretch in mine:
                 at = Lowest(links, stretch, *d.span(stretch))
                 if self.large:
                     not_stars += at.not_stars()

@@ -112,6 +112,10 @@ class Division:
         first, last = (min(n * self.width, self.n_documents) for n in (stretch, stretch + 1))
         return first, last
 
+    def mine(self, rank: int, world_size: int) -> range:
+        """Return the stretches of task `rank`: every world_size-th."""
+        return range(rank, self.stretches, world_size)
+
     def path(self, name: str) -> str:
         """Return where a file or folder of the steps is."""
         return storage.join(self.folder, name)
@@ -123,7 +127,7 @@ class Division:
     def some(self, rank: int, world_size: int) -> Iterator[tuple[int, Iterator[Some]]]:
         """Yield (stretch, documents, some at a time) of every world_size-th stretch."""
         corpus = self.corpus()
-        for stretch in range(rank, self.stretches, world_size):
+        for stretch in self.mine(rank, world_size):
             yield stretch, corpus.some(*self.span(stretch))
 
 

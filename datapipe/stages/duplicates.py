@@ -94,9 +94,10 @@ class Rows(Step):
     def do(self, rank: int, world_size: int) -> None:
         """Write `rows/<range>.arrow`, where there are some, and note pairs to be shown."""
         d = self.division
-        dealt, dealt_texts = Dealt(d.path("removals"), REMOVAL), Dealt(d.path("removal-texts"), BYTE)
+        mine = range(rank, self.ranges, world_size)
+        dealt, dealt_texts = (Dealt(d.path(n), t, mine) for n, t in (("removals", REMOVAL), ("removal-texts", BYTE)))
         pairs: list[tuple[int, Pair]] = []
-        for number in range(rank, self.ranges, world_size):
+        for number in mine:
             removals = dealt.whole(number)
             if not len(removals):
                 continue

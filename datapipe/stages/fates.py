@@ -87,7 +87,7 @@ class Decide(Step):
         """Write `fates/<stretch>.bin`, and `counts/<rank>.bin`."""
         d, corpus = self.division, self.division.corpus()
         counts = DocumentCounts.none(len(d.sources), corpus.parts[0].partitions)
-        removed = Dealt(d.path("removed"), NUMBER)
+        removed = Dealt(d.path("removed"), NUMBER, d.mine(rank, world_size))
         for stretch, documents in d.some(rank, world_size):
             first, last = d.span(stretch)
             fates = np.full(last - first, TRAIN, np.uint8)

@@ -92,7 +92,7 @@ class Match(Step):
             for comparison in range(d.comparisons):
                 mine = range((rank - comparison * d.ranges) % world_size, d.ranges, world_size)
                 if mine:
-                    values = Dealt(d.path(f"values/{comparison:05d}"), VALUE if comparison else KEY)
+                    values = Dealt(d.path(f"values/{comparison:05d}"), VALUE if comparison else KEY, mine)
                     for number in mine:
                         writer.add(links(values.whole(number)))
 

@@ -138,7 +138,7 @@ class Candidates(Step):
     def do(self, rank: int, world_size: int) -> None:
         """Write `candidates/<rank>.bin`."""
         d, found = self.division, [np.zeros(0, CANDIDATE)]
-        removed = Dealt(d.path("removed"), NUMBER)
+        removed = Dealt(d.path("removed"), NUMBER, d.mine(rank, world_size))
         for stretch, documents in d.some(rank, world_size):
             mine = [np.zeros(0, CANDIDATE)]
             for some in documents:
