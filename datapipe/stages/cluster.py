@@ -265,7 +265,8 @@ def _preference(members: NDArray[np.void], texts: Texts) -> NDArray[np.int64]:
     tied = np.flatnonzero(np.append(same, False) | np.append(False, same))
     if not len(tied):
         return order
-    beside = list(zip(texts.take(order[tied], 0), texts.take(order[tied], 1), strict=True))
+    ids = texts.take(order[tied], 0)
+    beside = list(zip(ids, texts.take(order[tied], 1), strict=True)) if texts.sizes[:, 1].any() else ids
     edges = np.flatnonzero(np.append(True, ~same[tied[1:] - 1])).tolist()  # of the runs of equal ones
     runs = map(range, edges, [*edges[1:], len(tied)])
     order[tied] = order[tied[[i for run in runs for i in sorted(run, key=beside.__getitem__)]]]

@@ -33,7 +33,7 @@ from ...common.json_text import parse_json
 from ...common.publish import copy_folder
 from ...common.remote.patience import ATTEMPTS, patiently
 from ...shards.file_array import FileArray
-from ..arrays.gather import in_order, starts_of
+from ..arrays.gather import apart, gathered, in_order, starts_of
 from ..arrays.ordering import order_by
 from ..arrays.records import joined
 
@@ -208,7 +208,7 @@ class SortedRun:
 class Part:
     """A published part.
 
-    `read_spans` reads ranges of a file; `ids`, `texts` and `signatures` read here and there in it, or in a copy on a
+    `read_spans` reads ranges of a file; `texts` and `signatures` read here and there in it, or in a copy on a
     scratch disk when the part is at a URL, until `forget`.
 
     Attributes:
@@ -311,22 +311,23 @@ class Part:
             self._scratch.cleanup()
             self._scratch = None
 
-    def ids(self, documents: Documents) -> list[str]:
-        """Return the ids of `documents` of this part."""
-        return [piece.tobytes().decode() for piece in self._pieces("ids", "id", documents)]
-
     def texts(self, documents: Documents) -> bytes:
-        """Return the id of each of `documents` of this part, and the values of kept fields, JSON, behind it, one
-        document after the other."""
-        ids = self._pieces("ids", "id", documents)
+        """Return the id of each of `documents` of this part, in order of row, and the values of kept fields, JSON,
+        behind it, one document after the other."""
+        ids = self._joined("ids", documents["id_start"], documents["id_bytes"])
         if not self.keeps:
-            return b"".join(ids)
-        both = zip(ids, self._pieces("kept", "kept", documents), strict=True)
+            return ids
+        kept = self._joined("kept", documents["kept_start"], documents["kept_bytes"])
+        both = zip(apart(ids, documents["id_bytes"]), apart(kept, documents["kept_bytes"]), strict=True)
         return b"".join(itertools.chain.from_iterable(both))
 
-    def _pieces(self, name: str, field: str, documents: Documents) -> list[NDArray[np.uint8]]:
-        starts = documents[f"{field}_start"]
-        return self.whole(name).slices(starts, starts + documents[f"{field}_bytes"])
+    def _joined(self, name: str, starts: NDArray[np.uint64], lengths: NDArray[np.uint32]) -> bytes:
+        """Return pieces of `<name>.bin`, whose starts rise, one after the other."""
+        file, stops = self.whole(name), starts + lengths
+        return b"".join(
+            gathered(file[int(starts[a]) : int(stops[a:b].max())], starts[a:b] - starts[a], lengths[a:b])
+            for a, b in file.near(starts.astype(np.int64), stops.astype(np.int64))
+        )
 
     def signatures(self, documents: Documents) -> NDArray[np.uint32]:
         """Return the signatures of `documents` of this part, shape (n, buckets * hashes)."""

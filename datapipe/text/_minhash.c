@@ -191,8 +191,8 @@ static PyObject *minhash_fold(PyObject *Py_UNUSED(module), PyObject *args)
     for (Py_ssize_t i = 0; right && i < m; i++) {
         uint64_t hash = 0;
         for (Py_ssize_t j = 0; j < size; j++)
-            hash = mix64(hash * GOLDEN + signatures[i * size + j] + 1);
-        values[i] = hash;
+            hash = hash * GOLDEN + signatures[i * size + j];
+        values[i] = mix64(hash);
     }
     Py_END_ALLOW_THREADS
     PyBuffer_Release(&in);

@@ -75,9 +75,9 @@ def minhash(
 
 
 def buckets_of(signatures: NDArray[np.uint32], buckets: int) -> U64:
-    """Return the hash of each bucket of some signatures, shape (n, buckets): with S' the output function of SplitMix64,
-    h becomes S'(h 0x9E3779B97F4A7C15 + v + 1) with each value v of the bucket, modulo 2^64, from 0 on. Buckets that
-    differ have the same with a probability of 2^-64."""
+    """Return the hash of each bucket of some signatures, shape (n, buckets): `mix64` of the sum of its values times the
+    powers of 0x9E3779B97F4A7C15, the last value times 1. Buckets that differ have the same with a probability of
+    2^-64."""
     values = np.empty((len(signatures), buckets), np.uint64)
     _minhash.fold(np.ascontiguousarray(signatures), values)
     return values
