@@ -32,8 +32,7 @@ def gathered(data: Any, starts: Integers, lengths: Integers, width: int = 1) -> 
     Raises:
         ValueError: when one is not within the buffer.
     """
-    numbers = (np.ascontiguousarray(values, np.int64) for values in (starts, lengths))
-    return _gather.gather(data, *numbers, width)
+    return _gather.gather(data, np.ascontiguousarray(starts, np.int64), np.ascontiguousarray(lengths, np.int64), width)
 
 
 def apart(data: bytes, lengths: Integers) -> list[bytes]:

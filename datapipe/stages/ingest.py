@@ -214,7 +214,7 @@ class _Task:
             keys[i] = np.frombuffer(document_key.ids_key(np.asarray(given[i])), np.uint8)
         if self.exclusion is not None:
             stay = self._without_excluded(self.exclusion, batch, keys)
-            batch, texts, given = ([column[i] for i in stay] for column in (batch, texts, given))  # type: ignore[assignment]
+            batch, texts, given = ([column[i] for i in stay] for column in (batch, texts, given))
             keys, raw, by_ids = keys[stay], raw[stay], [n for n, i in enumerate(stay) if i in by_ids]
             if not batch:
                 return
