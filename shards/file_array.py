@@ -80,8 +80,8 @@ class FileArray:
             if stop - first == end - begin:
                 self.read_into(out[begin:end], first)
             else:
-                out[begin:end] = self[first:stop][ordered[begin:end] - first]
-        return out[back]
+                out[begin:end] = self[first:stop].take(ordered[begin:end] - first, axis=0)
+        return out.take(back, axis=0)
 
     def near(self, starts: NDArray[Any], stops: NDArray[Any]) -> Iterator[tuple[int, int]]:
         """Yield the ranges of rising `starts` that are read together."""

@@ -101,37 +101,37 @@ def links(records: NDArray[np.void]) -> Edges:
     """Return the links between documents that have the same value: VALUE or KEY records, in any order."""
     if not len(records):
         return np.zeros((0, 2), np.int64)
-    number, same = _by_value(records) if records.dtype == VALUE else _by_key(records)
+    order, same = _by_value(records) if records.dtype == VALUE else _by_key(records)
     at = np.flatnonzero(same) + 1
     first = np.append(True, np.diff(at) > 1)[: len(at)]
     leader = (at[first] - 1)[np.cumsum(first) - 1]  # of its value: chains would be as long as there are copies
-    return np.stack([number[leader], number[at]], axis=1)
+    return records["number"][np.stack([order[leader], order[at]], axis=1)]
 
 
 def _by_value(records: NDArray[np.void]) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
-    """Return documents in order of value, and which have the same as the one before."""
+    """Return the order of documents by value, and which have the same as the one before."""
     value = np.ascontiguousarray(records["value"])
     order = np.argsort(value)
     value = value[order]
-    return records["number"][order], value[1:] == value[:-1]
+    return order, value[1:] == value[:-1]
 
 
 def _by_key(records: NDArray[np.void]) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
-    """Return documents in order of key, and which are copies of the one before.
+    """Return the order of documents by key, and which are copies of the one before.
 
     Distinct documents of one source are none. So the first documents of a key of each source are copies of each other,
     so are the second ones, and so on.
     """
     value, more, number, source = (np.ascontiguousarray(records[name]) for name in KEY.names or ())
     order = order_by(value, more, source, number)
-    value, more, number, source = value[order], more[order], number[order], source[order]
+    value, more, source = value[order], more[order], source[order]
     same = (value[1:] == value[:-1]) & (more[1:] == more[:-1])
     apart = same & (source[1:] == source[:-1]) & (source[1:] >= 0)
     if not apart.any():
-        return number, same
-    rows = np.arange(len(number))
+        return order, same
+    rows = np.arange(len(order))
     nth = rows - np.maximum.accumulate(np.where(np.append(True, ~apart), rows, 0))  # within its key and source
     key = np.cumsum(np.append(True, ~same))
-    order = np.lexsort((nth, key))
-    key, nth = key[order], nth[order]
-    return number[order], (key[1:] == key[:-1]) & (nth[1:] == nth[:-1])
+    by_nth = np.lexsort((nth, key))
+    key, nth = key[by_nth], nth[by_nth]
+    return order[by_nth], (key[1:] == key[:-1]) & (nth[1:] == nth[:-1])
