@@ -1,6 +1,6 @@
 """Pieces of different length, such as the ids of documents, that lie one after the other in a buffer."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -10,6 +10,8 @@ from ...tokenize.compiled import compiled_part
 
 with compiled_part():
     from . import _gather
+
+AT_ONCE = 1 << 24
 
 Integers = NDArray[np.integer[Any]]
 
@@ -41,13 +43,17 @@ def apart(data: bytes, lengths: Integers) -> list[bytes]:
     return list(map(data.__getitem__, map(slice, (ends - lengths).tolist(), ends.tolist())))
 
 
-def in_order(pending: Sequence[Any], lengths: Integers, order: NDArray[np.int64], width: int = 1) -> bytes:
-    """Return the pieces that lie in some buffers, one after the other, in another order.
+def in_order(data: Any, lengths: Integers, order: NDArray[np.int64], width: int = 1) -> Iterator[bytes]:
+    """Yield the pieces that lie one after the other in a buffer in another order, about `AT_ONCE` bytes at a time.
 
     Args:
-        pending: the buffers, of elements of `width` bytes.
+        data: elements of `width` bytes.
         lengths: of all pieces, (n,), in elements.
-        order: the number of the piece that comes at each place, (n,).
+        order: the number of the piece that comes at each place.
         width: see above.
     """
-    return gathered(b"".join(pending), starts_of(lengths)[order], lengths[order], width)
+    starts, lengths = starts_of(lengths)[order], lengths[order]
+    group = np.cumsum(lengths, dtype=np.int64) * width // AT_ONCE
+    edges = (np.flatnonzero(group[1:] != group[:-1]) + 1).tolist()
+    for begin, end in zip([0, *edges], [*edges, len(order)], strict=True):
+        yield gathered(data, starts[begin:end], lengths[begin:end], width)

@@ -132,7 +132,7 @@ def add_texts(
         ranges: of their records.
         n_ranges: how many there are.
     """
-    dealt = in_order([texts], sizes, order_of(ranges, n_ranges)) if n_ranges > 1 else texts
+    dealt = b"".join(in_order(texts, sizes, order_of(ranges, n_ranges))) if n_ranges > 1 else texts
     counts = np.bincount(ranges, weights=sizes, minlength=n_ranges).astype(np.int64)
     writer.write(np.frombuffer(dealt, BYTE), counts)
 

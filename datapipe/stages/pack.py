@@ -195,7 +195,8 @@ class _Share:
         spans = [(part, a, b) for (part, _, _), a, b in zip(self.runs, lo.tolist(), hi.tolist(), strict=True)]
         ranges = read_spans(name, spans)
         moved = starts_of(hi - lo) - lo  # by so much, when they lie one after the other
-        together = ranges[0] if len(ranges) == 1 else np.concatenate(ranges)
+        together = joined(ranges)
+        del ranges  # or they would be held beside what is gathered
         return gathered(together, begin + moved[owner], lengths, together.itemsize)
 
     def _tokens(self, owner: NDArray[np.int64], records: Documents) -> NDArray[Any]:

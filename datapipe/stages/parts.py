@@ -13,7 +13,6 @@ Documents come in runs, each as many as fit into memory, sorted by place. So a p
 places from each run.
 """
 
-import dataclasses
 import functools
 import itertools
 import json
@@ -70,9 +69,6 @@ BUILD_AGAIN = "remove the work folder it lies in and build again"
 
 Documents = NDArray[np.void]
 
-NONE = np.zeros((0, 0), np.uint32)
-"""Stands for signatures that have been written."""
-
 
 @dataclass(frozen=True)
 class Batch:
@@ -122,7 +118,8 @@ class PartWriter:
         self._dtype = np.dtype(dtype)
         self._partitions, self._buckets, self._hashes = partitions, buckets, hashes
         self._run_bytes = run_bytes
-        self._pending: list[Batch] = []
+        self._pending: list[tuple[Documents, NDArray[np.uint64]]] = []  # records, buckets
+        self._tokens, self._ids, self._kept = bytearray(), bytearray(), bytearray()
         self._pending_bytes = 0
         self._runs: list[int] = []
         self._token_start = self._id_start = self._kept_start = self._signatures = 0
@@ -135,7 +132,10 @@ class PartWriter:
         batch.records["signature"] = self._signatures + np.arange(len(batch.records))
         self._signatures += len(batch.records)
         self._files["signatures"].write(np.ascontiguousarray(batch.signatures).data)
-        self._pending.append(dataclasses.replace(batch, signatures=NONE))
+        self._tokens += batch.tokens.tobytes()
+        self._ids += batch.ids
+        self._kept += batch.kept
+        self._pending.append((batch.records, batch.buckets))
         self._pending_bytes += batch.held_bytes()
         if self._pending_bytes >= self._run_bytes:
             self._flush()
@@ -144,14 +144,14 @@ class PartWriter:
         pending, self._pending, self._pending_bytes = self._pending, [], 0
         if not pending:
             return
-        records = joined([batch.records for batch in pending])
+        records = joined([some for some, _ in pending])
         order = order_by(*(records[name] for name in ("place_hi", "place_lo", "key_hi", "key_lo", "raw")))
         # `write`, not `tofile`: a full disk must show as what it is.
-        tokens, ids, kept = zip(*((batch.tokens, batch.ids, batch.kept) for batch in pending), strict=True)
-        self._files["tokens"].write(in_order(tokens, records["tokens"], order, self._dtype.itemsize))
-        self._files["ids"].write(in_order(ids, records["id_bytes"], order))
+        self._files["tokens"].writelines(in_order(self._tokens, records["tokens"], order, self._dtype.itemsize))
+        self._files["ids"].writelines(in_order(self._ids, records["id_bytes"], order))
         if self._keeps:
-            self._files["kept"].write(in_order(kept, records["kept_bytes"], order))
+            self._files["kept"].writelines(in_order(self._kept, records["kept_bytes"], order))
+        self._tokens, self._ids, self._kept = bytearray(), bytearray(), bytearray()
         records = records.take(order)
         records["token_start"] = self._token_start + starts_of(records["tokens"])
         records["id_start"] = self._id_start + starts_of(records["id_bytes"])
@@ -166,7 +166,7 @@ class PartWriter:
         self._files["cuts"].write(np.append(cuts, len(order)).astype(np.uint32).data)
         self._files["documents"].write(records.data)
         for bucket in range(self._buckets):
-            values = np.concatenate([batch.buckets[:, bucket] for batch in pending])
+            values = np.concatenate([buckets[:, bucket] for _, buckets in pending])
             self._files["buckets"].write(values[order].data)
 
     def close(self, counts: dict[str, Any]) -> None:
