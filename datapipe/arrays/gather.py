@@ -1,6 +1,6 @@
 """Pieces of different length, such as the ids of documents, that lie one after the other in a buffer."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -37,10 +37,15 @@ def gathered(data: Any, starts: Integers, lengths: Integers, width: int = 1) -> 
     return _gather.gather(data, np.ascontiguousarray(starts, np.int64), np.ascontiguousarray(lengths, np.int64), width)
 
 
-def apart(data: bytes, lengths: Integers) -> list[bytes]:
-    """Return the pieces that lie one after the other in `data`."""
+def apart(data: Any, lengths: Integers) -> list[Any]:
+    """Return the pieces that lie one after the other in `data`, bytes or an array."""
     ends = np.cumsum(lengths, dtype=np.int64)
     return list(map(data.__getitem__, map(slice, (ends - lengths).tolist(), ends.tolist())))
+
+
+def together(pieces: Sequence[NDArray[Any]], dtype: Any) -> tuple[NDArray[Any], NDArray[np.int64]]:
+    """Return some arrays, of type `dtype`, one after the other, and how long each is."""
+    return np.concatenate([np.zeros(0, dtype), *pieces]), np.array(list(map(len, pieces)), np.int64)
 
 
 def in_order(data: Any, lengths: Integers, order: NDArray[np.int64], width: int = 1) -> Iterator[bytes]:

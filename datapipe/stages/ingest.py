@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from ...common import storage
 from ...common.errors import WorkError
 from ...tokenize.tokenizer import Tokenizer
+from ..arrays.gather import apart, together
 from ..config import Kept, NearDuplicates
 from ..external_sort import TableWriter
 from ..run.stage_progress import StageProgress
@@ -318,21 +319,18 @@ class _Task:
                 tokens, lengths = tokens[np.repeat(of_text, lengths)], lengths[of_text]
         else:
             encoded = self.tokenizer.encode([texts[i] for i in fresh])
-            tokens, lengths = self._together([self._ended(ids) for ids in encoded])
+            tokens, lengths = together([self._ended(ids) for ids in encoded], self.settings.dtype)
             self._check_special(tokens, len(fresh))
         if self.tokenizer.count_unknown and fresh:
-            self._count_unknown(self.tokenizer.count_unknown([texts[i] for i in fresh], _apart(tokens, lengths)))
+            unknown = self.tokenizer.count_unknown([texts[i] for i in fresh], apart(tokens, lengths))
+            self.counts["unknown"] += int(unknown.sum())
+            self.counts["with_unknown"] += int(np.count_nonzero(unknown))
         self._compare(texts, keys, fresh, tokens, lengths)
         if len(fresh) == len(texts):
             return tokens, lengths
-        following = iter(_apart(tokens, lengths))
-        return self._together([next(following) if ids is None else self._ended(ids) for ids in given])
-
-    def _together(
-        self, encoded: list[NDArray[np.unsignedinteger]]
-    ) -> tuple[NDArray[np.unsignedinteger], NDArray[np.int64]]:
-        """Return the ids of some documents as one array, and how many each has."""
-        return np.concatenate([np.zeros(0, self.settings.dtype), *encoded]), np.array(list(map(len, encoded)), np.int64)
+        following = iter(apart(tokens, lengths))
+        ended = [next(following) if ids is None else self._ended(ids) for ids in given]
+        return together(ended, self.settings.dtype)
 
     def _compare(
         self,
@@ -361,10 +359,6 @@ class _Task:
                 "tokenizer.pad and tokenizer.mask"
             )
 
-    def _count_unknown(self, unknown: NDArray[np.int64]) -> None:
-        self.counts["unknown"] += int(unknown.sum())
-        self.counts["with_unknown"] += int(np.count_nonzero(unknown))
-
     def _ended(self, ids: NDArray[np.unsignedinteger]) -> NDArray[np.unsignedinteger]:
         return np.append(ids, self.tokenizer.info.eod).astype(self.settings.dtype)
 
@@ -383,10 +377,6 @@ def _judged(found: Judged) -> dict[str, Any]:
         "absent": found.absent,
         "fields": sorted(found.fields),
     }
-
-
-def _apart(tokens: NDArray[np.unsignedinteger], lengths: NDArray[np.int64]) -> list[NDArray[np.unsignedinteger]]:
-    return np.split(tokens, np.cumsum(lengths)[:-1]) if len(lengths) else []
 
 
 def _batches(documents: Any) -> Iterator[list[Document]]:

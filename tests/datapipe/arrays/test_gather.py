@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from epochal.datapipe.arrays.gather import apart, gathered, in_order
+from epochal.datapipe.arrays.gather import apart, gathered, in_order, together
 
 
 @given(st.lists(st.binary(max_size=12), max_size=8), st.randoms(use_true_random=False), st.sampled_from([1, 2, 4, 88]))
@@ -35,3 +35,10 @@ def test_a_piece_outside_of_the_buffer_is_refused(starts, lengths, width):
 def test_pieces_that_together_are_too_large_are_refused():
     with pytest.raises(ValueError, match="not within the buffer"):
         gathered(bytes(1 << 20), np.zeros(1 << 20, np.int64), np.full(1 << 20, 1), 1 << 44)
+
+
+@given(st.lists(st.lists(st.integers(0, 2**16 - 1), max_size=4), max_size=5))
+def test_what_is_put_together_comes_apart(pieces):
+    values, lengths = together([np.array(piece, np.uint16) for piece in pieces], np.uint16)
+    assert values.dtype == np.uint16
+    assert [piece.tolist() for piece in apart(values, lengths)] == pieces
