@@ -52,6 +52,7 @@ from epochal.datapipe.stages.pack import (
 from epochal.datapipe.stages.parts import AT_ONCE, DOCUMENT, Batch, Documents, PartWriter
 from epochal.datapipe.stages.statistics import ingest_totals
 from epochal.datapipe.tables.joined import Joined, WriteTables
+from epochal.datapipe.text.signatures import buckets_of
 from epochal.shards.tables import names
 
 PER_PART = 1_000_000
@@ -188,15 +189,16 @@ class GeneratedPart:
         records["place_hi"] = records["drawn"] = keys
         records["tokens"], records["signed"] = 1000, self.n_hashes > 0
         records["id_start"], records["id_bytes"] = rows * ID_BYTES, ID_BYTES
+        records["signature"] = rows
         return records
 
-    def bucket(self, b: int, _: None, start: int, stop: int) -> NDArray[np.uint32]:
-        """Return bucket `b` of the signatures of documents `start` to `stop`, shape (n, hashes)."""
-        return self._hashes(np.arange(start, stop))[:, b * HASHES : (b + 1) * HASHES]
+    def bucket(self, b: int, _: None, start: int, stop: int) -> NDArray[np.uint64]:
+        """Return bucket `b` of the signatures of documents `start` to `stop`, shape (n,)."""
+        return buckets_of(self._hashes(np.arange(start, stop))[:, b * HASHES : (b + 1) * HASHES], 1)[:, 0]
 
-    def signatures(self, rows: NDArray[np.int64]) -> NDArray[np.uint32]:
-        """Return the signatures of `rows`, shape (len(rows), buckets * hashes)."""
-        return self._hashes(rows)
+    def signatures(self, documents: Documents) -> NDArray[np.uint32]:
+        """Return the signatures of `documents`, shape (n, buckets * hashes)."""
+        return self._hashes(documents["signature"].astype(np.int64))
 
     def _hashes(self, rows: NDArray[np.int64]) -> NDArray[np.uint32]:
         numbers = self.first + rows
@@ -204,10 +206,10 @@ class GeneratedPart:
         at = of[:, None] * np.uint64(self.n_hashes) + np.arange(self.n_hashes, dtype=np.uint64)
         return mix64(at).astype(np.uint32)
 
-    def ids(self, documents: Documents) -> list[str]:
-        """Return the ids of `documents` of this part."""
+    def texts(self, documents: Documents) -> bytes:
+        """Return the ids of `documents` of this part, one after the other."""
         numbers = self.first + documents["id_start"] // ID_BYTES
-        return [f"document {number:012}" for number in numbers.tolist()]
+        return b"".join([b"document %012d" % number for number in numbers.tolist()])
 
 
 def _earlier(numbers: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -272,7 +274,8 @@ def _write_parts(work: Path, tasks: int, partitions: int) -> None:
     records = np.zeros(10, DOCUMENT)
     records["place_hi"] = np.arange(10, dtype=np.uint64) << np.uint64(60)
     records["tokens"] = 1
-    writer.add(Batch(records, [b""] * 10, [np.zeros(1, np.uint16)] * 10, np.zeros((10, 0), np.uint32)))
+    no_signatures = np.zeros((10, 0), np.uint32)
+    writer.add(Batch(records, b"", np.zeros(10, np.uint16), no_signatures, buckets_of(no_signatures, 0)))
     writer.close(COUNTS)
     first = work / "parts" / "part-00000"
     data = {

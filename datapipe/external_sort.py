@@ -19,6 +19,7 @@ from ..common import storage
 from ..common.errors import WorkError
 from ..shards import arrow
 from ..shards.file_array import FileArray
+from .arrays.records import joined
 from .stages.parts import BUILD_AGAIN
 
 IN_MEMORY = 1 << 26
@@ -71,8 +72,9 @@ class DealtWriter:
     def _flush(self) -> None:
         pending, self._pending, self._n_pending = self._pending, [], 0
         if pending:
-            records, ranges = (np.concatenate(some) for some in zip(*pending, strict=True))
-            self.write(records[order_of(ranges, self._ranges)], np.bincount(ranges, minlength=self._ranges))
+            records, ranges = (joined(some) for some in zip(*pending, strict=True))
+            dealt = records if self._ranges == 1 else records.take(order_of(ranges, self._ranges))
+            self.write(dealt, np.bincount(ranges, minlength=self._ranges))
 
     def write(self, dealt: NDArray[Any], counts: NDArray[np.int64]) -> None:
         """Write a batch that is in order of range; `counts` says how much of each range is in it."""
@@ -133,14 +135,14 @@ class Dealt:
             for some in _groups(spans, max(1, DEALT_BYTES // self._dtype.itemsize)):
                 waiting += self._pieces(path, some, n)
                 if sum(map(len, waiting)) * self._dtype.itemsize >= DEALT_BYTES:
-                    yield np.concatenate(waiting)
+                    yield joined(waiting, self._dtype)
                     waiting = []
         if waiting:
-            yield np.concatenate(waiting)
+            yield joined(waiting, self._dtype)
 
     def whole(self, number: int) -> NDArray[Any]:
         """Return all records of a range."""
-        return np.concatenate([np.zeros(0, self._dtype), *self.read(number)])
+        return joined([*self.read(number)], self._dtype)
 
     def _pieces(self, path: str, spans: list[tuple[int, int]], n: int) -> list[NDArray[Any]]:
         size = self._dtype.itemsize

@@ -47,8 +47,8 @@ class Some(NamedTuple):
     first: int
     documents: Documents
 
-    def bucket(self, b: int) -> NDArray[np.uint32]:
-        """Return bucket `b` of their signatures, shape (n, hashes)."""
+    def bucket(self, b: int) -> NDArray[np.uint64]:
+        """Return bucket `b` of their signatures, shape (n,)."""
         return self.part.bucket(b, self.run, self.row, self.row + len(self.documents))
 
 

@@ -133,20 +133,19 @@ class Rows(Step):
 
 def _batch(division: Division, removals: NDArray[np.void], rows: NDArray[np.int64], texts: Texts) -> pa.RecordBatch:
     """Return some rows of the table."""
-    some = removals[rows]
+    some = removals.take(rows)
     keys = arrow.keys(some["key_hi"], some["key_lo"])
     survivors = arrow.keys(some["survivor_hi"], some["survivor_lo"])
-    names = [source.encode() for source in division.sources]
-    hexadecimal = survivors.tobytes().hex()
+    hexadecimal = survivors.tobytes().hex().encode()
     arrays = [
         arrow.binary(keys),
-        arrow.strings(texts.take(rows, 0)),
-        arrow.strings([names[i] for i in some["source"].tolist()]),
+        arrow.joined_strings(texts.joined(rows, 0), some["id_bytes"]),
+        arrow.chosen(some["source"], division.sources),
         arrow.binary(survivors),
-        arrow.strings(texts.take(rows, 1)),
-        arrow.strings([names[i] for i in some["survivor_source"].tolist()]),
-        arrow.strings([b"exact" if exact else b"near" for exact in some["exact"].tolist()]),
-        arrow.strings([hexadecimal[i : i + 32] for i in range(0, len(hexadecimal), 32)]),
+        arrow.joined_strings(texts.joined(rows, 1), some["survivor_id_bytes"]),
+        arrow.chosen(some["survivor_source"], division.sources),
+        arrow.chosen(some["exact"], ("near", "exact")),
+        arrow.joined_strings(hexadecimal, np.full(len(some), 32)),
         arrow.numbers(np.ascontiguousarray(some["similarity"])),
     ]
     return pa.RecordBatch.from_arrays(arrays, schema=DUPLICATES)

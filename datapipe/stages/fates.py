@@ -97,7 +97,7 @@ class Decide(Step):
             fates[self.held_out[here] - first] = VALIDATION
             for some in documents:
                 mine = fates[some.first - first : some.first - first + len(some.documents)]
-                mine[(mine == TRAIN) & (drawn_group(some.documents) < self.last)] = VALIDATION
+                mine[(mine == TRAIN) & (drawn_group(some.documents["drawn"]) < self.last)] = VALIDATION
                 counts.count(some.documents, mine)
             write_fates(d.work, stretch, fates)
         storage.write_atomic(d.path(f"counts/{rank:05d}.bin"), counts.to_bytes(), flush=False)

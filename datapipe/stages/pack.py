@@ -23,6 +23,9 @@ from ...common.errors import WorkError
 from ...common.hashing import xxh64
 from ...shards import arrow, mds
 from ...shards.documents import ROW_GROUP, SCHEMA, schema_with
+from ..arrays.gather import apart, gathered, starts_of
+from ..arrays.ordering import order_by
+from ..arrays.records import joined
 from ..run.stage_progress import StageProgress
 from . import kept
 from .division import noted, open_parts
@@ -183,10 +186,10 @@ class _Share:
             lengths = records["tokens"].astype(np.int64)
             starts = begins[partition] + np.cumsum(lengths) - lengths
             inside = (starts + lengths > self.start) & (starts < self.stop)
-            owner, records, starts = owner[inside], records[inside], starts[inside]
+            owner, records, starts = owner[inside], records.compress(inside), starts[inside]
             if len(starts):
                 begin = starts >= self.start  # the others begin in an earlier task's shards
-                self._write_rows(rows, sources, owner[begin], records[begin], starts[begin])
+                self._write_rows(rows, sources, owner[begin], records.compress(begin), starts[begin])
                 tokens = self._tokens(owner, records)
                 yield tokens[max(0, self.start - starts[0]) : self.stop - starts[0]]
 
@@ -195,17 +198,15 @@ class _Share:
         cuts = self.cuts.read(partition)
         fates = self.fates.read([(base + a, base + b) for (_, _, base), (a, b) in zip(self.runs, cuts, strict=True)])
         spans = [(part, run.first + a, run.first + b) for (part, run, _), (a, b) in zip(self.runs, cuts, strict=True)]
-        kept = [d[f == self.layout.code] for d, f in zip(read_spans("documents", spans), fates, strict=True)]
-        records = np.concatenate(kept)
+        kept = [d.compress(f == self.layout.code) for d, f in zip(read_spans("documents", spans), fates, strict=True)]
+        records = joined(kept)
         owners = np.repeat(np.arange(len(kept)), [len(some) for some in kept])
-        order = np.lexsort((records["place_lo"], records["place_hi"]))
-        return owners[order], records[order]
+        order = order_by(records["place_hi"], records["place_lo"])
+        return owners[order], records.take(order)
 
-    def _cut_out(
-        self, name: str, owner: NDArray[np.int64], starts: NDArray[np.uint64], lengths: NDArray[Any]
-    ) -> list[NDArray[Any]]:
-        """Return each document's piece of `<name>.bin`. The documents of a run's partition lie side by side there, so
-        that one range of each run holds all that is needed."""
+    def _cut_out(self, name: str, owner: NDArray[np.int64], starts: NDArray[np.uint64], lengths: NDArray[Any]) -> bytes:
+        """Return the documents' pieces of `<name>.bin`, one after the other. The documents of a run's partition lie
+        side by side there, so that one range of each run holds all that is needed."""
         lo = np.full(len(self.runs), np.iinfo(np.int64).max)
         hi = np.zeros(len(self.runs), np.int64)
         begin = starts.astype(np.int64)
@@ -214,11 +215,14 @@ class _Share:
         lo = np.minimum(lo, hi)
         spans = [(part, a, b) for (part, _, _), a, b in zip(self.runs, lo.tolist(), hi.tolist(), strict=True)]
         ranges = read_spans(name, spans)
-        pieces = zip(owner.tolist(), (begin - lo[owner]).tolist(), lengths.tolist(), strict=True)
-        return [ranges[o][start : start + n] for o, start, n in pieces]
+        moved = starts_of(hi - lo) - lo  # by so much, when they lie one after the other
+        together = joined(ranges)
+        del ranges  # or they would be held beside what is gathered
+        return gathered(together, begin + moved[owner], lengths, together.itemsize)
 
     def _tokens(self, owner: NDArray[np.int64], records: Documents) -> NDArray[Any]:
-        return np.concatenate(self._cut_out("tokens", owner, records["token_start"], records["tokens"]))
+        found = self._cut_out("tokens", owner, records["token_start"], records["tokens"])
+        return np.frombuffer(found, self.layout.dtype)
 
     def _write_rows(
         self,
@@ -232,18 +236,19 @@ class _Share:
         ids = self._cut_out("ids", owner, records["id_start"], records["id_bytes"])
         arrays = [
             arrow.binary(arrow.keys(records["key_hi"], records["key_lo"])),
-            arrow.strings([identifier.tobytes() for identifier in ids]),
+            arrow.joined_strings(ids, records["id_bytes"]),
             arrow.dictionary(records["source"], sources),
             arrow.numbers(starts),
             arrow.numbers(records["tokens"].astype(np.int64)),
         ]
         table = pa.Table.from_arrays(arrays, schema=SCHEMA)
         if self.layout.kept:
-            self._write_kept(rows, table, self._cut_out("kept", owner, records["kept_start"], records["kept_bytes"]))
+            values = self._cut_out("kept", owner, records["kept_start"], records["kept_bytes"])
+            self._write_kept(rows, table, apart(values, records["kept_bytes"]))
         else:
             rows.write_table(table)
 
-    def _write_kept(self, rows: pq.ParquetWriter, table: pa.Table, values: list[NDArray[np.uint8]]) -> None:
+    def _write_kept(self, rows: pq.ParquetWriter, table: pa.Table, values: list[bytes]) -> None:
         """Write the rows of some documents with what they keep, so many at once as fit into an Arrow column."""
         size, schema = self.layout.row_group, schema_with(self.layout.kept)
         for start in range(0, len(values), size):
@@ -329,7 +334,8 @@ def _rows_writer(layout: PoolLayout, rank: int) -> Iterator[pq.ParquetWriter]:
     """Yield a Parquet writer for one task's rows; the file is published when the body succeeds."""
     path = storage.join(layout.folder, f"{ROWS_NAME}/{_piece(rank)}")
     schema = schema_with(layout.kept)
-    with storage.publishing_file(path) as partial, pq.ParquetWriter(partial, schema) as writer:
+    quickly: dict[str, Any] = {"compression": "none", "use_dictionary": ["source"], "write_statistics": False}
+    with storage.publishing_file(path) as partial, pq.ParquetWriter(partial, schema, **quickly) as writer:
         yield writer
 
 

@@ -114,7 +114,7 @@ def chosen(drawn: Draw, candidates: Sequence[NDArray[np.void]]) -> NDArray[np.in
 
 def candidates_of(documents: Documents, numbers: NDArray[np.int64], last: int) -> NDArray[np.void]:
     """Return those of `documents`, whose numbers are `numbers`, that are in group `last`."""
-    rows = np.flatnonzero(drawn_group(documents) == last)
+    rows = np.flatnonzero(drawn_group(documents["drawn"]) == last)
     some = np.empty(len(rows), CANDIDATE)
     for name in ("drawn", "key_hi", "key_lo", "tokens"):
         some[name] = documents[name][rows]

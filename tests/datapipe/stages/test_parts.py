@@ -14,9 +14,14 @@ from epochal.datapipe.stages.division import Corpus, open_parts
 from epochal.datapipe.stages.fates import Fates, write_fates
 from epochal.datapipe.stages.pack import Cuts, WriteCuts, cut_groups
 from epochal.datapipe.stages.parts import DOCUMENT, Batch, Part, PartWriter, read_spans
+from epochal.datapipe.text.signatures import buckets_of
 
 RUN, BUCKETS, HASHES = 3000, 3, 2
 N = 2 * RUN
+
+
+def identifier(number: int) -> str:
+    return f"document {number}" if number % 7 else ""
 
 
 def write_part(folder: Path) -> np.ndarray:
@@ -27,12 +32,15 @@ def write_part(folder: Path) -> np.ndarray:
         numbers = np.arange(first, first + RUN)
         records = np.zeros(RUN, DOCUMENT)
         records["place_hi"] = np.arange(RUN, dtype=np.uint64) << np.uint64(52)
-        records["raw"], records["tokens"] = numbers, 2
-        ids = [f"document {i}".encode() for i in numbers.tolist()]
-        records["id_bytes"] = [len(identifier) for identifier in ids]
+        records["raw"], records["tokens"] = numbers, numbers % 3 + 1
+        ids = [identifier(i).encode() for i in numbers.tolist()]
+        records["id_bytes"] = list(map(len, ids))
         signatures = np.arange(RUN * BUCKETS * HASHES, dtype=np.uint32).reshape(RUN, -1) + np.uint32(first)
-        tokens = [np.array([i % 1000, 0], np.uint16) for i in numbers.tolist()]
-        writer.add(Batch(records, ids, tokens, signatures))
+        came = np.random.default_rng(first).permutation(RUN)
+        tokens = np.concatenate([np.full(i % 3 + 1, i % 1000, np.uint16) for i in numbers[came].tolist()])
+        mine = signatures[came]
+        some = Batch(records[came], b"".join([ids[i] for i in came]), tokens, mine, buckets_of(mine, BUCKETS))
+        writer.add(some)
         written.append(signatures)
     writer.close({})
     return np.concatenate(written)
@@ -45,7 +53,10 @@ def test_what_is_read_is_what_was_written(tmp_path: Path, monkeypatch: pytest.Mo
     part = Part(str(tmp_path / "part-00000"))
     assert [run.documents for run in part.runs] == [RUN, RUN]
     rows = np.random.default_rng(0).integers(0, N, 500)
-    assert (part.signatures(rows) == signatures[rows]).all()
+    assert (part.signatures(part.whole("documents")[0:N].take(rows)) == signatures[rows]).all()
+    tokens, of = part.whole("tokens")[0 : 2 * N], part.whole("documents")[0:N]
+    assert tokens.tolist() == [i % 1000 for i in range(N) for _ in range(i % 3 + 1)]
+    assert of["token_start"].tolist() == [0, *np.cumsum(of["tokens"]).tolist()[:-1]]
     corpus = Corpus([part, part], ["s"])
     start, stop = RUN - 5, N + RUN + 7
     numbers = []
@@ -53,16 +64,18 @@ def test_what_is_read_is_what_was_written(tmp_path: Path, monkeypatch: pytest.Mo
         mine = np.arange(some.first, some.first + len(some.documents))
         numbers += mine.tolist()
         assert some.documents["raw"].tolist() == (mine % N).tolist()
-        assert part.ids(some.documents) == [f"document {i % N}" for i in mine.tolist()]
-        found = np.concatenate([some.bucket(b) for b in range(BUCKETS)], axis=1)
-        assert (found == signatures[mine % N]).all()
+        ids = [identifier(i % N) for i in mine.tolist()]
+        assert part.texts(some.documents).decode() == "".join(ids)
+        found = np.stack([some.bucket(b) for b in range(BUCKETS)], axis=1)
+        assert (found == buckets_of(signatures[mine % N], BUCKETS)).all()
     assert numbers == list(range(start, stop))
 
 
 READS: dict[str, Callable[[Part], object]] = {
     "documents": lambda part: list(part.stretches(5, N)),
-    "ids": lambda part: part.ids(part.whole("documents")[N - 2 : N]),
-    "signatures": lambda part: part.signatures(np.array([N - 1])),
+    "ids": lambda part: part.texts(part.whole("documents")[N - 2 : N]),
+    "signatures": lambda part: part.signatures(part.whole("documents")[0:N]),
+    "buckets": lambda part: list(part.bucket(BUCKETS - 1, part.runs[1], 0, RUN)),
     "tokens": lambda part: read_spans("tokens", [(part, 0, 2 * N)]),
     "cuts": lambda part: part.cuts(),
 }
