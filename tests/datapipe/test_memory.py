@@ -56,8 +56,9 @@ def test_looking_for_duplicates_takes_no_more_memory_for_more_documents(tmp_path
         monkeypatch.setattr(module, "DRAWN_BITS", 8)
     few, many = (peaks(tmp_path / str(n), n, 2, monkeypatch) for n in (1 << 15, 1 << 17))
     assert set(few) == set(many) == {"deal", "match", "large-1", "members", "cluster", "rows", "fates"}
-    # Earlier documents have more copies, so one stretch has more links than another: a third as much again is allowed.
-    assert {stage: few[stage] for stage in few if many[stage] > 1.3 * few[stage]} == {}
+    # Earlier documents have more copies, so one stretch has more links than another, and batches are so small here that
+    # where they lie counts: two fifths as much again are allowed.
+    assert {stage: few[stage] for stage in few if many[stage] > 1.4 * few[stage]} == {}
 
 
 @pytest.mark.slow
