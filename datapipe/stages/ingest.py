@@ -32,7 +32,7 @@ from ..sources.base import KEPT, Intake, Judged
 from ..sources.tokens import DISTINCT, given_ids
 from ..text import document_key
 from ..text.analysers import analyser_of, given_up_on_failure
-from ..text.decontaminate import Decontaminator, EvaluationIndex
+from ..text.decontaminate import CONTAMINATED, Decontaminator, EvaluationIndex
 from ..text.document_key import Keys
 from ..text.exclude import Exclusion, load_lists
 from ..text.filters import FILTERED, FilterStep, Step, removed_by
@@ -48,18 +48,6 @@ REJECTED = pa.schema([("source", pa.string()), ("file", pa.string()), ("row", pa
 COUNTS = ("empty", "contaminated", "text_bytes", "unknown", "with_unknown", "known_by_ids")
 """What is counted of documents. unknown: tokens (or characters, where there is no such token) that stand for text which
 the tokenizer does not know, in `with_unknown` documents. known_by_ids: those whose ids are not those of their text."""
-
-CONTAMINATED = pa.schema(
-    [
-        ("key", pa.binary()),
-        ("id", pa.string()),
-        ("source", pa.string()),
-        ("evaluation_file", pa.string()),
-        ("item", pa.int64()),
-        ("ngram", pa.string()),
-    ]
-)
-
 
 COMPARED_WHOLE = 2 << 20
 """Bytes of input up to which every document is also encoded by the reference: about a second of work."""

@@ -10,8 +10,9 @@ from ...common.problems import did_you_mean
 from ..config import Source
 from ..external_sort import join_tables
 from ..sources.auto import named_format
+from ..text.decontaminate import CONTAMINATED
 from ..text.filters import FILTERED
-from .ingest import CONTAMINATED, EMPTY, REJECTED
+from .ingest import EMPTY, REJECTED
 from .statistics import IngestTotals, conditions
 
 _SHOWN_FIELDS = 20

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 
 from ...common.hashing import items_digest
@@ -17,6 +18,17 @@ from .words import U64, Analyser, Words, split_words, windows, word_ngrams
 
 _BITMAP_BITS = 27
 """A table of 2^27 bits answers most look-ups; 16 MiB stay in cache better than the sorted n-grams."""
+
+CONTAMINATED = pa.schema(
+    [
+        ("key", pa.binary()),
+        ("id", pa.string()),
+        ("source", pa.string()),
+        ("evaluation_file", pa.string()),
+        ("item", pa.int64()),
+        ("ngram", pa.string()),
+    ]
+)
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,8 @@ import pytest
 from epochal.common.units import parse_count
 from epochal.datapipe import report, report_sources, report_text
 from epochal.datapipe.stages.duplicates import DUPLICATES
-from epochal.datapipe.stages.ingest import CONTAMINATED, REJECTED
+from epochal.datapipe.stages.ingest import REJECTED
+from epochal.datapipe.text.decontaminate import CONTAMINATED
 from epochal.datapipe.text.excerpts import Excerpts, Passage
 from epochal.datapipe.text.filters import FILTERED
 from epochal.shards.artifact import Artifact, open_artifact
