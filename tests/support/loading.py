@@ -97,7 +97,8 @@ def rank_segment(
 def interrupted(
     root: str, plan: Plan, folder: Path, ranks: list[int], options: dict, times: int
 ) -> tuple[list[dict], Receipt]:
-    """Interrupt a run so many times, each part on as many ranks as is drawn from `ranks`, with some batch size and workers.
+    """Interrupt a run so many times, each part on as many ranks as is drawn from `ranks`, with some batch size and
+    workers.
 
     Return all samples in the order of the batches, and the receipt.
     """
