@@ -64,10 +64,16 @@ def module_file(module: str) -> str | None:
     return None
 
 
+@functools.cache
+def tree_of(file: str) -> ast.Module:
+    """Return what a file says."""
+    return ast.parse((ROOT / file).read_text(encoding="utf-8"), file)
+
+
 def imports_of(file: str) -> Iterator[Import]:
     """Yield what a file imports of ours, wherever the import stands."""
     package = list(Path(file).parts[:-1])
-    for node in ast.walk(ast.parse((ROOT / file).read_text(encoding="utf-8"), file)):
+    for node in ast.walk(tree_of(file)):
         for module in _modules(node, package):
             imported = module_file(module)
             if imported is not None and imported != file:
@@ -129,7 +135,7 @@ def test_imports_go_one_way():
 def test_nothing_imports_tests_benchmarks_or_examples():
     wrong = []
     for file in python_files():
-        for node in ast.walk(ast.parse((ROOT / file).read_text(encoding="utf-8"))):
+        for node in ast.walk(tree_of(file)):
             modules = _modules(node, list(Path(file).parts[:-1]))
             wrong += [f"{file}:{node.lineno}" for module in modules if module.split(".")[0] in LEAVES]
     assert not wrong, "they are leaves, but imported at:\n" + "\n".join(wrong)

@@ -120,7 +120,7 @@ def test_a_full_disk_while_saving_leaves_the_last_checkpoint(
 @pytest.mark.slow
 def test_both_types_overfit_a_small_subset(run_config, make_pool, tmp_path: Path) -> None:
     pool = make_pool(tokens(1, 203), SEQ_LEN, name="small")
-    for objective, passes in (("ar", 100), ({"name": "mdm", "weighting": "exact_count"}, 250)):
+    for objective, passes in (("ar", 30), ({"name": "mdm", "weighting": "exact_count"}, 190)):
         result = train(
             run_config(
                 objective,
