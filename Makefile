@@ -8,7 +8,7 @@ READY := $(VENV)/.ready
 JOBS ?= 3
 # Whole files, in the order of tests/conftest.py: xdist's own puts those with the fewest tests last, the longest among them.
 SPREAD := --dist loadfile --no-loadscope-reorder
-COMPILED := $(wildcard tokenize/*.[ch] datapipe/text/*.[ch])
+COMPILED := $(wildcard tokenize/*.[ch] datapipe/text/*.[ch] datapipe/arrays/*.[ch])
 HEADERS := import sysconfig; print(sysconfig.get_path('include'))
 
 .DEFAULT_GOAL := $(if $(TORCH),setup,help)

@@ -2,9 +2,10 @@
 
 What grows with tasks, partitions and runs, and not with the text in them: lists of input files in every task's
 pipeline, marks of finished tasks, part.json of every part with its cuts, the tasks' counts, lists of shards. Written
-to a scratch folder as a build would, then read with the build's own functions; documents are not there. Then what grows
-with documents: --documents of them, a tenth with copies, without text or signatures, matched by key and clustered by
-one process and by two. Prints seconds and the most memory, files that are mapped left out, that each step took; writes
+to a scratch folder as a build would, then read with the build's own functions; documents are not there. Before that
+what grows with documents: --documents of them, a tenth of them copies, matched by key and by --buckets of signatures
+and clustered by one process and by two. Their records are computed as they are read; whatever the stages leave for each
+other is on disk. Prints seconds and the most memory, files that are mapped left out, that each step took; writes
 benchmarks/results/scale.json.
 """
 
@@ -25,26 +26,38 @@ from typing import Any
 
 import numpy as np
 from datatrove.executor.local import LocalPipelineExecutor
+from datatrove.pipeline.base import PipelineStep
+from numpy.typing import NDArray
 
 from epochal.benchmarks.common import result_path, write_result
-from epochal.common.hashing import xxh64
+from epochal.common.hashing import mix64
+from epochal.common.publish import FileInfo
 from epochal.datapipe import external_sort
 from epochal.datapipe.deduplicate import deduplicate
 from epochal.datapipe.sources.base import InputFile, Listing
+from epochal.datapipe.stages import division
 from epochal.datapipe.stages.division import Corpus, Step, open_parts
-from epochal.datapipe.stages.duplicates import join_duplicates
+from epochal.datapipe.stages.duplicates import DUPLICATES, ROW_GROUP, TABLE
 from epochal.datapipe.stages.fates import Fates, write_fates
 from epochal.datapipe.stages.ingest import COUNTS as INGEST_COUNTS
 from epochal.datapipe.stages.pack import (
     ROWS_NAME,
     PoolLayout,
+    WriteCuts,
     WrittenShard,
     _Share,
-    read_shard_lists,
-    write_cuts,
+    cut_groups,
+    read_packed,
 )
-from epochal.datapipe.stages.parts import DOCUMENT, Batch, PartWriter
+from epochal.datapipe.stages.parts import AT_ONCE, DOCUMENT, Batch, Documents, PartWriter
 from epochal.datapipe.stages.statistics import ingest_totals
+from epochal.datapipe.tables.joined import Joined, WriteTables
+from epochal.datapipe.text.signatures import buckets_of
+from epochal.shards.tables import names
+
+PER_PART = 1_000_000
+ID_BYTES = len("document ") + 12
+HASHES = 8
 
 COUNTS: dict[str, Any] = {"rows": {"s": 10}, "accepted": {"s": 10}, "rejected": {}, "filters": [], "excerpts": []}
 COUNTS |= {"first_rejects": {}, "left_out": []} | dict.fromkeys(INGEST_COUNTS, 0) | {"text_bytes": 10}
@@ -56,16 +69,19 @@ def main() -> None:
     parser.add_argument("--tasks", type=int, default=100_000)
     parser.add_argument("--partitions", type=int, nargs="*", default=[1, 64], help="powers of two")
     parser.add_argument("--documents", type=int, default=20_000_000)
+    parser.add_argument("--buckets", type=int, default=0, help="of their signatures, of 8 hashes each")
     parser.add_argument("--processes", type=int, nargs="+", default=[1, 2], help="that match and cluster them")
+    parser.add_argument("--file-rows", type=int, default=names.FILE_ROWS, help="rows of a file of a table")
     parser.add_argument("--in-memory", type=int, default=external_sort.IN_MEMORY, help="records of a range at most")
     arguments = parser.parse_args()
     rows: list[dict[str, Any]] = []
-    external_sort.IN_MEMORY = arguments.in_memory
+    external_sort.IN_MEMORY, names.FILE_ROWS = arguments.in_memory, arguments.file_rows
     for processes in arguments.processes:
         folder = Path(tempfile.mkdtemp(prefix="epochal-scale-"))
-        same = {"documents": arguments.documents, "in_memory": arguments.in_memory, "processes": processes}
+        same = {name: getattr(arguments, name) for name in ("documents", "buckets", "in_memory")}
         try:
-            rows += [same | row for row in _documents(folder, arguments.documents, processes)]
+            for row in _documents(folder, arguments.documents, arguments.buckets, processes):
+                rows.append(same | {"processes": processes} | row)
         finally:
             shutil.rmtree(folder)
     for partitions in arguments.partitions:
@@ -96,7 +112,8 @@ def _steps(work: Path, tasks: int, partitions: int) -> Iterator[dict[str, Any]]:
     documents = sum(part.n_documents for part in opened)
     write_fates(str(work), 0, np.ones(documents, np.uint8))
     fates = Fates(str(work), documents)
-    yield _measured("their cuts put into one file", lambda: write_cuts(str(work), opened))
+    groups = cut_groups(opened)
+    yield _measured(f"their cuts put into {len(groups)} files", lambda: _run([WriteCuts(str(work), groups)], 0, 1))
     per_partition = 10**13 // partitions
     layout = PoolLayout(str(work), 1, [per_partition] * partitions, 2048, "uint16", 0, 1 << 14)
     last = layout.n_shards
@@ -107,15 +124,18 @@ def _steps(work: Path, tasks: int, partitions: int) -> Iterator[dict[str, Any]]:
     for rank in range(tasks):
         ours = range(layout.n_shards * rank // tasks, layout.n_shards * (rank + 1) // tasks)
         shards = [asdict(WrittenShard(n, 1 << 14, 1 << 26, "0" * 16, "0" * 64)) for n in ours]
-        (work / ROWS_NAME / f"{rank:05d}.json").write_text(json.dumps(shards))
-    yield _measured(f"lists of {layout.n_shards:,} shards read", lambda: read_shard_lists(str(work)))
+        said = {"rows": [rank, 0], "shards": shards}
+        (work / ROWS_NAME / f"{rank:05d}.json").write_text(json.dumps(said))
+    yield _measured(f"lists of {layout.n_shards:,} shards read", lambda: read_packed(str(work)))
 
 
-def _documents(work: Path, n: int, processes: int) -> Iterator[dict[str, Any]]:
+def _documents(work: Path, n: int, buckets: int, processes: int) -> Iterator[dict[str, Any]]:
     """Find the duplicates among `n` documents, in as many processes, and decide what becomes of each."""
-    _write_documents(work, n)
-    corpus = Corpus(open_parts(str(work)), ["s"])
-    config: Any = SimpleNamespace(deduplicate=SimpleNamespace(near=None), tasks=processes, validation_tokens=n)
+    parts: list[Any] = [GeneratedPart(first, min(PER_PART, n - first), buckets) for first in range(0, n, PER_PART)]
+    division.open_parts = lambda *_: parts
+    corpus = Corpus(parts, ["s"])
+    near = SimpleNamespace(buckets=buckets) if buckets else None
+    config: Any = SimpleNamespace(deduplicate=SimpleNamespace(near=near), tasks=processes, validation_tokens=n)
     rows: list[dict[str, Any]] = []
 
     def run(stage: str, steps: list[Step], tasks: int) -> None:
@@ -123,11 +143,14 @@ def _documents(work: Path, n: int, processes: int) -> Iterator[dict[str, Any]]:
         rows.append(_in_processes(name, [partial(_run, steps, rank, tasks) for rank in range(tasks)]))
 
     outcome = deduplicate(corpus, str(work), config, run)
-    table = str(work / "duplicates.parquet")
-    rows.append(_in_processes("duplicates.parquet", [lambda: join_duplicates(outcome.division, table)]))
-    removed = outcome.removed.exact_documents
-    hashed = xxh64(Path(table).read_bytes())
-    print(f"{n:,} documents, {removed:,} removed, xxh64 of the table {hashed}, {processes} processes")
+    pieces, where = tuple(outcome.removed.pieces), outcome.division.path("rows")
+    table = Joined(str(work), TABLE, DUPLICATES, ROW_GROUP, where, pieces)
+    step = WriteTables([table])
+    tasks = min(processes, len(step.units))
+    rows.append(_in_processes("tables", [partial(_run, [step], rank, tasks) for rank in range(tasks)]))
+    exact, near_too = outcome.removed.exact_documents, outcome.removed.near_documents
+    hashed = " ".join(FileInfo.at(str(work / name)).xxh64 for name in table.files)
+    print(f"{n:,} documents, removed {exact:,} and {near_too:,}, xxh64 of the table {hashed}, {processes} processes")
     yield from rows
     total = {
         name: round(sum(row[name] for row in rows), 1) for name in ("seconds", "cpu_seconds", "longest_cpu_seconds")
@@ -136,27 +159,68 @@ def _documents(work: Path, n: int, processes: int) -> Iterator[dict[str, Any]]:
     yield _shown({"step": "all of it", **total, "grown_mib": grown})
 
 
-def _write_documents(work: Path, n: int, per_part: int = 1_000_000) -> None:
-    """Write parts of records with random keys, one in ten a copy of an earlier one."""
-    rng = np.random.default_rng(0)
-    earlier = np.zeros(0, np.uint64)
-    for rank in range(-(-n // per_part)):
-        records = np.zeros(min(per_part, n - rank * per_part), DOCUMENT)
-        keys = rng.integers(0, 1 << 64, len(records), np.uint64)
-        if rank:
-            keys[::10] = rng.choice(earlier, len(keys[::10]))
-        earlier = keys
-        records["key_hi"] = records["key_lo"] = records["place_hi"] = records["drawn"] = np.sort(keys)
-        records["tokens"] = 1000
-        ids = [b"document %03d/%06d" % (rank, i) for i in range(len(records))]
-        records["id_bytes"] = len(ids[0])
-        writer = PartWriter(str(work / "parts" / f"part-{rank:05d}"), "uint16", 64, 0, 0, 1 << 40)
-        no_tokens = [np.zeros(0, np.uint16)] * len(records)
-        writer.add(Batch(records, ids, no_tokens, np.zeros((len(records), 0), np.uint32)))
-        writer.close(COUNTS)
+class GeneratedPart:
+    """A part of `n` documents from number `first` on, which computes what is read of it: the records of 10^9 documents
+    would take 84 GB. One in ten is a copy of an earlier document, anywhere before; with `buckets`, one in ten more has
+    the signature of one and a key of its own."""
+
+    keeps, partitions = False, 64
+
+    def __init__(self, first: int, n: int, buckets: int) -> None:
+        self.first, self.n_documents, self.n_hashes = first, n, HASHES * buckets
+
+    def text_bytes(self) -> int:
+        """Return how long all ids are."""
+        return ID_BYTES * self.n_documents
+
+    def forget(self) -> None:
+        """Do nothing: there are no files."""
+
+    def stretches(self, start: int, stop: int) -> Iterator[tuple[None, int, Documents]]:
+        """Yield (run, row of the first, records) of documents `start` to `stop`, some at a time."""
+        for begin in range(start, stop, AT_ONCE):
+            yield None, begin, self._records(np.arange(begin, min(begin + AT_ONCE, stop)))
+
+    def _records(self, rows: NDArray[np.int64]) -> Documents:
+        numbers = self.first + rows
+        records = np.zeros(len(rows), DOCUMENT)
+        keys = mix64(np.where(numbers % 10 == 0, _earlier(numbers), numbers).astype(np.uint64))
+        records["key_hi"], records["key_lo"] = keys, mix64(keys)
+        records["place_hi"] = records["drawn"] = keys
+        records["tokens"], records["signed"] = 1000, self.n_hashes > 0
+        records["id_start"], records["id_bytes"] = rows * ID_BYTES, ID_BYTES
+        records["signature"] = rows
+        return records
+
+    def bucket(self, b: int, _: None, start: int, stop: int) -> NDArray[np.uint64]:
+        """Return bucket `b` of the signatures of documents `start` to `stop`, shape (n,)."""
+        return buckets_of(self._hashes(np.arange(start, stop))[:, b * HASHES : (b + 1) * HASHES], 1)[:, 0]
+
+    def signatures(self, documents: Documents) -> NDArray[np.uint32]:
+        """Return the signatures of `documents`, shape (n, buckets * hashes)."""
+        return self._hashes(documents["signature"].astype(np.int64))
+
+    def _hashes(self, rows: NDArray[np.int64]) -> NDArray[np.uint32]:
+        numbers = self.first + rows
+        of = np.where(numbers % 10 < 2, _earlier(numbers), numbers).astype(np.uint64)
+        at = of[:, None] * np.uint64(self.n_hashes) + np.arange(self.n_hashes, dtype=np.uint64)
+        return mix64(at).astype(np.uint32)
+
+    def texts(self, documents: Documents) -> bytes:
+        """Return the ids of `documents` of this part, one after the other."""
+        numbers = self.first + documents["id_start"] // ID_BYTES
+        return b"".join([b"document %012d" % number for number in numbers.tolist()])
 
 
-def _run(steps: list[Step], rank: int, tasks: int) -> None:
+def _earlier(numbers: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return a document before each, one that is no copy; the first ten have none and get themselves."""
+    tens = np.maximum(numbers // 10, 1).astype(np.uint64)
+    drawn = mix64(numbers.astype(np.uint64) ^ np.uint64(0x5DEECE66D))
+    some = (drawn % tens * np.uint64(10) + np.uint64(2) + (drawn >> np.uint64(32)) % np.uint64(8)).astype(np.int64)
+    return np.where(numbers < 10, numbers, some)
+
+
+def _run(steps: Sequence[PipelineStep], rank: int, tasks: int) -> None:
     for step in steps:
         for _ in step.run(rank=rank, world_size=tasks):
             pass
@@ -210,7 +274,8 @@ def _write_parts(work: Path, tasks: int, partitions: int) -> None:
     records = np.zeros(10, DOCUMENT)
     records["place_hi"] = np.arange(10, dtype=np.uint64) << np.uint64(60)
     records["tokens"] = 1
-    writer.add(Batch(records, [b""] * 10, [np.zeros(1, np.uint16)] * 10, np.zeros((10, 0), np.uint32)))
+    no_signatures = np.zeros((10, 0), np.uint32)
+    writer.add(Batch(records, b"", np.zeros(10, np.uint16), no_signatures, buckets_of(no_signatures, 0)))
     writer.close(COUNTS)
     first = work / "parts" / "part-00000"
     data = {

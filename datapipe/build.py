@@ -1,9 +1,11 @@
-"""The build: sources to a pool and its validation pool, in four stages, resumable after each task.
+"""The build: sources to a pool and its validation pool, in six stages, resumable after each task.
 
     ingest   read, check, filter, decontaminate, sign, encode                             -> parts
     match    link duplicates, choose survivors, draw validation (see deduplicate.py)      -> fates
+    cuts     where partitions of the order begin in each part                             -> cuts
     pack     canonical order, samples, shards                                             -> shards, rows
-    finish   (this process) join tables, describe
+    tables   rows of all tasks in one order, long tables sorted first (see tables/)       -> documents, duplicates, ...
+    finish   (this process) index, report, manifest
 
 Everything happens in a work folder, beside the target or where `work` says, local or at a URL; its name is a digest of
 the request. Finished pools are renamed into place, or copied there with the manifest last. If a build is killed, at any
@@ -24,7 +26,7 @@ from ..shards.without.found import lines_of
 from ..tokenize.tokenizer import Tokenizer, load_tokenizer
 from . import left_out
 from .config import Build
-from .deduplicate import Outcome, deduplicate
+from .deduplicate import Outcome, deduplicate, here
 from .inputs import Stock, remember, take_stock
 from .run.executors import run_stage
 from .run.fork_server import is_forked, start_task_server, task_server
@@ -42,9 +44,11 @@ from .stages.ingest import COMPARED_WHOLE, EngineDiffersError, Ingest, IngestSet
 from .stages.kept import lines as kept_lines
 from .stages.kept import nulls, row_group, types_of
 from .stages.losses import check_fields, check_left_out
-from .stages.pack import Pack, PoolLayout, auto_samples_per_shard, write_cuts
+from .stages.pack import Pack, PoolLayout, WriteCuts, auto_samples_per_shard, cut_groups, read_packed
 from .stages.passages import gather
 from .stages.statistics import IngestTotals, collect_statistics, ingest_totals
+from .tables.joined import WriteTables
+from .tables.tables import tables_of
 from .target import built_already, changed_facts, lock, publish, record_path, recorded, targets_of, work_folder
 from .text.analysers import give_up
 from .text.decontaminate import build_index
@@ -252,12 +256,16 @@ class _Stages:
             self._stage(
                 "pack", [Pack(self.work, layouts, self.sources, outcome.division.width)], self.config.tasks, small
             )
-        for layout, target in zip(layouts, targets, strict=False):
+        packed = [read_packed(layout.folder) for layout in layouts]
+        tables = WriteTables(tables_of(layouts, packed, outcome, corpus, self._stage, self.config.tasks))
+        if tables.units:
+            (here if small else self._stage)("tables", [tables], min(self.config.tasks, len(tables.units)))
+        for layout, written, target in zip(layouts, packed, targets, strict=False):
             if not storage.exists(layout.folder):
                 continue  # published before an interruption
             if not storage.exists(storage.join(layout.folder, MANIFEST_NAME)):
                 name = target.rpartition("/")[2]
-                finish_pool(outcome.division, layout, name, self.config, self.tokenizer, statistics, excerpts)
+                finish_pool(self.work, layout, written, name, self.config, self.tokenizer, statistics, excerpts)
             publish(layout.folder, target, request)
         return len(layouts)
 
@@ -356,7 +364,8 @@ class _Stages:
         files_left_out: dict[str, int],
     ) -> tuple[list[PoolLayout], dict[str, Any], Excerpts]:
         """Return how each pool is cut, the statistics, and some texts."""
-        write_cuts(self.work, corpus.parts)
+        cut_files = cut_groups(corpus.parts)
+        (here if len(cut_files) == 1 else self._stage)("cuts", [WriteCuts(self.work, cut_files)], len(cut_files))
         counts, removed = outcome.counts, outcome.removed
         statistics = collect_statistics(corpus, counts, removed, totals, evaluation, self.config.sources)
         excluded = [one.model_dump(exclude={"unknown", "kind"}) for one in self._excluded(totals)]

@@ -66,10 +66,10 @@ def deduplicate(corpus: Corpus, work: str, config: Build, run: Run) -> Outcome:
     """
     near, small = config.deduplicate.near, corpus.n_documents < SMALL_DOCUMENTS
     division = divided(corpus, work, near.buckets if near else 0, 1 if small else config.tasks)
-    return _Stages(division, 1 if small else config.tasks, _here if small else run).decide(config)
+    return _Stages(division, 1 if small else config.tasks, here if small else run).decide(config)
 
 
-def _here(_: str, steps: list[PipelineStep], __: int) -> None:
+def here(_: str, steps: list[PipelineStep], __: int) -> None:
     """Run the steps of a stage in this process, as one task."""
     for step in steps:
         deque(step.run(), maxlen=0)

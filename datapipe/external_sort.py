@@ -19,6 +19,7 @@ from ..common import storage
 from ..common.errors import WorkError
 from ..shards import arrow
 from ..shards.file_array import FileArray
+from .arrays.records import joined
 from .stages.parts import BUILD_AGAIN
 
 IN_MEMORY = 1 << 26
@@ -71,8 +72,9 @@ class DealtWriter:
     def _flush(self) -> None:
         pending, self._pending, self._n_pending = self._pending, [], 0
         if pending:
-            records, ranges = (np.concatenate(some) for some in zip(*pending, strict=True))
-            self.write(records[order_of(ranges, self._ranges)], np.bincount(ranges, minlength=self._ranges))
+            records, ranges = (joined(some) for some in zip(*pending, strict=True))
+            dealt = records if self._ranges == 1 else records.take(order_of(ranges, self._ranges))
+            self.write(dealt, np.bincount(ranges, minlength=self._ranges))
 
     def write(self, dealt: NDArray[Any], counts: NDArray[np.int64]) -> None:
         """Write a batch that is in order of range; `counts` says how much of each range is in it."""
@@ -86,12 +88,23 @@ def order_of(ranges: NDArray[np.int64], n_ranges: int) -> NDArray[np.int64]:
 
 
 class Dealt:
-    """The records that tasks dealt out into a folder; those of a range come in order of task and as they were added."""
+    """The records that tasks dealt out into a folder; those of a range come in order of task and as they were added.
 
-    def __init__(self, folder: str, dtype: Any) -> None:
-        self._dtype = np.dtype(dtype)
+    What this holds is where they lie: 16 bytes for each batch and each range that is asked for.
+    """
+
+    def __init__(self, folder: str, dtype: Any, numbers: range) -> None:
+        """Look where the records are.
+
+        Args:
+            folder: where they were dealt.
+            dtype: of a record.
+            numbers: the ranges that will be asked for.
+        """
+        self._dtype, self._numbers = np.dtype(dtype), numbers
         self._remote = storage.is_url(folder)
-        self._files: list[tuple[str, NDArray[np.int64], NDArray[np.int64]]] = []
+        self._files: list[tuple[str, int, NDArray[np.int64], NDArray[np.int64]]] = []
+        columns = np.array(numbers, np.int64)
         for name in (n for n in storage.names(folder) if n.endswith(".counts")):
             path = storage.join(folder, name)
             head = np.frombuffer(storage.read_bytes(path), "<i8")
@@ -100,11 +113,14 @@ class Dealt:
             counts = head[1:].reshape(-1, int(head[0]))
             ends = np.cumsum(counts.reshape(-1)).reshape(counts.shape)
             if counts.any():
-                self._files.append((f"{path.removesuffix('.counts')}.bin", ends - counts, ends))
+                stops = ends[:, columns]
+                here = (f"{path.removesuffix('.counts')}.bin", int(ends[-1, -1]), stops - counts[:, columns], stops)
+                self._files.append(here)
 
     def count(self, number: int) -> int:
         """Return how many records a range has."""
-        return sum(int((ends[:, number] - starts[:, number]).sum()) for _, starts, ends in self._files)
+        column = self._numbers.index(number)
+        return sum(int((ends[:, column] - starts[:, column]).sum()) for *_, starts, ends in self._files)
 
     def read(self, number: int) -> Iterator[NDArray[Any]]:
         """Yield the records of a range, some at a time.
@@ -113,19 +129,20 @@ class Dealt:
             WorkError: when a file ends before.
         """
         waiting: list[NDArray[Any]] = []
-        for path, starts, ends in self._files:
-            spans = [(a, b) for a, b in zip(starts[:, number].tolist(), ends[:, number].tolist(), strict=True) if a < b]
+        column = self._numbers.index(number)
+        for path, n, starts, ends in self._files:
+            spans = [(a, b) for a, b in zip(starts[:, column].tolist(), ends[:, column].tolist(), strict=True) if a < b]
             for some in _groups(spans, max(1, DEALT_BYTES // self._dtype.itemsize)):
-                waiting += self._pieces(path, some, int(ends[-1, -1]))
+                waiting += self._pieces(path, some, n)
                 if sum(map(len, waiting)) * self._dtype.itemsize >= DEALT_BYTES:
-                    yield np.concatenate(waiting)
+                    yield joined(waiting, self._dtype)
                     waiting = []
         if waiting:
-            yield np.concatenate(waiting)
+            yield joined(waiting, self._dtype)
 
     def whole(self, number: int) -> NDArray[Any]:
         """Return all records of a range."""
-        return np.concatenate([np.zeros(0, self._dtype), *self.read(number)])
+        return joined([*self.read(number)], self._dtype)
 
     def _pieces(self, path: str, spans: list[tuple[int, int]], n: int) -> list[NDArray[Any]]:
         size = self._dtype.itemsize
@@ -174,10 +191,15 @@ MERGED = 128
 
 
 class TableWriter:
-    """Writes rows, without nulls, to a Parquet file in sorted groups, published when closed."""
+    """Writes rows, without nulls, to a Parquet file in sorted groups, published when closed.
+
+    Attributes:
+        n_rows: how many were added.
+    """
 
     def __init__(self, path: str, schema: pa.Schema) -> None:
         self._schema = schema
+        self.n_rows = 0
         self._rows: list[TableRow] = []
         self._publishing = storage.publishing_file(path)
         self._writer = pq.ParquetWriter(self._publishing.__enter__(), schema)
@@ -185,6 +207,7 @@ class TableWriter:
     def add(self, row: TableRow) -> None:
         """Add a row, its values in the order of the schema."""
         self._rows.append(row)
+        self.n_rows += 1
         if len(self._rows) >= GROUP:
             self._flush()
 

@@ -4,13 +4,10 @@ A section is a function from the pool to HTML, listed in SECTIONS; the look is i
 equal bytes: no time and no path of this machine is in it, and every order is explicit.
 """
 
-import heapq
-import itertools
+import bisect
 import shlex
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
-
-import pyarrow.parquet as pq
 
 from ..common import storage
 from ..common.html import Bar, Cell, Html, Number, definitions, document, fold
@@ -22,13 +19,14 @@ from ..common.html import text as _text
 from ..common.units import format_bytes, format_count, parse_count
 from ..shards.artifact import Artifact
 from ..shards.carve import capacity
+from ..shards.tables.names import names_in
+from ..shards.tables.table import Table
 from . import report_sources, report_text
-from .text.excerpts import Excerpts
+from .text.excerpts import LARGEST_CLUSTERS, Excerpts
 
 FIRST_ROWS = 20
 """Rejects and contaminated documents that are shown."""
 
-LARGEST_CLUSTERS = 5
 IDS_PER_CLUSTER = 3
 REPLICATES = (1, 2, 4, 8)
 SMALLEST_SUBSET = 500_000
@@ -49,13 +47,13 @@ def render(pool: Artifact, excerpts: Excerpts) -> Html:
         f"{m.tokens:,} unique tokens in {_count(m.documents, 'document')}, made from {_count(rows, 'row')}.\n"
         "This page says what became of every row, and which subsets can be carved."
     )
-    sections = [(key, title, section(pool)) for key, title, section in SECTIONS]
+    sections = [(key, title, section(pool, excerpts)) for key, title, section in SECTIONS]
     sections.insert(TEXT_AT, ("text", "Some text", report_text.some_text(excerpts)))
     title = f"Pool {name}: {m.tokens:,} unique tokens"
     return document(title, "epochal pool", name, lead, sections, report_text.STYLE)
 
 
-def _overview(pool: Artifact) -> str:
+def _overview(pool: Artifact, _: Excerpts) -> str:
     m, t = pool.manifest, pool.manifest.tokenizer
     pairs: list[tuple[str, Cell]] = [
         ("Unique tokens", m.tokens),
@@ -76,7 +74,7 @@ def _overview(pool: Artifact) -> str:
     return definitions(pairs)
 
 
-def _waterfall(pool: Artifact) -> str:
+def _waterfall(pool: Artifact, _: Excerpts) -> str:
     steps = pool.manifest.statistics["waterfall"]
     documents = _falling([s["documents"] for s in steps], "documents")
     tokens = _falling([s["tokens"] for s in steps], "tokens")
@@ -105,7 +103,7 @@ def _falling(values: Sequence[int | None], unit: str) -> Iterator[Cell]:
             yield Bar(_signed(value), left / whole, (before - left) / whole, title, "goes")
 
 
-def _sources(pool: Artifact) -> str:
+def _sources(pool: Artifact, _: Excerpts) -> str:
     sources = pool.manifest.statistics["sources"]
     whole = sum(s["tokens"] for s in sources.values()) or 1
     ranked = sorted(sources.items(), key=lambda item: (-item[1]["tokens"], item[0]))
@@ -129,7 +127,7 @@ def _way(steps: report_sources.Steps) -> Html:
     return _table(["Step", "Documents"], zip((step for step, _ in steps), bars, strict=True))
 
 
-def _lengths(pool: Artifact) -> str:
+def _lengths(pool: Artifact, _: Excerpts) -> str:
     sources = pool.manifest.statistics["sources"].values()
     documents, tokens = sum(s["documents"] for s in sources), sum(s["tokens"] for s in sources)
     mean = f"{tokens / max(documents, 1):,.0f}"
@@ -138,7 +136,7 @@ def _lengths(pool: Artifact) -> str:
     ) + _histogram(pool.manifest.statistics["document_lengths"], "Tokens", "Documents")
 
 
-def _filters(pool: Artifact) -> str:
+def _filters(pool: Artifact, _: Excerpts) -> str:
     filters = pool.manifest.statistics["filters"]
     if not filters:
         return _p("No filter was used.")
@@ -156,7 +154,7 @@ def _filters(pool: Artifact) -> str:
     return _p(lead) + _table(["Filter", "Saw", "Removed"], rows, "wide")
 
 
-def _rejects(pool: Artifact) -> str:
+def _rejects(pool: Artifact, _: Excerpts) -> str:
     statistics = pool.manifest.statistics
     empty = -_steps(pool)["empty"]["documents"]
     files = statistics["files_not_read"]
@@ -173,13 +171,13 @@ def _rejects(pool: Artifact) -> str:
         + _table(["Reason", "Rows"], reasons, "slim")
         + unread
         + fold(
-            _first("Which rows", len(first), listed.metadata.num_rows, "rejects.parquet"),
+            _first("Which rows", len(first), listed.n_rows, "rejects.parquet"),
             _table(["Source", "File", "Row, from 0", "Reason"], first, "stack"),
         )
     )
 
 
-def _duplicates(pool: Artifact) -> str:
+def _duplicates(pool: Artifact, excerpts: Excerpts) -> str:
     steps = _steps(pool)
     encoded = steps["encoded"]
     rows: list[list[Cell]] = [
@@ -192,7 +190,7 @@ def _duplicates(pool: Artifact) -> str:
     ]
     sizes = pool.manifest.statistics["cluster_sizes"]
     if sizes:
-        clusters = _largest_clusters(_open_table(pool, "duplicates"))
+        clusters = _largest_clusters(_open_table(pool, "duplicates"), excerpts.clusters)
         n_clusters = sum(n for _, n in sizes)
         note = "Some documents of each, first the kept one with their number. Similarity to it is estimated."
         parts += [
@@ -212,34 +210,20 @@ def _duplicates(pool: Artifact) -> str:
 _UNITS = ("documents", "tokens")
 
 
-def _largest_clusters(table: pq.ParquetFile) -> Iterator[tuple[Cell, ...]]:
+def _largest_clusters(table: Table, clusters: Sequence[tuple[int, int]]) -> Iterator[tuple[Cell, ...]]:
     """Yield rows (id, documents, similarity) for the kept and some removed documents of the largest clusters."""
-    for start, n_removed in heapq.nlargest(LARGEST_CLUSTERS, _cluster_runs(table), key=lambda run: run[1]):
+    for start, n_removed in clusters:
         members = _rows_at(table, start, min(n_removed, IDS_PER_CLUSTER))
         yield _code(members[0]["survivor_id"]), n_removed + 1, Number("kept")
         for row in members:
             yield Html(f'<span class="inner">{_code(row["id"])}</span>'), "", Number(f"{row['similarity']:.2f}")
 
 
-def _cluster_runs(table: pq.ParquetFile) -> Iterator[tuple[int, int]]:
-    """Yield (first row, rows) of each cluster; its rows lie together. One small batch is in memory at a time."""
-    batches = table.iter_batches(columns=["cluster"])
-    start = 0
-    for _, run in itertools.groupby(itertools.chain.from_iterable(b["cluster"].to_pylist() for b in batches)):
-        n = sum(1 for _ in run)
-        yield start, n
-        start += n
-
-
-def _decontamination(pool: Artifact) -> str:
+def _decontamination(pool: Artifact, excerpts: Excerpts) -> str:
     evaluation = pool.manifest.statistics["evaluation"]
     if evaluation is None:
         return _p("No evaluation files were given: nothing was looked for.")
-    table = _open_table(pool, "contaminated")
-    hits: dict[str, int] = {}
-    for batch in table.iter_batches(columns=["evaluation_file"]):
-        for name in batch["evaluation_file"].to_pylist():
-            hits[name] = hits.get(name, 0) + 1
+    table, hits = _open_table(pool, "contaminated"), excerpts.hits
     documents = -_steps(pool)["contaminated"]["documents"]
     short = _count(evaluation["too_short"], "item")
     files = [(_code(f["name"]), f["items"], hits.get(f["name"], 0)) for f in evaluation["files"]]
@@ -258,7 +242,7 @@ def _decontamination(pool: Artifact) -> str:
     )
 
 
-def _subsets(pool: Artifact) -> str:
+def _subsets(pool: Artifact, _: Excerpts) -> str:
     m = pool.manifest
     most = {n: capacity(pool, n - 1) for n in REPLICATES}
     fits = [(n, _share_bar(most[n], m.tokens, m.tokens, f"{n} replicates", "tokens")) for n in REPLICATES]
@@ -290,7 +274,7 @@ def _round_sizes(most: int) -> list[int]:
     return [n for n in fitting if n >= SMALLEST_SUBSET] or fitting[-3:]
 
 
-def _versions(pool: Artifact) -> str:
+def _versions(pool: Artifact, _: Excerpts) -> str:
     items = "".join(f"<li>{_text(k)} <span>{_text(v)}</span></li>\n" for k, v in sorted(pool.manifest.versions.items()))
     packages = _count(len(pool.manifest.versions), "package")
     return _p("What made these bytes.") + fold(packages, f'<ul class="versions">\n{items}</ul>\n')
@@ -302,7 +286,7 @@ def _first(title: str, first: int, total: int, file: str) -> Html:
     return Html(f"{_text(title)} <small>{more}</small>")
 
 
-SECTIONS: tuple[tuple[str, str, Callable[[Artifact], str]], ...] = (
+SECTIONS: tuple[tuple[str, str, Callable[[Artifact, Excerpts], str]], ...] = (
     ("pool", "Pool", _overview),
     ("waterfall", "Waterfall", _waterfall),
     ("sources", "Sources", _sources),
@@ -324,26 +308,24 @@ def _steps(pool: Artifact) -> dict[str, Any]:
     return {step["step"]: step for step in pool.manifest.statistics["waterfall"]}
 
 
-def _open_table(pool: Artifact, name: str) -> pq.ParquetFile:
-    return pq.ParquetFile(storage.open_read(storage.join(pool.root, f"{name}.parquet")))
+def _open_table(pool: Artifact, name: str) -> Table:
+    """Return a table of a pool that is being built."""
+    return Table(pool.root, names_in(storage.names(pool.root), name))
 
 
-def _first_rows(table: pq.ParquetFile, n: int) -> list[dict[str, Any]]:
-    return next((batch.to_pylist() for batch in table.iter_batches(n)), [])
-
-
-def _rows_at(table: pq.ParquetFile, start: int, n: int) -> list[dict[str, Any]]:
-    """Return up to `n` rows from row `start` on, none beyond its row group."""
-    group = 0
-    while start >= table.metadata.row_group(group).num_rows:
-        start -= table.metadata.row_group(group).num_rows
-        group += 1
+def _first_rows(table: Table, n: int) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = []
-    for batch in table.iter_batches(4096, row_groups=[group]):
-        rows += batch.slice(start, n - len(rows)).to_pylist() if start < len(batch) else []
+    for group in table.groups():
+        rows += group.slice(0, n - len(rows)).to_pylist()
         if len(rows) == n:
             break
-        start = max(0, start - len(batch))
+    return rows
+
+
+def _rows_at(table: Table, start: int, n: int) -> list[dict[str, Any]]:
+    """Return up to `n` rows from row `start` on, none beyond its row group."""
+    group = bisect.bisect_right(table.edges, start) - 1
+    rows: list[dict[str, Any]] = table.read(group).slice(start - int(table.edges[group]), n).to_pylist()
     return rows
 
 

@@ -5,6 +5,7 @@ from typing import Any
 
 from ..common.html import count as _count
 from ..shards.manifest import Manifest
+from ..shards.tables.names import pattern_of
 
 WIDTH = 79
 REASONS = 3
@@ -58,8 +59,10 @@ def _tables(statistics: dict[str, Any], steps: dict[str, int]) -> Iterator[tuple
 
 
 def _listed(name: str, pool: Manifest) -> str:
-    """Return the name of a table, which a pool of an earlier version may not have."""
-    return name if name in pool.files or not name.endswith(".parquet") else "(in no table)"
+    """Return the name of a table's file, or a pattern of its files; a pool of an earlier version may not have it."""
+    if not name.endswith(".parquet"):
+        return name
+    return pattern_of(pool.files, name.removesuffix(".parquet")) or "(in no table)"
 
 
 def _held_out(pool: Manifest, validation: Manifest | None) -> list[tuple[str, str]]:

@@ -17,7 +17,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 import xxhash
 from numpy.typing import NDArray
 
@@ -28,6 +27,7 @@ from ..common.publish import FileInfo, publishing
 from ..shards import arrow
 from ..shards.documents import DOCUMENTS_NAME, ROW_GROUP, open_documents
 from ..shards.file_array import FileArray
+from ..shards.tables.table import Table
 
 NAMES = ("key", "start", "tokens", "key_prefix", "key_row", "id_hash", "id_row", "group")
 """Arrays of an index, each in `<name>.npy`."""
@@ -56,15 +56,19 @@ def read_spans(root: str) -> Iterator[dict[str, Any]]:
     They come in parts of whole row groups, some 65,536 documents or more in each, the last aside.
     """
     with open_documents(root) as f:
-        groups: list[int] = []
-        rows = 0
-        for i in range(f.metadata.num_row_groups):
-            groups.append(i)
-            rows += f.metadata.row_group(i).num_rows
-            if rows >= ROW_GROUP or (rows and i == f.metadata.num_row_groups - 1):
-                table = f.read_row_groups(groups, columns=["key", "start", "tokens"])
-                yield {"key": table["key"]} | {name: arrow.array(table[name]) for name in ("start", "tokens")}
-                groups, rows = [], 0
+        waiting: list[pa.Table] = []
+        for group in f.groups(["key", "start", "tokens"]):
+            waiting.append(group)
+            if sum(map(len, waiting)) >= ROW_GROUP:
+                yield _spans(waiting)
+                waiting = []
+        if any(map(len, waiting)):
+            yield _spans(waiting)
+
+
+def _spans(groups: list[pa.Table]) -> dict[str, Any]:
+    table = pa.concat_tables(groups)
+    return {"key": table["key"]} | {name: arrow.array(table[name]) for name in ("start", "tokens")}
 
 
 class DocumentIndex:
@@ -83,7 +87,7 @@ class DocumentIndex:
         self._root = root
         self._where = os.path.join(folder, pool)
         self._opening, self._reading = threading.Lock(), threading.Lock()
-        self._table: pq.ParquetFile | None = None
+        self._table: Table | None = None
         self._stamps: list[str] = []
         self._strings = lru_cache(maxsize=16)(self._read_rows)
         self._arrays = self._open()
@@ -161,9 +165,9 @@ class DocumentIndex:
 
     def _read_rows(self, group: int) -> dict[str, pa.ChunkedArray]:
         with self._reading:
-            if self._table is None or not storage.is_url(self._root):  # a copy of what lies at a URL is kept
-                self._table = open_documents(self._root)
-            table = self._table.read_row_group(group, columns=["key", "id", "source", "start", "tokens"])
+            if self._table is None:  # a copy of what lies at a URL is kept; what lies here is opened each time
+                self._table = open_documents(self._root, keep=None if storage.is_url(self._root) else 0)
+            table = self._table.read(group, ["key", "id", "source", "start", "tokens"])
         return {name: table[name] for name in table.column_names}
 
 
@@ -223,8 +227,7 @@ def _build(root: str, where: str) -> None:
     groups = [0]
     try:
         with open_documents(root) as f:
-            for i in range(f.metadata.num_row_groups):
-                table = f.read_row_group(i, columns=["key", "id", "start", "tokens"])
+            for table in f.groups(["key", "id", "start", "tokens"]):
                 columns["key"].append(key_array(table["key"]))
                 columns["start"].append(arrow.array(table["start"]))
                 columns["tokens"].append(arrow.array(table["tokens"]))

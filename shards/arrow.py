@@ -66,6 +66,20 @@ def _of_bytes(values: Sequence[bytes], kind: pa.DataType) -> pa.Array:
     return pa.Array.from_buffers(kind, len(values), buffers)
 
 
+def joined_strings(data: bytes, lengths: NDArray[np.integer[Any]]) -> pa.Array:
+    """Return a column of strings whose UTF-8 lies one after the other in `data`, less than 2 GB."""
+    offsets = np.zeros(len(lengths) + 1, np.int32)
+    np.cumsum(lengths, out=offsets[1:])
+    return pa.Array.from_buffers(pa.string(), len(lengths), [None, pa.py_buffer(offsets.data), pa.py_buffer(data)])
+
+
+def chosen(indices: NDArray[np.integer[Any]], names: Sequence[str]) -> pa.Array:
+    """Return a column of `names[i]` for each i of `indices`, as plain strings."""
+    texts = [name.encode() for name in names]
+    data = np.array(texts, object)[indices.astype(np.int64)]
+    return joined_strings(b"".join(data), np.array(list(map(len, texts)))[indices.astype(np.int64)])
+
+
 def dictionary(indices: NDArray[Any], names: Sequence[str]) -> pa.Array:
     """Return a column of `names[i]` for each i of `indices`, each name stored once: dictionary-encoded, int32."""
     return pa.DictionaryArray.from_arrays(numbers(indices.astype(np.int32)), strings(names))

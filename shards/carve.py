@@ -25,13 +25,14 @@ from . import pieces
 from .artifact import Artifact, open_artifact, read_manifest
 from .description.describe import describe
 from .description.subject import Subject, carried, kept_of
-from .documents import DOCUMENTS_NAME, DocumentStarts, Moved
+from .documents import DOCUMENTS, DOCUMENTS_NAME, DocumentStarts, Moved, has_documents
 from .facts import facts_of
 from .formats import webdataset
 from .formats.registry import FORMATS
 from .formats.rows import Stretch
 from .manifest import Content, Manifest, Parent, dump_manifest, fingerprint
 from .pieces import Piece
+from .tables.names import pattern_of
 from .tokenizer_file import carry_tokenizer
 from .without.cut import NOTHING, Cut, Removed
 from .without.found import WITHOUT_NAME, TakenOut, find
@@ -161,11 +162,12 @@ def _describe(sink: Sink, pool: Artifact, subset: Manifest, documents: DocumentS
     start = subset.parent.start_sample * subset.seq_len
     span = start, start + subset.tokens
     own = subset.without is not None  # which has its table already
-    if subset.materialized and not own and subset.layout == "mds" and DOCUMENTS_NAME in pool.manifest.files:
+    if subset.materialized and not own and subset.layout == "mds" and has_documents(pool.manifest.files):
         documents.copy_window(sink, *span)
     window = None if subset.materialized or own else (documents.at(start)[1], span[1])
+    of_pool = pattern_of(pool.manifest.files, DOCUMENTS) or DOCUMENTS_NAME
     facts, kept = facts_of(pool.manifest.config), kept_of(pool.manifest)
-    describe(Subject(subset, sink.files, sink.sha256, facts, kept, window), sink.write)
+    describe(Subject(subset, sink.files, sink.sha256, facts, kept, window, of_pool), sink.write)
 
 
 def default_out(
@@ -234,7 +236,7 @@ def capacity(pool: Artifact, replicate: int, removed: Removed = NOTHING) -> int:
     per_shard = pool.shards[0].samples
     ends = [m.tokens]
     if len(starts) > 1:
-        documents = DocumentStarts(pool.root, m.files.get(DOCUMENTS_NAME))
+        documents = DocumentStarts(pool.root, m.files)
         ends = [documents.at(start * per_shard * m.seq_len)[1] for start in starts[1:]] + ends
     cuts = [Cut(removed, m.tokens, m.seq_len, per_shard, start) for start in starts]
     return min(int(cut.before(end)) for cut, end in zip(cuts, ends, strict=True))
@@ -248,7 +250,7 @@ class _Subset:
         m, per_shard = pool.manifest, pool.shards[0].samples
         self.cut = Cut(removed, m.tokens, m.seq_len, per_shard, window.start_sample // per_shard)
         self.pieces, self.tail = pieces.pieces_of(pool, self.cut, window.tokens)
-        self.documents = DocumentStarts(pool.root, m.files.get(DOCUMENTS_NAME))
+        self.documents = DocumentStarts(pool.root, m.files)
         self._span = window.start_sample * m.seq_len, self.cut.end(window.tokens)
 
     @property

@@ -235,14 +235,14 @@ def describe(path: str) -> dict[str, Any]:
     """Return what `epochal show` prints of the artifact at `path`; `--json` promises these keys."""
     from .artifact import read_any_manifest
     from .description.describe import DESCRIPTIONS
-    from .documents import DOCUMENTS_NAME
+    from .documents import table_files
     from .facts import facts_by_source
     from .manifest import ExportManifest
     from .tokenizer_file import TOKENIZER_NAME
 
     m = read_any_manifest(path)
     ids = m.tokenizer
-    beside = {TOKENIZER_NAME, DOCUMENTS_NAME, *DESCRIPTIONS}
+    beside = {TOKENIZER_NAME, *table_files(m.files), *DESCRIPTIONS}
     said = {
         "kind": m.kind,
         "name": m.name,

@@ -1,30 +1,37 @@
-"""`documents.parquet` of a pool, or of a subset that stands alone: which document lies where in the token stream.
+"""The table of documents of a pool, or of a subset that stands alone: which document lies where in the token stream.
 
-Columns, in stream order: key (BLAKE2b-128 of the normalised text, 16 bytes), id, source, start (position of the first
-token), tokens (EOD included), and what is kept of each document's metadata. Row groups carry the range of `start`, so
-a look-up reads one of them.
+It is `documents.parquet`, or several files where it is long (see tables/names.py). Columns, in stream order: key
+(BLAKE2b-128 of the normalised text, 16 bytes), id, source, start (position of the first token), tokens (EOD included),
+and what is kept of each document's metadata. Row groups carry the range of `start`, so a look-up reads one of them.
 """
 
 import contextlib
 import re
-import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from functools import lru_cache
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from ..common import storage
-from ..common.errors import EpochalError, RequestError, WorkError, one_line
-from ..common.publish import MANIFEST_NAME, FileInfo, Sink, fetched
+from ..common.errors import RequestError, WorkError
+from ..common.publish import MANIFEST_NAME, FileInfo, Sink
 from . import arrow
 from .artifact import read_manifest
 from .manifest import Manifest
+from .tables.names import names_in
+from .tables.table import Table
+from .tables.table import readable as _readable
+from .tables.writing import DividedWriter
+
+DOCUMENTS = "documents"
+"""The table's name, of which the names of its files are made."""
 
 DOCUMENTS_NAME = "documents.parquet"
+"""What messages call it, and its file, where that is one."""
+
 ROW_GROUP = 65_536
 SCHEMA = pa.schema(
     [
@@ -60,75 +67,70 @@ def schema_with(kept: Mapping[str, str]) -> pa.Schema:
     return pa.schema([*SCHEMA, *((name, KEPT_TYPES[kind]) for name, kind in kept.items())])
 
 
-def open_documents(root: str) -> pq.ParquetFile:
-    """Return the opened documents.parquet of the pool at `root`, a path, or a URL from where it is copied first, since
-    only as a whole it can be held against its hash.
+def table_files(files: Mapping[str, FileInfo]) -> dict[str, FileInfo]:
+    """Return what each file of the table of documents must be, of all files of an artifact; none where it has none."""
+    return {name: files[name] for name in names_in(files, DOCUMENTS)}
+
+
+def has_documents(files: Collection[str]) -> bool:
+    """Return whether there is a table of documents among the files of an artifact."""
+    return bool(names_in(files, DOCUMENTS))
+
+
+def open_documents(root: str, files: Mapping[str, FileInfo] | None = None, keep: int | None = None) -> Table:
+    """Return the opened table of documents of the pool at `root`, a path or a URL.
+
+    Args:
+        root: see above.
+        files: of its manifest: each file of the table is held against that before it is read. Without, what lies at a
+            URL is held against the manifest there, and what lies on this machine is taken as it is.
+        keep: see `Table`.
 
     Raises:
         FileNotFoundError: when there is none.
-        WorkError: when a store does not send the one that the manifest names.
+        WorkError: when it is damaged, or a store does not send what the manifest names.
     """
+    if files and has_documents(files):
+        return Table(root, names_in(files, DOCUMENTS), files, keep)
     path = storage.join(root, DOCUMENTS_NAME)
-    with readable(root):
-        return _opened(root, path)
+    remote = storage.is_url(root)
+    if not remote and storage.exists(path):
+        return Table(root, [DOCUMENTS_NAME], None, keep)
+    listed = None
+    if storage.exists(storage.join(root, MANIFEST_NAME)):
+        listed = read_manifest(root).files
+    names = names_in(storage.names(root) if listed is None else listed, DOCUMENTS)  # the former: it is being built
+    if not names:
+        raise FileNotFoundError(path)
+    return Table(root, names, listed if remote else None, keep)
 
 
 @contextlib.contextmanager
 def readable(root: str) -> Iterator[None]:
     """Turn what pyarrow raises for a damaged table of the pool at `root` into WorkError."""
-    try:
+    with _readable(storage.join(root, DOCUMENTS_NAME)):
         yield
-    except (EpochalError, FileNotFoundError):
-        raise
-    except (OSError, ValueError, TypeError, LookupError, AttributeError) as error:  # pyarrow's are of all these kinds
-        if isinstance(error, OSError) and error.errno is not None:
-            raise
-        where = storage.join(root, DOCUMENTS_NAME)
-        raise WorkError(f"{where} is damaged: restore it or build again ({one_line(error, 100)})") from None
-
-
-def _opened(root: str, path: str) -> pq.ParquetFile:
-    if not storage.is_url(path):
-        return pq.ParquetFile(storage.regular_path(path))
-    if not storage.exists(storage.join(root, MANIFEST_NAME)):  # a pool that is being built
-        return pq.ParquetFile(storage.open_read(path))
-    listed = read_manifest(root).files.get(DOCUMENTS_NAME)
-    if listed is None:
-        raise FileNotFoundError(path)
-    with fetched(path, listed) as copy:
-        return pq.ParquetFile(open(copy, "rb"))  # the open file outlives its name
 
 
 class DocumentStarts:
     """Answers which documents hold which stream positions, reading the row groups that are asked about."""
 
-    def __init__(self, root: str, info: FileInfo | None = None) -> None:
-        """Open the table; where it lies on this machine, and `info` is given, hold it against that size and hash.
+    def __init__(self, root: str, files: Mapping[str, FileInfo] | None = None) -> None:
+        """Open the table; `files` as `open_documents` takes them.
 
         Raises:
             WorkError: for a damaged one.
             RequestError: when there is none.
         """
         self._root = root
-        path = storage.join(root, DOCUMENTS_NAME)
         try:
-            if info is not None and not storage.is_url(path) and FileInfo.at(storage.regular_path(path)) != info:
-                raise WorkError(f"{path} is damaged: it is not what its manifest says; restore it or build again")
-            self._file = open_documents(root)
+            self._file = open_documents(root, files)
         except FileNotFoundError:
             raise RequestError(
                 f"{root} has no {DOCUMENTS_NAME}, which says where documents begin: restore it"
             ) from None
-        with readable(root):
-            self._look()
-
-    def _look(self) -> None:
-        metadata = self._file.metadata
-        column = self._file.schema_arrow.get_field_index("start")
-        groups = [metadata.row_group(i) for i in range(metadata.num_row_groups)]
-        self._first = np.array([g.column(column).statistics.min for g in groups], np.int64)
-        self._rows = np.cumsum([0] + [g.num_rows for g in groups])
-        self._group, self._reading = lru_cache(maxsize=2)(self._read_group), threading.Lock()
+        self._first, self._rows = self._file.starts, self._file.edges
+        self._group = lru_cache(maxsize=2)(self._read_group)
 
     def edges(self, start: int, stop: int) -> NDArray[np.int64]:
         """Return where the documents with a token in the stream range [start, stop) begin, and its end, counted from
@@ -140,7 +142,7 @@ class DocumentStarts:
         parts = []
         for group in self._groups(start, stop):
             with readable(self._root):
-                parts.append(arrow.integers(self._file.read_row_group(group, columns=["start"])["start"]))
+                parts.append(arrow.integers(self._file.read(group, ["start"])["start"]))
         starts = np.concatenate(parts)
         begin, end = np.searchsorted(starts, start, side="right") - 1, np.searchsorted(starts, stop)
         edges = np.append(np.maximum(starts[begin:end] - start, 0), stop - start)
@@ -153,7 +155,7 @@ class DocumentStarts:
         """Return (number of the document that holds stream `position`, its start)."""
         group = int(np.searchsorted(self._first, position, side="right")) - 1
         with readable(self._root):
-            starts = arrow.integers(self._file.read_row_group(group, columns=["start"])["start"])
+            starts = arrow.integers(self._file.read(group, ["start"])["start"])
         row = int(np.searchsorted(starts, position, side="right")) - 1
         return int(self._rows[group]) + row, int(starts[row])
 
@@ -194,14 +196,15 @@ class DocumentStarts:
             stop: of the range.
             moved: where in the copy the tokens before a position end, where it is not all of the range.
         """
-        schema = todays_schema(self._file.schema_arrow)
+        schema = todays_schema(self._file.schema)
+        n = self.count(start, stop) if moved is None else self.count_moved(start, stop, moved)
         moved = moved or (lambda at: at.clip(start, stop) - start)
-        with sink.create(DOCUMENTS_NAME) as file, pq.ParquetWriter(file, schema, compression="zstd") as writer:
+        with DividedWriter(sink.create, DOCUMENTS, schema, n, compression="zstd") as writer:
             for group in self._groups(start, stop):
                 with readable(self._root):
-                    table = _moved(self._file.read_row_group(group), moved)
-                if len(table):
-                    writer.write_table(table.cast(schema), row_group_size=ROW_GROUP)
+                    rows = _moved(self._file.read(group), moved)
+                if len(rows):
+                    writer.write(rows.cast(schema), ROW_GROUP)
 
     def count_moved(self, start: int, stop: int, moved: Moved) -> int:
         """Return how many documents `copy_window` writes."""
@@ -217,8 +220,8 @@ class DocumentStarts:
         return range(first, last + 1)
 
     def _read_group(self, group: int) -> tuple[pa.Table, NDArray[np.int64]]:
-        with readable(self._root), self._reading:
-            table = self._file.read_row_group(group, columns=["key", "id", "source", "start", "tokens"])
+        with readable(self._root):
+            table = self._file.read(group, ["key", "id", "source", "start", "tokens"])
             return table, arrow.integers(table["start"])
 
     def count(self, start: int, stop: int) -> int:
@@ -226,13 +229,14 @@ class DocumentStarts:
         return self.at(stop - 1)[0] - self.at(start)[0] + 1
 
 
-def iter_documents(root: str, names: list[str]) -> Iterator[dict[str, Any]]:
-    """Yield the table's columns `names` as numpy arrays, one row group at a time."""
-    with open_documents(root) as f:
-        for i in range(f.metadata.num_row_groups):
+def iter_documents(
+    root: str, names: list[str], files: Mapping[str, FileInfo] | None = None
+) -> Iterator[dict[str, Any]]:
+    """Yield the table's columns `names` as numpy arrays, one row group at a time; `files` as in `open_documents`."""
+    with open_documents(root, files) as f:
+        for group in f.groups(names):
             with readable(root):
-                table = f.read_row_group(i, columns=names)
-                columns = {name: _column(table[name]) for name in names}
+                columns = {name: _column(group[name]) for name in names}
             yield columns
 
 
@@ -240,17 +244,17 @@ def _column(column: pa.ChunkedArray) -> NDArray[Any]:
     return arrow.array(column) if pa.types.is_integer(column.type) else column.to_numpy()
 
 
-def find_documents(root: str, m: Manifest) -> tuple[str, FileInfo, int] | None:
-    """Return whose documents.parquet tells of the tokens of the artifact at `root`, what the file must be, and at which
-    position of its stream the artifact begins; None where there is none (subsets that stood alone had none once)."""
-    own = m.files.get(DOCUMENTS_NAME)
-    if own is not None:
+def find_documents(root: str, m: Manifest) -> tuple[str, dict[str, FileInfo], int] | None:
+    """Return whose table of documents tells of the tokens of the artifact at `root`, what its files must be, and at
+    which position of its stream the artifact begins; None where there is none (subsets that stood alone had none
+    once)."""
+    if own := table_files(m.files):
         return root, own, 0
     if m.parent is None or m.materialized:
         return None
     pool = storage.join(root, m.parent.path)
-    listed = read_manifest(pool).files.get(DOCUMENTS_NAME)
-    return None if listed is None else (pool, listed, m.parent.start_sample * m.seq_len)
+    listed = table_files(read_manifest(pool).files)
+    return (pool, listed, m.parent.start_sample * m.seq_len) if listed else None
 
 
 def todays_schema(schema: pa.Schema) -> pa.Schema:
@@ -272,9 +276,7 @@ def _moved(table: pa.Table, moved: Moved) -> pa.Table:
 def rows(root: str, first: int, stop: int) -> Iterator[dict[str, Any]]:
     """Yield the rows of documents `first` to `stop`, of which only their row groups are read."""
     with open_documents(root) as f:
-        at = 0
-        for i in range(f.metadata.num_row_groups):
-            n = f.metadata.row_group(i).num_rows
-            if at < stop and first < at + n:
-                yield from f.read_row_group(i).slice(max(0, first - at), stop - max(at, first)).to_pylist()
-            at += n
+        begin, end = np.searchsorted(f.edges, first, side="right") - 1, np.searchsorted(f.edges, stop)
+        for group in range(int(begin), min(int(end), f.n_groups)):
+            at = int(f.edges[group])
+            yield from f.read(group).slice(max(0, first - at), stop - max(at, first)).to_pylist()

@@ -58,7 +58,8 @@ def export(
     Without `passes` in canonical order, exactly its N tokens; with it, all samples in the order of the plan of `passes`
     whole passes, exactly passes * N tokens, less those of the spans of positions `skip` (see `amend`). PAD is never
     written. Returns (where it is, whether it is new): the same export already there is left as it is. Memory is bounded
-    by a shard for each of `workers` processes (by default one for each core, or one for few tokens), whatever the size.
+    by a shard for each of `workers` processes (by default one for each core, or one for few tokens; at `memory://`
+    always one), whatever the size.
 
     Raises:
         RequestError: when `out` holds something else.
@@ -69,6 +70,8 @@ def export(
     artifact = open_artifact(subset)
     plan = _plan(artifact.manifest, passes, seed, policy, skip)
     out = storage.absolute(out)
+    if out.startswith("memory://"):
+        workers = 1  # what another process writes there is gone with it
     manifest = _manifest(artifact, layout, out, plan)
     if storage.exists(storage.join(out, MANIFEST_NAME)):
         _check_same(out, manifest)
@@ -94,8 +97,8 @@ def _describe(sink: Sink, artifact: Artifact, m: ExportManifest) -> None:
     subset = artifact.manifest
     table = find_documents(artifact.root, subset) if m.layout in ("megatron", "bin") and m.plan is None else None
     if table is not None:
-        root, info, start = table
-        DocumentStarts(root, info).copy_window(sink, start, start + subset.tokens)
+        root, files, start = table
+        DocumentStarts(root, files).copy_window(sink, start, start + subset.tokens)
     describe(Subject(m, sink.files, sink.sha256, facts_of(subset.config), kept_of(subset)), sink.write)
 
 

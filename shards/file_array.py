@@ -75,32 +75,15 @@ class FileArray:
         """
         ordered, back = np.unique(rows, return_inverse=True)
         out = np.empty((len(ordered), *self.shape[1:]), self.dtype)
-        for begin, end in self._near(ordered, ordered + 1):
+        for begin, end in self.near(ordered, ordered + 1):
             first, stop = int(ordered[begin]), int(ordered[end - 1]) + 1
             if stop - first == end - begin:
                 self.read_into(out[begin:end], first)
             else:
-                out[begin:end] = self[first:stop][ordered[begin:end] - first]
-        return out[back]
+                out[begin:end] = self[first:stop].take(ordered[begin:end] - first, axis=0)
+        return out.take(back, axis=0)
 
-    def slices(self, starts: NDArray[np.integer[Any]], stops: NDArray[np.integer[Any]]) -> list[NDArray[Any]]:
-        """Return items `start` to `stop` for each of `starts` and `stops`, in any order; neighbours are read together.
-
-        Raises:
-            WorkError: when the file ends before.
-        """
-        order = np.argsort(starts, kind="stable")
-        out: list[NDArray[Any]] = [np.zeros(0, self.dtype)] * len(starts)
-        ordered, ends = starts[order].astype(np.int64), stops[order].astype(np.int64)
-        for begin, end in self._near(ordered, ends):
-            first = int(ordered[begin])
-            block = self[first : int(ends[begin:end].max())]
-            spans = zip(order[begin:end], ordered[begin:end] - first, ends[begin:end] - first, strict=True)
-            for i, start, stop in spans:
-                out[i] = block[start:stop]
-        return out
-
-    def _near(self, starts: NDArray[Any], stops: NDArray[Any]) -> Iterator[tuple[int, int]]:
+    def near(self, starts: NDArray[Any], stops: NDArray[Any]) -> Iterator[tuple[int, int]]:
         """Yield the ranges of rising `starts` that are read together."""
         if not len(starts):
             return

@@ -24,12 +24,14 @@ from ..common.hashing import digest
 from ..common.json_text import parse_json
 from ..common.problems import problem_text
 from ..common.publish import FileInfo
+from .tables.names import is_one_of_several
 
 FORMAT_VERSION = 1
 """Raised when a reader of the old version would misread what the new one writes."""
 
-MOST_FILES = 1000
-"""Beside MDS shards: tables, index, report, tokenizer; a dozen in fact. Each is looked for by `verify`."""
+MOST_FILES, MOST_TABLE_FILES = 1000, 10_000
+"""Beside MDS shards: tables, index, report, tokenizer; a dozen in fact. And files of tables of more than one, 2^24 rows
+each. Each is looked for by `verify`."""
 
 
 def _plain_name(name: str) -> str:
@@ -213,9 +215,11 @@ class Manifest(Record):
             raise ValueError(f"{self.tokens} tokens do not make {self.samples} samples of {self.seq_len}")
         if self.layout == "mds" and not len(self.content) <= self.shards <= len(self.content) + 1:
             raise ValueError(f"it has {self.shards} shards and lists {len(self.content)}")
-        if self.layout == "mds" and len(self.files) - self.shards > MOST_FILES:
-            beside = len(self.files) - self.shards
-            raise ValueError(f"it lists {beside:,} files beside its shards: {MOST_FILES:,} are the most")
+        beside = len(self.files) - self.shards if self.layout == "mds" else 0
+        if beside > MOST_FILES:
+            of_tables = sum(map(is_one_of_several, self.files))
+            if of_tables > MOST_TABLE_FILES or beside - of_tables > MOST_FILES:
+                raise ValueError(f"it lists {beside:,} files beside its shards: {MOST_FILES:,} are the most")
         return self
 
 

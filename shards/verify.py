@@ -15,7 +15,7 @@ from ..common.publish import MANIFEST_NAME
 from ..common.remote.patience import ATTEMPTS
 from . import mds
 from .artifact import HUB_OWN, Artifact, Shard, may_ask, open_artifact, read_any_manifest, read_manifest
-from .documents import DOCUMENTS_NAME, iter_documents
+from .documents import DOCUMENTS, DOCUMENTS_NAME, has_documents, iter_documents
 from .formats.registry import read_files
 from .formats.rows import TokenDigest, Tokens, read_rows
 from .manifest import ExportManifest, Manifest, export_fingerprint, fingerprint
@@ -60,7 +60,7 @@ def verify(root: str, progress: bool = False) -> list[str]:
         problems += check_without(root, artifact.manifest)
     total = sum(shard.bytes for shard in artifact.shards)
     with Progress("verify", total, "bytes", quiet=not progress) as shown:
-        known = DOCUMENTS_NAME in artifact.manifest.files and not any(p.startswith(DOCUMENTS_NAME) for p in problems)
+        known = has_documents(artifact.manifest.files) and not any(p.startswith(DOCUMENTS) for p in problems)
         shard_problems = _check_shards(artifact, _EndsOfDocuments(artifact) if known else None, shown)
     problems += [p for p in shard_problems if p not in problems]
     return problems

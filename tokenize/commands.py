@@ -74,13 +74,13 @@ def _samples(artifact: Any, first: int, count: int) -> Iterator[tuple[dict[str, 
 
 def _documents(artifact: Any, first: int, count: int) -> Iterator[tuple[dict[str, Any], list[int]]]:
     """Yield documents of an artifact that has a table of them, and their ids, EOD included."""
-    from ..shards.documents import DOCUMENTS_NAME, open_documents, rows
+    from ..shards.documents import has_documents, open_documents, rows
     from ..shards.loader.sample_reader import SampleReader
 
     m = artifact.manifest
-    if DOCUMENTS_NAME not in m.files:
+    if not has_documents(m.files):
         raise RequestError(f"{artifact.root} is a {m.kind}: documents are listed in the pool that it was made from")
-    documents = open_documents(artifact.root).metadata.num_rows
+    documents = open_documents(artifact.root).n_rows
     if first >= documents:
         raise RequestError(f"--document {first:,}: there are {documents:,} documents, the first is 0")
     reader = SampleReader.of(artifact)

@@ -56,7 +56,7 @@ def start_task_server(shared: Any = None, prepare: Callable[[], object] = lambda
             _fork(shared, prepare)
         else:
             multiprocessing.set_forkserver_preload(
-                ["epochal.datapipe.stages.ingest", "epochal.datapipe.deduplicate", "epochal.datapipe.stages.pack"]
+                ["epochal.datapipe.stages.ingest", "epochal.datapipe.stages.pack", "epochal.datapipe.tables.range_sort"]
             )
             _server.ensure_running()
 

@@ -140,7 +140,7 @@ class Reader(BaseDiskReader):
         """
         intake, number, left = self.intake, self._listing.source, self._source.limit
         for file, rows in share:
-            row = -1
+            name, row, n_rows = file.name, -1, 0
             if self._source.where is not None:
                 rows = self._judged(itertools.islice(rows, left), file)
             try:
@@ -149,17 +149,20 @@ class Reader(BaseDiskReader):
                         if left == 0:
                             return
                         left -= 1
-                    intake.rows[number] = intake.rows.get(number, 0) + 1
+                    n_rows += 1
                     document = content if isinstance(content, str) else self._document(content, file)
-                    if isinstance(document, Dropped):
-                        intake.take(document.row)
-                    elif isinstance(document, str):
-                        intake.reject(number, file.name, row, document, self._fields(content))
-                    else:
-                        document.metadata["_row"] = (file.name, row)
+                    if not isinstance(document, str):
+                        document.metadata["_row"] = (name, row)
                         yield document
+                    elif isinstance(document, Dropped):
+                        intake.take(document.row)
+                    else:
+                        intake.reject(number, name, row, document, self._fields(content))
             except (DamagedError, OSError) as error:
                 raise self._failure(file, row, error) from None
+            finally:
+                if n_rows:
+                    intake.rows[number] = intake.rows.get(number, 0) + n_rows
             self._check_unchanged(file)
 
     @cached_property
@@ -270,7 +273,7 @@ class Reader(BaseDiskReader):
         content["_source"] = self._listing.source
         if kept:
             content[KEPT] = kept
-        return Document(text=text, id=identifier, metadata=content)
+        return Document(text, identifier, [], content)
 
     def _fields(self, content: Any) -> Iterable[str]:
         """Return the names of the fields of a row, of whose content the text may have been taken."""

@@ -10,7 +10,7 @@ before it (the first file has the very first document too). Its reader goes on i
 """
 
 import os
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from typing import Any
@@ -46,10 +46,12 @@ ENDINGS = {name: (module.ENDING,) for name, module in FORMATS.items()} | {"wds":
 """Of the files that ids are read from, by format."""
 
 
-def given_ids(document: Document) -> NDArray[np.uint32] | None:
-    """Return the ids that a document came with; None when it came as text, or a filter has changed its text."""
-    text, ids = document.metadata.get(_GIVEN, (None, None))
-    return ids if text == document.text else None
+def given_ids(batch: Sequence[Document]) -> list[NDArray[np.uint32] | None]:
+    """Return the ids that each document came with; None when it came as text, or a filter has changed its text."""
+    return [
+        None if (given := document.metadata.get(_GIVEN)) is None or given[0] != document.text else given[1]
+        for document in batch
+    ]
 
 
 # -- which files ----------------------------------------------------------------------------------------------------

@@ -17,6 +17,8 @@ from numpy.typing import NDArray
 
 from ...common.hashing import mix64
 from .. import external_sort
+from ..arrays.gather import apart, gathered, in_order, starts_of
+from ..arrays.ordering import order_by
 from ..external_sort import Dealt, DealtWriter, order_of, range_of, ranges_for
 from .components import LINK, Lowest
 from .division import Division, Some, Step, note
@@ -83,7 +85,7 @@ class Members(Step):
     def do(self, rank: int, world_size: int) -> None:
         """Write `members/<rank>` and `member-texts/<rank>`."""
         d = self.division
-        links, source_rank = Dealt(d.path(self.links), LINK), d.corpus().source_rank
+        links, source_rank = Dealt(d.path(self.links), LINK, d.mine(rank, world_size)), d.corpus().source_rank
         dealt = DealtWriter(d.path(f"members/{rank:05d}"), self.ranges, member_type(d.n_hashes))
         with dealt, DealtWriter(d.path(f"member-texts/{rank:05d}"), self.ranges, BYTE) as texts:
             for stretch, documents in d.some(rank, world_size):
@@ -96,14 +98,15 @@ class Members(Step):
                         members, text = _members(some, rows, lowest, source_rank, d.n_hashes)
                         ranges = range_of(members["cluster"], self.ranges)
                         dealt.add(members, ranges)
-                        add_texts(texts, text, ranges, self.ranges)
+                        sizes = members["id_bytes"].astype(np.int64) + members["kept_bytes"]
+                        add_texts(texts, text, sizes, ranges, self.ranges)
 
 
 def _members(
     some: Some, rows: NDArray[np.int64], lowest: NDArray[np.int64], source_rank: Any, n_hashes: int
-) -> tuple[NDArray[np.void], list[bytes]]:
+) -> tuple[NDArray[np.void], bytes]:
     """Return the members that `rows` are, and their texts: id, then what is kept. lowest: of the cluster of each."""
-    documents: Documents = some.documents[rows]
+    documents: Documents = some.documents.take(rows)
     members = np.zeros(len(rows), member_type(n_hashes))
     for name in _COPIED:
         members[name] = documents[name]
@@ -111,18 +114,25 @@ def _members(
     members["number"] = some.first + rows
     members["rank"] = source_rank(documents)
     if n_hashes:
-        members["signature"] = some.part.signatures(some.row + rows)
-    ids = [identifier.encode() for identifier in some.part.ids(documents)]
-    if not some.part.keeps:
-        return members, ids
-    members["kept_bytes"] = documents["kept_bytes"]
-    return members, [a + b for a, b in zip(ids, some.part.kept(documents), strict=True)]
+        members["signature"] = some.part.signatures(documents)
+    if some.part.keeps:
+        members["kept_bytes"] = documents["kept_bytes"]
+    return members, some.part.texts(documents)
 
 
-def add_texts(writer: DealtWriter, texts: list[bytes], ranges: NDArray[np.int64], n_ranges: int) -> None:
-    """Deal out texts in the order in which `DealtWriter.add` deals out their records."""
-    sizes = np.array([len(text) for text in texts], np.int64)
-    dealt = b"".join([texts[i] for i in order_of(ranges, n_ranges).tolist()])
+def add_texts(
+    writer: DealtWriter, texts: bytes, sizes: NDArray[np.integer[Any]], ranges: NDArray[np.int64], n_ranges: int
+) -> None:
+    """Deal out texts in the order in which `DealtWriter.add` deals out their records.
+
+    Args:
+        writer: writes them.
+        texts: one after the other.
+        sizes: of each, in bytes.
+        ranges: of their records.
+        n_ranges: how many there are.
+    """
+    dealt = b"".join(in_order(texts, sizes, order_of(ranges, n_ranges))) if n_ranges > 1 else texts
     counts = np.bincount(ranges, weights=sizes, minlength=n_ranges).astype(np.int64)
     writer.write(np.frombuffer(dealt, BYTE), counts)
 
@@ -132,14 +142,16 @@ class Texts:
     the `sizes` of the pieces of each, int64 (records, pieces)."""
 
     def __init__(self, dealt: NDArray[np.uint8], sizes: NDArray[np.int64]) -> None:
-        self._bytes = dealt.tobytes()
-        self._ends = np.cumsum(sizes.reshape(-1)).reshape(sizes.shape)
-        self._starts = self._ends - sizes
+        self._dealt, self.sizes = dealt, sizes
+        self._starts = starts_of(sizes.reshape(-1)).reshape(sizes.shape)
+
+    def joined(self, rows: NDArray[np.int64], piece: int) -> bytes:
+        """Return one piece of the texts of `rows`, one after the other, in the order of `rows`, whatever its shape."""
+        return gathered(self._dealt, self._starts[rows, piece].reshape(-1), self.sizes[rows, piece].reshape(-1))
 
     def take(self, rows: NDArray[np.int64], piece: int) -> list[bytes]:
         """Return one piece of the texts of `rows`."""
-        starts, ends = self._starts[rows, piece].tolist(), self._ends[rows, piece].tolist()
-        return [self._bytes[start:end] for start, end in zip(starts, ends, strict=True)]
+        return apart(self.joined(rows, piece), self.sizes[rows, piece])
 
 
 class Clusters(Step):
@@ -158,21 +170,23 @@ class Clusters(Step):
     def do(self, rank: int, world_size: int) -> None:
         """Write `removed/<rank>`, `removals/<rank>` and `removal-texts/<rank>`; count what was removed."""
         d, removed = self.division, Removed()
-        members = Dealt(d.path("members"), member_type(d.n_hashes))
-        texts = Dealt(d.path("member-texts"), BYTE)
+        mine = range(rank, self.ranges, world_size)
+        members = Dealt(d.path("members"), member_type(d.n_hashes), mine)
+        texts = Dealt(d.path("member-texts"), BYTE, mine)
         with (
             DealtWriter(d.path(f"removed/{rank:05d}"), d.stretches, NUMBER) as numbers,
             DealtWriter(d.path(f"removals/{rank:05d}"), self.ranges, REMOVAL) as dealt,
             DealtWriter(d.path(f"removal-texts/{rank:05d}"), self.ranges, BYTE) as dealt_texts,
         ):
-            for number in range(rank, self.ranges, world_size):
+            for number in mine:
                 some = members.whole(number)
                 if len(some):
                     removals, ids = removed.choose(some, texts.whole(number))
                     ranges = range_of(removals["survivor_hi"], self.ranges)
                     numbers.add(removals["number"], removals["number"] // d.width)
                     dealt.add(removals, ranges)
-                    add_texts(dealt_texts, ids, ranges, self.ranges)
+                    sizes = removals["id_bytes"].astype(np.int64) + removals["survivor_id_bytes"]
+                    add_texts(dealt_texts, ids, sizes, ranges, self.ranges)
         note(d.path(f"removed/{rank:05d}"), removed.counts())
 
 
@@ -184,9 +198,9 @@ class Removed:
         self._sizes = np.zeros(64, np.int64)
         self._drawn = np.zeros(1 << DRAWN_BITS, np.int64)
 
-    def choose(self, members: NDArray[np.void], dealt_texts: NDArray[np.uint8]) -> tuple[NDArray[np.void], list[bytes]]:
+    def choose(self, members: NDArray[np.void], dealt_texts: NDArray[np.uint8]) -> tuple[NDArray[np.void], bytes]:
         """Return all of whole clusters but their survivors, as REMOVAL records in order of cluster and of preference,
-        and the ids of both."""
+        and the ids of both, one after the other."""
         texts = Texts(dealt_texts, np.stack([members["id_bytes"], members["kept_bytes"]], axis=1).astype(np.int64))
         order = _preference(members, texts)
         cluster = members["cluster"][order]
@@ -203,13 +217,13 @@ class Removed:
         removals["survivor_id_bytes"] = members["id_bytes"][survivors]
         removals["exact"] = _same_key(members, rows, before)
         removals["similarity"] = _similarity(members, rows, survivors)
-        self._count(members[rows], removals["exact"])
-        return removals, [a + b for a, b in zip(texts.take(rows, 0), texts.take(survivors, 0), strict=True)]
+        self._count(members["drawn"][rows], members["tokens"][rows], removals["exact"])
+        return removals, texts.joined(np.stack([rows, survivors], axis=1), 0)
 
-    def _count(self, removed: NDArray[np.void], exact: NDArray[np.bool_]) -> None:
-        add_drawn(self._drawn, removed)
+    def _count(self, drawn: NDArray[np.uint64], tokens: NDArray[np.uint32], exact: NDArray[np.bool_]) -> None:
+        add_drawn(self._drawn, drawn, tokens)
         self._documents += np.bincount(exact, minlength=2)
-        np.add.at(self._tokens, exact.astype(np.int64), removed["tokens"].astype(np.int64))
+        np.add.at(self._tokens, exact.astype(np.int64), tokens.astype(np.int64))
 
     def counts(self) -> dict[str, Any]:
         """Return documents and tokens, each [near, exact]; clusters by size, as `histogram` counts them; and the tokens
@@ -244,17 +258,18 @@ def _similarity(
 def _preference(members: NDArray[np.void], texts: Texts) -> NDArray[np.int64]:
     """Return the order of members by cluster and, within it, of preference, the survivor first."""
     sorted_by = [np.ascontiguousarray(members[name]) for name in ("cluster", *_KEYS, "rank")]
-    order = np.lexsort(sorted_by[::-1])
+    order = order_by(*sorted_by)
     same = np.ones(max(0, len(order) - 1), np.bool_)
     for column in sorted_by:
         same &= column[order[1:]] == column[order[:-1]]
     tied = np.flatnonzero(np.append(same, False) | np.append(False, same))
     if not len(tied):
         return order
-    run = np.cumsum(np.append(True, ~same))[tied].tolist()
-    ids, kept = texts.take(order[tied], 0), texts.take(order[tied], 1)
-    ranked = sorted(range(len(tied)), key=lambda i: (run[i], ids[i], kept[i]))
-    order[tied] = order[tied[ranked]]
+    ids = texts.take(order[tied], 0)
+    beside = list(zip(ids, texts.take(order[tied], 1), strict=True)) if texts.sizes[:, 1].any() else ids
+    edges = np.flatnonzero(np.append(True, ~same[tied[1:] - 1])).tolist()  # of the runs of equal ones
+    runs = map(range, edges, [*edges[1:], len(tied)])
+    order[tied] = order[tied[[i for run in runs for i in sorted(run, key=beside.__getitem__)]]]
     return order
 
 

@@ -56,12 +56,23 @@ class Forest:
 
 def stars(edges: Edges) -> Edges:
     """Return as few links that join the same: (document, the smallest of those that it belongs with), in order."""
-    nodes, places = np.unique(edges.reshape(-1), return_inverse=True)
+    nodes, places = _numbered(edges)
     forest = Forest(len(nodes))
-    forest.join(places.reshape(-1, 2))
+    forest.join(places)
     roots = forest.roots(np.arange(len(nodes)))
     larger = np.flatnonzero(roots != np.arange(len(nodes)))
     return np.stack([nodes[larger], nodes[roots[larger]]], axis=1)
+
+
+def _numbered(edges: Edges) -> tuple[NDArray[np.int64], Edges]:
+    """Return the documents of some links, in order, and the links with their places among these."""
+    first, last = (int(edges.min()), int(edges.max())) if len(edges) else (0, -1)
+    if last - first >= 4 * edges.size:
+        nodes, places = np.unique(edges.reshape(-1), return_inverse=True)
+        return nodes, places.reshape(-1, 2)
+    there = np.zeros(last - first + 1, np.bool_)  # a table of all between them is smaller than what is to be sorted
+    there[edges - first] = True
+    return np.flatnonzero(there) + first, (np.cumsum(there) - 1)[edges - first]
 
 
 class LinkWriter(DealtWriter):
@@ -86,7 +97,7 @@ class LinkWriter(DealtWriter):
         records["node"] = np.concatenate([found[:, 0], found[:, 1]])
         records["other"] = np.concatenate([found[:, 1], found[:, 0]])
         stretch = records["node"] // self._width
-        self.write(records[order_of(stretch, self._ranges)], np.bincount(stretch, minlength=self._ranges))
+        self.write(records.take(order_of(stretch, self._ranges)), np.bincount(stretch, minlength=self._ranges))
 
 
 class Lowest:
@@ -147,10 +158,11 @@ class Stars(Step):
     def do(self, rank: int, world_size: int) -> None:
         """Write `<made>/<rank>`; with large stars, count what is not a star yet, and the documents that have links."""
         d, not_stars, linked = self.division, 0, 0
-        links = Dealt(d.path(self.links), LINK)
+        mine = d.mine(rank, world_size)
+        links = Dealt(d.path(self.links), LINK, mine)
         path = d.path(f"{self.made}/{rank:05d}")
         with LinkWriter(path, d.stretches, d.width) as writer:
-            for stretch in range(rank, d.stretches, world_size):
+            for stretch in mine:
                 at = Lowest(links, stretch, *d.span(stretch))
                 if self.large:
                     not_stars += at.not_stars()

@@ -23,11 +23,11 @@ KEPT_PARTS = 100
 """If there are more parts than this, their files are not kept open."""
 
 
-def open_parts(work: str) -> list[Part]:
-    """Return the parts of a build in order of rank."""
+def open_parts(work: str, first: int = 0, last: int | None = None) -> list[Part]:
+    """Return parts `first` to `last` of a build, by default all, in order of rank."""
     folder = storage.join(work, "parts")
     names = [n for n in storage.names(folder) if n.startswith("part-") and "." not in n]
-    return [Part(storage.join(folder, n), len(names) <= KEPT_PARTS) for n in names]
+    return [Part(storage.join(folder, n), len(names) <= KEPT_PARTS) for n in names[first:last]]
 
 
 class Some(NamedTuple):
@@ -47,8 +47,8 @@ class Some(NamedTuple):
     first: int
     documents: Documents
 
-    def bucket(self, b: int) -> NDArray[np.uint32]:
-        """Return bucket `b` of their signatures, shape (n, hashes)."""
+    def bucket(self, b: int) -> NDArray[np.uint64]:
+        """Return bucket `b` of their signatures, shape (n,)."""
         return self.part.bucket(b, self.run, self.row, self.row + len(self.documents))
 
 
@@ -112,6 +112,10 @@ class Division:
         first, last = (min(n * self.width, self.n_documents) for n in (stretch, stretch + 1))
         return first, last
 
+    def mine(self, rank: int, world_size: int) -> range:
+        """Return the stretches of task `rank`: every world_size-th."""
+        return range(rank, self.stretches, world_size)
+
     def path(self, name: str) -> str:
         """Return where a file or folder of the steps is."""
         return storage.join(self.folder, name)
@@ -123,7 +127,7 @@ class Division:
     def some(self, rank: int, world_size: int) -> Iterator[tuple[int, Iterator[Some]]]:
         """Yield (stretch, documents, some at a time) of every world_size-th stretch."""
         corpus = self.corpus()
-        for stretch in range(rank, self.stretches, world_size):
+        for stretch in self.mine(rank, world_size):
             yield stretch, corpus.some(*self.span(stretch))
 
 

@@ -1,27 +1,26 @@
 """Duplicates: the table of what was removed, duplicates.parquet, a row per removed document in order of survivor and
-preference. Tasks write the rows of one range of survivors after the other; `join_duplicates` puts them together.
+preference. Tasks write the rows of one range of survivors after the other, pieces of the table (tables/joined.py).
 
 A document is an exact duplicate when another copy of its key was preferred to it; `survivor` is the document of its
 cluster that is in the pool.
 """
 
-from collections.abc import Iterator
+import heapq
+import itertools
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.ipc
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from ...common import storage
-from ...common.errors import WorkError
 from ...shards import arrow
 from ..external_sort import Dealt
+from ..text.excerpts import LARGEST_CLUSTERS
 from .cluster import BYTE, REMOVAL, Texts
 from .division import Division, Step, note, noted
-from .parts import BUILD_AGAIN
 
 DUPLICATES = pa.schema(
     [
@@ -36,7 +35,7 @@ DUPLICATES = pa.schema(
         ("similarity", pa.float32()),
     ]
 )
-TABLE_NAME = "duplicates.parquet"
+TABLE = "duplicates"
 ROW_GROUP = 1 << 16
 
 PAIRS = 4
@@ -53,6 +52,8 @@ class RemovedCounts:
     Attributes:
         sizes: clusters by size, as `histogram` counts them.
         pairs: near-duplicates to be shown, those of the smallest survivors, one for a survivor.
+        pieces: of the table: name and number of rows of each file in `rows`, in order.
+        clusters: the first row in the table, and the number of rows, of the largest clusters, largest first.
     """
 
     exact_documents: int = 0
@@ -61,6 +62,8 @@ class RemovedCounts:
     near_tokens: int = 0
     sizes: NDArray[np.int64] = field(default_factory=lambda: np.zeros(64, np.int64))
     pairs: list[Pair] = field(default_factory=list)
+    pieces: list[tuple[str, int]] = field(default_factory=list)
+    clusters: list[tuple[int, int]] = field(default_factory=list)
 
 
 def removed_counts(division: Division) -> RemovedCounts:
@@ -73,9 +76,20 @@ def removed_counts(division: Division) -> RemovedCounts:
         removed.near_tokens += near_tokens
         removed.exact_tokens += exact_tokens
         removed.sizes += np.array(counts["sizes"], np.int64)
-    pairs = [tuple(pair) for ranges in noted(division.path("rows")) for pair in ranges["pairs"]]
-    removed.pairs = [(number, survivor, similarity) for *_, number, survivor, similarity in sorted(pairs)[:PAIRS]]
+    tasks = noted(division.path("rows"))
+    pairs = sorted(tuple(pair) for task in tasks for pair in task["pairs"])
+    removed.pairs = [(number, survivor, similarity) for *_, number, survivor, similarity in pairs[:PAIRS]]
+    rows = dict(sorted((number, n) for task in tasks for number, n in task["rows"]))
+    removed.pieces = [(_piece(number), n) for number, n in rows.items()]
+    begins = dict(zip(rows, itertools.accumulate(rows.values(), initial=0), strict=False))
+    clusters = [(begins[number] + first, n) for task in tasks for number, first, n in task["clusters"]]
+    removed.clusters = heapq.nsmallest(LARGEST_CLUSTERS, clusters, key=lambda cluster: (-cluster[1], cluster[0]))
     return removed
+
+
+def _piece(number: int) -> str:
+    """Return the name of the file of the rows of a range."""
+    return f"{number:05d}.arrow"
 
 
 class Rows(Step):
@@ -92,11 +106,13 @@ class Rows(Step):
         self.ranges = ranges
 
     def do(self, rank: int, world_size: int) -> None:
-        """Write `rows/<range>.arrow`, where there are some, and note pairs to be shown."""
+        """Write `rows/<range>.arrow`, where there are some; note how many, and what of them is to be shown."""
         d = self.division
-        dealt, dealt_texts = Dealt(d.path("removals"), REMOVAL), Dealt(d.path("removal-texts"), BYTE)
+        mine = range(rank, self.ranges, world_size)
+        dealt, dealt_texts = (Dealt(d.path(n), t, mine) for n, t in (("removals", REMOVAL), ("removal-texts", BYTE)))
         pairs: list[tuple[int, Pair]] = []
-        for number in range(rank, self.ranges, world_size):
+        rows, clusters = [], []
+        for number in mine:
             removals = dealt.whole(number)
             if not len(removals):
                 continue
@@ -105,33 +121,42 @@ class Rows(Step):
             columns = [np.ascontiguousarray(removals[name]) for name in ("cluster", "survivor_lo", "survivor_hi")]
             order = np.lexsort(columns)
             pairs += [(number, pair) for pair in _pairs(removals, order)]
-            path = d.path(f"rows/{number:05d}.arrow")
+            clusters += [(number, *cluster) for cluster in _largest(removals["survivor"][order])]
+            rows.append((number, len(order)))
+            path = d.path(f"rows/{_piece(number)}")
             with storage.publishing_file(path) as partial, pa.ipc.new_file(partial, DUPLICATES) as writer:
                 for start in range(0, len(order), ROW_GROUP):
                     writer.write_batch(_batch(d, removals, order[start : start + ROW_GROUP], texts))
         shown = [[number, i, *pair] for i, (number, pair) in enumerate(pairs)]
-        note(d.path(f"rows/{rank:05d}"), {"pairs": shown})
+        note(d.path(f"rows/{rank:05d}"), {"pairs": shown, "rows": rows, "clusters": clusters})
 
 
 def _batch(division: Division, removals: NDArray[np.void], rows: NDArray[np.int64], texts: Texts) -> pa.RecordBatch:
     """Return some rows of the table."""
-    some = removals[rows]
+    some = removals.take(rows)
     keys = arrow.keys(some["key_hi"], some["key_lo"])
     survivors = arrow.keys(some["survivor_hi"], some["survivor_lo"])
-    names = [source.encode() for source in division.sources]
-    hexadecimal = survivors.tobytes().hex()
+    hexadecimal = survivors.tobytes().hex().encode()
     arrays = [
         arrow.binary(keys),
-        arrow.strings(texts.take(rows, 0)),
-        arrow.strings([names[i] for i in some["source"].tolist()]),
+        arrow.joined_strings(texts.joined(rows, 0), some["id_bytes"]),
+        arrow.chosen(some["source"], division.sources),
         arrow.binary(survivors),
-        arrow.strings(texts.take(rows, 1)),
-        arrow.strings([names[i] for i in some["survivor_source"].tolist()]),
-        arrow.strings([b"exact" if exact else b"near" for exact in some["exact"].tolist()]),
-        arrow.strings([hexadecimal[i : i + 32] for i in range(0, len(hexadecimal), 32)]),
+        arrow.joined_strings(texts.joined(rows, 1), some["survivor_id_bytes"]),
+        arrow.chosen(some["survivor_source"], division.sources),
+        arrow.chosen(some["exact"], ("near", "exact")),
+        arrow.joined_strings(hexadecimal, np.full(len(some), 32)),
         arrow.numbers(np.ascontiguousarray(some["similarity"])),
     ]
     return pa.RecordBatch.from_arrays(arrays, schema=DUPLICATES)
+
+
+def _largest(survivors: NDArray[np.integer[Any]]) -> list[tuple[int, int]]:
+    """Return first row and number of rows of the largest clusters, given the survivor of each row."""
+    begins = np.flatnonzero(np.append(True, survivors[1:] != survivors[:-1]))
+    sizes = np.diff(np.append(begins, len(survivors)))
+    chosen = np.argsort(-sizes, kind="stable")[:LARGEST_CLUSTERS]
+    return list(zip(begins[chosen].tolist(), sizes[chosen].tolist(), strict=True))
 
 
 def _pairs(removals: NDArray[np.void], order: NDArray[np.int64]) -> list[Pair]:
@@ -140,32 +165,3 @@ def _pairs(removals: NDArray[np.void], order: NDArray[np.int64]) -> list[Pair]:
     survivor = removals["survivor"][near]
     first = near[np.append(True, survivor[1:] != survivor[:-1])][:PAIRS] if len(near) else near
     return [(int(row["number"]), int(row["survivor"]), float(row["similarity"])) for row in removals[first]]
-
-
-def join_duplicates(division: Division, path: str) -> None:
-    """Write the rows of all ranges as one table, whose row groups do not show how many there were."""
-    with storage.publishing_file(path) as partial, pq.ParquetWriter(partial, DUPLICATES) as writer:
-        waiting: list[pa.RecordBatch] = []
-        n_waiting = 0
-        for batch in _row_batches(division):
-            waiting.append(batch)
-            n_waiting += batch.num_rows
-            if n_waiting >= ROW_GROUP:
-                table = pa.Table.from_batches(waiting).combine_chunks()
-                writer.write_table(table.slice(0, ROW_GROUP), row_group_size=ROW_GROUP)
-                waiting = table.slice(ROW_GROUP).to_batches()
-                n_waiting -= ROW_GROUP
-        if n_waiting:
-            writer.write_table(pa.Table.from_batches(waiting).combine_chunks(), row_group_size=ROW_GROUP)
-
-
-def _row_batches(division: Division) -> Iterator[Any]:
-    folder = division.path("rows")
-    for name in (name for name in storage.names(folder) if name.endswith(".arrow")):
-        path = storage.join(folder, name)
-        try:
-            with storage.open_read(path) as file, pa.ipc.open_file(file) as reader:
-                for i in range(reader.num_record_batches):
-                    yield reader.get_batch(i)
-        except pa.ArrowInvalid:
-            raise WorkError(f"{path} is damaged: it was cut; {BUILD_AGAIN}") from None

@@ -87,7 +87,7 @@ class Decide(Step):
         """Write `fates/<stretch>.bin`, and `counts/<rank>.bin`."""
         d, corpus = self.division, self.division.corpus()
         counts = DocumentCounts.none(len(d.sources), corpus.parts[0].partitions)
-        removed = Dealt(d.path("removed"), NUMBER)
+        removed = Dealt(d.path("removed"), NUMBER, d.mine(rank, world_size))
         for stretch, documents in d.some(rank, world_size):
             first, last = d.span(stretch)
             fates = np.full(last - first, TRAIN, np.uint8)
@@ -97,7 +97,7 @@ class Decide(Step):
             fates[self.held_out[here] - first] = VALIDATION
             for some in documents:
                 mine = fates[some.first - first : some.first - first + len(some.documents)]
-                mine[(mine == TRAIN) & (drawn_group(some.documents) < self.last)] = VALIDATION
+                mine[(mine == TRAIN) & (drawn_group(some.documents["drawn"]) < self.last)] = VALIDATION
                 counts.count(some.documents, mine)
             write_fates(d.work, stretch, fates)
         storage.write_atomic(d.path(f"counts/{rank:05d}.bin"), counts.to_bytes(), flush=False)

@@ -1,4 +1,4 @@
-"""Finish: make packed shards a whole pool. Join the tasks' tables, add index and report and, last, the manifest."""
+"""Finish: make packed shards and tables a whole pool. Add index, report and descriptions and, last, the manifest."""
 
 import functools
 import importlib.metadata
@@ -6,19 +6,14 @@ import os
 import platform
 from typing import Any
 
-import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
-
 from ...common import storage
 from ...common.errors import WorkError
 from ...common.publish import MANIFEST_NAME, FileInfo, hashes_of
 from ...common.remote.patience import ATTEMPTS, patiently
-from ...shards import arrow, mds
+from ...shards import mds
 from ...shards.artifact import INDEX_NAME, Artifact, Shard
 from ...shards.description.describe import DESCRIPTIONS, describe
 from ...shards.description.subject import Subject, kept_of
-from ...shards.documents import DOCUMENTS_NAME, SCHEMA, schema_with
 from ...shards.facts import facts_of
 from ...shards.manifest import Content, Manifest, dump_manifest, fingerprint
 from ...shards.tokenizer_file import TOKENIZER_NAME, dump_tokenizer
@@ -26,12 +21,10 @@ from ...tokenize.tokenizer import Tokenizer
 from .. import left_out
 from ..config import Build
 from ..report import write_report
+from ..tables.joined import written_files
 from ..text.excerpts import Excerpts
 from .cluster import TRAIN
-from .division import Division
-from .duplicates import TABLE_NAME, join_duplicates
-from .losses import join_left_out
-from .pack import ROWS_NAME, PoolLayout, WrittenShard, read_shard_lists
+from .pack import ROWS_NAME, Packed, PoolLayout, WrittenShard
 
 
 def versions(config: Build, tokenizer: Tokenizer) -> dict[str, str]:
@@ -51,24 +44,23 @@ def _version(distribution: str) -> str:
 
 
 def finish_pool(
-    division: Division,
+    work: str,
     layout: PoolLayout,
+    packed: Packed,
     name: str,
     config: Build,
     tokenizer: Tokenizer,
     statistics: dict[str, Any],
     excerpts: Excerpts,
 ) -> None:
-    """Complete the pool in `layout.folder`: everything but its shards, which are there, and the manifest last."""
-    folder, work = layout.folder, division.work
-    written = read_shard_lists(folder)
+    """Complete the pool in `layout.folder`: all but its shards and tables, which are there, and the manifest last."""
+    folder, written = layout.folder, packed.shards
     if [shard.number for shard in written] != list(range(layout.n_shards)):
         raise WorkError(f"{folder} lacks shards that its tasks reported: remove {work} and build again")
-    n_documents = join_rows(layout, storage.join(folder, DOCUMENTS_NAME), [s.name for s in config.sources])
     _write_index(layout, written)
-    manifest = _describe(layout, written, n_documents, name, config, tokenizer, statistics)
+    manifest = _describe(layout, written, packed.n_rows, name, config, tokenizer, statistics)
     if layout.code == TRAIN:
-        _write_tables(division, folder)
+        _copy_left_out(work, folder)
         pool = Artifact(folder, manifest, _shards(folder, written))
         write_report(pool, excerpts, storage.join(folder, "report.html"))
     storage.write_atomic(storage.join(folder, TOKENIZER_NAME), dump_tokenizer(tokenizer.spec), flush=False)
@@ -126,56 +118,19 @@ def _shards(folder: str, written: list[WrittenShard]) -> tuple[Shard, ...]:
     )
 
 
-def join_rows(layout: PoolLayout, path: str, sources: list[str]) -> int:
-    """Join the tasks' rows into one Parquet file whose row groups do not show how many tasks there were.
-
-    Returns the number of rows.
-    """
-    rows_folder = storage.join(layout.folder, ROWS_NAME)
-    names = [n for n in storage.names(rows_folder) if n.endswith(".parquet")]
-    waiting: list[pa.RecordBatch] = []
-    n_waiting = total = 0
-    schema, group = schema_with(layout.kept), layout.row_group
-    with storage.publishing_file(path) as partial, pq.ParquetWriter(partial, schema, compression="zstd") as writer:
-        for name in names:
-            for batch in pq.ParquetFile(storage.open_read(storage.join(rows_folder, name))).iter_batches(group):
-                waiting.append(batch)
-                n_waiting += batch.num_rows
-                total += batch.num_rows
-                while n_waiting >= group:
-                    table = _canonical(waiting, sources)
-                    writer.write_table(table.slice(0, group).combine_chunks(), row_group_size=group)
-                    rest = table.slice(group)
-                    waiting, n_waiting = rest.to_batches(), rest.num_rows
-        if n_waiting:
-            writer.write_table(_canonical(waiting, sources), row_group_size=group)
-    return total
-
-
-def _canonical(batches: list[pa.RecordBatch], sources: list[str]) -> pa.Table:
-    """Return the batches as one table of one chunk per column, its dictionary always the sorted list of sources."""
-    table = pa.Table.from_batches(batches)
-    at = {name: i for i, name in enumerate(sorted(sources))}
-    indices = np.array([at[name] for name in table["source"].to_pylist()])
-    column = arrow.dictionary(indices, sorted(sources))
-    table = table.set_column(table.schema.get_field_index("source"), SCHEMA.field("source"), column)
-    return table.combine_chunks()
-
-
-def _write_tables(division: Division, folder: str) -> None:
-    """Put the tables of what was left out beside the pool."""
+def _copy_left_out(work: str, folder: str) -> None:
+    """Put the table of files that were left out beside the pool."""
     with storage.publishing_file(storage.join(folder, left_out.NAME)) as partial:
-        path = storage.join(division.work, left_out.NAME)
+        path = storage.join(work, left_out.NAME)
         fetch = functools.partial(storage.copy_file, path, partial)
         patiently(fetch, f"read {path}", ATTEMPTS, missing_too=True)
-    join_left_out(division.work, folder)
-    join_duplicates(division, storage.join(folder, TABLE_NAME))
 
 
 def _describe_files(folder: str, manifest: Manifest, written: list[WrittenShard]) -> dict[str, FileInfo]:
     """Write the descriptions of a pool whose other files are there; return the list of all files for its manifest."""
-    files = {mds.shard_name(s.number): FileInfo(bytes=s.bytes, xxh64=s.xxh64) for s in written}
-    sha256 = {mds.shard_name(s.number): s.sha256 for s in written}
+    files, sha256 = written_files(folder)
+    files |= {mds.shard_name(s.number): FileInfo(bytes=s.bytes, xxh64=s.xxh64) for s in written}
+    sha256 |= {mds.shard_name(s.number): s.sha256 for s in written}
     for name in _others(folder, {*files, *DESCRIPTIONS, MANIFEST_NAME, ROWS_NAME}):
         files[name], sha256[name] = hashes_of(storage.join(folder, name))
     subject = Subject(manifest, files, sha256, facts_of(manifest.config), kept_of(manifest))

@@ -9,6 +9,7 @@ text (unknown characters have none), other ids may have that text too: then the 
 With unknown tokens in it, it is not compared for near-duplicates either.
 """
 
+import itertools
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ from numpy.typing import NDArray
 from ...common import storage
 from ...common.errors import WorkError
 from ...tokenize.tokenizer import Tokenizer
+from ..arrays.gather import apart, together
 from ..config import Kept, NearDuplicates
 from ..external_sort import TableWriter
 from ..run.stage_progress import StageProgress
@@ -31,9 +33,10 @@ from ..sources.tokens import DISTINCT, given_ids
 from ..text import document_key
 from ..text.analysers import analyser_of, given_up_on_failure
 from ..text.decontaminate import Decontaminator, EvaluationIndex
+from ..text.document_key import Keys
 from ..text.exclude import Exclusion, load_lists
 from ..text.filters import FILTERED, FilterStep, Step, removed_by
-from ..text.signatures import sign
+from ..text.signatures import buckets_of, sign
 from ..text.words import Analysis, Words
 from .kept import KeptValues, types_of
 from .parts import DOCUMENT, WITH_KEPT, Batch, Documents, PartWriter
@@ -60,6 +63,10 @@ CONTAMINATED = pa.schema(
 
 COMPARED_WHOLE = 2 << 20
 """Bytes of input up to which every document is also encoded by the reference: about a second of work."""
+
+COMPARED_CHARS = 1 << 20
+"""In larger inputs the encoding of one document in 256 is compared, by the first byte of its key, if it has fewer
+characters than this."""
 
 Given = NDArray[np.uint32] | None
 """The ids that a document came with; None: it came as text."""
@@ -129,6 +136,7 @@ class _Task:
         self.tokenizer = s.tokenizer
         buckets, hashes = (s.near.buckets, s.near.hashes) if s.near else (0, 0)
         self.writer = PartWriter(self.folder, s.dtype, s.partitions, buckets, hashes, s.run_bytes, bool(s.keep))
+        self.signatures = np.empty((BATCH_DOCUMENTS, buckets * hashes), np.uint32)  # of each batch after the other
         self.kept = KeptValues(s.keep)
         dtype = np.uint16 if s.dtype == "uint16" else np.uint32
         self.analyser = analyser_of(self.tokenizer, dtype)
@@ -136,6 +144,7 @@ class _Task:
         self.decontaminator = _load_decontaminator(s.index_path)
         self.counts = dict.fromkeys(COUNTS, 0)
         self.by_source: dict[int, int] = {}
+        self.hits: dict[str, int] = {}
         self.contaminated = TableWriter(f"{self.folder}-contaminated.parquet", CONTAMINATED)
         self.filtered = TableWriter(f"{self.folder}-filtered.parquet", FILTERED)
         self.rejected = TableWriter(f"{self.folder}-rejects.parquet", REJECTED)
@@ -150,9 +159,9 @@ class _Task:
             self._write_rejects()
             self.progress.report(self.intake.bytes_read)
         self._write_rejects()
-        self.rejected.close()
-        self.filtered.close()
-        self.contaminated.close()
+        tables = {"rejects": self.rejected, "filtered": self.filtered, "contaminated": self.contaminated}
+        for table in tables.values():
+            table.close()
         steps: list[Step] = [*filters, *([self.exclusion] if self.exclusion else [])]
         self.writer.close(
             self.counts
@@ -162,6 +171,8 @@ class _Task:
                 "rejected": self.intake.rejected,
                 "first_rejects": self.intake.first,
                 "left_out": [[self.settings.sources[i], file, why] for i, file, why in self.intake.left_out],
+                "hits": self.hits,
+                "left_out_rows": {name: table.n_rows for name, table in tables.items()},
                 "filters": removed_by(steps),
                 "excerpts": [step.samples for step in steps],
             }
@@ -177,20 +188,23 @@ class _Task:
         return (judged if self.intake.judged else {}) | (kept if self.settings.keep else {}) | excluded
 
     def _ingest(self, batch: list[Document]) -> None:
-        given = [given_ids(document) for document in batch]
-        raw = document_key.raw_digests(document.text for document in batch)
+        given = given_ids(batch)
+        raw = document_key.raw_digests([document.text for document in batch])
         for document in batch:  # the text as it came is not needed any more, and a long one must not be held twice
             document.text = document_key.normalise(document.text)
-        kept = []
-        for i, document in enumerate(batch):
-            if document.text or self._may_lose_text(given[i]):
-                kept.append(i)
-                continue
+        stays = [bool(document.text) or self._may_lose_text(ids) for document, ids in zip(batch, given, strict=True)]
+        if not all(stays):
+            self._reject_empty([document for document, stay in zip(batch, stays, strict=True) if not stay])
+            raw = raw[stays]
+            batch, given = list(itertools.compress(batch, stays)), list(itertools.compress(given, stays))
+        if batch:
+            self._take(batch, raw, given)
+
+    def _reject_empty(self, empty: list[Document]) -> None:
+        for document in empty:
             file, row = document.metadata["_row"]
             self.rejected.add((self.settings.sources[document.metadata["_source"]], file, row, EMPTY))
-        self.counts["empty"] += len(batch) - len(kept)
-        if kept:
-            self._take([batch[i] for i in kept], raw[kept], [given[i] for i in kept])
+        self.counts["empty"] += len(empty)
 
     def _may_lose_text(self, given: Given) -> bool:
         """Return whether a document came with ids of which the tokenizer may make a text that others have too."""
@@ -198,33 +212,37 @@ class _Task:
 
     def _take(self, batch: list[Document], raw: NDArray[np.uint64], given: list[Given]) -> None:
         texts = [document.text for document in batch]
-        keys = [document_key.content_key(text) for text in texts]
+        keys = document_key.content_keys(texts)
         by_ids = self._unlike_their_text(texts, given)
         for i in by_ids:
-            keys[i] = document_key.ids_key(np.asarray(given[i]))
+            keys[i] = np.frombuffer(document_key.ids_key(np.asarray(given[i])), np.uint8)
         if self.exclusion is not None:
             stay = self._without_excluded(self.exclusion, batch, keys)
-            batch, texts, keys, given = ([column[i] for i in stay] for column in (batch, texts, keys, given))  # type: ignore[assignment]
-            raw, by_ids = raw[stay], [n for n, i in enumerate(stay) if i in by_ids]
+            batch, texts, given = ([column[i] for i in stay] for column in (batch, texts, given))
+            keys, raw, by_ids = keys[stay], raw[stay], [n for n, i in enumerate(stay) if i in by_ids]
             if not batch:
                 return
         self.counts["known_by_ids"] += len(by_ids)
         analysed = self.analyser.analyse(texts)
-        encoded = self._encode(texts, keys, given, analysed)
         records = self._records(batch, texts, keys)
         records["raw"] = raw
-        records["tokens"] = [len(tokens) for tokens in encoded]
-        signatures, records["signed"] = sign(analysed.words, self.settings.near)
+        tokens, records["tokens"] = self._encode(texts, keys, given, analysed)
+        signatures, records["signed"] = sign(analysed.words, self.settings.near, self.signatures[: len(batch)])
         unknown = self.tokenizer.unknown_id
         records["signed"][[i for i in by_ids if (given[i] == unknown).any()]] = 0  # type: ignore[union-attr]
         clean = self._without_contaminated(batch, texts, keys, analysed.words)
-        ids = [(batch[i].id or keys[i].hex()).encode() for i in clean]
-        records = records[clean]
-        records["id_bytes"] = [len(identifier) for identifier in ids]
-        kept = self._keep([batch[i] for i in clean]) if self.settings.keep else []
+        if len(clean) < len(batch):
+            stays = np.zeros(len(batch), np.bool_)
+            stays[clean] = True
+            tokens, signatures = tokens[np.repeat(stays, records["tokens"])], signatures[clean]
+            batch, keys, records = [batch[i] for i in clean], keys[clean], records[clean]
+        ids = [(document.id or keys[i].tobytes().hex()).encode() for i, document in enumerate(batch)]
+        records["id_bytes"] = list(map(len, ids))
+        kept = self._keep(batch) if self.settings.keep else []
         if kept:
-            records["kept_bytes"] = [len(values) for values in kept]
-        self.writer.add(Batch(records, ids, [encoded[i] for i in clean], signatures[clean], kept))
+            records["kept_bytes"] = list(map(len, kept))
+        buckets = buckets_of(signatures, self.settings.near.buckets if self.settings.near else 0)
+        self.writer.add(Batch(records, b"".join(ids), tokens, signatures, buckets, b"".join(kept)))
         self.counts["text_bytes"] += int(records["text_bytes"].sum())
         for source, n in enumerate(np.bincount(records["source"]).tolist()):
             if n:
@@ -237,12 +255,12 @@ class _Task:
         types_of(self.settings.keep, self.kept.counts)
         return kept
 
-    def _records(self, batch: list[Document], texts: list[str], keys: list[bytes]) -> Documents:
+    def _records(self, batch: list[Document], texts: list[str], keys: Keys) -> Documents:
         """Return a DOCUMENT for each document with what its text, key and source decide."""
         seed = self.settings.seed
         records = np.zeros(len(batch), WITH_KEPT if self.settings.keep else DOCUMENT)
         records["place_hi"], records["place_lo"] = document_key.places(keys, seed).T
-        records["key_hi"], records["key_lo"] = np.frombuffer(b"".join(keys), ">u8").reshape(-1, 2).T
+        records["key_hi"], records["key_lo"] = np.ascontiguousarray(keys).view(">u8").T
         records["drawn"] = document_key.validation_orders(keys, seed)
         records["text_bytes"] = [len(text) if text.isascii() else len(text.encode()) for text in texts]
         records["source"] = [document.metadata["_source"] for document in batch]
@@ -251,7 +269,7 @@ class _Task:
 
     def _unlike_their_text(self, texts: list[str], given: list[Given]) -> list[int]:
         """Return the places of the documents that came with other ids than their text has."""
-        came = [i for i, ids in enumerate(given) if self._may_lose_text(ids)]
+        came = [i for i, ids in enumerate(given) if ids is not None and self._may_lose_text(ids)]
         again = self._encode_each([texts[i] for i in came])
         return [i for i, ids in zip(came, again, strict=True) if ids is None or not np.array_equal(ids, given[i])]  # type: ignore[arg-type]
 
@@ -262,10 +280,11 @@ class _Task:
         except WorkError:
             return [None] if len(texts) == 1 else [ids for text in texts for ids in self._encode_each([text])]
 
-    def _without_excluded(self, exclusion: Exclusion, batch: list[Document], keys: list[bytes]) -> list[int]:
+    def _without_excluded(self, exclusion: Exclusion, batch: list[Document], keys: Keys) -> list[int]:
         """Return the places in the batch of the documents that are in no list of what is left out."""
         stay = []
-        for i, (document, key) in enumerate(zip(batch, keys, strict=True)):
+        for i, document in enumerate(batch):
+            key = keys[i].tobytes()
             identifier = document.id or key.hex()
             name = exclusion.list_of(key, identifier)
             if name is None:
@@ -275,44 +294,64 @@ class _Task:
             self.filtered.add((key, identifier, source, exclusion.label, name))
         return stay
 
-    def _without_contaminated(
-        self, batch: list[Document], texts: list[str], keys: list[bytes], words: Words
-    ) -> list[int]:
+    def _without_contaminated(self, batch: list[Document], texts: list[str], keys: Keys, words: Words) -> list[int]:
         """Return the places in the batch of the documents that share no n-gram with an evaluation item."""
         if self.decontaminator is None:
             return list(range(len(texts)))
         hits = self.decontaminator.find(texts, words)
         for hit in hits:
-            document, key = batch[hit.document], keys[hit.document]
+            document, key = batch[hit.document], keys[hit.document].tobytes()
             source = self.settings.sources[document.metadata["_source"]]
             self.contaminated.add((key, document.id or key.hex(), source, hit.file, hit.row, hit.ngram))
+            self.hits[hit.file] = self.hits.get(hit.file, 0) + 1
         dropped = {hit.document for hit in hits}
         self.counts["contaminated"] += len(dropped)
         return [i for i in range(len(texts)) if i not in dropped]
 
     def _encode(
-        self, texts: list[str], keys: list[bytes], given: list[Given], analysed: Analysis
-    ) -> list[NDArray[np.unsignedinteger]]:
-        """Return each document's ids, EOD after them: those it came with, or those of its text, as analysed or encoded
-        here. Of the latter all, or a sample chosen by key, are encoded by the reference too and must come out equal."""
-        fresh = [i for i, ids in enumerate(given) if ids is None]
+        self, texts: list[str], keys: Keys, given: list[Given], analysed: Analysis
+    ) -> tuple[NDArray[np.unsignedinteger], NDArray[np.int64]]:
+        """Return the ids of all documents, EOD after each, and how many each has: those it came with, or those of its
+        text, as analysed or encoded here. Of the latter all, or a sample chosen by key, are encoded by the reference
+        too and must come out equal."""
+        of_text = np.array([ids is None for ids in given], np.bool_)
+        fresh = np.flatnonzero(of_text).tolist()
         if self.tokenizer.encode_pieces:
-            starts = analysed.starts.tolist()
-            new = [analysed.tokens[starts[i] : starts[i + 1]] for i in fresh]
-            self._check_special(analysed.tokens, len(texts))
+            tokens, lengths = analysed.tokens, np.diff(analysed.starts)
+            self._check_special(tokens, len(texts))
+            if len(fresh) < len(texts):
+                tokens, lengths = tokens[np.repeat(of_text, lengths)], lengths[of_text]
         else:
-            new = [self._ended(ids) for ids in self.tokenizer.encode([texts[i] for i in fresh])]
-            self._check_special(np.concatenate([*new, np.zeros(0, self.settings.dtype)]), len(new))
-        self._count_unknown([texts[i] for i in fresh], new)
-        compared = [i for i, place in enumerate(fresh) if self._is_compared(texts[place], keys[place])]
-        pairs = [(texts[fresh[i]], new[i][:-1]) for i in compared]
-        if self.tokenizer.first_difference([text for text, _ in pairs], [ids for _, ids in pairs]) is not None:
-            raise EngineDiffersError(f"engine {self.tokenizer.engine_name} differs from the reference on a document")
-        following = iter(new)
-        return [next(following) if ids is None else self._ended(ids) for ids in given]
+            encoded = self.tokenizer.encode([texts[i] for i in fresh])
+            tokens, lengths = together([self._ended(ids) for ids in encoded], self.settings.dtype)
+            self._check_special(tokens, len(fresh))
+        if self.tokenizer.count_unknown and fresh:
+            unknown = self.tokenizer.count_unknown([texts[i] for i in fresh], apart(tokens, lengths))
+            self.counts["unknown"] += int(unknown.sum())
+            self.counts["with_unknown"] += int(np.count_nonzero(unknown))
+        self._compare(texts, keys, fresh, tokens, lengths)
+        if len(fresh) == len(texts):
+            return tokens, lengths
+        following = iter(apart(tokens, lengths))
+        ended = [next(following) if ids is None else self._ended(ids) for ids in given]
+        return together(ended, self.settings.dtype)
 
-    def _is_compared(self, text: str, key: bytes) -> bool:
-        return self.settings.compare_all or _is_sample(text, key)
+    def _compare(
+        self,
+        texts: list[str],
+        keys: Keys,
+        fresh: list[int],
+        tokens: NDArray[np.unsignedinteger],
+        lengths: NDArray[np.int64],
+    ) -> None:
+        """Encode the documents `fresh`, or a sample of them, by the reference; their `tokens` must be the same."""
+        ends = np.cumsum(lengths)
+        sample = np.flatnonzero(keys[fresh, 0] == 0).tolist()
+        short = [n for n in sample if len(texts[fresh[n]]) < COMPARED_CHARS]
+        compared = range(len(fresh)) if self.settings.compare_all else short
+        ids = [tokens[ends[n] - lengths[n] : ends[n] - 1] for n in compared]
+        if self.tokenizer.first_difference([texts[fresh[n]] for n in compared], ids) is not None:
+            raise EngineDiffersError(f"engine {self.tokenizer.engine_name} differs from the reference on a document")
 
     def _check_special(self, tokens: NDArray[np.unsignedinteger], documents: int) -> None:
         """Raise SpecialTokenError unless `tokens` hold just one EOD for each document, and neither PAD nor MASK."""
@@ -323,12 +362,6 @@ class _Task:
                 f"tokenizer {info.name} makes EOD, PAD or MASK of a text: name other ones as tokenizer.eod, "
                 "tokenizer.pad and tokenizer.mask"
             )
-
-    def _count_unknown(self, texts: list[str], encoded: list[NDArray[np.unsignedinteger]]) -> None:
-        if self.tokenizer.count_unknown and texts:
-            unknown = self.tokenizer.count_unknown(texts, encoded)
-            self.counts["unknown"] += int(unknown.sum())
-            self.counts["with_unknown"] += int(np.count_nonzero(unknown))
 
     def _ended(self, ids: NDArray[np.unsignedinteger]) -> NDArray[np.unsignedinteger]:
         return np.append(ids, self.tokenizer.info.eod).astype(self.settings.dtype)
@@ -350,21 +383,17 @@ def _judged(found: Judged) -> dict[str, Any]:
     }
 
 
-def _is_sample(text: str, key: bytes) -> bool:
-    """Return whether a document's encoding is to be compared: one in 256, not the longest."""
-    return key[0] == 0 and len(text) < 1 << 20
-
-
 def _batches(documents: Any) -> Iterator[list[Document]]:
     """Group documents so that a batch's arrays stay small and its per-call costs are shared."""
     batch: list[Document] = []
     chars = 0
     for document in documents:
-        if batch and (chars + len(document.text) > BATCH_CHARS or len(batch) >= BATCH_DOCUMENTS):
+        size = len(document.text)
+        chars += size
+        if batch and (chars > BATCH_CHARS or len(batch) >= BATCH_DOCUMENTS):
             yield batch
-            batch, chars = [], 0
+            batch, chars = [], size
         batch.append(document)
-        chars += len(document.text)
     if batch:
         yield batch
 

@@ -12,10 +12,8 @@ from decimal import Decimal, InvalidOperation
 from typing import Any
 from uuid import UUID
 
-import numpy as np
 import orjson
 import pyarrow as pa
-from numpy.typing import NDArray
 
 from ...common.errors import RequestError
 from ...common.rows.fields import MISSING
@@ -315,9 +313,9 @@ def nulls(types: dict[str, str], counts: Counts) -> dict[str, int]:
     return {name: sum(kinds.get(k, 0) for kinds in counts.get(name, {}).values() for k in empty) for name in types}
 
 
-def columns(types: dict[str, str], pieces: Iterable[NDArray[np.uint8]]) -> list[pa.Array]:
+def columns(types: dict[str, str], pieces: Iterable[bytes]) -> list[pa.Array]:
     """Return the columns of documents whose values are `pieces`, which `KeptValues.encode` made."""
-    rows = [orjson.loads(piece.tobytes()) for piece in pieces]
+    rows = list(map(orjson.loads, pieces))
     by_column = zip(*rows, strict=True) if rows else ([] for _ in types)
     return [_column(kind, values) for kind, values in zip(types.values(), by_column, strict=True)]
 

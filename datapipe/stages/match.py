@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...common import storage
-from ...common.hashing import mix64
+from ..arrays.ordering import order_by
 from ..external_sort import Dealt, DealtWriter, range_of
 from ..run.stage_progress import StageProgress
 from .components import Edges, LinkWriter
@@ -42,10 +42,11 @@ class Deal(Step):
                 for n in range(d.comparisons)
             )
             for some in (some for _, stretch in d.some(rank, world_size) for some in stretch):
-                add_drawn(tokens, some.documents)
+                add_drawn(tokens, some.documents["drawn"], some.documents["tokens"])
                 _deal(keys, _keys(some.documents, some.first), d.ranges)
+                signed = np.flatnonzero(some.documents["signed"])
                 for b, writer in enumerate(buckets):
-                    _deal(writer, _bucket(some.documents, some.bucket(b), some.first), d.ranges)
+                    _deal(writer, _bucket(some.bucket(b), signed, some.first), d.ranges)
                 done += len(some.documents)
                 progress.report(done)
         storage.write_atomic(d.path(f"drawn/{rank:05d}.bin"), tokens.tobytes(), flush=False)
@@ -55,14 +56,14 @@ def _deal(writer: DealtWriter, records: NDArray[np.void], ranges: int) -> None:
     writer.add(records, range_of(records["value"], ranges))
 
 
-def add_drawn(tokens: NDArray[np.int64], documents: Documents) -> None:
-    """Add the tokens of `documents` to `tokens`, which has a place for each group of `drawn`."""
-    np.add.at(tokens, drawn_group(documents), documents["tokens"].astype(np.int64))
+def add_drawn(tokens: NDArray[np.int64], drawn: NDArray[np.uint64], lengths: NDArray[np.uint32]) -> None:
+    """Add the tokens of some documents, `lengths`, to `tokens`, which has a place for each group of `drawn`."""
+    np.add.at(tokens, drawn_group(drawn), lengths.astype(np.int64))
 
 
-def drawn_group(documents: Documents) -> NDArray[np.int64]:
+def drawn_group(drawn: NDArray[np.uint64]) -> NDArray[np.int64]:
     """Return the leading bits of `drawn`."""
-    return (documents["drawn"] >> np.uint64(64 - DRAWN_BITS)).astype(np.int64)
+    return (drawn >> np.uint64(64 - DRAWN_BITS)).astype(np.int64)
 
 
 def _keys(documents: Documents, first: int) -> NDArray[np.void]:
@@ -73,19 +74,10 @@ def _keys(documents: Documents, first: int) -> NDArray[np.void]:
     return records
 
 
-def _bucket(documents: Documents, hashes: NDArray[np.uint32], first: int) -> NDArray[np.void]:
-    signed = np.flatnonzero(documents["signed"])
+def _bucket(values: NDArray[np.uint64], signed: NDArray[np.int64], first: int) -> NDArray[np.void]:
     records = np.empty(len(signed), VALUE)
-    records["value"], records["number"] = _fold(hashes[signed]), first + signed
+    records["value"], records["number"] = values[signed], first + signed
     return records
-
-
-def _fold(hashes: NDArray[np.uint32]) -> NDArray[np.uint64]:
-    """Return one 64-bit value per row; rows that differ collide with probability 2^-64."""
-    folded = np.zeros(len(hashes), np.uint64)
-    for column in hashes.T:
-        folded = mix64(folded * np.uint64(0x9E3779B97F4A7C15) + column + np.uint64(1))
-    return folded
 
 
 class Match(Step):
@@ -100,54 +92,46 @@ class Match(Step):
             for comparison in range(d.comparisons):
                 mine = range((rank - comparison * d.ranges) % world_size, d.ranges, world_size)
                 if mine:
-                    values = Dealt(d.path(f"values/{comparison:05d}"), VALUE if comparison else KEY)
+                    values = Dealt(d.path(f"values/{comparison:05d}"), VALUE if comparison else KEY, mine)
                     for number in mine:
                         writer.add(links(values.whole(number)))
 
 
 def links(records: NDArray[np.void]) -> Edges:
     """Return the links between documents that have the same value: VALUE or KEY records, in any order."""
-    shared = _shared(records) if len(records) else records
-    if not len(shared):
+    if not len(records):
         return np.zeros((0, 2), np.int64)
-    number, same = _by_value(shared) if shared.dtype == VALUE else _by_key(shared)
-    # Each to the first of its value: chains would be as long as there are copies.
-    leader = np.maximum.accumulate(np.where(np.append(True, ~same), np.arange(len(number)), 0))[1:]
-    return np.stack([number[leader[same]], number[1:][same]], axis=1)
-
-
-def _shared(records: NDArray[np.void]) -> NDArray[np.void]:
-    """Return the records whose value another one has too, in order of value."""
-    value = np.ascontiguousarray(records["value"])
-    order = np.argsort(value)
-    value = value[order]
-    same = np.concatenate([[False], value[1:] == value[:-1], [False]])
-    return records[order[same[1:] | same[:-1]]]
+    order, same = _by_value(records) if records.dtype == VALUE else _by_key(records)
+    at = np.flatnonzero(same) + 1
+    first = np.append(True, np.diff(at) > 1)[: len(at)]
+    leader = (at[first] - 1)[np.cumsum(first) - 1]  # of its value: chains would be as long as there are copies
+    return records["number"][np.stack([order[leader], order[at]], axis=1)]
 
 
 def _by_value(records: NDArray[np.void]) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
-    """Return documents in order of value, and which have the same as the one before."""
-    order = np.lexsort((records["number"], records["value"]))
-    value = records["value"][order]
-    return records["number"][order], value[1:] == value[:-1]
+    """Return the order of documents by value, and which have the same as the one before."""
+    value = np.ascontiguousarray(records["value"])
+    order = np.argsort(value)
+    value = value[order]
+    return order, value[1:] == value[:-1]
 
 
 def _by_key(records: NDArray[np.void]) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
-    """Return documents in order of key, and which are copies of the one before.
+    """Return the order of documents by key, and which are copies of the one before.
 
     Distinct documents of one source are none. So the first documents of a key of each source are copies of each other,
     so are the second ones, and so on.
     """
     value, more, number, source = (np.ascontiguousarray(records[name]) for name in KEY.names or ())
-    order = np.lexsort((number, source, more, value))
-    value, more, number, source = value[order], more[order], number[order], source[order]
+    order = order_by(value, more, source, number)
+    value, more, source = value[order], more[order], source[order]
     same = (value[1:] == value[:-1]) & (more[1:] == more[:-1])
     apart = same & (source[1:] == source[:-1]) & (source[1:] >= 0)
     if not apart.any():
-        return number, same
-    rows = np.arange(len(number))
+        return order, same
+    rows = np.arange(len(order))
     nth = rows - np.maximum.accumulate(np.where(np.append(True, ~apart), rows, 0))  # within its key and source
     key = np.cumsum(np.append(True, ~same))
-    order = np.lexsort((nth, key))
-    key, nth = key[order], nth[order]
-    return number[order], (key[1:] == key[:-1]) & (nth[1:] == nth[:-1])
+    by_nth = np.lexsort((nth, key))
+    key, nth = key[by_nth], nth[by_nth]
+    return order[by_nth], (key[1:] == key[:-1]) & (nth[1:] == nth[:-1])

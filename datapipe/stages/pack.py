@@ -21,16 +21,21 @@ from numpy.typing import NDArray
 from ...common import storage
 from ...common.errors import WorkError
 from ...common.hashing import xxh64
-from ...common.json_text import parse_json
 from ...shards import arrow, mds
 from ...shards.documents import ROW_GROUP, SCHEMA, schema_with
+from ..arrays.gather import apart, gathered, starts_of
+from ..arrays.ordering import order_by
+from ..arrays.records import joined
 from ..run.stage_progress import StageProgress
 from . import kept
-from .division import open_parts
+from .division import noted, open_parts
 from .fates import Fates
 from .parts import BUILD_AGAIN, Documents, Part, read_spans
 
 CUTS_AT_ONCE = 1 << 26
+CUTS_OF_A_FILE, MOST_CUT_FILES = 1 << 22, 64
+"""Numbers in a file of cuts, about, where these are not more files."""
+
 ROWS_NAME = "rows"
 """Where in a pool's folder its tasks leave rows and lists of shards until it is finished."""
 
@@ -84,6 +89,24 @@ class WrittenShard:
     sha256: str
 
 
+@dataclass(frozen=True)
+class Packed:
+    """What the tasks wrote of a pool.
+
+    Attributes:
+        shards: in order of number.
+        pieces: of the table of documents: name and number of rows of each file in `rows`, in order.
+    """
+
+    shards: list[WrittenShard]
+    pieces: list[tuple[str, int]]
+
+    @property
+    def n_rows(self) -> int:
+        """Documents of the pool."""
+        return sum(n for _, n in self.pieces)
+
+
 def auto_samples_per_shard(n_tokens: int, seq_len: int, dtype: str) -> int:
     """Return a power of two that makes about 64 shards, between 16 samples and 64 MiB: small enough to give replicates
     distinct places in small pools, large enough to be few in large ones. Depends on the pool's size alone."""
@@ -120,7 +143,7 @@ class Pack(PipelineStep):
                     written.append(_write_shard(layout, number, samples))
                     done += samples.size
                     progress.report(done)
-            _publish_list(layout.folder, rank, written)
+            _publish_list(layout.folder, rank, written, share.n_rows)
         yield from ()
 
 
@@ -129,12 +152,13 @@ class _Share:
 
     def __init__(self, layout: PoolLayout, parts: list[Part], fates: Fates, work: str, first: int, last: int) -> None:
         self.layout, self.first, self.last = layout, first, last
-        self.fates, self.cuts = fates, Cuts(work)
+        self.fates, self.cuts = fates, Cuts(work, parts)
         base = np.cumsum([0] + [p.n_documents for p in parts]).tolist()
         self.runs = [(part, run, base[i] + run.first) for i, part in enumerate(parts) for run in part.runs]
         per_shard = layout.samples_per_shard * layout.seq_len
         self.start = first * per_shard
         self.stop = min(last * per_shard, layout.n_tokens)
+        self.n_rows = 0
 
     def shards(self, rows: pq.ParquetWriter, sources: list[str]) -> Iterator[tuple[int, mds.Samples]]:
         """Yield (number, samples) of each shard; write the rows of documents that begin in them."""
@@ -162,29 +186,27 @@ class _Share:
             lengths = records["tokens"].astype(np.int64)
             starts = begins[partition] + np.cumsum(lengths) - lengths
             inside = (starts + lengths > self.start) & (starts < self.stop)
-            owner, records, starts = owner[inside], records[inside], starts[inside]
+            owner, records, starts = owner[inside], records.compress(inside), starts[inside]
             if len(starts):
                 begin = starts >= self.start  # the others begin in an earlier task's shards
-                self._write_rows(rows, sources, owner[begin], records[begin], starts[begin])
+                self._write_rows(rows, sources, owner[begin], records.compress(begin), starts[begin])
                 tokens = self._tokens(owner, records)
                 yield tokens[max(0, self.start - starts[0]) : self.stop - starts[0]]
 
     def _documents(self, partition: int) -> tuple[NDArray[np.int64], Documents]:
         """Return (run, record) of each of the pool's documents in a partition, in canonical order."""
-        cuts = self.cuts.read(partition, len(self.runs))
+        cuts = self.cuts.read(partition)
         fates = self.fates.read([(base + a, base + b) for (_, _, base), (a, b) in zip(self.runs, cuts, strict=True)])
         spans = [(part, run.first + a, run.first + b) for (part, run, _), (a, b) in zip(self.runs, cuts, strict=True)]
-        kept = [d[f == self.layout.code] for d, f in zip(read_spans("documents", spans), fates, strict=True)]
-        records = np.concatenate(kept)
+        kept = [d.compress(f == self.layout.code) for d, f in zip(read_spans("documents", spans), fates, strict=True)]
+        records = joined(kept)
         owners = np.repeat(np.arange(len(kept)), [len(some) for some in kept])
-        order = np.lexsort((records["place_lo"], records["place_hi"]))
-        return owners[order], records[order]
+        order = order_by(records["place_hi"], records["place_lo"])
+        return owners[order], records.take(order)
 
-    def _cut_out(
-        self, name: str, owner: NDArray[np.int64], starts: NDArray[np.uint64], lengths: NDArray[Any]
-    ) -> list[NDArray[Any]]:
-        """Return each document's piece of `<name>.bin`. The documents of a run's partition lie side by side there, so
-        that one range of each run holds all that is needed."""
+    def _cut_out(self, name: str, owner: NDArray[np.int64], starts: NDArray[np.uint64], lengths: NDArray[Any]) -> bytes:
+        """Return the documents' pieces of `<name>.bin`, one after the other. The documents of a run's partition lie
+        side by side there, so that one range of each run holds all that is needed."""
         lo = np.full(len(self.runs), np.iinfo(np.int64).max)
         hi = np.zeros(len(self.runs), np.int64)
         begin = starts.astype(np.int64)
@@ -193,11 +215,14 @@ class _Share:
         lo = np.minimum(lo, hi)
         spans = [(part, a, b) for (part, _, _), a, b in zip(self.runs, lo.tolist(), hi.tolist(), strict=True)]
         ranges = read_spans(name, spans)
-        pieces = zip(owner.tolist(), (begin - lo[owner]).tolist(), lengths.tolist(), strict=True)
-        return [ranges[o][start : start + n] for o, start, n in pieces]
+        moved = starts_of(hi - lo) - lo  # by so much, when they lie one after the other
+        together = joined(ranges)
+        del ranges  # or they would be held beside what is gathered
+        return gathered(together, begin + moved[owner], lengths, together.itemsize)
 
     def _tokens(self, owner: NDArray[np.int64], records: Documents) -> NDArray[Any]:
-        return np.concatenate(self._cut_out("tokens", owner, records["token_start"], records["tokens"]))
+        found = self._cut_out("tokens", owner, records["token_start"], records["tokens"])
+        return np.frombuffer(found, self.layout.dtype)
 
     def _write_rows(
         self,
@@ -207,21 +232,23 @@ class _Share:
         records: Documents,
         starts: NDArray[np.int64],
     ) -> None:
+        self.n_rows += len(records)
         ids = self._cut_out("ids", owner, records["id_start"], records["id_bytes"])
         arrays = [
             arrow.binary(arrow.keys(records["key_hi"], records["key_lo"])),
-            arrow.strings([identifier.tobytes() for identifier in ids]),
+            arrow.joined_strings(ids, records["id_bytes"]),
             arrow.dictionary(records["source"], sources),
             arrow.numbers(starts),
             arrow.numbers(records["tokens"].astype(np.int64)),
         ]
         table = pa.Table.from_arrays(arrays, schema=SCHEMA)
         if self.layout.kept:
-            self._write_kept(rows, table, self._cut_out("kept", owner, records["kept_start"], records["kept_bytes"]))
+            values = self._cut_out("kept", owner, records["kept_start"], records["kept_bytes"])
+            self._write_kept(rows, table, apart(values, records["kept_bytes"]))
         else:
             rows.write_table(table)
 
-    def _write_kept(self, rows: pq.ParquetWriter, table: pa.Table, values: list[NDArray[np.uint8]]) -> None:
+    def _write_kept(self, rows: pq.ParquetWriter, table: pa.Table, values: list[bytes]) -> None:
         """Write the rows of some documents with what they keep, so many at once as fit into an Arrow column."""
         size, schema = self.layout.row_group, schema_with(self.layout.kept)
         for start in range(0, len(values), size):
@@ -230,28 +257,66 @@ class _Share:
             rows.write_table(pa.Table.from_arrays(arrays, schema=schema))
 
 
+def cut_groups(parts: list[Part]) -> list[tuple[int, int]]:
+    """Return which parts, first and last + 1, have their cuts in a file together: few files, each the work of a task,
+    as each packing task reads from all of them for each of its partitions."""
+    numbers = sum(len(part.runs) for part in parts) * (parts[0].partitions + 1)
+    n = max(1, min(numbers // CUTS_OF_A_FILE, MOST_CUT_FILES, len(parts)))
+    return [(len(parts) * i // n, len(parts) * (i + 1) // n) for i in range(n)]
+
+
 class Cuts:
-    """Where each partition begins in each run of all parts, at `<work>/cuts.bin`: uint32 (partitions + 1, runs), so
-    that a task reads just its partitions' rows."""
+    """Where each partition begins in each run of all parts, in `<work>/cuts`: for each group of parts uint32
+    (partitions + 1, runs), so that a task reads just its partitions' rows."""
 
-    def __init__(self, work: str) -> None:
-        self._path = storage.join(work, "cuts.bin")
+    def __init__(self, work: str, parts: list[Part]) -> None:
+        self._remote = storage.is_url(work)
+        runs = [sum(len(part.runs) for part in parts[first:last]) for first, last in cut_groups(parts)]
+        self._files = [(_cuts_path(work, number), n) for number, n in enumerate(runs)]
 
-    def read(self, partition: int, runs: int) -> list[list[int]]:
-        """Return [first row, last row + 1] of a partition within each of `runs` runs."""
-        with storage.open_read(self._path) as f:
-            f.seek(partition * runs * 4)
-            data = f.read(2 * runs * 4)
-        if len(data) < 2 * runs * 4:
-            raise WorkError(f"{self._path} is damaged: it was cut; {BUILD_AGAIN}")
-        rows: list[list[int]] = np.frombuffer(data, np.uint32).reshape(2, runs).T.tolist()
+    def read(self, partition: int) -> list[list[int]]:
+        """Return [first row, last row + 1] of a partition within each run."""
+        spans = [(path, partition * runs * 4, (partition + 2) * runs * 4) for path, runs in self._files]
+        read = storage.read_ranges(spans) if self._remote else [_read_span(*span) for span in spans]
+        for (path, start, stop), data in zip(spans, read, strict=True):
+            if len(data) < stop - start:
+                raise WorkError(f"{path} is damaged: it was cut; {BUILD_AGAIN}")
+        both = np.concatenate([np.frombuffer(data, np.uint32).reshape(2, -1) for data in read], axis=1)
+        rows: list[list[int]] = both.T.tolist()
         return rows
 
 
-def write_cuts(work: str, parts: list[Part]) -> None:
-    """Write what `Cuts` reads, from the parts' own cuts."""
+def _cuts_path(work: str, number: int) -> str:
+    return storage.join(work, f"cuts/{number:05d}.bin")
+
+
+def _read_span(path: str, start: int, stop: int) -> bytes:
+    with storage.open_read(path) as file:
+        file.seek(start)
+        data: bytes = file.read(stop - start)
+    return data
+
+
+class WriteCuts(PipelineStep):
+    """Writes every world_size-th file of what `Cuts` reads, from the parts' own cuts."""
+
+    name = "Cuts"
+    type = "epochal"
+
+    def __init__(self, work: str, groups: list[tuple[int, int]]) -> None:
+        super().__init__()
+        self.work, self.groups = work, groups
+
+    def run(self, data: Any = None, rank: int = 0, world_size: int = 1) -> Iterator[Any]:
+        """Write this rank's files. Yields nothing."""
+        for number in range(rank, len(self.groups), world_size):
+            _write_cuts(_cuts_path(self.work, number), open_parts(self.work, *self.groups[number]))
+        yield from ()
+
+
+def _write_cuts(path: str, parts: list[Part]) -> None:
     shape = (parts[0].partitions + 1, sum(len(part.runs) for part in parts))
-    with storage.publishing_file(storage.join(work, "cuts.bin")) as partial, open(partial, "wb") as f:
+    with storage.publishing_file(path) as partial, open(partial, "wb") as f:
         waiting: list[NDArray[np.uint32]] = []
         column = n_waiting = 0
         for part in parts:
@@ -267,9 +332,10 @@ def write_cuts(work: str, parts: list[Part]) -> None:
 @contextlib.contextmanager
 def _rows_writer(layout: PoolLayout, rank: int) -> Iterator[pq.ParquetWriter]:
     """Yield a Parquet writer for one task's rows; the file is published when the body succeeds."""
-    path = storage.join(layout.folder, f"{ROWS_NAME}/{rank:05d}.parquet")
+    path = storage.join(layout.folder, f"{ROWS_NAME}/{_piece(rank)}")
     schema = schema_with(layout.kept)
-    with storage.publishing_file(path) as partial, pq.ParquetWriter(partial, schema) as writer:
+    quickly: dict[str, Any] = {"compression": "none", "use_dictionary": ["source"], "write_statistics": False}
+    with storage.publishing_file(path) as partial, pq.ParquetWriter(partial, schema, **quickly) as writer:
         yield writer
 
 
@@ -279,16 +345,19 @@ def _write_shard(layout: PoolLayout, number: int, samples: mds.Samples) -> Writt
     return WrittenShard(number, len(samples), len(data), xxh64(data), hashlib.sha256(data).hexdigest())
 
 
-def _publish_list(folder: str, rank: int, written: list[WrittenShard]) -> None:
-    text = json.dumps([asdict(shard) for shard in written])
+def _piece(rank: int) -> str:
+    """Return the name of the file of a task's rows."""
+    return f"{rank:05d}.parquet"
+
+
+def _publish_list(folder: str, rank: int, written: list[WrittenShard], n_rows: int) -> None:
+    text = json.dumps({"rows": [rank, n_rows], "shards": [asdict(shard) for shard in written]})
     storage.write_atomic(storage.join(folder, f"{ROWS_NAME}/{rank:05d}.json"), text.encode(), flush=False)
 
 
-def read_shard_lists(folder: str) -> list[WrittenShard]:
-    """Return all shards that the tasks wrote, in order."""
-    rows = storage.join(folder, ROWS_NAME)
-    written = []
-    for name in (n for n in storage.names(rows) if n.endswith(".json")):
-        where = storage.join(rows, name)
-        written += [WrittenShard(**shard) for shard in parse_json(storage.read_bytes(where), where)]
-    return sorted(written, key=lambda shard: shard.number)
+def read_packed(folder: str) -> Packed:
+    """Return what the tasks wrote of the pool in `folder`; nothing when it has been published since."""
+    lists = noted(storage.join(folder, ROWS_NAME))
+    shards = [WrittenShard(**shard) for one in lists for shard in one["shards"]]
+    pieces = [(_piece(rank), n) for rank, n in sorted(one["rows"] for one in lists)]
+    return Packed(sorted(shards, key=lambda shard: shard.number), pieces)

@@ -3,7 +3,8 @@
 A part is a folder, local or at a URL, published whole (in an object store part.json comes last):
 
     documents.bin   DOCUMENT records        tokens.bin   ids of all documents, EOD after each
-    ids.bin         document ids, UTF-8     signatures.bin   per run: uint32 (buckets, documents, hashes)
+    ids.bin         document ids, UTF-8     buckets.bin  per run: uint64 (buckets, documents), see signatures.py
+    signatures.bin  uint32 (documents, buckets * hashes), in the order in which the documents came
     kept.bin        values of the rows' fields that are kept, JSON; only where the build keeps some
     part.json       run boundaries and the task's counts
     cuts.bin        per run: uint32 (partitions + 1,), where in it each of `partitions` equal ranges of place begins
@@ -13,6 +14,7 @@ places from each run.
 """
 
 import functools
+import itertools
 import json
 import os
 import shutil
@@ -30,6 +32,9 @@ from ...common.json_text import parse_json
 from ...common.publish import copy_folder
 from ...common.remote.patience import ATTEMPTS, patiently
 from ...shards.file_array import FileArray
+from ..arrays.gather import apart, gathered, in_order, starts_of
+from ..arrays.ordering import order_by
+from ..arrays.records import joined
 
 DOCUMENT = np.dtype(
     [
@@ -47,6 +52,7 @@ DOCUMENT = np.dtype(
         ("distinct", "u1"),  # 1 when no other document of its source is a copy of it, even with the same key
         ("id_start", "<u8"),  # in ids.bin
         ("id_bytes", "<u4"),
+        ("signature", "<u4"),  # its row in signatures.bin
     ]
 )
 
@@ -66,21 +72,27 @@ Documents = NDArray[np.void]
 
 @dataclass(frozen=True)
 class Batch:
-    """Documents on their way into a run.
+    """Documents on their way into a run. What is of different length lies one after the other, as `records` count it.
 
     Attributes:
-        records: DOCUMENT or WITH_KEPT, (n,), without token_start, id_start and kept_start.
+        records: DOCUMENT or WITH_KEPT, (n,), without token_start, id_start, signature and kept_start.
         ids: UTF-8.
-        tokens: ids of each, EOD included, of the part's dtype.
+        tokens: EOD after each document, of the part's dtype.
         signatures: uint32 (n, buckets * hashes).
+        buckets: uint64 (n, buckets).
         kept: values of kept fields, JSON; empty where the build keeps none.
     """
 
     records: Documents
-    ids: list[bytes]
-    tokens: list[NDArray[np.unsignedinteger]]
+    ids: bytes
+    tokens: NDArray[np.unsignedinteger]
     signatures: NDArray[np.uint32]
-    kept: Sequence[bytes] = ()
+    buckets: NDArray[np.uint64]
+    kept: bytes = b""
+
+    def held_bytes(self) -> int:
+        """Return how much of memory it takes until its run is written."""
+        return self.records.nbytes + len(self.ids) + self.tokens.nbytes + self.buckets.nbytes + len(self.kept)
 
 
 class PartWriter:
@@ -106,21 +118,25 @@ class PartWriter:
         self._dtype = np.dtype(dtype)
         self._partitions, self._buckets, self._hashes = partitions, buckets, hashes
         self._run_bytes = run_bytes
-        self._pending: list[Batch] = []
+        self._pending: list[tuple[Documents, NDArray[np.uint64]]] = []  # records, buckets
+        self._tokens, self._ids, self._kept = bytearray(), bytearray(), bytearray()
         self._pending_bytes = 0
         self._runs: list[int] = []
-        self._token_start = self._id_start = self._kept_start = 0
-        names = ("documents", "tokens", "ids", "signatures", "cuts", *(["kept"] if keeps else []))
+        self._token_start = self._id_start = self._kept_start = self._signatures = 0
+        names = ("documents", "tokens", "ids", "signatures", "buckets", "cuts", *(["kept"] if keeps else []))
         paths = {name: os.path.join(self._building, f"{name}.bin") for name in names}
         self._files: dict[str, BinaryIO] = {n: open(path, "wb", WRITE_BYTES) for n, path in paths.items()}  # noqa: SIM115
 
     def add(self, batch: Batch) -> None:
         """Add documents; when memory for the run is used up, the run is sorted and written."""
-        self._pending.append(batch)
-        self._pending_bytes += batch.records.nbytes + batch.signatures.nbytes
-        self._pending_bytes += int(batch.records["tokens"].sum(dtype=np.int64)) * self._dtype.itemsize
-        self._pending_bytes += int(batch.records["id_bytes"].sum(dtype=np.int64)) + 160 * len(batch.ids)
-        self._pending_bytes += sum(map(len, batch.kept)) + 40 * len(batch.kept)
+        batch.records["signature"] = self._signatures + np.arange(len(batch.records))
+        self._signatures += len(batch.records)
+        self._files["signatures"].write(np.ascontiguousarray(batch.signatures).data)
+        self._tokens += batch.tokens.tobytes()
+        self._ids += batch.ids
+        self._kept += batch.kept
+        self._pending.append((batch.records, batch.buckets))
+        self._pending_bytes += batch.held_bytes()
         if self._pending_bytes >= self._run_bytes:
             self._flush()
 
@@ -128,33 +144,30 @@ class PartWriter:
         pending, self._pending, self._pending_bytes = self._pending, [], 0
         if not pending:
             return
-        records = np.concatenate([batch.records for batch in pending])
-        order = np.lexsort([records[name] for name in ("raw", "key_lo", "key_hi", "place_lo", "place_hi")])
-        ids = [identifier for batch in pending for identifier in batch.ids]
-        tokens = [document for batch in pending for document in batch.tokens]
-        records = records[order]
-        records["token_start"] = self._token_start + _starts(records["tokens"])
-        records["id_start"] = self._id_start + _starts(records["id_bytes"])
+        records = joined([some for some, _ in pending])
+        order = order_by(*(records[name] for name in ("place_hi", "place_lo", "key_hi", "key_lo", "raw")))
+        # `write`, not `tofile`: a full disk must show as what it is.
+        self._files["tokens"].writelines(in_order(self._tokens, records["tokens"], order, self._dtype.itemsize))
+        self._files["ids"].writelines(in_order(self._ids, records["id_bytes"], order))
+        if self._keeps:
+            self._files["kept"].writelines(in_order(self._kept, records["kept_bytes"], order))
+        self._tokens, self._ids, self._kept = bytearray(), bytearray(), bytearray()
+        records = records.take(order)
+        records["token_start"] = self._token_start + starts_of(records["tokens"])
+        records["id_start"] = self._id_start + starts_of(records["id_bytes"])
         self._token_start += int(records["tokens"].sum(dtype=np.int64))
         self._id_start += int(records["id_bytes"].sum(dtype=np.int64))
         if self._keeps:
-            records["kept_start"] = self._kept_start + _starts(records["kept_bytes"])
+            records["kept_start"] = self._kept_start + starts_of(records["kept_bytes"])
             self._kept_start += int(records["kept_bytes"].sum(dtype=np.int64))
         edges = np.arange(self._partitions, dtype=np.uint64) << np.uint64(64 - self._partitions.bit_length() + 1)
         cuts = np.searchsorted(records["place_hi"], edges) if self._partitions > 1 else np.zeros(1, np.int64)
         self._runs.append(len(order))
         self._files["cuts"].write(np.append(cuts, len(order)).astype(np.uint32).data)
-        # `write`, not `tofile`: a full disk must show as what it is.
         self._files["documents"].write(records.data)
-        self._files["ids"].write(b"".join([ids[i] for i in order.tolist()]))
-        self._files["tokens"].writelines([tokens[i] for i in order.tolist()])
-        if self._keeps:
-            kept = [values for batch in pending for values in batch.kept]
-            self._files["kept"].write(b"".join([kept[i] for i in order.tolist()]))
-        if self._buckets:
-            rows = np.concatenate([batch.signatures for batch in pending])[order]
-            by_bucket = rows.reshape(len(order), self._buckets, self._hashes).transpose(1, 0, 2)
-            self._files["signatures"].write(np.ascontiguousarray(by_bucket).data)
+        for bucket in range(self._buckets):
+            values = np.concatenate([buckets[:, bucket] for _, buckets in pending])
+            self._files["buckets"].write(values[order].data)
 
     def close(self, counts: dict[str, Any]) -> None:
         """Write what is left and publish the part together with `counts`."""
@@ -184,11 +197,6 @@ class PartWriter:
             shutil.rmtree(self._building)  # a task that outlived a killed build was first: its part is the same
 
 
-def _starts(lengths: NDArray[np.unsignedinteger]) -> NDArray[np.uint64]:
-    ends = np.cumsum(lengths, dtype=np.uint64)
-    return np.concatenate([np.zeros(1, np.uint64), ends[:-1]])
-
-
 @dataclass(frozen=True)
 class SortedRun:
     """A run: `documents` records from row `first` of a part on, sorted by place."""
@@ -200,7 +208,7 @@ class SortedRun:
 class Part:
     """A published part.
 
-    `read_spans` reads ranges of a file; `ids`, `kept` and `signatures` read here and there in it, or in a copy on a
+    `read_spans` reads ranges of a file; `texts` and `signatures` read here and there in it, or in a copy on a
     scratch disk when the part is at a URL, until `forget`.
 
     Attributes:
@@ -229,13 +237,14 @@ class Part:
             "ids": np.uint8,
             "kept": np.uint8,
             "signatures": np.uint32,
+            "buckets": np.uint64,
             "cuts": np.uint32,
         }
         return np.dtype(kinds[name])
 
     def item(self, name: str) -> tuple[int, ...]:
         """Return the shape of an element of `<name>.bin`."""
-        return (self._info["hashes"],) if name == "signatures" else ()
+        return (self.n_hashes,) if name == "signatures" else ()
 
     def path(self, name: str) -> str:
         """Return where `<name>.bin` lies."""
@@ -289,10 +298,10 @@ class Part:
                 (documents,) = read_spans("documents", [(self, begin, min(begin + AT_ONCE, last))])
                 yield run, begin, documents
 
-    def bucket(self, b: int, run: SortedRun, start: int, stop: int) -> NDArray[np.uint32]:
-        """Return bucket `b` of the signatures of documents `start` to `stop`, all of one run, shape (n, hashes)."""
+    def bucket(self, b: int, run: SortedRun, start: int, stop: int) -> NDArray[np.uint64]:
+        """Return bucket `b` of the signatures of documents `start` to `stop`, all of one run, shape (n,)."""
         base = run.first * (self._info["buckets"] - 1) + b * run.documents
-        (block,) = read_spans("signatures", [(self, base + start, base + stop)])
+        (block,) = read_spans("buckets", [(self, base + start, base + stop)])
         return block
 
     def forget(self) -> None:
@@ -302,27 +311,27 @@ class Part:
             self._scratch.cleanup()
             self._scratch = None
 
-    def ids(self, documents: Documents) -> list[str]:
-        """Return the ids of `documents` of this part."""
-        return [data.decode() for data in self._pieces("ids", "id", documents)]
+    def texts(self, documents: Documents) -> bytes:
+        """Return the id of each of `documents` of this part, in order of row, and the values of kept fields, JSON,
+        behind it, one document after the other."""
+        ids = self._joined("ids", documents["id_start"], documents["id_bytes"])
+        if not self.keeps:
+            return ids
+        kept = self._joined("kept", documents["kept_start"], documents["kept_bytes"])
+        both = zip(apart(ids, documents["id_bytes"]), apart(kept, documents["kept_bytes"]), strict=True)
+        return b"".join(itertools.chain.from_iterable(both))
 
-    def kept(self, documents: Documents) -> list[bytes]:
-        """Return the values of kept fields of `documents` of this part, JSON; empty where the build keeps none."""
-        return list(self._pieces("kept", "kept", documents)) if self.keeps else [b""] * len(documents)
+    def _joined(self, name: str, starts: NDArray[np.uint64], lengths: NDArray[np.uint32]) -> bytes:
+        """Return pieces of `<name>.bin`, whose starts rise, one after the other."""
+        file, stops = self.whole(name), starts + lengths
+        return b"".join(
+            gathered(file[int(starts[a]) : int(stops[a:b].max())], starts[a:b] - starts[a], lengths[a:b])
+            for a, b in file.near(starts.astype(np.int64), stops.astype(np.int64))
+        )
 
-    def _pieces(self, name: str, field: str, documents: Documents) -> Iterator[bytes]:
-        starts = documents[f"{field}_start"]
-        found = self.whole(name).slices(starts, starts + documents[f"{field}_bytes"])
-        return (piece.tobytes() for piece in found)
-
-    def signatures(self, rows: NDArray[np.int64]) -> NDArray[np.uint32]:
-        """Return the signatures of `rows`, shape (len(rows), buckets * hashes)."""
-        buckets, hashes = self._info["buckets"], self._info["hashes"]
-        firsts, lengths = np.array([(run.first, run.documents) for run in self.runs], np.int64).T
-        run = np.searchsorted(firsts, rows, side="right") - 1
-        first, length = firsts[run, None], lengths[run, None]
-        at = first * buckets + np.arange(buckets) * length + (rows[:, None] - first)
-        return self.whole("signatures").take(at.reshape(-1)).reshape(len(rows), buckets * hashes)
+    def signatures(self, documents: Documents) -> NDArray[np.uint32]:
+        """Return the signatures of `documents` of this part, shape (n, buckets * hashes)."""
+        return self.whole("signatures").take(documents["signature"])
 
 
 def read_spans(name: str, spans: Sequence[tuple[Part, int, int]]) -> list[NDArray[Any]]:

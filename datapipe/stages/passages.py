@@ -42,6 +42,8 @@ def gather(
         [document.passage(excerpt(document.text(KEPT_IDS, decode))) for document in kept],
         filtered,
         [_pair(corpus, *pair, decode) for pair in removed.pairs],
+        removed.clusters,
+        totals.hits,
     )
 
 

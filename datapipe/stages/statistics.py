@@ -33,6 +33,8 @@ class IngestTotals:
         judged: what became of the rows of each source that has a condition, as `ingest` writes it.
         kept: as `KeptValues.counts`.
         longest_kept: bytes of the longest values of a document.
+        hits: rows of the table of contaminated documents, by evaluation file.
+        left_out_rows: rows of the tables of what was left out, by table.
         filters: as `filters.removed_by` returns them, summed.
         excluded: of each part, what it found of the lists of documents to leave out; see `Exclusion.counts`.
         excerpts: for each filter, rows as in `FilterStep.samples`.
@@ -46,6 +48,8 @@ class IngestTotals:
     judged: dict[str, dict[str, Any]] = field(default_factory=dict)
     kept: Counts = field(default_factory=dict)
     longest_kept: int = 0
+    hits: dict[str, int] = field(default_factory=dict)
+    left_out_rows: dict[str, int] = field(default_factory=dict)
     filters: list[dict[str, Any]] = field(default_factory=list)
     excluded: list[dict[str, list[str]]] = field(default_factory=list)
     excerpts: list[list[tuple[Any, ...]]] = field(default_factory=list)
@@ -62,7 +66,7 @@ def ingest_totals(parts: Iterable[Part]) -> IngestTotals:
     totals = IngestTotals()
     for part in parts:
         counts = part.counts
-        for name in ("rows", "accepted", "rejected"):
+        for name in ("rows", "accepted", "rejected", "hits", "left_out_rows"):
             _add_to(getattr(totals, name), counts[name])
         for name in COUNTS:
             setattr(totals, name, getattr(totals, name) + counts[name])

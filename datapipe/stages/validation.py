@@ -114,7 +114,7 @@ def chosen(drawn: Draw, candidates: Sequence[NDArray[np.void]]) -> NDArray[np.in
 
 def candidates_of(documents: Documents, numbers: NDArray[np.int64], last: int) -> NDArray[np.void]:
     """Return those of `documents`, whose numbers are `numbers`, that are in group `last`."""
-    rows = np.flatnonzero(drawn_group(documents) == last)
+    rows = np.flatnonzero(drawn_group(documents["drawn"]) == last)
     some = np.empty(len(rows), CANDIDATE)
     for name in ("drawn", "key_hi", "key_lo", "tokens"):
         some[name] = documents[name][rows]
@@ -138,7 +138,7 @@ class Candidates(Step):
     def do(self, rank: int, world_size: int) -> None:
         """Write `candidates/<rank>.bin`."""
         d, found = self.division, [np.zeros(0, CANDIDATE)]
-        removed = Dealt(d.path("removed"), NUMBER)
+        removed = Dealt(d.path("removed"), NUMBER, d.mine(rank, world_size))
         for stretch, documents in d.some(rank, world_size):
             mine = [np.zeros(0, CANDIDATE)]
             for some in documents:

@@ -9,6 +9,9 @@ EXCERPT_CHARS = 300
 PER_FILTER = 3
 """Removed documents of each filter that the report shows."""
 
+LARGEST_CLUSTERS = 5
+"""Clusters of duplicates that the report shows."""
+
 
 @dataclass(frozen=True)
 class Passage:
@@ -26,17 +29,21 @@ class Passage:
 
 @dataclass(frozen=True)
 class Excerpts:
-    """What the report shows of the texts.
+    """What the report shows of documents, as tasks found it.
 
     Attributes:
         kept: of documents in the pool.
         filtered: of documents that a filter took away, by filter.
         near: of near-duplicates: (the removed one, the kept one, their estimated similarity).
+        clusters: of the largest clusters of duplicates: (first row in their table, rows), largest first.
+        hits: rows of the table of contaminated documents, by evaluation file.
     """
 
     kept: list[Passage] = field(default_factory=list)
     filtered: dict[str, list[Passage]] = field(default_factory=dict)
     near: list[tuple[Passage, Passage, float]] = field(default_factory=list)
+    clusters: list[tuple[int, int]] = field(default_factory=list)
+    hits: dict[str, int] = field(default_factory=dict)
 
 
 def excerpt(text: str, start: int = 0) -> str:

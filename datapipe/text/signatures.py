@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from ...tokenize.compiled import compiled_part
 from ..config import NearDuplicates
-from .words import Words, windows, word_ngrams
+from .words import Words, windows
 
 with compiled_part():
     from . import _minhash
@@ -27,37 +27,60 @@ with compiled_part():
 U64 = NDArray[np.uint64]
 
 
-def sign(words: Words, near: NearDuplicates | None) -> tuple[NDArray[np.uint32], NDArray[np.bool_]]:
+def sign(
+    words: Words, near: NearDuplicates | None, out: NDArray[np.uint32] | None = None
+) -> tuple[NDArray[np.uint32], NDArray[np.bool_]]:
     """Return the texts' signatures over their word n-grams, uint32 (n_texts, buckets * hashes), and whether each has
-    one: a text without n-gram has none, and no text has one when there is no deduplication of near ones."""
+    one: a text without n-gram has none, and no text has one when there is no deduplication of near ones.
+
+    Args:
+        words: of the texts.
+        near: how many values a signature has, over how many words.
+        out: where the signatures are written, if not to a new array.
+    """
     n_texts = len(words.starts) - 1
-    if near is None:
-        return np.zeros((n_texts, 0), np.uint32), np.zeros(n_texts, np.bool_)
-    size = near.buckets * near.hashes
-    signatures = np.full((n_texts, size), np.iinfo(np.uint32).max, np.uint32)
     signed = np.zeros(n_texts, np.bool_)
-    for window, texts, _ in windows(words, near.ngram):
-        hashes, starts = word_ngrams(window, near.ngram)
-        has = np.diff(starts) > 0
-        rows = minhash(hashes, starts, size, near.seed)[has]
-        signatures[texts[has]] = np.minimum(signatures[texts[has]], rows)  # a window holds a text once
-        signed[texts[has]] = True
-    signatures[~signed] = 0
+    if near is None:
+        return np.zeros((n_texts, 0), np.uint32), signed
+    signatures = np.empty((n_texts, near.buckets * near.hashes), np.uint32) if out is None else out
+    for window, texts, before in windows(words, near.ngram):
+        here = slice(int(texts[0]), int(texts[-1]) + 1)
+        has = np.diff(window.starts) >= near.ngram
+        if not before:
+            minhash(window, near.ngram, signatures.shape[1], near.seed, signatures[here])
+            signed[here] = has
+        elif has.all():
+            more = minhash(window, near.ngram, signatures.shape[1], near.seed)
+            np.minimum(signatures[here], more, out=signatures[here])
     return signatures, signed
 
 
-def minhash(hashes: U64, starts: NDArray[np.int64], size: int, seed: int) -> NDArray[np.uint32]:
-    """Return the signatures of some sets of hashes, shape (n, size).
+def minhash(
+    words: Words, ngram: int, size: int, seed: int, out: NDArray[np.uint32] | None = None
+) -> NDArray[np.uint32]:
+    """Return the signatures of some texts over the hashes that `word_ngrams` gives, shape (n, size); zeros for those
+    that have none.
 
     Args:
-        hashes: those of set i from starts[i] to starts[i + 1]. Without any, its signature is zeros.
-        starts: (n + 1,).
+        words: of the texts.
+        ngram: words of a run.
         size: values of a signature.
         seed: draws another signature.
+        out: where they are written, if not to a new array.
     """
-    signatures = np.zeros((len(starts) - 1, size), np.uint32)
-    _minhash.sign(np.ascontiguousarray(hashes), starts.astype(np.int64), *_coefficients(size, seed), signatures)
+    signatures = np.empty((len(words.starts) - 1, size), np.uint32) if out is None else out
+    starts = words.starts.astype(np.int64)
+    _minhash.sign(np.ascontiguousarray(words.hashes), starts, ngram, *_coefficients(size, seed), signatures)
     return signatures
+
+
+def buckets_of(signatures: NDArray[np.uint32], buckets: int) -> U64:
+    """Return the hash of each bucket of some signatures, shape (n, buckets): `mix64` of the sum of its values times the
+    powers of 0x9E3779B97F4A7C15, the last value times 1. Buckets that differ have the same with a probability of
+    2^-64."""
+    values = np.empty((len(signatures), buckets), np.uint64)
+    _minhash.fold(np.ascontiguousarray(signatures), values)
+    return values
 
 
 @functools.cache

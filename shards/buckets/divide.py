@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from ...common import storage
@@ -24,10 +23,11 @@ from .. import arrow, mds
 from ..artifact import INDEX_NAME, Artifact, open_artifact, read_manifest
 from ..description.describe import describe
 from ..description.subject import Subject, kept_of
-from ..documents import DOCUMENTS_NAME, ROW_GROUP, DocumentStarts, open_documents, readable, todays_schema
+from ..documents import DOCUMENTS, ROW_GROUP, open_documents, readable, todays_schema
 from ..facts import facts_of
 from ..loader.sample_reader import read_shard
 from ..manifest import Bucket, Content, Manifest, dump_manifest, fingerprint
+from ..tables.writing import DividedWriter
 from ..tokenizer_file import carry_tokenizer
 from .split import OWN_COLUMNS, Division, Split, by_number, by_value
 
@@ -57,7 +57,6 @@ def divide(pool: str, split: Split, quiet: bool = True) -> Divided:
     source = open_artifact(pool)
     if source.manifest.kind != "pool":
         raise RequestError(f"{pool} is a subset, not a pool: divide its pool, and carve from the buckets")
-    DocumentStarts(source.root, source.manifest.files.get(DOCUMENTS_NAME))  # holds the table against its hash
     starts, tokens, division = _divided(source, split)
     targets = [_Target(source, split, division, number, tokens) for number in range(len(division.parts))]
     missing = [target for target in targets if not target.is_there()]
@@ -83,7 +82,7 @@ def _divided(pool: Artifact, split: Split) -> tuple[NDArray[np.int64], NDArray[n
         raise RequestError(f"'{split.by}' is {kind}, which has no quantiles or edges: leave them out, a value a bucket")
     if not cut and kind == "float":
         raise RequestError(f"'{split.by}' is a fraction: say how it is cut, as in quantiles: 20 or edges: [0.2, 0.5]")
-    columns = list(_columns(pool.root, split.by))
+    columns = list(_columns(pool, split.by))
     starts, tokens = (np.concatenate([np.zeros(0, np.int64), *(c[i] for c in columns)]) for i in (0, 1))
     if cut:
         values = [arrow.array(c.cast(pa.float64(), safe=False).fill_null(float("nan"))) for _, _, c in columns]
@@ -96,12 +95,13 @@ def _as_text(value: Any) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
-def _columns(root: str, by: str) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64], pa.ChunkedArray]]:
-    with open_documents(root) as f:
-        for i in range(f.metadata.num_row_groups):
-            with readable(root):
-                table = f.read_row_group(i, columns=list(dict.fromkeys(["start", "tokens", by])))
-            yield arrow.integers(table["start"]), arrow.integers(table["tokens"]), table[by]
+def _columns(pool: Artifact, by: str) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64], pa.ChunkedArray]]:
+    """Yield start, tokens and the column `by` of a pool's documents, whose table is held against its hash."""
+    with open_documents(pool.root, pool.manifest.files) as f:
+        for table in f.groups(list(dict.fromkeys(["start", "tokens", by]))):
+            with readable(pool.root):
+                columns = arrow.integers(table["start"]), arrow.integers(table["tokens"]), table[by]
+            yield columns
 
 
 class _Target:
@@ -226,9 +226,7 @@ def _deal_rows(pool: Artifact, division: Division, writers: "list[_Writer]") -> 
     """Give each writer its documents' rows."""
     at = 0
     with open_documents(pool.root) as f:
-        for i in range(f.metadata.num_row_groups):
-            with readable(pool.root):
-                table = f.read_row_group(i)
+        for table in f.groups():
             of = division.of[at : at + len(table)]
             at += len(table)
             for writer in writers:
@@ -239,8 +237,8 @@ def _deal_rows(pool: Artifact, division: Division, writers: "list[_Writer]") -> 
 def _writing(target: _Target, sink: Sink) -> "Iterator[_Writer]":
     """Yield what takes a bucket's tokens and rows; when the body succeeds, its pool is whole, manifest last."""
     with open_documents(target.pool.root) as f:
-        schema = todays_schema(f.schema_arrow)
-    with sink.create(DOCUMENTS_NAME) as file, pq.ParquetWriter(file, schema, compression="zstd") as rows:
+        schema = todays_schema(f.schema)
+    with DividedWriter(sink.create, DOCUMENTS, schema, target.documents, compression="zstd") as rows:
         writer = _Writer(target, sink, rows)
         yield writer
         writer.finish()
@@ -254,7 +252,7 @@ def _writing(target: _Target, sink: Sink) -> "Iterator[_Writer]":
 class _Writer:
     """Writes a bucket's pool."""
 
-    def __init__(self, target: _Target, sink: Sink, rows: pq.ParquetWriter) -> None:
+    def __init__(self, target: _Target, sink: Sink, rows: DividedWriter) -> None:
         self.target, self.sink, self._rows = target, sink, rows
         self._waiting: list[NDArray[Any]] = []
         self._n_waiting = self._next_start = 0
@@ -297,7 +295,7 @@ class _Writer:
         joined = pa.concat_tables(self._tables).unify_dictionaries().cast(self._rows.schema).combine_chunks()
         full = len(joined) // ROW_GROUP * ROW_GROUP
         if full:
-            self._rows.write_table(joined.slice(0, full), row_group_size=ROW_GROUP)
+            self._rows.write(joined.slice(0, full), ROW_GROUP)
         self._tables = [joined.slice(full)]
 
     def finish(self) -> None:
@@ -307,6 +305,6 @@ class _Writer:
             rest = np.full(-self._n_waiting % m.seq_len, m.tokenizer.pad, m.dtype)
             self._write_shard(np.concatenate([*self._waiting, rest]))
         if sum(map(len, self._tables)):
-            self._rows.write_table(pa.concat_tables(self._tables).unify_dictionaries().cast(self._rows.schema))
+            self._rows.write(pa.concat_tables(self._tables).unify_dictionaries().cast(self._rows.schema), ROW_GROUP)
         self.sink.write(INDEX_NAME, mds.dump_index(self.entries).encode())
         carry_tokenizer(self.sink, self.target.pool.root, m)

@@ -8,9 +8,10 @@ from collections.abc import Iterator
 from typing import Any
 from urllib.parse import quote
 
-from ..documents import DOCUMENTS_NAME
+from ..documents import DOCUMENTS, DOCUMENTS_NAME
 from ..facts import plain
 from ..manifest import ExportManifest
+from ..tables.names import pattern_of
 from .hub import listed
 from .markdown import web_address
 from .subject import Subject
@@ -97,6 +98,9 @@ _KINDS = {
 }
 """Of columns of metadata: what the name of Arrow's type begins with, and Croissant's; others are text."""
 
+_DOCUMENT_FILES = "document-files"
+"""What the set of several files of documents is called."""
+
 _MDS = ("shard.*.mds", "MDS shards; README.md shows how to read them")
 _TOKEN_FILES = {
     "pool": _MDS,
@@ -122,7 +126,7 @@ def croissant(s: Subject) -> str:
         "identifier": _urn(m.fingerprint),
         "version": f"1.0.0+{m.fingerprint}",
         "keywords": ["pre-training", "token ids", "epochal", s.form],
-        "distribution": [*_files(s), *_token_files(s)],
+        "distribution": [*_files(s), *_token_files(s), *_document_files(s)],
         "recordSet": [*_documents(s), *_samples(s)],
     }
     whole = about | _origin(s) | _responsible(s)
@@ -236,17 +240,29 @@ def _token_files(s: Subject) -> Iterator[dict[str, Any]]:
         yield files | {"description": about, "encodingFormat": _format(pattern)}
 
 
-def _documents(s: Subject) -> Iterator[dict[str, Any]]:
-    """Yield the records of documents.parquet."""
-    if DOCUMENTS_NAME not in s.files:
+def _document_files(s: Subject) -> Iterator[dict[str, Any]]:
+    """Yield the set of the files of the table of documents, where they are several."""
+    pattern = pattern_of(s.files, DOCUMENTS)
+    if pattern in (None, DOCUMENTS_NAME):
         return
+    files = {"@type": "cr:FileSet", "@id": _DOCUMENT_FILES, "name": _DOCUMENT_FILES, "includes": pattern}
+    about = "the table of documents, its rows in the order of the files' names"
+    yield files | {"description": about, "encodingFormat": _format(DOCUMENTS_NAME)}
+
+
+def _documents(s: Subject) -> Iterator[dict[str, Any]]:
+    """Yield the records of the table of documents."""
+    found = pattern_of(s.files, DOCUMENTS)
+    if found is None:
+        return
+    source = {"fileObject": {"@id": found}} if found == DOCUMENTS_NAME else {"fileSet": {"@id": _DOCUMENT_FILES}}
     kept = {name: (_kind(kind), "metadata of the document, as its source has it") for name, kind in s.kept.items()}
     yield {
         "@type": "cr:RecordSet",
         "@id": "documents",
         "name": "documents",
         "description": "which document lies where in the token stream",
-        "field": [_field(column, *about) for column, about in (COLUMNS | kept).items()],
+        "field": [_field(column, *about, source) for column, about in (COLUMNS | kept).items()],
     }
 
 
@@ -254,14 +270,14 @@ def _kind(name: str) -> str:
     return next((kind for begin, kind in _KINDS.items() if name.startswith(begin)), "sc:Text")
 
 
-def _field(column: str, kind: str, meaning: str) -> dict[str, Any]:
+def _field(column: str, kind: str, meaning: str, source: dict[str, Any]) -> dict[str, Any]:
     return {
         "@type": "cr:Field",
         "@id": f"documents/{quote(column, safe='')}",
         "name": column,
         "description": meaning,
         "dataType": kind,
-        "source": {"fileObject": {"@id": DOCUMENTS_NAME}, "extract": {"column": column}},
+        "source": source | {"extract": {"column": column}},
     }
 
 

@@ -5,9 +5,10 @@ import re
 from collections.abc import Iterable
 from typing import Any
 
-from ..documents import DOCUMENTS_NAME
+from ..documents import DOCUMENTS
 from ..facts import plain
 from ..manifest import ExportManifest, Manifest
+from ..tables.names import pattern_of
 from .subject import Subject
 
 LICENCES = frozenset(
@@ -154,14 +155,14 @@ def configs(s: Subject) -> list[dict[str, Any]]:
         patterns = {"wds": "shard-*.tar", "parquet": "data/train-*.parquet", "hf": "data-*.arrow"}
         return [_config("samples", patterns[s.form], True)]
     if s.window is None:
-        tables = [_config(name, f"{name}.parquet") for name in _with_rows(s)]
-        return [_config("documents", DOCUMENTS_NAME, True), *tables]
+        found = [(name, pattern_of(s.files, name)) for name in (DOCUMENTS, *_with_rows(s))]
+        return [_config(name, path, name == DOCUMENTS) for name, path in found if path is not None]
     assert isinstance(s.manifest, Manifest)
     assert s.manifest.parent is not None, "only views have a window"
     start, stop = s.window
     where = {"filters": [["start", ">=", start], ["start", "<", stop]]}
     pool = glob.escape(s.manifest.parent.path)  # what is read is a pattern
-    return [_config("documents", f"{pool}/{DOCUMENTS_NAME}", True) | where]
+    return [_config("documents", f"{pool}/{s.of_pool}", True) | where]
 
 
 def _config(name: str, path: str, default: bool = False) -> dict[str, Any]:
@@ -170,11 +171,10 @@ def _config(name: str, path: str, default: bool = False) -> dict[str, Any]:
 
 
 def _with_rows(s: Subject) -> list[str]:
-    """Return a pool's further tables that are not empty: of one without rows `datasets` makes an error."""
+    """Return the further tables of a pool that have rows: of one without any `datasets` makes an error."""
     if isinstance(s.manifest, ExportManifest):
         return []
     statistics = s.manifest.statistics
     steps = [row["step"] for row in statistics.get("waterfall", []) if row["documents"]]
     found = [name for name, begin in TABLES.items() if any(step.startswith(begin) for step in steps)]
-    found += ["left_out"] if statistics.get("files_not_read") else []
-    return [name for name in found if f"{name}.parquet" in s.files]
+    return found + (["left_out"] if statistics.get("files_not_read") else [])

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from ...common.publish import FileInfo
-from ..documents import DOCUMENTS_NAME
+from ..documents import DOCUMENTS_NAME, has_documents
 from ..facts import facts_of
 from ..manifest import ExportManifest, Manifest
 
@@ -28,6 +28,7 @@ class Subject:
         sources: the facts of each source, with its name; see `facts.facts_of`.
         kept: types of the columns that documents.parquet has of each document's metadata, by name.
         window: of a view, where in the pool's stream its first document begins, and where the subset ends.
+        of_pool: of a view, the file of its pool's table of documents, or a pattern of its files.
     """
 
     manifest: Manifest | ExportManifest
@@ -36,6 +37,7 @@ class Subject:
     sources: Sequence[Mapping[str, Any]] = ()
     kept: Mapping[str, str] = field(default_factory=dict)
     window: tuple[int, int] | None = None
+    of_pool: str = DOCUMENTS_NAME
 
     @property
     def form(self) -> Form:
@@ -52,7 +54,7 @@ class Subject:
         """What `datasets` reads in the folder, a row each; None where that is nothing."""
         if self.form in ("wds", "parquet", "hf"):
             return "samples"
-        known = self.window is not None or DOCUMENTS_NAME in self.files
+        known = self.window is not None or has_documents(self.files)
         return "documents" if known else None
 
 

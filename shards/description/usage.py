@@ -3,8 +3,9 @@ folder. `tests/shards/description/test_usage.py` runs every one of them."""
 
 from textwrap import dedent
 
-from ..documents import DOCUMENTS_NAME
+from ..documents import DOCUMENTS
 from ..manifest import Manifest
+from ..tables.names import pattern_of
 from .subject import Subject
 
 Snippet = tuple[str, str]
@@ -279,11 +280,11 @@ def _flat(s: Subject) -> list[Snippet]:
 
 def _documents(s: Subject) -> list[Snippet]:
     """Return how to read the table of documents; a view's is part of its pool's."""
-    path, chosen = DOCUMENTS_NAME, ""
+    path, chosen = pattern_of(s.files, DOCUMENTS), ""
     if s.window is not None:
         assert isinstance(s.manifest, Manifest)
         assert s.manifest.parent is not None, "only views have a window"
-        path = f"{s.manifest.parent.path}/{DOCUMENTS_NAME}"
+        path = f"{s.manifest.parent.path}/{s.of_pool}"
         start, stop = s.window
         chosen = f'.filter(polars.col("start").is_between({start}, {stop}, closed="left"))'
     return [

@@ -110,8 +110,8 @@ def documents_of(artifact: Artifact) -> Table:
             f"{artifact.root} has no {DOCUMENTS_NAME}, which says where documents begin: carve it again, today's "
             "copies have one"
         )
-    root, info, first = found
-    return Table(DocumentStarts(root, info), first)
+    root, files, first = found
+    return Table(DocumentStarts(root, files), first)
 
 
 def contents(order: Order, tables: Sequence[Table], positions: range | ArrayLike) -> list[Content]:

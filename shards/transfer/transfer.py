@@ -21,7 +21,7 @@ from ...common.progress import Progress
 from ...common.publish import MANIFEST_NAME, FileInfo, Sink
 from ..artifact import read_manifest
 from ..carve import write_subset
-from ..documents import DOCUMENTS_NAME, DocumentStarts
+from ..documents import DocumentStarts, table_files
 from ..manifest import ExportManifest, Manifest
 from ..without.found import WITHOUT_NAME
 from .contents import Contents, View, contents_of, form_of
@@ -203,18 +203,18 @@ class _Sink(Sink):
 
 def _send_tables(view: View, sink: Sink) -> None:
     """Send the tables of a view that was carved without documents, which are its own, as they are."""
-    for name in (DOCUMENTS_NAME, WITHOUT_NAME):
-        listed = read_manifest(view.root).files[name]
+    files = read_manifest(view.root).files
+    for name in (*table_files(files), WITHOUT_NAME):
         with storage.open_read(storage.join(view.root, name)) as file, sink.create(name) as target:
             shutil.copyfileobj(file, target)
-        if sink.files[name] != listed:
+        if sink.files[name] != files[name]:
             raise WorkError(f"{storage.join(view.root, name)} is damaged: its hash is not the manifest's; restore it")
 
 
 def _send_view(contents: Contents, view: View, target: Target, watch: _Watch) -> Transferred:
     sink = _Sink(target, watch)
     manifest = cast(Manifest, contents.manifest)
-    documents = DocumentStarts(view.pool.root, view.pool.manifest.files.get(DOCUMENTS_NAME))
+    documents = DocumentStarts(view.pool.root, view.pool.manifest.files)
     tables = functools.partial(_send_tables, view)
     write_subset(sink, view.pieces, view.tail, manifest, view.pool, documents, tables)
     files = {name: info for name, info in sink.files.items() if name != MANIFEST_NAME}

@@ -9,7 +9,7 @@ from ...common import storage
 from ...common.errors import EpochalError
 from .. import arrow
 from ..artifact import Artifact, may_ask, open_artifact
-from ..documents import DOCUMENTS_NAME
+from ..documents import DOCUMENTS_NAME, has_documents
 from ..manifest import Manifest, Without
 from ..pieces import pieces_of
 from .cut import Cut, Removed
@@ -56,7 +56,7 @@ def _miscounted(table: pa.Table, said: Without) -> str | None:
 def _still_there(root: str, m: Manifest, table: pa.Table) -> str | None:
     import pyarrow.compute as pc
 
-    if DOCUMENTS_NAME not in m.files:
+    if not has_documents(m.files):
         return f"{DOCUMENTS_NAME} is missing: it says which documents are in it"
     keys = table["key"].combine_chunks()
     n = sum(pc.sum(pc.is_in(group["key"], keys)).as_py() or 0 for group in groups(root, ["key"]))

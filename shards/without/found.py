@@ -113,9 +113,8 @@ def find(pool: Artifact, lists: Sequence[str | NameList], condition: str | None)
 def groups(root: str, columns: list[str]) -> Iterator[pa.Table]:
     """Yield the table of documents of an artifact, a row group at a time; keys as they are today."""
     with open_documents(root) as f:
-        for i in range(f.metadata.num_row_groups):
+        for table in f.groups(columns):
             with readable(root):
-                table = f.read_row_group(i, columns=columns)
                 at = table.schema.get_field_index("key")
                 yield table.set_column(at, SCHEMA.field("key"), table["key"].cast(pa.binary()))
 

@@ -69,6 +69,7 @@ def test_tasks_that_hold_little_in_memory_give_the_same_bytes(request, tmp_path,
     monkeypatch.setattr(components, "EDGES_AT_ONCE", 5)
     monkeypatch.setattr("epochal.datapipe.stages.parts.AT_ONCE", 7)
     monkeypatch.setattr("epochal.datapipe.stages.pack.CUTS_AT_ONCE", 1)
+    monkeypatch.setattr("epochal.datapipe.stages.pack.CUTS_OF_A_FILE", 1)
     monkeypatch.setattr("epochal.datapipe.stages.fates.KEPT_OPEN", 2)
     monkeypatch.setattr(external_sort, "MERGED", 2)
     check_same(built, build(elsewhere(config, tmp_path, tasks), quiet=True))
@@ -113,6 +114,8 @@ def test_a_build_killed_in_every_stage_and_run_again_gives_the_same_bytes(near, 
 @pytest.mark.processes
 def test_several_processes_give_the_same_bytes(near, tmp_path, monkeypatch):
     monkeypatch.setattr(deduplicate, "SMALL_DOCUMENTS", 0)
+    for name in ("SMALL_TOKENS", "SMALL_TOKENS_FORKED"):
+        monkeypatch.setattr(f"epochal.datapipe.build.{name}", 0)
     config = elsewhere(near[1], tmp_path, 3).model_copy(update={"workers": 2})
     check_same(near[0], build(config, quiet=True))
 
@@ -122,11 +125,11 @@ def test_what_no_stage_wants_any_more_is_removed(near, tmp_path, monkeypatch):
     monkeypatch.setattr(deduplicate, "SMALL_DOCUMENTS", 0)
     left = []
 
-    def stop(division, path):
-        left.extend(sorted(os.listdir(division.folder)))
+    def stop(layouts, packed, outcome, *_):
+        left.extend(sorted(os.listdir(outcome.division.folder)))
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("epochal.datapipe.stages.finish.join_duplicates", stop)
+    monkeypatch.setattr("epochal.datapipe.build.tables_of", stop)
     with pytest.raises(KeyboardInterrupt):
         build(elsewhere(near[1], tmp_path, 2), quiet=True)
     assert left == ["candidates", "counts", "drawn", "log", "removed", "rounds", "rows"]

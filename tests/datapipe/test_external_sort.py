@@ -34,10 +34,10 @@ def test_dealt_records_come_range_by_range_as_they_came(tasks, ranges, at_once):
                     made.append(np.array([(value, n + i) for i, value in enumerate(values)], RECORD))
                     n += len(values)
                     writer.add(made[-1], external_sort.range_of(made[-1]["value"], ranges))
-        dealt = external_sort.Dealt(folder, RECORD)
-        found = [dealt.whole(number) for number in range(ranges)]
-        assert [len(some) for some in found] == [dealt.count(number) for number in range(ranges)]
-        assert all(0 < len(some) <= 2 * at_once for number in range(ranges) for some in dealt.read(number))
+        shares = [external_sort.Dealt(folder, RECORD, range(rank, ranges, 3)) for rank in range(3)]
+        found = [shares[number % 3].whole(number) for number in range(ranges)]
+        assert [len(some) for some in found] == [shares[number % 3].count(number) for number in range(ranges)]
+        assert all(0 < len(some) <= 2 * at_once for n in range(ranges) for some in shares[n % 3].read(n))
     whole = np.concatenate([np.zeros(0, RECORD), *made])
     place = [int(v) * ranges >> 64 for v in whole["value"].tolist()]
     for number, some in enumerate(found):
@@ -49,10 +49,10 @@ def test_dealt_records_that_are_cut_are_named(tmp_path):
         writer.add(np.zeros(9, RECORD), np.arange(9) % 2)
     os.truncate(tmp_path / "a.bin", 100)
     with pytest.raises(WorkError, match=r"a.bin is damaged: it was cut while it was read; remove the work folder"):
-        external_sort.Dealt(str(tmp_path), RECORD).whole(1)
+        external_sort.Dealt(str(tmp_path), RECORD, range(2)).whole(1)
     os.truncate(tmp_path / "a.counts", 16)
     with pytest.raises(WorkError, match=r"a.counts is damaged: it was cut; remove the work folder"):
-        external_sort.Dealt(str(tmp_path), RECORD)
+        external_sort.Dealt(str(tmp_path), RECORD, range(2))
 
 
 def test_what_failed_is_not_published(tmp_path):

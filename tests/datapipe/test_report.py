@@ -63,6 +63,8 @@ EXCERPTS = Excerpts(
     kept=[Passage("first", "s", "the first of the pool")],
     filtered={HOSTILE: [Passage(HOSTILE, HOSTILE, f"removed\n\tby {HOSTILE}", HOSTILE)]},
     near=[(Passage("twin", "s", "one text", "near-duplicate"), Passage("kept-twin", "s", "another text"), 0.875)],
+    clusters=[(1, 8), (0, 1), (9, 1)],
+    hits={HOSTILE: 3},
 )
 
 
@@ -200,9 +202,8 @@ def test_equal_pools_give_equal_bytes(pool, tmp_path):
     assert str(tmp_path).encode() not in written
 
 
-def test_largest_clusters_come_first_with_their_own_rows(pool):
-    table = pq.ParquetFile(Path(pool.root) / "duplicates.parquet")
-    assert list(report._cluster_runs(table)) == [(0, 1), (1, 8), (9, 1)]
+def test_largest_clusters_come_with_their_own_rows(pool):
+    table = report._open_table(pool, "duplicates")
     assert [r["id"] for r in report._rows_at(table, 9, 3)] == ["z-0"]
     text = Page(report.render(pool, EXCERPTS)).text["duplicates"]
     assert text.index("kept-big") < text.index("kept-a") < text.index("kept-z")

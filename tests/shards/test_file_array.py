@@ -35,17 +35,18 @@ def test_what_is_taken_stands_at_its_rows(numbers: Path, rows: list[int], near: 
         assert array.take(np.array(rows, np.int64)).tolist() == [[2 * row, 2 * row + 1] for row in rows]
 
 
-@given(st.lists(st.tuples(st.integers(0, N), st.integers(0, 30))), NEAR, BLOCK)
-def test_slices_hold_what_lies_between(numbers: Path, spans: list[tuple[int, int]], near: int, block: int) -> None:
-    starts = np.array([start for start, _ in spans], np.uint64)
-    stops = np.array([min(start + n, N) for start, n in spans], np.uint64)
+@given(st.lists(st.tuples(st.integers(0, N), st.integers(0, 30))).map(sorted), NEAR, BLOCK)
+def test_what_is_near_is_read_together(numbers: Path, spans: list[tuple[int, int]], near: int, block: int) -> None:
+    starts = np.array([start for start, _ in spans], np.int64)
+    stops = np.array([min(start + n, N) for start, n in spans], np.int64)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(file_array, "GAP_BYTES", near)
         patch.setattr(file_array, "BLOCK_BYTES", block)
-        found = FileArray(str(numbers), np.uint32, (N,)).slices(starts, stops)
-    assert [piece.tolist() for piece in found] == [
-        list(range(start, stop)) for start, stop in zip(starts.tolist(), stops.tolist(), strict=True)
-    ]
+        ranges = list(FileArray(str(numbers), np.uint32, (N,)).near(starts, stops))
+    assert [row for begin, end in ranges for row in range(begin, end)] == list(range(len(spans)))
+    for begin, end in ranges:
+        assert (starts[begin + 1 : end] - stops[begin : end - 1] <= near // 4).all()
+        assert starts[end - 1] * 4 // block == starts[begin] * 4 // block
 
 
 def test_a_file_that_ends_early_is_named(tmp_path: Path) -> None:

@@ -65,6 +65,10 @@ def test_the_default_is_one_process_for_few_tokens_and_a_number_below_one_is_ref
         export(subset, "wds", str(tmp_path / "y"), workers=0)
 
 
+def test_what_lies_in_this_process_is_written_by_it_alone(small_files, subset):
+    assert verify(export(subset, "wds", "memory://exports-alone/x", workers=2)[0]) == []
+
+
 def test_new_processes_write_an_export(make_pool, tmp_path):
     """Not forked from this one, as the command has them."""
     pool = str(make_pool(random_documents(16 * 5000), samples_per_shard=500))

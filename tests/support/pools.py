@@ -94,6 +94,21 @@ def with_columns(root: Path, columns: dict[str, tuple[str, list[Any]]]) -> Path:
     return root
 
 
+def in_several_files(root: Path | str, rows: int = 50) -> str:
+    """Have the table of documents of a pool lie in files of `rows` rows each, 20 a row group; return its folder."""
+    root = Path(root)
+    table = pq.read_table(root / "documents.parquet")
+    m = read_manifest(str(root))
+    files = {name: info for name, info in m.files.items() if name != "documents.parquet"}
+    for number, start in enumerate(range(0, len(table), rows)):
+        path = root / f"documents-{number:05d}.parquet"
+        pq.write_table(table.slice(start, rows), path, row_group_size=20)
+        files[path.name] = FileInfo.at(str(path))
+    (root / "documents.parquet").unlink()
+    (root / "manifest.json").write_text(dump_manifest(m.model_copy(update={"files": files})))
+    return str(root)
+
+
 def planted(make_pool: Callable[..., Path], tokens: int = 20_000, name: str = "toy") -> str:
     """Return a pool whose documents have a quality (null for each ninth) and a language."""
     pool = make_pool(tokens, name=name)

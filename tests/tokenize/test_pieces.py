@@ -192,7 +192,13 @@ def test_a_wrong_answer_for_new_pieces_is_refused(answer):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("part", ["tokenize._pieces", "datapipe.text._fragments", "datapipe.text._minhash"])
+@pytest.mark.parametrize(
+    "part",
+    [
+        *("tokenize._pieces", "datapipe.arrays._gather", "datapipe.text._blake2b"),
+        *("datapipe.text._fragments", "datapipe.text._minhash"),
+    ],
+)
 def test_without_a_compiled_part_a_build_says_so_in_one_line(part):
     program = (
         f"import sys; sys.modules['epochal.{part}'] = None; from epochal.__main__ import main; "

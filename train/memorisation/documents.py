@@ -58,12 +58,12 @@ def documents_in(artifact: Artifact, most_tokens: int) -> Documents:
         RequestError: when the artifact has no table of documents.
         WorkError: when that is damaged.
     """
-    documents_of(artifact)  # holds the table against its hash
+    documents_of(artifact)  # says what is wrong where there is no table
     found = find_documents(artifact.root, artifact.manifest)
     assert found is not None, "documents_of would have raised"
-    root, _, first = found
+    root, files, first = found
     keys, starts, tokens = [], [], []
-    for chunk in iter_documents(root, ["key", "start", "tokens"]):
+    for chunk in iter_documents(root, ["key", "start", "tokens"], files):
         low, high = first, first + artifact.manifest.tokens
         inside = (chunk["start"] < high) & (chunk["start"] + chunk["tokens"] > low)
         keys.append(np.frombuffer(b"".join(chunk["key"][inside]), "V16"))

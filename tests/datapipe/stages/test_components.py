@@ -27,7 +27,7 @@ def clusters(folder: str, n: int, tasks: Sequence[np.ndarray], stretches: int) -
                 assert not list(step.run(rank=rank, world_size=tasks))
 
     links, n_linked = deduplicate._Stages(division, len(tasks), run)._stars()
-    dealt = Dealt(division.path(links), components.LINK)
+    dealt = Dealt(division.path(links), components.LINK, range(division.stretches))
     found = [components.Lowest(dealt, i, *division.span(i)) for i in range(stretches)]
     lowest = np.concatenate([some.lowest for some in found])
     linked = np.flatnonzero(np.concatenate([some.linked for some in found]))

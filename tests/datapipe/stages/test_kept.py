@@ -27,7 +27,7 @@ def column(values: list[Any], stated: str | None = None) -> tuple[str, list[Any]
     """Return the type of a column, its values and what was counted."""
     keep = [Kept(name="c", type=stated)]
     kept = KeptValues(keep)
-    pieces = [np.frombuffer(kept.encode("s", [value]), np.uint8) for value in values]
+    pieces = [kept.encode("s", [value]) for value in values]
     types = types_of(keep, kept.counts)
     (array,) = columns(types, pieces)
     return types["c"], array.to_pylist(), kept.counts["c"].get("s", {})

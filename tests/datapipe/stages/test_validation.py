@@ -19,7 +19,7 @@ def drawn(lengths: list[int], asked: Any, fates: Any = None) -> tuple[int, list[
     left = numbers if fates is None else np.flatnonzero(fates == TRAIN)
     documents = documents[left]
     tokens = np.zeros(1 << DRAWN_BITS, np.int64)
-    add_drawn(tokens, documents)
+    add_drawn(tokens, documents["drawn"], documents["tokens"])
     place = draw(tokens, asked)
     if place is None:
         return 0, []
@@ -28,7 +28,7 @@ def drawn(lengths: list[int], asked: Any, fates: Any = None) -> tuple[int, list[
     inside = chosen(place, halves)
     if inside is None:
         return 0, []
-    held_out = sorted([*left[drawn_group(documents) < place.last].tolist(), *inside.tolist()])
+    held_out = sorted([*left[drawn_group(documents["drawn"]) < place.last].tolist(), *inside.tolist()])
     return sum(lengths[i] for i in held_out), held_out
 
 

@@ -62,7 +62,7 @@ def test_fingerprints_of_others_are_text(make_pool, tmp_path):
 def test_tables_that_have_rows_have_a_configuration():
     steps = [("where of s", -1), ("exact duplicates", 0), ("empty", -2)]
     waterfall = [{"step": step, "documents": n, "tokens": None} for step, n in steps]
-    files = dict.fromkeys(["filtered.parquet", "duplicates.parquet", "rejects.parquet"])
+    files = dict.fromkeys(["documents.parquet", "filtered.parquet", "duplicates.parquet", "rejects.parquet"])
     subject = SimpleNamespace(
         manifest=SimpleNamespace(statistics={"waterfall": waterfall}), rows="documents", window=None, files=files
     )
