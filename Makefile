@@ -4,7 +4,8 @@ PYTHON ?= python3.11
 VENV := .venv$(TORCH:%=-torch-%)
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
-JOBS ?= 2
+# Of files at a time: one more than two cores have, as many tests wait. A process of tests takes 1.7 GB.
+JOBS ?= 3
 # Whole files, in the order of tests/conftest.py: xdist's own puts those with the fewest tests last, the longest among them.
 SPREAD := --dist loadfile --no-loadscope-reorder
 COMPILED := $(wildcard tokenize/*.[ch] datapipe/text/*.[ch] datapipe/arrays/*.[ch])
@@ -51,7 +52,7 @@ shards: $(READY) $(POOL)/manifest.json ## build the default pool from real text,
 	$(BIN)/epochal carve $(POOL) $(SIZES:%=--unique-tokens %)
 	$(BIN)/epochal verify $(POOL) $(POOL)-val $(SIZES:%=artifacts/subsets/python-%)
 
-test: $(READY) ## run every test, two files at a time (JOBS=1: one)
+test: $(READY) ## run every test, three files at a time (JOBS=1: one)
 	@$(BIN)/python -m pytest -n $(JOBS) $(SPREAD)
 
 test-fast: $(READY) ## run the tests of single modules: under a minute

@@ -5,6 +5,7 @@ examples may import everything, and nothing else imports them.
 """
 
 import ast
+import functools
 import itertools
 import tomllib
 from collections.abc import Iterator
@@ -63,10 +64,16 @@ def module_file(module: str) -> str | None:
     return None
 
 
+@functools.cache
+def tree_of(file: str) -> ast.Module:
+    """Return what a file says."""
+    return ast.parse((ROOT / file).read_text(encoding="utf-8"), file)
+
+
 def imports_of(file: str) -> Iterator[Import]:
     """Yield what a file imports of ours, wherever the import stands."""
     package = list(Path(file).parts[:-1])
-    for node in ast.walk(ast.parse((ROOT / file).read_text(encoding="utf-8"), file)):
+    for node in ast.walk(tree_of(file)):
         for module in _modules(node, package):
             imported = module_file(module)
             if imported is not None and imported != file:
@@ -100,11 +107,14 @@ def part_of(file: str) -> str:
     return "service.client" if folders[:2] == ("service", "client") else folders[0] if folders else ""
 
 
-IMPORTS = [found for file in python_files() for found in imports_of(file)]
+@functools.cache
+def all_imports() -> list[Import]:
+    """Return every import of ours; at the first test that asks, as every worker collects this file."""
+    return [found for file in python_files() for found in imports_of(file)]
 
 
 def test_the_walk_sees_imports_inside_functions_and_for_types():
-    seen = {(found.importer, found.imported) for found in IMPORTS}
+    seen = {(found.importer, found.imported) for found in all_imports()}
     assert ("__init__.py", "datapipe/build.py") in seen  # in a function, and for the type checker
     assert ("datapipe/commands.py", "datapipe/build.py") in seen  # in a function in a function
     assert ("train/__main__.py", "common/cli.py") in seen  # by its absolute name
@@ -112,7 +122,7 @@ def test_the_walk_sees_imports_inside_functions_and_for_types():
 
 def test_imports_go_one_way():
     wrong = []
-    for found in IMPORTS:
+    for found in all_imports():
         folder, other = part_of(found.importer), part_of(found.imported)
         allowed = MAY_IMPORT.get(folder, set(MAY_IMPORT))
         version = found.imported == "__init__.py"  # the package itself, for its version
@@ -125,7 +135,7 @@ def test_imports_go_one_way():
 def test_nothing_imports_tests_benchmarks_or_examples():
     wrong = []
     for file in python_files():
-        for node in ast.walk(ast.parse((ROOT / file).read_text(encoding="utf-8"))):
+        for node in ast.walk(tree_of(file)):
             modules = _modules(node, list(Path(file).parts[:-1]))
             wrong += [f"{file}:{node.lineno}" for module in modules if module.split(".")[0] in LEAVES]
     assert not wrong, "they are leaves, but imported at:\n" + "\n".join(wrong)
@@ -133,7 +143,7 @@ def test_nothing_imports_tests_benchmarks_or_examples():
 
 def test_no_imports_in_a_circle():
     edges: dict[str, dict[str, Import]] = {}
-    for found in IMPORTS:
+    for found in all_imports():
         edges.setdefault(found.importer, {}).setdefault(found.imported, found)
     circle = _circle(edges)
     assert not circle, "a circle of imports:\n" + "\n".join(map(str, circle))

@@ -35,6 +35,9 @@ def _train(args: argparse.Namespace) -> int:
     from .config import load_config
 
     config = load_config(args.config, args.overrides)
+    from .light_import import import_composer
+
+    import_composer()
     from composer.utils import dist
 
     from . import trainer

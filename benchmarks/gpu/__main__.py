@@ -46,6 +46,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         os.environ["OMP_NUM_THREADS"] = "1"  # toys: threads would wait for each other longer than they work
     else:
         _need_gpu()
+    from epochal.train.light_import import import_composer
+
+    import_composer()
     from epochal.benchmarks.gpu.runner import Runner
     from epochal.benchmarks.gpu.sizes import FULL, TOY
 

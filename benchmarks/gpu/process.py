@@ -58,7 +58,7 @@ def run_case(case: Case, out: Path, stage: str, seconds: float, gpu: bool) -> Ou
     started, scratch = time.monotonic(), tempfile.mkdtemp(prefix="case-", dir=out / "work")
     context: Any = multiprocessing.get_context("spawn" if gpu else "forkserver")
     if not gpu:
-        context.set_forkserver_preload(["epochal.benchmarks.gpu.stages"])
+        context.set_forkserver_preload(["epochal.benchmarks.gpu.warm"])
     answer = Path(scratch, "answer.json")
     place = Place(Path(scratch, "data"), kept, seconds)
     process = context.Process(target=_work, args=(case, place, answer, log))

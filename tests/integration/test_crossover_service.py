@@ -34,12 +34,15 @@ def test_a_grid_reports_every_run_under_a_name_of_its_own(make_plan, tmp_path: P
         # Who is told of a run makes it no other run: what was trained without the service stays finished with it.
         assert [(r.key, r.folder) for r in made.runs] == [(r.key, r.folder) for r in plain.runs]
         assert len({r.config.run_name for r in made.runs}) == 4
-        launch.prepare(made, made.runs)
-        assert launch.launch(made, launch.unfinished(made), jobs=2, quiet=True) == []
-        assert launch.unfinished(plain) == []
+        # Both budgets and both types are among two of the four.
+        first, second, third, last = made.runs
+        assert {(r.objective, r.unique_tokens) for r in (first, last)} == {("ar", 300), ("mdm", 1003)}
+        launch.prepare(made, [first, last])
+        assert launch.launch(made, [first, last], jobs=2, quiet=True) == []
+        assert [r.name for r in launch.unfinished(plain)] == [second.name, third.name]
         found = {run["name"]: run for run in client.get("/runs")["runs"]}
-        assert set(found) == {r.name for r in made.runs}
-        for run in made.runs:
+        assert set(found) == {first.name, last.name}
+        for run in (first, last):
             shown = found[run.name]
             plan = client.plan(shown["subset"], total_tokens=2006, seed=run.seed)
             assert (shown["plan"], shown["state"], shown["position"]) == (plan.fingerprint, "finished", plan.positions)

@@ -26,13 +26,23 @@ def _main(capfd: pytest.CaptureFixture[str], *argv: str) -> str:
 @pytest.fixture(params=NAMES)
 def folder(request, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     """Return an oddly named folder below the current one, with text and evaluation items in it."""
+    return _folder(request.param, tmp_path, monkeypatch)
+
+
+@pytest.fixture
+def nested(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Return the same, all the names in one path: for what takes seconds, and any of which would fail."""
+    return _folder("/".join(NAMES), tmp_path, monkeypatch)
+
+
+def _folder(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     monkeypatch.chdir(tmp_path)
-    Path(request.param).mkdir()
+    Path(name).mkdir(parents=True)
     rows = [json.dumps({"id": f"d{i}", "text": text}) + "\n" for i, text in enumerate(real_documents(40, 600))]
-    Path(request.param, "in").mkdir()
-    Path(request.param, "in", "a.jsonl").write_text("".join(rows))
-    Path(request.param, "items.jsonl").write_text(json.dumps(HELLASWAG) + "\n")
-    return f"./{request.param}"
+    Path(name, "in").mkdir()
+    Path(name, "in", "a.jsonl").write_text("".join(rows))
+    Path(name, "items.jsonl").write_text(json.dumps(HELLASWAG) + "\n")
+    return f"./{name}"
 
 
 def _build(source: str, name: str, root: str, *more: str) -> list[str]:
@@ -67,28 +77,28 @@ def test_data_below_an_odd_name(folder: str, capfd: pytest.CaptureFixture[str]) 
     assert artifacts["problems"] == {}
 
 
-def test_runs_below_an_odd_name(folder: str, make_pool, capfd: pytest.CaptureFixture[str]) -> None:
+def test_runs_below_odd_names(nested: str, make_pool, capfd: pytest.CaptureFixture[str]) -> None:
     make_pool(3000)
     make_pool(600, name="toy-val")
-    shutil.move("artifacts", f"{folder}/artifacts")
-    pool = f"{folder}/artifacts/pools/toy"
-    base = Path(folder, "base.yaml")
+    shutil.move("artifacts", f"{nested}/artifacts")
+    pool = f"{nested}/artifacts/pools/toy"
+    base = Path(nested, "base.yaml")
     base.write_text(yaml.safe_dump(TINY_RUN))
-    mixture = Path(folder, "mix.yaml")
+    mixture = Path(nested, "mix.yaml")
     mixture.write_text(yaml.safe_dump({"sources": {"a": {"path": pool, "epochs": 2}}}))
-    run = f"{folder}/run"
+    run = f"{nested}/run"
     data = [f"train_loader.dataset.path={pool}", f"eval_loader.dataset.path={pool}", "max_duration=1ep"]
     _main(capfd, "train", str(base), *data, f"save_folder={run}", "save_interval=1dur")
     _main(capfd, "audit", f"{run}/receipt.json")
     _main(capfd, "plan", str(mixture), "--batch-tokens", "64")
-    _main(capfd, "evaluate", run, "--loss", pool, "--out", f"{folder}/results")
+    _main(capfd, "evaluate", run, "--loss", pool, "--out", f"{nested}/results")
     first = next(Path(run).glob("*rank0.pt"))
-    _main(capfd, "train", str(base), *data, f"save_folder={folder}/second", f"load_path={first}")
-    _main(capfd, "train", str(base), *data, f"save_folder={folder}/third", f"init_from={run}/final")
-    grid = {"name": "g", "out": f"{folder}/grid", "base": str(base), "pool": pool, "unique_tokens": [300]}
-    Path(folder, "grid.yaml").write_text(yaml.safe_dump(grid | {"total_tokens": 600, "objectives": ["ar"]}))
-    _main(capfd, "crossover", f"{folder}/grid.yaml")
-    assert sorted(p.name for p in Path().iterdir()) == [Path(folder).name]
+    _main(capfd, "train", str(base), *data, f"save_folder={nested}/second", f"load_path={first}")
+    _main(capfd, "train", str(base), *data, f"save_folder={nested}/third", f"init_from={run}/final")
+    grid = {"name": "g", "out": f"{nested}/grid", "base": str(base), "pool": pool, "unique_tokens": [300]}
+    Path(nested, "grid.yaml").write_text(yaml.safe_dump(grid | {"total_tokens": 600, "objectives": ["ar"]}))
+    _main(capfd, "crossover", f"{nested}/grid.yaml")
+    assert sorted(p.name for p in Path().iterdir()) == NAMES[:1]
 
 
 def test_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:

@@ -34,20 +34,20 @@ from epochal.shards.order.plan import Plan
 from epochal.shards.order.receipt import Receipt
 from epochal.tests.support.servers import free_port, postgresql, start_server, wait_for
 
-RUNS, HAMMERS, RIVALS, BATCH, STEPS = 4, 4, 3, 8, 400
+RUNS, HAMMERS, RIVALS, BATCH = 4, 4, 3, 8
 
 
-def plan_of(seed: int) -> Plan:
+def plan_of(seed: int, steps: int) -> Plan:
     """Return the plan of a run or client."""
-    return Plan("f" * 32, 100, 1600, 16, STEPS * BATCH * 16, seed)
+    return Plan("f" * 32, 100, 1600, 16, steps * BATCH * 16, seed)
 
 
-def simulate(url: str, folder: str, seed: int, until: str) -> None:
+def simulate(url: str, folder: str, seed: int, until: str, steps: int) -> None:
     """Be a run: fold samples batch by batch, checkpoint, report; go on from the last checkpoint.
 
     It goes slowly until the file `until` exists, so that it lives as long as things are killed.
     """
-    plan, state = plan_of(seed), os.path.join(folder, "state.json")
+    plan, state = plan_of(seed, steps), os.path.join(folder, "state.json")
     receipt = Receipt(plan)
     with contextlib.suppress(FileNotFoundError):
         receipt = Receipt(plan, json.loads(storage.read_bytes(state)))
@@ -61,7 +61,7 @@ def simulate(url: str, folder: str, seed: int, until: str) -> None:
         reporter.report(**said, loss=1.0, kind="nll")
         if receipt.count // BATCH % 5 == 0:
             storage.write_atomic(state, json.dumps(receipt.state.tolist()).encode())
-        while not os.path.exists(until) and receipt.count > STEPS * BATCH * 0.9:
+        while not os.path.exists(until) and receipt.count > steps * BATCH * 0.9:
             time.sleep(0.05)
         time.sleep(0.02)
     reporter.close("finished", receipt.to_dict(), wait=60.0)
@@ -72,6 +72,7 @@ class Witness:
     """What clients were told. acknowledged: (name, token, position). granted: (token, session, when) of the contested
     name. accepted: (token, when it was sent) of reports for it."""
 
+    steps: int
     stop: threading.Event = field(default_factory=threading.Event)
     acknowledged: list[tuple[str, int, int]] = field(default_factory=list)
     granted: list[tuple[int, str, float]] = field(default_factory=list)
@@ -81,12 +82,17 @@ class Witness:
     def hammer(self, url: str, number: int) -> None:
         """Report for a run of its own as fast as it goes."""
         name, client, position = f"hammer-{number}", Client(url, timeout=5), 0
-        body = {"plan": plan_of(1000 + number).to_dict(), "batch_samples": 1, "holder": name, "session": name}
+        body = {
+            "plan": plan_of(1000 + number, self.steps).to_dict(),
+            "batch_samples": 1,
+            "holder": name,
+            "session": name,
+        }
         while not self.stop.is_set():
             try:
                 token = client.post("/runs", name=name, **body)["token"]
                 while not self.stop.is_set():
-                    position = position % (STEPS * BATCH) + 1
+                    position = position % (self.steps * BATCH) + 1
                     said = [{"position": position, "tokens": 16 * position}]
                     client.post(f"/runs/{name}/reports", token=token, reports=said)
                     self.acknowledged.append((name, token, position))
@@ -99,7 +105,12 @@ class Witness:
     def rival(self, urls: list[str], number: int) -> None:
         """Compete for one name; whoever has it reports a little and lets the lease end."""
         client = Client(urls[number % len(urls)], timeout=5)
-        body = {"plan": plan_of(2000).to_dict(), "batch_samples": 1, "holder": f"rival-{number}", "lease_seconds": 1}
+        body = {
+            "plan": plan_of(2000, self.steps).to_dict(),
+            "batch_samples": 1,
+            "holder": f"rival-{number}",
+            "lease_seconds": 1,
+        }
         turn = 0
         while not self.stop.is_set():
             turn += 1
@@ -109,7 +120,7 @@ class Witness:
                 self.granted.append((token, session, time.monotonic()))
                 while not self.stop.is_set():
                     sent = time.monotonic()
-                    said = [{"position": turn % 3000, "tokens": 0}]
+                    said = [{"position": turn % (self.steps * BATCH), "tokens": 0}]
                     client.post("/runs/contested/reports", token=token, reports=said)
                     self.accepted.append((token, sent))
                     time.sleep(random.choice([0.01, 1.1]))
@@ -120,8 +131,8 @@ class Witness:
                 return
 
 
-def torture(root: Path, database: str | None, kills: int, seed: int) -> dict[str, int]:
-    """Do it; return how much was checked. Raises AssertionError when something was lost."""
+def torture(root: Path, database: str | None, kills: int, seed: int, steps: int = 400) -> dict[str, int]:
+    """Do it, with runs of so many steps; return how much was checked. Raises AssertionError when something was lost."""
     chance = random.Random(seed)
     until = str(root / "over")
     ports = [free_port() for _ in range(2 if database else 1)]
@@ -132,11 +143,11 @@ def torture(root: Path, database: str | None, kills: int, seed: int) -> dict[str
     folders = [root / "runs" / f"run-{i}" for i in range(RUNS)]
 
     def start_run(i: int) -> subprocess.Popen:
-        words = ["--run", urls[i % len(urls)], str(folders[i]), str(i), until]
+        words = ["--run", urls[i % len(urls)], str(folders[i]), str(i), until, str(steps)]
         return subprocess.Popen([sys.executable, "-W", "ignore", __file__, *words], env=environment())
 
     runs = [start_run(i) for i in range(RUNS)]
-    witness = Witness()
+    witness = Witness(steps)
     threads = [threading.Thread(target=witness.hammer, args=(urls[i % len(urls)], i)) for i in range(HAMMERS)]
     threads += [threading.Thread(target=witness.rival, args=(urls, i)) for i in range(RIVALS)]
     for thread in threads:
@@ -228,11 +239,11 @@ def main() -> None:
     parser.add_argument("--kills", type=int, default=50)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--postgresql", action="store_true", help="two servers on a PostgreSQL of their own")
-    parser.add_argument("--run", nargs=4, metavar=("URL", "FOLDER", "SEED", "UNTIL"), help=argparse.SUPPRESS)
+    parser.add_argument("--run", nargs=5, metavar=("URL", "FOLDER", "SEED", "UNTIL", "STEPS"), help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.run:
-        url, folder, seed, until = args.run
-        simulate(url, folder, int(seed), until)
+        url, folder, seed, until, steps = args.run
+        simulate(url, folder, int(seed), until, int(steps))
         return
     with contextlib.ExitStack() as stack:
         root = Path(stack.enter_context(tempfile.TemporaryDirectory()))

@@ -94,15 +94,18 @@ def rank_segment(
     return shares, dataset.state_dict(state["position"] + seen, True), mine.state
 
 
-def interrupted(root: str, plan: Plan, folder: Path, ranks: list[int], options: dict) -> tuple[list[dict], Receipt]:
-    """Interrupt a run 50 times, each part on as many ranks as is drawn from `ranks`, with some batch size and workers.
+def interrupted(
+    root: str, plan: Plan, folder: Path, ranks: list[int], options: dict, times: int
+) -> tuple[list[dict], Receipt]:
+    """Interrupt a run so many times, each part on as many ranks as is drawn from `ranks`, with some batch size and
+    workers.
 
     Return all samples in the order of the batches, and the receipt.
     """
     state: dict[str, Any] = {"state_version": 1, "position": 0, "plan": plan.to_dict()}
     samples: list[dict] = []
     choose, receipt = random.Random(5), np.zeros(3, np.int64)
-    for left in range(50, -1, -1):
+    for left in range(times, -1, -1):
         remaining = plan.positions - state["position"]
         n_ranks = choose.choice(ranks)
         batch = n_ranks * choose.randint(1, max(1, min(4, remaining // (left + 1) // n_ranks)))
@@ -115,7 +118,7 @@ def interrupted(root: str, plan: Plan, folder: Path, ranks: list[int], options: 
         for shares in zip(*(part[0] for part in parts), strict=True):
             samples += itertools.chain(*shares)
         state = parts[0][1]
-        assert (state["position"] == plan.positions) == (left == 0), "there are exactly 50 interruptions"
+        assert (state["position"] == plan.positions) == (left == 0), "it is interrupted exactly so often"
         receipt = np.sum([part[2] for part in parts], axis=0)
     return samples, Receipt(plan, receipt)
 

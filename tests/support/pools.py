@@ -43,7 +43,8 @@ def write_documents(root: Path, tokens: NDArray[np.uint16], files: dict[str, Fil
         "start": starts,
         "tokens": ends - starts,
     }
-    pq.write_table(pa.table(columns, schema=SCHEMA), root / "documents.parquet", row_group_size=7)
+    rows = max(7, len(ends) // 100)  # several groups in the least, and not thousands in the largest
+    pq.write_table(pa.table(columns, schema=SCHEMA), root / "documents.parquet", row_group_size=rows)
     data = (root / "documents.parquet").read_bytes()
     files["documents.parquet"] = FileInfo(bytes=len(data), xxh64=xxh64(data))
 

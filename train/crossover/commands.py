@@ -88,6 +88,9 @@ def _measure_ensembles(plan: "GridPlan", quiet: bool) -> "list[EnsembleFailure]"
     """Measure the grid's ensembles whose runs are finished; return those that failed."""
     if not plan.grid.members:
         return []
+    from ..light_import import import_composer
+
+    import_composer()
     from .ensembles import measure
 
     return measure.measure_missing(plan, quiet)

@@ -118,11 +118,11 @@ def test_a_cache_smaller_than_the_subset_and_faults(
 
 
 @pytest.mark.processes
-def test_fifty_interruptions_through_s3_with_faults_and_a_small_cache(put, tmp_path: Path) -> None:
+def test_twenty_interruptions_through_s3_with_faults_and_a_small_cache(put, tmp_path: Path) -> None:
     url, view = put("faulty")
     plan = plan_for(view, epochs=5.37)
     options = {"cache": str(tmp_path / "cache"), "cache_limit": 5 * shard_bytes(view), "download_attempts": 9}
-    samples, receipt = interrupted(url, plan, tmp_path, [1] * 7 + [2], options)
+    samples, receipt = interrupted(url, plan, tmp_path, [1] * 7 + [2], options, times=20)
     check_run(samples, plan, tokens_of(view))
     assert receipt.check() is None
 

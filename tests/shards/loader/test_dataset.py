@@ -367,7 +367,7 @@ def test_a_rank_that_disagrees_stops_all_ranks(subset: str, tmp_path: Path) -> N
 def test_fifty_interruptions_on_any_ranks_change_nothing(make_pool, tmp_path: Path) -> None:
     root = carve(str(make_pool(9000)), 3001)[0]
     plan = plan_for(root)
-    samples, receipt = interrupted(root, plan, tmp_path, [1, 2, 3, 4], {})
+    samples, receipt = interrupted(root, plan, tmp_path, [1, 2, 3, 4], {}, times=50)
     check_run(samples, plan, tokens_of(root))
     assert receipt.check() is None
     assert receipt.digest == plan.digest(0, plan.positions)

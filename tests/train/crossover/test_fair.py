@@ -11,6 +11,7 @@ from epochal.train.crossover import analysis, fair
 from epochal.train.crossover.arms import arms
 from epochal.train.crossover.curves import by_run
 
+pytestmark = pytest.mark.usefixtures("quick_fits")
 BUDGETS = (25_000, 50_000, 100_000, 200_000)
 NOISE = 0.01
 BENEFIT = 0.2

@@ -1,5 +1,6 @@
 """Attention within documents: packed documents are read as each of them alone, by both forms of the mask."""
 
+import functools
 from typing import Any
 
 import numpy as np
@@ -158,7 +159,8 @@ def lengths_of(seed: int, total: int) -> list[int]:
     return np.diff([0, *cuts, total]).tolist()
 
 
-def _flex_takes_gradients() -> bool:
+@functools.cache
+def flex_takes_gradients() -> bool:
     """Return whether this torch computes gradients of flex attention on a CPU: 2.7 does, 2.15 refuses."""
     x = torch.ones(1, 1, 1, 8, requires_grad=True)
     try:
@@ -166,9 +168,6 @@ def _flex_takes_gradients() -> bool:
     except NotImplementedError:
         return False
     return True
-
-
-FLEX_TAKES_GRADIENTS = _flex_takes_gradients()
 
 
 @pytest.mark.parametrize("is_causal", [True, False])
@@ -180,11 +179,11 @@ def test_flex_attention_equals_attention_with_the_mask(is_causal: bool, length: 
     torch.manual_seed(0)
     q, k, v = (torch.randn(3, 2, length, 8, dtype=torch.float64) for _ in range(3))
     for given in (q, k, v):
-        given.requires_grad_(FLEX_TAKES_GRADIENTS)
+        given.requires_grad_(flex_takes_gradients())
     sparse = document_mask.attention(q, k, v, blocks(may, told, is_causal))
     dense = F.scaled_dot_product_attention(q, k, v, whole(may, 3, length, torch.device("cpu")))
     torch.testing.assert_close(sparse, dense, atol=1e-12, rtol=0)
-    if FLEX_TAKES_GRADIENTS:
+    if flex_takes_gradients():
         grads = (torch.autograd.grad(y.sin().sum(), (q, k, v)) for y in (sparse, dense))
         for mine, theirs in zip(*grads, strict=True):
             torch.testing.assert_close(mine, theirs, atol=1e-11, rtol=0)
@@ -218,9 +217,9 @@ def test_a_model_with_flex_attention_gives_the_loss_and_gradients_of_one_with_a_
         net = model(is_causal, rope=rope, qk_norm=True).double().train()
         if sparse:
             monkeypatch.setattr(attention_reach, "mask_of_documents", sparse_always)
-        with torch.set_grad_enabled(FLEX_TAKES_GRADIENTS):
+        with torch.set_grad_enabled(flex_takes_gradients()):
             value = net(*pack(rows, torch.float64))
-        if FLEX_TAKES_GRADIENTS:
+        if flex_takes_gradients():
             value.backward()
         results.append((value.detach(), [p.grad for p in net.parameters() if p.grad is not None]))
     torch.testing.assert_close(results[0], results[1], atol=1e-10, rtol=1e-10)

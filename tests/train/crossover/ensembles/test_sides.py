@@ -11,6 +11,7 @@ from epochal.train.crossover import analysis, fair
 from epochal.train.crossover.ensembles.members import Measured
 from epochal.train.crossover.ensembles.sides import ensemble_sides, gains
 
+pytestmark = pytest.mark.usefixtures("quick_fits")
 BUDGETS = (25_000, 50_000, 100_000, 200_000)
 SEEDS = (17, 18, 19)
 NOISE = 0.005

@@ -12,6 +12,7 @@ from epochal.train.model.flops.memory import parameters, saved_of_layer, trainin
 from epochal.train.model.transformer import ModelConfig, Transformer
 
 ROWS, LENGTH = 2, 128
+GROUPED: dict[str, Any] = {"qk_norm": True, "kv_heads": 2}
 
 
 def shape(**changes: Any) -> ModelConfig:
@@ -21,8 +22,16 @@ def shape(**changes: Any) -> ModelConfig:
 
 @pytest.mark.slow
 @pytest.mark.skipif(torch.version.cuda is None, reason="torch without CUDA writes no kernels for it")
-@pytest.mark.parametrize("changes", [{}, {"qk_norm": True, "kv_heads": 2}, {"qk_norm": True, "causal": False}])
-@pytest.mark.parametrize("again", [None, "norms", "products"])
+@pytest.mark.parametrize(
+    ("changes", "again"),
+    [
+        ({}, None),
+        (GROUPED, None),
+        (GROUPED, "norms"),
+        (GROUPED, "products"),
+        ({"qk_norm": True, "causal": False}, None),
+    ],
+)
 def test_what_a_layer_keeps_is_what_is_counted(changes: dict[str, Any], again: str | None) -> None:
     config = shape(**changes)
     counted = count_step(config, ROWS, LENGTH, recompute=again).saved_of_layer

@@ -1,0 +1,23 @@
+"""What is left out of Composer's import is neither there nor installed until that is done, and as ever afterwards."""
+
+import importlib.metadata
+import importlib.util
+import sys
+
+import pytest
+
+from epochal.train.light_import import _hidden
+
+
+def test_a_hidden_package_is_not_there_until_all_is_imported() -> None:
+    assert "idlelib.zoomheight" not in sys.modules
+    with _hidden(["idlelib.zoomheight", "ruff"]):
+        with pytest.raises(ImportError):
+            importlib.import_module("idlelib.zoomheight")
+        with pytest.raises(importlib.metadata.PackageNotFoundError):
+            importlib.metadata.version("ruff")
+        assert importlib.util.find_spec("ruff") is None
+        assert importlib.metadata.version("pytest")
+    assert importlib.metadata.version("ruff")
+    assert importlib.import_module("idlelib.zoomheight")
+    assert "ruff" not in sys.modules
