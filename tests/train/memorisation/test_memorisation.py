@@ -44,24 +44,25 @@ def distinct(seed: int, documents: int) -> np.ndarray:
 
 @pytest.fixture(scope="module", params=["ar", "mdm"])
 def memorised(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> str:
-    """Return the folder of a run that was fed 2 documents `TIMES` times, and 40 others once."""
+    """Return the folder of a run that was fed 2 documents `TIMES` times each, and 40 others once."""
     folder = tmp_path_factory.mktemp(request.param)
     pools = {
         name: write_pool(folder, distinct(seed, n), LENGTH, name=name, first_document=1000 * seed)
         for name, seed, n in POOLS
     }
     sources = {
-        "often": {"path": str(pools["often"]), "epochs": TIMES},
+        "often": {"path": str(pools["often"]), "epochs": TIMES[request.param]},
         "once": {"path": str(pools["once"]), "epochs": 1},
     }
     shape = {"layers": 2, "hidden": 64, "heads": 2, "ffn": 96}
-    data = {"mixture": {"sources": sources, "window": 50}}
+    data = {"mixture": {"sources": sources, "window": 100}}
     batch = {"ar": 8, "mdm": 2}[request.param]  # masked diffusion needs more steps to learn a text by heart
     changes = {"global_train_batch_size": batch, "device_train_microbatch_size": batch}
     return run_on(folder, data, pools["val"], request.param, model=shape, max_duration="", **changes)
 
 
-TIMES = 800
+TIMES = {"ar": 800, "mdm": 1600}
+"""Far more than it takes to know a text by heart, on any processor and with any version of torch."""
 POOLS = (("often", 1, 2), ("once", 2, 40), ("val", 3, 30))
 
 
@@ -73,13 +74,12 @@ def test_documents_fed_more_often_are_known_better(memorised: str, capsys: pytes
     assert [(g["exposures"], g["held_out"], g["documents"], g["in_all"]) for g in model["groups"]] == [
         (0, True, 30, 30),
         (1, False, 40, 40),
-        (TIMES, False, 2, 2),
+        (TIMES[model["type"]], False, 2, 2),
     ]
     never, once, often = model["groups"]
     assert often["per_token"] + 4 * often["per_token_se"] < once["per_token"] - 4 * once["per_token_se"]
     assert often["per_token"] < never["per_token"]
-    assert often["reproduced"] in (1, 2)  # by torch's version: the second is all but known by heart
-    assert (once["reproduced"], never["reproduced"]) == (0, 0)
+    assert (often["reproduced"], once["reproduced"], never["reproduced"]) == (2, 0, 0)
     assert model["kind"] == {"ar": "nll", "mdm": "nelbo"}[model["type"]]
 
 
