@@ -8,6 +8,8 @@ READY := $(VENV)/.ready
 JOBS ?= 3
 # Whole files, in the order of tests/conftest.py: xdist's own puts those with the fewest tests last, the longest among them.
 SPREAD := --dist loadfile --no-loadscope-reorder
+# A clone's folder may have a name that is none in Python, as `epochal-main` of an archive: tests are its only package.
+PYTEST := $(BIN)/python -m pytest --confcutdir tests
 COMPILED := $(wildcard tokenize/*.[ch] datapipe/text/*.[ch] datapipe/arrays/*.[ch])
 HEADERS := import sysconfig; print(sysconfig.get_path('include'))
 
@@ -53,14 +55,14 @@ shards: $(READY) $(POOL)/manifest.json ## build the default pool from real text,
 	$(BIN)/epochal verify $(POOL) $(POOL)-val $(SIZES:%=artifacts/subsets/python-%)
 
 test: $(READY) ## run every test, three files at a time (JOBS=1: one)
-	@$(BIN)/python -m pytest -n $(JOBS) $(SPREAD)
+	@$(PYTEST) -n $(JOBS) $(SPREAD)
 
 test-fast: $(READY) ## run the tests of single modules: under a minute
-	@$(BIN)/python -m pytest -m "not processes and not slow" --ignore tests/integration
+	@$(PYTEST) -m "not processes and not slow" --ignore tests/integration
 
 test-train: $(READY) ## the fast tests of the trainer alone; TORCH=latest: with the newest torch
 	@echo "the trainer's tests with torch $$($(BIN)/python -c 'from importlib.metadata import version; print(version("torch"))')"
-	@$(BIN)/python -m pytest tests/train -n $(JOBS) $(SPREAD) -m "not processes and not slow"
+	@$(PYTEST) tests/train -n $(JOBS) $(SPREAD) -m "not processes and not slow"
 
 train: $(READY) ## train a tiny AR and a tiny MDM model on real text, repeated; receipts, table, plot
 	@$(BIN)/python -W ignore -m epochal.examples.demo

@@ -56,7 +56,6 @@ MOVED = {
     "shards.sink": "common.publish",
     "shards.storage": "common.storage",
     "shards.stream": "shards.loader.stream",
-    "shards.tables": "shards.formats.arrow_tables",
     "shards.units": "common.units",
     "shards.wds": "shards.formats.webdataset",
     "tokenize.decoding": "tokenize.tokenizer",

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from epochal.tests.support.training import LENGTH, ROWS, losses, micro_batches, step
-from epochal.tests.train.model.test_document_mask import FLEX_TAKES_GRADIENTS, sparse_always
+from epochal.tests.train.model.test_document_mask import flex_takes_gradients, sparse_always
 from epochal.train.model import attention_reach
 from epochal.train.model.compiled import compile_model, eager, meet_pad
 from epochal.train.model.composer import build
@@ -89,7 +89,7 @@ def test_documents_and_pad_compile_nothing_again(
     told = shape(causal, document_mask=True, rope="restart")
     compiled, plain = (build(told, "loss", 0) for _ in range(2))
     compile_model(compiled.transformer, {"backend": "counted"})
-    trained = FLEX_TAKES_GRADIENTS or not sparse
+    trained = not sparse or flex_takes_gradients()
     for batch in micro_batches(causal, 9, document_mask=True):
         assert step(compiled, batch, trained) == pytest.approx(step(plain, batch, trained), abs=1e-6)
         assert len(graphs) == 3  # a block, the last norm and the loss
