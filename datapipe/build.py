@@ -67,7 +67,7 @@ EXCLUDE_NAME = "exclude.json"
 INDEX_NAME = "evaluation.npz"
 """The index of evaluation items in the work folder."""
 
-SMALL_TOKENS, SMALL_TOKENS_FORKED = 1 << 26, 1 << 25
+SMALL_TOKENS, SMALL_TOKENS_FORKED = 1 << 26, 1 << 22
 """Packing fewer tokens takes less time than to start processes for it, new ones or such that are forked."""
 
 
