@@ -141,14 +141,10 @@ def divided(corpus: Corpus, work: str, buckets: int, tasks: int) -> Division:
     return Division(work, folder, tuple(corpus.sources), n, comparisons, hashes, ranges, stretches)
 
 
-class Step(PipelineStep):
+class FileStep(PipelineStep):
     """A step on files, `do`, after those that stand before it in a task."""
 
     type = "epochal"
-
-    def __init__(self, division: Division) -> None:
-        super().__init__()
-        self.division = division
 
     def do(self, rank: int, world_size: int) -> None:
         """Do the share of task `rank` of `world_size`."""
@@ -160,6 +156,14 @@ class Step(PipelineStep):
             pass
         self.do(rank, world_size)
         yield from ()
+
+
+class Step(FileStep):
+    """A step on the documents of a division."""
+
+    def __init__(self, division: Division) -> None:
+        super().__init__()
+        self.division = division
 
 
 def note(path: str, counts: dict[str, Any]) -> None:

@@ -23,11 +23,14 @@ TABLES = {"rejects": REJECTED, "filtered": FILTERED, "contaminated": CONTAMINATE
 
 def join_left_out(work: str, folder: str) -> None:
     """Join the tables of all ingest tasks and put them into `folder`."""
-    parts = storage.join(work, "parts")
-    names = storage.names(parts)
     for table, schema in TABLES.items():
-        paths = [storage.join(parts, name) for name in names if name.endswith(f"-{table}.parquet")]
-        join_tables(paths, storage.join(folder, f"{table}.parquet"), schema)
+        join_tables(table_parts(work, table), storage.join(folder, f"{table}.parquet"), schema)
+
+
+def table_parts(work: str, table: str) -> list[str]:
+    """Return where the rows of a table lie that each ingest task left, in order of rank."""
+    parts = storage.join(work, "parts")
+    return [storage.join(parts, name) for name in storage.names(parts) if name.endswith(f"-{table}.parquet")]
 
 
 def check_fields(sources: Sequence[Source], totals: IngestTotals) -> None:

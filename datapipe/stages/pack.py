@@ -28,7 +28,7 @@ from ..arrays.ordering import order_by
 from ..arrays.records import joined
 from ..run.stage_progress import StageProgress
 from . import kept
-from .division import noted, open_parts
+from .division import FileStep, noted, open_parts
 from .fates import Fates
 from .parts import BUILD_AGAIN, Documents, Part, read_spans
 
@@ -297,21 +297,19 @@ def _read_span(path: str, start: int, stop: int) -> bytes:
     return data
 
 
-class WriteCuts(PipelineStep):
+class WriteCuts(FileStep):
     """Writes every world_size-th file of what `Cuts` reads, from the parts' own cuts."""
 
     name = "Cuts"
-    type = "epochal"
 
     def __init__(self, work: str, groups: list[tuple[int, int]]) -> None:
         super().__init__()
         self.work, self.groups = work, groups
 
-    def run(self, data: Any = None, rank: int = 0, world_size: int = 1) -> Iterator[Any]:
-        """Write this rank's files. Yields nothing."""
+    def do(self, rank: int, world_size: int) -> None:
+        """Write this rank's files."""
         for number in range(rank, len(self.groups), world_size):
             _write_cuts(_cuts_path(self.work, number), open_parts(self.work, *self.groups[number]))
-        yield from ()
 
 
 def _write_cuts(path: str, parts: list[Part]) -> None:

@@ -8,13 +8,12 @@ import contextlib
 import functools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.ipc
 import pyarrow.parquet as pq
-from datatrove.pipeline.base import PipelineStep
 
 from ...common import storage
 from ...common.errors import WorkError
@@ -23,7 +22,8 @@ from ...shards import arrow
 from ...shards.documents import SCHEMA
 from ...shards.tables import names
 from ..external_sort import join_tables
-from ..stages.division import note, noted
+from ..stages.division import FileStep, note, noted
+from ..stages.losses import table_parts
 from ..stages.pack import ROWS_NAME
 from ..stages.parts import BUILD_AGAIN
 
@@ -162,13 +162,13 @@ class Merged:
         folder: of the pool.
         name: of the table.
         schema: its columns.
-        where: the folder of its parts, whose names end with that of the table.
+        work: of the build.
     """
 
     folder: str
     name: str
     schema: pa.Schema
-    where: str
+    work: str
 
     @property
     def files(self) -> list[str]:
@@ -177,15 +177,13 @@ class Merged:
 
     def write(self, number: int, path: str) -> None:
         """Write it as the local file `path`."""
-        parts = [name for name in storage.names(self.where) if name.endswith(f"-{self.name}.parquet")]
-        join_tables([storage.join(self.where, name) for name in parts], path, self.schema)
+        join_tables(table_parts(self.work, self.name), path, self.schema)
 
 
-class WriteTables(PipelineStep):
+class WriteTables(FileStep):
     """Writes every world_size-th of the files of some tables, and notes what each of them is."""
 
     name = "Tables"
-    type = "epochal"
 
     def __init__(self, tables: Sequence[Table]) -> None:
         super().__init__()
@@ -196,8 +194,8 @@ class WriteTables(PipelineStep):
         """Each file of each table."""
         return [(table, number) for table in self.tables for number in range(len(table.files))]
 
-    def run(self, data: Any = None, rank: int = 0, world_size: int = 1) -> Iterator[Any]:
-        """Write this rank's share. Yields nothing."""
+    def do(self, rank: int, world_size: int) -> None:
+        """Write this rank's share."""
         for table, number in self.units[rank::world_size]:
             name = table.files[number]
             with storage.publishing_file(storage.join(table.folder, name)) as partial:
@@ -205,7 +203,6 @@ class WriteTables(PipelineStep):
                 info, sha256 = hashes_of(partial)
             said = {"name": name, "bytes": info.bytes, "xxh64": info.xxh64, "sha256": sha256}
             note(storage.join(table.folder, f"{NOTES}/{name}"), said)
-        yield from ()
 
 
 def written_files(folder: str) -> tuple[dict[str, FileInfo], dict[str, str]]:

@@ -9,20 +9,18 @@ import bisect
 import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.ipc
 import pyarrow.parquet as pq
-from datatrove.pipeline.base import PipelineStep
 
 from ...common import storage
 from ...shards import arrow
 from ..deduplicate import Run
 from ..external_sort import GROUP, TableRow
-from ..stages.division import note, noted, open_parts
-from ..stages.losses import TABLES
+from ..stages.division import FileStep, note, noted
+from ..stages.losses import TABLES, table_parts
 from ..stages.parts import Part
 from .joined import Joined, Merged, Table, uncut
 
@@ -49,7 +47,7 @@ def left_out_tables(folder: str, work: str, parts: Sequence[Part], run: Run, tas
     rows = {name: [part.counts["left_out_rows"][name] for part in parts] for name in TABLES}
     long = [name for name in TABLES if sum(rows[name]) > RANGE_ROWS]
     if long:
-        sorts = [RangeSort(work, name, tuple(_bounds(parts, name, rows[name]))) for name in long]
+        sorts = [RangeSort(work, name, tuple(_bounds(table_parts(work, name), rows[name]))) for name in long]
         run("left-out-deal", [DealRows(sorts)], tasks)
         run("left-out-sort", [SortRanges(sorts)], tasks)
         for sort in sorts:
@@ -57,7 +55,7 @@ def left_out_tables(folder: str, work: str, parts: Sequence[Part], run: Run, tas
     return [
         Joined(folder, name, schema, GROUP, _path(work, name, "sorted"), _pieces(work, name))
         if name in long
-        else Merged(folder, name, schema, storage.join(work, "parts"))
+        else Merged(folder, name, schema, work)
         for name, schema in TABLES.items()
     ]
 
@@ -95,23 +93,19 @@ class RangeSort:
         return _path(self.work, self.table, what)
 
 
-def _bounds(parts: Sequence[Part], table: str, rows: Sequence[int]) -> list[TableRow]:
-    """Return where a table is cut into ranges of about RANGE_ROWS rows; `rows`: how many each part has of it."""
+def _bounds(paths: Sequence[str], rows: Sequence[int]) -> list[TableRow]:
+    """Return where a table is cut into ranges of about RANGE_ROWS rows; `rows`: how many each of its parts has."""
     ends = np.cumsum(rows)
     total = int(ends[-1])
     sample: set[TableRow] = set()
     for row in range(total // SAMPLED_GROUPS // 2, total, max(1, total // SAMPLED_GROUPS)):
         number = int(np.searchsorted(ends, row, side="right"))
-        file = pq.ParquetFile(storage.open_read(_rows_path(parts[number], table)))
+        file = pq.ParquetFile(storage.open_read(paths[number]))
         group = file.read_row_group((row - int(ends[number]) + rows[number]) // GROUP)
         some = group.take(arrow.numbers(np.arange(0, len(group), SAMPLED_EVERY)))
         sample.update(zip(*(column.to_pylist() for column in some.columns), strict=True))
     ordered, n = sorted(sample), -(-total // RANGE_ROWS)
     return sorted({ordered[len(ordered) * i // n] for i in range(1, n)})
-
-
-def _rows_path(part: Part, table: str) -> str:
-    return f"{part.folder}-{table}.parquet"
 
 
 def _ordered(tables: Sequence[pa.Table]) -> pa.Table:
@@ -120,35 +114,37 @@ def _ordered(tables: Sequence[pa.Table]) -> pa.Table:
     return whole.sort_by([(name, "ascending") for name in whole.column_names]).combine_chunks()
 
 
-class DealRows(PipelineStep):
-    """Deals the rows of every world_size-th part out by range."""
-
-    name = "Deal rows"
-    type = "epochal"
+class _SortStep(FileStep):
+    """A step of the sorting of some tables."""
 
     def __init__(self, sorts: Sequence[RangeSort]) -> None:
         super().__init__()
         self.sorts = sorts
 
-    def run(self, data: Any = None, rank: int = 0, world_size: int = 1) -> Iterator[Any]:
-        """Write `dealt/<rank>.arrow`, and note the range of each of its batches. Yields nothing."""
+
+class DealRows(_SortStep):
+    """Deals the rows of every world_size-th part out by range."""
+
+    name = "Deal rows"
+
+    def do(self, rank: int, world_size: int) -> None:
+        """Write `dealt/<rank>.arrow`, and note the range of each of its batches."""
         for sort in self.sorts:
-            parts = open_parts(sort.work)[rank::world_size]
+            paths = table_parts(sort.work, sort.table)[rank::world_size]
             path, schema, ranges = sort.path(f"dealt/{_piece(rank)}"), TABLES[sort.table], []
             with storage.publishing_file(path) as partial, pa.ipc.new_file(partial, schema) as writer:
-                for table in _some_rows(parts, sort.table):
+                for table in _some_rows(paths):
                     for number, batch in _cut(table, sort.bounds):
                         ranges.append(number)
                         writer.write_batch(batch)
             note(sort.path(f"dealt/{rank:05d}"), {"file": _piece(rank), "ranges": ranges})
-        yield from ()
 
 
-def _some_rows(parts: Sequence[Part], table: str) -> Iterator[pa.Table]:
+def _some_rows(paths: Sequence[str]) -> Iterator[pa.Table]:
     """Yield the rows of some parts, about DEAL_ROWS at a time, each time in order."""
     waiting: list[pa.Table] = []
-    for part in parts:
-        with storage.open_read(_rows_path(part, table)) as raw:
+    for path in paths:
+        with storage.open_read(path) as raw:
             file = pq.ParquetFile(raw)
             for group in range(file.num_row_groups):
                 waiting.append(file.read_row_group(group))
@@ -170,18 +166,13 @@ def _cut(table: pa.Table, bounds: Sequence[TableRow]) -> Iterator[tuple[int, pa.
         yield from ((number, batch) for batch in table.slice(start, stop - start).to_batches() if batch.num_rows)
 
 
-class SortRanges(PipelineStep):
+class SortRanges(_SortStep):
     """Sorts every world_size-th range."""
 
     name = "Sort ranges"
-    type = "epochal"
 
-    def __init__(self, sorts: Sequence[RangeSort]) -> None:
-        super().__init__()
-        self.sorts = sorts
-
-    def run(self, data: Any = None, rank: int = 0, world_size: int = 1) -> Iterator[Any]:
-        """Write `sorted/<range>.arrow`, and note how many rows each has. Yields nothing."""
+    def do(self, rank: int, world_size: int) -> None:
+        """Write `sorted/<range>.arrow`, and note how many rows each has."""
         for sort in self.sorts:
             dealt = noted(sort.path("dealt"))
             for number in range(rank, len(sort.bounds) + 1, world_size):
@@ -197,7 +188,6 @@ class SortRanges(PipelineStep):
                 with storage.publishing_file(path) as partial, pa.ipc.new_file(partial, schema) as writer:
                     writer.write_table(table, max_chunksize=GROUP)
                 note(sort.path(f"sorted/{number:05d}"), {"rows": [number, len(table)]})
-        yield from ()
 
 
 def _of_range(path: str, ranges: Sequence[int], number: int) -> Iterator[pa.RecordBatch]:
