@@ -13,7 +13,6 @@ What one stage leaves for the next lies in a folder of the work folder, `match-`
 removed when no stage wants it any more.
 """
 
-import json
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -27,7 +26,7 @@ from ..common.errors import WorkError
 from .config import Build
 from .stages.cluster import Clusters, Members, cluster_ranges
 from .stages.components import MOST_ROUNDS, Stars, rounds_path
-from .stages.division import Corpus, Division, divided, noted
+from .stages.division import Corpus, Division, divided, note, noted
 from .stages.duplicates import RemovedCounts, Rows, removed_counts
 from .stages.fates import Decide, DocumentCounts, count_documents
 from .stages.match import Deal, Match
@@ -118,7 +117,7 @@ class _Stages:
             counts = noted(rounds_path(d, large))
             not_stars, linked = (sum(count[name] for count in counts) for name in ("not_stars", "linked"))
             log: dict[str, Any] = {"round": n, "not_stars": not_stars, "linked": linked}
-            storage.write_atomic(d.path(f"log/{large}.json"), json.dumps(log).encode(), flush=False)
+            note(d.path(f"log/{large}"), log)
             if not not_stars:
                 self._remove(large)
                 return links, linked

@@ -7,7 +7,6 @@ are divided among tasks; each task begins and ends at the edge of a shard and re
 
 import contextlib
 import hashlib
-import json
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -28,7 +27,7 @@ from ..arrays.ordering import order_by
 from ..arrays.records import joined
 from ..run.stage_progress import StageProgress
 from . import kept
-from .division import FileStep, noted, open_parts
+from .division import FileStep, note, noted, open_parts
 from .fates import Fates
 from .parts import BUILD_AGAIN, Documents, Part, read_spans
 
@@ -349,8 +348,8 @@ def _piece(rank: int) -> str:
 
 
 def _publish_list(folder: str, rank: int, written: list[WrittenShard], n_rows: int) -> None:
-    text = json.dumps({"rows": [rank, n_rows], "shards": [asdict(shard) for shard in written]})
-    storage.write_atomic(storage.join(folder, f"{ROWS_NAME}/{rank:05d}.json"), text.encode(), flush=False)
+    counts = {"rows": [rank, n_rows], "shards": [asdict(shard) for shard in written]}
+    note(storage.join(folder, f"{ROWS_NAME}/{rank:05d}"), counts)
 
 
 def read_packed(folder: str) -> Packed:
