@@ -1,6 +1,7 @@
 """The `epochal` command: a table of subcommands, each in the folder that does its work; see `common.cli`."""
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,6 +10,9 @@ from . import __version__
 from .common.cli import Commands, Runner, add_examples, command_parsers, run_commands
 from .common.command_line.completion import SCRIPTS, completable
 from .common.command_line.version import version_line
+
+# None is meant for these models, and to look for one, the metadata of every installed package is read: 25 ms.
+os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
 
 COMMANDS: Commands = {  # in the order in which they are needed
     "init": ("datapipe.commands", "write a commented configuration for the documents in a folder"),

@@ -42,10 +42,11 @@ CORES = {"one-core": 1, "two-cores": 2}
 
 
 def build_ours(source: str, out: str, tasks: int) -> dict[str, float]:
-    """Build with epochal, as its command does; return seconds by stage."""
+    """Build with epochal's command; return seconds by stage."""
+    from epochal.__main__ import main as command
+
     gc.disable()
     from epochal.datapipe import build as module
-    from epochal.datapipe.config import Build
 
     gc.freeze()
     gc.enable()
@@ -60,7 +61,9 @@ def build_ours(source: str, out: str, tasks: int) -> dict[str, float]:
     module.run_stage = timed  # type: ignore[assignment]
     config = {"name": "p", "out": out, "sources": [{"name": "s", "path": source}], "seq_len": SEQ_LEN}
     more = {"tasks": tasks, "workers": tasks, "validation_tokens": 0}  # stock holds nothing out
-    module.build(Build.model_validate(config | more), quiet=True)
+    Path(f"{out}.json").write_text(json.dumps(config | more))
+    if command(["build", f"{out}.json", "--quiet"]):
+        raise SystemExit("the build failed")
     return seconds
 
 
@@ -235,8 +238,7 @@ def _documents(stream: Any, eod: int) -> dict[bytes, int]:
 
 
 def measure(source: Path, folder: Path, size: int, kinds: list[str], tasks: int, runs: int) -> dict[str, Any]:
-    """Run the builds in turn, `runs` times each, and ours before and after each other; return the medians and what came
-    out."""
+    """Run the builds in turn, `runs` times each, ours before and after each other; return the medians and what came."""
     found: dict[str, list[dict[str, Any]]] = {kind: [] for kind in kinds}
     # Ours takes seconds where a stock build takes minutes, in which a virtual machine may change its speed.
     for kind in [kind for _ in range(runs) for stock in kinds[1:] for kind in ("ours", stock)] + ["ours"]:
@@ -300,9 +302,8 @@ def pathological(folder: Path, scale: int) -> dict[str, Any]:
         rows = []
         for n in (scale // 4, scale):
             shutil.rmtree(folder / "pathological", ignore_errors=True)
-            size = write_input(
-                ({"text": text, "id": str(i)} for i, text in enumerate(texts(n))), folder / "pathological"
-            )
+            documents = ({"text": text, "id": str(i)} for i, text in enumerate(texts(n)))
+            size = write_input(documents, folder / "pathological")
             rows.append({"bytes": size, **run_child("ours", folder / "pathological", folder / "growth", 1)})
             print(f"  {name}, {n:,}: {rows[-1]['seconds']:.1f} s", file=sys.stderr, flush=True)
         table[name] = {
@@ -391,8 +392,7 @@ def show(result: dict[str, Any]) -> None:
         print("\n| input | size | seconds | peak memory | exponent of time |\n|---|---|---|---|---|")
         for name, entry in result["pathological"].items():
             row = entry["rows"][1]
-            memory = f"{row['peak_bytes'] / 1e6:,.0f} MB"
-            size = f"{row['bytes'] / 1e6:.0f} MB"
+            size, memory = (f"{row[key] / 1e6:,.0f} MB" for key in ("bytes", "peak_bytes"))
             print(f"| {name} | {size} | {row['seconds']:.1f} | {memory} | {entry['time_exponent']:.2f} |")
 
 

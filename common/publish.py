@@ -14,7 +14,7 @@ import os
 import shutil
 import tempfile
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from pydantic import Field
@@ -29,6 +29,8 @@ MANIFEST_NAME = "manifest.json"
 """The file that makes a folder valid; written last where there is no rename."""
 
 UNFINISHED_NAME = "unfinished"
+FILLED = ".partial-copy"
+"""What the name of a folder ends with that is being filled by several processes."""
 _PIECE = 1 << 22
 
 
@@ -194,19 +196,43 @@ def publishing(out: str, request: str) -> Iterator[Sink]:
         storage.remove(storage.join(out, UNFINISHED_NAME))
 
 
-def publish_folder(folder: str, out: str, request: str) -> None:
-    """Publish a finished folder (no folder in it) as `out`, each local or a URL: renamed on one disk, else copied, its
-    manifest last. The rest as `publishing`."""
-    if not storage.is_url(folder) and not storage.is_url(out):
-        os.makedirs(os.path.dirname(out), exist_ok=True)
-        try:
-            os.rename(folder, out)
-            return
-        except OSError as error:
-            if error.errno != errno.EXDEV:
-                raise
-    with publishing(out, request) as sink:
-        copy_folder(folder, sink.root, MANIFEST_NAME)
+def rename_folder(folder: str, out: str) -> bool:
+    """Publish a finished folder as `out` by renaming it; return False where it cannot be: they are not on one disk."""
+    if storage.is_url(folder) or storage.is_url(out):
+        return False
+    os.makedirs(os.path.dirname(out), exist_ok=True)
+    try:
+        os.rename(folder, out)
+    except OSError as error:
+        if error.errno != errno.EXDEV:
+            raise
+        return False
+    return True
+
+
+@contextlib.contextmanager
+def filling(out: str, request: str) -> Iterator[str]:
+    """Yield a folder that the body, or processes that it starts, are to fill; it then is `out`. Where the body fails
+    or is killed, what is there stays, and the next attempt at the same request finds it. The body must write the
+    manifest last.
+
+    Raises:
+        RequestError: when `out` exists.
+    """
+    if storage.is_url(out):
+        _claim(out, request, again=False)
+        yield out
+        with contextlib.suppress(WorkError):  # the artifact is whole
+            storage.remove(storage.join(out, UNFINISHED_NAME))
+        return
+    parent, name = os.path.split(out)
+    folder = os.path.join(parent, f".{name}.{xxh64(request.encode())[:8]}{FILLED}")
+    for other in storage.names(parent):
+        if other.startswith(f".{name}.") and other.endswith(FILLED) and other != os.path.basename(folder):
+            storage.remove(os.path.join(parent, other))
+    os.makedirs(folder, exist_ok=True)
+    yield folder
+    _rename_new(folder, out)
 
 
 @contextlib.contextmanager
@@ -221,19 +247,26 @@ def _renamed(out: str) -> Iterator[str]:
     try:
         with storage.naming(out):
             yield folder
-        if os.path.exists(out):
-            raise RequestError(f"{out} appeared meanwhile: choose another --out or remove it")
-        os.rename(folder, out)
+        _rename_new(folder, out)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _claim(out: str, request: str) -> None:
+def _rename_new(folder: str, out: str) -> None:
+    if os.path.exists(out):
+        raise RequestError(f"{out} appeared meanwhile: choose another --out or remove it")
+    os.rename(folder, out)
+
+
+def _claim(out: str, request: str, again: bool = True) -> None:
+    """Say at the URL `out` that `request` is being made there. again: without what an earlier attempt left."""
     marker = storage.join(out, UNFINISHED_NAME)
     if storage.exists(out):
         whole = storage.exists(storage.join(out, MANIFEST_NAME))
         if whole or not storage.exists(marker) or storage.read_bytes(marker) != request.encode():
             raise RequestError(f"{out} exists and holds something else: choose another --out or remove it")
+        if not again:
+            return
         _clear(out)
     storage.write_atomic(marker, request.encode())
 
@@ -247,22 +280,24 @@ def _clear(out: str) -> None:
 
 
 def copy_folder(source: str, target: str, last: str) -> None:
-    """Copy the files of a folder (no folder in it) into another, each local or a URL: within a store by the store
-    itself, and file `last`, which makes the folder valid, after all others."""
-    files = [name for name in storage.names(source) if name != last]
-    within = storage.is_url(target) and source.split("://")[0] == target.split("://")[0]
-    for some in (files, [last]):
-        pairs = [(f"{source}/{name}", f"{target}/{name}") for name in some]
-        if within:
-            if pairs:
-                _copy_within(pairs)
+    """Copy the files of a folder (no folder in it) into another, each local or a URL, and file `last`, which makes the
+    folder valid, after all others."""
+    copy_files(source, target, [name for name in storage.names(source) if name != last])
+    copy_files(source, target, [last])
+
+
+def copy_files(source: str, target: str, names: Sequence[str]) -> None:
+    """Copy files of a folder into another, each local or a URL: within a store by the store itself."""
+    pairs = [(f"{source}/{name}", f"{target}/{name}") for name in names]
+    if pairs and storage.is_url(target) and source.split("://")[0] == target.split("://")[0]:
+        _copy_within(pairs)
+        return
+    for a, b in pairs:
+        if storage.is_url(target) and not storage.is_url(source):
+            storage.upload(a, b)
             continue
-        for a, b in pairs:
-            if storage.is_url(target) and not storage.is_url(source):
-                storage.upload(a, b)
-                continue
-            with storage.publishing_file(b) as temporary:
-                patiently(functools.partial(storage.copy_file, a, temporary), f"read {a}", ATTEMPTS, missing_too=True)
+        with storage.publishing_file(b) as temporary:
+            patiently(functools.partial(storage.copy_file, a, temporary), f"read {a}", ATTEMPTS, missing_too=True)
 
 
 def _copy_within(pairs: list[tuple[str, str]]) -> None:

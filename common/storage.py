@@ -294,13 +294,29 @@ def names(folder: str) -> list[str]:
     """Return the names of what lies in a folder (local or URL), sorted; none when there is no such folder."""
     try:
         if is_url(folder):
-            # Another process may have written there since this one looked.
-            listed = functools.partial(store_of(folder).ls, folder, detail=False, refresh=True)
-            found = look_again(lambda: patiently(listed, f"list {folder}", ATTEMPTS))
-            return sorted(name for name in (posixpath.basename(path.rstrip("/")) for path in found) if name)
+            found = (posixpath.basename(path.rstrip("/")) for path in _listed(folder, detail=False))
+            return sorted(name for name in found if name)
         return sorted(os.listdir(local_path(folder)))
     except FileNotFoundError:
         return []
+
+
+def sizes(folder: str) -> dict[str, int]:
+    """Return the size in bytes of each file in a folder (local or URL); none when there is no such folder."""
+    try:
+        if is_url(folder):
+            files = [info for info in _listed(folder, detail=True) if info["type"] == "file"]
+            return {posixpath.basename(info["name"]): info["size"] for info in files}
+        return {entry.name: entry.stat().st_size for entry in os.scandir(local_path(folder)) if entry.is_file()}
+    except FileNotFoundError:
+        return {}
+
+
+def _listed(folder: str, detail: bool) -> Any:
+    """Return what a store says lies in the folder at a URL."""
+    # Another process may have written there since this one looked.
+    listed = functools.partial(store_of(folder).ls, folder, detail=detail, refresh=True)
+    return look_again(lambda: patiently(listed, f"list {folder}", ATTEMPTS))
 
 
 def files_below(folder: str) -> list[str]:

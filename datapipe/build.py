@@ -67,7 +67,7 @@ EXCLUDE_NAME = "exclude.json"
 INDEX_NAME = "evaluation.npz"
 """The index of evaluation items in the work folder."""
 
-SMALL_TOKENS, SMALL_TOKENS_FORKED = 1 << 26, 1 << 22
+SMALL_TOKENS, SMALL_TOKENS_FORKED = 1 << 26, 1 << 24
 """Packing fewer tokens takes less time than to start processes for it, new ones or such that are forked."""
 
 
@@ -108,8 +108,9 @@ def _built(config: Build, quiet: bool, say: Any) -> BuildResult:
     say = lambda line: tell(without_secrets(line))  # noqa: E731
     config, tokenizer = with_tokenizer(config, say)
     if config.executor.name == "local" and min(config.tasks, config.workers) > 1:
-        tokenizer.why_reference, tokenizer.ranks  # noqa: B018  (this process needs them too)
+        tokenizer.why_reference  # noqa: B018  (this process needs it too)
         start_task_server(tokenizer, tokenizer.prepare)  # before this process has threads
+        tokenizer.ranks  # noqa: B018  (while the server prepares; tasks seldom need them)
     listings = checked(config, tokenizer, say)
     left_out.check_names(config, listings)
     memory = record_path(targets[0], "inputs")
@@ -257,16 +258,17 @@ class _Stages:
                 "pack", [Pack(self.work, layouts, self.sources, outcome.division.width)], self.config.tasks, small
             )
         packed = [read_packed(layout.folder) for layout in layouts]
-        tables = WriteTables(tables_of(layouts, packed, outcome, corpus, self._stage, self.config.tasks))
+        tables = WriteTables(self.work, tables_of(layouts, packed, outcome, corpus, self._stage, self.config.tasks))
         if tables.units:
-            (here if small else self._stage)("tables", [tables], min(self.config.tasks, len(tables.units)))
+            with watch(self.work, "tables", len(tables.units), "files", self.quiet or small):
+                (here if small else self._stage)("tables", [tables], min(self.config.tasks, len(tables.units)))
         for layout, written, target in zip(layouts, packed, targets, strict=False):
             if not storage.exists(layout.folder):
                 continue  # published before an interruption
             if not storage.exists(storage.join(layout.folder, MANIFEST_NAME)):
                 name = target.rpartition("/")[2]
                 finish_pool(self.work, layout, written, name, self.config, self.tokenizer, statistics, excerpts)
-            publish(layout.folder, target, request)
+            publish(layout.folder, target, request, self.config, self.work, self.quiet)
         return len(layouts)
 
     def _stage(self, name: str, pipeline: list[Any], tasks: int, small: bool = False) -> None:

@@ -13,14 +13,27 @@ from ..common import storage
 from ..common.errors import RequestError
 from ..common.hashing import digest
 from ..common.json_text import strict_json
-from ..common.publish import MANIFEST_NAME, UNFINISHED_NAME, publish_folder
+from ..common.publish import MANIFEST_NAME, UNFINISHED_NAME, copy_files, filling, rename_folder
 from ..shards.artifact import read_manifest
 from ..shards.facts import FACTS, facts_by_source, plain, without_facts
 from ..shards.manifest import Manifest
 from ..tokenize.tokenizer import Tokenizer
 from .config import Build
+from .run.executors import run_stage
+from .run.stage_progress import StageProgress, watch
+from .settings.executors import LocalExecutor
+from .stages.division import FileStep
 from .stages.finish import versions
 from .stages.pack import ROWS_NAME
+
+FileSize = tuple[str, int]
+"""Name and size in bytes."""
+
+AT_ONCE = 16
+"""Files that a store is asked to copy at once."""
+
+SMALL_COPY = 1 << 26
+"""Bytes below which a pool is copied by the build's own process: it takes less time than to start others."""
 
 
 def targets_of(config: Build) -> list[str]:
@@ -146,12 +159,55 @@ def work_folder(target: str, request: str, config: Build) -> str:
     return storage.join(folder, work)
 
 
-def publish(staged: str, target: str, request: str) -> None:
-    """Move a finished pool into place: renamed on one disk, else copied, its manifest last. One that is there already
-    must be the same."""
+def publish(staged: str, target: str, request: str, config: Build, work: str, quiet: bool) -> None:
+    """Move a finished pool into place: renamed on one disk, else copied by the tasks of a stage, its manifest last. One
+    that is there already must be the same."""
     storage.remove(storage.join(staged, ROWS_NAME))
     if storage.exists(storage.join(target, MANIFEST_NAME)):
         if read_manifest(target).fingerprint != read_manifest(staged).fingerprint:
             raise RequestError(f"{target} exists and holds another pool: choose another out= or name=, or remove it")
         return
-    publish_folder(staged, target, request)
+    if rename_folder(staged, target):
+        return
+    names = [name for name in storage.names(staged) if name != MANIFEST_NAME]
+    with filling(target, request) as folder:
+        for name in set(storage.names(folder)) - {*names, UNFINISHED_NAME}:  # of a task that was killed
+            storage.remove(storage.join(folder, name))
+        _copy(staged, folder, names, config, work, quiet)
+        copy_files(staged, folder, [MANIFEST_NAME])
+
+
+def _copy(staged: str, folder: str, names: list[str], config: Build, work: str, quiet: bool) -> None:
+    """Copy the files of a pool, in processes of this machine where others may not reach the folder."""
+    sizes = storage.sizes(staged)
+    stage, total = "copy" if staged.endswith("/pool") else "copy-val", sum(sizes[name] for name in names)
+    copying = CopyFiles(work, stage, staged, folder, [(name, sizes[name]) for name in names])
+    storage.remove(storage.join(work, f"logs/{stage}"))  # what is done is seen in the folder
+    with watch(work, stage, total, "bytes", quiet):
+        if total < SMALL_COPY:
+            copying.do(0, 1)
+        elif storage.is_url(folder):
+            run_stage(work, stage, [copying], config.tasks, config.workers, config.executor, (), config.written)
+        else:
+            workers = min(config.workers, os.cpu_count() or 1)
+            run_stage(work, stage, [copying], config.tasks, workers, LocalExecutor(), (), config.written)
+
+
+class CopyFiles(FileStep):
+    """Copies every world_size-th of the files of a finished pool, but those that have been copied already."""
+
+    name = "Copy"
+
+    def __init__(self, work: str, stage: str, staged: str, folder: str, files: list[FileSize]) -> None:
+        super().__init__()
+        self.work, self.stage, self.staged, self.folder, self.files = work, stage, staged, folder, files
+
+    def do(self, rank: int, world_size: int) -> None:
+        """Copy this rank's share."""
+        progress, done, there = StageProgress(self.work, self.stage, rank), 0, storage.sizes(self.folder)
+        mine = self.files[rank::world_size]
+        for start in range(0, len(mine), AT_ONCE):
+            some = mine[start : start + AT_ONCE]
+            copy_files(self.staged, self.folder, [name for name, size in some if there.get(name) != size])
+            done += sum(size for _, size in some)
+            progress.report(done)

@@ -22,6 +22,7 @@ from ...shards import arrow
 from ...shards.documents import SCHEMA
 from ...shards.tables import names
 from ..external_sort import join_tables
+from ..run.stage_progress import StageProgress
 from ..stages.division import FileStep, note, noted
 from ..stages.losses import table_parts
 from ..stages.pack import ROWS_NAME
@@ -185,9 +186,9 @@ class WriteTables(FileStep):
 
     name = "Tables"
 
-    def __init__(self, tables: Sequence[Table]) -> None:
+    def __init__(self, work: str, tables: Sequence[Table]) -> None:
         super().__init__()
-        self.tables = tables
+        self.work, self.tables = work, tables
 
     @functools.cached_property
     def units(self) -> list[tuple[Table, int]]:
@@ -196,7 +197,9 @@ class WriteTables(FileStep):
 
     def do(self, rank: int, world_size: int) -> None:
         """Write this rank's share."""
-        for table, number in self.units[rank::world_size]:
+        progress = StageProgress(self.work, "tables", rank)
+        for done, (table, number) in enumerate(self.units[rank::world_size]):
+            progress.report(done)
             name = table.files[number]
             with storage.publishing_file(storage.join(table.folder, name)) as partial:
                 table.write(number, partial)

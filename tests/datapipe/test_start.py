@@ -76,7 +76,7 @@ def test_the_engines_are_made_once_for_all_tasks(tmp_path: Path) -> None:
     assert modules.isdisjoint(UNUSED)
     by_name = dict(made)
     assert len(made) == len(by_name) == 3
-    assert by_name["mergeable_ranks"] == str(main), "both processes need them, so they are made before the fork"
+    assert by_name["mergeable_ranks"] == str(main), "tasks that read text do not need them"
     assert by_name["fast_engine"] == by_name["reference_engine"] != str(main), "the server makes the engines"
 
 
