@@ -21,7 +21,7 @@ import orjson
 from numpy.typing import NDArray
 
 from ..common.errors import RequestError, WorkError, one_line
-from .merging import PieceEncoder, piece_encoder
+from .merging import PieceEncoder, made_by, piece_encoder
 from .special import Spec, byte_to_char, knows_all_text, model_kind, steps
 
 TokenIds = NDArray[np.uint32]
@@ -184,7 +184,7 @@ def why_reference(spec: Spec, ranks: dict[bytes, int] | None) -> str | None:
         return why
     if not knows_all_text(spec):
         return "its vocabulary lacks some of the 256 bytes"
-    made = _made_in_order(_joined(spec["model"]["merges"]), spec["model"]["vocab"]) if ranks is None else ranks.values()
+    made = _made_in_order(made_by(spec["model"]["merges"]), spec["model"]["vocab"]) if ranks is None else ranks.values()
     return "its ids are not in the order of its merges" if made is None else _unreachable(spec, set(made))
 
 
@@ -193,7 +193,7 @@ def _why_cut_otherwise(spec: Spec) -> str | None:
     if steps(spec.get("normalizer")) == _LLAMA_2 and not spec.get("pre_tokenizer"):
         if spec["model"].get("ignore_merges"):
             return "its model has ignore_merges"
-        return "its merges take bytes" if any("<0x" in token for token in _joined(spec["model"]["merges"])) else None
+        return "its merges take bytes" if any("<0x" in token for token in made_by(spec["model"]["merges"])) else None
     if any(step.get("type") != "NFC" for step in steps(spec.get("normalizer"))):
         return "its normaliser is another than NFC"
     if (pattern := _split_pattern(spec)) is None:
@@ -270,7 +270,7 @@ def mergeable_ranks(spec: Spec) -> dict[bytes, int] | None:
     vocab: dict[str, int] = model["vocab"]
     if any(char not in vocab for char in to_byte):
         return None
-    merges = _joined(model["merges"])
+    merges = made_by(model["merges"])
     if _made_in_order(merges, vocab) is None or set("".join(merges)) - to_byte.keys():
         return None
     tokens = [*to_byte, *dict.fromkeys(merges)]
@@ -281,15 +281,6 @@ def mergeable_ranks(spec: Spec) -> dict[bytes, int] | None:
     ends = list(itertools.accumulate(map(len, tokens), initial=0))
     spelled = map(together.__getitem__, map(slice, ends, ends[1:]))
     return dict(zip(spelled, map(vocab.__getitem__, tokens), strict=True))
-
-
-def _joined(merges: list[Any]) -> list[str]:
-    """Return the token that each merge makes: merges are two tokens with a blank between them, or pairs."""
-    if set(map(type, merges)) == {str}:
-        joined = "\n".join(merges).replace(" ", "").split("\n")
-        if len(joined) == len(merges):
-            return joined
-    return [merge.replace(" ", "") if isinstance(merge, str) else "".join(merge) for merge in merges]
 
 
 def _made_in_order(merges: list[str], vocab: dict[str, int]) -> Iterable[int] | None:

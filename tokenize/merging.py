@@ -22,8 +22,22 @@ def piece_encoder(spec: Spec) -> PieceEncoder:
     with compiled_part():  # not at the top: whoever only decodes needs none
         from . import _merge
 
-    vocab = spec["model"]["vocab"]
-    of_byte = [vocab[char] for _, char in sorted(byte_to_char().items())]
-    pairs = (merge.split(" ") if isinstance(merge, str) else merge for merge in spec["model"]["merges"])
-    merges = [(vocab[left], vocab[right], vocab[left + right]) for left, right in pairs]
-    return _merge.Merger(np.array(of_byte, np.uint32), np.array(merges, np.uint32).reshape(-1, 3)).encode
+    id_of, merges = spec["model"]["vocab"].__getitem__, spec["model"]["merges"]
+    of_byte = [id_of(char) for _, char in sorted(byte_to_char().items())]
+    # All parts of all merges as one text, cut apart again: half the time of doing it merge by merge.
+    together = " ".join(merge if isinstance(merge, str) else " ".join(merge) for merge in merges)
+    parts, made = (
+        np.fromiter(map(id_of, tokens), np.uint32, len(tokens))
+        for tokens in (together.split(" ") if merges else [], made_by(merges))
+    )
+    table = np.column_stack([parts.reshape(-1, 2), made])
+    return _merge.Merger(np.array(of_byte, np.uint32), table).encode
+
+
+def made_by(merges: list[Any]) -> list[str]:
+    """Return the token that each merge makes: merges are two tokens with a blank between them, or pairs."""
+    if set(map(type, merges)) == {str}:
+        joined = "\n".join(merges).replace(" ", "").split("\n")
+        if len(joined) == len(merges):
+            return joined
+    return [merge.replace(" ", "") if isinstance(merge, str) else "".join(merge) for merge in merges]
