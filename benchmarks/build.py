@@ -145,12 +145,12 @@ def _number(path: str, name: str) -> int:
 
 
 def run_child(kind: str, source: Path, out: Path, tasks: int) -> dict[str, Any]:
-    """Run one build in a process of its own; return its seconds from start to end, and those of CPU, beside what it
-    reports."""
+    """Run one build in a process of its own; return its seconds, start included, and those of CPU, and its report."""
     shutil.rmtree(out, ignore_errors=True)
     environment = os.environ | {"RAYON_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
     environment.pop("PYTHONDONTWRITEBYTECODE", None)  # compiling every import anew would be measured, on both sides
     arguments = ["--child", kind, "--input", str(source), "--out", str(out), "--tasks", str(tasks)]
+    os.sync()  # what the build before has written is not for this one to wait for
     start, cpu = time.perf_counter(), _cpu_of_children()
     done = subprocess.run(
         [sys.executable, "-W", "ignore", "-m", "epochal.benchmarks.build", *arguments],

@@ -15,6 +15,7 @@ import shutil
 import tempfile
 import uuid
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from pydantic import Field
@@ -32,6 +33,7 @@ UNFINISHED_NAME = "unfinished"
 FILLED = ".partial-copy"
 """What the name of a folder ends with that is being filled by several processes."""
 _PIECE = 1 << 22
+_FLUSHED_AT_ONCE = 16
 
 
 class FileInfo(Record):
@@ -232,7 +234,23 @@ def filling(out: str, request: str) -> Iterator[str]:
             storage.remove(os.path.join(parent, other))
     os.makedirs(folder, exist_ok=True)
     yield folder
+    flush_folder(folder)
     _rename_new(folder, out)
+
+
+def flush_folder(folder: str) -> None:
+    """Have the disk hold every file of a local folder, before it is renamed into place."""
+
+    def flush(name: str) -> None:
+        descriptor = os.open(os.path.join(folder, name), os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+    with ThreadPoolExecutor(_FLUSHED_AT_ONCE) as pool:  # file systems write together what is asked for together
+        for _ in pool.map(flush, os.listdir(folder)):
+            pass
 
 
 @contextlib.contextmanager

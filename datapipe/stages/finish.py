@@ -2,13 +2,12 @@
 
 import functools
 import importlib.metadata
-import os
 import platform
 from typing import Any
 
 from ...common import storage
 from ...common.errors import WorkError
-from ...common.publish import MANIFEST_NAME, FileInfo, hashes_of
+from ...common.publish import MANIFEST_NAME, FileInfo, flush_folder, hashes_of
 from ...common.remote.patience import ATTEMPTS, patiently
 from ...shards import mds
 from ...shards.artifact import INDEX_NAME, Artifact, Shard
@@ -68,7 +67,7 @@ def finish_pool(
     whole = dump_manifest(manifest.model_copy(update={"files": files}))
     storage.write_atomic(storage.join(folder, MANIFEST_NAME), whole.encode(), flush=False)
     if not storage.is_url(folder):
-        _flush_to_disk(folder)
+        flush_folder(folder)
 
 
 def _write_index(layout: PoolLayout, written: list[WrittenShard]) -> None:
@@ -145,13 +144,3 @@ def _others(folder: str, known: set[str]) -> list[str]:
         if name.endswith(".partial"):
             storage.remove(storage.join(folder, name))  # a killed task's unfinished shard
     return [name for name in names if not name.endswith(".partial")]
-
-
-def _flush_to_disk(folder: str) -> None:
-    """Have the disk hold every file before the folder is renamed into place."""
-    for name in os.listdir(folder):
-        descriptor = os.open(os.path.join(folder, name), os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
