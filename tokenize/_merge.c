@@ -2,9 +2,10 @@
    whose merge comes first in the list become one, the leftmost of equals, until no two neighbours have a merge. That is
    what a tokenizer.json defines.
 
-   Merges are looked up by the ids of the two neighbours. A piece in work is a list of symbols, linked by their places,
-   which are those of the first bytes they stand for; a heap holds the merges that its neighbours have, by rank and
-   place. An entry whose symbol has changed since is passed over: `ranks` says which merge a symbol has with its next.
+   Merges are looked up by the ids of the two neighbours, those of two bytes by the bytes. A piece in work is a list of
+   symbols, linked by their places, which are those of the first bytes they stand for; a heap holds the merges that its
+   neighbours have, by rank and place. An entry whose symbol has changed since is passed over: `ranks` says which merge a
+   symbol has with its next.
 
    Long pieces. A sequence of tokens is what a text becomes if every two neighbours are what their own bytes become: the
    first merge across the border between two of them would also be made where only the two are, since up to there each
@@ -27,19 +28,18 @@
 #include "_contraction.h"
 
 #define NONE UINT32_MAX
+#define FREE UINT64_MAX
 #define MULTIPLIER 0x9E3779B97F4A7C15u /* 2^64 / golden ratio: Fibonacci hashing (Knuth, TAOCP 3, 6.4) */
 #define WINDOW 4096                    /* bytes of a long piece that are merged together; the next has a fourth of them too */
 
 typedef struct {
-    uint64_t pair; /* ids of left and right; the slot is free where rank is NONE */
-    uint32_t rank, id;
-} Merge;
-
-typedef struct {
     PyObject_HEAD
     uint32_t of_byte[256]; /* ids */
-    Merge *merges;
-    unsigned shift; /* of a hash, so that a place in `merges` is left */
+    uint32_t *of_bytes;    /* ranks of the merges of each two bytes, 256 x 256; NONE where they have none */
+    uint32_t *made;        /* id that each merge makes */
+    uint64_t *pairs;       /* ids of left and right; FREE where the slot is */
+    uint32_t *ranks;       /* of the merge of each pair */
+    unsigned shift;        /* of a hash, so that a place in `pairs` is left */
     uint64_t mask;
 } Merger;
 
@@ -50,14 +50,19 @@ static inline uint64_t pair_of(uint32_t left, uint32_t right)
     return (uint64_t)left << 32 | right;
 }
 
-/* Return the merge of two ids, or the free slot where it would be. */
-static inline Merge *merge_of(const Merger *self, uint64_t pair)
+/* Return the slot of two ids, or the free one where they would be. */
+static inline uint64_t slot_of(const Merger *self, uint64_t pair)
 {
-    for (uint64_t place = pair * MULTIPLIER >> self->shift;; place = (place + 1) & self->mask) {
-        Merge *merge = &self->merges[place];
-        if (merge->rank == NONE || merge->pair == pair)
-            return merge;
-    }
+    uint64_t place = pair * MULTIPLIER >> self->shift;
+    while (self->pairs[place] != pair && self->pairs[place] != FREE)
+        place = (place + 1) & self->mask;
+    return place;
+}
+
+/* Return the rank of the merge of two ids, NONE where they have none. */
+static inline uint32_t rank_of(const Merger *self, uint32_t left, uint32_t right)
+{
+    return self->ranks[slot_of(self, pair_of(left, right))];
 }
 
 /* ---- One window ---- */
@@ -120,44 +125,39 @@ static inline uint64_t heap_pop(Window *window)
     return least;
 }
 
-/* Note which merge the symbol at `place` has with the next one, if there is one. */
-static inline void note_merge(const Merger *self, Window *window, uint32_t place, size_t size)
+/* Note that the symbol at `place` has this merge with the next one. */
+static inline void note_merge(Window *window, uint32_t place, uint32_t rank)
 {
-    window->ranks[place] = NONE;
-    if (window->next[place] >= size)
-        return;
-    const Merge *merge = merge_of(self, pair_of(window->ids[place], window->ids[window->next[place]]));
-    if (merge->rank == NONE)
-        return;
-    window->ranks[place] = merge->rank;
-    heap_push(window, (uint64_t)merge->rank << 32 | place);
+    window->ranks[place] = rank;
+    if (rank != NONE)
+        heap_push(window, (uint64_t)rank << 32 | place);
 }
 
 /* Merge `size` bytes, at least one, until nothing can be merged: the tokens are then those at place 0, at the next of it,
    and so on until `size`. There is memory for them. */
 static void merge_window(const Merger *self, Window *window, const uint8_t *bytes, size_t size)
 {
+    uint32_t *ids = window->ids, *next = window->next, *before = window->before;
     window->in_heap = 0;
     for (size_t i = 0; i < size; i++) {
-        window->ids[i] = self->of_byte[bytes[i]];
-        window->next[i] = (uint32_t)i + 1;
-        window->before[i] = (uint32_t)i - 1; /* of the first one nothing, and it is not looked at */
+        ids[i] = self->of_byte[bytes[i]];
+        next[i] = (uint32_t)i + 1;
+        before[i] = (uint32_t)i - 1; /* of the first one nothing, and it is not looked at */
+        note_merge(window, (uint32_t)i, i + 1 < size ? self->of_bytes[bytes[i] << 8 | bytes[i + 1]] : NONE);
     }
-    for (size_t i = 0; i < size; i++)
-        note_merge(self, window, (uint32_t)i, size);
     while (window->in_heap) {
         uint64_t entry = heap_pop(window);
-        uint32_t place = (uint32_t)entry, right = window->next[place];
+        uint32_t place = (uint32_t)entry, right = next[place];
         if (window->ranks[place] != entry >> 32)
             continue;
-        window->ids[place] = merge_of(self, pair_of(window->ids[place], window->ids[right]))->id;
+        ids[place] = self->made[entry >> 32];
         window->ranks[right] = NONE;
-        window->next[place] = window->next[right];
-        if (window->next[place] < size)
-            window->before[window->next[place]] = place;
-        note_merge(self, window, place, size);
+        next[place] = next[right];
+        if (next[place] < size)
+            before[next[place]] = place;
+        note_merge(window, place, next[place] < size ? rank_of(self, ids[place], ids[next[place]]) : NONE);
         if (place)
-            note_merge(self, window, window->before[place], size);
+            note_merge(window, before[place], rank_of(self, ids[before[place]], ids[place]));
     }
 }
 
@@ -275,7 +275,10 @@ done:
 static void merger_dealloc(Merger *self)
 {
     PyTypeObject *type = Py_TYPE((PyObject *)self);
-    free(self->merges);
+    free(self->pairs);
+    free(self->ranks);
+    free(self->made);
+    free(self->of_bytes);
     ((freefunc)PyType_GetSlot(type, Py_tp_free))(self);
     Py_DECREF(type);
 }
@@ -286,19 +289,29 @@ static int enter_merges(Merger *self, const uint32_t *merges, size_t n)
     unsigned bits = 4;
     while ((size_t)1 << bits < 2 * n + 1)
         bits++;
+    size_t slots = (size_t)1 << bits;
     self->shift = 64 - bits;
-    self->mask = ((uint64_t)1 << bits) - 1;
-    self->merges = malloc((self->mask + 1) * sizeof(Merge));
-    if (!self->merges) {
+    self->mask = slots - 1;
+    self->pairs = malloc(slots * sizeof *self->pairs);
+    self->ranks = malloc(slots * sizeof *self->ranks);
+    self->made = malloc((n + 1) * sizeof *self->made);
+    self->of_bytes = malloc(256 * 256 * sizeof *self->of_bytes);
+    if (!self->pairs || !self->ranks || !self->made || !self->of_bytes) {
         PyErr_NoMemory();
         return -1;
     }
-    for (uint64_t i = 0; i <= self->mask; i++)
-        self->merges[i].rank = NONE;
-    for (size_t i = 0; i < n; i++, merges += 3) {
-        uint64_t pair = pair_of(merges[0], merges[1]);
-        *merge_of(self, pair) = (Merge){pair, (uint32_t)i, merges[2]};
+    for (size_t i = 0; i < slots; i++) {
+        self->pairs[i] = FREE;
+        self->ranks[i] = NONE;
     }
+    for (size_t i = 0; i < n; i++, merges += 3) {
+        uint64_t pair = pair_of(merges[0], merges[1]), slot = slot_of(self, pair);
+        self->pairs[slot] = pair;
+        self->ranks[slot] = (uint32_t)i;
+        self->made[i] = merges[2];
+    }
+    for (size_t i = 0; i < 256 * 256; i++)
+        self->of_bytes[i] = rank_of(self, self->of_byte[i >> 8], self->of_byte[i & 255]);
     return 0;
 }
 
