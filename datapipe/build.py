@@ -15,6 +15,7 @@ moment, the same command goes on with the tasks that are not done.
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from ..common import storage
@@ -48,7 +49,7 @@ from .stages.pack import Pack, PoolLayout, WriteCuts, auto_samples_per_shard, cu
 from .stages.passages import gather
 from .stages.statistics import IngestTotals, collect_statistics, ingest_totals
 from .tables.joined import WriteTables
-from .tables.tables import tables_of
+from .tables.tables import tables_of, write_left_out
 from .target import built_already, changed_facts, lock, publish, record_path, recorded, targets_of, work_folder
 from .text.analysers import give_up
 from .text.decontaminate import build_index
@@ -254,9 +255,8 @@ class _Stages:
         tokens = sum(layout.n_tokens for layout in layouts)
         with watch(self.work, "pack", tokens, "tokens", self.quiet):
             small = tokens < (SMALL_TOKENS_FORKED if is_forked() else SMALL_TOKENS)
-            self._stage(
-                "pack", [Pack(self.work, layouts, self.sources, outcome.division.width)], self.config.tasks, small
-            )
+            packing = Pack(self.work, layouts, self.sources, outcome.division.width)
+            self._stage("pack", [packing], self.config.tasks, small)
         packed = [read_packed(layout.folder) for layout in layouts]
         tables = WriteTables(self.work, tables_of(layouts, packed, outcome, corpus, self._stage, self.config.tasks))
         if tables.units:
@@ -321,7 +321,8 @@ class _Stages:
         table = storage.join(self.work, left_out.NAME)
         files_left_out = left_out.write(table, self.sources, self.listings, totals.left_out)
         check_fields(self.config.sources, totals)
-        check_left_out(self.work, self.config.sources, self.config.max_reject_fraction, totals)
+        write = partial(write_left_out, self.work, self._stage, self.config.tasks)
+        check_left_out(self.work, self.config.sources, self.config.max_reject_fraction, totals, write)
         self.kept = types_of(self.config.keep, totals.kept)
         for line in [*_what_the_tokenizer_lost(totals, self.tokenizer), *kept_lines(self.kept, totals.kept)]:
             self.say(line)

@@ -1,14 +1,14 @@
-"""What is left out: the tables that ingest tasks wrote, joined, and the builds that they stop."""
+"""What is left out: the tables that ingest tasks wrote, and the builds that they stop."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import pyarrow.parquet as pq
 
 from ...common import storage
 from ...common.errors import RequestError, WorkError
 from ...common.problems import did_you_mean
+from ...shards.tables.names import pattern_of
 from ..config import Source
-from ..external_sort import join_tables
 from ..sources.auto import named_format
 from ..text.decontaminate import CONTAMINATED
 from ..text.filters import FILTERED
@@ -20,11 +20,8 @@ _SHOWN_FIELDS = 20
 TABLES = {"rejects": REJECTED, "filtered": FILTERED, "contaminated": CONTAMINATED}
 """By name; each lies as `<name>.parquet` beside the pool."""
 
-
-def join_left_out(work: str, folder: str) -> None:
-    """Join the tables of all ingest tasks and put them into `folder`."""
-    for table, schema in TABLES.items():
-        join_tables(table_parts(work, table), storage.join(folder, f"{table}.parquet"), schema)
+Files = dict[str, list[str]]
+"""The names of the files of each table, in the order of its rows."""
 
 
 def table_parts(work: str, table: str) -> list[str]:
@@ -49,21 +46,23 @@ def check_fields(sources: Sequence[Source], totals: IngestTotals) -> None:
                 )
 
 
-def check_left_out(work: str, sources: Sequence[Source], max_reject_fraction: float, totals: IngestTotals) -> None:
+def check_left_out(
+    work: str, sources: Sequence[Source], max_reject_fraction: float, totals: IngestTotals, write: Callable[[], Files]
+) -> None:
     """Raise WorkError when more rows were unusable than allowed, or nothing is left; it names the first of them and
-    the tables, which are then in `work`."""
+    the tables, which `write` has then written into `work`."""
     rows, rejected = sum(totals.rows.values()), sum(totals.rejected.values())
     too_many = rejected > max_reject_fraction * rows
     if not too_many and any(totals.accepted.values()):
         return
-    join_left_out(work, work)
-    first = _first_reject(work, sources, totals) if rejected else ""
+    files = write()
+    first = _first_reject(storage.join(work, files["rejects"][0]), sources, totals) if rejected else ""
     if too_many:
         reason, count = max(totals.rejected.items(), key=lambda item: (item[1], item[0]))
         raise WorkError(
             f"{rejected:,} of {rows:,} rows cannot be used, more than max_reject_fraction {max_reject_fraction:g} "
             f"allows (most often: {reason}, {count:,} times){first}, correct the input, or allow more; "
-            f"{storage.join(work, 'rejects.parquet')} lists them"
+            f"{storage.join(work, str(pattern_of(files['rejects'], 'rejects')))} lists them"
         )
     also = f"; {len(totals.left_out):,} damaged files were left out" if totals.left_out else ""
     raise WorkError(
@@ -79,10 +78,10 @@ def _losses(totals: IngestTotals, sources: Sequence[Source]) -> str:
     return ", ".join(f"{n:,} {what}" for what, n in counts.items() if n) or "there was none"
 
 
-def _first_reject(work: str, sources: Sequence[Source], totals: IngestTotals) -> str:
-    """Return the first row that cannot be used, with its reason, and what to write if a setting of its source is wrong:
-    an end of a sentence."""
-    table = pq.ParquetFile(storage.open_read(storage.join(work, "rejects.parquet")))
+def _first_reject(path: str, sources: Sequence[Source], totals: IngestTotals) -> str:
+    """Return the first row that cannot be used, of the table at `path`, with its reason, and what to write if a setting
+    of its source is wrong: an end of a sentence."""
+    table = pq.ParquetFile(storage.open_read(path))
     rows = (row for batch in table.iter_batches(1024) for row in batch.to_pylist())
     row = next(row for row in rows if row["reason"] != EMPTY)
     number = next(i for i, source in enumerate(sources) if source.name == row["source"])

@@ -40,6 +40,10 @@ class Table(Protocol):
         """The pool's."""
 
     @property
+    def name(self) -> str:
+        """Its own."""
+
+    @property
     def files(self) -> list[str]:
         """The names of its files."""
 

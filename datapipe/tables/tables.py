@@ -1,17 +1,18 @@
-"""Which tables a build writes beside its pools."""
+"""Which tables a build writes beside its pools, or, when it fails, to be looked at."""
 
 from collections.abc import Sequence
 
 from ...common import storage
 from ...common.publish import MANIFEST_NAME
 from ...shards.documents import DOCUMENTS, schema_with
-from ..deduplicate import Outcome, Run
+from ..deduplicate import Outcome, Run, here
 from ..stages import duplicates
 from ..stages.cluster import TRAIN
-from ..stages.division import Corpus
+from ..stages.division import Corpus, open_parts
 from ..stages.duplicates import DUPLICATES
+from ..stages.losses import Files
 from ..stages.pack import ROWS_NAME, Packed, PoolLayout
-from .joined import Joined, Table
+from .joined import Joined, Merged, Table, WriteTables
 from .range_sort import left_out_tables
 
 
@@ -46,3 +47,13 @@ def tables_of(
             tables.append(Joined(folder, duplicates.TABLE, DUPLICATES, group, where, tuple(outcome.removed.pieces)))
             tables += left_out_tables(folder, division.work, corpus.parts, run, tasks)
     return tables
+
+
+def write_left_out(work: str, run: Run, tasks: int) -> Files:
+    """Write the tables of what was left out of the build in `work` there, as it ends with that; the rest as in
+    `tables_of`."""
+    tables = left_out_tables(work, work, open_parts(work), run, tasks)
+    writing = WriteTables(work, tables)
+    few = all(isinstance(table, Merged) for table in tables)
+    (here if few else run)("left-out-tables", [writing], min(tasks, len(writing.units)))
+    return {table.name: table.files for table in tables}

@@ -10,7 +10,9 @@ import pytest
 from epochal.__main__ import main
 from epochal.common.errors import WorkError
 from epochal.datapipe.build import build
+from epochal.datapipe.tables import range_sort
 from epochal.shards.artifact import read_manifest
+from epochal.shards.tables import names
 from epochal.shards.verify import verify
 from epochal.tests.support.builds import same_files, settings
 from epochal.tests.support.corpora import real_documents, write_jsonl
@@ -89,6 +91,29 @@ def test_a_failed_build_names_its_first_reject_and_leaves_its_tables(tmp_path, l
     assert str(work) in str(error.value)
     tables = [pl.read_parquet(work / f"{name}.parquet") for name in ("rejects", "filtered", "contaminated")]
     assert sum(len(table) for table in tables) == len(lines)
+
+
+def test_long_tables_of_a_failed_build_are_written_by_tasks_into_several_files(tmp_path, monkeypatch):
+    lines = [b'{"text": %d}' % i for i in range(30)]
+    glob = write_jsonl(tmp_path / "in", lines, ["a.jsonl", "b.jsonl"])
+    found = []
+    for rows in (None, 7):
+        if rows:
+            monkeypatch.setattr(range_sort, "RANGE_ROWS", 5)
+            monkeypatch.setattr(names, "FILE_ROWS", rows)
+        out = tmp_path / f"out {rows}"
+        config = settings(tmp_path, glob, out=str(out), tasks=2)
+        listed = f"rejects{'-*' if rows else ''}.parquet lists them"
+        for _ in range(2):
+            with pytest.raises(WorkError, match=r"30 of 30 rows.*; the first is row 0 of a\.jsonl") as error:
+                build(config, quiet=True)
+            assert str(error.value).endswith(listed)
+        (work,) = (out / "pools").glob(".p.building-*")
+        files = sorted(work.glob("rejects*.parquet"))
+        assert len(files) == (5 if rows else 1)
+        found.append(pl.concat([pl.read_parquet(file) for file in files]))
+    assert len(found[0]) == 30
+    assert found[0].equals(found[1])
 
 
 def test_a_folder_of_mixed_files_is_built_as_it_is_and_the_last_lines_say_what_was_left_out(tmp_path, capsys):
