@@ -356,7 +356,7 @@ def main() -> None:
             result["pathological"] = pathological(folder, args.pathological)
     finally:
         shutil.rmtree(folder)
-    first = next((result[name] for name in ("1 core", "2 cores") if name in result), {})
+    first: dict[str, Any] = next((result[name] for name in ("1 core", "2 cores") if name in result), {})
     result["ratio"] = next((first[kind]["ratio"] for kind in ("stock", "plain") if kind in first), None)
     write_result(result_path("build"), result)
     show(result)

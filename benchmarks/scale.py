@@ -60,7 +60,11 @@ ID_BYTES = len("document ") + 12
 HASHES = 8
 
 COUNTS: dict[str, Any] = {"rows": {"s": 10}, "accepted": {"s": 10}, "rejected": {}, "filters": [], "excerpts": []}
-COUNTS |= {"first_rejects": {}, "left_out": []} | dict.fromkeys(INGEST_COUNTS, 0) | {"text_bytes": 10}
+COUNTS |= (
+    {"first_rejects": {}, "left_out": [], "hits": {}, "left_out_rows": {}}
+    | dict.fromkeys(INGEST_COUNTS, 0)
+    | {"text_bytes": 10}
+)
 
 
 def main() -> None:
@@ -145,7 +149,7 @@ def _documents(work: Path, n: int, buckets: int, processes: int) -> Iterator[dic
     outcome = deduplicate(corpus, str(work), config, run)
     pieces, where = tuple(outcome.removed.pieces), outcome.division.path("rows")
     table = Joined(str(work), TABLE, DUPLICATES, ROW_GROUP, where, pieces)
-    step = WriteTables([table])
+    step = WriteTables(str(work), [table])
     tasks = min(processes, len(step.units))
     rows.append(_in_processes("tables", [partial(_run, [step], rank, tasks) for rank in range(tasks)]))
     exact, near_too = outcome.removed.exact_documents, outcome.removed.near_documents

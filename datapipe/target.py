@@ -90,7 +90,12 @@ def built_already(targets: list[str], request: str, config: Build, tokenizer: To
     there = [target for target in targets if storage.exists(target)]
     for target in list(there):
         if not storage.exists(storage.join(target, MANIFEST_NAME)):
-            if storage.is_url(target) and storage.exists(storage.join(target, UNFINISHED_NAME)):
+            marker = storage.join(target, UNFINISHED_NAME)
+            if storage.is_url(target) and storage.exists(marker):
+                if storage.read_bytes(marker) != request.encode():
+                    raise RequestError(
+                        f"{target} holds what another build left unfinished: remove it, or choose another out= or name="
+                    )
                 there.remove(target)  # being copied when the build was stopped
                 continue
             raise RequestError(f"{target} exists and is not an artifact: choose another out= or name=, or remove it")

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from epochal.common import storage
+from epochal.common.errors import RequestError
 from epochal.common.publish import MANIFEST_NAME, UNFINISHED_NAME, copy_files
 from epochal.datapipe import target
 from epochal.datapipe.build import BuildResult, build
@@ -111,6 +112,8 @@ def test_a_store_holds_no_pool_until_its_last_file(plain, config: Build, monkeyp
     with pytest.raises(KeyboardInterrupt):
         build(config, quiet=True)
     assert storage.names("memory://target/out/pools/p") == sorted([*copied, UNFINISHED_NAME])
+    with pytest.raises(RequestError, match="holds what another build left unfinished: remove it, or choose"):
+        build(config.model_copy(update={"seed": 7}), quiet=True)
     again = stopped_after(10**6, monkeypatch)
     built = build(config, quiet=True)
     assert not set(again) & set(copied)
