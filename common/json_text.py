@@ -79,12 +79,15 @@ def _problem(value: Any, most_integer: int | None) -> str | None:
         if not level:
             return None
         for scalar in level:
-            if isinstance(scalar, float) and not math.isfinite(scalar):
+            kind = type(scalar)  # of long lists nearly all are integers or short texts
+            if kind is int:
+                if most_integer is not None and abs(scalar) >= most_integer:
+                    return "it holds an integer beyond 64 bits"
+            elif kind is str:
+                if not scalar.isascii() and not _is_text(scalar):
+                    return "it holds half of a surrogate pair"
+            elif kind is float and not math.isfinite(scalar):
                 return f"it holds the number {scalar}"
-            if most_integer is not None and isinstance(scalar, int) and abs(scalar) >= most_integer:
-                return "it holds an integer beyond 64 bits"
-            if isinstance(scalar, str) and not scalar.isascii() and not _is_text(scalar):
-                return "it holds half of a surrogate pair"
         level = [
             inner
             for outer in level

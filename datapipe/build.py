@@ -258,7 +258,8 @@ class _Stages:
             packing = Pack(self.work, layouts, self.sources, outcome.division.width)
             self._stage("pack", [packing], self.config.tasks, small)
         packed = [read_packed(layout.folder) for layout in layouts]
-        tables = WriteTables(self.work, tables_of(layouts, packed, outcome, corpus, self._stage, self.config.tasks))
+        some = tables_of(layouts, packed, outcome, corpus, self._stage, self.config.tasks)
+        tables = WriteTables(self.work, some, self.config.workers if small else 1)
         if tables.units:
             with watch(self.work, "tables", len(tables.units), "files", self.quiet or small):
                 (here if small else self._stage)("tables", [tables], min(self.config.tasks, len(tables.units)))
@@ -384,8 +385,7 @@ class _Stages:
         return layouts, statistics, gather(corpus, fates, removed, totals, self.tokenizer)
 
     def _layout(self, tokens: Any, code: int, row_group: int) -> PoolLayout:
-        samples = self.config.samples_per_shard
-        seq_len = self.config.seq_len
+        samples, seq_len = self.config.samples_per_shard, self.config.seq_len
         auto = auto_samples_per_shard(int(tokens.sum()), seq_len, self.dtype)
         return PoolLayout(
             folder=storage.join(self.work, "pool" if code == TRAIN else "validation"),

@@ -254,5 +254,5 @@ def _merged(pieces: Sequence[tuple[str, list[int]]]) -> Iterator[TableRow]:
 
 
 def _rows(path: str, groups: list[int]) -> Iterator[TableRow]:
-    for batch in pq.ParquetFile(storage.open_read(path)).iter_batches(1024, row_groups=groups):
+    for batch in pq.ParquetFile(storage.open_read(path)).iter_batches(1024, row_groups=groups, **arrow.ONE_THREAD):
         yield from zip(*(column.to_pylist() for column in batch.columns), strict=True)

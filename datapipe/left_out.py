@@ -8,6 +8,7 @@ import pyarrow.parquet as pq
 
 from ..common import storage
 from ..common.errors import WorkError
+from ..shards.arrow import ONE_THREAD
 from .config import Build
 from .external_sort import TableWriter
 from .sources.base import MEND
@@ -54,7 +55,7 @@ def summary(pool: str) -> Iterator[str]:
     """Yield the lines that name the files that are not in a pool."""
     try:
         with storage.open_read(storage.join(pool, NAME)) as file:
-            rows = [tuple(row.values()) for row in pq.ParquetFile(file).read().to_pylist()]
+            rows = [tuple(row.values()) for row in pq.ParquetFile(file).read(**ONE_THREAD).to_pylist()]
     except FileNotFoundError:  # a pool of an earlier version
         rows = []
     for source in dict.fromkeys(source for source, _, _ in rows):

@@ -213,7 +213,7 @@ _UNITS = ("documents", "tokens")
 def _largest_clusters(table: Table, clusters: Sequence[tuple[int, int]]) -> Iterator[tuple[Cell, ...]]:
     """Yield rows (id, documents, similarity) for the kept and some removed documents of the largest clusters."""
     for start, n_removed in clusters:
-        members = _rows_at(table, start, min(n_removed, IDS_PER_CLUSTER))
+        members = _rows_at(table, start, min(n_removed, IDS_PER_CLUSTER), ("id", "survivor_id", "similarity"))
         yield _code(members[0]["survivor_id"]), n_removed + 1, Number("kept")
         for row in members:
             yield Html(f'<span class="inner">{_code(row["id"])}</span>'), "", Number(f"{row['similarity']:.2f}")
@@ -322,10 +322,10 @@ def _first_rows(table: Table, n: int) -> list[dict[str, Any]]:
     return rows
 
 
-def _rows_at(table: Table, start: int, n: int) -> list[dict[str, Any]]:
+def _rows_at(table: Table, start: int, n: int, columns: Sequence[str]) -> list[dict[str, Any]]:
     """Return up to `n` rows from row `start` on, none beyond its row group."""
     group = bisect.bisect_right(table.edges, start) - 1
-    rows: list[dict[str, Any]] = table.read(group).slice(start - int(table.edges[group]), n).to_pylist()
+    rows: list[dict[str, Any]] = table.read(group, columns).slice(start - int(table.edges[group]), n).to_pylist()
     return rows
 
 

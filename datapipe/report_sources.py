@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 from ..common import storage
 from ..common.html import Html, fold, paragraph, shown, table, text
 from ..common.html import count as _count
+from ..shards.arrow import ONE_THREAD
 from ..shards.artifact import Artifact
 from ..shards.facts import facts_by_source, plain
 from .stages.ingest import EMPTY
@@ -85,7 +86,7 @@ def _counted(pool: Artifact, table: str, column: str) -> "Counter[tuple[str, str
 
     found: Counter[tuple[str, str]] = Counter()
     file = pq.ParquetFile(storage.open_read(storage.join(pool.root, f"{table}.parquet")))
-    for batch in file.iter_batches(columns=["source", column]):
+    for batch in file.iter_batches(columns=["source", column], **ONE_THREAD):
         sources, values = batch.column("source").cast(pa.string()), batch.column(column).cast(pa.string())
         for source in pc.unique(sources).to_pylist():  # pyarrow's own grouping takes half a second to be imported
             for counted in pc.value_counts(values.filter(pc.equal(sources, source))).to_pylist():

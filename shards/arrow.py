@@ -8,6 +8,10 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+ONE_THREAD: dict[str, Any] = {"use_threads": False}
+"""For what is read through a file of Python's: where one of Arrow's threads still holds it as the process ends, the
+process is aborted, its work done (seen once; apache/arrow issue 34314)."""
+
 
 def column(values: Sequence[Any], kind: pa.DataType) -> pa.Array:
     """Return a column of `values`, none of them null: strings, bytes, or numbers."""

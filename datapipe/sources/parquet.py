@@ -4,6 +4,7 @@ from collections.abc import Generator, Iterable, Iterator, Sequence
 from typing import Any
 
 from ...common.unpack import MOST_BYTES, DamagedError, foreign
+from ...shards.arrow import ONE_THREAD
 from .base import Reader
 from .listing import InputFile
 
@@ -90,7 +91,7 @@ def _batches(table: Any, file: Any, columns: list[str] | None) -> Iterator[Any]:
         if longest > MOST_BYTES:
             raise DamagedError(f"has values of more than {MOST_BYTES >> 20:,} MiB")
         rows = max(1, min(BATCH_ROWS, BATCH_BYTES // max(longest, 1)))
-        yield from table.iter_batches(rows, row_groups=[number], columns=columns)
+        yield from table.iter_batches(rows, row_groups=[number], columns=columns, **ONE_THREAD)
 
 
 def _belongs(path: str, columns: list[str]) -> bool:

@@ -7,6 +7,7 @@ import pyarrow.parquet as pq
 from ...common import storage
 from ...common.errors import RequestError, WorkError
 from ...common.problems import did_you_mean
+from ...shards.arrow import ONE_THREAD
 from ...shards.tables.names import pattern_of
 from ..config import Source
 from ..sources.auto import named_format
@@ -82,7 +83,7 @@ def _first_reject(path: str, sources: Sequence[Source], totals: IngestTotals) ->
     """Return the first row that cannot be used, of the table at `path`, with its reason, and what to write if a setting
     of its source is wrong: an end of a sentence."""
     table = pq.ParquetFile(storage.open_read(path))
-    rows = (row for batch in table.iter_batches(1024) for row in batch.to_pylist())
+    rows = (row for batch in table.iter_batches(1024, **ONE_THREAD) for row in batch.to_pylist())
     row = next(row for row in rows if row["reason"] != EMPTY)
     number = next(i for i, source in enumerate(sources) if source.name == row["source"])
     kind: str = sources[number].format

@@ -7,6 +7,7 @@ shards/tables/names.py), and row groups are full but for the last of each file. 
 import contextlib
 import functools
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -133,7 +134,7 @@ def _read(path: str, most: int) -> Iterator[pa.RecordBatch]:
     """Yield the rows of a piece, at most so many at a time where it is Parquet, else as they were written."""
     with uncut(path), storage.open_read(path) as file:
         if path.endswith(".parquet"):
-            yield from pq.ParquetFile(file).iter_batches(most)
+            yield from pq.ParquetFile(file).iter_batches(most, **arrow.ONE_THREAD)
             return
         with pa.ipc.open_file(file) as reader:
             yield from (reader.get_batch(i) for i in range(reader.num_record_batches))
@@ -186,13 +187,13 @@ class Merged:
 
 
 class WriteTables(FileStep):
-    """Writes every world_size-th of the files of some tables, and notes what each of them is."""
+    """Writes every world_size-th of the files of some tables, in so many threads, and notes what each of them is."""
 
     name = "Tables"
 
-    def __init__(self, work: str, tables: Sequence[Table]) -> None:
+    def __init__(self, work: str, tables: Sequence[Table], threads: int = 1) -> None:
         super().__init__()
-        self.work, self.tables = work, tables
+        self.work, self.tables, self.threads = work, tables, threads
 
     @functools.cached_property
     def units(self) -> list[tuple[Table, int]]:
@@ -202,14 +203,19 @@ class WriteTables(FileStep):
     def do(self, rank: int, world_size: int) -> None:
         """Write this rank's share."""
         progress = StageProgress(self.work, "tables", rank)
-        for done, (table, number) in enumerate(self.units[rank::world_size]):
-            progress.report(done)
-            name = table.files[number]
-            with storage.publishing_file(storage.join(table.folder, name)) as partial:
-                table.write(number, partial)
-                info, sha256 = hashes_of(partial)
-            said = {"name": name, "bytes": info.bytes, "xxh64": info.xxh64, "sha256": sha256}
-            note(storage.join(table.folder, f"{NOTES}/{name}"), said)
+        with ThreadPoolExecutor(self.threads) as pool:
+            for done, _ in enumerate(pool.map(_write, self.units[rank::world_size])):
+                progress.report(done + 1)
+
+
+def _write(unit: tuple[Table, int]) -> None:
+    table, number = unit
+    name = table.files[number]
+    with storage.publishing_file(storage.join(table.folder, name)) as partial:
+        table.write(number, partial)
+        info, sha256 = hashes_of(partial)
+    said = {"name": name, "bytes": info.bytes, "xxh64": info.xxh64, "sha256": sha256}
+    note(storage.join(table.folder, f"{NOTES}/{name}"), said)
 
 
 def written_files(folder: str) -> tuple[dict[str, FileInfo], dict[str, str]]:

@@ -101,7 +101,7 @@ def _bounds(paths: Sequence[str], rows: Sequence[int]) -> list[TableRow]:
     for row in range(total // SAMPLED_GROUPS // 2, total, max(1, total // SAMPLED_GROUPS)):
         number = int(np.searchsorted(ends, row, side="right"))
         file = pq.ParquetFile(storage.open_read(paths[number]))
-        group = file.read_row_group((row - int(ends[number]) + rows[number]) // GROUP)
+        group = file.read_row_group((row - int(ends[number]) + rows[number]) // GROUP, **arrow.ONE_THREAD)
         some = group.take(arrow.numbers(np.arange(0, len(group), SAMPLED_EVERY)))
         sample.update(zip(*(column.to_pylist() for column in some.columns), strict=True))
     ordered, n = sorted(sample), -(-total // RANGE_ROWS)
@@ -147,7 +147,7 @@ def _some_rows(paths: Sequence[str]) -> Iterator[pa.Table]:
         with storage.open_read(path) as raw:
             file = pq.ParquetFile(raw)
             for group in range(file.num_row_groups):
-                waiting.append(file.read_row_group(group))
+                waiting.append(file.read_row_group(group, **arrow.ONE_THREAD))
                 if sum(map(len, waiting)) >= DEAL_ROWS:
                     yield _ordered(waiting)
                     waiting = []

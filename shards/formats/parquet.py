@@ -6,6 +6,7 @@ import pyarrow.parquet as pq
 
 from ...common import storage
 from ...common.publish import Sink
+from ..arrow import ONE_THREAD
 from ..manifest import Manifest
 from .arrow_tables import COLUMN, check_column, files, lists, rows_per_file, schema_of
 from .rows import Block, Part, Rows, Stretch
@@ -41,5 +42,5 @@ def read(path: str, part: Part) -> Iterator[Block]:
         table = pq.ParquetFile(file)
         check_column(column, table.schema_arrow.names)
         for group in range(table.num_row_groups):  # one at a time: asked for all, Arrow reads far ahead
-            for batch in table.iter_batches(_ROWS_AT_ONCE, row_groups=[group], columns=[column]):
+            for batch in table.iter_batches(_ROWS_AT_ONCE, row_groups=[group], columns=[column], **ONE_THREAD):
                 yield lists(batch.column(0), column)
