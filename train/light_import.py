@@ -14,7 +14,7 @@ assisted models: nothing here uses them, and they are half of the time of the im
 process that trains. All work without them, as from a wheelhouse (wheelhouse.txt)."""
 
 LATER = "mcli"
-"""The client of MosaicML's platform, and a fourth of what is left of the import: Composer's logger there uses it."""
+"""The client of MosaicML's platform, a tenth of what is left of the import: Composer's logger there uses it."""
 
 
 def import_composer() -> None:
