@@ -174,19 +174,18 @@ def publish(staged: str, target: str, request: str, config: Build, work: str, qu
         return
     if rename_folder(staged, target):
         return
-    names = [name for name in storage.names(staged) if name != MANIFEST_NAME]
+    files = [file for file in storage.sizes(staged).items() if file[0] != MANIFEST_NAME]
     with filling(target, request) as folder:
-        for name in set(storage.names(folder)) - {*names, UNFINISHED_NAME}:  # of a task that was killed
+        for name in set(storage.names(folder)) - {*dict(files), UNFINISHED_NAME}:  # of a task that was killed
             storage.remove(storage.join(folder, name))
-        _copy(staged, folder, names, config, work, quiet)
+        _copy(staged, folder, files, config, work, quiet)
         copy_files(staged, folder, [MANIFEST_NAME])
 
 
-def _copy(staged: str, folder: str, names: list[str], config: Build, work: str, quiet: bool) -> None:
+def _copy(staged: str, folder: str, files: list[FileSize], config: Build, work: str, quiet: bool) -> None:
     """Copy the files of a pool, in processes of this machine where others may not reach the folder."""
-    sizes = storage.sizes(staged)
-    stage, total = "copy" if staged.endswith("/pool") else "copy-val", sum(sizes[name] for name in names)
-    copying = CopyFiles(work, stage, staged, folder, [(name, sizes[name]) for name in names])
+    stage, total = "copy" if staged.endswith("/pool") else "copy-val", sum(size for _, size in files)
+    copying = CopyFiles(work, stage, staged, folder, sorted(files))
     storage.remove(storage.join(work, f"logs/{stage}"))  # what is done is seen in the folder
     with watch(work, stage, total, "bytes", quiet):
         if total < SMALL_COPY:
