@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from ...common import storage
 from ...common.errors import EpochalError, WorkError, one_line
 from ...common.publish import FileInfo, fetched
+from .. import arrow
 
 KEPT_OPEN = 8
 """Files of a table on this machine that are open at a time."""
@@ -68,6 +69,7 @@ class Table:
         """
         self._root, self._names, self._files = root, list(names), files or {}
         self._keep = (COPIES if storage.is_url(root) else KEPT_OPEN) if keep is None else keep
+        self._threads = arrow.ONE_THREAD if storage.is_url(root) else {}  # local files are opened by their paths
         self._kept: dict[int, pq.ParquetFile] = {}
         self._checked: set[int] = set()
         self._lock = threading.RLock()
@@ -121,7 +123,8 @@ class Table:
         """
         number = int(np.searchsorted(self._firsts, group, side="right")) - 1
         with self._lock, readable(storage.join(self._root, self._names[number])):
-            return self._file(number).read_row_group(int(group - self._firsts[number]), _listed(columns))
+            its = int(group - self._firsts[number])
+            return self._file(number).read_row_group(its, _listed(columns), **self._threads)
 
     def groups(self, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
         """Yield all row groups, or some of their columns, in order; no more than one file is opened for it at a time.
@@ -134,7 +137,7 @@ class Table:
                 file = self._kept.get(number) or self._opened(number)
             for group in range(file.num_row_groups):
                 with self._lock, readable(storage.join(self._root, name)):
-                    table = file.read_row_group(group, _listed(columns))
+                    table = file.read_row_group(group, _listed(columns), **self._threads)
                 yield table
 
     @cached_property
